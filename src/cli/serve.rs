@@ -13,7 +13,7 @@ use crate::serve::{AddressRange, ListenAddress};
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration]
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration; with --live and without one, everything that the database has]
     pub target: Option<String>,
     /// Listen here for clients: an IP address and a port, unix:PATH, or systemd:N [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
@@ -129,8 +129,9 @@ impl Serve {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub struct Preview {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub target: String,
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [with --live default: everything that the database has]
+    #[arg(required_unless_present = "live")]
+    pub target: Option<String>,
     /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: ListenAddress,

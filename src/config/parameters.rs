@@ -87,16 +87,13 @@ impl Check<'_> {
             let what = format!("are {}, and a tileset has at most {MAX_PARAMETERS}", sections.len());
             return Err(self.wrong("tileset.parameter", what));
         }
-        let mut checked: Vec<ParameterSettings> = Vec::new();
-        for section in sections {
-            let settings = self.parameter(section, layers, all_layers)?;
-            if checked.iter().any(|other| other.parameter.name == settings.parameter.name) {
-                let what = format!("two are called \"{}\": give each its own name", section.name);
+        for (at, section) in sections.iter().enumerate() {
+            if sections[..at].iter().any(|other| other.name == section.name) {
+                let what = format!("has two called \"{}\": give each its own name", section.name);
                 return Err(self.wrong("tileset.parameter", what));
             }
-            checked.push(settings);
         }
-        Ok(checked)
+        sections.iter().map(|section| self.parameter(section, layers, all_layers)).collect()
     }
 
     fn parameter(
@@ -111,7 +108,9 @@ impl Check<'_> {
             self.wrong("tileset.parameter", format!("[{name}]{field} {what}"))
         };
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_plain) || name.len() > MAX_NAME_BYTES
+        if !name.starts_with(|c: char| c.is_ascii_lowercase())
+            || !name.chars().all(is_plain)
+            || name.len() > MAX_NAME_BYTES
         {
             let what = format!(
                 "is no name: write a letter from a to z, then such letters, digits and _, at most {MAX_NAME_BYTES} together"
@@ -145,7 +144,11 @@ impl Check<'_> {
         }
         let most = |field: &'static str, given: Option<NonZeroUsize>, default: usize| {
             let most = given.map_or(default, NonZeroUsize::get);
-            if most > MOST { Err(wrong(field, format!("is {most}, and must not be more than {MOST}"))) } else { Ok(most) }
+            if most > MOST {
+                Err(wrong(field, format!("is {most}, and must not be more than {MOST}")))
+            } else {
+                Ok(most)
+            }
         };
         let max_values = most("max_values", section.max_values, MAX_VALUES)?;
         let case = match section.case.unwrap_or_default() {
@@ -170,10 +173,10 @@ impl Check<'_> {
             if !all_layers.contains(layer) {
                 return Err(wrong("where", format!("names the layer \"{layer}\", which is not there")));
             }
-            let of_function = |settings: &&LayerSettings| {
+            let of_function = |settings: &LayerSettings| {
                 settings.options.name == *layer && matches!(settings.options.kind, crate::postgis::LayerKind::Function(_))
             };
-            if layers.iter().find(of_function).is_some() {
+            if layers.iter().any(of_function) {
                 let what = format!(
                     "has a condition for the layer \"{layer}\", whose tiles a function gives: it gets the values in its last argument; leave the condition out"
                 );

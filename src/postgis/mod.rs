@@ -31,7 +31,7 @@ mod variants;
 
 pub use discover::{
     CatalogColumn, CatalogKey, ColumnExtent, ColumnLink, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows,
-    LayerTrial, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover, try_layers,
+    LayerTrial, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover, try_layers,
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,

@@ -9,12 +9,23 @@ use crate::tile::LonLatBox;
 pub struct DiscoveredTables {
     /// The columns with geometries.
     pub columns: Vec<DiscoveredColumn>,
+    /// The functions that give tiles.
+    pub functions: Vec<DiscoveredFunction>,
     /// What the user should know, with the SQL that helps.
     pub remarks: Vec<String>,
     /// Where the tiles of these layers go.
     pub output: String,
     /// The number of layers that can be drawn.
     pub layers: usize,
+}
+
+/// A function that gives tiles.
+#[derive(Debug, Clone)]
+pub struct DiscoveredFunction {
+    /// Its name and the types of its arguments, as a person would write them.
+    pub name: String,
+    /// Why it is not drawn.
+    pub problem: Option<String>,
 }
 
 /// A column with geometries.
@@ -94,7 +105,7 @@ pub fn render_discovered(found: &DiscoveredTables) -> String {
     text + &render_undrawn(found)
 }
 
-/// The columns that are not drawn, a line each.
+/// The columns and functions that are not drawn, a line each.
 #[must_use]
 pub fn render_undrawn(found: &DiscoveredTables) -> String {
     let line = |column: &DiscoveredColumn| {
@@ -106,7 +117,11 @@ pub fn render_undrawn(found: &DiscoveredTables) -> String {
             visible_line(problem)
         ))
     };
-    found.columns.iter().filter_map(line).collect()
+    let function = |function: &DiscoveredFunction| {
+        let problem = function.problem.as_ref()?;
+        Some(format!("not drawn: function {}: {}\n", visible_line(&function.name), visible_line(problem)))
+    };
+    found.columns.iter().filter_map(line).chain(found.functions.iter().filter_map(function)).collect()
 }
 
 /// What was written, and the commands to go on with.

@@ -34,7 +34,9 @@ pub use checkup::{CheckArea, CheckLevel, CheckResult, Checkup, render_checkup};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use copied::{CopiedPart, CopyReport, render_copy};
 pub use differing::{DiffReport, DiffZoom, render_diff};
-pub use discovered::{DiscoveredColumn, DiscoveredTables, render_discovered, render_drafted, render_undrawn};
+pub use discovered::{
+    DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
+};
 pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
 pub use event::{Event, FailureKind, LogLevel};
 pub use family::{FailedVariant, FamilyReport, render_family};

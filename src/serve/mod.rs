@@ -63,18 +63,19 @@ pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
+pub use parameters::{
+    GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
+    ParametersKey, TilesetParameters, UndeclaredNames,
+};
+pub use public::TilesetHeaders;
 pub use public::changes::{ChangedEvent, StateEvent};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
-pub use parameters::{
-    GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue, ParametersKey,
-    TilesetParameters, UndeclaredNames,
-};
-pub use public::TilesetHeaders;
 pub use server::TileServer;
 pub use settings::{RereadSettings, Rereader, SettingsReader};
 pub use shared::{RedisUrl, RedisUrlError};
+pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
 pub use tilesets::Addressing;

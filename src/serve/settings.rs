@@ -94,7 +94,8 @@ impl Rereading {
         if TileFreshness::is_immutable(&options) && !self.site.tilesets.all().iter().all(is_versioned) {
             return Err(ServeError::Immutable.to_string());
         }
-        let settings = SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| error.to_string())?;
+        let settings =
+            SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| error.to_string())?;
         self.site.replace_settings(settings);
         self.address_limits.send_replace(options.address_limits());
         Ok(())

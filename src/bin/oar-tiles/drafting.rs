@@ -1,7 +1,7 @@
 //! `init`, and the layers of `seed --table`.
 
 use oar_tiles::cli::{Init, Seed, SettingFlags};
-use oar_tiles::command::init;
+use oar_tiles::command::init::{self, DraftFor};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{print, render_discovered, render_drafted, render_undrawn, say, start_log};
 use oar_tiles::run::CommandError;
@@ -14,7 +14,7 @@ pub(super) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError
     start_log(0);
     init::is_free(&arguments.output)?;
     let settings = resolved_without_file(&arguments.given())?;
-    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, stop).await;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::File, stop).await;
     let drafted = on_runtime(draft)?;
     print(&render_discovered(&drafted.found))?;
     init::has_layers(&drafted)?;
@@ -29,11 +29,22 @@ pub(super) fn drafted_settings(
     stop: &Stop,
 ) -> Result<JobSettings, CommandError> {
     let settings = resolved_without_layers(given)?;
-    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, stop).await;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::File, stop).await;
     let drafted = on_runtime(draft)?;
     if !arguments.quiet {
         render_undrawn(&drafted.found).lines().for_each(say);
     }
     init::has_layers(&drafted)?;
     resolved_over(given, &drafted.text)
+}
+
+/// A draft with a tileset for each table, view and function of the database, of which every tile is rendered on request. What cannot be drawn
+/// is said.
+pub(super) fn drafted_catalogue(given: &SettingFlags, stop: &Stop) -> Result<String, CommandError> {
+    let settings = resolved_without_file(given)?;
+    let draft = async || init::draft(&settings.database, &environment(), &[], DraftFor::Catalogue, stop).await;
+    let drafted = on_runtime(draft)?;
+    render_undrawn(&drafted.found).lines().for_each(say);
+    init::has_layers(&drafted)?;
+    Ok(drafted.text)
 }

@@ -72,6 +72,17 @@ pub(super) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSett
     Ok(JobSettings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
 }
 
+/// The settings of each tileset of a draft.
+pub(super) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec<JobSettings>, CommandError> {
+    let tilesets = gathered_over(flags, Some(draft))?.tilesets(&[])?;
+    tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
+}
+
+/// True if a command was given a configuration file.
+pub(super) fn has_file(flags: &SettingFlags) -> bool {
+    config_file(flags).is_some()
+}
+
 /// The settings of each tileset that a command was asked for. One that `writes` targets needs their names.
 pub(super) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
     let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;

@@ -10,59 +10,96 @@ use oar_tiles::command::{jobs, serve};
 use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
 use oar_tiles::run::{CommandError, Job};
-use oar_tiles::serve::{
-    ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders,
-};
+use oar_tiles::serve::{ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
-use super::given::{lists_tilesets, resolved, resolved_all, resolved_for, resolved_to_read};
+use super::drafting::drafted_catalogue;
+use super::given::{
+    has_file, lists_tilesets, names_output, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read,
+};
 use super::on_runtime;
+
+/// What a server was asked to serve.
+#[derive(Clone)]
+enum ServedKind {
+    /// One tileset, with all paths.
+    One,
+    /// The tilesets that the configuration lists.
+    Listed,
+    /// What the database has, by a draft.
+    Discovered(String),
+}
+
+impl ServedKind {
+    fn of(arguments: &Serve, flags: &SettingFlags, stop: &Stop) -> Result<ServedKind, CommandError> {
+        if arguments.target.is_some() {
+            return Ok(ServedKind::One);
+        }
+        if lists_tilesets(flags)? {
+            return Ok(ServedKind::Listed);
+        }
+        let is_undecided = !has_file(flags) && flags.tileset.is_empty() && !names_output(flags)?;
+        let server = if is_undecided { Some(resolved(flags, false, "serve")?.server) } else { None };
+        // A writer needs a target.
+        match server {
+            Some(server) if server.live.is_some() && server.writer.is_none() && !arguments.check => {
+                Ok(ServedKind::Discovered(drafted_catalogue(flags, stop)?))
+            }
+            _ => Ok(ServedKind::One),
+        }
+    }
+
+    /// The settings of each tileset.
+    fn settings(
+        &self,
+        arguments: &Serve,
+        flags: &SettingFlags,
+        names_output: bool,
+    ) -> Result<Vec<JobSettings>, CommandError> {
+        match (self, &arguments.target) {
+            (ServedKind::Listed, _) => resolved_all(flags, names_output),
+            (ServedKind::Discovered(draft), _) => resolved_all_over(flags, draft),
+            (ServedKind::One, Some(target)) if names_output => Ok(vec![resolved_for(flags, target, "serve")?]),
+            (ServedKind::One, _) => Ok(vec![resolved(flags, names_output, "serve")?]),
+        }
+    }
+}
 
 pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     let flags = arguments.given();
-    let is_listed = arguments.target.is_none() && lists_tilesets(&flags)?;
+    let kind = ServedKind::of(arguments, &flags, stop)?;
     if arguments.check {
-        return check_ready(&first_of(served_settings(arguments, &flags, is_listed, false)?)?.server);
+        return check_ready(&first_of(kind.settings(arguments, &flags, false)?)?.server);
     }
-    let settings = served_settings(arguments, &flags, is_listed, true)?;
+    let settings = kind.settings(arguments, &flags, true)?;
     let options = first_of(settings.clone())?.server;
     let reread: SettingsReader = Arc::new({
-        let arguments = arguments.clone();
-        move || reread(&arguments, &flags, is_listed).map_err(|error| error.to_string())
+        let (arguments, kind) = (arguments.clone(), kind.clone());
+        move || reread(&arguments, &flags, &kind).map_err(|error| error.to_string())
     });
     on_runtime(async || {
-        let served = settings.into_iter().map(|settings| {
+        let mut served = Vec::new();
+        for settings in settings {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            if let ServedKind::Discovered(_) = kind {
+                served.push(ServedJob::live_only(job));
+                continue;
+            }
             let how = job.settings.tileset.watch;
             let writer = options.writer.map(|writer| {
                 let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
                 watch as Arc<dyn TargetWriter>
             });
-            Ok(ServedJob { job, writer })
-        });
-        let mut served = served.collect::<Result<Vec<_>, CommandError>>()?;
-        let served = match served.pop() {
-            Some(one) if !is_listed => ServedJobs::One(Box::new(one)),
-            last => ServedJobs::ByName(served.into_iter().chain(last).collect()),
+            served.push(ServedJob { writer, ..ServedJob::read_only(job) });
+        }
+        let served = match (&kind, served.pop()) {
+            (ServedKind::One, Some(one)) => ServedJobs::One(Box::new(one)),
+            (_, last) => ServedJobs::ByName(served.into_iter().chain(last).collect()),
         };
         serve::run(&served, &options, OnceReady::SayWhere, Some(reread), stop).await
     })
-}
-
-/// The settings of each tileset that is served: of all that are listed, or of one.
-fn served_settings(
-    arguments: &Serve,
-    flags: &SettingFlags,
-    is_listed: bool,
-    names_output: bool,
-) -> Result<Vec<JobSettings>, CommandError> {
-    match &arguments.target {
-        Some(target) if names_output => Ok(vec![resolved_for(flags, target, "serve")?]),
-        None if is_listed => resolved_all(flags, names_output),
-        _ => Ok(vec![resolved(flags, names_output, "serve")?]),
-    }
 }
 
 /// The settings of the first tileset: those of the server are the same in all.
@@ -72,8 +109,8 @@ fn first_of(settings: Vec<JobSettings>) -> Result<JobSettings, CommandError> {
 }
 
 /// Reads the settings of a server again.
-fn reread(arguments: &Serve, flags: &SettingFlags, is_listed: bool) -> Result<RereadSettings, CommandError> {
-    let settings = served_settings(arguments, flags, is_listed, false)?;
+fn reread(arguments: &Serve, flags: &SettingFlags, kind: &ServedKind) -> Result<RereadSettings, CommandError> {
+    let settings = kind.settings(arguments, flags, false)?;
     let headers = settings.iter().map(|settings| TilesetHeaders {
         tileset: settings.tileset.name.as_str().into(),
         headers: settings.server.tile_headers.clone(),
@@ -108,7 +145,8 @@ fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
 
 pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let settings = preview_settings(arguments)?;
+    let Some(target) = &arguments.target else { return preview_database(arguments, stop) };
+    let settings = preview_settings(arguments, target)?;
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
@@ -127,6 +165,24 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     show(settings, &ServeOptions { live, shares, ..preview }, then, stop)
 }
 
+/// Shows what the configuration draws, or without one everything that the database has, without a target.
+fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
+    let flags = arguments.given();
+    let settings = match has_file(&flags) {
+        true => resolved_all(&flags, false)?,
+        false => resolved_all_over(&flags, &drafted_catalogue(&flags, stop)?)?,
+    };
+    let server = first_of(settings.clone())?.server;
+    let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let options = ServeOptions { live: server.live, shares: server.shares, ..preview };
+    let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
+    on_runtime(async || {
+        let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedJob::live_only);
+        let served = ServedJobs::ByName(settings.into_iter().map(job).collect::<Result<_, _>>()?);
+        serve::run(&served, &options, then, None, stop).await
+    })
+}
+
 /// Shows the target of a run that has ended, on any free port of this machine.
 pub(super) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandError> {
     let options = ServeOptions::of_preview(ListenAddress::ANY_LOCAL, None);
@@ -142,11 +198,11 @@ fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &S
 }
 
 /// The settings of a preview. Only live tiles need those of the tileset that was drawn.
-fn preview_settings(arguments: &Preview) -> Result<JobSettings, CommandError> {
+fn preview_settings(arguments: &Preview, target: &str) -> Result<JobSettings, CommandError> {
     if arguments.live {
-        resolved_for(&arguments.given(), &arguments.target, "preview --live")
+        resolved_for(&arguments.given(), target, "preview --live")
     } else {
-        resolved_to_read(&arguments.given(), &arguments.target)
+        resolved_to_read(&arguments.given(), target)
     }
 }
 

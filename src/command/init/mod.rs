@@ -11,11 +11,14 @@ use std::io::Write as _;
 use std::path::Path;
 
 use crate::config::{ConfigValues, DatabaseSettings, JobSettings};
-use crate::postgis::{Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, discover, try_layers};
-use crate::report::{DiscoveredColumn, DiscoveredTables};
+use crate::postgis::{
+    Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, SpatialFunction, discover, try_layers,
+};
+use crate::report::{DiscoveredColumn, DiscoveredFunction, DiscoveredTables};
 use crate::run::CommandError;
 use crate::stop::Stop;
 use draft::Draft;
+pub use draft::DraftFor;
 use glob::is_meant;
 
 /// The longest that reading one relation may take: who begins wants an answer.
@@ -38,6 +41,7 @@ pub async fn draft(
     settings: &DatabaseSettings,
     environment: &Parts,
     tables: &[String],
+    made_for: DraftFor,
     stop: &Stop,
 ) -> Result<Drafted, CommandError> {
     let mut session = settings.session.clone();
@@ -49,13 +53,14 @@ pub async fn draft(
     let snapshot = database.snapshot().await?;
     let is_wanted = |schema: &str, name: &str| is_meant(tables, schema, name);
     let discovery = Box::pin(discover(&snapshot, &settings.changes.schema, is_wanted)).await?;
-    if discovery.relations.is_empty() {
+    if discovery.relations.is_empty() && discovery.functions.is_empty() {
         return Err(nothing(&database, tables, &discovery));
     }
-    let mut draft = Draft::new(&discovery);
-    refuse_undrawable(&mut draft, &snapshot, environment).await?;
+    let mut draft = Draft::new(&discovery, made_for);
+    refuse_undrawable(&mut draft, made_for, &snapshot, environment).await?;
     let found = DiscoveredTables {
         columns: columns(&discovery, &draft),
+        functions: functions(&discovery, &draft),
         remarks: draft.parts().iter().flat_map(|part| part.remarks.clone()).collect(),
         output: draft.output(),
         layers: draft.layers(),
@@ -64,20 +69,30 @@ pub async fn draft(
 }
 
 /// Makes comments of the layers that a seed would refuse.
-async fn refuse_undrawable(draft: &mut Draft, snapshot: &Snapshot, environment: &Parts) -> Result<(), CommandError> {
+async fn refuse_undrawable(
+    draft: &mut Draft,
+    made_for: DraftFor,
+    snapshot: &Snapshot,
+    environment: &Parts,
+) -> Result<(), CommandError> {
     if draft.layers() == 0 {
         return Ok(());
     }
-    let values = ConfigValues::of_draft(&draft.text())?;
-    let settings = JobSettings::resolve(&values, environment, &[])?;
-    let layers: Vec<_> = settings.tileset.layers.into_iter().map(|layer| layer.options).collect();
-    let drawn = draft.drawn();
-    for trial in Box::pin(try_layers(snapshot, &layers)).await? {
+    let (drawn, mut layers, mut parts) = (draft.drawn(), Vec::new(), Vec::new());
+    for (tileset, values) in ConfigValues::of_draft(&draft.text())?.tilesets(&[])?.iter().enumerate() {
+        for layer in JobSettings::resolve(values, environment, &[])?.tileset.layers {
+            // A file has one tileset of all layers, a catalogue a tileset for each.
+            let part = if made_for == DraftFor::Catalogue { tileset } else { usize::from(layer.options.id.0) };
+            parts.extend(drawn.get(part));
+            layers.push(layer.options);
+        }
+    }
+    for (trial, part) in Box::pin(try_layers(snapshot, &layers)).await?.into_iter().zip(parts) {
         if let Some(error) = trial.errors.into_iter().next() {
             let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
             let text = error.to_string();
             let said = text.strip_prefix(&format!("layer \"{}\": ", trial.layer)).unwrap_or(&text);
-            draft.refuse(drawn[usize::from(trial.id.0)], &format!("{said}{cause}"));
+            draft.refuse(part, &format!("{said}{cause}"));
         }
     }
     Ok(())
@@ -88,7 +103,7 @@ fn nothing(database: &Database, tables: &[String], discovery: &Discovery) -> Com
     let server = database.server();
     let what = if discovery.names.is_empty() {
         format!(
-            "no table or view in {server} has a column of type geometry or geography. Is it the right database? ogr2ogr and shp2pgsql load files into it"
+            "no table or view in {server} has a column of type geometry or geography, and no function gives tiles. Is it the right database? ogr2ogr and shp2pgsql load files into it"
         )
     } else {
         let wanted: Vec<String> = tables.iter().map(|table| format!("{table:?}")).collect();
@@ -106,6 +121,16 @@ fn columns(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredColumn> {
     let found =
         discovery.relations.iter().flat_map(|found| found.geometries.iter().map(move |geometry| (found, geometry)));
     found.zip(draft.parts()).map(|((found, geometry), part)| column(found, geometry, part.problem.clone())).collect()
+}
+
+/// The functions that were found.
+fn functions(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredFunction> {
+    let parts = draft.parts().iter().rev().take(discovery.functions.len()).rev();
+    let function = |(found, part): (&SpatialFunction, &draft::DraftPart)| DiscoveredFunction {
+        name: found.name_for_people(),
+        problem: part.problem.clone(),
+    };
+    discovery.functions.iter().zip(parts).map(function).collect()
 }
 
 fn column(found: &DiscoveredRelation, geometry: &GeometryColumn, problem: Option<String>) -> DiscoveredColumn {
@@ -143,7 +168,7 @@ pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
     if drafted.found.layers > 0 {
         return Ok(());
     }
-    let columns = drafted.found.columns.len();
+    let columns = drafted.found.columns.len() + drafted.found.functions.len();
     let what = format!(
         "nothing of what was found can be drawn ({columns} looked at): mend what stands above, and run the command again"
     );

@@ -16,9 +16,12 @@ use crate::encode::{Packer, Packing};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, SessionOptions};
 use crate::report::with_causes;
-use crate::run::describe::fingerprint;
+use crate::run::describe::{fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
-use crate::serve::{GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, WorkerShares};
+use crate::serve::{
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, WorkerShares,
+};
+use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
@@ -53,6 +56,8 @@ struct DatabaseTilesShared {
     /// What the fingerprint was when the server began: of another one, tiles would not fit the target's.
     fingerprint: String,
     live_layers: Vec<LiveLayer>,
+    /// What the tileset says about itself, if it has no target.
+    described: Option<Described>,
     /// Ends what is prepared; asked by nobody so far.
     stop: Stop,
     present: Mutex<Present>,
@@ -67,6 +72,7 @@ impl DatabaseTiles {
     /// If the database cannot be reached, or the layers do not fit it.
     pub(super) async fn open(
         job: &Job,
+        has_target: bool,
         shares: WorkerShares,
         bounds: &Arc<LiveBounds>,
     ) -> Result<DatabaseTiles, CommandError> {
@@ -87,6 +93,7 @@ impl DatabaseTiles {
         Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint: fingerprint(settings, &first.layers),
             live_layers: live_layers.collect(),
+            described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
             job: job.clone(),
             database,
             layers,
@@ -96,6 +103,13 @@ impl DatabaseTiles {
             present: Mutex::new(Present::None),
             before: Mutex::default(),
         })))
+    }
+}
+
+impl DatabaseTiles {
+    /// What the tileset says about itself, if it has no target.
+    pub(super) fn described(&self) -> Option<&Described> {
+        self.0.described.as_ref()
     }
 }
 
@@ -130,7 +144,14 @@ impl LiveSource for DatabaseTiles {
     }
 
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
-        Box::pin(async move { follow(&self.0.job, &known).await })
+        Box::pin(async move {
+            if self.0.described.is_some() {
+                // A look begins where the target's manifest ends.
+                known.failed("the tileset has no target".to_owned(), true);
+                return std::future::pending().await;
+            }
+            follow(&self.0.job, &known).await;
+        })
     }
 }
 

@@ -26,8 +26,9 @@ use std::sync::Arc;
 use crate::report::{print, say_warning};
 use crate::run::{CommandError, Job, Target, TargetUrl};
 use crate::serve::{
-    Addressing, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener, TargetWatch,
-    TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive, files_of_directory,
+    Addressing, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener,
+    TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
+    files_of_directory, live_only,
 };
 use crate::sink::ReadError;
 use crate::stop::Stop;
@@ -51,13 +52,21 @@ pub struct ServedJob {
     pub job: Job,
     /// What writes; `None` to leave that to others.
     pub writer: Option<Arc<dyn TargetWriter>>,
+    /// False if it has no target, so that every tile is rendered on request.
+    pub has_target: bool,
 }
 
 impl ServedJob {
     /// A tileset that others write.
     #[must_use]
     pub const fn read_only(job: Job) -> ServedJob {
-        ServedJob { job, writer: None }
+        ServedJob { job, writer: None, has_target: true }
+    }
+
+    /// A tileset without a target.
+    #[must_use]
+    pub const fn live_only(job: Job) -> ServedJob {
+        ServedJob { job, writer: None, has_target: false }
     }
 }
 
@@ -133,7 +142,11 @@ fn is_opened_by_desktop(url: &str) -> bool {
 pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> Result<TileServer, CommandError> {
     let starting = async {
         let all = served.all();
-        let bounds = Arc::new(LiveBounds::new(all.len(), options.shares, options.live.as_ref().and_then(|live| live.explain_after)));
+        let bounds = Arc::new(LiveBounds::new(
+            all.len(),
+            options.shares,
+            options.live.as_ref().and_then(|live| live.explain_after),
+        ));
         let mut tilesets = Vec::new();
         for served in all {
             tilesets.push(parts(served, options, &bounds).await?);
@@ -161,18 +174,22 @@ async fn parts(
     if options.live.is_some() && options.writer.is_some_and(|writer| writer.write_back) && job.target.is_pmtiles() {
         return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
     }
-    let live: Option<Arc<dyn LiveSource>> = match &options.live {
-        Some(_) => Some(Arc::new(DatabaseTiles::open(job, options.shares, bounds).await?)),
+    let live = match &options.live {
+        Some(_) => Some(DatabaseTiles::open(job, served.has_target, options.shares, bounds).await?),
         None => None,
     };
+    let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
     Ok(TilesetParts {
         name: job.settings.tileset.name.clone(),
-        source: source(&job.target)?,
+        source: match described {
+            Some(described) => live_only(described),
+            None => source(&job.target)?,
+        },
         headers: job.settings.server.tile_headers.clone(),
         parameters: TilesetParameters(
             job.settings.tileset.parameters.iter().map(|settings| settings.parameter.clone()).collect(),
         ),
-        live,
+        live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
         writer: served.writer.clone(),
     })
 }

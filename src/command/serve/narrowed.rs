@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use super::snapshot::LiveSnapshot;
 use crate::config::{LayerSettings, ParameterSettings};
-use crate::postgis::{Error, LayerOptions, PreparedLayer, RunLayers, SessionValue, Snapshot, check_narrowed, session_value};
+use crate::postgis::{
+    Error, LayerOptions, PreparedLayer, RunLayers, SessionValue, Snapshot, check_narrowed, session_value,
+};
 use crate::serve::GivenParameters;
 
 /// The layers of a request.

@@ -15,7 +15,8 @@ use crate::config::LayerSettings;
 use crate::encode::Packing;
 use crate::plan::DrawnLayer;
 use crate::postgis::{
-    Database, Error, Layer, LayerLocks, LayerPlan, LayerOptions, PreparedLayer, Reads, RunLayers, Snapshot, Worker, probe,
+    Database, Error, Layer, LayerLocks, LayerOptions, LayerPlan, PreparedLayer, Reads, RunLayers, Snapshot, Worker,
+    probe,
 };
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
@@ -144,12 +145,14 @@ impl LiveSnapshot {
                 }
             }
         };
-        if let Some(limit) = self.explain_after.filter(|limit| rendered.is_ok() && begun.elapsed() > *limit) {
-            self.explain(&session, statements, batch, limit).await;
-        }
+        let is_slow = |limit: &Duration| rendered.is_ok() && begun.elapsed() > *limit;
+        let is_explained = match self.explain_after.filter(is_slow) {
+            Some(limit) => LiveSnapshot::explain(&session, statements, batch, limit).await,
+            None => true,
+        };
         // A session in which a statement failed has gone back to its savepoint; one that lost its connection has none.
         let is_usable = match &rendered {
-            Ok(_) => own.asked().is_none(),
+            Ok(_) => own.asked().is_none() && is_explained,
             Err(_) => false,
         };
         session.idle = self.bounds.idle().filter(|_| is_usable);
@@ -159,8 +162,8 @@ impl LiveSnapshot {
         rendered
     }
 
-    /// Logs how the database runs the statements of a tile that took long.
-    async fn explain(&self, session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) {
+    /// Logs how the database runs the statements of a tile that took long. False if the session cannot be used any more.
+    async fn explain(session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) -> bool {
         let tile = batch.areas.first().and_then(|area| area.rect.first());
         let tile = tile.map(|tile| tile.to_string()).unwrap_or_default();
         let limit = humantime::format_duration(limit);
@@ -169,8 +172,12 @@ impl LiveSnapshot {
                 for LayerPlan { layer, plan } in plans {
                     tracing::warn!("tile {tile} took longer than {limit}; the plan of layer \"{layer}\":\n{plan}");
                 }
+                true
             }
-            Err(error) => tracing::info!("the plans of tile {tile} cannot be shown: {error}"),
+            Err(error) => {
+                tracing::info!("the plans of tile {tile} cannot be shown: {error}");
+                false
+            }
         }
     }
 

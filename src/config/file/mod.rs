@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::ZoomList;
 
+pub(super) use parameter::{CaseName, ParameterSection, ParameterTypeName};
 pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
-pub(super) use parameter::{CaseName, ParameterSection, ParameterTypeName};
 pub(super) use serve::{
     AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, UndeclaredName, WriterName,
 };

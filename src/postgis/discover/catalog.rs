@@ -209,7 +209,11 @@ pub(in crate::postgis) async fn view_reads(session: &Session, view: u32) -> Resu
 }
 
 /// The rows of a statement that gives JSON.
-async fn objects<T: DeserializeOwned>(session: &Session, sql: &str, params: &[Param<'_>]) -> Result<Vec<T>, Error> {
+pub(super) async fn objects<T: DeserializeOwned>(
+    session: &Session,
+    sql: &str,
+    params: &[Param<'_>],
+) -> Result<Vec<T>, Error> {
     let context = "looking for tables with a geometry";
     let rows = session.all(context, sql, params).await?;
     let read = |row: &tokio_postgres::Row| {

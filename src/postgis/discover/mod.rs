@@ -1,14 +1,16 @@
-//! What a database has to draw: the tables and views with a geometry, as the catalog and their rows describe them.
+//! What a database has to draw: the tables and views with a geometry, and functions that give tiles, as the catalog and their rows describe them.
 //!
 //! | file | what |
 //! |---|---|
 //! | `catalog` | the relations, their columns, keys, indexes and rights; the tables beneath a view |
+//! | `functions` | functions that give tiles |
 //! | `rows` | what only rows can tell: reference systems, types, extent, which columns tell them apart |
 //! | `usable` | whether layers over them can be drawn: the probe of each, alone |
 //!
 //! `oar-tiles init` writes what is found as a configuration, `seed --table` uses it at once.
 
 mod catalog;
+mod functions;
 mod rows;
 mod usable;
 
@@ -17,11 +19,13 @@ use std::collections::BTreeMap;
 use super::session::{Error, Snapshot};
 use crate::postgis::probe::server;
 use catalog::{relations, view_reads};
+use functions::functions;
 use rows::{distinct_column, filled_columns, look_at};
 
 pub use catalog::{
     CatalogColumn, CatalogKey, ColumnLink, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead,
 };
+pub use functions::SpatialFunction;
 pub use rows::{ColumnExtent, GeometryRows};
 pub use usable::{LayerTrial, try_layers};
 
@@ -64,6 +68,8 @@ pub struct Discovery {
     pub database: String,
     /// The relations that were wanted, by schema and name.
     pub relations: Vec<DiscoveredRelation>,
+    /// The functions that give tiles and were wanted, by schema and name.
+    pub functions: Vec<SpatialFunction>,
     /// The names of all relations with a geometry, wanted or not.
     pub names: Vec<String>,
 }
@@ -108,5 +114,7 @@ pub async fn discover(
         let filled = filled_columns(session, &relation).await?;
         discovered.push(DiscoveredRelation { relation, geometries, distinct, filled, reads });
     }
-    Ok(Discovery { database, relations: discovered, names })
+    let functions = functions(session, change_log).await?;
+    let functions = functions.into_iter().filter(|found| is_wanted(&found.schema, &found.name)).collect();
+    Ok(Discovery { database, relations: discovered, functions, names })
 }

@@ -19,8 +19,11 @@ impl Session {
         let places: Vec<String> = (0..values.len())
             .map(|index| format!("pg_catalog.set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2))
             .collect();
-        let params: Vec<Param<'_>> =
-            values.iter().flat_map(|value| [(&value.setting as _, Type::TEXT), (&value.array as _, Type::TEXT)]).collect();
+        let mut params: Vec<Param<'_>> = Vec::new();
+        for SessionValue { setting, array } in values {
+            params.push((setting, Type::TEXT));
+            params.push((array, Type::TEXT));
+        }
         self.release_savepoint().await?;
         self.all("setting the values of a request", &format!("SELECT {}", places.join(", ")), &params).await?;
         self.set_savepoint().await

@@ -263,6 +263,48 @@ pub(crate) fn metadata(
     })
 }
 
+/// What a tileset says about itself that has no target: its manifest names no zooms.
+pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Result<Described, CommandError> {
+    let manifest = Manifest {
+        version: Manifest::version_with(&[]),
+        generator: GENERATOR.to_owned(),
+        snapshot: String::new(),
+        seed_snapshot: None,
+        database: None,
+        fingerprint: fingerprint(settings, layers),
+        reads: None,
+        zooms: String::new(),
+        bbox: Vec::new(),
+        kept: Vec::new(),
+        partial: Vec::new(),
+        planned: 0,
+        stored: 0,
+        empty: 0,
+        unrendered: Vec::new(),
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        seconds: 0.0,
+        publication: None,
+    };
+    let boxes = &settings.tileset.bbox;
+    let bounds = boxes.iter().copied().reduce(LonLatBox::joined).unwrap_or(LonLatBox::WORLD);
+    let metadata = metadata(settings, layers, bounds, &manifest, None)?;
+    let zooms = metadata.zooms.iter().next().zip(metadata.zooms.iter().next_back());
+    Ok(Described {
+        name: Some(metadata.name),
+        description: metadata.description,
+        attribution: metadata.attribution,
+        version: metadata.version,
+        zooms: zooms.map(|(first, last)| (first.get(), last.get())),
+        bounds: Some(metadata.bounds),
+        center: metadata.center,
+        vector_layers: metadata.vector_layers,
+        generator: Some(GENERATOR.to_owned()),
+        manifest: Some(metadata.manifest),
+        public_url: None,
+        unfinished: Vec::new(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -43,9 +43,7 @@ impl Answers for Admin {
         let answer = match &*path {
             "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" => self.ready().await,
-            "/metrics" => {
-                text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await)
-            }
+            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await),
             "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
             "/jobs" => self.all_jobs().await,
             _ => {

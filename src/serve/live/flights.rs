@@ -14,9 +14,9 @@ use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
+use crate::serve::parameters::GivenParameters;
 use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
 use crate::serve::shared::SharedCache;
-use crate::serve::parameters::GivenParameters;
 use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 

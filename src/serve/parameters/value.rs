@@ -46,7 +46,10 @@ impl ParameterValue {
     /// The value as JSON, which a function of the database gets.
     pub(super) fn json(&self, kind: ParameterType) -> Value {
         let number = |text: &String| -> Value {
-            text.parse::<i64>().map(Value::from).or_else(|_fraction| text.parse::<f64>().map(Value::from)).unwrap_or_default()
+            text.parse::<i64>()
+                .map(Value::from)
+                .or_else(|_fraction| text.parse::<f64>().map(Value::from))
+                .unwrap_or_default()
         };
         match kind {
             ParameterType::Text => self.texts.first().map_or(Value::Null, |text| text.clone().into()),
@@ -105,7 +108,8 @@ fn within(parameter: &Parameter, number: f64) -> Result<(), String> {
 /// The sides of a box.
 fn sides(text: &str) -> Result<Vec<String>, String> {
     let wrong = || "is no box: write west,south,east,north in degrees".to_owned();
-    let sides = text.split(',').map(|side| number(side).map_err(|_no_number| wrong())).collect::<Result<Vec<_>, _>>()?;
+    let sides =
+        text.split(',').map(|side| number(side).map_err(|_no_number| wrong())).collect::<Result<Vec<_>, _>>()?;
     let [west, south, east, north] = sides[..] else { return Err(wrong()) };
     let is_longitude = |side: f64| (-180.0..=180.0).contains(&side);
     let is_latitude = |side: f64| (-90.0..=90.0).contains(&side);

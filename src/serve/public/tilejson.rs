@@ -75,7 +75,8 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], wanted: T
         object.insert("maxzoom".to_owned(), max.into());
     }
     if let Some(LonLatBox { west, south, east, north }) = described.bounds {
-        let bounds = if is_live { LonLatBox::WORLD.sides() } else { [west, south, east, north] };
+        let bounds =
+            if is_live && !state.is_live_only() { LonLatBox::WORLD.sides() } else { [west, south, east, north] };
         object.insert("bounds".to_owned(), json!(bounds));
         let middle = MapCenter {
             longitude: f64::midpoint(west, east),

@@ -40,7 +40,12 @@ pub(crate) struct ServedState {
 impl ServedState {
     /// True if a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
-        self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into()))
+        !self.is_live_only() && (self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into())))
+    }
+
+    /// True if there is no target: nothing is stored, and nothing is known to be empty.
+    pub(crate) fn is_live_only(&self) -> bool {
+        self.manifest.as_ref().is_some_and(|manifest| manifest.zooms.is_empty())
     }
 
     /// The zooms and boxes in which the target may hold tiles: its scopes and its partial regions.

@@ -43,21 +43,22 @@ impl ServedTiles {
             let age = self.live_age(key, &held);
             (held, age)
         });
-        let (landed, origin) = match live.ask(key, FlightNotes { shared_key: shared_key(live, state, key), given: None }) {
-            Ok(mut waiter) => {
-                let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-                if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
-                    (landed, origin)
-                } else {
-                    if let Some((form, origin)) = self.meanwhile(state, tile, encoding, older.as_ref()).await {
-                        waiter.keep_going();
-                        return (form, origin);
+        let (landed, origin) =
+            match live.ask(key, FlightNotes { shared_key: shared_key(live, state, key), given: None }) {
+                Ok(mut waiter) => {
+                    let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
+                    if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
+                        (landed, origin)
+                    } else {
+                        if let Some((form, origin)) = self.meanwhile(state, tile, encoding, older.as_ref()).await {
+                            waiter.keep_going();
+                            return (form, origin);
+                        }
+                        (waiter.landed().await, origin)
                     }
-                    (waiter.landed().await, origin)
                 }
-            }
-            Err(error) => (Err(error), TileOrigin::Live),
-        };
+                Err(error) => (Err(error), TileOrigin::Live),
+            };
         match (landed, older) {
             (Ok(packed), _) => {
                 if packed.tile.is_some() && !state.covers(tile.coord) {

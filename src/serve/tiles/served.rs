@@ -327,11 +327,6 @@ impl ServedTiles {
         self.live.as_ref().map(LiveFlights::counts)
     }
 
-    /// The approximate size of the cached tiles, in bytes.
-    pub(crate) fn cached_bytes(&self) -> u64 {
-        self.cache.bytes()
-    }
-
     /// Forgets cached tiles, stored and live ones.
     pub(crate) async fn evict(&self, tiles: &[TileCoord]) {
         let state = self.target.last();

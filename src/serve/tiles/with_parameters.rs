@@ -32,7 +32,8 @@ impl ServedTiles {
         given: &Arc<GivenParameters>,
         encoding: Encoding,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
-        let drawn = |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
+        let drawn =
+            |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
         let Some(live) = self.live.as_ref().filter(drawn) else { return (Err(TileError::Beyond), TileOrigin::Empty) };
         if let Some(unfit) = self.unfit(state) {
             return (Err(TileError::Live(unfit)), TileOrigin::Live);

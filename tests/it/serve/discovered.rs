@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::folder::Folder;
-use crate::support::program::{program, run};
+use crate::support::program::{bare_program, run};
 use crate::support::served::{Served, status};
 use crate::support::{Db, until};
 
@@ -38,19 +38,22 @@ fn catalogue(served: &Served) -> Value {
 fn everything_that_can_be_drawn_is_served_and_what_cannot_says_why() {
     let (db, folder) = (database(), Folder::new());
     let log = folder.beside("log");
-    let mut command = program();
+    let mut command = bare_program();
     command.current_dir(folder.beside("")).args(["serve", "--live", "--preview", "--database-url", &db.url]);
     command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s", "--workers", "2"]);
     command.stderr(std::fs::File::create(&log).unwrap());
     let served = Served::of(&mut command);
     let listed = catalogue(&served);
-    let names: Vec<&str> = listed["tilesets"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        listed["tilesets"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["Odd_name_", "mills", "place", "of_kind", "tiles"]);
     for tileset in listed["tilesets"].as_array().unwrap() {
         assert_eq!((&tileset["live"], &tileset["minzoom"], &tileset["maxzoom"]), (&true.into(), &0.into(), &22.into()));
     }
     let told = std::fs::read_to_string(&log).unwrap();
-    for text in ["not drawn: g of nowhere: ", "not drawn: function raster(int4, int4, int4): ", "says that it gives image/png"] {
+    for text in
+        ["not drawn: g of nowhere: ", "not drawn: function raster(int4, int4, int4): ", "says that it gives image/png"]
+    {
         assert!(told.contains(text), "{text} in {told}");
     }
     assert!(!told.contains("sum_of"), "its arguments are none of a tile");
@@ -82,14 +85,18 @@ fn everything_that_can_be_drawn_is_served_and_what_cannot_says_why() {
     assert_eq!(status_of_all["ready"], true, "{status_of_all}");
     // A change shows once the tile is no longer fresh.
     assert!(served.admin("/status.json").1.contains("the tileset has no target"));
-    let sessions = || db.value::<i64>("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'oar%'");
+    let sessions = || {
+        db.value::<i64>(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'oar%'",
+        )
+    };
     until("the sessions are closed or few", || sessions() <= 4);
 }
 
 #[test]
 fn a_preview_without_a_target_shows_the_database() {
     let db = database();
-    let served = Served::of(program().args(["preview", "--live", "--database-url", &db.url]));
+    let served = Served::of(bare_program().args(["preview", "--live", "--database-url", &db.url]));
     let index = String::from_utf8(served.get("/", "").body).unwrap();
     assert!(index.contains(">mills</a>") && index.contains("/place/"), "{index}");
     assert_eq!(status(&served.get("/place/", "")), 200);
@@ -100,22 +107,30 @@ fn a_preview_without_a_target_shows_the_database() {
 fn a_draft_has_the_functions_as_comments() {
     let (db, folder) = (database(), Folder::new());
     let file = folder.beside("drafted.toml");
-    let made = run(program().args(["init", "--database-url", &db.url, "--output"]).arg(&file)).ok();
+    let made = run(bare_program().args(["init", "--database-url", &db.url, "--output"]).arg(&file)).ok();
     let text = std::fs::read_to_string(&file).unwrap();
     let layer = "# [[layer]]\n# name = \"tiles\"\n# function = '\"public\".\"tiles\"(int4, int4, int4)'\n";
     assert!(text.contains(layer), "{text}");
-    assert!(made.stdout.contains("not drawn: function tiles(int4, int4, int4): a seed calls it for every tile"), "{}", made.stdout);
+    assert!(
+        made.stdout.contains("not drawn: function tiles(int4, int4, int4): a seed calls it for every tile"),
+        "{}",
+        made.stdout
+    );
     // Without the #, it is a layer.
-    let all = text.replace(layer, "[[layer]]\nname = \"tiles\"\nfunction = '\"public\".\"tiles\"(int4, int4, int4)'\nzoom = \"0-2\"\n");
+    let all = text.replace(
+        layer,
+        "[[layer]]\nname = \"tiles\"\nfunction = '\"public\".\"tiles\"(int4, int4, int4)'\nzoom = \"0-2\"\n",
+    );
     std::fs::write(&file, all).unwrap();
     let target = folder.beside("t.mbtiles");
     let seed = ["seed", "--progress", "none", "--zoom", "0-2", "--database-url", &db.url];
-    run(program().args(seed).arg("--config").arg(&file).arg("--output").arg(&target)).ok();
+    run(bare_program().args(seed).arg("--config").arg(&file).arg("--output").arg(&target)).ok();
 }
 
 #[test]
 fn nothing_to_draw_and_no_target_is_an_error_with_the_next_step() {
     let db = Db::new();
-    run(program().args(["serve", "--live", "--database-url", &db.url])).fails(2, &["no table or view", "no function gives tiles"]);
-    run(program().args(["preview"])).fails(2, &["<TARGET>"]);
+    run(bare_program().args(["serve", "--live", "--database-url", &db.url]))
+        .fails(2, &["no table or view", "no function gives tiles"]);
+    run(bare_program().args(["preview"])).fails(2, &["<TARGET>"]);
 }

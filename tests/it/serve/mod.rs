@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 pub(crate) mod changes;
 pub(crate) mod deaths;
+pub(crate) mod discovered;
 pub(crate) mod histories;
 pub(crate) mod hostile;
 pub(crate) mod http;

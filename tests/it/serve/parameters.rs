@@ -13,7 +13,8 @@ use crate::support::redis::Redis;
 use crate::support::served::{GZIP, Served, status};
 use crate::support::{Db, repository, until};
 
-const LAYER: &str = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]
+const LAYER: &str =
+    "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]
 [layer.properties]\nid = \"id\"\nname = \"name\"\ncountry_code = \"country_code\"\n";
 
 const CONTRIBUTORS: &str = "CREATE TABLE facility_contributor (facility_id varchar, contributor_id bigint);
@@ -143,14 +144,25 @@ fn what_does_not_fit_is_refused_and_what_looks_like_sql_is_a_value() {
     let served = world.served("", &[]);
     let found = served.get("/1/1/0.pbf?name=o%27dd%5C%22%3B+DROP+TABLE+api_facility%3B+--%7B%7D", GZIP);
     assert_eq!(status(&found), 200, "{}", found.head);
-    for query in ["name='", "name=%27%20OR%20true", "name=%7B%22a%22%2C%22b%22%7D", "name=%25", "name=_", "name=$1", "name=%5C", "name=NULL", "name=o%2527"] {
+    for query in [
+        "name='",
+        "name=%27%20OR%20true",
+        "name=%7B%22a%22%2C%22b%22%7D",
+        "name=%25",
+        "name=_",
+        "name=$1",
+        "name=%5C",
+        "name=NULL",
+        "name=o%2527",
+    ] {
         let answer = served.get(&format!("/1/1/0.pbf?{query}"), GZIP);
         assert_eq!(status(&answer), 204, "{query} {}", answer.head);
     }
     assert_eq!(world.db.value::<i64>("SELECT count(*) FROM api_facility"), 401);
     let long = format!("name={}", "x".repeat(51));
     let huge = format!("name={}", "x".repeat(9_000));
-    let many: String = (0..51).map(|n| format!("country={}{}&", (b'A' + n / 26) as char, (b'A' + n % 26) as char)).collect();
+    let many: String =
+        (0..51).map(|n| format!("country={}{}&", (b'A' + n / 26) as char, (b'A' + n % 26) as char)).collect();
     for (query, expected) in [
         ("country=B'", "parameter country: a value does not match the pattern"),
         ("country=BGD", "does not match the pattern"),
@@ -245,7 +257,11 @@ fn a_slow_tile_is_logged_with_its_plan() {
     assert_eq!(status(&served.get("/2/3/1.pbf?country=BD", GZIP)), 200);
     let logged = || std::fs::read_to_string(&log).unwrap();
     until("the plan is logged", || logged().contains("the plan of layer \"facilities\""));
-    assert!(logged().contains("tile 2/3/1 took longer than 0s") && logged().contains("current_setting"), "{}", logged());
+    assert!(
+        logged().contains("tile 2/3/1 took longer than 0s") && logged().contains("current_setting"),
+        "{}",
+        logged()
+    );
 }
 
 #[test]
@@ -269,7 +285,9 @@ fn a_function_gets_the_values_in_its_object() {
     let answer = served.get(&format!("/1/1/0.pbf?country={second}&country={first}"), "");
     let mut both = [first, second];
     both.sort();
-    let rows = world.db.rows(&format!("SELECT places(1, 1, 0, '{{\"country\":[\"{}\",\"{}\"],\"fixed\":1}}')", both[0], both[1]));
+    let rows = world
+        .db
+        .rows(&format!("SELECT places(1, 1, 0, '{{\"country\":[\"{}\",\"{}\"],\"fixed\":1}}')", both[0], both[1]));
     assert!(status(&answer) == 200 && answer.body == rows[0].get::<_, Vec<u8>>(0), "{}", answer.head);
 }
 
@@ -279,18 +297,38 @@ fn conditions_that_cannot_be_used_are_refused_before_the_first_request() {
     drop(world.served("", &[]));
     let example = std::fs::read_to_string(world.path("c.toml")).unwrap();
     for (from, to, texts) in [
-        ("country_code = ANY (!country!)", "contry = ANY (!country!)", &["layer \"facilities\"", "column \"contry\" does not exist"][..]),
-        ("country_code = ANY (!country!)", "true", &["tileset.parameter", "[country].where does not contain !country!"]),
+        (
+            "country_code = ANY (!country!)",
+            "contry = ANY (!country!)",
+            &["layer \"facilities\"", "column \"contry\" does not exist"][..],
+        ),
+        (
+            "country_code = ANY (!country!)",
+            "true",
+            &["tileset.parameter", "[country].where does not contain !country!"],
+        ),
         ("name = \"country\"", "name = \"Country\"", &["[Country] is no name"]),
-        ("name = \"country\"", "name = \"name\"", &["two are called \"name\""]),
+        ("name = \"country\"", "name = \"name\"", &["has two called \"name\""]),
         ("pattern = \"[A-Z]{2}\"", "pattern = \"[A-Z\"", &["[country].pattern is no pattern"]),
         ("min = 1", "pattern = \"1\"", &["[contributor].pattern has no meaning for the type integer"]),
-        ("where = { facilities = \"ST_Inter", "where = { lakes = \"ST_Inter", &["[box].where names the layer \"lakes\", which is not there"]),
+        (
+            "where = { facilities = \"ST_Inter",
+            "where = { lakes = \"ST_Inter",
+            &["[box].where names the layer \"lakes\", which is not there"],
+        ),
     ] {
         let config = world.folder.beside("wrong.toml");
         std::fs::write(&config, example.replacen(from, to, 1)).unwrap();
         let mut command = program();
-        command.args(["serve", &world.path("t.mbtiles"), "--live", "--listen", "127.0.0.1:0", "--database-url", &world.db.url]);
+        command.args([
+            "serve",
+            &world.path("t.mbtiles"),
+            "--live",
+            "--listen",
+            "127.0.0.1:0",
+            "--database-url",
+            &world.db.url,
+        ]);
         run(command.arg("--config").arg(&config)).fails(2, texts);
     }
 }

@@ -13,7 +13,7 @@ use crate::support::served::{GZIP, Served, status};
 use crate::support::{Db, until};
 
 /// A facility that lies in tile 4/8/7 and in no other of zoom 4.
-const FACILITY: &str = "INSERT INTO api_facility (id, name, country_code, location) VALUES ('NEW', 'new', 'BD', ST_SetSRID(ST_MakePoint(11, 11), 4326))";
+const FACILITY: &str = "INSERT INTO api_facility VALUES ('NEW', 'new', 'x', 'BD', ST_SetSRID(ST_MakePoint(11, 11), 4326), false, now(), now())";
 
 /// A database, and a configuration of two tilesets with live tiles and a token.
 struct World {
@@ -80,7 +80,7 @@ fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     let live = ["/all/4/11/6.pbf", "/l%C3%B6w/4/11/6.pbf"].map(|path| served.get(path, GZIP));
     assert!(live.iter().all(|answer| status(answer) == 200) && live[0].body != live[1].body);
 
-    let (url, catalogue) = (&served.url.trim_end_matches("catalog"), json_of(&served, "/catalog"));
+    let (url, catalogue) = (&format!("http://127.0.0.1:{}/", served.port), json_of(&served, "/catalog"));
     let tileset = |name: &str, path: &str, layer: &str| {
         json!({ "name": name, "tilejson": [format!("{url}{path}/tiles.json")], "layers": [layer], "minzoom": 0, "maxzoom": 5,
             "live": true, "map": format!("{url}{path}/") })
@@ -92,12 +92,25 @@ fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     let tilejson = json_of(&served, "/l%C3%B6w/tiles.json");
     assert_eq!(tilejson["tiles"][0], format!("{url}l%C3%B6w/{{z}}/{{x}}/{{y}}.pbf"));
     let index = String::from_utf8(served.get("/", "").body).unwrap();
-    assert!(index.contains(&format!("<a href=\"{url}all/\">all</a>")) && index.contains("Everything &lt;b&gt;"), "{index}");
-    assert!(String::from_utf8(served.get("/all/", "").body).unwrap().contains(&format!("data-public-url=\"{url}all/\"")));
+    assert!(
+        index.contains(&format!("<a href=\"{url}all/\">all</a>")) && index.contains("Everything &lt;b&gt;"),
+        "{index}"
+    );
+    assert!(
+        String::from_utf8(served.get("/all/", "").body).unwrap().contains(&format!("data-public-url=\"{url}all/\""))
+    );
     assert_eq!(status(&served.get("/all/assets/preview.js", "")), 200);
     let moved = served.get("/all", "");
     assert_eq!((status(&moved), moved.header("location")), (308, Some(&*format!("{url}all/"))));
-    for path in ["/0/0/0.pbf", "/tiles.json", "/other/0/0/0.pbf", "/all//0/0/0.pbf", "/all/catalog", "/%FF/0/0/0.pbf", "/all/%2e%2e/0/0/0.pbf"] {
+    for path in [
+        "/0/0/0.pbf",
+        "/tiles.json",
+        "/other/0/0/0.pbf",
+        "/all//0/0/0.pbf",
+        "/all/catalog",
+        "/%FF/0/0/0.pbf",
+        "/all/%2e%2e/0/0/0.pbf",
+    ] {
         assert_eq!(status(&served.get(path, "")), 404, "{path}");
     }
 
@@ -148,7 +161,12 @@ fn each_target_has_its_writer_and_its_jobs() {
         ask(served.admin, "POST", path, &format!("{}Content-Length: {}\r\n\r\n{body}", with_token(), body.len()))
     };
     let submitted = submit("/l%C3%B6w/jobs");
-    assert_eq!((status(&submitted), submitted.header("location")), (202, Some("/l%C3%B6w/jobs/1")), "{}", submitted.head);
+    assert_eq!(
+        (status(&submitted), submitted.header("location")),
+        (202, Some("/l%C3%B6w/jobs/1")),
+        "{}",
+        submitted.head
+    );
     assert_eq!(status(&submit("/jobs")), 405, "a job names its tileset");
     until("it is done", || served.admin("/l%C3%B6w/jobs/1").1.contains("\"state\":\"done\""));
     let listed: Value = serde_json::from_str(&served.admin("/jobs").1).unwrap();
@@ -165,5 +183,5 @@ fn a_tileset_that_cannot_be_served_is_named() {
     world.oar_tiles(&["seed", "--progress", "none", "--tileset", "all"]);
     let mut command = program();
     command.args(["serve", "--config", &world.config, "--listen", "127.0.0.1:0"]);
-    run(&mut command).fails(1, &["tileset \"löw\" cannot be served", "low.pmtiles"]);
+    run(&mut command).fails(2, &["tileset \"löw\" cannot be served", "low.pmtiles"]);
 }

@@ -16,11 +16,15 @@ mod zooms;
 
 use std::collections::BTreeMap;
 
-use crate::postgis::{Discovery, GeometryColumn};
+use crate::postgis::{Discovery, GeometryColumn, SpatialFunction};
 use crate::sink::is_own_name;
+use crate::tile::LonLatBox;
 use layer::{LayerDraft, Reference, reference};
 use text::{comment, commented, string, value};
 use zooms::{DraftZooms, LayerSize, last_zoom};
+
+/// The last zoom of tilesets that are rendered on request.
+const LAST_LIVE_ZOOM: u8 = 22;
 
 /// The most layers of a tileset.
 const MAX_LAYERS: usize = 255;
@@ -28,15 +32,29 @@ const MAX_LAYERS: usize = 255;
 /// A configuration that can still lose layers.
 #[derive(Debug)]
 pub(super) struct Draft {
+    made_for: DraftFor,
     database: String,
     name: String,
     last_zoom: u8,
     parts: Vec<DraftPart>,
 }
 
+/// What a draft is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DraftFor {
+    /// A file: one tileset of everything, to be seeded.
+    File,
+    /// A server that renders tiles on request: a tileset for each column and each function.
+    Catalogue,
+}
+
 /// A layer of a draft, or a column that no layer can draw.
 #[derive(Debug)]
 pub(super) struct DraftPart {
+    /// The name of its layer.
+    name: String,
+    /// The box around its geometries in degrees.
+    extent: Option<LonLatBox>,
     /// Why it is not drawn, and what to do.
     pub(super) problem: Option<String>,
     /// What the user should know.
@@ -94,18 +112,29 @@ fn denied(relation: &crate::postgis::SpatialRelation, geometry: &GeometryColumn,
 }
 
 impl Draft {
-    pub(super) fn new(discovery: &Discovery) -> Draft {
+    pub(super) fn new(discovery: &Discovery, made_for: DraftFor) -> Draft {
         let names = layer_names(discovery);
         let rows = discovery.relations.iter().flat_map(|found| &found.geometries);
         let sizes: Vec<LayerSize<'_>> =
             rows.filter_map(|geometry| geometry.rows.as_ref().ok()).map(LayerSize::of).collect();
-        let last_zoom = last_zoom(&sizes);
+        let last_zoom = if made_for == DraftFor::Catalogue { LAST_LIVE_ZOOM } else { last_zoom(&sizes) };
         let mut parts = Vec::new();
         for (number, found) in discovery.relations.iter().enumerate() {
             for (place, geometry) in found.geometries.iter().enumerate() {
-                let mut part =
-                    DraftPart { problem: None, remarks: Vec::new(), summary: String::new(), body: String::new() };
+                let name = names.get(&(number, place)).cloned().unwrap_or_default();
+                let extent = geometry.rows.as_ref().ok().and_then(|rows| rows.extent.as_ref()?.degrees);
+                let mut part = DraftPart {
+                    name: name.clone(),
+                    extent,
+                    problem: None,
+                    remarks: Vec::new(),
+                    summary: String::new(),
+                    body: String::new(),
+                };
                 let (read, zooms) = match &geometry.rows {
+                    Ok(rows) if made_for == DraftFor::Catalogue => {
+                        (reference(found, geometry, rows), DraftZooms { first: 0, clusters_to: None })
+                    }
                     Ok(rows) => (reference(found, geometry, rows), LayerSize::of(rows).zooms(last_zoom)),
                     Err(why) => {
                         let problem = denied(&found.relation, geometry, why);
@@ -113,7 +142,6 @@ impl Draft {
                     }
                 };
                 part.problem = read.as_ref().err().cloned();
-                let name = names.get(&(number, place)).cloned().unwrap_or_default();
                 let reference = read.unwrap_or(Reference::Known);
                 let layer = LayerDraft { name, found, geometry, reference, zooms, last_zoom };
                 (part.summary, part.body) = (layer.summary(), layer.body());
@@ -123,14 +151,16 @@ impl Draft {
                 parts.push(part);
             }
         }
-        for part in parts.iter_mut().filter(|part| part.problem.is_none()).skip(MAX_LAYERS) {
+        parts.extend(functions(discovery, made_for, &parts));
+        let most = if made_for == DraftFor::Catalogue { usize::MAX } else { MAX_LAYERS };
+        for part in parts.iter_mut().filter(|part| part.problem.is_none()).skip(most) {
             part.problem = Some(format!("a tileset has at most {MAX_LAYERS} layers: choose some with --table"));
         }
         let name = match &discovery.relations[..] {
             [one] => one.relation.name.clone(),
             _ => discovery.database.clone(),
         };
-        Draft { database: discovery.database.clone(), name, last_zoom, parts }
+        Draft { made_for, database: discovery.database.clone(), name, last_zoom, parts }
     }
 
     /// All parts, drawn or not.
@@ -162,6 +192,9 @@ impl Draft {
 
     /// The configuration. Layers with a problem are comments.
     pub(super) fn text(&self) -> String {
+        if self.made_for == DraftFor::Catalogue {
+            return self.catalogue();
+        }
         let mut text = comment(&format!(
             "Written by oar-tiles init for the database {}. The manual describes every key; without a key its default holds.",
             string(&self.database)
@@ -188,6 +221,60 @@ impl Draft {
         }
         text
     }
+
+    /// The configuration with a tileset for each part.
+    fn catalogue(&self) -> String {
+        let (mut text, mut taken) = (String::new(), Vec::new());
+        for part in self.parts.iter().filter(|part| part.problem.is_none()) {
+            let wanted = file_name(&part.name);
+            let name = free_name(&wanted, &taken);
+            text.push_str(&format!("[[tileset]]\nname = {}\nlayers = [{}]\n", value(&name), value(&part.name)));
+            text.push_str(&format!(
+                "zoom = \"0-{}\"\noutput = {}\n",
+                self.last_zoom,
+                value(&format!("{name}.mbtiles"))
+            ));
+            if let Some(extent) = part.extent.filter(|extent| extent.west < extent.east && extent.south < extent.north)
+            {
+                text.push_str(&format!("bbox = [\"{extent}\"]\n"));
+            }
+            text.push_str(&part.body);
+            text.push('\n');
+            taken.push(name);
+        }
+        text
+    }
+}
+
+/// A name that is not taken: the wanted one, or that with a number.
+fn free_name(wanted: &str, taken: &[String]) -> String {
+    let further = (2..).map(|number| format!("{wanted}_{number}"));
+    let free = std::iter::once(wanted.to_owned()).chain(further).find(|name| !taken.contains(name));
+    free.unwrap_or_else(|| wanted.to_owned())
+}
+
+/// The layers of functions, beside those of columns.
+fn functions(discovery: &Discovery, made_for: DraftFor, columns: &[DraftPart]) -> Vec<DraftPart> {
+    let mut taken: Vec<String> = columns.iter().map(|part| part.name.clone()).collect();
+    let part = |function: &SpatialFunction| {
+        let wanted =
+            if is_own_name(&function.name) { format!("layer_{}", function.name) } else { function.name.clone() };
+        let name = free_name(&wanted, &taken);
+        taken.push(name.clone());
+        // A seed would call it for every tile.
+        let problem = (made_for == DraftFor::File).then(|| {
+            "a seed calls it for every tile of its zooms: remove the # before its lines, and write with occupied where its tiles can be".to_owned()
+        });
+        DraftPart {
+            body: format!("[[layer]]\nname = {}\nfunction = {}\n", value(&name), value(&function.signature())),
+            name,
+            extent: None,
+            problem,
+            remarks: Vec::new(),
+            summary: format!("{}: function", function.signature()),
+        }
+    };
+    discovery.functions.iter().map(part).collect()
 }
 
 #[cfg(test)]

@@ -219,7 +219,10 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
         until(&flights, 1, 0, 1).await;
         flights.ask_ahead(key(1), WorkClass::Neighbour, None);
         // The queue drops it before its flight learns of that: nothing runs between these two lines.
-        let (other, mut joined) = (flights.ask(key(2), FlightNotes::default()).unwrap(), flights.ask(key(1), FlightNotes::default()).unwrap());
+        let (other, mut joined) = (
+            flights.ask(key(2), FlightNotes::default()).unwrap(),
+            flights.ask(key(1), FlightNotes::default()).unwrap(),
+        );
         until(&flights, 1, 2, 3).await;
         for _ in 0..3 {
             source.go.notify_one();

@@ -50,7 +50,12 @@ fn a_set_of_values_has_one_form_however_it_is_written() {
     for (form, queries) in [
         (
             "country=BD&country=IN",
-            &["country=IN&country=BD", "country=bd&x=1&country=in&country=BD", "%63ountry=%42D&country=IN&", "&&country=IN&country=BD&y"][..],
+            &[
+                "country=IN&country=BD",
+                "country=bd&x=1&country=in&country=BD",
+                "%63ountry=%42D&country=IN&",
+                "&&country=IN&country=BD&y",
+            ][..],
         ),
         ("workers=7", &["workers=7", "workers=007", "workers=%2B7", "workers=7&workers=07", "v=2&workers=7#"]),
         ("name=a%20b%26c%3Dd", &["name=a+b%26c%3Dd", "name=a%20b%26c=d"]),
@@ -66,7 +71,16 @@ fn a_set_of_values_has_one_form_however_it_is_written() {
     }
     let key = |query: &str| read(query).unwrap().unwrap().key;
     assert_eq!(key("country=IN&country=BD"), key("country=bd&country=in"));
-    let different = ["country=IN", "country=BD", "country=IN&country=BD", "name=BD", "name=IN", "name=country", "workers=1", "share=1"];
+    let different = [
+        "country=IN",
+        "country=BD",
+        "country=IN&country=BD",
+        "name=BD",
+        "name=IN",
+        "name=country",
+        "workers=1",
+        "share=1",
+    ];
     let keys: std::collections::BTreeSet<ParametersKey> = different.iter().map(|query| key(query)).collect();
     assert_eq!(keys.len(), different.len());
 }
@@ -121,7 +135,10 @@ fn what_does_not_fit_is_refused_with_the_reason() {
 fn values_reach_the_database_as_arrays_and_functions_as_json() {
     let given = read("name=%7B%22a%5C%7D%27&country=us&workers=3&box=1,2,3,4&open=false&share=2").unwrap().unwrap();
     let arrays: Vec<String> = given.given.iter().map(GivenParameter::array).collect();
-    assert_eq!(arrays, [r#"{"US"}"#, r#"{"3"}"#, r#"{"{\"a\\}'"}"#, r#"{"2"}"#, r#"{"false"}"#, r#"{"1","2","3","4"}"#]);
+    assert_eq!(
+        arrays,
+        [r#"{"US"}"#, r#"{"3"}"#, r#"{"{\"a\\}'"}"#, r#"{"2"}"#, r#"{"false"}"#, r#"{"1","2","3","4"}"#]
+    );
     let expected = json!({ "country": ["US"], "workers": 3, "name": "{\"a\\}'", "share": [2], "open": false, "box": [1, 2, 3, 4] });
     assert_eq!(serde_json::Value::Object(given.json()), expected);
 }
@@ -129,7 +146,32 @@ fn values_reach_the_database_as_arrays_and_functions_as_json() {
 /// Queries of all kinds of pieces: reading one ends, and what is read is read again the same.
 #[test]
 fn no_query_does_harm() {
-    let pieces = ["country", "=", "&", "%", "%4", "%41", "+", "name", "\u{e9}", "%C3", "%A9", "box", "1,2,3,4", "-", "7", "workers", "BD", "%00", "'", "\"", "{", "\\", ";", "share", "1e3"];
+    let pieces = [
+        "country=BD",
+        "&country=in",
+        "&name=a+b",
+        "&box=1,2,3,4",
+        "&workers=7",
+        "&share=1e3",
+        "&",
+        "&&x=",
+        "country",
+        "=",
+        "%",
+        "%4",
+        "%41",
+        "+",
+        "\u{e9}",
+        "%C3",
+        "%A9",
+        "-",
+        "%00",
+        "'",
+        "\"",
+        "{",
+        "\\",
+        ";",
+    ];
     let mut seed = 0x2545_f491_4f6c_dd1d_u64;
     let mut next = |below: usize| {
         seed ^= seed << 13;
@@ -139,7 +181,7 @@ fn no_query_does_harm() {
     };
     let mut kept = 0;
     for _ in 0..20_000 {
-        let query: String = (0..next(12)).map(|_| pieces[next(pieces.len())]).collect();
+        let query: String = (0..next(5)).map(|_| pieces[next(pieces.len())]).collect();
         if let Ok(Some(given)) = read(&query) {
             kept += 1;
             let again = read(&given.query()).unwrap().unwrap();
