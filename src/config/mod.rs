@@ -11,7 +11,7 @@
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
-//! | `parameters` | the checks of the sections `[[tileset.parameter]]` |
+//! | `parameter`, `parameters` | live parameters; the checks of the sections `[[tileset.parameter]]` |
 //! | `s3` | the checks of the section `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
 //! | `tile_headers` | headers and metadata with placeholders; who sends tags |
@@ -30,6 +30,7 @@ mod function;
 mod layer;
 mod margin;
 mod memory;
+mod parameter;
 mod parameters;
 mod placeholders;
 mod purge;
@@ -54,7 +55,7 @@ pub use area::area_parts;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub use file::Progress;
-pub use parameters::ParameterSettings;
+pub use parameter::ParameterSettings;
 pub use schema::schema;
 pub use settings::{
     DatabaseSettings, JobSettings, LayerSettings, LayerTexts, RunSettings, TilesetSettings, layer_names,

@@ -7,6 +7,7 @@ use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
 use super::file::{CaseName, ParameterSection, ParameterTypeName};
+use super::parameter::ParameterSettings;
 use super::settings::{Check, LayerSettings};
 use crate::postgis::parameter_array;
 use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
@@ -24,32 +25,10 @@ const MAX_LENGTH: usize = 100;
 const MAX_VALUES: usize = 20;
 
 /// The most of either: a request's query has at most 8 KiB.
-const MOST: usize = 1_000;
+const MAX_CHARACTERS_OR_VALUES: usize = 1_000;
 
 /// The most memory that a compiled pattern takes, in bytes.
 const MAX_PATTERN_BYTES: usize = 64 << 10;
-
-/// A parameter, and the rows that its values choose.
-#[derive(Debug, Clone)]
-pub struct ParameterSettings {
-    /// The parameter.
-    pub parameter: Parameter,
-    /// For each layer that it concerns, a condition over the rows and over the values, which a session holds.
-    pub conditions: BTreeMap<String, String>,
-}
-
-impl ParameterSettings {
-    /// Values of its type, as an array of the database in text form: the conditions are tried with them.
-    #[must_use]
-    pub const fn sample(&self) -> &'static str {
-        match self.parameter.kind {
-            ParameterType::Text => "{a}",
-            ParameterType::Integer | ParameterType::Number => "{1}",
-            ParameterType::Boolean => "{true}",
-            ParameterType::Box => "{0,0,1,1}",
-        }
-    }
-}
 
 /// The values as SQL of the parameter's type.
 fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
@@ -144,8 +123,8 @@ impl Check<'_> {
         }
         let most = |field: &'static str, given: Option<NonZeroUsize>, default: usize| {
             let most = given.map_or(default, NonZeroUsize::get);
-            if most > MOST {
-                Err(wrong(field, format!("is {most}, and must not be more than {MOST}")))
+            if most > MAX_CHARACTERS_OR_VALUES {
+                Err(wrong(field, format!("is {most}, and must not be more than {MAX_CHARACTERS_OR_VALUES}")))
             } else {
                 Ok(most)
             }

@@ -11,7 +11,7 @@ use super::file::{
     AutoWord, ChangesSection, Compression, ConfigFile, DatabaseSection, Progress, RowsMb, TargetSection,
 };
 use super::memory::usable_memory;
-use super::parameters::ParameterSettings;
+use super::parameter::ParameterSettings;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};

@@ -260,6 +260,12 @@ impl ConfigValues {
         self.values.insert(key.to_owned(), (value, Origin::Flag(flag)));
     }
 
+    /// True if the output is that of the sample configuration.
+    #[must_use]
+    pub fn has_default_output(&self) -> bool {
+        matches!(self.origin("tileset.output"), None | Some(Origin::Default))
+    }
+
     /// All values as one configuration.
     pub(super) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();

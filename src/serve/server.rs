@@ -27,7 +27,7 @@ use crate::serve::shared::SharedCache;
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::watch::POLL;
 use crate::serve::tiles::cache::TileCache;
-use crate::serve::tilesets::opening::{OpenedTarget, SharedParts, TilesetParts};
+use crate::serve::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use crate::serve::tilesets::tileset::SiteTileset;
 use crate::serve::tilesets::{Addressing, SiteTilesets};
 use crate::stop::{Signal, Stop};
@@ -84,7 +84,7 @@ impl TileServer {
         let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
         queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
         let redis = options.redis.as_ref().map(|url| SharedCache::new(url, of_redis)).transpose();
-        let shared = SharedParts {
+        let shared = SiteParts {
             cache: TileCache::new(options.cache_bytes),
             queue,
             redis: redis.map_err(ServeError::Redis)?,

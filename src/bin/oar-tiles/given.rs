@@ -78,6 +78,14 @@ pub(super) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec
     tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
 }
 
+/// True if nothing says what a command is to work on: no file, no output, no layer, and the default output is not there.
+pub(super) fn says_nothing(flags: &SettingFlags) -> Result<bool, CommandError> {
+    if has_file(flags) || !flags.tileset.is_empty() || !flags.layer.is_empty() {
+        return Ok(false);
+    }
+    Ok(gathered(flags)?.has_default_output() && !resolved(flags, false, "serve")?.tileset.output.exists())
+}
+
 /// True if a command was given a configuration file.
 pub(super) fn has_file(flags: &SettingFlags) -> bool {
     config_file(flags).is_some()

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::drafting::drafted_catalogue;
 use super::given::{
-    has_file, lists_tilesets, names_output, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read,
+    has_file, lists_tilesets, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read, says_nothing,
 };
 use super::on_runtime;
 
@@ -39,8 +39,7 @@ impl ServedKind {
         if lists_tilesets(flags)? {
             return Ok(ServedKind::Listed);
         }
-        let is_undecided = !has_file(flags) && flags.tileset.is_empty() && !names_output(flags)?;
-        let server = if is_undecided { Some(resolved(flags, false, "serve")?.server) } else { None };
+        let server = if says_nothing(flags)? { Some(resolved(flags, false, "serve")?.server) } else { None };
         // A writer needs a target.
         match server {
             Some(server) if server.live.is_some() && server.writer.is_none() && !arguments.check => {
@@ -168,13 +167,14 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
 /// Shows what the configuration draws, or without one everything that the database has, without a target.
 fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     let flags = arguments.given();
-    let settings = match has_file(&flags) {
-        true => resolved_all(&flags, false)?,
-        false => resolved_all_over(&flags, &drafted_catalogue(&flags, stop)?)?,
+    let settings = if has_file(&flags) {
+        resolved_all(&flags, false)?
+    } else {
+        resolved_all_over(&flags, &drafted_catalogue(&flags, stop)?)?
     };
-    let server = first_of(settings.clone())?.server;
+    let of_first = first_of(settings.clone())?.server;
     let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
-    let options = ServeOptions { live: server.live, shares: server.shares, ..preview };
+    let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedJob::live_only);

@@ -103,7 +103,7 @@ fn nothing(database: &Database, tables: &[String], discovery: &Discovery) -> Com
     let server = database.server();
     let what = if discovery.names.is_empty() {
         format!(
-            "no table or view in {server} has a column of type geometry or geography, and no function gives tiles. Is it the right database? ogr2ogr and shp2pgsql load files into it"
+            "no table or view in {server} has a column of type geometry or geography. Is it the right database? ogr2ogr and shp2pgsql load files into it"
         )
     } else {
         let wanted: Vec<String> = tables.iter().map(|table| format!("{table:?}")).collect();

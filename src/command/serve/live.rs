@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use super::batch::NoBatch;
 use super::bounds::{LiveBounds, SNAPSHOTS};
 use super::follow::follow;
-use super::narrowed::check_conditions;
+use super::narrowed::{NarrowedLayers, check_conditions};
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
 use crate::config::LayerSettings;
@@ -209,7 +209,8 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let narrowed = given.map(|given| snapshot.narrowed(&self.job.settings.tileset.parameters, given));
+        let narrowed =
+            given.map(|given| NarrowedLayers::of(&snapshot.layers, &self.job.settings.tileset.parameters, given));
         let tiles = Box::pin(snapshot.render(&batch, narrowed.as_ref(), stop)).await.map_err(Arc::new)?;
         snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
         let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);

@@ -100,7 +100,7 @@ impl ServedJobs {
 /// # Errors
 /// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
 pub async fn run(
-    served: &ServedJobs,
+    jobs: &ServedJobs,
     options: &ServeOptions,
     then: OnceReady,
     reread: Option<SettingsReader>,
@@ -108,9 +108,9 @@ pub async fn run(
 ) -> Result<(), CommandError> {
     // Before anybody is told where the server is: from then on, somebody may send it a signal.
     let rereader = reread.and_then(Rereader::listening);
-    let server = start(served, options, stop).await?;
+    let server = start(jobs, options, stop).await?;
     let url = server.public_url();
-    match served {
+    match jobs {
         ServedJobs::One(one) => {
             let shown = if options.preview { "a map of it at" } else { "its tiles at" };
             print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::snapshot::LiveSnapshot;
 use crate::config::{LayerSettings, ParameterSettings};
 use crate::postgis::{
-    Error, LayerOptions, PreparedLayer, RunLayers, SessionValue, Snapshot, check_narrowed, session_value,
+    Error, Layer, LayerOptions, PreparedLayer, RunLayers, SessionValue, Snapshot, check_narrowed, session_value,
 };
 use crate::serve::GivenParameters;
 
@@ -16,13 +15,17 @@ pub(super) struct NarrowedLayers {
     pub(super) values: Vec<SessionValue>,
 }
 
-impl LiveSnapshot {
+impl NarrowedLayers {
     /// The layers with the rows that a request wants.
-    pub(super) fn narrowed(&self, parameters: &[ParameterSettings], given: &GivenParameters) -> NarrowedLayers {
+    pub(super) fn of(
+        layers: &[Arc<Layer>],
+        parameters: &[ParameterSettings],
+        given: &GivenParameters,
+    ) -> NarrowedLayers {
         let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
         let asked: Vec<&ParameterSettings> = given.given.iter().filter_map(|given| of_name(&given.name)).collect();
         let members = given.json();
-        let layers = self.layers.iter().map(|layer| {
+        let layers = layers.iter().map(|layer| {
             let conditions: Vec<&str> =
                 asked.iter().filter_map(|settings| settings.conditions.get(layer.name())).map(String::as_str).collect();
             PreparedLayer::new(&Arc::new(layer.narrowed(&conditions, &members)))

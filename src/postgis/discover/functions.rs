@@ -1,4 +1,4 @@
-//! Functions that give the bytes of a tile, as Martin and pg_tileserv call them.
+//! Functions that give the bytes of a tile, as other tile servers call them.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;

@@ -7,7 +7,6 @@ use super::areas::{Areas, moved, query_tiles};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
-use super::narrowed::LayerPlan;
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
 use super::{Tiles, Worker};
@@ -16,6 +15,15 @@ use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+
+/// How the database would run the statement of a layer.
+#[derive(Debug)]
+pub struct LayerPlan {
+    /// The layer.
+    pub layer: String,
+    /// The plan, as EXPLAIN shows it.
+    pub plan: String,
+}
 
 /// The work of one statement.
 #[derive(Clone, Copy)]

@@ -54,8 +54,9 @@ use drawing::BatchDrawing;
 
 pub use cached_rows::CacheLimits;
 pub use checks::verify_cached_rows;
+pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
-pub use narrowed::{LayerPlan, check_narrowed, session_value};
+pub use narrowed::{check_narrowed, session_value};
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;
 pub use statements::RunLayers;

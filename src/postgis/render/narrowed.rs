@@ -1,7 +1,7 @@
 //! Tiles of some rows only: the values that their conditions read, and the plans of their statements.
 
 use super::Worker;
-use super::drawing::BatchDrawing;
+use super::drawing::{BatchDrawing, LayerPlan};
 use super::statements::RunLayers;
 use crate::postgis::layer::{LayerOptions, setting};
 use crate::postgis::probe::probe_names;
@@ -12,15 +12,6 @@ use crate::tile::Batch;
 #[must_use]
 pub fn session_value(name: &str, array: String) -> SessionValue {
     SessionValue { setting: setting(name), array }
-}
-
-/// How the database would run the statement of a layer.
-#[derive(Debug)]
-pub struct LayerPlan {
-    /// The layer.
-    pub layer: String,
-    /// The plan, as EXPLAIN shows it.
-    pub plan: String,
 }
 
 impl Worker {

@@ -153,16 +153,15 @@ impl Admin {
             "live": self.live(),
             "queue": self.queue(),
         });
-        match self.site.tilesets.at_root() {
-            Some(tileset) => tileset.describe().into_iter().for_each(|(name, value)| status[name] = value),
-            None => {
-                let one = |tileset: &Arc<SiteTileset>| {
-                    let mut described = tileset.describe();
-                    described.insert("name".to_owned(), (*tileset.name).into());
-                    described
-                };
-                status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
-            }
+        if let Some(tileset) = self.site.tilesets.at_root() {
+            tileset.describe().into_iter().for_each(|(name, value)| status[name] = value);
+        } else {
+            let one = |tileset: &Arc<SiteTileset>| {
+                let mut described = tileset.describe();
+                described.insert("name".to_owned(), (*tileset.name).into());
+                described
+            };
+            status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
         }
         status
     }

@@ -82,7 +82,7 @@ impl CatalogueDocument {
             let description = escaped(tileset.description.as_deref().unwrap_or_default());
             let layers = escaped(&tileset.layers.join(", "));
             // Writing to a string does not fail.
-            if write!(items, "<li><a href=\"{url}\">{name}</a> <small>{layers}</small> {description}</li>\n").is_err() {
+            if writeln!(items, "<li><a href=\"{url}\">{name}</a> <small>{layers}</small> {description}</li>").is_err() {
                 break;
             }
         }

@@ -37,7 +37,7 @@ pub struct TilesetParts {
 }
 
 /// What the tilesets of a server share.
-pub(crate) struct SharedParts {
+pub(crate) struct SiteParts {
     pub(crate) options: ServeOptions,
     pub(crate) cache: TileCache,
     pub(crate) queue: WorkQueue,
@@ -78,7 +78,7 @@ impl OpenedTarget {
     }
 
     /// The tileset, at `path` below the server.
-    pub(crate) fn served(self, path: String, metrics: Metrics, shared: &SharedParts) -> SiteTileset {
+    pub(crate) fn served(self, path: String, metrics: Metrics, shared: &SiteParts) -> SiteTileset {
         let OpenedTarget { parts, target, known } = self;
         let (metrics, cache) = (Arc::new(metrics), shared.cache.for_tileset());
         let flights = parts.live.clone().zip(shared.options.live.clone()).map(|(source, options)| {

@@ -131,6 +131,6 @@ fn a_draft_has_the_functions_as_comments() {
 fn nothing_to_draw_and_no_target_is_an_error_with_the_next_step() {
     let db = Db::new();
     run(bare_program().args(["serve", "--live", "--database-url", &db.url]))
-        .fails(2, &["no table or view", "no function gives tiles"]);
+        .fails(2, &["no table or view in", "has a column of type geometry or geography"]);
     run(bare_program().args(["preview"])).fails(2, &["<TARGET>"]);
 }

@@ -25,13 +25,13 @@ struct World {
 impl World {
     fn new(serve: &str) -> World {
         let (db, folder) = (Db::with_facilities(300), Folder::new());
-        let token = folder.beside("token");
-        std::fs::write(&token, TOKEN).unwrap();
-        let (all, low) = (folder.beside("all.mbtiles"), folder.beside("low.pmtiles"));
+        std::fs::write(folder.beside("token"), TOKEN).unwrap();
+        let text = |name: &str| folder.beside(name).display().to_string();
+        let (all, low, token) = (text("all.mbtiles"), text("low.pmtiles"), text("token"));
         let config = folder.config(&format!(
-            "[tileset_defaults]\nzoom = \"0-2\"\n[[tileset]]\nname = \"all\"\ndescription = \"Everything <b>\"\nlayers = [\"facilities\"]\noutput = {all:?}
-[[tileset]]\nname = \"löw\"\nlayers = [\"low\"]\noutput = {low:?}
-[serve]\ntoken_file = {token:?}\nworkers = 2\n{serve}
+            "[tileset_defaults]\nzoom = \"0-2\"\n[[tileset]]\nname = \"all\"\ndescription = \"Everything <b>\"\nlayers = [\"facilities\"]\noutput = \"{all}\"
+[[tileset]]\nname = \"löw\"\nlayers = [\"low\"]\noutput = \"{low}\"
+[serve]\ntoken_file = \"{token}\"\nworkers = 2\n{serve}
 [[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = [\"id\", \"name\"]\nzoom = \"0-5\"
 [[layer]]\nname = \"low\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = [\"country_code\"]\nwhere = \"right(id, 1) < '5'\"\nzoom = \"0-5\"\n"
         ));
