@@ -81,6 +81,7 @@ fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     assert!(live.iter().all(|answer| status(answer) == 200) && live[0].body != live[1].body);
 
     let (url, catalogue) = (&format!("http://127.0.0.1:{}/", served.port), json_of(&served, "/catalog"));
+    crate::support::schemas::text_fits("catalogue", &catalogue.to_string());
     let tileset = |name: &str, path: &str, layer: &str| {
         json!({ "name": name, "tilejson": [format!("{url}{path}/tiles.json")], "layers": [layer], "minzoom": 0, "maxzoom": 5,
             "live": true, "map": format!("{url}{path}/") })

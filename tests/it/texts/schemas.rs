@@ -134,8 +134,8 @@ fn real_outputs_fit_their_schemas() {
             outputs.written.iter().filter(|(schema, _)| schema == name).map(|(_, path)| &**path).collect();
         fits(name, &files);
     }
-    // Those of a server are checked where one runs (`serve::operation`, `serve::writer`), that of a configuration in `input::config_check`.
-    let elsewhere = ["access-log", "changes-changed", "changes-state", "configuration"];
+    // Those of a server are checked where one runs (`serve::operation`, `serve::several`, `serve::writer`), that of a configuration in `input::config_check`.
+    let elsewhere = ["access-log", "catalogue", "changes-changed", "changes-state", "configuration"];
     let missing: Vec<String> =
         known().into_iter().map(|(name, _)| name).filter(|name| !names.contains(&&**name)).collect();
     assert_eq!(missing, elsewhere);
