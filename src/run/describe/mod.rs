@@ -285,8 +285,8 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         seconds: 0.0,
         publication: None,
     };
-    let boxes = &settings.tileset.bbox;
-    let bounds = boxes.iter().copied().reduce(LonLatBox::joined).unwrap_or(LonLatBox::WORLD);
+    let boxes = settings.tileset.bbox.iter().flat_map(AreaPart::bounds);
+    let bounds = boxes.reduce(LonLatBox::joined).unwrap_or(LonLatBox::WORLD);
     let metadata = metadata(settings, layers, bounds, &manifest, None)?;
     let zooms = metadata.zooms.iter().next().zip(metadata.zooms.iter().next_back());
     Ok(Described {
