@@ -26,10 +26,10 @@
 //! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `https`, `sink`, `stop`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
-//! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `tile` |
+//! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `scratch`, `tile` |
 //! | [`changes`] | the change log: installed, checked, read, pruned | `cursor`, `error`, `postgis`, `tile` |
 //! | [`cursor`] | a transaction snapshot as a cursor into the change log | nothing |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `scratch`, `source`, `manifest`, `stop`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | compression of tiles | nothing |
@@ -38,6 +38,7 @@
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | whether a stop was asked for | nothing |
+//! | [`scratch`] | sorted data that takes more memory than it may, in files without a name | `tile` |
 //! | [`cells`] | grids of cells; rows gathered in them | `tile` |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
 //! | [`exit`] | from the kind of a failure to the exit code | `error`, `stop` |
@@ -64,6 +65,7 @@ pub mod postgis;
 pub mod purge;
 pub mod report;
 pub mod run;
+pub mod scratch;
 pub mod serve;
 pub mod signals;
 pub mod sink;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 
 use super::PlanLayer;
@@ -25,7 +26,12 @@ pub(super) struct SharedContents {
 
 impl SharedContents {
     /// Looks through the tiles of a zoom.
-    pub(super) fn new(zoom: Zoom, layers: &[PlanLayer], outlines: &OutlineRuns, parts: &[TileRect]) -> SharedContents {
+    pub(super) fn new(
+        zoom: Zoom,
+        layers: &[PlanLayer],
+        outlines: &OutlineRuns,
+        parts: &[TileRect],
+    ) -> io::Result<SharedContents> {
         let mut tiles: HashMap<Box<[(usize, u32)]>, u64> = HashMap::new();
         if outlines.all().iter().any(|run| run.run.is_interior) {
             let mut members = Vec::new();
@@ -40,11 +46,11 @@ impl SharedContents {
                         None => drop(tiles.insert(members.as_slice().into(), touched.tiles)),
                     }
                 });
-            });
+            })?;
         }
         let shared = tiles.into_iter().filter(|(_, tiles)| *tiles >= MIN_REPEATS).map(|(members, _)| members);
         let numbers = shared.zip(0..).collect();
-        SharedContents { numbers, likes: RefCell::default() }
+        Ok(SharedContents { numbers, likes: RefCell::default() })
     }
 
     /// The tile that is rendered for a content: `first`, if none was named before.

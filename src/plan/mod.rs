@@ -7,6 +7,7 @@
 //!
 //! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch it.
 //! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
+//! - `points`: the points of a layer, in memory or, if they are many, in a scratch file.
 //! - `outlines`: the tiles that lines and polygons touch; `contents`: those that lie wholly inside of the same polygons; `touched`: those of a box.
 //! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
 //! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
@@ -15,17 +16,20 @@ mod contents;
 mod cut;
 mod dirty;
 mod outlines;
+mod points;
 mod quad;
 mod sweep;
 mod touched;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::scratch::PointFile;
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
@@ -47,8 +51,10 @@ pub struct PlanLayer {
     pub lists_tiles: bool,
     /// What drawing a feature costs, compared with one that is a row of a table: at least 1.
     pub feature_cost: u64,
-    /// The footprints of its features.
+    /// The footprints of its features, unless they are in `point_file`.
     pub places: LayerFootprints,
+    /// All its features, if these are more points than should be in memory.
+    pub point_file: Option<PointFile>,
     /// At zooms where features are cells that the survey did not count: the number of rows to gather.
     pub rows: BTreeMap<Zoom, u64>,
 }
@@ -57,9 +63,14 @@ pub struct PlanLayer {
 const GATHERED_ROWS_PER_FEATURE: u64 = 4;
 
 impl PlanLayer {
+    /// The number of features at a zoom.
+    fn features(&self, zoom: Zoom) -> u64 {
+        self.point_file.as_ref().map_or_else(|| self.places.at(zoom).len() as u64, PointFile::len)
+    }
+
     /// The cost of a feature at a zoom; a feature that is a row costs 1.
     fn weight(&self, zoom: Zoom) -> u64 {
-        let cells = self.places.at(zoom).len().max(1) as u64;
+        let cells = self.features(zoom).max(1);
         self.rows.get(&zoom).map_or(1, |rows| rows / (GATHERED_ROWS_PER_FEATURE * cells)).max(self.feature_cost)
     }
 }
@@ -114,18 +125,20 @@ const MAX_HEAVIEST_TILES: usize = 5;
 /// Plans every zoom, shallowest first.
 ///
 /// A batch should hold `batch_features` pairs of a feature and a tile; a tile with more is its own batch.
-#[must_use]
+///
+/// # Errors
+/// If a scratch file with points cannot be read.
 pub fn plan(
     zooms: &ZoomList,
     layers: &[PlanLayer],
     coverage: &Coverage,
     batch_features: NonZeroU64,
     order: Order,
-) -> Vec<ZoomPlan> {
+) -> io::Result<Vec<ZoomPlan>> {
     let zooms: Vec<Zoom> = zooms.iter().collect();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(zooms.len().max(1));
     let next = AtomicUsize::new(zooms.len());
-    let mut plans: Vec<ZoomPlan> = std::thread::scope(|scope| {
+    let plans: io::Result<Vec<ZoomPlan>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|_| {
                 scope.spawn(|| {
@@ -143,8 +156,9 @@ pub fn plan(
             .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
             .collect()
     });
+    let mut plans = plans?;
     plans.sort_by_key(|plan| plan.zoom);
-    plans
+    Ok(plans)
 }
 
 fn plan_zoom(
@@ -153,17 +167,17 @@ fn plan_zoom(
     coverage: &Coverage,
     batch_features: NonZeroU64,
     order: Order,
-) -> ZoomPlan {
+) -> io::Result<ZoomPlan> {
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
     let outlines = outlines::OutlineRuns::new(zoom, layers);
-    let contents = contents::SharedContents::new(zoom, layers, &outlines, &parts);
+    let contents = contents::SharedContents::new(zoom, layers, &outlines, &parts)?;
     match order {
         Order::ZoomColumnTmsRow => {
             let mut cutter = cut::Cutter::new(zoom, layers, &contents, &parts, batch_features.get());
             sweep::in_slabs(zoom, layers, &outlines, &parts, |touches| {
                 sweep::sweep(touches, layers.len(), |touched| cutter.add(touched));
-            });
-            cutter.finish()
+            })?;
+            Ok(cutter.finish())
         }
         Order::Hilbert => {
             let tiles = quad::ZoomTiles { zoom, layers, outlines: &outlines, contents: &contents, parts: &parts };

@@ -1,19 +1,32 @@
 //! Plans along the Hilbert curve. Square blocks of tiles, each a contiguous piece of the curve, are quartered until they hold few enough
-//! features; neighbours on the curve share a batch while there is room.
+//! features; neighbours on the curve share a batch while there is room. The points of a large block are read again for each of its quarters.
+
+use std::io;
+use std::ops::ControlFlow;
 
 use super::contents::SharedContents;
 use super::cut::Cutter;
 use super::outlines::{FeatureRun, OutlineRuns};
-use super::sweep::{add_touches, common_parts, sweep};
+use super::points::LayerPoints;
+use super::sweep::{MAX_POINTS_AT_ONCE, ONE_POINT, Touches, common_parts, points_near, points_touching, sweep};
 use super::touched::touched_tiles;
 use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
-use crate::tile::{Batch, Footprints, TileCoord, TileRect, Zoom};
+use crate::tile::{Batch, Footprints, TileCoord, TileRect, WorldBox, Zoom};
 
-/// A feature, by its layer and its index within the layer.
+/// A feature and its layer.
 #[derive(Clone, Copy)]
 struct Member {
     layer: u8,
-    feature: u32,
+    at: MemberAt,
+}
+
+/// Where a feature is known from.
+#[derive(Clone, Copy)]
+enum MemberAt {
+    /// Its index within the layer.
+    Index(u32),
+    /// Its x and y.
+    Point([u32; 2]),
 }
 
 /// A layer at the zoom of the plan.
@@ -22,6 +35,8 @@ struct LayerReach<'a> {
     margin: i64,
     weight: u64,
     footprints: &'a Footprints,
+    /// Its features, if these are points.
+    points: Option<LayerPoints<'a>>,
 }
 
 /// A square of 2^`bits` by 2^`bits` tiles, and the features that touch it.
@@ -30,6 +45,8 @@ struct Block {
     rect: TileRect,
     /// Those of which the box is known only.
     members: Vec<Member>,
+    /// Whether the points that touch it are not among the members: they are too many.
+    has_more: bool,
     /// What the outlines of the others touch of the square.
     runs: Vec<FeatureRun>,
 }
@@ -59,44 +76,94 @@ pub(super) struct Quarterer<'a> {
 
 impl<'a> Quarterer<'a> {
     /// The plan of a zoom, its batches along the curve.
-    pub(super) fn plan(tiles: ZoomTiles<'a>, target: u64) -> ZoomPlan {
+    pub(super) fn plan(tiles: ZoomTiles<'a>, target: u64) -> io::Result<ZoomPlan> {
         let ZoomTiles { zoom, layers, outlines, contents, parts } = tiles;
         let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
-        #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^32 features")]
+        #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^30 shapes")]
         let members = (layers.iter().enumerate())
-            .filter(|(_, layer)| layer.zooms.contains(zoom))
+            .filter(|(_, layer)| layer.zooms.contains(zoom) && layer.points(zoom).is_none())
             .flat_map(|(number, layer)| {
                 (0..layer.places.at(zoom).len())
                     .filter(move |feature| !outlines.has(number, *feature))
-                    .map(move |feature| Member { layer: number as u8, feature: feature as u32 })
+                    .map(move |feature| Member { layer: number as u8, at: MemberAt::Index(feature as u32) })
             })
             .collect();
         let reach = |layer: &'a PlanLayer| LayerReach {
             margin: layer.margin.units(zoom),
             weight: layer.weight(zoom),
             footprints: layer.places.at(zoom),
+            points: layer.points(zoom).filter(|_| layer.zooms.contains(zoom)),
         };
         let reach = layers.iter().map(reach).collect();
         let mut quarterer = Quarterer { zoom, layers, contents, reach, target, plan: ZoomPlan::empty(zoom) };
         // A stack of the blocks yet to be cut: the first on the curve is the last.
-        let mut waiting = vec![Block { bits: zoom.get(), rect: whole, members, runs: outlines.all().to_vec() }];
-        while let Some(block) = waiting.pop() {
+        let (bits, runs) = (zoom.get(), outlines.all().to_vec());
+        let mut waiting = vec![Block { bits, rect: whole, members, has_more: true, runs }];
+        while let Some(mut block) = waiting.pop() {
+            if block.has_more && quarterer.points_near(&block.rect) <= MAX_POINTS_AT_ONCE {
+                quarterer.take_points(&mut block)?;
+            }
             let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&block.rect)).collect();
-            if block.bits == 0 || quarterer.pairs(&block, &parts) <= target {
-                quarterer.batch(&block, &parts);
+            if block.bits == 0 || quarterer.is_light(&block, &parts)? {
+                quarterer.batch(&block, &parts)?;
             } else {
                 waiting.extend(quarterer.quarters(block));
             }
         }
-        quarterer.plan
+        Ok(quarterer.plan)
     }
 
     fn tiles(&self, member: Member) -> (TileRect, Option<TileRect>) {
         let reach = &self.reach[usize::from(member.layer)];
-        touched_tiles(self.zoom, reach.margin, reach.footprints.world(member.feature as usize))
+        let world = match member.at {
+            MemberAt::Index(feature) => reach.footprints.world(feature as usize),
+            MemberAt::Point([x, y]) => WorldBox::of_unit(x, y),
+        };
+        touched_tiles(self.zoom, reach.margin, world)
     }
 
-    /// Pairs of a feature and a tile inside the parts.
+    /// The layers of points that are drawn.
+    fn of_points(&self) -> impl Iterator<Item = (usize, &PlanLayer, LayerPoints<'a>)> {
+        let layers = self.layers.iter().zip(&self.reach).enumerate();
+        layers.filter_map(|(number, (layer, reach))| Some((number, layer, reach.points?)))
+    }
+
+    /// About the number of points that touch a square.
+    fn points_near(&self, square: &TileRect) -> u64 {
+        self.of_points().map(|(_, layer, _)| points_near(layer, square)).sum()
+    }
+
+    /// Makes the points that touch a block its members.
+    fn take_points(&self, block: &mut Block) -> io::Result<()> {
+        let rect = block.rect;
+        for (number, layer, points) in self.of_points() {
+            #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
+            points_touching(layer, points, &rect, |at, tiles| {
+                if tiles.common(&rect).is_some() {
+                    block.members.push(Member { layer: number as u8, at: MemberAt::Point(at) });
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        block.has_more = false;
+        Ok(())
+    }
+
+    /// Whether the pairs of a feature and a tile inside the parts of a block weigh no more than a batch should.
+    fn is_light(&self, block: &Block, parts: &[TileRect]) -> io::Result<bool> {
+        let mut pairs = self.pairs(block, parts);
+        for (_, layer, points) in self.of_points().filter(|_| block.has_more) {
+            let weight = layer.weight(self.zoom);
+            points_touching(layer, points, &block.rect, |_, tiles| {
+                let inside = common_parts(parts, &tiles).map(|inside| inside.tiles()).sum::<u64>();
+                pairs += inside * weight;
+                if pairs > self.target { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+        }
+        Ok(pairs <= self.target)
+    }
+
+    /// Pairs of a member and a tile inside the parts.
     fn pairs(&self, block: &Block, parts: &[TileRect]) -> u64 {
         let inside = |tiles: TileRect| common_parts(parts, &tiles).map(|inside| inside.tiles()).sum::<u64>();
         let of_one = |member: &Member| {
@@ -110,13 +177,13 @@ impl<'a> Quarterer<'a> {
 
     /// The four quarters, the first on the curve last.
     fn quarters(&self, block: Block) -> impl Iterator<Item = Block> {
-        let Block { bits, rect, members, runs } = block;
+        let Block { bits, rect, members, has_more, runs } = block;
         let (bits, side) = (bits - 1, 1_u32 << (bits - 1));
         let mut quarters = [(0, 0), (0, side), (side, 0), (side, side)].map(|(right, down)| {
             let (x0, y0) = (rect.x0 + right, rect.y0 + down);
             let rect = TileRect { zoom: self.zoom, x0, y0, x1: x0 + side - 1, y1: y0 + side - 1 };
             let runs = runs.iter().filter_map(|run| run.within(&rect)).collect();
-            Block { bits, rect, members: Vec::new(), runs }
+            Block { bits, rect, members: Vec::new(), has_more, runs }
         });
         let (middle_x, middle_y) = (rect.x0 + side, rect.y0 + side);
         for member in members {
@@ -141,21 +208,32 @@ impl<'a> Quarterer<'a> {
     }
 
     /// Plans the tiles of a block; adds them to the batch before if there is room.
-    fn batch(&mut self, Block { members, runs, .. }: &Block, parts: &[TileRect]) {
-        if members.is_empty() && runs.is_empty() || parts.is_empty() {
-            return;
+    fn batch(&mut self, block: &Block, parts: &[TileRect]) -> io::Result<()> {
+        let Block { rect, members, has_more, runs, .. } = block;
+        if !has_more && members.is_empty() && runs.is_empty() || parts.is_empty() {
+            return Ok(());
         }
-        let mut touches = Vec::with_capacity(members.len() + runs.len());
+        let mut touches = Touches::with_room(members.len() + runs.len());
         for run in runs {
             run.add_touches(parts, &mut touches);
         }
         for member in members {
             let (tiles, others) = self.tiles(*member);
+            let feature = match member.at {
+                MemberAt::Index(feature) => feature,
+                MemberAt::Point(_) => ONE_POINT,
+            };
             for tiles in std::iter::once(tiles).chain(others) {
-                add_touches(usize::from(member.layer), member.feature as usize, &tiles, parts, &mut touches);
+                touches.add(usize::from(member.layer), feature, &tiles, parts);
             }
         }
-        touches.sort_unstable();
+        for (number, layer, points) in self.of_points().filter(|_| *has_more) {
+            points_touching(layer, points, rect, |_, tiles| {
+                touches.add_point(number, &tiles, parts);
+                ControlFlow::Continue(())
+            })?;
+        }
+        let touches = touches.sorted();
         let mut cutter = Cutter::new(self.zoom, self.layers, self.contents, parts, u64::MAX / 2);
         sweep(&touches, self.layers.len(), |touched| cutter.add(touched));
         let block = cutter.finish();
@@ -185,6 +263,7 @@ impl<'a> Quarterer<'a> {
                 }
             }
         }
+        Ok(())
     }
 }
 

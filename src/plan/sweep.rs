@@ -2,26 +2,40 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::ops::Range;
+use std::io;
+use std::ops::ControlFlow;
 
 use super::PlanLayer;
 use super::outlines::{FeatureRun, OutlineRuns};
+use super::points::LayerPoints;
 use super::touched::touched_tiles;
-use crate::tile::{Footprints, SortedPoints, TileRect, WorldRect, Zoom};
+use crate::tile::{TileRect, WorldBox, Zoom};
 
-/// A run of tiles in one column that one feature touches. Sixteen bytes: there is one for each feature and column.
+/// A run of tiles in one column that one feature touches, or some points. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Touch {
     /// The position of the run's first tile in the archive's order, above eight bits of the layer's index.
     key: u64,
     /// The number of tiles.
     length: u32,
-    /// The feature's index within its layer; [`INTERIOR`] is added if the tiles lie wholly inside the feature.
+    /// The feature's index within its layer, with [`INTERIOR`] if the tiles lie wholly inside the feature; or a number of points with
+    /// [`POINTS`].
     feature: u32,
 }
 
 /// The bit of a touch for tiles that lie wholly inside the feature.
 const INTERIOR: u32 = 1 << 31;
+
+/// The bit of a touch of points, which are counted only. The bits below it are their number.
+const POINTS: u32 = 1 << 30;
+
+/// The touches of one point.
+pub(super) const ONE_POINT: u32 = POINTS | 1;
+
+/// The number of features of a touch.
+const fn features(feature: u32) -> u32 {
+    if feature & POINTS == 0 { 1 } else { feature & (POINTS - 1) }
+}
 
 impl Touch {
     const fn start(self) -> u64 {
@@ -34,6 +48,72 @@ impl Touch {
 
     const fn layer(self) -> usize {
         (self.key & 0xff) as usize
+    }
+
+    /// Adds another touch's points to these, if they touch the same tiles.
+    fn merge(&mut self, other: Touch) -> bool {
+        let is_same =
+            (self.key, self.length) == (other.key, other.length) && self.feature & other.feature & POINTS != 0;
+        let together = features(self.feature) + features(other.feature);
+        if !is_same || together >= POINTS {
+            return false;
+        }
+        self.feature = POINTS | together;
+        true
+    }
+}
+
+/// Touches as they come. Those of points are merged when they are many: a tile has one of them then, however many points lie in it.
+#[derive(Debug, Default)]
+pub(super) struct Touches {
+    all: Vec<Touch>,
+    /// Merged when there are as many.
+    merge_at: usize,
+}
+
+/// Touches are not merged before they are as many.
+const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
+
+impl Touches {
+    /// Room for the touches of some features, of which most touch one or two columns.
+    pub(super) fn with_room(features: usize) -> Touches {
+        // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a growing vector
+        // would leave pieces that the allocator keeps.
+        Touches { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
+    }
+
+    /// Adds the touches of one feature inside some parts: of its index, or [`ONE_POINT`].
+    pub(super) fn add(&mut self, number: usize, feature: u32, tiles: &TileRect, parts: &[TileRect]) {
+        let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
+        for inside in common_parts(parts, tiles) {
+            for x in inside.x0..=inside.x1 {
+                self.all.push(Touch {
+                    key: (u64::from(x) << zoom | u64::from(last - inside.y1)) << 8 | number as u64,
+                    length: inside.y1 - inside.y0 + 1,
+                    feature,
+                });
+            }
+        }
+    }
+
+    /// Adds a point.
+    pub(super) fn add_point(&mut self, number: usize, tiles: &TileRect, parts: &[TileRect]) {
+        self.add(number, ONE_POINT, tiles, parts);
+        if self.all.len() >= self.merge_at.max(MIN_MERGED) {
+            self.merge();
+            self.merge_at = 2 * self.all.len();
+        }
+    }
+
+    fn merge(&mut self) {
+        self.all.sort_unstable();
+        self.all.dedup_by(|next, kept| kept.merge(*next));
+    }
+
+    /// The touches in the archive's order.
+    pub(super) fn sorted(mut self) -> Vec<Touch> {
+        self.merge();
+        self.all
     }
 }
 
@@ -53,17 +133,18 @@ pub struct Touched<'a> {
 }
 
 impl Touched<'_> {
-    /// The index of the layer and of the feature within it, for every feature that touches the run; not sorted.
+    /// The index of the layer and of the feature within it, for every feature that touches the run and is no point; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
-        self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature & !INTERIOR))
+        let others = self.active.iter().filter(|Reverse((_, _, feature))| feature & POINTS == 0);
+        others.map(|Reverse((_, layer, feature))| (*layer, *feature & !INTERIOR))
     }
 }
 
 /// The features that touch the current tile, by the position at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
-/// The most points whose touches are in memory at a time, unless more lie in one column.
-const MAX_POINTS_AT_ONCE: usize = if cfg!(test) { 64 } else { 1 << 19 };
+/// About the most points that are in memory at a time, each with its touches.
+pub(super) const MAX_POINTS_AT_ONCE: u64 = if cfg!(test) { 64 } else { 1 << 19 };
 
 /// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
 /// archive's order: slab by slab of neighbouring columns, from west to east, each with few enough points.
@@ -73,12 +154,12 @@ pub(super) fn in_slabs(
     outlines: &OutlineRuns,
     parts: &[TileRect],
     mut each: impl FnMut(&[Touch]),
-) {
+) -> io::Result<()> {
     // A stack of the columns yet to be cut: the western ones are the last.
     let mut waiting = vec![(0, zoom.last())];
     while let Some((first, last)) = waiting.pop() {
         let columns = TileRect { zoom, x0: first, y0: 0, x1: last, y1: zoom.last() };
-        let near: usize = layers.iter().map(|layer| points_near(layer, &columns)).sum();
+        let near: u64 = layers.iter().map(|layer| points_near(layer, &columns)).sum();
         if near > MAX_POINTS_AT_ONCE && first < last {
             let middle = first + (last - first) / 2;
             waiting.extend([(middle + 1, last), (first, middle)]);
@@ -86,82 +167,74 @@ pub(super) fn in_slabs(
         }
         let parts: Vec<TileRect> = parts.iter().filter_map(|part| part.common(&columns)).collect();
         if !parts.is_empty() {
-            each(&touches(layers, outlines, &columns, &parts));
+            each(&touches(layers, outlines, &columns, &parts)?);
         }
     }
+    Ok(())
 }
 
-/// The number of a layer's points that may touch some columns; 0 for a layer of other features.
-fn points_near(layer: &PlanLayer, columns: &TileRect) -> usize {
-    match layer.places.at(columns.zoom) {
-        Footprints::Points(points) if layer.zooms.contains(columns.zoom) => near(layer, points, columns).len(),
+/// About the number of a layer's points that may touch some tiles; 0 for a layer of other features.
+pub(super) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
+    match layer.points(tiles.zoom) {
+        Some(points) if layer.zooms.contains(tiles.zoom) => {
+            points.about_within(&tiles.world(layer.margin.units(tiles.zoom)))
+        }
         _ => 0,
     }
 }
 
-/// The indexes of the points that may touch some columns.
-fn near(layer: &PlanLayer, points: &SortedPoints, columns: &TileRect) -> Range<usize> {
-    let WorldRect { west, east, .. } = columns.world(layer.margin.units(columns.zoom));
-    points.between(west, east)
+/// Calls `each` with the tiles that each point of a layer touches and which may lie among some tiles, until it breaks.
+pub(super) fn points_touching(
+    layer: &PlanLayer,
+    points: LayerPoints<'_>,
+    near: &TileRect,
+    mut each: impl FnMut([u32; 2], TileRect) -> ControlFlow<()>,
+) -> io::Result<()> {
+    let margin = layer.margin.units(near.zoom);
+    // A point's box does not cross ±180°.
+    points
+        .within(&near.world(margin), |[x, y]| each([x, y], touched_tiles(near.zoom, margin, WorldBox::of_unit(x, y)).0))
 }
 
 /// The tiles that the features touch in some columns, inside parts of these, sorted in the archive's order.
-fn touches(layers: &[PlanLayer], outlines: &OutlineRuns, columns: &TileRect, parts: &[TileRect]) -> Vec<Touch> {
+fn touches(
+    layers: &[PlanLayer],
+    outlines: &OutlineRuns,
+    columns: &TileRect,
+    parts: &[TileRect],
+) -> io::Result<Vec<Touch>> {
     let zoom = columns.zoom;
-    let features: Vec<Range<usize>> = layers
-        .iter()
-        .map(|layer| match layer.places.at(zoom) {
-            _ if !layer.zooms.contains(zoom) => 0..0,
-            Footprints::Points(points) => near(layer, points, columns),
-            others => 0..others.len(),
-        })
-        .collect();
-    // Most layers need less. Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a
-    // growing vector would leave pieces that the allocator keeps.
-    let mut touches = Vec::with_capacity(features.iter().map(Range::len).sum::<usize>() * 9 / 4);
-    for ((number, layer), features) in layers.iter().enumerate().zip(features) {
+    let drawn = || layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom));
+    let others = drawn().filter(|(_, layer)| layer.points(zoom).is_none());
+    let mut touches = Touches::with_room(others.map(|(_, layer)| layer.places.at(zoom).len()).sum());
+    for (number, layer) in drawn() {
+        if let Some(points) = layer.points(zoom) {
+            points_touching(layer, points, columns, |_, tiles| {
+                touches.add_point(number, &tiles, parts);
+                ControlFlow::Continue(())
+            })?;
+            continue;
+        }
         let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
-        for feature in features.filter(|feature| !outlines.has(number, *feature)) {
+        for feature in (0..footprints.len()).filter(|feature| !outlines.has(number, *feature)) {
             let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
-            add_touches(number, feature, &tiles, parts, &mut touches);
-            if let Some(others) = others {
-                add_touches(number, feature, &others, parts, &mut touches);
+            #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^30 such features")]
+            for tiles in std::iter::once(tiles).chain(others) {
+                touches.add(number, feature as u32, &tiles, parts);
             }
         }
     }
     for run in outlines.of_columns(columns) {
         run.add_touches(parts, &mut touches);
     }
-    touches.sort_unstable();
-    touches
-}
-
-/// The touches of one feature inside some parts.
-pub(super) fn add_touches(
-    number: usize,
-    feature: usize,
-    tiles: &TileRect,
-    parts: &[TileRect],
-    touches: &mut Vec<Touch>,
-) {
-    let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
-    for inside in common_parts(parts, tiles) {
-        for x in inside.x0..=inside.x1 {
-            #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^32 features")]
-            touches.push(Touch {
-                key: (u64::from(x) << zoom | u64::from(last - inside.y1)) << 8 | number as u64,
-                length: inside.y1 - inside.y0 + 1,
-                feature: feature as u32,
-            });
-        }
-    }
+    Ok(touches.sorted())
 }
 
 impl FeatureRun {
     /// The touches of the run inside some parts.
-    pub(super) fn add_touches(&self, parts: &[TileRect], touches: &mut Vec<Touch>) {
+    pub(super) fn add_touches(&self, parts: &[TileRect], touches: &mut Touches) {
         let feature = self.feature | if self.run.is_interior { INTERIOR } else { 0 };
-        add_touches(usize::from(self.layer), feature as usize, &self.rect(), parts, touches);
+        touches.add(usize::from(self.layer), feature, &self.rect(), parts);
     }
 }
 
@@ -239,7 +312,7 @@ pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
                 break;
             }
             active.pop();
-            counts[layer] -= 1;
+            counts[layer] -= u64::from(features(feature));
             around -= usize::from(feature & INTERIOR != 0);
         }
         if active.is_empty() {
@@ -252,7 +325,7 @@ pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
             if touch.start() > place {
                 break;
             }
-            counts[touch.layer()] += 1;
+            counts[touch.layer()] += u64::from(features(touch.feature));
             around += usize::from(touch.feature & INTERIOR != 0);
             active.push(Reverse((touch.end(), touch.layer(), touch.feature)));
             left = rest;

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::scratch::{PointSorter, SortedPlaces};
 use crate::tile::{
     Area, AreaPart, BoxFootprint, Footprints, LayerIndex, SearchBox, SortedPoints, SourceBox, TileRect, WorldBox,
     WorldRect,
@@ -60,6 +61,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
         feature_cost: 1,
         places: LayerFootprints::Same(footprints),
+        point_file: None,
         rows: BTreeMap::new(),
         asks_each_tile: false,
         lists_tiles: false,
@@ -110,7 +112,7 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
         });
         let target = NonZeroU64::new(1 + chance.below(30)).unwrap();
         let order = if seed % 2 == 0 { Order::ZoomColumnTmsRow } else { Order::Hilbert };
-        for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target, order) {
+        for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target, order).unwrap() {
             let slow = slowly(zoom.zoom, &layers, &coverage.rects(zoom.zoom));
             let total = |layer: usize| slow.values().map(|counts| counts[layer]).sum::<u64>();
             assert_eq!(zoom.tiles, slow.len() as u64, "seed {seed} zoom {}", zoom.zoom);
@@ -126,6 +128,58 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
                 assert_eq!(found, over, "tiles over the limit");
             }
             check_batches(&zoom, &slow, &layers, order);
+        }
+    }
+}
+
+/// The same layers, with their points in scratch files.
+fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
+    let with_file = |layer: &PlanLayer| {
+        let LayerFootprints::Same(footprints) = &layer.places else { panic!("by zoom") };
+        let point_file = match footprints {
+            Footprints::Points(points) => {
+                let mut sorter = PointSorter::new(7);
+                points.units(0..footprints.len()).for_each(|[x, y]| {
+                    sorter.add(u64::from(x) << 32 | u64::from(y)).unwrap();
+                });
+                match sorter.finish().unwrap() {
+                    SortedPlaces::File(file) => Some(file),
+                    SortedPlaces::Memory(_few) => None,
+                }
+            }
+            _ => None,
+        };
+        // The plan must not look here for points.
+        let places =
+            if point_file.is_some() { Footprints::Points(SortedPoints::default()) } else { footprints.clone() };
+        PlanLayer {
+            places: LayerFootprints::Same(places),
+            point_file,
+            zooms: layer.zooms.clone(),
+            rows: BTreeMap::new(),
+            ..*layer
+        }
+    };
+    layers.iter().map(with_file).collect()
+}
+
+#[test]
+fn points_in_a_file_are_planned_as_points_in_memory() {
+    for seed in 0..30 {
+        let chance = &mut Chance(seed);
+        let layers = [
+            layer("0-9", 64, points(chance, 400)),
+            layer("2-5", 64, boxes(chance, 20)),
+            layer("3-4", 4096, points(chance, 30)),
+        ];
+        let coverage = match seed % 3 {
+            0 => Coverage::new(&["-20,-60,160,70".parse().unwrap(), "150,-70,-170,75".parse().unwrap()]),
+            _ => Coverage::new(&[]),
+        };
+        let target = NonZeroU64::new(1 + chance.below(90)).unwrap();
+        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
+            let of = |layers: &[PlanLayer]| plan(&"0-9".parse().unwrap(), layers, &coverage, target, order).unwrap();
+            assert_eq!(of(&filed(&layers)), of(&layers), "seed {seed}");
         }
     }
 }
@@ -191,7 +245,7 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
         .collect();
     let layers = [layer("0-14", 64, Footprints::Points(SortedPoints::new(city)))];
     let target = NonZeroU64::new(2_000).unwrap();
-    let of_order = |order| plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target, order);
+    let of_order = |order| plan(&"0-14".parse().unwrap(), &layers, &Coverage::new(&[]), target, order).unwrap();
     for zoom in [Order::ZoomColumnTmsRow, Order::Hilbert].into_iter().flat_map(of_order) {
         let heaviest_tile = zoom.heaviest[0].features;
         for batch in &zoom.batches {
@@ -205,7 +259,7 @@ fn a_dense_city_is_cut_into_batches_of_the_target_size() {
 #[test]
 fn an_empty_world_is_planned_at_no_cost() {
     let layers = [layer("0-22", 64, Footprints::Points(SortedPoints::default()))];
-    let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN, Order::Hilbert);
+    let plans = plan(&"0-22".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::MIN, Order::Hilbert).unwrap();
     assert_eq!(plans.iter().map(|zoom| zoom.tiles).sum::<u64>(), 0);
     assert_eq!(plans.iter().map(|zoom| zoom.batches.len()).sum::<usize>(), 0);
 }

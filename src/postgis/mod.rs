@@ -50,7 +50,7 @@ pub use session::{
     Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
-pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
+pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey, survey_for_plan};
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
 
 pub(crate) use probe::{RelationName, look_up};

@@ -497,6 +497,11 @@ pub enum CommandError {
     /// A thread died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
+    /// A scratch file of the plan cannot be read.
+    #[error(
+        "where features lie cannot be read back from the temporary folder. Look into its disk, or set TMPDIR to another folder"
+    )]
+    Scratch(#[source] std::io::Error),
     /// A stop was asked for.
     #[error("interrupted: the target is unchanged")]
     Interrupted(Signal),

@@ -10,7 +10,7 @@ use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
     CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names,
-    survey,
+    survey_for_plan,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{CacheCost, LayerWork, Preparation, preparation};
@@ -104,9 +104,9 @@ async fn prepare_on(
             report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
         let folds = foldable(&snapshot, layer).await?;
-        let seen = survey(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
+        let seen = survey_for_plan(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
-            *has_features.entry(layer.id()).or_default() |= !seen.places.is_empty();
+            *has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
         }
         if seen.invalid_areas > 0 {
             let most = invalid.entry(layer.name().to_owned()).or_default();
@@ -125,6 +125,7 @@ async fn prepare_on(
             lists_tiles: layer.lists_tiles(),
             feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
             places: seen.places,
+            point_file: seen.point_file,
             rows: seen.gathered,
         });
         surveyed.push(PreparedLayer::new(layer).with_cells(folds, seen.counted));
@@ -137,15 +138,16 @@ async fn prepare_on(
         report.event(&Event::Skipped(rows.clone()));
     }
     let bounds = bounds(&planned, &coverage);
-    let features = planned.iter().map(|layer| match &layer.places {
-        LayerFootprints::Same(features) => features.len() as u64,
-        LayerFootprints::ByZoom(_) => 0,
+    let features = planned.iter().map(|layer| match (&layer.point_file, &layer.places) {
+        (Some(file), _) => file.len(),
+        (None, LayerFootprints::Same(features)) => features.len() as u64,
+        (None, LayerFootprints::ByZoom(_)) => 0,
     });
     let features = features.collect();
     let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
     let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
     let zooms = tokio::select! {
-        zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?,
+        zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?.map_err(CommandError::Scratch)?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     if zooms.iter().map(|zoom| zoom.tiles).sum::<u64>() >= MANY_TILES {
@@ -274,6 +276,9 @@ fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
 pub(crate) fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
     let mut all = WorldRect { west: WORLD_UNITS, north: WORLD_UNITS, east: 0, south: 0 };
     for layer in layers {
+        if let Some(file) = &layer.point_file {
+            all = all.joined(file.bounds());
+        }
         for footprints in layer.places.all() {
             for feature in 0..footprints.len() {
                 let world = footprints.world(feature);

@@ -316,6 +316,16 @@ pub enum Error {
         /// Which layer.
         layer: String,
     },
+    /// The scratch file of many points cannot be written or read.
+    #[error(
+        "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder does not take it. Make room there, or set TMPDIR to another folder"
+    )]
+    Scratch {
+        /// Which layer.
+        layer: String,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A stop was asked for.
     #[error("interrupted")]
     Interrupted,
@@ -347,6 +357,7 @@ impl Error {
             | Error::Unsteady { .. }
             | Error::NeedsDatabase { .. }
             | Error::LargeTile { .. }
+            | Error::Scratch { .. }
             | Error::Pack { .. } => ErrorKind::Failed,
         }
     }

@@ -24,6 +24,7 @@ use super::layer::Layer;
 use super::session::{Error, Snapshot};
 use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
+use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile};
 use crate::tile::{Coverage, LayerFootprints, Zoom, ZoomList};
 
 use pass::{PassResult, SurveyPass};
@@ -45,8 +46,10 @@ pub struct Skipped {
 /// The result of the survey of one layer.
 #[derive(Debug)]
 pub struct Surveyed {
-    /// Where its features lie.
+    /// Where its features lie, unless they are in `point_file`.
     pub places: LayerFootprints,
+    /// Where its features lie, if these are more points than should be in memory.
+    pub point_file: Option<PointFile>,
     /// The counted cells, at the zooms at which the layer is drawn from them.
     pub counted: Option<Arc<CellCounts>>,
     /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
@@ -69,9 +72,29 @@ pub async fn survey(
     coverage: &Coverage,
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
+    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: usize::MAX }, zooms).await
+}
+
+/// The same, for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file.
+///
+/// # Errors
+/// If the database cannot be asked, a stop was asked for, or the scratch file cannot be written.
+pub async fn survey_for_plan(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    folds: Option<&FoldedValues>,
+    coverage: &Coverage,
+    zooms: &ZoomList,
+) -> Result<Surveyed, Error> {
+    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: MAX_POINTS_IN_MEMORY }, zooms).await
+}
+
+async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed, Error> {
+    let SurveyPass { snapshot, layer, folds, .. } = pass;
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
         return Ok(Surveyed {
             places: LayerFootprints::ByZoom(BTreeMap::new()),
+            point_file: None,
             counted: None,
             gathered: BTreeMap::new(),
             skipped: Vec::new(),
@@ -81,7 +104,7 @@ pub async fn survey(
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     if folds.is_some() {
         snapshot.keeper.set_savepoint().await?;
-        match in_passes(SurveyPass { snapshot, layer, folds, coverage }, &shown).await {
+        match in_passes(pass, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
                 // The failing value may be of a row that no tile needs, so the tiles compute the aggregates.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
@@ -90,17 +113,20 @@ pub async fn survey(
             done => return done,
         }
     }
-    in_passes(SurveyPass { snapshot, layer, folds: None, coverage }, &shown).await
+    in_passes(SurveyPass { folds: None, ..pass }, &shown).await
 }
 
 /// One pass for all zooms, or one for each zoom if the layer's rows differ from zoom to zoom.
 async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = pass.layer;
     if !layer.differs_by_zoom() {
-        let PassResult { footprints, counts, gathered, skipped, invalid_areas } = pass.at(shown).await?;
+        let PassResult { footprints, point_file, counts, gathered, skipped, invalid_areas } = pass.at(shown).await?;
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
-        return Ok(Surveyed { places: footprints, counted: counts.map(Arc::new), gathered, skipped, invalid_areas });
+        let counted = counts.map(Arc::new);
+        return Ok(Surveyed { places: footprints, point_file, counted, gathered, skipped, invalid_areas });
     }
+    // Each zoom has places of its own, which are kept in memory.
+    let pass = SurveyPass { most_points: usize::MAX, ..pass };
     let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
     for &zoom in shown {
         let PassResult { footprints, counts, gathered: rows, skipped, .. } = pass.at(&[zoom]).await?;
@@ -124,6 +150,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
     };
     Ok(Surveyed {
         places: LayerFootprints::ByZoom(all),
+        point_file: None,
         counted: counted.map(Arc::new),
         gathered,
         skipped,

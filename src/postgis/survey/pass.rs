@@ -1,6 +1,7 @@
 //! One pass over a layer: where its features lie at some zooms.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -13,12 +14,15 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::{Layer, QueryValues, explain, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
 use crate::postgis::sql::{self, FoldedValues};
+use crate::scratch::{PointFile, PointSorter, SortedPlaces};
 use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
 /// The result of one pass.
 pub(in crate::postgis) struct PassResult {
     /// Where features lie: the same for all zooms, unless rows are gathered in cells.
     pub(in crate::postgis) footprints: LayerFootprints,
+    /// The points of all features, if they are more than the pass keeps in memory; the footprints have none then.
+    pub(in crate::postgis) point_file: Option<PointFile>,
     /// The counted cells, if the layer can be drawn from them.
     pub(in crate::postgis) counts: Option<CellCounts>,
     /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
@@ -36,6 +40,8 @@ pub(in crate::postgis) struct SurveyPass<'a> {
     /// The values that are folded, if any.
     pub(in crate::postgis) folds: Option<&'a FoldedValues>,
     pub(in crate::postgis) coverage: &'a Coverage,
+    /// The most points in memory; more are kept in a scratch file.
+    pub(in crate::postgis) most_points: usize,
 }
 
 impl SurveyPass<'_> {
@@ -45,7 +51,7 @@ impl SurveyPass<'_> {
 
     /// Reads where the layer's features lie at some zooms, at which its query gives the same rows.
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
-        let SurveyPass { snapshot, layer, folds, coverage } = *self;
+        let SurveyPass { snapshot, layer, folds, coverage, most_points } = *self;
         let boxes = search_boxes(layer, coverage, zooms);
         let near = boxes.as_ref().map_or(0, |columns| columns[0].len());
         let statement = sql::survey(layer, folds, near, zooms.last().copied().unwrap_or(layer.zooms.max()));
@@ -53,15 +59,19 @@ impl SurveyPass<'_> {
         let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut skipped = 0_u64;
-        let (mut points, mut boxes) = (Vec::new(), Vec::new());
+        let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
         let mut outlines = Outlines::default();
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
+        let no_room = |source: io::Error| Error::Scratch { layer: layer.name.clone(), source };
         let has_packed_points = layer.shape.has_closed_form_points();
         let each = |row: &Row| {
             let position = if let Some(cells) = &mut cells {
                 cells.add(row)
             } else if has_packed_points {
-                row.get::<_, Option<i64>>(0).map(|position| points.push(position.cast_unsigned()))
+                match row.get::<_, Option<i64>>(0) {
+                    Some(position) => Some(points.add(position.cast_unsigned()).map_err(no_room)?),
+                    None => None,
+                }
             } else {
                 box_footprint(row).map(|footprint| {
                     if layer.lists_tiles() {
@@ -78,7 +88,7 @@ impl SurveyPass<'_> {
             .each(&self.context(), &statement, &params, each)
             .await
             .map_err(|error| explain(error, layer))?;
-        let (mut counts, mut gathered) = (None, BTreeMap::new());
+        let (mut counts, mut gathered, mut point_file) = (None, BTreeMap::new(), None);
         let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
         let footprints = match cells {
             Some(cells) => {
@@ -89,13 +99,20 @@ impl SurveyPass<'_> {
                 footprints
             }
             None if has_packed_points => {
-                let sorting = tokio::task::spawn_blocking(move || SortedPoints::new(points));
-                let points = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let sorting = tokio::task::spawn_blocking(move || points.finish());
+                let sorted = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let points = match sorted.map_err(no_room)? {
+                    SortedPlaces::Memory(points) => points,
+                    SortedPlaces::File(file) => {
+                        point_file = Some(file);
+                        SortedPoints::default()
+                    }
+                };
                 LayerFootprints::Same(Footprints::Points(points))
             }
             None => LayerFootprints::Same(outlines.with(boxes)),
         };
-        Ok(PassResult { footprints, counts, gathered, skipped, invalid_areas })
+        Ok(PassResult { footprints, point_file, counts, gathered, skipped, invalid_areas })
     }
 
     /// Reads which rows cannot be drawn, and why.

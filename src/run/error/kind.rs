@@ -119,6 +119,7 @@ impl CommandError {
             | CommandError::Unsound { .. }
             | CommandError::NotRemoved { .. }
             | CommandError::Outbox(_)
+            | CommandError::Scratch(_)
             | CommandError::Died(_) => ErrorKind::Failed,
         }
     }

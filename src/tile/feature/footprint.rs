@@ -34,6 +34,13 @@ impl SortedPoints {
         let x = |point: &u64| (point >> 32).cast_signed();
         self.0.partition_point(|point| x(point) < west)..self.0.partition_point(|point| x(point) <= east)
     }
+
+    /// Some points by their indexes: x, y.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of the code are 32 bits wide")]
+    pub fn units(&self, indexes: Range<usize>) -> impl Iterator<Item = [u32; 2]> + '_ {
+        let points = self.0.get(indexes).unwrap_or_default();
+        points.iter().map(|point| [(*point >> 32) as u32, *point as u32])
+    }
 }
 
 /// The boxes of features, and the outlines of some.

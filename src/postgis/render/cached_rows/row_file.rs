@@ -7,18 +7,17 @@
 //! ```
 //!
 //! A row's number is its position in the order of the keys, which is its order in a tile. Within a run the rows follow the columns of the
-//! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces. The file has no name: it
-//! ends with its owner, and a killed run leaves nothing behind.
+//! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces.
 
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::PathBuf;
 
 use super::EncodedRows;
 use super::memory_limit::MemoryLimit;
 use crate::mvt::Features;
+use crate::scratch::scratch_file;
 use crate::tile::{Positions, WorldRect};
 
 /// The bytes of a block. Smaller ones read less that a batch does not need, and need a longer index.
@@ -180,7 +179,7 @@ impl RowFileWriter {
     /// # Errors
     /// If the temporary folder does not take a file.
     pub(super) fn new(limit: usize) -> io::Result<RowFileWriter> {
-        let file = tempfile::tempfile_in(temporary_folder())?;
+        let file = scratch_file()?;
         let (runs, chunk, order) = (Vec::new(), Vec::new(), Vec::new());
         Ok(RowFileWriter { file, runs, limit, chunk, order, rows: 0, written: 0 })
     }
@@ -250,11 +249,6 @@ impl RowFileWriter {
         let layer = layer.with_encoded(Vec::new(), std::iter::empty());
         Ok(RowFile { file, runs, layer, memory: MemoryLimit::new(limit) })
     }
-}
-
-/// Where scratch files lie: `TMPDIR`, or `/var/tmp`, which is on a disk where `/tmp` may be in memory.
-fn temporary_folder() -> PathBuf {
-    std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }
 
 #[cfg(test)]
