@@ -216,7 +216,11 @@ impl JobSettings {
         let run = RunSettings {
             workers,
             batch_features: batch,
-            limits: Limits { window, packing: Packing::Gzip(level) },
+            limits: Limits {
+                window,
+                features: batch.saturating_mul(NonZeroU64::try_from(window).unwrap_or(NonZeroU64::MIN)),
+                packing: Packing::Gzip(level),
+            },
             rows_memory,
             near_rows_memory,
             progress: check.present("run.progress", given.run.progress)?,

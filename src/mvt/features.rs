@@ -82,6 +82,45 @@ impl Features {
         Some(points.features.len())
     }
 
+    /// Adds the features of another layer after these. `None` if that is another layer, or all features take more than 4 GB; the value must not
+    /// be used after that.
+    pub fn append(&mut self, other: &Features) -> Option<()> {
+        if other.is_empty() {
+            return Some(());
+        }
+        if self.is_empty() {
+            (self.name, self.extent) = (other.name.clone(), other.extent);
+        } else if (&self.name, self.extent) != (&other.name, other.extent) {
+            return None;
+        }
+        if !self.starts.is_empty() || !other.starts.is_empty() {
+            return None;
+        }
+        let before = u32::try_from(self.bytes.len()).ok()?;
+        u32::try_from(self.bytes.len() + other.bytes.len()).ok()?;
+        self.bytes.extend_from_slice(&other.bytes);
+        self.ends.extend(other.ends.iter().map(|end| before + end));
+        Some(())
+    }
+
+    /// Makes room for as many bytes and features as others have.
+    pub fn reserve<'f>(&mut self, others: impl Iterator<Item = &'f Features>) {
+        let (mut bytes, mut features) = (0, 0);
+        for other in others {
+            bytes += other.bytes.len();
+            features += other.ends.len();
+        }
+        self.bytes.reserve_exact(bytes);
+        self.ends.reserve_exact(features);
+    }
+
+    /// Removes all features; the memory is kept for others.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.starts.clear();
+        self.ends.clear();
+    }
+
     /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] gave, in the order that they have in a tile.
     #[must_use]
     pub fn with_encoded(&self, bytes: Vec<u8>, spans: impl ExactSizeIterator<Item = Range<u32>>) -> Features {
@@ -320,6 +359,11 @@ mod tests {
         assert_eq!(features.add(&tile(&properties, &at_nothing[..2])), Some(2));
         assert_eq!(features.add(&tile(&properties, &at_nothing[2..])), Some(3));
         assert_eq!(features.len(), 5);
+        let [mut first, mut second] = [0, 1].map(|_| Features::new(properties.clone(), rows.len(), 1_000));
+        assert_eq!(first.add(&tile(&properties, &at_nothing[..1])), Some(1));
+        assert_eq!(second.add(&tile(&properties, &at_nothing[1..])), Some(4));
+        first.append(&second).unwrap();
+        assert_eq!((&first.bytes, &first.ends), (&features.bytes, &features.ends));
         let mut drawer = Drawer::new(&features);
         for wanted in [&[0, 1, 2, 3, 4][..], &[4], &[1, 3], &[0, 2], &[2, 3, 4]] {
             let drawn = wanted.iter().map(|number| (*number, rows[*number as usize].2));

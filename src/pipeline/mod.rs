@@ -8,24 +8,25 @@
 //!
 //! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the
 //! writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered
-//! and not yet stored, however slow the writer or one of the workers is. Where a run shares the database (`gate`), a worker waits for its
+//! and not yet stored, however slow the writer or one of the workers is; a batch with many features takes several permits (`in_flight`). Where a run shares the database (`gate`), a worker waits for its
 //! turn with the batch in hand, and holds its turn only while it renders; `batch_queue` joins and cuts batches so
 //! that a turn stays short.
 
 mod batch_queue;
 mod gate;
+mod in_flight;
 mod layers;
 mod stats;
 mod turns;
 mod writer;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Packer, Packing};
@@ -33,7 +34,8 @@ use crate::sink::{Needs, Sink, TileEdit, Written};
 use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
 use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
 
-use batch_queue::{BatchQueue, TakenBatch};
+use batch_queue::TakenBatch;
+use in_flight::InFlight;
 
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
@@ -45,6 +47,8 @@ pub use turns::BatchTurns;
 pub struct Limits {
     /// The most batches that may be rendered or waiting to be stored at one time.
     pub window: NonZeroUsize,
+    /// The most features that these batches may have together, unless a single batch has more: that one is alone then.
+    pub features: NonZeroU64,
     /// How tiles are compressed.
     pub packing: Packing,
 }
@@ -197,14 +201,13 @@ where
 {
     let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default(), turns };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
-    let window = Arc::new(Semaphore::new(limits.window.get()));
-    let queue = Arc::new(Mutex::new(BatchQueue::new(batches, limits.window.get())));
+    let in_flight = Arc::new(InFlight::new(batches, limits, rules.turns.clone()));
     let (done, packed) = mpsc::channel(limits.window.get());
     let writer = tokio::task::spawn_blocking(move || writer::write(packed, sink, stored));
 
     let mut workers = JoinSet::new();
     for source in sources {
-        workers.spawn(work(source, Arc::clone(&window), Arc::clone(&queue), rules.clone(), done.clone()));
+        workers.spawn(work(source, Arc::clone(&in_flight), rules.clone(), done.clone()));
     }
     // The writer ends when the last sender is gone.
     drop(done);
@@ -213,7 +216,7 @@ where
         let worked = worker.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())));
         if let Err(error) = worked {
             // The other workers end after their current batch.
-            window.close();
+            in_flight.close();
             failure.get_or_insert(error);
         }
     }
@@ -263,17 +266,13 @@ impl EditRules {
 /// next one is rendered, so that the database never waits for gzip.
 async fn work<R: Source, W: Send + 'static>(
     mut source: R,
-    window: Arc<Semaphore>,
-    queue: Arc<Mutex<BatchQueue>>,
+    in_flight: Arc<InFlight>,
     rules: EditRules,
     done: mpsc::Sender<PackedBatch>,
 ) -> Result<(), PipelineError<R::Error, W>> {
     let mut packing: Option<JoinHandle<PackingEnd<R::Error, W>>> = None;
     let mut packer = Some(Packer::new(rules.packing));
-    loop {
-        let permit = Arc::clone(&window).acquire_owned().await;
-        let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take(rules.turns.as_ref());
-        let (Ok(permit), Some(TakenBatch { index, count, batch })) = (permit, next) else { break };
+    while let Some((TakenBatch { index, count, batch }, permit)) = in_flight.take().await {
         let begun = Instant::now();
         let tiles = match &rules.turns {
             Some(turns) => turns.rendered(&mut source, &batch).await,

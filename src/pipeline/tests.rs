@@ -1,7 +1,10 @@
 //! The pipeline's own promises, with sources and sinks that misbehave on purpose.
 
 use std::num::NonZeroU64;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use tokio::sync::Semaphore;
 
 use super::*;
 use crate::encode::Level;
@@ -106,6 +109,11 @@ type Ended = Result<(Memory, PipelineOutcome), PipelineError<OnPurpose, OnPurpos
 /// Runs sixty batches over three sources; gives what came of it and how many batches there were at most between rendering
 /// and storing.
 fn run_with(fault: Fault) -> (Ended, usize) {
+    run_limited(fault, NonZeroU64::MAX)
+}
+
+/// The same with a limit of features; each batch has two.
+fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let zoom = Zoom::new(6).unwrap();
     let batch = |x| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
@@ -118,7 +126,8 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
     let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
-    let limits = Limits { window: NonZeroUsize::new(WINDOW).unwrap(), packing: Packing::Gzip(Level::new(1).unwrap()) };
+    let limits =
+        Limits { window: NonZeroUsize::new(WINDOW).unwrap(), features, packing: Packing::Gzip(Level::new(1).unwrap()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, None, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
@@ -134,6 +143,16 @@ fn tiles_reach_the_sink_in_the_order_of_the_plan_and_the_window_holds() {
     assert_eq!(outcome.written, Written { stored: COLUMNS.into(), removed: COLUMNS.into(), ..Written::default() });
     assert_eq!((outcome.zooms[0].tiles, outcome.zooms[0].features), (COLUMNS.into(), COLUMNS.into()));
     assert!(most <= WINDOW, "{most} batches were on their way");
+}
+
+#[test]
+fn batches_in_flight_have_few_enough_features_and_one_that_has_more_is_alone() {
+    for (features, expected) in [(1, 1), (4, 2), (8, WINDOW)] {
+        let (ended, most) = run_limited(Fault::None, NonZeroU64::new(features).unwrap());
+        assert_eq!(ended.unwrap().1.written.total(), 2 * u64::from(COLUMNS));
+        assert!(most <= expected, "{features} features: {most} batches were on their way");
+    }
+    assert!(run_limited(Fault::Sink(7), NonZeroU64::MIN).0.is_err());
 }
 
 #[test]
@@ -196,7 +215,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let batches: Vec<Batch> = (0..30).map(batch).collect();
     let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.needs_cell_counts).count()));
     let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
-    let limits = Limits { window: NonZeroUsize::new(30).unwrap(), packing: Packing::Plain };
+    let limits = Limits { window: NonZeroUsize::new(30).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run(batches, vec![Patient { others }], sink, limits, None, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
@@ -268,7 +287,7 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let source = |_| Counting { now: Arc::clone(&now), most: Arc::clone(&most) };
     let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     // The window is smaller than the number of sources: what waits at the gate never waits for the window.
-    let limits = Limits { window: NonZeroUsize::new(2).unwrap(), packing: Packing::Plain };
+    let limits = Limits { window: NonZeroUsize::new(2).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
     let gate = Arc::new(OneAtATime {
         turn: Arc::new(Semaphore::new(1)),
         entered: AtomicUsize::new(0),
@@ -361,7 +380,7 @@ fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, 
     let batch_features = NonZeroU64::new(1_000).unwrap();
     let turns = BatchTurns { gate: Arc::new(OpenGate(pace)), kind: BatchKind::Seed, batch_features };
     let sizes: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let limits = Limits { window: NonZeroUsize::new(4).unwrap(), packing: Packing::Plain };
+    let limits = Limits { window: NonZeroUsize::new(4).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let sources = vec![MeasuredSource(Arc::clone(&sizes))];
     let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());

@@ -157,6 +157,7 @@ fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
             point_file,
             zooms: layer.zooms.clone(),
             rows: BTreeMap::new(),
+            max_tile_features: layer.max_tile_features.clone(),
             ..*layer
         }
     };

@@ -12,6 +12,7 @@
 //! | `sql` | every statement about features |
 //! | `probe` | whether everything is there that the configuration names; takes the locks |
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
+//! | `split` | parts of a table that several sessions read side by side |
 //! | `survey` | where every feature lies, and the cells that are counted on the way |
 //! | `render` | batches become tiles |
 //! | `variants` | the values of the variants of a tileset |
@@ -25,6 +26,7 @@ mod probe;
 mod refresh;
 mod render;
 mod session;
+mod split;
 mod sql;
 mod survey;
 mod variants;
@@ -50,9 +52,10 @@ pub use session::{
     Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
-pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey, survey_for_plan};
+pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
 
 pub(crate) use probe::{RelationName, look_up};
 pub(crate) use session::{Session, quoted};
 pub(crate) use sql::without_bounds;
+pub(crate) use survey::survey_for_plan;

@@ -82,6 +82,7 @@ async fn prepare_on(
     // waits for a lock of the first session.
     let packing = settings.run.limits.packing;
     let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
+    let readers: Vec<_> = workers.iter().map(Worker::session).collect();
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
     // Parts of one layer, each for its own zooms, are warned of alike.
@@ -104,7 +105,7 @@ async fn prepare_on(
             report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
         let folds = foldable(&snapshot, layer).await?;
-        let seen = survey_for_plan(&snapshot, layer, folds.as_deref(), &coverage, zooms).await?;
+        let seen = survey_for_plan(&snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
         }
@@ -189,11 +190,12 @@ fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warni
     }
 }
 
-/// The layers, with rows cached where one query per zoom would cost more.
+/// The layers, with rows cached where one query per zoom would cost more. The workers read them side by side.
 pub(crate) async fn with_cached_rows(
     prepared: &Prepared,
     batches: &[&Batch],
     job: &Job,
+    workers: &[Worker],
 ) -> Result<Vec<PreparedLayer>, CommandError> {
     let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
     let (mut layers, mut memory) = (Vec::new(), job.settings.run.rows_memory);
@@ -203,7 +205,8 @@ pub(crate) async fn with_cached_rows(
         let cost = CacheCost { rows: *rows, features: drawn, memory };
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-            layer = layer.cache_rows(&prepared.snapshot, &coverage, zooms, CacheLimits { rows: *rows, memory }).await?;
+            let limits = CacheLimits { rows: *rows, memory };
+            layer = layer.cache_rows(&prepared.snapshot, workers, &coverage, zooms, limits).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         }
         layers.push(layer);

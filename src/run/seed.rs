@@ -1,5 +1,6 @@
 //! A seed, top to bottom: claim the target, plan, render, store, the manifest last.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -12,8 +13,8 @@ use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::StockPart;
 use super::{CommandError, Job};
 use crate::manifest::{Manifest, Publication};
-use crate::pipeline::{self, BatchKind, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis::{LayerKind, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
+use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
+use crate::postgis::{LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
 use crate::sink::{
     BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten,
@@ -190,7 +191,10 @@ struct Rendered {
     drawing: Duration,
 }
 
-/// Renders every planned tile and hands it to the sink.
+/// The memory of a feature that is rendered and not yet stored, in bytes: where it is drawn, its bytes in a tile as they come, and packed.
+const FEATURE_IN_FLIGHT: u64 = 400;
+
+/// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is for heavy tiles.
 async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64) -> Result<Rendered, CommandError> {
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
@@ -200,10 +204,14 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
-    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job).await?;
+    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job, &workers).await?;
     if let Some(first) = workers.first() {
         layers = verify_cached_rows(first, layers, &batches).await?;
     }
+    let cached: usize = layers.iter().map(PreparedLayer::cached_bytes).sum();
+    let spare = job.settings.run.rows_memory.saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
+    let limits = job.settings.run.limits;
+    let limits = Limits { features: limits.features.max(NonZeroU64::new(spare).unwrap_or(NonZeroU64::MIN)), ..limits };
     let layers = RunLayers::new(&layers);
     let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
     let (reading, workers) = (begun.elapsed(), renderers.len());
@@ -211,7 +219,7 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
 
     let begun = Instant::now();
     let stored = stored_events(&job.report);
-    let (limits, turns) = (job.settings.run.limits, job.turns(BatchKind::Seed));
+    let turns = job.turns(BatchKind::Seed);
     let ran = pipeline::run(batches, renderers, sink, limits, turns, stored).await.map_err(pipeline_error);
     let (sink, outcome) = check_tables_unchanged(ran, &prepared.snapshot, &prepared.reads).await?;
     // The last batch may have been rendered before the stop was asked for.

@@ -20,7 +20,7 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
-    let layers = with_cached_rows(&prepared, &batches, job).await?;
+    let layers = with_cached_rows(&prepared, &batches, job, &prepared.workers).await?;
     let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
     let layers = RunLayers::new(&layers);
     let mut workers = std::mem::take(&mut prepared.workers);

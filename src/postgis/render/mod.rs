@@ -153,7 +153,7 @@ impl Worker {
         }
     }
 
-    fn session(&self) -> &Session {
+    pub(crate) fn session(&self) -> &Session {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 

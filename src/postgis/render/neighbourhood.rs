@@ -106,7 +106,8 @@ impl CachedRows {
         // A property takes at least two bytes, so more rows would not fit.
         let limit = memory as u64 / (MIN_ROW_BYTES + 2 * layer.properties.len() as u64) + 1;
         let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
-        let rows = CachedRows::read(snapshot, layer, RowChoice::Areas { limit }, squares.params(), memory).await?;
+        let (session, areas) = ([&snapshot.keeper], [RowChoice::Areas { limit }]);
+        let rows = CachedRows::read(&session, layer, &areas, squares.params(), memory).await?;
         Ok(rows.map(|rows| rows.for_changes(near.from)))
     }
 }

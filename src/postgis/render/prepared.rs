@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::cached_rows::{CacheLimits, CachedRows, none_if_failed};
+use super::Worker;
+use super::cached_rows::{CacheLimits, CachedRows, RowReaders, none_if_failed};
 use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
-use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql::FoldedValues;
 use crate::tile::{Coverage, Zoom, ZoomList};
 
@@ -37,22 +38,37 @@ impl PreparedLayer {
         PreparedLayer { cached_rows, ..self }
     }
 
-    /// The layer with all rows cached that the coverage shows at some zooms; without cached rows if they exceed `limits` or cannot be read.
+    /// The layer with all rows cached that the coverage shows at some zooms, read by the workers side by side; without cached rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
     pub async fn cache_rows(
         self,
         snapshot: &Snapshot,
+        workers: &[Worker],
         coverage: &Coverage,
         zooms: &ZoomList,
         limits: CacheLimits,
     ) -> Result<PreparedLayer, Error> {
         snapshot.keeper.set_savepoint().await?;
+        let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
         let layer = self.layer();
         let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
-        let read = CachedRows::read_all(snapshot, layer, coverage, &zooms, limits).await;
+        let read = CachedRows::read_all(
+            RowReaders { keeper: &snapshot.keeper, others: &readers },
+            layer,
+            coverage,
+            &zooms,
+            limits,
+        )
+        .await;
         let cached = none_if_failed(snapshot, layer, read).await?;
+        if cached.is_none() {
+            // A statement may have failed in any of them.
+            for reader in readers {
+                reader.return_to_savepoint().await?;
+            }
+        }
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 

@@ -1,5 +1,6 @@
 //! The statement that reads the rows of a layer of points once, for tiles of all zooms.
 
+use super::KeyRange;
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried, placed};
 use super::survey::near;
@@ -14,10 +15,10 @@ const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::postgis) enum RowChoice {
+pub(in crate::postgis) enum RowChoice<'a> {
     /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The values of a query's
-    /// placeholders follow. `rows` is the expected number: fewer are read if they take too many bytes.
-    Boxes { boxes: usize, rows: u64 },
+    /// placeholders follow. `rows` is the expected number. `keys` are those of the session that reads; `None` if it reads all rows.
+    Boxes { boxes: usize, rows: u64, keys: Option<&'a KeyRange> },
     /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if that many are found, some
     /// may be missing.
     Areas { limit: u64 },
@@ -30,17 +31,20 @@ pub(in crate::postgis) struct CachedRowsParameters {
     pub(in crate::postgis) name: usize,
     /// The layer's extent.
     pub(in crate::postgis) extent: usize,
-    /// The most bytes that the values of all rows may have; rows beyond are not read.
+    /// The most bytes that the values of all rows may have; rows beyond are not read. The bounds of a range of keys follow.
     pub(in crate::postgis) max_bytes: usize,
 }
 
 /// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions in metres of EPSG:3857
 /// (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
-pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice, parameters: CachedRowsParameters) -> String {
+pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried(layer);
     let (with, located) = match rows {
-        RowChoice::Boxes { boxes, .. } => (String::new(), in_boxes(layer, &carried, boxes)),
+        RowChoice::Boxes { boxes, keys, .. } => {
+            let keys = keys.map(|keys| keys.condition(max_bytes + 1)).unwrap_or_default();
+            (String::new(), in_boxes(layer, &carried, boxes, &keys))
+        }
         RowChoice::Areas { limit } => {
             let placed = placed(layer, Candidates::Found, &carried.values, &carried.names);
             (format!("WITH {},\n{placed}\n", areas(layer)), in_areas(layer, &carried, limit))
@@ -80,11 +84,11 @@ GROUP BY drawn.part",
     )
 }
 
-pub(super) fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize) -> String {
+pub(super) fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize, keys: &str) -> String {
     let placement = layer.placement();
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
-            FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {filter} OFFSET 0) AS placed",
+            FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {keys} {filter} OFFSET 0) AS placed",
         world = world_columns(placement),
         projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),

@@ -18,7 +18,7 @@ pub(in crate::postgis) fn value_column(parameter: usize) -> String {
 /// The keys of a layer's rows as texts, in the order of [`cached_rows`](super::cached_rows()) and with the same parameters.
 pub(in crate::postgis) fn row_keys(layer: &Layer, boxes: usize) -> String {
     let carried = carried(layer);
-    let located = in_boxes(layer, &carried, boxes);
+    let located = in_boxes(layer, &carried, boxes, "");
     let names: Vec<String> = (0..layer.key.len()).map(|number| format!("k{number}")).collect();
     format!(
         "SELECT pg_catalog.concat(ROW({})) FROM (

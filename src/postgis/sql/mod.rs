@@ -8,6 +8,7 @@ mod cached_rows;
 mod cells;
 mod edge;
 mod function;
+mod key_range;
 mod locks;
 mod members;
 mod render;
@@ -27,6 +28,7 @@ pub(super) use cells::{
 };
 pub(super) use edge::rows_beyond;
 pub(super) use function::call;
+pub(super) use key_range::{KeyRange, TABLE_PAGES, key_bounds};
 pub(super) use locks::read_statements;
 pub(super) use members::{first_value, members, members_of_one, row_keys, value_column};
 pub(super) use render::{Candidates, render, warm};

@@ -18,13 +18,20 @@ struct SurveyedRows<'a> {
 
 /// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
 /// `$1..$4` are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders
-/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom; else the deepest.
+/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom; else the deepest. `part` is a condition on the
+/// rows, to follow another one; empty for all rows.
 ///
 /// The statement gives the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), those
 /// of [`outlines`].
-pub(in crate::postgis) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom) -> String {
+pub(in crate::postgis) fn survey(
+    layer: &Layer,
+    folds: Option<&FoldedValues>,
+    boxes: usize,
+    zoom: Zoom,
+    part: &str,
+) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
-    let conditions = format!("{} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
+    let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
     let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
     let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines };
     survey_statement(layer.placement(), &rows, folds)

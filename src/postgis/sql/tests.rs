@@ -1,6 +1,9 @@
 //! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
 
-use super::{CachedRowsParameters, Candidates, RowChoice, cached_rows, read_statements, render, skipped, survey};
+use super::{
+    CachedRowsParameters, Candidates, KeyRange, RowChoice, cached_rows, key_bounds, read_statements, render, skipped,
+    survey,
+};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
@@ -110,12 +113,17 @@ fn the_statements_that_render() {
 
 #[test]
 fn the_statements_that_read_rows() {
-    compare("survey_points", &survey(&points(), None, 2, Zoom::MAX));
-    compare("survey_shapes", &survey(&shapes(), None, 0, Zoom::MAX));
+    compare("survey_points", &survey(&points(), None, 2, Zoom::MAX, ""));
+    compare("survey_shapes", &survey(&shapes(), None, 0, Zoom::MAX, ""));
     compare("skipped", &skipped(&points()));
     compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
-    compare("cached_rows", &cached_rows(&points(), RowChoice::Boxes { boxes: 1, rows: 1_000 }, parameters));
+    let whole = RowChoice::Boxes { boxes: 1, rows: 1_000, keys: None };
+    compare("cached_rows", &cached_rows(&points(), whole, parameters));
+    let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
+    let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();
+    let sampled = key_bounds(&points(), 3, 12.5).unwrap_or_default();
+    compare("key_ranges", &format!("{sampled};\n{}", conditions.join(";\n")));
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
     compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters));
 }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::layer::Layer;
-use super::session::{Error, Snapshot};
+use super::session::{Error, Session, Snapshot};
 use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
 use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile};
@@ -72,21 +72,24 @@ pub async fn survey(
     coverage: &Coverage,
     zooms: &ZoomList,
 ) -> Result<Surveyed, Error> {
-    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: usize::MAX }, zooms).await
+    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: usize::MAX, readers: &[] }, zooms).await
 }
 
-/// The same, for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file.
+/// The same, for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file. `readers` are sessions on the
+/// snapshot that may read side by side.
 ///
 /// # Errors
 /// If the database cannot be asked, a stop was asked for, or the scratch file cannot be written.
-pub async fn survey_for_plan(
+pub(crate) async fn survey_for_plan(
     snapshot: &Snapshot,
     layer: &Layer,
     folds: Option<&FoldedValues>,
     coverage: &Coverage,
     zooms: &ZoomList,
+    readers: &[&Session],
 ) -> Result<Surveyed, Error> {
-    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: MAX_POINTS_IN_MEMORY }, zooms).await
+    survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: MAX_POINTS_IN_MEMORY, readers }, zooms)
+        .await
 }
 
 async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed, Error> {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -12,7 +14,8 @@ use super::rows::box_footprint;
 use super::{Skipped, counts_cells};
 use crate::cells::CellCounts;
 use crate::postgis::layer::{Layer, QueryValues, explain, search_boxes};
-use crate::postgis::session::{Error, Param, Snapshot};
+use crate::postgis::session::{Error, Param, Session, Snapshot};
+use crate::postgis::split;
 use crate::postgis::sql::{self, FoldedValues};
 use crate::scratch::{PointFile, PointSorter, SortedPlaces};
 use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
@@ -34,6 +37,7 @@ pub(in crate::postgis) struct PassResult {
 }
 
 /// One pass over a layer.
+#[derive(Clone, Copy)]
 pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) snapshot: &'a Snapshot,
     pub(in crate::postgis) layer: &'a Layer,
@@ -42,6 +46,9 @@ pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) coverage: &'a Coverage,
     /// The most points in memory; more are kept in a scratch file.
     pub(in crate::postgis) most_points: usize,
+    /// Sessions on the snapshot that read parts of the layer's table side by side, if these are single points. Without any, the session that
+    /// holds the snapshot reads everything.
+    pub(in crate::postgis) readers: &'a [&'a Session],
 }
 
 impl SurveyPass<'_> {
@@ -51,12 +58,10 @@ impl SurveyPass<'_> {
 
     /// Reads where the layer's features lie at some zooms, at which its query gives the same rows.
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
-        let SurveyPass { snapshot, layer, folds, coverage, most_points } = *self;
-        let boxes = search_boxes(layer, coverage, zooms);
-        let near = boxes.as_ref().map_or(0, |columns| columns[0].len());
-        let statement = sql::survey(layer, folds, near, zooms.last().copied().unwrap_or(layer.zooms.max()));
+        let SurveyPass { snapshot, layer, folds, coverage, most_points, readers } = *self;
+        let searched = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
-        let near = boxes.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let near = searched.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut skipped = 0_u64;
         let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
@@ -83,11 +88,21 @@ impl SurveyPass<'_> {
             skipped += u64::from(position.is_none());
             Ok(())
         };
-        snapshot
-            .keeper
-            .each(&self.context(), &statement, &params, each)
-            .await
-            .map_err(|error| explain(error, layer))?;
+        let in_parts = has_packed_points && layer.grid().is_none() && searched.is_none();
+        let parts = split::tid_ranges(&snapshot.keeper, layer, if in_parts { readers.len() } else { 1 }).await?;
+        let sessions = if parts.len() > 1 { readers } else { &[&snapshot.keeper] };
+        let (near, deepest) = (searched.as_ref().map_or(0, |columns| columns[0].len()), zooms.last().copied());
+        let (context, each) = (self.context(), Mutex::new(each));
+        let reading = sessions.iter().zip(&parts).map(async |(session, part)| {
+            let statement = sql::survey(layer, folds, near, deepest.unwrap_or(layer.zooms.max()), part);
+            let one = |row: &Row| (*each.lock().unwrap_or_else(PoisonError::into_inner))(row);
+            session.each(&context, &statement, &params, one).await
+        });
+        // Each statement ends, also after another one failed: sessions are used again.
+        for read in join_all(reading).await {
+            read.map_err(|error| explain(error, layer))?;
+        }
+        drop(each);
         let (mut counts, mut gathered, mut point_file) = (None, BTreeMap::new(), None);
         let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
         let footprints = match cells {

@@ -72,7 +72,7 @@ impl FamilyStock {
             }
             planned.push(plan_layer(layer, &settings.options.budget.features, seen.places));
             let limits = CacheLimits { rows, memory };
-            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &coverage, zooms, limits).await?;
+            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &[], &coverage, zooms, limits).await?;
             if !cached.has_cached_rows() {
                 return Ok(None);
             }

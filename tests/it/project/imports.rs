@@ -83,10 +83,11 @@ const POSTGIS: Table = &[
     ("layer", &["session"]),
     ("sql", &["layer", "session"]),
     ("probe", &["sql", "layer", "session"]),
-    ("survey", &["sql", "layer", "session"]),
+    ("split", &["sql", "layer", "session"]),
+    ("survey", &["split", "sql", "layer", "session"]),
     ("refresh", &["probe", "layer", "session"]),
     ("variants", &["layer", "session"]),
-    ("render", &["variants", "survey", "probe", "sql", "layer", "session"]),
+    ("render", &["split", "variants", "survey", "probe", "sql", "layer", "session"]),
     ("discover", &["probe", "layer", "session"]),
 ];
 

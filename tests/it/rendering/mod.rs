@@ -13,5 +13,6 @@ pub(crate) mod query_plan;
 pub(crate) mod reference;
 pub(crate) mod registry_map;
 pub(crate) mod shapes;
+pub(crate) mod side_by_side;
 pub(crate) mod tile_bounds;
 pub(crate) mod undrawable_rows;

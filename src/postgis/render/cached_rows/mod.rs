@@ -27,6 +27,8 @@ use crate::tile::{
 
 use row_file::RowFile;
 
+pub(in crate::postgis) use read::RowReaders;
+
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
 #[derive(Debug)]
 pub(in crate::postgis) struct CachedRows {

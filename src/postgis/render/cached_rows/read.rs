@@ -1,8 +1,9 @@
-//! Reads rows to be cached: into memory, and from there into a scratch file once they take too much.
+//! Reads rows to be cached, by several sessions side by side: into memory, and from there into a scratch file once they take too much.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::future::join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -10,8 +11,9 @@ use super::row_file::RowFileWriter;
 use super::{CacheLimits, CachedRows, EncodedRows, RowStore};
 use crate::mvt::Features;
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
-use crate::postgis::session::{Error, Param, Snapshot};
-use crate::postgis::sql::{self, CachedRowsParameters, RowChoice};
+use crate::postgis::session::{Error, Param, Session};
+use crate::postgis::split;
+use crate::postgis::sql::{self, CachedRowsParameters, KeyRange, RowChoice};
 use crate::tile::{Coverage, Positions, Zoom};
 
 /// The most bytes of rows in memory, with room for the group that comes last: places among the bytes have 32 bits.
@@ -45,87 +47,142 @@ impl RowsRefused {
     }
 }
 
-/// Rows as they come.
+/// Rows as they come: parts one after the other in the order of the keys, read side by side.
 struct Reading {
-    /// The rows in memory: all, or none once they go to the file.
-    features: Features,
-    at: Vec<[f64; 2]>,
-    file: Option<RowFileWriter>,
-    /// The most bytes that rows may take in memory.
+    parts: Vec<PartRows>,
+    /// What the rows in memory take.
+    bytes: usize,
+    /// The most bytes that they may take.
+    limit: usize,
+    /// The memory that the layer's cached rows may take.
     memory: usize,
+    file: Option<RowFileWriter>,
     /// True if rows beyond go to a file.
     may_spill: bool,
 }
 
-impl Reading {
-    /// Before the first row. Rows of which a number is `expected` are all rows of the layer, and may go to a file.
-    fn new(layer: &Layer, expected: Option<u64>, memory: usize) -> Reading {
-        let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
-        let rows = expected.and_then(|rows| usize::try_from(rows).ok()).unwrap_or_default();
-        let memory = memory.min(MAX_BYTES_IN_MEMORY);
-        let rows = rows.min(memory / Positions::SIZE);
-        let features = Features::new(properties, rows, memory);
-        Reading { features, at: Vec::with_capacity(rows), file: None, memory, may_spill: expected.is_some() }
-    }
+/// The rows of a part.
+struct PartRows {
+    /// Those in memory, which are the last ones.
+    features: Features,
+    at: Vec<[f64; 2]>,
+    /// The number of all rows that have come.
+    rows: u64,
+}
 
-    /// Adds a group of rows: their positions, and the layer that `ST_AsMVT` made of them.
-    fn add(&mut self, x: Vec<f64>, y: Vec<f64>, mvt: &[u8]) -> Result<(), RowsRefused> {
-        let added = self.features.add(mvt);
-        if added != Some(x.len()) {
-            return Err(RowsRefused::NotPlain);
-        }
-        self.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
-        if self.file.is_none() && self.bytes() <= self.memory {
-            return Ok(());
-        }
-        if !self.may_spill {
-            return Err(RowsRefused::TooLarge);
-        }
-        self.spill().map_err(RowsRefused::NoRoom)
-    }
-
+impl PartRows {
     fn bytes(&self) -> usize {
         self.features.size() + self.at.len() * Positions::SIZE
     }
+}
 
-    /// Moves the rows in memory to the file.
+impl Reading {
+    /// Before the first row. Rows of which a number is `expected` are all rows of the layer, and may go to a file.
+    fn new(layer: &Layer, expected: Option<u64>, memory: usize, parts: usize) -> Reading {
+        let memory = memory.min(MAX_BYTES_IN_MEMORY);
+        let rows = expected.and_then(|rows| usize::try_from(rows).ok()).unwrap_or_default() / parts;
+        let rows = rows.min(memory / parts / Positions::SIZE);
+        let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
+        let part = |_| PartRows {
+            features: Features::new(properties(), rows, memory / parts),
+            at: Vec::with_capacity(rows),
+            rows: 0,
+        };
+        // Joining the parts takes them and the first one again.
+        let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
+        let parts = (0..parts).map(part).collect();
+        Reading { parts, bytes: 0, limit, memory, file: None, may_spill: expected.is_some() }
+    }
+
+    /// Adds a group of rows to a part: their positions, and the layer that `ST_AsMVT` made of them.
+    fn add(&mut self, part: usize, x: Vec<f64>, y: Vec<f64>, mvt: &[u8]) -> Result<(), RowsRefused> {
+        let part = &mut self.parts[part];
+        let before = part.bytes();
+        if part.features.add(mvt) != Some(x.len()) {
+            return Err(RowsRefused::NotPlain);
+        }
+        part.rows += x.len() as u64;
+        part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
+        self.bytes += part.bytes() - before;
+        while self.bytes > self.limit {
+            if !self.may_spill {
+                return Err(RowsRefused::TooLarge);
+            }
+            // The other half is for the rows of further layers, and for the sort of a run.
+            self.limit = self.memory / 2;
+            self.spill().map_err(RowsRefused::NoRoom)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the rows of the part that has most of them in memory to the file.
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            // The other half is for the rows of further layers.
-            None => self.file.insert(RowFileWriter::new(self.memory / 2)?),
+            None => self.file.insert(RowFileWriter::new()?),
         };
-        for (number, at) in (0..).zip(std::mem::take(&mut self.at)) {
-            file.add(at, self.features.encoded(number).unwrap_or_default())?;
-        }
-        self.features = self.features.with_encoded(Vec::new(), std::iter::empty());
+        let largest = self.parts.iter_mut().enumerate().max_by_key(|(_, part)| part.bytes());
+        let Some((number, part)) = largest else { return Ok(()) };
+        self.bytes -= part.bytes();
+        file.add(number, part.rows - part.at.len() as u64, &part.at, &part.features)?;
+        part.features.clear();
+        part.at.clear();
         Ok(())
     }
 
     /// The number of rows that have come.
     fn rows(&self) -> u64 {
-        self.file.as_ref().map_or(self.at.len() as u64, RowFileWriter::rows)
+        self.parts.iter().map(|part| part.rows).sum()
     }
 
     async fn finish(self) -> Result<RowStore, RowsRefused> {
-        let Reading { features, at, file, .. } = self;
-        let finishing = tokio::task::spawn_blocking(move || match file {
-            Some(file) => Ok(RowStore::File(file.finish(&features).map_err(RowsRefused::NoRoom)?)),
-            None => Ok(RowStore::Memory(EncodedRows {
-                positions: Positions::new(at),
-                features: Arc::new(features),
-                numbers: None,
-            })),
-        });
+        let finishing = tokio::task::spawn_blocking(move || self.stored());
         finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
+
+    fn stored(mut self) -> Result<RowStore, RowsRefused> {
+        if self.file.is_some() {
+            while self.bytes > 0 {
+                self.spill().map_err(RowsRefused::NoRoom)?;
+            }
+        }
+        let Reading { parts, file, memory, .. } = self;
+        let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
+        let mut parts = parts.into_iter();
+        let Some(PartRows { mut features, mut at, .. }) = parts.next() else { return Err(RowsRefused::Others) };
+        let others: Vec<PartRows> = parts.collect();
+        if let Some(file) = file {
+            // A part without rows does not know its layer.
+            if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
+                features = known.features.clone();
+            }
+            return Ok(RowStore::File(file.finish(&rows, &features, memory / 2)));
+        }
+        features.reserve(others.iter().map(|part| &part.features));
+        at.reserve_exact(others.iter().map(|part| part.at.len()).sum());
+        for part in others {
+            features.append(&part.features).ok_or(RowsRefused::NotPlain)?;
+            at.extend(part.at);
+        }
+        let (positions, features) = (Positions::new(at), Arc::new(features));
+        Ok(RowStore::Memory(EncodedRows { positions, features, numbers: None }))
+    }
+}
+
+/// The sessions that read rows.
+#[derive(Clone, Copy)]
+pub(in crate::postgis) struct RowReaders<'a> {
+    /// The one that reads alone.
+    pub(in crate::postgis) keeper: &'a Session,
+    /// Those that may read side by side.
+    pub(in crate::postgis) others: &'a [&'a Session],
 }
 
 impl CachedRows {
     /// Reads all rows that the coverage shows at some zooms, into a scratch file if they take more memory than the limits allow; `None` if there
     /// are not as many rows as the limits expect.
     pub(in crate::postgis) async fn read_all(
-        snapshot: &Snapshot,
+        readers: RowReaders<'_>,
         layer: &Layer,
         coverage: &Coverage,
         zooms: &[Zoom],
@@ -136,37 +193,63 @@ impl CachedRows {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        // Boxes are searched by the spatial index, once for all.
+        let most = if boxes.is_none() { readers.others.len() } else { 1 };
+        let ranges = split::key_ranges(readers.keeper, layer, most).await?;
         let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
-        CachedRows::read(snapshot, layer, RowChoice::Boxes { boxes, rows }, params, memory).await
+        let whole = [RowChoice::Boxes { boxes, rows, keys: None }];
+        let parts: Vec<RowChoice<'_>> =
+            ranges.iter().map(|keys| RowChoice::Boxes { boxes, rows, keys: Some(keys) }).collect();
+        if parts.len() > 1 {
+            return CachedRows::read(readers.others, layer, &parts, params, memory).await;
+        }
+        CachedRows::read(&[readers.keeper], layer, &whole, params, memory).await
     }
 
-    /// Reads some rows; `None` if their number is not as expected, or if rows in areas take more than `memory` bytes.
+    /// Reads some rows, each part in a session of its own; `None` if their number is not as expected, or if rows in areas take more than `memory`
+    /// bytes. Parts come in the order of the keys.
     pub(in crate::postgis) async fn read(
-        snapshot: &Snapshot,
+        sessions: &[&Session],
         layer: &Layer,
-        which: RowChoice,
+        parts: &[RowChoice<'_>],
         mut params: Vec<Param<'_>>,
         memory: usize,
     ) -> Result<Option<CachedRows>, Error> {
         let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
-        let statement = sql::cached_rows(layer, which, CachedRowsParameters { name, extent, max_bytes });
-        let extent = layer.margin.extent.cast_signed();
-        let (expected, max_rows, max_bytes) = match which {
-            RowChoice::Boxes { rows, .. } => (Some(rows), u64::MAX, i64::MAX),
-            RowChoice::Areas { limit } => (None, limit, i64::try_from(memory).unwrap_or(i64::MAX)),
+        let parameters = CachedRowsParameters { name, extent, max_bytes };
+        let layer_extent = layer.margin.extent.cast_signed();
+        let (expected, max_rows, max_bytes) = match parts {
+            [RowChoice::Areas { limit }, ..] => (None, *limit, i64::try_from(memory).unwrap_or(i64::MAX)),
+            [RowChoice::Boxes { rows, .. }, ..] => (Some(*rows), u64::MAX, i64::MAX),
+            [] => return Ok(None),
         };
-        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&max_bytes, Type::INT8)];
+        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&layer_extent, Type::INT4), (&max_bytes, Type::INT8)];
         params.extend(own);
-        let mut reading = Reading::new(layer, expected, memory);
-        let mut refused = None;
-        let each = |row: &Row| {
-            if refused.is_none() {
-                refused = reading.add(row.get(0), row.get(1), row.get(2)).err();
-            }
-            Ok(())
-        };
+        let reading = Mutex::new((Reading::new(layer, expected, memory, parts.len()), None));
         let context = format!("layer \"{}\", reading its rows", layer.name);
-        snapshot.keeper.each(&context, &statement, &params, each).await?;
+        let statements = sessions.iter().zip(parts).enumerate().map(async |(number, (session, part))| {
+            let statement = sql::cached_rows(layer, *part, parameters);
+            let keys = match part {
+                RowChoice::Boxes { keys, .. } => *keys,
+                RowChoice::Areas { .. } => None,
+            };
+            let params: Vec<Param<'_>> =
+                params.iter().cloned().chain(keys.into_iter().flat_map(KeyRange::params)).collect();
+            let each = |row: &Row| {
+                let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+                let (reading, refused) = &mut *reading;
+                if refused.is_none() {
+                    *refused = reading.add(number, row.get(0), row.get(1), row.get(2)).err();
+                }
+                Ok(())
+            };
+            session.each(&context, &statement, &params, each).await
+        });
+        // Each statement ends, also after another one failed: sessions are used again.
+        for read in join_all(statements).await {
+            read?;
+        }
+        let (reading, refused) = reading.into_inner().unwrap_or_else(PoisonError::into_inner);
         let rows = reading.rows();
         let read = match refused {
             Some(refused) => Err(refused),

@@ -1,12 +1,13 @@
 //! Cached rows that take more memory than they may, in a scratch file.
 //!
 //! ```text
-//!  rows, by their keys ─► chunk of half the memory ─► sorted from west to east ─► run of blocks ─┐
-//!                                                                                  …             ├─► scratch file
+//!  rows of a session, by their keys ─► in memory, until all take too much ─► sorted from west to east ─► run of blocks ─┐
+//!                                                                                              …                        ├─► scratch file
 //!  a batch's areas ─► blocks of each run that may hold rows there ─► rows, by their numbers ─► EncodedRows
 //! ```
 //!
-//! A row's number is its position in the order of the keys, which is its order in a tile. Within a run the rows follow the columns of the
+//! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the keys side by side, so
+//! a row is numbered within its range until all ranges are read. Within a run the rows follow the columns of the
 //! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces.
 
 use std::fs::File;
@@ -28,9 +29,6 @@ const HEADER_BYTES: usize = 24;
 
 /// The memory of a row of a batch beside its own bytes: its number, its place among the bytes, and its position twice.
 const BATCH_ROW_BYTES: usize = 64;
-
-/// The most bytes of a chunk: places in it have 32 bits.
-const MAX_CHUNK_BYTES: usize = 1 << 30;
 
 /// Rows are sorted by columns of this zoom, and by their latitude within a column.
 const COLUMN_ZOOM: u32 = 14;
@@ -59,12 +57,20 @@ struct FoundRow {
     span: Range<u32>,
 }
 
+/// Rows that were written together.
+#[derive(Debug)]
+struct RowRun {
+    /// The part whose rows these are, until all rows are read; then the number of the part's first row.
+    base: u32,
+    /// From west to east.
+    blocks: Vec<RowBlock>,
+}
+
 /// Encoded rows in a scratch file.
 #[derive(Debug)]
 pub(super) struct RowFile {
     file: File,
-    /// The blocks of each run, from west to east.
-    runs: Vec<Vec<RowBlock>>,
+    runs: Vec<RowRun>,
     /// The layer without rows.
     layer: Features,
     memory: MemoryLimit,
@@ -73,7 +79,7 @@ pub(super) struct RowFile {
 impl RowFile {
     /// The memory that the rows take at most: the index of the blocks, and the rows of the batches in work.
     pub(super) fn bytes(&self) -> usize {
-        self.runs.iter().map(|run| run.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
+        self.runs.iter().map(|run| run.blocks.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
     }
 
     /// Calls `work` with the rows in some parts of the world. It may find more rows. `None` if the rows would take more memory than they may.
@@ -82,19 +88,29 @@ impl RowFile {
     /// # Errors
     /// If the file cannot be read.
     pub(super) fn within<T>(&self, parts: &[WorldRect], work: impl FnOnce(&EncodedRows) -> T) -> io::Result<Option<T>> {
-        let blocks: Vec<RowBlock> = self.runs.iter().flat_map(|run| blocks_of(run, parts)).collect();
-        let rows: usize = blocks.iter().map(|block| block.rows as usize).sum();
-        let bytes = blocks.iter().map(|block| block.bytes as usize).sum::<usize>();
+        let of_run = |run: &RowRun| {
+            let base = run.base;
+            blocks_of(&run.blocks, parts).into_iter().map(move |block| (base, block))
+        };
+        let blocks: Vec<(u32, RowBlock)> = self.runs.iter().flat_map(of_run).collect();
+        let rows: usize = blocks.iter().map(|(_, block)| block.rows as usize).sum();
+        let bytes = blocks.iter().map(|(_, block)| block.bytes as usize).sum::<usize>();
         let Some(_held) = self.memory.take(bytes + rows * BATCH_ROW_BYTES) else { return Ok(None) };
         let mut raw = vec![0; bytes];
         let mut rest = &mut raw[..];
-        for piece in blocks.chunk_by(|one, next| one.offset + u64::from(one.bytes) == next.offset) {
-            let Some(first) = piece.first() else { continue };
-            let (own, others) = rest.split_at_mut(piece.iter().map(|block| block.bytes as usize).sum());
+        for piece in blocks.chunk_by(|(_, one), (_, next)| one.offset + u64::from(one.bytes) == next.offset) {
+            let Some((_, first)) = piece.first() else { continue };
+            let (own, others) = rest.split_at_mut(piece.iter().map(|(_, block)| block.bytes as usize).sum());
             self.file.read_exact_at(own, first.offset)?;
             rest = others;
         }
-        let mut found = rows_within(&raw, rows, parts)?;
+        let mut found = Vec::with_capacity(rows);
+        let mut start = 0;
+        for (base, block) in &blocks {
+            let end = start + block.bytes as usize;
+            rows_within(&raw[..end], start, *base, parts, &mut found)?;
+            start = end;
+        }
         found.sort_unstable_by_key(|row| row.number);
         let positions = Positions::new(found.iter().map(|row| row.at).collect());
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
@@ -127,10 +143,14 @@ fn blocks_of(run: &[RowBlock], parts: &[WorldRect]) -> Vec<RowBlock> {
     wanted.into_iter().map(|number| run[number]).collect()
 }
 
-/// The rows in some parts of the world among the bytes of some blocks.
-fn rows_within(raw: &[u8], rows: usize, parts: &[WorldRect]) -> io::Result<Vec<FoundRow>> {
-    let mut found = Vec::with_capacity(rows);
-    let mut start = 0;
+/// The rows in some parts of the world among the bytes of a block, which begins at `start`. `base` is the number of the first row of its part.
+fn rows_within(
+    raw: &[u8],
+    mut start: usize,
+    base: u32,
+    parts: &[WorldRect],
+    found: &mut Vec<FoundRow>,
+) -> io::Result<()> {
     while start < raw.len() {
         let damaged = || io::Error::new(io::ErrorKind::InvalidData, "the scratch file of cached rows was changed");
         let header = raw.get(start..start + HEADER_BYTES).ok_or_else(damaged)?;
@@ -142,11 +162,11 @@ fn rows_within(raw: &[u8], rows: usize, parts: &[WorldRect]) -> io::Result<Vec<F
             |part: &WorldRect| (part.west..part.east).contains(&west) && (part.north..part.south).contains(&north);
         if parts.iter().any(is_in) {
             let place = |at: usize| u32::try_from(at).map_err(|_too_far| damaged());
-            found.push(FoundRow { number, at: [x, y], span: place(start)?..place(end)? });
+            found.push(FoundRow { number: base + number, at: [x, y], span: place(start)?..place(end)? });
         }
         start = end;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Four bytes of a header.
@@ -162,92 +182,73 @@ fn wide(header: &[u8], at: usize) -> f64 {
 /// Writes rows to a scratch file, in runs.
 pub(super) struct RowFileWriter {
     file: File,
-    runs: Vec<Vec<RowBlock>>,
-    /// The memory that the rows of the batches in work may take later, and a chunk until then.
-    limit: usize,
-    /// Rows that are not written yet.
-    chunk: Vec<u8>,
-    /// The code of each of them, and its place in the chunk.
-    order: Vec<(u64, u32)>,
-    rows: u64,
+    runs: Vec<RowRun>,
     written: u64,
 }
 
 impl RowFileWriter {
-    /// A writer to a new scratch file, which uses at most `limit` bytes of memory.
+    /// A writer to a new scratch file.
     ///
     /// # Errors
     /// If the temporary folder does not take a file.
-    pub(super) fn new(limit: usize) -> io::Result<RowFileWriter> {
-        let file = scratch_file()?;
-        let (runs, chunk, order) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(RowFileWriter { file, runs, limit, chunk, order, rows: 0, written: 0 })
+    pub(super) fn new() -> io::Result<RowFileWriter> {
+        Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0 })
     }
 
-    /// The number of rows that were added.
-    pub(super) const fn rows(&self) -> u64 {
-        self.rows
-    }
-
-    /// Adds the next row: its position, and its bytes as [`Features::encoded`] gives them.
+    /// Writes rows of a part as a run: their positions and bytes. `first` is the number of the first of them within the part.
     ///
     /// # Errors
     /// If the file cannot be written, such as on a full disk.
-    #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows; a chunk is bounded")]
-    pub(super) fn add(&mut self, at: [f64; 2], encoded: &[u8]) -> io::Result<()> {
-        let taken = self.chunk.len() + self.order.len() * size_of::<(u64, u32)>();
-        if taken + HEADER_BYTES + encoded.len() > self.limit.min(MAX_CHUNK_BYTES) {
-            self.end_run()?;
-        }
-        self.order.push((code(at), self.chunk.len() as u32));
-        self.chunk.extend((self.rows as u32).to_le_bytes());
-        self.chunk.extend(at[0].to_le_bytes());
-        self.chunk.extend(at[1].to_le_bytes());
-        self.chunk.extend((encoded.len() as u32).to_le_bytes());
-        self.chunk.extend_from_slice(encoded);
-        self.rows += 1;
-        Ok(())
-    }
-
-    /// Writes the chunk as a run.
-    #[expect(clippy::cast_possible_truncation, reason = "a chunk is bounded")]
-    fn end_run(&mut self) -> io::Result<()> {
-        self.order.sort_unstable();
-        let (mut run, mut block, mut rows, mut first) = (Vec::new(), Vec::with_capacity(2 * BLOCK_BYTES), 0, 0);
-        for (number, (code, start)) in self.order.iter().enumerate() {
-            let header = &self.chunk[*start as usize..][..HEADER_BYTES];
-            let row = &self.chunk[*start as usize..][..HEADER_BYTES + word(header, 20) as usize];
+    #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows of less than 4 GB")]
+    pub(super) fn add(&mut self, part: usize, first: u64, at: &[[f64; 2]], features: &Features) -> io::Result<()> {
+        let mut order: Vec<(u64, u32)> = (0..).zip(at).map(|(number, at)| (code(*at), number)).collect();
+        order.sort_unstable();
+        let mut run = RowRun { base: part as u32, blocks: Vec::new() };
+        let (mut block, mut rows, mut first_code) = (Vec::with_capacity(2 * BLOCK_BYTES), 0, 0);
+        for (place, (code, number)) in order.iter().enumerate() {
+            let encoded = features.encoded(*number).unwrap_or_default();
             if rows == 0 {
-                first = *code;
+                first_code = *code;
             }
-            block.extend_from_slice(row);
+            let [x, y] = at[*number as usize];
+            block.extend((first as u32 + number).to_le_bytes());
+            block.extend(x.to_le_bytes());
+            block.extend(y.to_le_bytes());
+            block.extend((encoded.len() as u32).to_le_bytes());
+            block.extend_from_slice(encoded);
             rows += 1;
-            if block.len() >= BLOCK_BYTES || number + 1 == self.order.len() {
+            if block.len() >= BLOCK_BYTES || place + 1 == order.len() {
                 self.file.write_all_at(&block, self.written)?;
-                run.push(RowBlock { first, offset: self.written, bytes: block.len() as u32, rows });
-                self.written += block.len() as u64;
+                let bytes = block.len() as u32;
+                run.blocks.push(RowBlock { first: first_code, offset: self.written, bytes, rows });
+                self.written += u64::from(bytes);
                 block.clear();
                 rows = 0;
             }
         }
-        self.chunk.clear();
-        self.order.clear();
-        if !run.is_empty() {
+        if !run.blocks.is_empty() {
             self.runs.push(run);
         }
         Ok(())
     }
 
-    /// The file with all rows; `layer` is their layer, with or without rows.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub(super) fn finish(mut self, layer: &Features) -> io::Result<RowFile> {
-        self.end_run()?;
-        let RowFileWriter { file, runs, limit, rows, .. } = self;
-        tracing::debug!("{rows} rows are in the scratch file, in {} runs of {} bytes", runs.len(), self.written);
+    /// The file with all rows. `rows` are those of each part, in the order of the parts; `layer` is their layer, with or without rows. The rows of
+    /// the batches in work may take `limit` bytes of memory.
+    pub(super) fn finish(self, rows: &[u64], layer: &Features, limit: usize) -> RowFile {
+        let RowFileWriter { file, mut runs, written } = self;
+        tracing::debug!(
+            "{} rows are in the scratch file, in {} runs of {written} bytes",
+            rows.iter().sum::<u64>(),
+            runs.len()
+        );
+        for run in &mut runs {
+            let before: u64 = rows.iter().take(run.base as usize).sum();
+            #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows")]
+            let base = before as u32;
+            run.base = base;
+        }
         let layer = layer.with_encoded(Vec::new(), std::iter::empty());
-        Ok(RowFile { file, runs, layer, memory: MemoryLimit::new(limit) })
+        RowFile { file, runs, layer, memory: MemoryLimit::new(limit) }
     }
 }
 
@@ -283,13 +284,24 @@ mod tests {
         format!("row {number} {}", "x".repeat(number % 40)).into_bytes()
     }
 
-    fn written(at: &[[f64; 2]], limit: usize) -> RowFile {
-        let mut writer = RowFileWriter::new(limit).unwrap();
-        for (number, at) in at.iter().enumerate() {
-            writer.add(*at, &encoded(number)).unwrap();
+    /// The rows in runs of `run` rows, those of the second half read by another session.
+    fn written(at: &[[f64; 2]], run: usize, limit: usize) -> RowFile {
+        let mut writer = RowFileWriter::new().unwrap();
+        let half = at.len() / 2;
+        for (part, range) in [0..half, half..at.len()].into_iter().enumerate() {
+            for first in range.clone().step_by(run) {
+                let numbers = first..(first + run).min(range.end);
+                let (mut bytes, mut spans) = (Vec::new(), Vec::new());
+                for number in numbers.clone() {
+                    let start = u32::try_from(bytes.len()).unwrap();
+                    bytes.extend(encoded(number));
+                    spans.push(start..u32::try_from(bytes.len()).unwrap());
+                }
+                let features = Features::default().with_encoded(bytes, spans.into_iter());
+                writer.add(part, (first - range.start) as u64, &at[numbers], &features).unwrap();
+            }
         }
-        assert_eq!(writer.rows(), at.len() as u64);
-        writer.finish(&Features::default()).unwrap()
+        writer.finish(&[half as u64, (at.len() - half) as u64], &Features::default(), limit)
     }
 
     /// Parts of the world: single tiles of all sizes around positions, columns, everything, and nothing.
@@ -314,7 +326,7 @@ mod tests {
     fn the_rows_of_any_part_of_the_world_are_found_in_their_order() {
         let at = positions(3_000);
         for limit in [300_000, 1_000_000] {
-            let file = written(&at, limit);
+            let file = written(&at, limit / 400, limit);
             let parts = parts(&at);
             for parts in parts.iter().map(std::slice::from_ref).chain([&parts[2..5], &parts[40..]]) {
                 let is_in = |at: &[f64; 2]| {
@@ -340,12 +352,12 @@ mod tests {
     #[test]
     fn rows_go_to_the_file_in_several_runs_and_no_batch_takes_more_memory_than_it_may() {
         let at = positions(3_000);
-        let file = written(&at, 40_000);
+        let file = written(&at, 500, 20_000);
         assert!(file.runs.len() > 3, "{} runs", file.runs.len());
         let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
         assert!(file.within(&[everything], |_| ()).unwrap().is_none());
         // Threads that together want more than there is take turns.
-        let file = written(&at, 400_000);
+        let file = written(&at, 2_000, 400_000);
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
@@ -362,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_file_that_was_cut_off_is_an_error() {
-        let file = written(&positions(100), 1_000_000);
+        let file = written(&positions(100), 1_000, 1_000_000);
         file.file.set_len(50).unwrap();
         let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
         assert!(file.within(&[everything], |_| ()).is_err());

@@ -1,0 +1,63 @@
+//! How many batches, and how many features, are rendered and not yet stored.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+
+use super::batch_queue::{BatchQueue, TakenBatch};
+use super::{BatchTurns, Limits};
+use crate::tile::Batch;
+
+/// The batches of a run, and the permits for them.
+pub(super) struct InFlight {
+    /// One worker at a time takes a batch, so that permits are given in the order of the batches.
+    queue: Mutex<BatchQueue>,
+    permits: Arc<Semaphore>,
+    window: u64,
+    /// The most features of all batches in flight; `None` if each batch takes one permit.
+    features: Option<NonZeroU64>,
+    turns: Option<BatchTurns>,
+}
+
+impl InFlight {
+    pub(super) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> InFlight {
+        let window = limits.window.get();
+        // Of batches that are not taken in their order, those that are stored first would wait for the permits of later ones.
+        let in_order = batches.len() > window || batches.iter().all(|batch| !batch.needs_cell_counts);
+        InFlight {
+            queue: Mutex::new(BatchQueue::new(batches, window)),
+            permits: Arc::new(Semaphore::new(window)),
+            window: window as u64,
+            features: in_order.then_some(limits.features),
+            turns,
+        }
+    }
+
+    /// The next batch, once it may be rendered; `None` if there is none, or the run ends.
+    ///
+    /// A worker takes a permit first and the next batch second, and waits for further permits before another worker takes one. So all batches
+    /// before this one hold theirs, and are stored without it.
+    pub(super) async fn take(&self) -> Option<(TakenBatch, OwnedSemaphorePermit)> {
+        let mut queue = self.queue.lock().await;
+        let mut permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
+        let taken = queue.take(self.turns.as_ref())?;
+        let more = self.permits_of(&taken.batch) - 1;
+        if more > 0 {
+            permit.merge(Arc::clone(&self.permits).acquire_many_owned(more).await.ok()?);
+        }
+        Some((taken, permit))
+    }
+
+    /// How many permits a batch takes: its share of the features, and all of them at most.
+    fn permits_of(&self, batch: &Batch) -> u32 {
+        let Some(most) = self.features else { return 1 };
+        let share = u128::from(batch.features()) * u128::from(self.window) / u128::from(most.get());
+        u32::try_from(share.clamp(1, u128::from(self.window))).unwrap_or(1)
+    }
+
+    /// No further batch is taken.
+    pub(super) fn close(&self) {
+        self.permits.close();
+    }
+}

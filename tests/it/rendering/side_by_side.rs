@@ -1,0 +1,98 @@
+//! Several sessions read the rows of a table side by side: tiles are those of one session, on one snapshot.
+
+use std::path::Path;
+
+use crate::support::gate::PASS;
+use crate::support::program::{run, seed_command, start_seed, wait};
+use crate::support::{Archive, Db, Gate, seed};
+
+/// Many rows in few tiles. Their keys say nothing of where they lie in the table; some are NULL, others have many equals.
+const MANY: &str = "
+    CREATE TABLE many AS SELECT md5(i::text)::uuid AS tag, (i * 7919::int8) % 30011 AS wide, (hashint4(i) % 5)::int2 AS short, hashint4(i * 3) AS whole,
+        CASE WHEN i % 9 > 0 THEN left(md5((i * 5)::text), 3) END AS maybe,
+        (ARRAY['zebra', 'Ärger', 'apple', 'Zoo', 'éclair', ' blank', '_under', 'a''quote', 'ab', 'a b'])[1 + i % 10] || '-' || i AS word,
+        rpad(chr(97 + i % 26) || i, 9)::char(12) AS padded, i / 3.0 AS exact, repeat('x', 40) AS filler,
+        ST_SetSRID(ST_MakePoint(90 + (hashint4(i) % 1000) * 3e-2, 23 + (hashint4(-i) % 1000) * 3e-2), 4326) AS place
+    FROM generate_series(1, 16000) AS i;
+    CREATE INDEX ON many USING gist (place); CREATE UNIQUE INDEX ON many (tag); ANALYZE many";
+
+/// How the log says that sessions read side by side.
+const BY_SESSIONS: &str = "parts of its rows are read side by side";
+
+fn seeded(db: &Db, folder: &Path, key: &str, workers: &str, rows_mb: &str) -> (Archive, String) {
+    let (config, output) = (folder.join("c.toml"), folder.join(format!("{workers}-{rows_mb}.mbtiles")));
+    let layer = format!(
+        "[[layer]]\nname = \"many\"\ntable = \"many\"\nkey = {key}\nproperties = [\"tag\", \"short\", \"maybe\", \"word\"]\n"
+    );
+    std::fs::write(&config, layer).unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "--zoom", "1-4", "-vv", "--force", "--workers", workers];
+    let ran = run(seed_command(&db.url, &output, &arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+    assert!(ran.stderr.contains(" rows are cached, "), "{}", ran.stderr);
+    (Archive::open(&output), ran.stderr)
+}
+
+#[test]
+fn the_order_in_tiles_is_that_of_the_key_however_many_sessions_read() {
+    let db = Db::new();
+    db.run(MANY);
+    let folder = tempfile::tempdir().unwrap();
+    for (key, is_cut) in [
+        ("[\"tag\"]", true),
+        ("[\"wide\", \"tag\"]", true),
+        ("[\"short\", \"whole\", \"tag\"]", true),
+        ("[\"maybe\", \"word\", \"tag\"]", true),
+        ("[\"word\", \"tag\"]", true),
+        ("[\"padded\", \"tag\"]", true),
+        // A type whose bounds are not given as texts.
+        ("[\"exact\", \"tag\"]", false),
+    ] {
+        let (one, said) = seeded(&db, folder.path(), key, "1", "100");
+        assert!(!said.contains(BY_SESSIONS), "{said}");
+        let expected = one.stored();
+        for rows_mb in ["100", "1"] {
+            let (several, said) = seeded(&db, folder.path(), key, "4", rows_mb);
+            // The survey, and the reading of rows.
+            assert_eq!(said.matches(BY_SESSIONS).count(), 1 + usize::from(is_cut), "{key}: {said}");
+            assert_eq!(said.contains("in a scratch file"), rows_mb == "1", "{said}");
+            assert!(several.stored() == expected, "{key}, rows_mb = {rows_mb}");
+        }
+    }
+    // A view has no pages.
+    db.run("CREATE VIEW shown AS SELECT * FROM many");
+    let (config, output) = (folder.path().join("v.toml"), folder.path().join("v.mbtiles"));
+    let layer = "[[layer]]\nname = \"many\"\ntable = \"shown\"\nkey = [\"tag\"]\nproperties = [\"tag\", \"short\", \"maybe\", \"word\"]\n";
+    std::fs::write(&config, layer).unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "--zoom", "1-4", "-vv", "--workers", "4"];
+    let said = seed(&db.url, &output, &arguments).ok().stderr;
+    assert!(!said.contains(BY_SESSIONS), "{said}");
+    let (expected, _) = seeded(&db, folder.path(), "[\"tag\"]", "4", "100");
+    assert!(Archive::open(&output).stored() == expected.stored());
+}
+
+#[test]
+fn a_writer_changes_nothing_for_several_sessions() {
+    let db = Db::with_facilities(9_000);
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    let layer = format!(
+        "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nwhere = \"{PASS} = ''\"\nzoom = \"0-4\"\nproperties = [\"id\", \"name\"]\n[run]\nworkers = 3\n"
+    );
+    std::fs::write(&config, layer).unwrap();
+    let arguments = ["--config", config.to_str().unwrap()];
+    let (before, output) = (folder.path().join("before.mbtiles"), folder.path().join("t.mbtiles"));
+    seed(&db.url, &before, &arguments).ok();
+    let gate = Gate::close(&db);
+    let child = start_seed(&db.url, &output, &arguments);
+    // The sessions of the survey.
+    gate.wait_for(3);
+    db.run(
+        "UPDATE api_facility SET location = ST_Translate(location, 0.5, 0.005), name = name || '!' WHERE id > 'D';
+         DELETE FROM api_facility WHERE random() < 0.3;
+         INSERT INTO api_facility SELECT id || '+', name, address, country_code, location, is_closed, created_at, updated_at FROM api_facility WHERE random() < 0.3",
+    );
+    gate.open();
+    wait(child).ok();
+    assert!(Archive::open(&output).stored() == Archive::open(&before).stored(), "the writer shows");
+    seed(&db.url, &output, &arguments).ok();
+    assert!(Archive::open(&output).stored() != Archive::open(&before).stored(), "the writer has written nothing");
+}
