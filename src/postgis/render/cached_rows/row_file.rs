@@ -325,7 +325,7 @@ mod tests {
     #[test]
     fn the_rows_of_any_part_of_the_world_are_found_in_their_order() {
         let at = positions(3_000);
-        for limit in [300_000, 1_000_000] {
+        for limit in [600_000, 1_200_000] {
             let file = written(&at, limit / 400, limit);
             let parts = parts(&at);
             for parts in parts.iter().map(std::slice::from_ref).chain([&parts[2..5], &parts[40..]]) {
