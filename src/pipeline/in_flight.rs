@@ -10,7 +10,7 @@ use super::{BatchTurns, Limits};
 use crate::tile::Batch;
 
 /// The batches of a run, and the permits for them.
-pub(super) struct InFlight {
+pub(super) struct BatchesInFlight {
     /// One worker at a time takes a batch, so that permits are given in the order of the batches.
     queue: Mutex<BatchQueue>,
     permits: Arc<Semaphore>,
@@ -20,12 +20,12 @@ pub(super) struct InFlight {
     turns: Option<BatchTurns>,
 }
 
-impl InFlight {
-    pub(super) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> InFlight {
+impl BatchesInFlight {
+    pub(super) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> BatchesInFlight {
         let window = limits.window.get();
         // Of batches that are not taken in their order, those that are stored first would wait for the permits of later ones.
         let in_order = batches.len() > window || batches.iter().all(|batch| !batch.needs_cell_counts);
-        InFlight {
+        BatchesInFlight {
             queue: Mutex::new(BatchQueue::new(batches, window)),
             permits: Arc::new(Semaphore::new(window)),
             window: window as u64,

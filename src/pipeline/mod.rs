@@ -35,7 +35,7 @@ use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
 use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
 
 use batch_queue::TakenBatch;
-use in_flight::InFlight;
+use in_flight::BatchesInFlight;
 
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
@@ -201,7 +201,7 @@ where
 {
     let rules = EditRules { packing: limits.packing, needs: sink.needs(), failed: Arc::default(), turns };
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
-    let in_flight = Arc::new(InFlight::new(batches, limits, rules.turns.clone()));
+    let in_flight = Arc::new(BatchesInFlight::new(batches, limits, rules.turns.clone()));
     let (done, packed) = mpsc::channel(limits.window.get());
     let writer = tokio::task::spawn_blocking(move || writer::write(packed, sink, stored));
 
@@ -266,7 +266,7 @@ impl EditRules {
 /// next one is rendered, so that the database never waits for gzip.
 async fn work<R: Source, W: Send + 'static>(
     mut source: R,
-    in_flight: Arc<InFlight>,
+    in_flight: Arc<BatchesInFlight>,
     rules: EditRules,
     done: mpsc::Sender<PackedBatch>,
 ) -> Result<(), PipelineError<R::Error, W>> {

@@ -29,7 +29,10 @@ const WITHIN_STRIP: u64 = (1 << STRIP_BITS) - 1;
 const POINTS_PER_BLOCK: u64 = 1024;
 
 /// The most blocks that are read at a time: 64 kB.
-const BLOCKS_PER_READ: usize = 8;
+const BLOCKS_PER_READ: u64 = 8;
+
+/// The most bytes that are read or written at a time, [`BLOCKS_PER_READ`] blocks.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// The bytes of a point.
 const POINT_BYTES: usize = size_of::<u64>();
@@ -299,7 +302,7 @@ impl PointWriter<'_> {
 
     fn add(&mut self, code: u64) -> io::Result<()> {
         self.buffer.extend(code.to_le_bytes());
-        if self.buffer.len() >= BLOCKS_PER_READ * POINTS_PER_BLOCK as usize * POINT_BYTES {
+        if self.buffer.len() >= MAX_BUFFER_BYTES {
             self.write()?;
         }
         Ok(())
@@ -336,7 +339,7 @@ impl PointReader<'_> {
     #[expect(clippy::cast_possible_truncation, reason = "a read is bounded")]
     fn next(&mut self) -> io::Result<Option<u64>> {
         if self.next == self.buffer.len() {
-            let count = (self.left.end - self.left.start).min(BLOCKS_PER_READ as u64 * POINTS_PER_BLOCK);
+            let count = (self.left.end - self.left.start).min(BLOCKS_PER_READ * POINTS_PER_BLOCK);
             if count == 0 {
                 return Ok(None);
             }
@@ -375,7 +378,9 @@ mod tests {
 
     fn sorted(points: &[u64], most: usize) -> SortedPlaces {
         let mut sorter = PointSorter::new(most);
-        points.iter().for_each(|point| sorter.add(*point).unwrap());
+        for point in points {
+            sorter.add(*point).unwrap();
+        }
         sorter.finish().unwrap()
     }
 
@@ -397,7 +402,7 @@ mod tests {
         }
         for rect in rects {
             let is_in = |point: &&u64| {
-                let (x, y) = ((**point >> 32).cast_signed(), i64::from(**point as u32));
+                let (x, y) = ((**point >> 32).cast_signed(), (**point & u64::from(u32::MAX)).cast_signed());
                 (rect.west..=rect.east).contains(&x) && (rect.north..=rect.south).contains(&y)
             };
             let mut expected: Vec<u64> = points.iter().filter(is_in).copied().collect();

@@ -102,7 +102,6 @@ impl SurveyPass<'_> {
         for read in join_all(reading).await {
             read.map_err(|error| explain(error, layer))?;
         }
-        drop(each);
         let (mut counts, mut gathered, mut point_file) = (None, BTreeMap::new(), None);
         let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
         let footprints = match cells {
