@@ -336,7 +336,6 @@ impl PointReader<'_> {
         PointReader { file, left, buffer: Vec::new(), next: 0 }
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "a read is bounded")]
     fn next(&mut self) -> io::Result<Option<u64>> {
         if self.next == self.buffer.len() {
             let count = (self.left.end - self.left.start).min(BLOCKS_PER_READ * POINTS_PER_BLOCK);
