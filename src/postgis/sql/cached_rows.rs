@@ -84,7 +84,12 @@ GROUP BY drawn.part",
     )
 }
 
-pub(super) fn in_boxes(layer: &Layer, CarriedColumns { values, names, .. }: &CarriedColumns, boxes: usize, keys: &str) -> String {
+pub(super) fn in_boxes(
+    layer: &Layer,
+    CarriedColumns { values, names, .. }: &CarriedColumns,
+    boxes: usize,
+    keys: &str,
+) -> String {
     let placement = layer.placement();
     format!(
         "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}

@@ -81,7 +81,8 @@ impl FamilyStock {
         }
         // A few tiles of the deepest zoom, which has the fewest features in each.
         if let Some(deepest) = ZoomList::of(zooms.iter().next_back()) {
-            let batches = plan(&deepest, &planned, &coverage, settings.run.batch_features, Order::ZoomColumnTmsRow);
+            let batches = plan(&deepest, &planned, &coverage, settings.run.batch_features, Order::ZoomColumnTmsRow)
+                .map_err(CommandError::Scratch)?;
             let batches: Vec<Batch> = batches.into_iter().flat_map(|zoom| zoom.batches).collect();
             if let Some(worker) = workers.first() {
                 prepared = verify_cached_rows(worker, prepared, &batches).await?;
@@ -150,11 +151,11 @@ impl StockPart {
                 surveyed.push(prepared);
                 features.push(rows);
             }
-            let zooms = plan(&zooms, &planned, &coverage, batch, order);
-            (surveyed, features, bounds(&planned, &coverage), zooms)
+            let zooms = plan(&zooms, &planned, &coverage, batch, order).map_err(CommandError::Scratch)?;
+            Ok::<_, CommandError>((surveyed, features, bounds(&planned, &coverage), zooms))
         });
         let (surveyed, features, bounds, zooms) =
-            planning.await.map_err(|error| CommandError::Died(error.to_string()))?;
+            planning.await.map_err(|error| CommandError::Died(error.to_string()))??;
         let thinned = check_limits(&job.settings, &zooms, &mut warnings)?;
         Ok(Prepared {
             snapshot: Arc::clone(&stock.snapshot),
@@ -189,6 +190,7 @@ fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, places: crate::ti
         lists_tiles: false,
         feature_cost: 1,
         places,
+        point_file: None,
         rows: std::collections::BTreeMap::new(),
     }
 }
