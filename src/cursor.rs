@@ -48,6 +48,17 @@ impl Cursor {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
 
+    /// The cursor that sees what both see.
+    #[must_use]
+    pub fn meet(&self, other: &Cursor) -> Cursor {
+        let (xmin, xmax) = (self.xmin.min(other.xmin), self.xmax.min(other.xmax));
+        let mut running: Vec<u64> =
+            self.running.iter().chain(&other.running).copied().filter(|id| *id < xmax).collect();
+        running.sort_unstable();
+        running.dedup();
+        Cursor { xmin, xmax, running }
+    }
+
     /// True if every transaction that `other` sees as ended had ended at this snapshot, too.
     #[must_use]
     pub fn sees_all_of(&self, other: &Cursor) -> bool {
@@ -116,6 +127,19 @@ mod tests {
         let idle: Cursor = "4294967299:4294967299:".parse().unwrap();
         assert!(idle.sees(4_294_967_298) && !idle.sees(4_294_967_299));
         assert_eq!(idle.to_string(), "4294967299:4294967299:");
+    }
+
+    #[test]
+    fn two_cursors_meet_in_what_both_see() {
+        let all = ["900:900:", "1000:1010:1003,1007", "1004:1012:1005", "1003:1003:", "1:1:", "1005:1011:1006,1008"];
+        for (one, other) in all.iter().flat_map(|one| all.iter().map(move |other| (one, other))) {
+            let (one, other): (Cursor, Cursor) = (one.parse().unwrap(), other.parse().unwrap());
+            let both = one.meet(&other);
+            assert_eq!(both.to_string().parse::<Cursor>().unwrap(), both, "{one} {other}");
+            for id in 1..1_020 {
+                assert_eq!(both.sees(id), one.sees(id) && other.sees(id), "{one} {other} {id}");
+            }
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
 //! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
+//! | [`shards`] | one seed in parts: the plan, the work folder, sorted runs and how they become one | `error`, `manifest`, `postgis`, `report`, `sink`, `tile` |
 //! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
 //! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `cursor`, `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
 //! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `https`, `sink`, `stop`, `tile` |
@@ -67,6 +68,7 @@ pub mod report;
 pub mod run;
 pub mod scratch;
 pub mod serve;
+pub mod shards;
 pub mod signals;
 pub mod sink;
 pub mod source;

@@ -10,6 +10,7 @@ mod jobs;
 mod publish;
 mod purge;
 mod serve;
+mod shards;
 mod shell;
 mod track;
 
@@ -33,6 +34,7 @@ pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use publish::Publish;
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
+pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
 pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
@@ -74,6 +76,9 @@ pub enum Command {
     Seed(Seed),
     /// Bring a target up to date: render only the tiles that changed since its snapshot
     Reseed(Reseed),
+    /// Seed on several machines: cut a seed into shards that a scheduler runs, and publish them together
+    #[command(subcommand)]
+    Shards(Shards),
     /// List the versions of a target, or switch clients to another version
     Publish(Publish),
     /// Tell CDNs which tiles changed: what waits since the last publish, or what is named

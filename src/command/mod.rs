@@ -14,6 +14,7 @@ pub mod reseed;
 pub mod schemas;
 pub mod seed;
 pub mod serve;
+pub mod shards;
 pub mod track;
 pub mod verify;
 

@@ -48,8 +48,8 @@ pub use render::{
     RunLayers, VariantLayer, Worker, check_narrowed, session_value, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
-    Cause, ConnectOptions, Database, Error, Listener, Parts, ServerName, SessionOptions, SessionRoom, SessionValue,
-    Snapshot, SslMode,
+    Cause, ConnectOptions, Database, Error, ExportedSnapshot, Listener, Parts, ServerName, SessionOptions, SessionRoom,
+    SessionValue, Snapshot, SslMode,
 };
 pub use sql::FoldedValues;
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};

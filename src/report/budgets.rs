@@ -1,13 +1,13 @@
 //! How layers met their budgets, and which tiles could not be rendered, as text and as JSON.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::grouped;
 use crate::tile::TileCoord;
 
 /// How a layer met its budget.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerBudget {
     /// The name of the layer.
     pub layer: String,
@@ -22,7 +22,7 @@ pub struct LayerBudget {
 }
 
 /// A tile in which a layer has more bytes than its budget allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LargeTile {
     /// The tile.
     pub tile: TileCoord,
@@ -33,7 +33,7 @@ pub struct LargeTile {
 }
 
 /// A layer that could not be rendered in a tile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FailedLayer {
     /// The tile.
     pub tile: TileCoord,

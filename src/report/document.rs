@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus,
-    ReseedReport, RunReport,
+    ReseedReport, RunReport, ShardsStatus,
 };
 
 /// The version of the form of everything that the program prints as JSON. It grows when a field goes away or means something else; a new field
@@ -78,5 +78,6 @@ pub fn report_schemas() -> Vec<DocumentSchema> {
         DocumentSchema::of::<JsonDocument<DiffReport>>("diff", "diff --json"),
         DocumentSchema::of::<JsonDocument<Backlog>>("track-status", "track status --json"),
         DocumentSchema::of::<JsonDocument<PurgeStatusList<'_>>>("purge-status", "purge status --json"),
+        DocumentSchema::of::<JsonDocument<ShardsStatus>>("shards-status", "shards status --json"),
     ]
 }

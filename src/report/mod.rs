@@ -20,6 +20,7 @@ mod purges;
 mod record;
 mod reseeded;
 mod run_metrics;
+mod shards;
 mod stages;
 mod summary;
 mod versions;
@@ -48,6 +49,7 @@ pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_pu
 pub use record::{EventRecord, LogForm, say, say_failure, say_problem, say_problem_text, say_warning, set_log_form};
 pub use reseeded::{ASKED_FOR, DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use run_metrics::{MetricsFileError, RunMetrics};
+pub use shards::{ShardState, ShardStatus, ShardsStatus, render_shards};
 pub use stages::RunStages;
 pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
 pub use versions::{render_rewritten, render_versions};

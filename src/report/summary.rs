@@ -1,7 +1,7 @@
 //! The closing table of a run and the table of a plan, as text and as JSON.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
 use super::stages::{RunStages, stage_lines};
@@ -11,7 +11,7 @@ use crate::pipeline::{LargestTile, SlowBatch};
 use crate::plan::HeavyTile;
 
 /// Rows of a layer that were skipped, all for the same reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SkippedRows {
     /// The name of the layer.
     pub layer: String,

@@ -11,6 +11,7 @@ use crate::error::ErrorKind;
 use crate::plan::HeavyTile;
 use crate::purge::OutboxError;
 use crate::report::{MetricsFileError, ReportFileError};
+use crate::shards::ShardsError;
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::Signal;
 use crate::tile::TileCoord;
@@ -35,6 +36,9 @@ pub enum CommandError {
     /// A target that is read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A shard, or the commit of all shards.
+    #[error(transparent)]
+    Shards(#[from] ShardsError),
     /// A text that names no target.
     #[error(
         "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"

@@ -40,8 +40,10 @@ use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
 use crate::postgis::{Database, Snapshot, refresh_views};
 use crate::report::Report;
+use crate::shards::WorkFolder;
 use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
+use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
 pub use error::{CommandError, interrupted};
@@ -73,6 +75,8 @@ pub struct Job {
     pub gate: Option<Arc<dyn BatchGate>>,
     /// The snapshot, if the run shares it with the runs of other tilesets.
     pub snapshot: Option<SharedSnapshot>,
+    /// The columns of tiles that it renders; `None` for all within its zooms and boxes.
+    pub part: Option<ColumnRanges>,
     /// What the family's manifest says that the target shows, if it is a variant.
     pub(crate) known: Option<KnownState>,
     /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
@@ -112,6 +116,7 @@ impl Job {
             stop: stop.clone(),
             gate: None,
             snapshot: None,
+            part: None,
             known: None,
             stock: None,
         })
@@ -164,6 +169,23 @@ impl Job {
     #[must_use]
     pub fn sharing(self, snapshot: &SharedSnapshot) -> Job {
         Job { snapshot: Some(snapshot.clone()), ..self }
+    }
+
+    /// The work folder that a text names, for shards of this run.
+    ///
+    /// # Errors
+    /// If it is none, or the target.
+    pub fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
+        self.target.work_folder(text)
+    }
+
+    /// The tiles that it is about.
+    pub(crate) fn coverage(&self) -> Coverage {
+        let all = Coverage::new(&self.settings.tileset.bbox);
+        match &self.part {
+            Some(columns) => all.of_columns(columns.clone()),
+            None => all,
+        }
     }
 
     /// The database of the run, without a connection yet.

@@ -17,7 +17,7 @@ use crate::source::{CacheCost, LayerWork, Preparation, preparation};
 use crate::tile::{Batch, Coverage, LayerFootprints, LayerId, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
-const CALL_COST: u64 = 25;
+pub(crate) const CALL_COST: u64 = 25;
 
 /// The number of planned tiles from which on it takes time that more are planned than needed.
 const MANY_TILES: u64 = 10_000;
@@ -67,7 +67,8 @@ pub(crate) async fn prepare_refreshed(job: &Job, order: Order, sessions: usize) 
     prepare_on(job, &database, snapshot, order, sessions, begun).await
 }
 
-async fn prepare_on(
+/// The same on a snapshot that was taken at or after `begun`.
+pub(crate) async fn prepare_on(
     job: &Job,
     database: &Database,
     snapshot: Arc<Snapshot>,
@@ -95,7 +96,7 @@ async fn prepare_on(
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
-    let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
+    let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
     let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
     let mut has_features: BTreeMap<LayerId, bool> = BTreeMap::new();
     let mut invalid: BTreeMap<String, u64> = BTreeMap::new();
@@ -197,7 +198,7 @@ pub(crate) async fn with_cached_rows(
     job: &Job,
     workers: &[Worker],
 ) -> Result<Vec<PreparedLayer>, CommandError> {
-    let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
+    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
     let (mut layers, mut memory) = (Vec::new(), job.settings.run.rows_memory);
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();

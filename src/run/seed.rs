@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
-    Before, IdentityKey, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
+    Before, IdentityKey, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
@@ -16,9 +16,7 @@ use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
-use crate::sink::{
-    BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, TargetError, Tileset, Unwritten,
-};
+use crate::sink::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
 use crate::tile::{Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot where that helps.
@@ -48,12 +46,20 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         None => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
     };
 
-    let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
-    let mut open = open(job, sink, &prepared, key.as_ref(), before_manifest).await?;
+    let mark = key.as_ref().map(|key| key.mark(&prepared.server.identity));
+    let opening = Opening {
+        fingerprint: fingerprint(&job.settings, &prepared.layers),
+        layers: names(&prepared.layers),
+        database: database(mark.as_ref(), Some(&prepared.reads.digest)),
+        planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
+        before_manifest: job.target.before_manifest(before.as_ref(), &publication)?,
+    };
+    let (our_fingerprint, planned) = (opening.fingerprint.clone(), opening.planned);
+    let mut open = open(job, sink, opening).await?;
     if !is_told {
         prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
     }
-    let rendered = render(job, &mut prepared, open.sink, open.planned).await?;
+    let rendered = render(job, &mut prepared, open.sink, planned).await?;
     let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
     let report = Arc::clone(&job.report);
     aside(move || open.tiles_before.judge(left, &report)).await??;
@@ -65,7 +71,16 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let budgets = budgets::budgets(&outcome, &names);
     prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
     let before = Before { described: open.before.as_ref(), outside: open.outside };
-    let manifest = manifest(&job.settings, &prepared, key.as_ref(), &outcome, started, before);
+    let seeded = Seeded {
+        cursor: prepared.snapshot.cursor(),
+        database: mark.as_ref(),
+        reads: &prepared.reads.digest,
+        fingerprint: &our_fingerprint,
+        planned,
+        written: outcome.written,
+        failed: &budgets::failed_tiles(&outcome),
+    };
+    let manifest = manifest(&job.settings, seeded, started, before);
     let manifest = Manifest { publication: Some(publication), ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
@@ -97,14 +112,14 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
 }
 
 /// A target that was found to be this tileset's.
-struct Claimed {
-    sink: AnySink,
+pub(crate) struct Claimed {
+    pub(crate) sink: AnySink,
     /// The publication that it shows.
-    before: Option<Publication>,
+    pub(crate) before: Option<Publication>,
 }
 
 /// Opens the target for this run, and refuses that of another tileset.
-async fn claim(job: &Job) -> Result<Claimed, CommandError> {
+pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     let (target, tileset) = (job.target.clone(), &job.settings.tileset);
     let names = TilesetNames {
         name: tileset.name.clone(),
@@ -121,43 +136,46 @@ async fn claim(job: &Job) -> Result<Claimed, CommandError> {
 }
 
 /// A target that a seed has begun to write.
-struct OpenTarget {
-    sink: AnySink,
+pub(crate) struct OpenTarget {
+    pub(crate) sink: AnySink,
     /// What the target said about itself before.
-    before: Option<Described>,
-    tiles_before: TilesBefore,
-    /// Tiles planned.
-    planned: u64,
+    pub(crate) before: Option<Described>,
+    pub(crate) tiles_before: TilesBefore,
     /// Tiles that the target holds outside of the run's scope.
-    outside: u64,
+    pub(crate) outside: u64,
+}
+
+/// What has to be known of a seed before it writes its target.
+pub(crate) struct Opening {
+    pub(crate) fingerprint: String,
+    /// The names of the layers, by their ids.
+    pub(crate) layers: Vec<String>,
+    /// What tells the database and the tables from others.
+    pub(crate) database: String,
+    /// Tiles planned.
+    pub(crate) planned: u64,
+    /// Told what changed before the manifest becomes visible.
+    pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
 /// Begins to write the target, unless the plan alone shows that too few of its tiles would be left.
-async fn open(
-    job: &Job,
-    mut sink: AnySink,
-    prepared: &Prepared,
-    key: Option<&IdentityKey>,
-    before_manifest: Vec<Arc<dyn BeforeManifest>>,
-) -> Result<OpenTarget, CommandError> {
-    let settings = &job.settings;
-    let mark = key.map(|key| key.mark(&prepared.server.identity));
+pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Result<OpenTarget, CommandError> {
+    let (settings, planned) = (&job.settings, opening.planned);
     let target = job.target.clone();
     let partial = aside(move || target.partial()).await??;
     let tileset = Tileset {
-        fingerprint: fingerprint(settings, &prepared.layers),
-        layers: names(&prepared.layers),
+        fingerprint: opening.fingerprint,
+        layers: opening.layers,
         scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
         partial,
         unwritten: Unwritten::Delete,
         list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
         dirty: None,
-        before_manifest,
-        run: RunKind::Seed { database: database(mark.as_ref(), Some(&prepared.reads.digest)) },
+        before_manifest: opening.before_manifest,
+        run: RunKind::Seed { database: opening.database },
     };
     let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
     let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
-    let planned: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let (target, report) = (job.target.clone(), Arc::clone(&job.report));
     aside(move || {
         let before = sink.begin(&tileset)?;
@@ -166,7 +184,7 @@ async fn open(
         tiles_before.judge(planned.saturating_mul(slices), &report)?;
         let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
         let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
-        Ok(OpenTarget { sink, before, tiles_before, planned, outside })
+        Ok(OpenTarget { sink, before, tiles_before, outside })
     })
     .await?
 }
@@ -178,24 +196,33 @@ fn tiles_outside(target: &Target, scope: &Scope) -> Result<u64, CommandError> {
 }
 
 /// A target that holds every tile of a seed, without its manifest.
-struct Rendered {
-    sink: AnySink,
-    outcome: PipelineOutcome,
+pub(crate) struct Rendered<S> {
+    pub(crate) sink: S,
+    pub(crate) outcome: PipelineOutcome,
     /// How long reading rows into memory took.
-    reading: Duration,
+    pub(crate) reading: Duration,
     /// How long rendering and storing took.
-    rendering: Duration,
+    pub(crate) rendering: Duration,
     /// The number of workers.
-    workers: usize,
+    pub(crate) workers: usize,
     /// How much of the workers' time drawing from cached rows took.
-    drawing: Duration,
+    pub(crate) drawing: Duration,
 }
 
 /// The memory of a feature that is rendered and not yet stored, in bytes: where it is drawn, its bytes in a tile as they come, and packed.
 const FEATURE_IN_FLIGHT: u64 = 400;
 
 /// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is for heavy tiles.
-async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64) -> Result<Rendered, CommandError> {
+pub(crate) async fn render<S>(
+    job: &Job,
+    prepared: &mut Prepared,
+    sink: S,
+    planned: u64,
+) -> Result<Rendered<S>, CommandError>
+where
+    S: Sink + 'static,
+    CommandError: From<S::Error>,
+{
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
     if job.stock.is_some() {
@@ -230,12 +257,16 @@ async fn render(job: &Job, prepared: &mut Prepared, sink: AnySink, planned: u64)
 }
 
 /// The same from the rows of a family, which were all read before.
-async fn render_from_stock(
+async fn render_from_stock<S>(
     job: &Job,
     prepared: &Prepared,
-    sink: AnySink,
+    sink: S,
     batches: Vec<Batch>,
-) -> Result<Rendered, CommandError> {
+) -> Result<Rendered<S>, CommandError>
+where
+    S: Sink + 'static,
+    CommandError: From<S::Error>,
+{
     let begun = Instant::now();
     let mut sources = StockPart::sources(job, &prepared.surveyed);
     sources.truncate(batches.len());
@@ -249,7 +280,7 @@ async fn render_from_stock(
     Ok(Rendered { sink, outcome, reading: Duration::ZERO, rendering, workers, drawing: Duration::ZERO })
 }
 
-fn requests(finished: &Finished) -> Option<Requests> {
+pub(crate) fn requests(finished: &Finished) -> Option<Requests> {
     let seen = finished.in_flight?;
     Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
@@ -290,7 +321,11 @@ pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
 }
 
 /// Errors of the parts keep their kind, so that a lost database can be told from a defect.
-pub(crate) fn pipeline_error(error: PipelineError<crate::postgis::Error, TargetError>) -> CommandError {
+pub(crate) fn pipeline_error<E>(error: PipelineError<crate::postgis::Error, E>) -> CommandError
+where
+    E: std::error::Error,
+    CommandError: From<E>,
+{
     match error {
         PipelineError::Source(error) => error.into(),
         PipelineError::Sink(error) => error.into(),

@@ -41,6 +41,8 @@ struct WriterNote {
 #[derive(Debug)]
 pub(crate) struct WriterLease {
     notes: Arc<dyn NoteStore>,
+    /// The name of the note.
+    name: String,
     time: Duration,
     note: WriterNote,
     tag: String,
@@ -88,6 +90,8 @@ enum Looked {
 /// Waits for the lease.
 pub(crate) struct LeaseWait {
     notes: Arc<dyn NoteStore>,
+    /// The name of the note.
+    name: String,
     time: Duration,
     /// The tag of the note when it was seen last, and since when it is the same.
     seen: Option<KeptNote>,
@@ -96,7 +100,20 @@ pub(crate) struct LeaseWait {
 
 impl LeaseWait {
     pub(crate) fn new(notes: Arc<dyn NoteStore>, time: Duration) -> LeaseWait {
-        LeaseWait { notes, time, seen: None, since: Instant::now() }
+        LeaseWait::of(notes, WRITER.to_owned(), time)
+    }
+
+    /// Waits for the lease of another note: one of several places, each for one process.
+    pub(crate) fn of(notes: Arc<dyn NoteStore>, name: String, time: Duration) -> LeaseWait {
+        LeaseWait { notes, name, time, seen: None, since: Instant::now() }
+    }
+
+    /// Looks at the lease once, and takes it if it is free. May wait for a server.
+    pub(crate) fn look_once(&mut self) -> Result<Option<WriterLease>, NoteError> {
+        Ok(match self.look()? {
+            Looked::Taken(lease) => Some(lease),
+            Looked::Held(_) => None,
+        })
     }
 
     /// Waits until the lease is this process's; `held` is told the holder of each look, `failed` why a look failed.
@@ -126,7 +143,7 @@ impl LeaseWait {
     }
 
     fn look(&mut self) -> Result<Looked, NoteError> {
-        let found = self.notes.read(WRITER)?;
+        let found = self.notes.read(&self.name)?;
         let Some(found) = found else { return self.take(&NoteCondition::Absent) };
         // A note that cannot be parsed counts as one of a holder that does not renew it.
         let note = serde_json::from_slice::<WriterNote>(&found.body).ok();
@@ -154,10 +171,11 @@ impl LeaseWait {
             renewed: 0,
         };
         let begun = Instant::now();
-        match self.notes.write(WRITER, &body(&note), condition) {
+        match self.notes.write(&self.name, &body(&note), condition) {
             Ok(tag) => {
                 let renewed = Arc::new(Renewed { time: self.time, last: Mutex::new(Some(begun)) });
-                Ok(Looked::Taken(WriterLease { notes: Arc::clone(&self.notes), time: self.time, note, tag, renewed }))
+                let (notes, name) = (Arc::clone(&self.notes), self.name.clone());
+                Ok(Looked::Taken(WriterLease { notes, name, time: self.time, note, tag, renewed }))
             }
             Err(NoteError::Changed { .. }) => Ok(Looked::Held("a process that was faster".to_owned())),
             Err(error) => Err(error),
@@ -170,7 +188,7 @@ fn body(note: &WriterNote) -> Vec<u8> {
     serde_json::to_vec(note).unwrap_or_default()
 }
 
-fn host() -> String {
+pub(crate) fn host() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     if name.trim().is_empty() { "an unnamed host".to_owned() } else { name.trim().to_owned() }
 }
@@ -189,7 +207,8 @@ impl WriterLease {
             let note = WriterNote { renewed: self.note.renewed + 1, ..self.note.clone() };
             let (notes, condition, text) =
                 (Arc::clone(&self.notes), NoteCondition::Unchanged(self.tag.clone()), body(&note));
-            match aside(move || notes.write(WRITER, &text, &condition)).await {
+            let name = self.name.clone();
+            match aside(move || notes.write(&name, &text, &condition)).await {
                 Ok(Ok(tag)) => {
                     (self.note, self.tag) = (note, tag);
                     self.renewed.set(Some(begun));
@@ -209,7 +228,7 @@ impl WriterLease {
         self.renewed.set(None);
         let note = WriterNote { holder: String::new(), ..self.note };
         let condition = NoteCondition::Unchanged(self.tag);
-        let released = aside(move || self.notes.write(WRITER, &body(&note), &condition)).await;
+        let released = aside(move || self.notes.write(&self.name, &body(&note), &condition)).await;
         if let Ok(Err(error)) = released {
             tracing::info!("the lease is not given back, and ends by itself: {error}");
         }

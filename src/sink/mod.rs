@@ -35,6 +35,7 @@ mod scratch;
 mod shrink;
 mod staging;
 mod tree;
+mod work_files;
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub use s3::S3Archive;
 pub use s3::{
     Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3, S3Cause,
     S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared,
-    remove_archive, remove_prefix, s3_versions, without_user,
+    S3WorkObjects, remove_archive, remove_prefix, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
@@ -63,6 +64,8 @@ pub use tree::{
     Intent, IntentKind, Latest, PartialScope, Publishing, Scope, SwitchError, Template, TemplateError, TreeOptions,
     Version, is_own_name, new_version,
 };
+
+pub use work_files::{WorkFile, WorkFileError, WorkFiles};
 
 /// What a run does with one tile, or with one layer of a tile where the target keeps layers apart.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{AreaPart, AreaShape, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude};
+use super::{
+    AreaPart, AreaShape, ColumnRanges, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude,
+};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
 /// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign archive's metadata
@@ -202,6 +204,8 @@ pub struct Coverage {
     /// The boxes in shares of the world, for an area of many boxes is asked about each tile.
     boxes: Vec<WorldShares>,
     shapes: Vec<Arc<AreaShape>>,
+    /// The columns of tiles that belong to it; `None` for all.
+    columns: Option<ColumnRanges>,
 }
 
 /// The sides of a box in shares of the world, 0..=1 from its north-western corner.
@@ -235,7 +239,19 @@ impl Coverage {
                 }
             }
         }
-        Coverage { parts, boxes, shapes }
+        Coverage { parts, boxes, shapes, columns: None }
+    }
+
+    /// The part of it that some columns of tiles are.
+    #[must_use]
+    pub fn of_columns(self, columns: ColumnRanges) -> Coverage {
+        Coverage { columns: Some(columns), ..self }
+    }
+
+    /// True if only some columns of tiles belong to it. Then its tiles of one zoom need not lie within those of a shallower one.
+    #[must_use]
+    pub const fn is_part(&self) -> bool {
+        self.columns.is_some()
     }
 
     /// The parts: boxes of which none crosses the antimeridian, and shapes.
@@ -248,7 +264,8 @@ impl Coverage {
     #[must_use]
     pub fn is_world(&self) -> bool {
         let mut boxes = self.parts.iter().filter_map(AreaPart::as_box);
-        boxes.any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
+        self.columns.is_none()
+            && boxes.any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
     }
 
     /// The tiles of a zoom that it touches, as rectangles, equal ones once; rectangles may overlap. A box or a shape that ends exactly where a tile
@@ -263,7 +280,11 @@ impl Coverage {
         let mut seen = std::collections::HashSet::new();
         let is_new = |rect: &TileRect| seen.insert((rect.x0, rect.y0, rect.x1, rect.y1));
         let of_shapes = self.shapes.iter().flat_map(|shape| shape.rects(zoom));
-        self.boxes.iter().map(rect).chain(of_shapes).filter(is_new).collect()
+        let rects = self.boxes.iter().map(rect).chain(of_shapes).filter(is_new);
+        match &self.columns {
+            None => rects.collect(),
+            Some(columns) => rects.collect::<Vec<_>>().iter().flat_map(|rect| columns.within(rect)).collect(),
+        }
     }
 
     /// True if it touches a tile.
@@ -274,6 +295,10 @@ impl Coverage {
             let ((x0, x1), (y0, y1)) = (tile_range(b.west, b.east, zoom), tile_range(b.north, b.south, zoom));
             (x0..=x1).contains(&tile.x()) && (y0..=y1).contains(&tile.y())
         };
+        let is_own = |columns: &ColumnRanges| columns.within(&TileRect::from(tile)).next().is_some();
+        if !self.columns.as_ref().is_none_or(is_own) {
+            return false;
+        }
         self.boxes.iter().any(is_in_box) || self.shapes.iter().any(|shape| shape.touches(tile))
     }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{WORLD_UNITS, WorldRect, Zoom};
 
@@ -91,6 +91,13 @@ impl JsonSchema for TileCoord {
             "type": "string",
             "pattern": "^[0-9]+/[0-9]+/[0-9]+$",
         })
+    }
+}
+
+impl<'de> Deserialize<'de> for TileCoord {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TileCoord, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|NoTile| serde::de::Error::custom(format!("{text:?} is no tile")))
     }
 }
 

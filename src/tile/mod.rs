@@ -17,6 +17,7 @@ mod area;
 mod batch;
 mod bbox;
 mod center;
+mod columns;
 mod coord;
 mod feature;
 mod id;
@@ -32,6 +33,7 @@ pub use area::{AreaPart, AreaShape, area_for_people, parts_of_area};
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use center::{MapCenter, NoCenter};
+pub use columns::{ColumnRange, ColumnRangeError, ColumnRanges};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use feature::{
     BoxFootprint, Candidate, Footprints, LayerFootprints, Outline, OutlineRun, OutlinedBoxes, Positions, SortedPoints,

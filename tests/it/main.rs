@@ -32,6 +32,7 @@ mod rendering;
 mod reseed;
 mod s3;
 mod serve;
+mod shards;
 mod targets;
 mod texts;
 mod tilesets;

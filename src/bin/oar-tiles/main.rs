@@ -3,6 +3,7 @@
 //! | file | verbs |
 //! |---|---|
 //! | `seeding` | `seed`, `reseed` |
+//! | `sharding` | `shards` |
 //! | `targets` | `publish`, `purge`, `verify`, `inspect`, `copy`, `diff` |
 //! | `serving` | `serve`, `preview`, `jobs` |
 //! | `tracking` | `track`, `doctor` |
@@ -17,6 +18,7 @@ mod drafting;
 mod given;
 mod seeding;
 mod serving;
+mod sharding;
 mod shell;
 mod shown;
 mod targets;
@@ -38,6 +40,7 @@ use drafting::run_init;
 use given::{log_form, run_config};
 use seeding::{run_reseed, run_seed};
 use serving::{run_jobs, run_preview, run_serve};
+use sharding::run_shards;
 use shell::{run_completions, run_man};
 use targets::{run_copy, run_diff, run_inspect, run_publish, run_purge, run_verify};
 use tracking::{run_doctor, run_track};
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Init(arguments) => run_init(arguments, &stop),
         Command::Seed(arguments) => run_seed(arguments, &stop),
         Command::Reseed(arguments) => run_reseed(arguments, &stop),
+        Command::Shards(arguments) => run_shards(arguments, &stop),
         Command::Publish(arguments) => run_publish(arguments, &stop),
         Command::Purge(arguments) => run_purge(arguments, &stop),
         Command::Verify(arguments) => run_verify(arguments, &stop),

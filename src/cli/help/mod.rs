@@ -33,6 +33,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
         "Target",
         &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
     ),
+    ("Shards", &["work", "shards", "shard", "hold", "hold-for", "frozen", "connections"]),
     ("Keep running", &["watch", "debounce", "poll"]),
     ("Checks", &["sample", "all", "database", "check"]),
     ("Change log", &["reader", "owner", "older-than"]),
@@ -86,6 +87,9 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
 const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
     // Of every verb.
     ("", &["log"]),
+    ("shards begin", &["tileset", "public-url", "force", "progress", "verbose", "quiet"]),
+    ("shards run", &["tileset", "public-url", "output", "zoom", "bbox", "progress"]),
+    ("shards commit", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "zoom", "bbox", "progress"]),
     (
         "seed",
         &["tileset", "public-url", "force", "allow-shrink", "prune-variants", "changed-out", "metrics", "progress"],

@@ -65,7 +65,11 @@ impl ReseedRun<'_> {
             planned: stored + old.empty,
             stored,
             partial: changed.beyond.partial.clone(),
-            unrendered: budgets::unrendered(&self.look.state.unrendered, |tile| changed.dirty.is_marked(tile), outcome),
+            unrendered: budgets::unrendered(
+                &self.look.state.unrendered,
+                |tile| changed.dirty.is_marked(tile),
+                &budgets::failed_tiles(outcome),
+            ),
             started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.begun.elapsed().as_secs_f64(),
             publication: Some(self.publication.clone()),

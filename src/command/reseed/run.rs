@@ -12,8 +12,8 @@ use super::{ReseedOptions, ReseedOutcome};
 use crate::manifest::Publication;
 use crate::patch::Patches;
 use crate::pipeline::{self, BatchKind};
-use crate::plan::{DrawnLayer, FeatureSearch, batches};
-use crate::postgis::{Layer, PreparedLayer, RunLayers, Worker, survey};
+use crate::plan::{DrawnLayer, batches};
+use crate::postgis::{Layer, PreparedLayer, RunLayers, Worker};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::attempts::aside;
 use crate::run::describe::{budgets, metadata, names};
@@ -23,7 +23,7 @@ use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stor
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, TilesWanted};
 use crate::sink::{Described, OpenMode, Sink as _};
-use crate::tile::{Batch, Coverage, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRectList, ZoomList};
+use crate::tile::{Batch, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
 /// How often a run looks again because another run has brought the target forward meanwhile.
 const MAX_LOOKS: u32 = 3;
@@ -155,7 +155,7 @@ impl ReseedRun<'_> {
         // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
         // waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
-        self.search(&mut batches, &tiles, &drawn, &changed).await?;
+        self.look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
         for batch in &mut batches {
             let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
             let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
@@ -265,31 +265,6 @@ impl ReseedRun<'_> {
         let (counted, ran) = tokio::join!(counting, running);
         counted?;
         ran
-    }
-
-    /// Says where the features of batches are searched. Layers in a reference system without a closed formula are looked through for them.
-    async fn search(
-        &self,
-        batches: &mut [Batch],
-        tiles: &[TileCoord],
-        drawn: &[DrawnLayer],
-        changed: &DirtyTiles,
-    ) -> Result<(), CommandError> {
-        // The zooms of every part of the target, not only those of its last seed.
-        let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { return Ok(()) };
-        for (index, (layer, drawn)) in self.look.layers.iter().zip(drawn).enumerate() {
-            if layer.is_found_by_area() {
-                continue;
-            }
-            let surveyed = survey(&self.look.snapshot, layer, None, &Coverage::new(&[]), &zooms).await?;
-            let found = FeatureSearch::new(&changed.dirty, drawn, &surveyed.places);
-            for area in batches.iter_mut().flat_map(|batch| &mut batch.areas) {
-                if area.search[index] == SearchBox::Area {
-                    area.search[index] = found.search(&area.rect);
-                }
-            }
-        }
-        Ok(())
     }
 }
 

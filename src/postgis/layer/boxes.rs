@@ -12,16 +12,27 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
     if coverage.is_world() || !layer.shape.has_closed_form() {
         return None;
     }
-    // The tiles of the shallowest zoom reach farthest beyond the boxes.
-    let shallowest = *zooms.first()?;
+    let mut boxes: Vec<SourceBox> =
+        widest_rects(coverage, zooms)?.iter().map(|rect| area_box(layer, rect, rect.zoom)).collect();
+    if coverage.is_part() {
+        // The tiles of several zooms overlap, and a row must not come twice.
+        boxes = boxes.into_iter().reduce(SourceBox::<f64>::joined).into_iter().collect();
+    }
     let mut columns: [Vec<f64>; 4] = Default::default();
-    for rect in coverage.rects(shallowest) {
-        let own = area_box(layer, &rect, shallowest);
+    for own in boxes {
         for source in std::iter::once(own).chain(shifted_boxes(layer, own)) {
             columns.iter_mut().zip(source.sides()).for_each(|(column, side)| column.push(side));
         }
     }
     Some(columns)
+}
+
+/// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest of some zooms; where only some columns belong to it,
+/// those of all zooms. `None` if there is no zoom.
+pub(in crate::postgis) fn widest_rects(coverage: &Coverage, zooms: &[Zoom]) -> Option<Vec<TileRect>> {
+    let shallowest = zooms.first()?;
+    let zooms = if coverage.is_part() { zooms } else { std::slice::from_ref(shallowest) };
+    Some(zooms.iter().flat_map(|zoom| coverage.rects(*zoom)).collect())
 }
 
 /// The same box one world farther east and west, where rows lie that are wrapped into it; none if no row is wrapped.

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::Layer;
-use super::boxes::area_box;
+use super::boxes::{area_box, widest_rects};
 use super::query::PIXEL_METRES;
 use crate::postgis::session::Param;
 use crate::tile::{Coverage, HALF_WORLD_METRES, SourceBox, TileRect, Zoom};
@@ -19,9 +19,11 @@ pub(in crate::postgis) struct QueryValues {
 impl QueryValues {
     /// The values for the shallowest of some zooms, with the box of all of its tiles in a coverage, margin included.
     pub(in crate::postgis) fn of_coverage(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> QueryValues {
-        let zoom = zooms.first().copied().unwrap_or(layer.zooms.min());
-        let boxes = coverage.rects(zoom);
-        let boxes = boxes.iter().map(|rect| query_box(layer, rect, zoom));
+        let least = [layer.zooms.min()];
+        let zooms = if zooms.is_empty() { &least } else { zooms };
+        let zoom = zooms[0];
+        let boxes = widest_rects(coverage, zooms).unwrap_or_default();
+        let boxes = boxes.iter().map(|rect| query_box(layer, rect, rect.zoom));
         let sides = boxes.fold(SourceBox::<f64>::NOTHING, SourceBox::<f64>::joined);
         QueryValues { zoom: zoom.get().into(), pixel: pixel(zoom), sides }
     }

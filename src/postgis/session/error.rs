@@ -332,6 +332,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// True if the snapshot that a session should import is not known to the server: the session that exported it has ended.
+    #[must_use]
+    pub fn is_snapshot_gone(&self) -> bool {
+        let Error::Lost { source, .. } = self else { return false };
+        matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT))
+    }
+
     /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

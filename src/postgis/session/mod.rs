@@ -44,7 +44,6 @@ use crate::stop::Stop;
 use connect::cancel::cancel;
 use connect::tls;
 use locks::Locks;
-use origin::ExportedSnapshot;
 use prepared::PreparedStatements;
 use transaction::Transaction;
 
@@ -52,6 +51,7 @@ pub use connect::{ConnectOptions, Parts, SslMode};
 pub use error::{Cause, Error};
 pub use listen::Listener;
 pub use options::SessionOptions;
+pub use origin::ExportedSnapshot;
 pub use server_name::ServerName;
 pub use session_room::SessionRoom;
 pub use snapshot::Snapshot;

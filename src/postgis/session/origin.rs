@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::SimpleQueryRow;
 
 /// Columns that give the origin of a session: where its server waits, when that server started (which no two servers share), the
@@ -16,7 +17,7 @@ pub(in crate::postgis) const ORIGIN_COLUMNS: &str =
     pg_current_snapshot()::text AS origin_snapshot";
 
 /// The server of a session, and its snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::postgis) struct SessionOrigin {
     address: String,
     started: String,
@@ -24,13 +25,21 @@ pub(in crate::postgis) struct SessionOrigin {
     snapshot: String,
 }
 
-/// A snapshot that sessions import.
-#[derive(Debug, Clone)]
-pub(in crate::postgis) struct ExportedSnapshot {
+/// A snapshot that sessions import. It can be written down for sessions of other processes, as long as the session that exported it lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
     pub(in crate::postgis) id: String,
     /// Where it was exported.
     pub(in crate::postgis) origin: SessionOrigin,
+}
+
+impl ExportedSnapshot {
+    /// `pg_current_snapshot()` of the session that exported it.
+    #[must_use]
+    pub fn seen(&self) -> &str {
+        &self.origin.snapshot
+    }
 }
 
 impl SessionOrigin {

@@ -33,6 +33,31 @@ impl Snapshot {
         &self.cursor
     }
 
+    /// What sessions of other processes import. On a standby, the cursor is older than what it sees.
+    #[must_use]
+    pub const fn exported(&self) -> &ExportedSnapshot {
+        &self.exported
+    }
+
+    /// Asks the server something, so that nothing on the way to it takes the connection for a forgotten one.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn keep_alive(&self) -> Result<(), Error> {
+        self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
+    }
+
+    /// Lifts the time limits that a server has for transactions, as far as a session may: the snapshot has to last as long as the run that imports it.
+    ///
+    /// # Errors
+    /// If the session is lost.
+    pub async fn lift_time_limits(&self) -> Result<(), Error> {
+        // transaction_timeout came with PostgreSQL 17.
+        let sql = "SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
+                   WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')";
+        self.all("lifting time limits", sql, &[]).await.map(drop)
+    }
+
     /// The same state with an earlier cursor: what a run reads was computed before the snapshot, so changes after that count as not seen.
     #[must_use]
     pub fn known_since(self, cursor: String) -> Snapshot {
@@ -57,6 +82,21 @@ impl Database {
         if version.get::<_, i32>(0) < OLDEST_POSTGRES {
             return Err(Error::OldPostgres { server: self.server().clone(), found: version.get(1) });
         }
+        self.exported_by(keeper).await
+    }
+
+    /// The snapshot that a session of another process has exported. This session exports it again, so that it does not end with that one.
+    ///
+    /// # Errors
+    /// If the other session has ended ([`Error::is_snapshot_gone`]), or is one of another server.
+    pub async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
+        let keeper = self.session(Some(from.clone())).await?;
+        let snapshot = self.exported_by(keeper).await?;
+        snapshot.lift_time_limits().await?;
+        Ok(snapshot)
+    }
+
+    async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {
         // A standby does not list the running transactions between xmin and xmax, so its cursor counts none of these as seen.
         let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";

@@ -52,6 +52,11 @@ pub(crate) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedL
     outcome.failed.iter().map(of_tile).collect()
 }
 
+/// The tiles that could not be rendered.
+pub(crate) fn failed_tiles(outcome: &PipelineOutcome) -> Vec<TileCoord> {
+    outcome.failed.iter().map(|failed| failed.tile).collect()
+}
+
 /// The name of the layer that has the most bytes in the largest tile of a zoom.
 pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String> {
     zoom.largest.map(|_| name(names, zoom.largest_layer))
@@ -61,11 +66,11 @@ pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String
 pub(crate) fn unrendered(
     before: &[TileCoord],
     is_rendered: impl Fn(TileCoord) -> bool,
-    outcome: &PipelineOutcome,
+    failed: &[TileCoord],
 ) -> Vec<String> {
     let still = before.iter().filter(|tile| !is_rendered(**tile)).copied();
     let mut tiles: Vec<String> = Vec::new();
-    for tile in still.chain(outcome.failed.iter().map(|failed| failed.tile)) {
+    for tile in still.chain(failed.iter().copied()) {
         let tile = tile.to_string();
         // The layers of a tile fail side by side.
         if tiles.last() != Some(&tile) {

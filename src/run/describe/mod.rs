@@ -11,14 +11,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use md5::{Digest as _, Md5};
 
 use super::CommandError;
-use super::prepare::Prepared;
 use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
-use crate::pipeline::PipelineOutcome;
 use crate::postgis::{FunctionComment, Layer, RENDERING_VERSION, ToldLayer};
-use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer};
+use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
 use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 pub use budgets::TileCause;
@@ -49,37 +47,54 @@ pub(crate) struct Before<'a> {
     pub(crate) outside: u64,
 }
 
+/// What a seed has stored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seeded<'a> {
+    /// The snapshot that its tiles show.
+    pub(crate) cursor: &'a str,
+    /// The mark of the database.
+    pub(crate) database: Option<&'a DatabaseMark>,
+    /// The hash of the tables and views that the layers read.
+    pub(crate) reads: &'a str,
+    /// The fingerprint of the tileset.
+    pub(crate) fingerprint: &'a str,
+    /// Tiles planned.
+    pub(crate) planned: u64,
+    /// What the sink did with them.
+    pub(crate) written: Written,
+    /// Tiles of which a layer could not be rendered.
+    pub(crate) failed: &'a [TileCoord],
+}
+
 /// The manifest of a run that stored everything that could be rendered.
 pub(crate) fn manifest(
     settings: &JobSettings,
-    prepared: &Prepared,
-    key: Option<&IdentityKey>,
-    outcome: &PipelineOutcome,
+    seeded: Seeded<'_>,
     started: SystemTime,
     before: Before<'_>,
 ) -> Manifest {
     let old = before.described.and_then(manifest_of);
     let tileset = &settings.tileset;
-    let parts = parts(old.as_ref(), prepared.snapshot.cursor(), |part| covers(&tileset.zooms, &tileset.bbox, part));
+    let parts = parts(old.as_ref(), seeded.cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
     let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
     let failed_before: Vec<TileCoord> =
         old.iter().flat_map(|old| &old.unrendered).filter_map(|tile| tile.parse().ok()).collect();
-    let unrendered = budgets::unrendered(&failed_before, |tile| scope.holds(tile.into()), outcome);
-    let written = outcome.written;
+    let unrendered = budgets::unrendered(&failed_before, |tile| scope.holds(tile.into()), seeded.failed);
+    let written = seeded.written;
     Manifest {
         version: Manifest::version_with(&[]),
         generator: GENERATOR.to_owned(),
         snapshot: parts.snapshot,
         seed_snapshot: parts.seed_snapshot,
-        database: key.map(|key| key.mark(&prepared.server.identity)),
-        fingerprint: fingerprint(settings, &prepared.layers),
-        reads: Some(prepared.reads.digest.clone()),
+        database: seeded.database.cloned(),
+        fingerprint: seeded.fingerprint.to_owned(),
+        reads: Some(seeded.reads.to_owned()),
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
         kept: parts.kept,
         // A seed deletes the tiles there.
         partial: Vec::new(),
-        planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
+        planned: seeded.planned,
         stored: written.stored + written.unchanged + before.outside,
         empty: written.removed,
         unrendered,

@@ -99,6 +99,7 @@ impl CommandError {
             CommandError::Database(error) => error.kind(),
             CommandError::Changes(error) => error.kind(),
             CommandError::Target(error) => error.kind(),
+            CommandError::Shards(error) => error.kind(),
             CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
                 ErrorKind::NeedsSeed
             }

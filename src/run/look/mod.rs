@@ -22,9 +22,10 @@ use super::attempts::{aside, reading};
 use super::describe::{IdentityKey, SameDatabase, fingerprint};
 use super::{CommandError, Job};
 use crate::changes::{self, Cursor, TrackedLayer, Watch, tracked};
-use crate::postgis::{Database, Layer, LayerLocks, Reads, Server, Snapshot, probe};
+use crate::plan::{Dirty, DrawnLayer, FeatureSearch};
+use crate::postgis::{Database, Layer, LayerLocks, Probed, Reads, Server, Snapshot, probe, survey};
 use crate::sink::OpenMode;
-use crate::tile::{AreaPart, TileCoord, ZoomList};
+use crate::tile::{AreaPart, Batch, Coverage, SearchBox, TileCoord, ZoomList};
 
 pub(crate) use beyond::WorkBeyondScope;
 pub(crate) use dirty::{DirtyTiles, Work, drawn};
@@ -138,6 +139,31 @@ impl<'a> Look<'a> {
         })
     }
 
+    /// A look at tiles that are not published yet, at a snapshot that was probed already.
+    pub(crate) fn at_unpublished(
+        job: &Job,
+        filter: &'a DirtyFilter,
+        state: TargetState,
+        database: Database,
+        snapshot: Arc<Snapshot>,
+        probed: Probed,
+    ) -> Look<'a> {
+        Look {
+            job: job.clone(),
+            filter,
+            state,
+            database,
+            snapshot,
+            server: probed.server,
+            key: None,
+            same: SameDatabase::Yes,
+            layers: probed.layers,
+            locks: probed.locks,
+            reads: probed.reads,
+            superuser: None,
+        }
+    }
+
     /// Finds the dirty tiles.
     pub(crate) async fn work(&self) -> Result<Work, CommandError> {
         let Look { state, filter, .. } = self;
@@ -158,7 +184,7 @@ impl<'a> Look<'a> {
     }
 
     /// What the log holds for each layer, if it holds all changes since a cursor.
-    async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
+    pub(crate) async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
         let Look { job, snapshot, layers, .. } = self;
         let schema = &job.settings.database.changes.schema;
         let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
@@ -175,6 +201,32 @@ impl<'a> Look<'a> {
         })?;
         self.is_of_this_database()?;
         Ok(watches)
+    }
+
+    /// Says in batches where the features of layers are searched whose reference systems have no closed formula: the layers are looked through for
+    /// them.
+    pub(crate) async fn search(
+        &self,
+        batches: &mut [Batch],
+        tiles: &[TileCoord],
+        drawn: &[DrawnLayer],
+        dirty: &Dirty,
+    ) -> Result<(), CommandError> {
+        // The zooms of every part of the target, not only those of its last seed.
+        let Some(zooms) = ZoomList::of(tiles.iter().map(|tile| tile.zoom())) else { return Ok(()) };
+        for (index, (layer, drawn)) in self.layers.iter().zip(drawn).enumerate() {
+            if layer.is_found_by_area() {
+                continue;
+            }
+            let surveyed = survey(&self.snapshot, layer, None, &Coverage::new(&[]), &zooms).await?;
+            let found = FeatureSearch::new(dirty, drawn, &surveyed.places);
+            for area in batches.iter_mut().flat_map(|batch| &mut batch.areas) {
+                if area.search[index] == SearchBox::Area {
+                    area.search[index] = found.search(&area.rect);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a target that may show another database. Reasons against the log itself are reported first.

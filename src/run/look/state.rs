@@ -1,14 +1,14 @@
 //! The state of a target as its manifest says it, and whether it fits the database and the settings.
 
 use crate::changes::Cursor;
-use crate::config::JobSettings;
+use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, unmendable};
 use crate::run::{CommandError, KnownState};
-use crate::sink::{Described, PartialScope, ReadError};
+use crate::sink::{Described, GENERATOR, PartialScope, ReadError};
 use crate::tile::{AreaPart, Coverage, NoTile, TileCoord, ZoomList};
 
 /// A target that a reseed may bring up to date, according to its manifest.
@@ -77,6 +77,34 @@ impl TargetState {
         if publication.is_some_and(|own| own.id == known.publication) && known.cursor.sees_all_of(&self.cursor) {
             self.cursor = known.cursor.clone();
         }
+    }
+
+    /// The state of tiles that are not published yet: they show `cursor` or more, and have to be brought forward whatever that takes.
+    pub(crate) fn unpublished(cursor: Cursor, tileset: &TilesetSettings, unrendered: Vec<TileCoord>) -> TargetState {
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            generator: GENERATOR.to_owned(),
+            snapshot: cursor.to_string(),
+            seed_snapshot: None,
+            database: None,
+            fingerprint: String::new(),
+            reads: None,
+            zooms: tileset.zooms.to_string(),
+            bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+            kept: Vec::new(),
+            partial: Vec::new(),
+            planned: 0,
+            // A seed instead is out of the question.
+            stored: u64::MAX,
+            empty: 0,
+            unrendered: Vec::new(),
+            started: 0,
+            seconds: 0.0,
+            publication: None,
+        };
+        let parts = vec![ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) }];
+        let (described, partial) = (Described::default(), PartialScope::of(&manifest));
+        TargetState { described, manifest, cursor, parts, partial, unrendered }
     }
 
     /// Sets an older snapshot than the target's, from which on changes are looked for.

@@ -24,11 +24,12 @@ use crate::config::TilesetSettings;
 
 use crate::manifest::Publication;
 use crate::purge::{Outbox, OutboxWriter, queue_name};
+use crate::shards::{ShardsError, WorkFolder};
 use crate::sink::{
     BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, NoteStore, OpenMode, PartialScope, Pmtiles, PmtilesReader, Publishing, ReadError, RewrittenHeaders,
-    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, TargetError, TileReader, TreeOptions, remove_archive,
-    remove_prefix, s3_versions,
+    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, TargetError, TileReader, TreeOptions,
+    WorkFiles, remove_archive, remove_prefix, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -134,6 +135,11 @@ impl Target {
     pub(crate) fn with_listener(mut self, listener: Arc<dyn BeforeManifest>) -> Target {
         self.targets.listeners.push(listener);
         self
+    }
+
+    /// The work folder that a text names, which shards of a seed share.
+    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
+        self.targets.work_folder(text, &self.url)
     }
 
     /// True if tiles are stored as gzip; archives always do.
@@ -313,6 +319,26 @@ impl Targets {
                 Arc::new(S3Notes::beside(&location(url)?, self.s3.clone(), self.runtime.clone()))
             }
         })
+    }
+
+    /// The work folder that a text names, for the shards of the target `output`.
+    fn work_folder(&self, text: &str, output: &TargetUrl) -> Result<WorkFolder, CommandError> {
+        let wrong = || ShardsError::NoWorkFolder { text: text.to_owned() };
+        let whole =
+            if text.starts_with("s3://") && !text.ends_with('/') { format!("{text}/") } else { text.to_owned() };
+        let url = TargetUrl::parse(&whole).map_err(|_no_target| wrong())?;
+        if url.is(output) {
+            return Err(ShardsError::WorkIsTarget { text: text.to_owned() }.into());
+        }
+        let files = match &url {
+            TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
+            TargetUrl::S3Prefix { .. } => {
+                let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
+                WorkFiles::S3(Box::new(S3WorkObjects::new(location(&url)?, self.s3.clone(), runtime, stop)))
+            }
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => return Err(wrong().into()),
+        };
+        Ok(WorkFolder { name: whole, notes: self.notes(&url)?, files })
     }
 
     /// True if the run may overwrite whatever is there.

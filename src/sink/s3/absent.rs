@@ -99,6 +99,48 @@ impl Sink for S3 {
     }
 }
 
+/// The large objects of a work folder.
+#[derive(Debug, Clone)]
+pub struct S3WorkObjects(S3Location);
+
+impl S3WorkObjects {
+    /// Those that cannot be reached.
+    #[must_use]
+    pub fn new(location: S3Location, _: S3Options, _: Handle, _: Stop) -> S3WorkObjects {
+        S3WorkObjects(location)
+    }
+
+    /// The object's URL.
+    #[must_use]
+    pub fn place(&self, name: &str) -> String {
+        format!("{}{name}", self.0)
+    }
+
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn store(&self, _: &str, _: &std::path::Path) -> Result<(), S3Error> {
+        Err(not_built(&self.0))
+    }
+
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(&self, _: &str) -> Result<S3Object, ReadError> {
+        Err(not_built(&self.0).into())
+    }
+
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn remove_all(&self, _: &str) -> Result<(), S3Error> {
+        Err(not_built(&self.0))
+    }
+}
+
 /// The sink of an archive.
 #[derive(Debug)]
 pub struct S3Pmtiles(Infallible);

@@ -21,6 +21,7 @@
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
 //! | `removal` | whole targets are deleted |
 //! | `read` | tiles and archives read back |
+//! | `work_objects` | what the shards of a seed leave for its commit |
 //! | `absent` | what stands for all of it in a program that was built without the feature `s3`: each target is refused |
 
 #[cfg(not(feature = "s3"))]
@@ -67,6 +68,8 @@ mod store;
 mod upload;
 #[cfg(feature = "s3")]
 mod uploads;
+#[cfg(feature = "s3")]
+mod work_objects;
 
 #[cfg(feature = "s3")]
 use std::future::Future;
@@ -77,7 +80,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 
 #[cfg(not(feature = "s3"))]
-pub use absent::{S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, remove_archive, remove_prefix, s3_versions};
+pub use absent::{
+    S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, remove_archive, remove_prefix, s3_versions,
+};
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
 pub use flight::{Flight, Flights, InFlight};
@@ -98,6 +103,8 @@ pub use removal::{remove_archive, remove_prefix};
 pub use shared::S3Shared;
 #[cfg(feature = "s3")]
 pub use upload::S3Archive;
+#[cfg(feature = "s3")]
+pub use work_objects::S3WorkObjects;
 
 /// How long a run waits, after a stop was asked for, for the server to undo something: to give back the lease, to abort an upload. The
 /// process ends 2 s after the signal.

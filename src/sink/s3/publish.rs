@@ -113,7 +113,7 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
     Ok(())
 }
 
-async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
+pub(super) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
     for names in names.chunks(MAX_NAMES_PER_DELETE) {
         if let Some((name, refusal)) = store.delete(names).await.into_iter().next() {
             return Err(store.error(Action::Delete, &name, refusal));
@@ -122,7 +122,7 @@ async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
     Ok(())
 }
 
-async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
+pub(super) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
     let (mut names, mut from) = (Vec::new(), None);
     loop {
         let page = store.list(begin, from).await?;

@@ -23,6 +23,7 @@ const COMMAND: Table = &[
     ("schemas", &[]),
     ("seed", &[]),
     ("serve", &[]),
+    ("shards", &[]),
     ("track", &[]),
     ("verify", &[]),
 ];
@@ -48,20 +49,21 @@ const MODULES: Table = &[
     ("purge", &["tile", "stop", "error", "https", "sink"]),
     ("pipeline", &["tile", "encode", "source", "sink"]),
     ("report", &["tile", "manifest", "plan", "pipeline", "sink", "purge"]),
+    ("shards", &["tile", "error", "manifest", "postgis", "report", "sink"]),
     ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve", "purge"]),
     ("cli", &["tile", "changes", "config", "serve"]),
     (
         "run",
         &[
             "tile", "stop", "error", "encode", "manifest", "source", "plan", "sink", "postgis", "pipeline", "report",
-            "config", "changes", "patch", "serve", "purge",
+            "config", "changes", "patch", "serve", "purge", "shards",
         ],
     ),
     (
         "command",
         &[
             "run", "tile", "stop", "error", "encode", "https", "manifest", "mvt", "source", "plan", "sink", "postgis",
-            "pipeline", "report", "config", "changes", "patch", "serve", "purge",
+            "pipeline", "report", "config", "changes", "patch", "serve", "purge", "shards",
         ],
     ),
     ("exit", &["error", "stop"]),
@@ -71,8 +73,8 @@ const MODULES: Table = &[
     (
         "bin",
         &[
-            "changes", "cli", "command", "config", "exit", "postgis", "report", "run", "serve", "signals", "sink",
-            "stop",
+            "changes", "cli", "command", "config", "exit", "postgis", "report", "run", "serve", "shards", "signals",
+            "sink", "stop",
         ],
     ),
 ];
@@ -113,6 +115,7 @@ const SINK: Table = &[
     ("changed", &["scratch"]),
     ("compare", &[]),
     ("note_store", &[]),
+    ("work_files", &["read", "s3"]),
     ("publication", &["changed", "note_store", "scratch"]),
     ("staging", &["lock_file"]),
     ("tree", &["metadata", "scratch"]),

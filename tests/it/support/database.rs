@@ -94,6 +94,15 @@ impl Db {
         db
     }
 
+    /// The same database over another connection, for another thread.
+    pub(crate) fn again(&self) -> std::mem::ManuallyDrop<Db> {
+        let runtime = runtime();
+        let client = connect(&runtime, &self.url);
+        // Its end is not that of the database.
+        let (url, name, server) = (self.url.clone(), self.name.clone(), self.server.clone());
+        std::mem::ManuallyDrop::new(Db { url, name, server, runtime, client })
+    }
+
     /// Connects anew, after the server was restarted.
     pub(crate) fn reconnect(&mut self) {
         self.client = connect(&self.runtime, &self.url);

@@ -36,6 +36,7 @@ fn the_help_of_every_command() {
         "completions",
         "man",
         "doctor",
+        "shards",
     ] {
         compare(&format!("help_{command}"), &help(&[command]));
     }
@@ -45,6 +46,9 @@ fn the_help_of_every_command() {
     compare("help_purge_status", &help(&["purge", "status"]));
     for command in ["install", "status", "prune", "remove"] {
         compare(&format!("help_track_{command}"), &help(&["track", command]));
+    }
+    for command in ["begin", "run", "commit", "status", "abort"] {
+        compare(&format!("help_shards_{command}"), &help(&["shards", command]));
     }
     for command in ["submit", "list", "show", "cancel"] {
         compare(&format!("help_jobs_{command}"), &help(&["jobs", command]));

@@ -126,6 +126,17 @@ fn real_outputs_fit_their_schemas() {
     let report = outputs.file("variants-report");
     let seed = ["seed", "--progress", "none", "--report", &report, "--database-url", &db.url, "--config"];
     run(bare_program().args(seed).arg(&config)).ok();
+    let work = outputs.folder.path().join("work");
+    let shards = |verb: &str| {
+        let mut command = program();
+        command.args(["shards", verb, "--work"]).arg(&work);
+        command
+    };
+    let begin =
+        ["--shards", "2", "--frozen", "--zoom", "0-3", "--progress", "none", "--database-url", &db.url, "--output"];
+    run(shards("begin").args(begin).arg(outputs.folder.path().join("shards.mbtiles"))).ok();
+    run(shards("run").args(["--shard", "1", "--progress", "none", "--database-url", &db.url])).ok();
+    outputs.text("shards-status", &run(shards("status").arg("--json")).ok().stdout);
     let mut names: Vec<&str> = outputs.written.iter().map(|(name, _)| *name).collect();
     names.sort_unstable();
     names.dedup();

@@ -1,0 +1,153 @@
+//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes it down.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use crate::changes::{self, TrackedLayer, tracked};
+use crate::postgis::{Database, Snapshot};
+use crate::run::attempts::{aside, restarting};
+use crate::run::describe::{fingerprint, vanishing};
+use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
+use crate::run::seed::claim;
+use crate::run::{CommandError, Job};
+use crate::shards::{ColumnWeights, PLAN_VERSION, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
+use crate::sink::{GENERATOR, Needs, Sink as _};
+use crate::tile::{AreaPart, Order, Zoom};
+
+/// What `shards begin` was asked for, beside the settings.
+#[derive(Debug, Clone, Copy)]
+pub struct BeginOptions {
+    /// How many shards.
+    pub shards: u32,
+    /// One snapshot is held for all shards.
+    pub hold: bool,
+    /// Nobody writes the database.
+    pub frozen: bool,
+    /// The sessions that all shards together may have; by default half of what the server allows.
+    pub connections: Option<u32>,
+}
+
+/// A run that was begun. With `--hold`, the snapshot lasts as long as this value.
+pub struct BegunRun {
+    /// The plan.
+    pub plan: ShardPlan,
+    pub(super) snapshot: Arc<Snapshot>,
+}
+
+/// Begins a run.
+///
+/// # Errors
+/// If another run was begun in the work folder, the target is another tileset's, or the database cannot be read.
+pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
+    let folder = work.clone();
+    if let Some(run) = aside(move || folder.run()).await?? {
+        return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
+    }
+    let needs = {
+        let sink = claim(job).await?.sink;
+        let needs = sink.needs();
+        // Its lock is for the commit.
+        aside(move || drop(sink)).await?;
+        needs
+    };
+    let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
+    restarting(&job.settings.database, &job.report, &job.stop, attempt).await
+}
+
+async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Needs) -> Result<BegunRun, CommandError> {
+    let (begun, started) = (Instant::now(), std::time::SystemTime::now());
+    if !options.hold
+        && let Some(layer) = job.settings.tileset.layers.iter().find(|layer| layer.options.refresh)
+    {
+        return Err(ShardsError::Refreshes { layer: layer.options.name.clone() }.into());
+    }
+    let database = job.database()?;
+    let snapshot = job.take_snapshot(&database, options.hold).await?;
+    if options.hold {
+        snapshot.lift_time_limits().await?;
+    }
+    // Weights are gathered by columns, whatever the order of the target.
+    let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
+    prepared.warn(vanishing(&job.settings), &job.report);
+    let state = match (options.hold, options.frozen) {
+        (true, _) => StateKind::Held,
+        (_, true) => StateKind::Frozen,
+        _ => {
+            check_tracked(job, &database, &prepared).await?;
+            StateKind::Tracked
+        }
+    };
+    let connections = match options.connections {
+        Some(connections) => connections,
+        None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
+    };
+    let tileset = &job.settings.tileset;
+    let plan = ShardPlan {
+        version: PLAN_VERSION,
+        run: random_id(),
+        generator: GENERATOR.to_owned(),
+        fingerprint: fingerprint(&job.settings, &prepared.layers),
+        reads: prepared.reads.digest.clone(),
+        output: job.target.to_string(),
+        zooms: tileset.zooms.to_string(),
+        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        hilbert: needs.order == Order::Hilbert,
+        layers_apart: needs.layers_apart,
+        state,
+        database: prepared.server.identity.clone(),
+        cursor: snapshot.cursor().to_owned(),
+        seen: snapshot.exported().seen().to_owned(),
+        connections,
+        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        plan_seconds: begun.elapsed().as_secs_f64(),
+        tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
+        features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),
+        bounds: prepared.bounds,
+        skipped: prepared.skipped.clone(),
+        warnings: prepared.warnings.clone(),
+        shards: shards(&prepared, options.shards),
+    };
+    let (folder, written) = (work.clone(), plan.clone());
+    let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
+    aside(move || {
+        folder.files.make().map_err(ShardsError::from)?;
+        // The snapshot first: a shard that sees the plan looks for it.
+        if let Some(exported) = &exported {
+            folder.add_snapshot(&written.run, &written.run, exported)?;
+        }
+        folder.begin(&written)
+    })
+    .await??;
+    Ok(BegunRun { plan, snapshot })
+}
+
+/// The plan cut into shards.
+fn shards(prepared: &Prepared, count: u32) -> Vec<crate::shards::PlannedShard> {
+    let mut weights = ColumnWeights::default();
+    let cost: Vec<u64> =
+        prepared.layers.iter().map(|layer| if layer.function().is_some() { CALL_COST } else { 1 }).collect();
+    for batch in prepared.zooms.iter().flat_map(|zoom| &zoom.batches) {
+        let weight = batch.layers.iter().zip(&cost).map(|(layer, cost)| layer.features * cost).sum();
+        weights.add(batch, weight);
+    }
+    let zooms: Vec<Zoom> = prepared.zooms.iter().map(|zoom| zoom.zoom).collect();
+    cut(&weights, &zooms, count)
+}
+
+/// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots.
+async fn check_tracked(job: &Job, database: &Database, prepared: &Prepared) -> Result<(), CommandError> {
+    if let Some(table) = &prepared.reads.row_security {
+        let why = format!("{table} has row level security, so rows may appear without being changed");
+        return Err(ShardsError::NoState { why }.into());
+    }
+    let reading: Vec<TrackedLayer<'_>> = (prepared.layers.iter().zip(&job.settings.tileset.layers))
+        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
+        .collect();
+    let cursor = prepared.snapshot.cursor().parse().unwrap_or_default();
+    let schema = &job.settings.database.changes.schema;
+    match tracked(database, &prepared.snapshot, schema, &reading, &cursor).await {
+        Ok(_) => Ok(()),
+        Err(changes::Error::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
+        Err(other) => Err(other.into()),
+    }
+}

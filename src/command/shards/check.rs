@@ -1,0 +1,76 @@
+//! Whether a process has the settings and the database of the plan: else its tiles would be others, and nobody would notice.
+
+use std::sync::Arc;
+
+use crate::manifest::{DatabaseIdentity, DatabaseMark};
+use crate::postgis::{Layer, Reads};
+use crate::run::describe::{compare, fingerprint};
+use crate::run::{CommandError, Job};
+use crate::shards::{ShardPlan, ShardsError, WorkFolder};
+use crate::tile::{AreaPart, ZoomList};
+
+/// The zooms of a plan.
+///
+/// # Errors
+/// If the plan is damaged.
+pub fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
+    plan.zooms.parse().map_err(|error: crate::tile::ZoomError| damaged(error.to_string()))
+}
+
+/// The boxes of a plan.
+///
+/// # Errors
+/// If the plan is damaged.
+pub fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
+    plan.bbox
+        .iter()
+        .map(|text| text.parse().map_err(|error: crate::tile::BoxError| damaged(error.to_string())))
+        .collect()
+}
+
+fn damaged(what: String) -> CommandError {
+    ShardsError::Damaged { place: "the plan".to_owned(), what }.into()
+}
+
+/// Refuses settings that name other tiles or another target than the plan.
+pub(super) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<(), CommandError> {
+    let tileset = &job.settings.tileset;
+    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
+    let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
+    let what = if tileset.zooms.to_string() != plan.zooms {
+        of("zoom", &tileset.zooms.to_string(), &plan.zooms)
+    } else if bbox != plan.bbox {
+        of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
+    } else if job.target.to_string() != plan.output {
+        of("output", &job.target.to_string(), &plan.output)
+    } else {
+        return Ok(());
+    };
+    Err(ShardsError::OtherSettings { work: work.name.clone(), run: plan.run.clone(), what }.into())
+}
+
+/// Refuses layers or a database that are not those of the plan.
+pub(super) fn check_database(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    layers: &[Arc<Layer>],
+    reads: &Reads,
+    identity: &DatabaseIdentity,
+) -> Result<(), CommandError> {
+    let (work, run) = (work.name.clone(), plan.run.clone());
+    if let Err(why) = compare(Some(&DatabaseMark::Plain(plan.database.clone())), identity, None) {
+        let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
+        return Err(ShardsError::OtherDatabase { work, run, why }.into());
+    }
+    let ours = fingerprint(&job.settings, layers);
+    let what = if ours != plan.fingerprint {
+        format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)
+    } else if reads.digest != plan.reads {
+        "the tables and views that the layers read are not those of then: one was replaced, redefined, attached or detached"
+            .to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ShardsError::OtherSettings { work, run, what }.into())
+}

@@ -1,0 +1,396 @@
+//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, the manifest last, and clears the work folder.
+//!
+//! Until the sink finishes, nothing of the work folder is removed: a commit that was killed is run again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::check::{check_database, check_settings};
+use super::repair::{Repairs, ahead, cursor, repairs, seen_by_all};
+use crate::manifest::{Manifest, Publication};
+use crate::pipeline::{LargestTile, StageTimes, TileSizes};
+use crate::postgis::{Database, Snapshot, probe};
+use crate::report::{Event, FailedLayer, LayerBudget, Report, RunReport, RunStages, RunZoom};
+use crate::run::attempts::{aside, restarting, with_what_remains};
+use crate::run::describe::{
+    Before, IdentityKey, Seeded, budgets, database as database_text, manifest, metadata, names,
+};
+use crate::run::look::{Look, TargetState};
+use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
+use crate::run::target::AnySink;
+use crate::run::{CommandError, DirtyFilter, Job};
+use crate::shards::{DoneNote, LayerRecord, Merged, RunEnd, RunReader, ShardPlan, ShardsError, StateKind, WorkFolder};
+use crate::sink::{Sink as _, TileEdit, Written};
+use crate::tile::{TileCoord, Zoom};
+
+/// How long a commit waits for its database to have seen what the shards have.
+const CATCH_UP: Duration = Duration::from_secs(60);
+
+/// The most edits, and about the most bytes, that are handed to the sink at once.
+const MAX_EDITS: usize = 1_000;
+const MAX_BYTES: usize = 8 << 20;
+
+/// The memory for reading the runs of all shards, in bytes, and the least and most for one.
+const READ_MEMORY: usize = 256 << 20;
+const MIN_READ: usize = 64 << 10;
+const MAX_READ: usize = 4 << 20;
+
+/// Threads that read documents of shards: each may wait for a server.
+const READERS: usize = 16;
+
+/// Commits the run of a work folder.
+///
+/// # Errors
+/// If a shard is missing, the settings are not those of the plan, or the target cannot be written; it then is as before, or as the error says.
+pub async fn commit(job: &Job, work: &WorkFolder) -> Result<RunReport, CommandError> {
+    let folder = work.clone();
+    let plan = aside(move || folder.begun()).await??;
+    check_settings(job, work, &plan)?;
+    let (folder, of) = (work.clone(), plan.clone());
+    let shards = aside(move || all_done(&folder, &of)).await??;
+    let attempt = async |restarts| Box::pin(attempt(job, work, &plan, &shards, restarts)).await;
+    let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
+    let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
+    let (folder, run) = (work.clone(), plan.run.clone());
+    aside(move || folder.end(&run, RunEnd::Committed)).await??;
+    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
+    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    Ok(done)
+}
+
+/// What all shards say, in their order.
+fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, ShardsError> {
+    let run = plan.run.as_str();
+    let numbers: Vec<u32> = work.done_numbers(run)?;
+    let missing: Vec<u32> = (1..=plan.count()).filter(|number| numbers.binary_search(number).is_err()).collect();
+    if !missing.is_empty() {
+        return Err(ShardsError::Missing {
+            run: run.to_owned(),
+            missing: u32::try_from(missing.len()).unwrap_or(u32::MAX),
+            shards: plan.count(),
+            named: named(&missing),
+        });
+    }
+    let read = |numbers: &[u32]| -> Result<Vec<DoneNote>, ShardsError> {
+        let mut all = Vec::new();
+        for number in numbers {
+            all.extend(work.done(run, *number)?);
+        }
+        Ok(all)
+    };
+    let parts: Vec<&[u32]> = numbers.chunks(numbers.len().div_ceil(READERS).max(1)).collect();
+    let mut shards = Vec::new();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| read(part))).collect();
+        for reader in readers {
+            shards.extend(reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, ShardsError>(())
+    })?;
+    shards.retain(|shard| (1..=plan.count()).contains(&shard.shard));
+    shards.sort_by_key(|shard| shard.shard);
+    Ok(shards)
+}
+
+/// Numbers as ranges, such as `3, 7-9`.
+fn named(numbers: &[u32]) -> String {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == *number => *last = *number,
+            _ => ranges.push((*number, *number)),
+        }
+    }
+    let one = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+async fn attempt(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    shards: &[DoneNote],
+    restarts: u32,
+) -> Result<RunReport, CommandError> {
+    let begun = Instant::now();
+    let Claimed { sink, before } = claim(job).await?;
+    let publication = Publication::after(before.as_ref());
+    let database = job.database()?;
+    let snapshot = Arc::new(caught_up(job, plan, &database, shards).await?);
+    let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+    let probed = probe(&snapshot, &options).await?;
+    check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
+    let key = IdentityKey::of_log(&snapshot, &job.settings.database.changes.schema).await?;
+    let mark = key.as_ref().map(|key| key.mark(&probed.server.identity));
+    let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
+
+    let mut repaired = None;
+    if plan.state == StateKind::Tracked {
+        let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
+        let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
+        let since = seen_by_all(shards)?.unwrap_or_default();
+        let state = TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect());
+        let filter = DirtyFilter::default();
+        let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
+        repaired = Box::pin(repairs(job, work, plan, &look)).await?;
+    }
+    let order = plan.needs().order;
+    let LayerRecord { budgets, failed } = records(plan, shards, repaired.as_ref(), &layer_names);
+    let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
+    let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
+    let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
+
+    let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
+    let planned = expected(shards, repaired.as_ref());
+    let database = database_text(mark.as_ref(), Some(&plan.reads));
+    let fingerprint = plan.fingerprint.clone();
+    let opening = Opening { fingerprint, layers: layer_names.clone(), database, planned, before_manifest };
+    let mut open = open(job, sink, opening).await?;
+    let mut warnings = plan.warnings.clone();
+    if let Some(message) = relative(&open.sink, &job.target) {
+        job.report.event(&Event::Warning { message: message.clone() });
+        warnings.push(message);
+    }
+    let merging = Instant::now();
+    let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
+    let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
+    let stored = aside(move || stream(&folder, &dones, repairs, order, sink, &report)).await??;
+    let Stored { sink, written, tiles, zooms, bytes } = stored;
+    check_count(plan, tiles)?;
+    let left = written.stored + written.unchanged;
+    let report = Arc::clone(&job.report);
+    aside(move || open.tiles_before.judge(left, &report)).await??;
+
+    job.report.event(&Event::Finishing);
+    let (finishing, merged) = (Instant::now(), merging.elapsed());
+    warnings.append(&mut crate::run::describe::budgets::warn(&budgets, &job.report));
+    let seeded = Seeded {
+        cursor: &cursor,
+        database: mark.as_ref(),
+        reads: &plan.reads,
+        fingerprint: &plan.fingerprint,
+        planned: tiles,
+        written,
+        failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
+    };
+    let started = UNIX_EPOCH + Duration::from_secs(plan.started);
+    let before = Before { described: open.before.as_ref(), outside: open.outside };
+    let manifest = manifest(&job.settings, seeded, started, before);
+    let manifest = Manifest { publication: Some(publication), ..manifest };
+    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
+    let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
+    let finished = aside(move || sink.finish(&metadata)).await??;
+    job.write_changed(finished.changed.as_ref())?;
+    let zooms = run_zooms(zooms, shards);
+    let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
+    Ok(RunReport {
+        written: written.stored,
+        unchanged: written.unchanged,
+        deleted: finished.deleted,
+        requests: requests(&finished),
+        output: finished.place,
+        features: zooms.iter().map(|zoom| zoom.features).sum(),
+        manifest,
+        bytes,
+        plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
+        reading_seconds: sum(|shard| shard.reading_seconds),
+        render_seconds: sum(|shard| shard.render_seconds),
+        finish_seconds: finishing.elapsed().as_secs_f64(),
+        stages: RunStages::new(
+            &StageTimes { writing: merged, ..StageTimes::default() },
+            Duration::ZERO,
+            begun.elapsed(),
+            shards.len(),
+        ),
+        restarts,
+        zooms,
+        slowest: Vec::new(),
+        skipped: plan.skipped.clone(),
+        budgets,
+        failed,
+        layers: layer_names,
+        warnings,
+    })
+}
+
+/// Refuses another number of tiles than was planned, where all shards show the state of the plan.
+fn check_count(plan: &ShardPlan, rendered: u64) -> Result<(), ShardsError> {
+    if plan.state == StateKind::Tracked || rendered == plan.tiles {
+        return Ok(());
+    }
+    Err(ShardsError::Miscounted { run: plan.run.clone(), planned: plan.tiles, rendered })
+}
+
+/// The most tiles that can come of the shards and their repairs.
+fn expected(shards: &[DoneNote], repaired: Option<&Repairs>) -> u64 {
+    shards.iter().map(|shard| shard.tiles).sum::<u64>() + repaired.map_or(0, |repaired| repaired.dirty.len() as u64)
+}
+
+/// How layers fared in all shards, and where they were repaired.
+fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, names: &[String]) -> LayerRecord {
+    let mut failed: Vec<FailedLayer> = shards.iter().flat_map(|shard| shard.layers.failed.clone()).collect();
+    let mut reported: Vec<LayerBudget> = shards.iter().flat_map(|shard| shard.layers.budgets.clone()).collect();
+    if let Some(Repairs { outcome, dirty, .. }) = repaired {
+        failed.retain(|failed| !dirty.is_marked(failed.tile));
+        failed.extend(budgets::failed(outcome, names));
+        reported.extend(budgets::budgets(outcome, names));
+    }
+    let order = plan.needs().order;
+    failed.sort_by_key(|failed| order.place(failed.tile));
+    LayerRecord { budgets: joined(reported), failed }
+}
+
+/// A snapshot that has seen what every shard has; waits for a replica that is behind.
+async fn caught_up(
+    job: &Job,
+    plan: &ShardPlan,
+    database: &Database,
+    shards: &[DoneNote],
+) -> Result<Snapshot, CommandError> {
+    let since = Instant::now();
+    loop {
+        let snapshot = database.snapshot().await?;
+        if plan.state != StateKind::Tracked {
+            return Ok(snapshot);
+        }
+        let Some(ahead) = ahead(shards, &cursor(snapshot.cursor())?)? else { return Ok(snapshot) };
+        if since.elapsed() > CATCH_UP {
+            let (behind, shard) = (snapshot.cursor().to_owned(), ahead.shard);
+            return Err(ShardsError::Behind { shard, behind, ahead: ahead.seen.clone() }.into());
+        }
+        drop(snapshot);
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+        }
+    }
+}
+
+/// A target that has taken the edits of all shards.
+struct Stored {
+    sink: AnySink,
+    written: Written,
+    /// Tiles that were planned: stored, kept or empty.
+    tiles: u64,
+    zooms: BTreeMap<Zoom, ZoomFigures>,
+    bytes: u64,
+}
+
+/// Figures of a zoom.
+#[derive(Debug, Default)]
+struct ZoomFigures {
+    tiles: u64,
+    bytes: u64,
+    sizes: TileSizes,
+    largest: Option<LargestTile>,
+}
+
+/// Hands the edits of all shards to the sink, in its order.
+fn stream(
+    work: &WorkFolder,
+    shards: &[DoneNote],
+    repairs: Option<RunReader>,
+    order: crate::tile::Order,
+    mut sink: AnySink,
+    report: &Arc<dyn Report>,
+) -> Result<Stored, CommandError> {
+    let chunk = (READ_MEMORY / shards.len().max(1)).clamp(MIN_READ, MAX_READ);
+    let mut runs = Vec::new();
+    for shard in shards {
+        runs.extend(work.open_run(shard, chunk)?);
+    }
+    let edits: u64 = shards.iter().map(|shard| shard.edits).sum();
+    let (tiles, batches) = (shards.iter().map(|shard| shard.tiles).sum(), shards.len() as u64);
+    report.event(&Event::Planned { tiles, features: edits, batches });
+    let mut merged = Merged::new(order, repairs, runs)?;
+    let (mut written, mut tiles, mut bytes) = (Written::default(), 0, 0);
+    let mut zooms: BTreeMap<Zoom, ZoomFigures> = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let (mut batch, mut size) = (Vec::new(), 0);
+        while batch.len() < MAX_EDITS && size < MAX_BYTES {
+            let Some(edit) = merged.next()? else { break };
+            let tile = edit.id().coord;
+            if last.replace(tile) != Some(tile) {
+                tiles += 1;
+            }
+            if let TileEdit::Put(_, stored) = &edit {
+                size += stored.len();
+                zooms.entry(tile.zoom()).or_default().add(tile, stored.len() as u64);
+            }
+            batch.push(edit);
+        }
+        let (Some(zoom), count) = (last.map(TileCoord::zoom), batch.len() as u64) else { break };
+        if count == 0 {
+            break;
+        }
+        let of_batch = sink.write(batch)?;
+        if of_batch.total() != count {
+            let what = format!("the target took {} edits of {count}: please report this", of_batch.total());
+            return Err(CommandError::Pipeline(what));
+        }
+        written += of_batch;
+        bytes += size as u64;
+        report.event(&Event::Stored { zoom, tiles: count, features: count, bytes: size as u64 });
+    }
+    Ok(Stored { sink, written, tiles, zooms, bytes })
+}
+
+impl ZoomFigures {
+    fn add(&mut self, tile: TileCoord, bytes: u64) {
+        self.tiles += 1;
+        self.bytes += bytes;
+        self.sizes.add(bytes);
+        if self.largest.is_none_or(|largest| bytes > largest.bytes) {
+            self.largest = Some(LargestTile { tile, bytes });
+        }
+    }
+}
+
+fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<RunZoom> {
+    let one = |(zoom, figures): (Zoom, ZoomFigures)| {
+        let of_shards = || shards.iter().flat_map(|shard| &shard.zooms).filter(|of_zoom| of_zoom.zoom == zoom.get());
+        RunZoom {
+            zoom: zoom.get(),
+            tiles: figures.tiles,
+            features: of_shards().map(|zoom| zoom.features).sum(),
+            bytes: figures.bytes,
+            median: figures.sizes.quantile(0.5),
+            p95: figures.sizes.quantile(0.95),
+            largest: figures.largest,
+            largest_layer: None,
+            worker_seconds: of_shards().map(|zoom| zoom.worker_seconds).sum(),
+        }
+    };
+    figures.into_iter().map(one).collect()
+}
+
+/// The budgets of all shards, layer by layer.
+fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
+    let mut joined: Vec<LayerBudget> = Vec::new();
+    for budget in budgets {
+        let Some(own) = joined.iter_mut().find(|own| own.layer == budget.layer) else {
+            joined.push(budget);
+            continue;
+        };
+        own.thinned_tiles += budget.thinned_tiles;
+        own.features_left_out += budget.features_left_out;
+        own.large_tiles += budget.large_tiles;
+        if budget.heaviest.map(|tile| tile.bytes) > own.heaviest.map(|tile| tile.bytes) {
+            own.heaviest = budget.heaviest;
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_shards_are_named_as_ranges() {
+        assert_eq!(named(&[1]), "1");
+        assert_eq!(named(&[3, 4, 5, 9, 11, 12]), "3-5, 9, 11-12");
+    }
+}

@@ -1,0 +1,43 @@
+//! `oar-tiles shards`: one seed in parts, which machines of an existing scheduler render. `src/shards` has the picture, and what the parts share.
+//!
+//! | file | what |
+//! |---|---|
+//! | `begin` | the plan |
+//! | `hold` | keeps the snapshot of a held run |
+//! | `check` | whether a process has the settings and the database of the plan |
+//! | `run` | renders one shard |
+//! | `slots` | how many shards may be connected at once |
+//! | `commit` | counts, merges, publishes |
+//! | `repair` | what changed since the snapshots of the shards, rendered again |
+//! | `status` | `status` and `abort` |
+
+use crate::config::JobSettings;
+use crate::report::{Style, report};
+use crate::run::{CommandError, Job};
+use crate::shards::WorkFolder;
+use crate::stop::Stop;
+
+mod begin;
+mod check;
+mod commit;
+mod hold;
+mod repair;
+mod run;
+mod slots;
+mod status;
+
+pub use begin::{BeginOptions, BegunRun, begin};
+pub use check::{boxes_of, zooms_of};
+pub use commit::commit;
+pub use hold::hold;
+pub use run::{ShardEnd, run};
+
+pub use status::{abort, status};
+
+/// The work folder that a text names, reached as the settings say.
+///
+/// # Errors
+/// If it is none.
+pub fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
+    Job::new(settings.clone(), false, &report(Style::Nothing), stop)?.work_folder(work)
+}

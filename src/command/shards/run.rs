@@ -1,0 +1,258 @@
+//! `shards run`: renders one shard into a sorted run in the work folder, and says that it is done.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::check::{check_database, check_settings};
+use super::slots::slot;
+use crate::postgis::{Database, Snapshot};
+use crate::report::Event;
+use crate::run::attempts::{aside, restarting};
+use crate::run::describe::{budgets, names};
+use crate::run::prepare::prepare_on;
+use crate::run::seed::{Rendered, render};
+use crate::run::writer_lease::host;
+use crate::run::{CommandError, Job};
+use crate::shards::{
+    AttemptNote, DoneNote, DoneZoom, LayerRecord, RunEnd, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder, now,
+    random_id,
+};
+
+/// How often an attempt says that it lives, and looks whether its run goes on.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How `shards run` ended.
+#[derive(Debug)]
+pub enum ShardEnd {
+    /// The shard is done.
+    Done(Box<DoneNote>),
+    /// Another attempt has done it, or the run was committed.
+    AlreadyDone,
+}
+
+/// Renders the shard `number`, counted from 1.
+///
+/// # Errors
+/// If it could not be rendered, the settings are not those of the plan, or the run was given up.
+pub async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
+    check_settings(job, work, plan)?;
+    let shard = Shard { job, work, plan, number };
+    if let Some(end) = shard.late().await? {
+        return Ok(end);
+    }
+    let attempt = AttemptNote {
+        shard: number,
+        attempt: random_id(),
+        holder: format!("process {} on {}", std::process::id(), host()),
+        began: now(),
+        alive: now(),
+    };
+    let lease = match slot(job, work, plan).await {
+        Ok(lease) => lease,
+        Err(error) => return shard.unless_late(error).await,
+    };
+    let mut lease = lease;
+    let ended = tokio::select! {
+        done = Box::pin(shard.rendered(&attempt)) => done,
+        why = lease.kept() => Err(ShardsError::LostSlot { why }.into()),
+        error = shard.watched(&attempt) => Err(error),
+    };
+    lease.release().await;
+    let (folder, run, own) = (work.clone(), plan.run.clone(), attempt.clone());
+    let forgotten = aside(move || {
+        folder.forget_snapshot(&run, &own.attempt)?;
+        folder.forget_attempt(&run, &own)
+    });
+    if let Err(error) = forgotten.await? {
+        tracing::warn!("the note of this attempt stays in the work folder: {error}");
+    }
+    match ended {
+        Ok(end) => Ok(end),
+        Err(error) => shard.unless_late(error).await,
+    }
+}
+
+/// One shard.
+struct Shard<'a> {
+    job: &'a Job,
+    work: &'a WorkFolder,
+    plan: &'a ShardPlan,
+    number: u32,
+}
+
+impl Shard<'_> {
+    /// How the shard ends if there is nothing left to do; an error if its run was given up.
+    async fn late(&self) -> Result<Option<ShardEnd>, CommandError> {
+        let (folder, run, number) = (self.work.clone(), self.plan.run.clone(), self.number);
+        let looked = aside(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done(&run, number)?)));
+        match looked.await?? {
+            (Some(RunEnd::Aborted), _) => {
+                Err(ShardsError::Aborted { work: self.work.name.clone(), run: self.plan.run.clone() }.into())
+            }
+            (Some(RunEnd::Committed), _) | (None, Some(_)) => Ok(Some(ShardEnd::AlreadyDone)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The error, unless the shard is done without this attempt, or was given up.
+    async fn unless_late(&self, error: CommandError) -> Result<ShardEnd, CommandError> {
+        if self.job.stop.asked().is_some() {
+            return Err(error);
+        }
+        match self.late().await {
+            Ok(Some(end)) => Ok(end),
+            Ok(None) => Err(error),
+            Err(CommandError::Shards(aborted @ ShardsError::Aborted { .. })) => Err(aborted.into()),
+            Err(_unreadable) => Err(error),
+        }
+    }
+
+    /// Says again and again that the attempt lives; returns once its run has ended.
+    async fn watched(&self, attempt: &AttemptNote) -> CommandError {
+        loop {
+            let (folder, run, own) = (self.work.clone(), self.plan.run.clone(), attempt.clone());
+            let looked = aside(move || {
+                let end = folder.end_of(&run)?;
+                if end.is_none() {
+                    folder.note_attempt(&run, &own)?;
+                }
+                Ok::<_, ShardsError>(end)
+            });
+            match looked.await {
+                Ok(Ok(None)) => {}
+                Ok(Ok(Some(_end))) => {
+                    return ShardsError::Aborted { work: self.work.name.clone(), run: self.plan.run.clone() }.into();
+                }
+                Ok(Err(error)) => tracing::warn!("the work folder cannot be written yet: {error}"),
+                Err(error) => return error,
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    async fn rendered(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
+        let Shard { job, .. } = *self;
+        let render = async |_restarts| Box::pin(self.attempt(attempt)).await;
+        restarting(&job.settings.database, &job.report, &job.stop, render).await
+    }
+
+    /// One attempt, on one snapshot.
+    async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
+        let Shard { job, work, plan, number } = *self;
+        let begun = Instant::now();
+        let columns = plan.shard(number).map(|shard| shard.columns.clone()).unwrap_or_default();
+        let database = job.database()?;
+        let snapshot = Arc::new(self.snapshot(&database, attempt).await?);
+        let seen = snapshot.exported().seen().to_owned();
+        // Deeper layers are probed with the zooms of the tileset, tiles are planned for those of the shard.
+        let mut part = job.clone();
+        if let Some(zooms) = columns.zooms() {
+            part.settings.tileset.zooms = zooms;
+        }
+        part.part = Some(columns);
+        let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
+        let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
+        check_database(job, work, plan, &prepared.layers, &prepared.reads, &prepared.server.identity)?;
+        let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+
+        let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
+        let name = WorkFolder::run_name(&run, number, &random_id());
+        let place = files.place(&name);
+        let sink = aside(move || RunSink::begin(files.begin(&run)?, needs, place)).await??;
+        let rendered = render(&part, &mut prepared, sink, tiles).await?;
+        job.report.event(&Event::Finishing);
+        let Rendered { sink, outcome, reading, rendering, workers, .. } = rendered;
+        let finished = aside(move || sink.end()).await??;
+        let names = names(&prepared.layers);
+        let done = DoneNote {
+            shard: number,
+            attempt: attempt.attempt.clone(),
+            file: (finished.edits > 0).then(|| name.clone()),
+            bytes: finished.bytes,
+            md5: finished.md5.clone(),
+            edits: finished.edits,
+            tiles,
+            cursor: snapshot.cursor().to_owned(),
+            seen,
+            zooms: outcome.zooms.iter().map(done_zoom).collect(),
+            layers: LayerRecord {
+                budgets: budgets::budgets(&outcome, &names),
+                failed: budgets::failed(&outcome, &names),
+            },
+            plan_seconds: (prepared.took + reading).as_secs_f64(),
+            reading_seconds: reading.as_secs_f64(),
+            render_seconds: rendering.as_secs_f64(),
+            seconds: begun.elapsed().as_secs_f64(),
+            workers,
+        };
+        let (folder, run) = (work.clone(), plan.run.clone());
+        aside(move || store(&folder, &run, done, finished.file)).await?
+    }
+
+    /// The snapshot of the shard.
+    async fn snapshot(&self, database: &Database, attempt: &AttemptNote) -> Result<Snapshot, CommandError> {
+        let Shard { work, plan, .. } = *self;
+        match plan.state {
+            StateKind::Tracked => Ok(database.snapshot().await?),
+            StateKind::Frozen => {
+                let snapshot = database.snapshot().await?;
+                if snapshot.exported().seen() == plan.seen {
+                    return Ok(snapshot);
+                }
+                let (now, then) = (snapshot.exported().seen().to_owned(), plan.seen.clone());
+                Err(ShardsError::Thawed { run: plan.run.clone(), now, then }.into())
+            }
+            StateKind::Held => {
+                let (folder, run) = (work.clone(), plan.run.clone());
+                for exported in aside(move || folder.snapshots(&run)).await?? {
+                    match database.imported_snapshot(&exported).await {
+                        Ok(snapshot) => {
+                            let snapshot = snapshot.known_since(plan.cursor.clone());
+                            let (folder, run, id) = (work.clone(), plan.run.clone(), attempt.attempt.clone());
+                            let own = snapshot.exported().clone();
+                            aside(move || folder.add_snapshot(&run, &id, &own)).await??;
+                            return Ok(snapshot);
+                        }
+                        // The session that exported it has ended; another may still have it.
+                        Err(error) if error.is_snapshot_gone() => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Err(ShardsError::SnapshotGone { run: plan.run.clone() }.into())
+            }
+        }
+    }
+}
+
+fn done_zoom(zoom: &crate::pipeline::ZoomStats) -> DoneZoom {
+    DoneZoom { zoom: zoom.zoom.get(), features: zoom.features, worker_seconds: zoom.busy.as_secs_f64() }
+}
+
+/// Stores the run of a shard, and says that it is done: last, and only if nobody else has.
+fn store(
+    work: &WorkFolder,
+    run: &str,
+    done: DoneNote,
+    file: tempfile::NamedTempFile,
+) -> Result<ShardEnd, CommandError> {
+    let goes_on = |work: &WorkFolder| match work.end_of(run)? {
+        Some(RunEnd::Committed) => Ok(false),
+        Some(RunEnd::Aborted) => Err(ShardsError::Aborted { work: work.name.clone(), run: run.to_owned() }),
+        None => Ok(true),
+    };
+    if !goes_on(work)? || work.done(run, done.shard)?.is_some() {
+        return Ok(ShardEnd::AlreadyDone);
+    }
+    if let Some(name) = &done.file {
+        work.files.store(name, file).map_err(ShardsError::from)?;
+    }
+    // The run may have ended during the upload. What comes after this look is removed with the run, or stays as a file that nobody reads.
+    let is_first = goes_on(work)? && work.write_done(run, &done)?;
+    if is_first {
+        return Ok(ShardEnd::Done(Box::new(done)));
+    }
+    if let Some(name) = &done.file {
+        work.files.remove(name).map_err(ShardsError::from)?;
+    }
+    Ok(ShardEnd::AlreadyDone)
+}

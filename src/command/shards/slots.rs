@@ -1,0 +1,57 @@
+//! How many shards may be connected at once, whatever the scheduler starts: the plan's connections are divided into slots, and a shard renders
+//! only while it has the lease of one.
+
+use std::time::Duration;
+
+use crate::run::attempts::aside;
+use crate::run::writer_lease::{LeaseWait, WriterLease};
+use crate::run::{CommandError, Job};
+use crate::shards::{ShardPlan, ShardsError, WorkFolder};
+
+/// How long a slot stays with a shard that does not renew it.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// The pause between two rounds over the slots.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The sessions of a shard beside its workers: the one that holds its snapshot, and the lock watcher.
+const FURTHER_SESSIONS: u32 = 2;
+
+/// The number of slots for shards with so many workers.
+pub(super) fn slots(plan: &ShardPlan, workers: usize) -> u32 {
+    let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(FURTHER_SESSIONS);
+    (plan.connections / each).max(1)
+}
+
+/// Waits for a slot.
+pub(super) async fn slot(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<WriterLease, CommandError> {
+    let count = slots(plan, job.settings.run.workers.get()).min(plan.count());
+    let first = fastrand::u32(0..count);
+    let name = |slot: u32| format!("{}/slot-{slot}.json", plan.run);
+    let mut waits: Vec<LeaseWait> =
+        (0..count).map(|at| LeaseWait::of(work.notes.clone(), name((first + at) % count), LEASE)).collect();
+    let mut is_told = false;
+    loop {
+        let looked = aside(move || {
+            let taken = waits.iter_mut().find_map(|wait| wait.look_once().transpose());
+            (waits, taken)
+        });
+        let (back, taken) = looked.await?;
+        waits = back;
+        if let Some(taken) = taken {
+            return Ok(taken.map_err(ShardsError::from)?);
+        }
+        if !is_told {
+            tracing::info!("waiting for one of the {count} places among {} connections", plan.connections);
+            is_told = true;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())) => {}
+            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+        }
+        let (folder, run) = (work.clone(), plan.run.clone());
+        if aside(move || folder.end_of(&run)).await??.is_some() {
+            return Err(ShardsError::Aborted { work: work.name.clone(), run: plan.run.clone() }.into());
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! `shards status` and `shards abort`.
+
+use crate::report::{ShardState, ShardStatus, ShardsStatus};
+use crate::run::CommandError;
+use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
+
+/// The state of the run in a work folder. May wait for a server.
+///
+/// # Errors
+/// If there is no run, or the folder cannot be read.
+pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
+    let plan = work.begun()?;
+    let (numbers, attempts) = (work.done_numbers(&plan.run)?, work.attempts(&plan.run)?);
+    let mut shards = Vec::new();
+    for (number, planned) in (1..).zip(&plan.shards) {
+        let done = match numbers.binary_search(&number) {
+            Ok(_) => work.done(&plan.run, number)?,
+            Err(_) => None,
+        };
+        let attempt = attempts.iter().find(|attempt| attempt.note.shard == number && attempt.is_alive);
+        let attempt = attempt.filter(|_| done.is_none()).map(|attempt| &attempt.note);
+        let state = match (&done, attempt) {
+            (Some(_), _) => ShardState::Done,
+            (None, Some(_)) => ShardState::Running,
+            (None, None) => ShardState::Missing,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
+        let running = attempt.map(|attempt| now().saturating_sub(attempt.began) as f64 / 1e3);
+        shards.push(ShardStatus {
+            shard: number,
+            state,
+            weight: planned.weight,
+            tiles: done.as_ref().map(|done| done.tiles),
+            bytes: done.as_ref().map(|done| done.bytes),
+            seconds: done.as_ref().map(|done| done.seconds).or(running),
+            holder: attempt.map(|attempt| attempt.holder.clone()),
+        });
+    }
+    let count = |state| u32::try_from(shards.iter().filter(|shard| shard.state == state).count()).unwrap_or(u32::MAX);
+    let is_done = |shard: &&ShardStatus| shard.state == ShardState::Done;
+    Ok(ShardsStatus {
+        run: plan.run,
+        output: plan.output,
+        state: match plan.state {
+            StateKind::Tracked => "tracked",
+            StateKind::Held => "held",
+            StateKind::Frozen => "frozen",
+        },
+        connections: plan.connections,
+        started: plan.started,
+        tiles: plan.tiles,
+        done: count(ShardState::Done),
+        running: count(ShardState::Running),
+        missing: count(ShardState::Missing),
+        bytes: shards.iter().filter_map(|shard| shard.bytes).sum(),
+        seconds: shards.iter().filter(is_done).filter_map(|shard| shard.seconds).sum(),
+        shards,
+    })
+}
+
+/// Gives up the run in a work folder, also one of another version; returns its id. May wait for a server.
+///
+/// # Errors
+/// If there is no run, or the folder cannot be written.
+pub fn abort(work: &WorkFolder) -> Result<String, CommandError> {
+    let run = work.run()?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?;
+    work.end(&run, RunEnd::Aborted)?;
+    Ok(run)
+}

@@ -1,0 +1,289 @@
+//! Why a shard, or the commit of all shards, failed.
+
+use crate::error::ErrorKind;
+use crate::sink::{NoteError, WorkFileError};
+
+/// Why a shard, or the commit of all shards, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardsError {
+    /// The work folder is of a kind that cannot be one.
+    #[error("--work {text}: write a folder/ that all machines share, or s3://bucket/prefix/")]
+    NoWorkFolder {
+        /// What was written.
+        text: String,
+    },
+    /// The work folder is the target.
+    #[error("--work {text} is the output: the work folder has to be another one, such as s3://bucket/.seed/")]
+    WorkIsTarget {
+        /// What was written.
+        text: String,
+    },
+    /// There is no plan.
+    #[error("{work} holds no run: begin one with oar-tiles shards begin --work {work}")]
+    NoPlan {
+        /// The work folder.
+        work: String,
+    },
+    /// There is a plan already.
+    #[error(
+        "{work} holds run {run} already: finish it with oar-tiles shards commit, give it up with oar-tiles shards abort, or name another work folder"
+    )]
+    Begun {
+        /// The work folder.
+        work: String,
+        /// The run.
+        run: String,
+    },
+    /// A document of the work folder cannot be read.
+    #[error("{place} cannot be read ({what}): give the run up with oar-tiles shards abort, and begin again")]
+    Damaged {
+        /// The document or file.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The plan is too large for the work folder.
+    #[error("--shards {shards}: at most {most} are possible")]
+    TooManyShards {
+        /// How many were asked for.
+        shards: u32,
+        /// The most.
+        most: u32,
+    },
+    /// The run was given up, or another one was begun since.
+    #[error("run {run} in {work} was given up: begin again with oar-tiles shards begin")]
+    Aborted {
+        /// The work folder.
+        work: String,
+        /// The run.
+        run: String,
+    },
+    /// Another version of the program made the plan.
+    #[error(
+        "run {run} in {work} was begun by {theirs}, and this is {ours}: use one version for begin, run and commit, or begin again"
+    )]
+    OtherVersion {
+        /// The work folder.
+        work: String,
+        /// The run.
+        run: String,
+        /// The program that made the plan.
+        theirs: String,
+        /// This program.
+        ours: String,
+    },
+    /// The settings are others than those of the plan.
+    #[error(
+        "run {run} in {work} was begun with other settings: {what}. Give every shard and the commit the configuration of begin, or begin again"
+    )]
+    OtherSettings {
+        /// The work folder.
+        work: String,
+        /// The run.
+        run: String,
+        /// What differs.
+        what: String,
+    },
+    /// No index is given.
+    #[error(
+        "which shard is this? Write --shard 1/{shards} to --shard {shards}/{shards}, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)"
+    )]
+    NoIndex {
+        /// How many shards there are.
+        shards: u32,
+    },
+    /// A text is no index.
+    #[error("{from} is {text:?}, which is no shard: write a number from 1 to {shards}, or K/N such as 3/{shards}")]
+    BadIndex {
+        /// The flag or variable.
+        from: String,
+        /// Its value.
+        text: String,
+        /// How many shards there are.
+        shards: u32,
+    },
+    /// Two schedulers give an index.
+    #[error(
+        "{first} and {second} are both set: which shard is this? Say it with --shard K/{shards} or OAR_TILES_SHARD"
+    )]
+    TwoIndexes {
+        /// The first variable.
+        first: String,
+        /// The second variable.
+        second: String,
+        /// How many shards there are.
+        shards: u32,
+    },
+    /// The index is beyond the plan.
+    #[error(
+        "{from} = {text} is shard {number}, and run {run} has {shards}: give the job as many indexes as begin has --shards"
+    )]
+    OutOfRange {
+        /// The flag or variable.
+        from: String,
+        /// Its value.
+        text: String,
+        /// The shard, counted from 1.
+        number: i64,
+        /// The run.
+        run: String,
+        /// How many shards there are.
+        shards: u32,
+    },
+    /// Nothing would bring the shards to one state.
+    #[error(
+        "there is no change log that would bring all shards to one state ({why}): run oar-tiles track install as the owner of the tables, hold one snapshot with begin --hold, or say with --frozen that nobody writes the database"
+    )]
+    NoState {
+        /// Why the change log does not do.
+        why: String,
+    },
+    /// Materialized views are refreshed, which only one process may do.
+    #[error(
+        "layer \"{layer}\" has refresh = true, and shards must not refresh it each by itself: hold one snapshot with begin --hold"
+    )]
+    Refreshes {
+        /// The layer.
+        layer: String,
+    },
+    /// The snapshot of the run is gone.
+    #[error(
+        "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with oar-tiles shards abort, and begin again"
+    )]
+    SnapshotGone {
+        /// The run.
+        run: String,
+    },
+    /// The database is not frozen.
+    #[error(
+        "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with oar-tiles shards abort, and begin again"
+    )]
+    Thawed {
+        /// The run.
+        run: String,
+        /// The snapshot now.
+        now: String,
+        /// The snapshot of the plan.
+        then: String,
+    },
+    /// The database is another one.
+    #[error("run {run} in {work}: {why}. Give every shard and the commit the database of begin")]
+    OtherDatabase {
+        /// The work folder.
+        work: String,
+        /// The run.
+        run: String,
+        /// Both databases.
+        why: String,
+    },
+    /// Shards are missing.
+    #[error(
+        "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit (oar-tiles shards status shows which run now)"
+    )]
+    Missing {
+        /// The run.
+        run: String,
+        /// How many are missing.
+        missing: u32,
+        /// How many there are.
+        shards: u32,
+        /// Their numbers.
+        named: String,
+    },
+    /// The commit's database is behind that of a shard.
+    #[error(
+        "the database has not seen yet what shard {shard} has ({behind} is behind {ahead}): commit against the primary, or again once the replica has caught up"
+    )]
+    Behind {
+        /// The shard, counted from 1.
+        shard: u32,
+        /// The commit's snapshot.
+        behind: String,
+        /// The shard's snapshot.
+        ahead: String,
+    },
+    /// The shards have not rendered what was planned.
+    #[error(
+        "the shards of run {run} rendered {rendered} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
+    )]
+    Miscounted {
+        /// The run.
+        run: String,
+        /// Tiles planned.
+        planned: u64,
+        /// Tiles rendered.
+        rendered: u64,
+    },
+    /// The sink took another number of edits than the shards left.
+    #[error("tile {tile} came twice from the shards, or out of order: nothing was published. Please report this")]
+    Order {
+        /// The tile.
+        tile: String,
+    },
+    /// The lease of a connection slot was lost.
+    #[error("this shard lost its place among the connections ({why}): run it again")]
+    LostSlot {
+        /// Why.
+        why: String,
+    },
+    /// The snapshot was held as long as it may be.
+    #[error(
+        "run {run} has not ended within {limit} (--hold-for): the snapshot was given up. Shards that have it go on; others cannot begin any more"
+    )]
+    HoldLimit {
+        /// The run.
+        run: String,
+        /// The limit.
+        limit: String,
+    },
+    /// A document.
+    #[error(transparent)]
+    Note(#[from] NoteError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] WorkFileError),
+    /// The run file being written.
+    #[error("cannot write {place}: make room there, or look into the cause")]
+    Write {
+        /// Where.
+        place: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl ShardsError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            ShardsError::NoWorkFolder { .. }
+            | ShardsError::WorkIsTarget { .. }
+            | ShardsError::NoPlan { .. }
+            | ShardsError::TooManyShards { .. }
+            | ShardsError::OtherVersion { .. }
+            | ShardsError::OtherSettings { .. }
+            | ShardsError::NoIndex { .. }
+            | ShardsError::BadIndex { .. }
+            | ShardsError::TwoIndexes { .. }
+            | ShardsError::OutOfRange { .. }
+            | ShardsError::NoState { .. }
+            | ShardsError::Refreshes { .. } => ErrorKind::Usage,
+            ShardsError::Aborted { .. } | ShardsError::SnapshotGone { .. } | ShardsError::Thawed { .. } => {
+                ErrorKind::NeedsSeed
+            }
+            ShardsError::File(error) => error.kind(),
+            ShardsError::Begun { .. }
+            | ShardsError::Damaged { .. }
+            | ShardsError::OtherDatabase { .. }
+            | ShardsError::Missing { .. }
+            | ShardsError::Behind { .. }
+            | ShardsError::Miscounted { .. }
+            | ShardsError::Order { .. }
+            | ShardsError::LostSlot { .. }
+            | ShardsError::HoldLimit { .. }
+            | ShardsError::Note(_)
+            | ShardsError::Write { .. } => ErrorKind::Failed,
+        }
+    }
+}

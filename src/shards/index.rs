@@ -1,0 +1,199 @@
+//! Which shard a process is: `--shard`, `OAR_TILES_SHARD`, or the variable that a scheduler sets.
+
+use super::ShardsError;
+
+/// The variable of this program.
+const OWN_VARIABLE: &str = "OAR_TILES_SHARD";
+
+/// How a scheduler counts.
+#[derive(Debug, Clone, Copy)]
+enum IndexCounting {
+    /// From this number on, by 1.
+    From(i64),
+    /// From the value of the first variable on, by that of the second; from 0 and by 1 without them.
+    FromVariables(&'static str, &'static str),
+}
+
+/// The variables of schedulers, and how each counts. Sources: the documentation of each (docs/scale-out.md).
+const SCHEDULERS: &[(&str, IndexCounting)] = &[
+    ("JOB_COMPLETION_INDEX", IndexCounting::From(0)),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", IndexCounting::From(0)),
+    ("SLURM_ARRAY_TASK_ID", IndexCounting::FromVariables("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")),
+    ("CLOUD_RUN_TASK_INDEX", IndexCounting::From(0)),
+    ("PARALLEL_SEQ", IndexCounting::From(1)),
+    ("NOMAD_ALLOC_INDEX", IndexCounting::From(0)),
+    ("SGE_TASK_ID", IndexCounting::From(1)),
+    ("LSB_JOBINDEX", IndexCounting::From(1)),
+    ("PBS_ARRAY_INDEX", IndexCounting::From(0)),
+    ("BATCH_TASK_INDEX", IndexCounting::From(0)),
+];
+
+/// A shard of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardIndex {
+    /// Which one, counted from 1.
+    pub number: u32,
+    /// The flag or the variable that says so.
+    pub from: String,
+}
+
+/// Finds out which of the `shards` of a run this process is. `flag` is the value of `--shard`; `variable` gives the environment.
+///
+/// # Errors
+/// If nothing says it, or two variables do, or it is beyond the plan.
+pub fn index_of(
+    flag: Option<&str>,
+    variable: impl Fn(&str) -> Option<String>,
+    run: &str,
+    shards: u32,
+) -> Result<ShardIndex, ShardsError> {
+    let variable = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    if let Some(text) = flag {
+        return typed("--shard", text, run, shards);
+    }
+    if let Some(text) = variable(OWN_VARIABLE) {
+        return typed(OWN_VARIABLE, &text, run, shards);
+    }
+    let mut set = SCHEDULERS.iter().filter_map(|(name, counting)| {
+        // Grid Engine sets its variable to "undefined" for jobs that are no array, LSF to 0.
+        let none = match *name {
+            "SGE_TASK_ID" => "undefined",
+            "LSB_JOBINDEX" => "0",
+            _ => "",
+        };
+        Some((*name, *counting, variable(name).filter(|value| value != none)?))
+    });
+    let Some((name, counting, text)) = set.next() else { return Err(ShardsError::NoIndex { shards }) };
+    if let Some((second, ..)) = set.next() {
+        return Err(ShardsError::TwoIndexes { first: name.to_owned(), second: second.to_owned(), shards });
+    }
+    let number = |name: &str, text: &str| {
+        let bad = || ShardsError::BadIndex { from: name.to_owned(), text: text.to_owned(), shards };
+        text.trim().parse::<i64>().map_err(|_no_number| bad())
+    };
+    let index = number(name, &text)?;
+    let (first, step) = match counting {
+        IndexCounting::From(first) => (first, 1),
+        IndexCounting::FromVariables(first, step) => {
+            let of = |name: &str, otherwise| variable(name).map_or(Ok(otherwise), |text| number(name, &text));
+            (of(first, 0)?, of(step, 1)?)
+        }
+    };
+    let ahead = index.saturating_sub(first);
+    if step < 1 || ahead % step != 0 {
+        return Err(ShardsError::BadIndex { from: name.to_owned(), text, shards });
+    }
+    checked(ShardIndex { number: 0, from: name.to_owned() }, (ahead / step).saturating_add(1), &text, run, shards)
+}
+
+/// `K` or `K/N`, counted from 1.
+fn typed(from: &str, text: &str, run: &str, shards: u32) -> Result<ShardIndex, ShardsError> {
+    let bad = || ShardsError::BadIndex { from: from.to_owned(), text: text.to_owned(), shards };
+    let (number, of) = text.split_once('/').map_or((text, None), |(number, of)| (number, Some(of)));
+    let number = number.trim().parse::<i64>().map_err(|_no_number| bad())?;
+    if let Some(of) = of
+        && of.trim().parse::<u32>().ok() != Some(shards)
+    {
+        return Err(bad());
+    }
+    checked(ShardIndex { number: 0, from: from.to_owned() }, number, text, run, shards)
+}
+
+fn checked(index: ShardIndex, number: i64, text: &str, run: &str, shards: u32) -> Result<ShardIndex, ShardsError> {
+    match u32::try_from(number) {
+        Ok(number) if (1..=shards).contains(&number) => Ok(ShardIndex { number, ..index }),
+        _ => Err(ShardsError::OutOfRange {
+            from: index.from,
+            text: text.to_owned(),
+            number,
+            run: run.to_owned(),
+            shards,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(flag: Option<&str>, set: &[(&str, &str)]) -> Result<u32, String> {
+        let variable = |name: &str| set.iter().find(|(own, _)| *own == name).map(|(_, value)| (*value).to_owned());
+        index_of(flag, variable, "r1", 8).map(|index| index.number).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_flag_comes_first_then_the_own_variable_then_that_of_the_scheduler() {
+        let kubernetes = ("JOB_COMPLETION_INDEX", "0");
+        assert_eq!(index(Some("3/8"), &[("OAR_TILES_SHARD", "4"), kubernetes]), Ok(3));
+        assert_eq!(index(Some("8"), &[]), Ok(8));
+        assert_eq!(index(None, &[("OAR_TILES_SHARD", "4/8"), kubernetes]), Ok(4));
+        assert_eq!(index(None, &[kubernetes]), Ok(1));
+    }
+
+    #[test]
+    fn each_scheduler_counts_in_its_own_way() {
+        for (set, expected) in [
+            (&[("JOB_COMPLETION_INDEX", "7")][..], 8),
+            (&[("AWS_BATCH_JOB_ARRAY_INDEX", "0")], 1),
+            (&[("CLOUD_RUN_TASK_INDEX", "2")], 3),
+            (&[("PARALLEL_SEQ", "2")], 2),
+            (&[("NOMAD_ALLOC_INDEX", "5")], 6),
+            (&[("SGE_TASK_ID", "1")], 1),
+            (&[("SGE_TASK_ID", "undefined"), ("LSB_JOBINDEX", "0"), ("PBS_ARRAY_INDEX", "3")], 4),
+            (&[("LSB_JOBINDEX", "8")], 8),
+            (&[("BATCH_TASK_INDEX", "1")], 2),
+            (&[("SLURM_ARRAY_TASK_ID", "3")], 4),
+            (&[("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_MIN", "1")], 3),
+            (
+                &[
+                    ("SLURM_ARRAY_TASK_ID", "30"),
+                    ("SLURM_ARRAY_TASK_MIN", "10"),
+                    ("SLURM_ARRAY_TASK_STEP", "10"),
+                    ("SLURM_ARRAY_TASK_MAX", "80"),
+                ],
+                3,
+            ),
+        ] {
+            assert_eq!(index(None, set), Ok(expected), "{set:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_shard_of_the_run_is_refused_with_its_source() {
+        for (flag, set, message) in [
+            (
+                None,
+                &[][..],
+                "which shard is this? Write --shard 1/8 to --shard 8/8, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)",
+            ),
+            (
+                None,
+                &[("CLOUD_RUN_TASK_INDEX", "1"), ("JOB_COMPLETION_INDEX", "1")],
+                "JOB_COMPLETION_INDEX and CLOUD_RUN_TASK_INDEX are both set: which shard is this? Say it with --shard K/8 or OAR_TILES_SHARD",
+            ),
+            (
+                None,
+                &[("JOB_COMPLETION_INDEX", "8")],
+                "JOB_COMPLETION_INDEX = 8 is shard 9, and run r1 has 8: give the job as many indexes as begin has --shards",
+            ),
+            (
+                Some("0"),
+                &[],
+                "--shard = 0 is shard 0, and run r1 has 8: give the job as many indexes as begin has --shards",
+            ),
+            (Some("2/4"), &[], "--shard is \"2/4\", which is no shard: write a number from 1 to 8, or K/N such as 3/8"),
+            (
+                None,
+                &[("SLURM_ARRAY_TASK_ID", "5"), ("SLURM_ARRAY_TASK_STEP", "2")],
+                "SLURM_ARRAY_TASK_ID is \"5\", which is no shard: write a number from 1 to 8, or K/N such as 3/8",
+            ),
+            (
+                None,
+                &[("OAR_TILES_SHARD", "two")],
+                "OAR_TILES_SHARD is \"two\", which is no shard: write a number from 1 to 8, or K/N such as 3/8",
+            ),
+        ] {
+            assert_eq!(index(flag, set), Err(message.to_owned()));
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! One seed in parts, which machines of an existing scheduler render: what they share.
+//!
+//! ```text
+//!  begin: survey, cut ─► plan ─┬─► run 1: its columns ─► sorted run, done ─┐
+//!                     (folder) ├─► run 2                                   ├─► commit: repair, merge ─► sink, manifest last
+//!                              └─► run n                                   ┘
+//! ```
+//!
+//! A shard is a strip of columns of tiles, at all zooms: its rows are read once for all zooms, as in a seed. Shallow zooms, which have fewer columns
+//! than there are shards, are cut one after the other. So a shard's tiles of one zoom are neighbours in the target's order (in MBTiles and
+//! directories a contiguous run), and the commit merges the runs of all shards by that order into the one writer that a seed has: an archive is byte for byte
+//! that of one machine.
+//!
+//! Shards write nothing but the work folder, so an attempt that is late cannot change what is published.
+//!
+//! | file | what |
+//! |---|---|
+//! | `plan` | the plan and the other documents of the work folder |
+//! | `cut` | which columns belong to which shard |
+//! | `index` | which shard a process is: a flag, or the variable of a scheduler |
+//! | `folder` | the work folder: documents, files, who is first |
+//! | `run_file` | the sorted run of a shard |
+//! | `merge` | several runs as one |
+//! | `error` | why a shard or a commit failed |
+//!
+//! The verbs are in `command/shards`.
+
+mod cut;
+mod error;
+mod folder;
+mod index;
+mod merge;
+mod plan;
+mod run_file;
+
+pub use cut::{ColumnWeights, cut};
+pub use error::ShardsError;
+pub use folder::{Attempt, WorkFolder};
+pub use index::{ShardIndex, index_of};
+pub use merge::Merged;
+pub use plan::{
+    AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan, StateKind,
+    now, random_id,
+};
+pub use run_file::{FinishedRun, RunReader, RunSink};

@@ -1,0 +1,211 @@
+//! The documents of a work folder: the plan, which is written once and never changes, and what shards and commits say beside it.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::DatabaseIdentity;
+use crate::report::{FailedLayer, LayerBudget, SkippedRows};
+use crate::sink::Needs;
+use crate::tile::{ColumnRanges, LonLatBox, Order};
+
+/// The version of the layout of the plan and of the runs.
+pub const PLAN_VERSION: u32 = 1;
+
+/// How the shards come to one state of the database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateKind {
+    /// Each shard has its own snapshot; the commit renders again what changed since.
+    Tracked,
+    /// All shards import one snapshot, which `begin --hold` keeps.
+    Held,
+    /// Nobody writes the database.
+    Frozen,
+}
+
+/// The plan of a run. It holds no rows, and no batches: each shard plans the tiles of its columns itself, at its snapshot.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardPlan {
+    /// [`PLAN_VERSION`].
+    pub version: u32,
+    /// The run's id.
+    pub run: String,
+    /// The program.
+    pub generator: String,
+    /// The fingerprint of the configuration, with the rendering and the packing version.
+    pub fingerprint: String,
+    /// A hash of the tables and views that the layers read.
+    pub reads: String,
+    /// The target.
+    pub output: String,
+    /// The zooms.
+    pub zooms: String,
+    /// The boxes.
+    pub bbox: Vec<String>,
+    /// True if the target wants its tiles along the Hilbert curve; else by zoom, column and row.
+    pub hilbert: bool,
+    /// True if the target keeps the layers of a tile apart.
+    pub layers_apart: bool,
+    /// How the shards come to one state.
+    pub state: StateKind,
+    /// The database of the plan.
+    pub database: DatabaseIdentity,
+    /// The cursor of the plan's snapshot.
+    pub cursor: String,
+    /// `pg_current_snapshot()` of the plan.
+    pub seen: String,
+    /// The sessions that all shards together may have.
+    pub connections: u32,
+    /// When it was begun, in seconds since 1970 (UTC).
+    pub started: u64,
+    /// How long the survey and the plan took, in seconds.
+    pub plan_seconds: f64,
+    /// Tiles planned.
+    pub tiles: u64,
+    /// Pairs of a feature and a tile.
+    pub features: u64,
+    /// The box around all features.
+    pub bounds: LonLatBox,
+    /// Rows that are skipped.
+    pub skipped: Vec<SkippedRows>,
+    /// Warnings of the plan.
+    pub warnings: Vec<String>,
+    /// The shards, in order.
+    pub shards: Vec<PlannedShard>,
+}
+
+/// A shard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedShard {
+    /// What it costs, in pairs of a feature and a tile.
+    pub weight: u64,
+    /// Its columns.
+    pub columns: ColumnRanges,
+}
+
+impl ShardPlan {
+    /// The order and form of the edits that the target wants.
+    #[must_use]
+    pub const fn needs(&self) -> Needs {
+        let order = if self.hilbert { Order::Hilbert } else { Order::ZoomColumnTmsRow };
+        Needs { order, layers_apart: self.layers_apart }
+    }
+
+    /// The number of shards.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+
+    /// A shard, counted from 1.
+    #[must_use]
+    pub fn shard(&self, number: u32) -> Option<&PlannedShard> {
+        self.shards.get(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+}
+
+/// A shard that is rendered. Kept with the run until it has ended, and renewed while the attempt lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptNote {
+    /// The shard, counted from 1.
+    pub shard: u32,
+    /// The attempt's id.
+    pub attempt: String,
+    /// Who renders it, for people.
+    pub holder: String,
+    /// When it began, in milliseconds since 1970 (UTC).
+    pub began: u64,
+    /// When it was last known to live, by its own clock.
+    pub alive: u64,
+}
+
+/// Figures of a zoom of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DoneZoom {
+    /// The zoom.
+    pub zoom: u8,
+    /// Features drawn.
+    pub features: u64,
+    /// Time that workers spent on it, in seconds.
+    pub worker_seconds: f64,
+}
+
+/// What a shard says about layers and tiles that were not as they should be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// How layers met their budgets.
+    pub budgets: Vec<LayerBudget>,
+    /// Tiles in which a layer could not be rendered.
+    pub failed: Vec<FailedLayer>,
+}
+
+/// A shard that is done. The first attempt of a shard that writes it has done the shard.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DoneNote {
+    /// The shard, counted from 1.
+    pub shard: u32,
+    /// The attempt.
+    pub attempt: String,
+    /// The file with its sorted run; `None` if it has no tile.
+    pub file: Option<String>,
+    /// The file's length in bytes.
+    pub bytes: u64,
+    /// The MD5 of the file, as hexadecimal digits.
+    pub md5: String,
+    /// Edits in the file.
+    pub edits: u64,
+    /// Tiles that it planned.
+    pub tiles: u64,
+    /// The cursor of its snapshot.
+    pub cursor: String,
+    /// `pg_current_snapshot()` of its snapshot.
+    pub seen: String,
+    /// Figures for each zoom.
+    pub zooms: Vec<DoneZoom>,
+    /// How layers fared.
+    pub layers: LayerRecord,
+    /// Time to survey, to plan and to read rows, in seconds.
+    pub plan_seconds: f64,
+    /// Time to read rows, in seconds.
+    pub reading_seconds: f64,
+    /// Time to render, in seconds.
+    pub render_seconds: f64,
+    /// The whole time of the attempt, in seconds.
+    pub seconds: f64,
+    /// The workers.
+    pub workers: usize,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunEnd {
+    /// It was committed.
+    Committed,
+    /// It was given up.
+    Aborted,
+}
+
+/// A run that has ended, for attempts that come late.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedRun {
+    /// The run's id.
+    pub run: String,
+    /// How it ended.
+    pub end: RunEnd,
+}
+
+/// A random id of 16 hexadecimal digits.
+#[must_use]
+pub fn random_id() -> String {
+    // The standard library keys each state at random, from the system's source of randomness.
+    format!("{:016x}", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()))
+}
+
+/// The time, in milliseconds since 1970 (UTC).
+#[must_use]
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

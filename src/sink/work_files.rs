@@ -1,0 +1,214 @@
+//! The large files of a work folder: what the shards of a seed leave for its commit. The small documents beside them are notes
+//! ([`NoteStore`](super::NoteStore)).
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::{ReadError, S3Error, S3Object, S3WorkObjects};
+use crate::error::ErrorKind;
+
+/// Why a file of a work folder could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkFileError {
+    /// The system refused.
+    #[error("cannot {action} {}: look into the cause, then run the command again", path.display())]
+    Io {
+        /// What was tried, such as "write".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// S3.
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    /// An object that is read.
+    #[error(transparent)]
+    Object(#[from] ReadError),
+}
+
+impl WorkFileError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            WorkFileError::Io { .. } => ErrorKind::Failed,
+            WorkFileError::S3(error) => error.kind(),
+            WorkFileError::Object(error) => error.kind(),
+        }
+    }
+}
+
+/// Where the files lie. A name has the form `folder/file`; each is written once, under a name of its own.
+#[derive(Debug, Clone)]
+pub enum WorkFiles {
+    /// In a folder.
+    Folder(PathBuf),
+    /// Below a prefix in S3.
+    S3(Box<S3WorkObjects>),
+}
+
+/// A file that is read.
+#[derive(Debug)]
+pub enum WorkFile {
+    /// Of a folder.
+    File {
+        /// The open file.
+        file: File,
+        /// Its path.
+        path: PathBuf,
+        /// Its length in bytes.
+        length: u64,
+    },
+    /// In S3.
+    Object(S3Object),
+}
+
+impl WorkFiles {
+    /// Where a file lies, for messages.
+    #[must_use]
+    pub fn place(&self, name: &str) -> String {
+        match self {
+            WorkFiles::Folder(root) => root.join(name).display().to_string(),
+            WorkFiles::S3(objects) => objects.place(name),
+        }
+    }
+
+    /// Makes the folder itself, if it is a local one.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make(&self) -> Result<(), WorkFileError> {
+        match self {
+            WorkFiles::Folder(root) => std::fs::create_dir_all(root).map_err(failed("make", root)),
+            WorkFiles::S3(_) => Ok(()),
+        }
+    }
+
+    /// A new file in a folder, without its name: [`WorkFiles::store`] gives it that. Dropping it removes it.
+    ///
+    /// # Errors
+    /// If no file can be made.
+    pub fn begin(&self, folder: &str) -> Result<NamedTempFile, WorkFileError> {
+        let folder = match self {
+            WorkFiles::Folder(root) => {
+                let folder = root.join(folder);
+                std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+                folder
+            }
+            WorkFiles::S3(_) => std::env::temp_dir(),
+        };
+        let made = tempfile::Builder::new().prefix(".oar-tiles.").suffix(".part").tempfile_in(&folder);
+        made.map_err(failed("write a file in", &folder))
+    }
+
+    /// Stores a file durably under a name that nobody else gives. Readers see all of it or nothing.
+    ///
+    /// # Errors
+    /// If it cannot be stored.
+    pub fn store(&self, name: &str, file: NamedTempFile) -> Result<(), WorkFileError> {
+        match self {
+            WorkFiles::Folder(root) => {
+                let path = root.join(name);
+                file.as_file().sync_all().map_err(failed("write", &path))?;
+                file.persist(&path).map_err(|error| failed("write", &path)(error.error))?;
+                let folder = path.parent().unwrap_or(root);
+                File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))
+            }
+            WorkFiles::S3(objects) => Ok(objects.store(name, file.path())?),
+        }
+    }
+
+    /// Opens a file for reading.
+    ///
+    /// # Errors
+    /// If it is not there, or cannot be read.
+    pub fn open(&self, name: &str) -> Result<WorkFile, WorkFileError> {
+        match self {
+            WorkFiles::Folder(root) => {
+                let path = root.join(name);
+                let file = File::open(&path).map_err(failed("read", &path))?;
+                let length = file.metadata().map_err(failed("read", &path))?.len();
+                Ok(WorkFile::File { file, path, length })
+            }
+            WorkFiles::S3(objects) => Ok(WorkFile::Object(objects.open(name)?)),
+        }
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove(&self, name: &str) -> Result<(), WorkFileError> {
+        match self {
+            WorkFiles::Folder(root) => {
+                let path = root.join(name);
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+                    _ => Ok(()),
+                }
+            }
+            WorkFiles::S3(objects) => Ok(objects.remove_all(name)?),
+        }
+    }
+
+    /// Removes a folder with its files, if it is there.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn remove_folder(&self, folder: &str) -> Result<(), WorkFileError> {
+        match self {
+            WorkFiles::Folder(root) => {
+                let path = root.join(folder);
+                match std::fs::remove_dir_all(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+                    _ => Ok(()),
+                }
+            }
+            WorkFiles::S3(objects) => Ok(objects.remove_all(&format!("{folder}/"))?),
+        }
+    }
+}
+
+impl WorkFile {
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self {
+            WorkFile::File { length, .. } => *length,
+            WorkFile::Object(object) => object.len(),
+        }
+    }
+
+    /// True if it has no bytes.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Reads up to `length` bytes from `offset` on; fewer only at the end.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, WorkFileError> {
+        match self {
+            WorkFile::File { file, path, length: whole } => {
+                let left = usize::try_from(whole.saturating_sub(offset)).unwrap_or(usize::MAX);
+                let mut bytes = vec![0; length.min(left)];
+                file.read_exact_at(&mut bytes, offset).map_err(failed("read", path))?;
+                Ok(bytes)
+            }
+            WorkFile::Object(object) => Ok(object.read_at(offset, length as u64)?),
+        }
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WorkFileError {
+    let path = path.to_owned();
+    move |source| WorkFileError::Io { action, path, source }
+}

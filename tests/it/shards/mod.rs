@@ -1,0 +1,8 @@
+//! One seed in shards: whatever is killed, started twice or comes late, and whoever writes meanwhile, the result is that of one machine.
+
+mod helpers;
+
+mod faults;
+mod refusals;
+mod same_as_a_seed;
+mod states;

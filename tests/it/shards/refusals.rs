@@ -1,0 +1,71 @@
+//! What is refused, and how that is said: exit codes decide what a scheduler does.
+
+use super::helpers::Sharded;
+use crate::support::Db;
+use crate::support::program::run;
+use crate::support::tracked::Tracked;
+
+#[test]
+fn without_anything_that_brings_shards_to_one_state_a_run_does_not_begin() {
+    let db = Db::with_facilities(20);
+    let folder = tempfile::tempdir().unwrap();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    let texts = ["there is no change log that would bring all shards to one state", "begin --hold", "--frozen"];
+    sharded.verb("begin", &["--shards", "2"]).fails(2, &texts);
+    sharded.verb("run", &["--shard", "1"]).fails(2, &["holds no run: begin one with oar-tiles shards begin --work "]);
+}
+
+#[test]
+fn indexes_settings_and_databases_that_do_not_fit_are_refused() {
+    let tracked = Tracked::facilities(60);
+    let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    let id = sharded.begin(3, &[]);
+    sharded.verb("begin", &["--shards", "3"]).fails(1, &[&format!("holds run {id} already")]);
+    let with = |variables: &[(&str, &str)]| {
+        let mut command = sharded.command("run", &[]);
+        run(command.envs(variables.iter().copied()))
+    };
+    with(&[]).fails(2, &["which shard is this? Write --shard 1/3 to --shard 3/3"]);
+    with(&[("JOB_COMPLETION_INDEX", "3")]).fails(2, &["JOB_COMPLETION_INDEX = 3 is shard 4, and run "]);
+    with(&[("JOB_COMPLETION_INDEX", "0"), ("PARALLEL_SEQ", "1")])
+        .fails(2, &["JOB_COMPLETION_INDEX and PARALLEL_SEQ are both set"]);
+    with(&[("SLURM_ARRAY_TASK_ID", "20"), ("SLURM_ARRAY_TASK_MIN", "10"), ("SLURM_ARRAY_TASK_STEP", "10")]).ok();
+    let status = sharded.verb("status", &["--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!((&status["done"], &status["missing"]), (&1.into(), &2.into()), "{status}");
+    assert_eq!(status["shards"][1]["state"], "done", "counted from 10 by tens, 20 is the second");
+
+    sharded.verb("commit", &[]).fails(1, &["2 of 3 shards of run ", " are not done: 1, 3. Run these again"]);
+    sharded
+        .verb("run", &["--shard", "1", "--output", "other.mbtiles"])
+        .fails(2, &["was begun with other settings: output"]);
+    let config = tracked.path("other.toml");
+    let layer = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\nbuffer = 7\n";
+    std::fs::write(&config, layer).unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    sharded.verb("run", &["--shard", "1", "--config", &config]).fails(2, &["their fingerprint is "]);
+    let stranger = Db::with_facilities(60);
+    let ours = std::mem::replace(&mut sharded.db, &stranger);
+    sharded.verb("run", &["--shard", "1"]).fails(1, &["its plan is of another database ("]);
+    sharded.db = ours;
+    sharded.verb("abort", &[]).ok();
+    sharded.verb("run", &["--shard", "1"]).fails(2, &["holds no run"]);
+    sharded.work = sharded.target.clone();
+    sharded.verb("begin", &["--shards", "3"]).fails(2, &["--work "]);
+}
+
+#[test]
+fn a_run_that_is_given_up_ends_its_shards_with_4_and_connections_are_shared() {
+    let tracked = Tracked::facilities(60);
+    let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    let id = sharded.begin(2, &["--connections", "3"]);
+    // Somebody has the one place.
+    let slot = sharded.notes(&id).join("slot-0.json");
+    std::fs::create_dir_all(slot.parent().unwrap()).unwrap();
+    std::fs::write(&slot, r#"{"id":"x","holder":"another","lease":600000,"renewed":0}"#).unwrap();
+    let waiting = sharded.start("run", &["--shard", "1", "--workers", "1"]);
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    sharded.verb("abort", &[]).ok();
+    let run = crate::support::program::wait(waiting);
+    run.fails(4, &[&format!("run {id} in "), " was given up: begin again"]);
+}

@@ -1,0 +1,127 @@
+//! One state: tracked, held, frozen; and databases that are not that of the plan.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::helpers::{Sharded, names, write};
+use crate::support::program::{seed, signal, wait};
+use crate::support::tracked::{Tracked, differences};
+use crate::support::{Archive, Cluster, Db, until};
+
+#[test]
+fn while_others_write_the_commit_shows_its_own_state() {
+    let tracked = Tracked::facilities(300);
+    let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    let mut random = fastrand::Rng::with_seed(22);
+    sharded.begin(5, &[]);
+    for shard in [4, 1, 5, 2, 3] {
+        (0..4).for_each(|_| write(&tracked.db, &mut random));
+        sharded.run(shard).ok();
+    }
+    (0..4).for_each(|_| write(&tracked.db, &mut random));
+    sharded.verb("commit", &[]).ok();
+    let target = Path::new(&sharded.target);
+    tracked.is_fresh(target, &["--zoom", "0-7"]);
+    // Its cursor is that of the commit: nothing is left to do.
+    let report = tracked.path("report.json");
+    tracked.reseed(target, &["--report", report.to_str().unwrap()]).ok();
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    assert_eq!(report["dirty"], 0);
+}
+
+#[test]
+fn no_change_is_missed_that_comes_during_the_commit() {
+    let tracked = Tracked::facilities(200);
+    let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    let ended = AtomicBool::new(false);
+    let writer = tracked.db.again();
+    std::thread::scope(|scope| {
+        let ended = &ended;
+        scope.spawn(move || {
+            let mut random = fastrand::Rng::with_seed(7);
+            while !ended.load(Ordering::Relaxed) {
+                write(&writer, &mut random);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sharded.whole(3, &[])));
+        ended.store(true, Ordering::Relaxed);
+        done.unwrap();
+    });
+    let target = Path::new(&sharded.target);
+    tracked.reseed(target, &[]).ok();
+    tracked.is_fresh(target, &["--zoom", "0-7"]);
+}
+
+#[test]
+fn held_shards_show_the_snapshot_of_the_plan_though_sessions_may_not_idle() {
+    let db = Db::with_facilities(200);
+    db.run(&format!("ALTER DATABASE {} SET idle_in_transaction_session_timeout = '1s'", db.name));
+    let folder = tempfile::tempdir().unwrap();
+    let then = folder.path().join("then.mbtiles");
+    seed(&db.url, &then, &["--zoom", "0-7"]).ok();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    let holder = sharded.start("begin", &["--shards", "3", "--hold"]);
+    until("the run is begun", || sharded.verb("status", &[]).code == 0);
+    std::thread::sleep(Duration::from_millis(1_500));
+    let mut random = fastrand::Rng::with_seed(3);
+    for shard in 1..=3 {
+        (0..5).for_each(|_| write(&db, &mut random));
+        sharded.run(shard).ok();
+    }
+    sharded.verb("commit", &[]).ok();
+    assert_eq!(wait(holder).code, 0, "it ends with the commit");
+    let (found, then) = (Archive::open(Path::new(&sharded.target)).stored(), Archive::open(&then).stored());
+    assert_eq!(differences(&found, &then).len(), 0);
+}
+
+#[test]
+fn without_the_holder_a_shard_says_that_the_snapshot_is_gone() {
+    let db = Db::with_facilities(50);
+    let folder = tempfile::tempdir().unwrap();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    let holder = sharded.start("begin", &["--shards", "2", "--hold"]);
+    until("the run is begun", || sharded.verb("status", &[]).code == 0);
+    sharded.run(1).ok();
+    signal(&holder, "KILL");
+    wait(holder);
+    until("its session has ended", || {
+        db.value::<i64>("SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND datname = current_database()") == 0
+    });
+    sharded.run(2).fails(4, &["the snapshot of run ", " is gone"]);
+    sharded.verb("commit", &[]).fails(1, &["1 of 2 shards of run ", " are not done: 2. Run these again"]);
+    sharded.verb("abort", &[]).ok();
+    assert!(!Path::new(&sharded.target).exists());
+    assert_eq!(names(Path::new(&sharded.work), ""), [".oar-tiles"]);
+}
+
+#[test]
+fn a_frozen_database_that_changes_is_refused() {
+    let db = Db::with_facilities(50);
+    let folder = tempfile::tempdir().unwrap();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    sharded.begin(2, &["--frozen"]);
+    sharded.run(1).ok();
+    write(&db, &mut fastrand::Rng::with_seed(1));
+    sharded.run(2).fails(4, &["the database is not as it was when run ", "--frozen needs a copy that nobody writes"]);
+}
+
+#[test]
+fn a_standby_is_not_the_server_of_a_held_snapshot() {
+    let primary = Cluster::new();
+    let db = Db::with_facilities_on(&primary.url_tcp, 50);
+    let standby = Cluster::standby_of(&primary);
+    let folder = tempfile::tempdir().unwrap();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    let holder = sharded.start("begin", &["--shards", "2", "--hold"]);
+    until("the run is begun", || sharded.verb("status", &[]).code == 0);
+    let elsewhere = crate::support::database::with_database(&standby.url_tcp, &db.name);
+    let mut command = crate::support::program::program();
+    command.args(["shards", "run", "--work", &sharded.work, "--shard", "1", "--progress", "none"]);
+    command.args(["--database-url", &elsewhere]).args(&sharded.more);
+    let refused = crate::support::program::run(&mut command);
+    refused.fails(1, &["stands for several servers, and the sessions of a run need one: ", " (started ", ", and "]);
+    signal(&holder, "TERM");
+    assert_eq!(wait(holder).code, 143);
+}
