@@ -1,12 +1,15 @@
 //! What the live tiles of several tilesets may take of the database together.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::follow::LOG_SESSIONS;
+use crate::config::DatabaseSettings;
+use crate::postgis::{Database, Error, SessionOptions};
 use crate::serve::WorkerShares;
+use crate::stop::Stop;
 
 /// Sessions that hold snapshots, of one tileset: the present one, and the one before as long as tiles of it are being rendered.
 pub(super) const SNAPSHOTS: usize = 2;
@@ -18,8 +21,9 @@ const MAX_SNAPSHOTS: usize = 16;
 /// Sessions that look whether others wait for the locks of a snapshot.
 const LOCK_WATCHERS: usize = 1;
 
-/// The bounds.
+/// The bounds, and the pool of connections that the tilesets share: one keeps those open that it has opened.
 pub(super) struct LiveBounds {
+    pool: OnceLock<Database>,
     tilesets: usize,
     workers: usize,
     snapshots: Arc<Semaphore>,
@@ -35,6 +39,7 @@ impl LiveBounds {
         // A tileset that is alone has at most these anyway.
         let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
         LiveBounds {
+            pool: OnceLock::new(),
             tilesets,
             workers,
             snapshots: Arc::new(Semaphore::new(LiveBounds::most_snapshots(tilesets))),
@@ -45,6 +50,21 @@ impl LiveBounds {
 
     fn most_snapshots(tilesets: usize) -> usize {
         (tilesets * SNAPSHOTS).min(MAX_SNAPSHOTS)
+    }
+
+    /// The database, in whose pool there is room for the sessions that render and that hold snapshots.
+    ///
+    /// # Errors
+    /// If the settings of the connection do not fit together.
+    pub(super) fn database(&self, settings: &DatabaseSettings, stop: &Stop) -> Result<Database, Error> {
+        if let Some(database) = self.pool.get() {
+            return Ok(database.clone());
+        }
+        let rendering = if self.tilesets == 1 { self.workers } else { 2 * self.workers };
+        let connections = rendering + LiveBounds::most_snapshots(self.tilesets);
+        let session = SessionOptions { connections, ..settings.session.clone() };
+        let database = Database::new(&settings.connect, session, stop)?;
+        Ok(self.pool.get_or_init(|| database).clone())
     }
 
     /// Waits for the right to hold a snapshot; `None` never comes, for nobody closes this.

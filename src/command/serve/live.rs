@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::batch::NoBatch;
-use super::bounds::{LiveBounds, SNAPSHOTS};
+use super::bounds::LiveBounds;
 use super::follow::follow;
 use super::narrowed::{NarrowedLayers, check_conditions};
 use super::shared_work::SharedWork;
@@ -14,13 +14,11 @@ use super::snapshot::LiveSnapshot;
 use crate::config::LayerSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::ErrorKind;
-use crate::postgis::{Database, Error, SessionOptions};
+use crate::postgis::{Database, Error};
 use crate::report::with_causes;
 use crate::run::describe::{fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
-use crate::serve::{
-    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, WorkerShares,
-};
+use crate::serve::{GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
 use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -73,14 +71,11 @@ impl DatabaseTiles {
     pub(super) async fn open(
         job: &Job,
         has_target: bool,
-        shares: WorkerShares,
         bounds: &Arc<LiveBounds>,
     ) -> Result<DatabaseTiles, CommandError> {
         let settings = &job.settings;
-        let connections = shares.workers().get() + SNAPSHOTS;
-        let session = SessionOptions { connections, ..settings.database.session.clone() };
         let stop = Stop::new();
-        let database = Database::new(&settings.database.connect, session, &stop)?;
+        let database = bounds.database(&settings.database, &stop)?;
         let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
         let first = LiveSnapshot::take(&database, &layers, packing, &stop, bounds).await?;
         check_room(&first, bounds.sessions()).await?;
@@ -290,7 +285,7 @@ impl DatabaseTilesShared {
 }
 
 /// Forgets a snapshot when its time has come, and no tile of the one before it is still being rendered: there are never more than
-/// [`SNAPSHOTS`].
+/// [`SNAPSHOTS`](super::bounds::SNAPSHOTS).
 async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
     loop {
         let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };

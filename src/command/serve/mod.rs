@@ -175,7 +175,7 @@ async fn parts(
         return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
     }
     let live = match &options.live {
-        Some(_) => Some(DatabaseTiles::open(job, served.has_target, options.shares, bounds).await?),
+        Some(_) => Some(DatabaseTiles::open(job, served.has_target, bounds).await?),
         None => None,
     };
     let described = live.as_ref().and_then(DatabaseTiles::described).cloned();

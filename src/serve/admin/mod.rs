@@ -136,7 +136,8 @@ impl Admin {
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
             queue: self.site.queue.counts(),
-            sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).sum(),
+            // They share one pool.
+            sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
         };
         self.site.metrics.text(measured) + &gathered(&of_purges)
     }
