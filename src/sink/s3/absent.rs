@@ -224,6 +224,26 @@ impl S3Object {
     pub fn pmtiles(self) -> Result<PmtilesReader, ReadError> {
         match self.0 {}
     }
+
+    /// Cannot be called.
+    #[must_use]
+    pub const fn len(&self) -> u64 {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn read_at(&self, _: u64, _: u64) -> Result<Vec<u8>, ReadError> {
+        match self.0 {}
+    }
 }
 
 /// The published versions of a target.
