@@ -213,7 +213,7 @@ let deepest = 22;
 
 async function start() {
   if (!window.maplibregl) {
-    say("The map client (MapLibre GL JS) could not be loaded. Without access to the internet, start the server with --assets FOLDER and the files of the npm package maplibre-gl.");
+    say("The map client (MapLibre GL JS) could not be loaded. Without access to the internet, start the server with --assets FOLDER and the files of the npm package maplibre-gl@5 (its folder dist).");
     return;
   }
   maplibregl.addProtocol("counted", load);
