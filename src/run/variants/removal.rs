@@ -4,21 +4,22 @@ use std::io;
 use std::path::Path;
 
 use super::super::{CommandError, Target, TargetUrl};
-use crate::sink::{OpenMode, Sink as _};
+use crate::sink::{OpenMode, Sink as _, is_own_name};
 
 /// Deletes a target with what is kept beside it, if it is one that this program wrote, under its lock. False if there is none. May wait for a
 /// server.
 pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     let Some(mut reader) = target.reader_of_what_is_there()? else { return Ok(false) };
-    let described = reader.describe()?;
-    drop(reader);
-    if described.manifest.is_none() {
+    if reader.describe()?.manifest.is_none() {
         return Ok(false);
     }
     // Another run that writes it is refused from now on.
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
     drop(sink);
+    // Listed under the lock: what others put beside the tiles is not deleted with them.
+    let tiles = if matches!(target.url, TargetUrl::Directory(_)) { reader.list()?.len() } else { 0 };
+    drop(reader);
     let failed = |path: &Path, source: io::Error| CommandError::NotRemoved { path: path.to_owned(), source };
     match &target.url {
         TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => {
@@ -31,11 +32,29 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
             if_there(std::fs::remove_dir_all(&notes)).map_err(|error| failed(&notes, error))?;
         }
         TargetUrl::Directory(path) => {
+            let others = files_below(path, true).map_err(|error| failed(path, error))?.saturating_sub(tiles);
+            if others > 0 {
+                let what = format!("files in it that are none of its tiles: {others}");
+                return Err(failed(path, io::Error::other(what)));
+            }
             if_there(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
         }
         TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => target.remove_objects()?,
     }
     Ok(true)
+}
+
+/// The number of files in a folder and below it, without those that the program keeps beside tiles if the folder `is_target`. A link counts as a file.
+fn files_below(folder: &Path, is_target: bool) -> io::Result<usize> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_target && is_own_name(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        files += if entry.file_type()?.is_dir() { files_below(&entry.path(), false)? } else { 1 };
+    }
+    Ok(files)
 }
 
 fn if_there(removed: io::Result<()>) -> io::Result<()> {

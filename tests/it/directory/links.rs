@@ -299,7 +299,7 @@ fn versions_lie_in_the_target() {
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 10] = [
+const BY_PATH: [(&str, &str); 14] = [
     ("src/bin/oar-tiles/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/command/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
     (
@@ -307,11 +307,18 @@ const BY_PATH: [(&str, &str); 10] = [
         "--report, --png, --html, --style: the user named it, links are followed, and the target is not replaced",
     ),
     ("src/run/look/dirty_file.rs", "--dirty-out and --changed-out"),
+    ("src/run/variants/record.rs", "the folder that the outputs of a family share is made"),
+    (
+        "src/run/variants/removal.rs",
+        "--prune-variants: a target that this program wrote, under its lock, and no folder that holds files of others",
+    ),
+    ("src/run/variants/run.rs", "the folder of a variant's output is made"),
     ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
     ("src/sink/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
     ("src/sink/lock_file.rs", "an archive that the user named is opened to be read"),
     ("src/sink/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
     ("src/sink/s3/upload.rs", "a new file in a temporary folder of our own"),
+    ("src/sink/work_files.rs", "the work folder of shards, which the user named; files are made under new names"),
     ("src/sink/staging.rs", "the rights of an open file are set"),
 ];
 

@@ -75,6 +75,26 @@ fn values_that_come_are_seeded_and_values_that_go_are_named() {
 }
 
 #[test]
+fn a_folder_with_files_of_others_is_not_deleted_with_its_variant() {
+    let world = World::new(200, 4);
+    let config = world.contributors("/");
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    world.db.run("DELETE FROM contributor WHERE number = 3");
+    let own = world.path("by/c3/6/notes.txt");
+    std::fs::create_dir_all(own.parent().unwrap()).unwrap();
+    std::fs::write(&own, "mine").unwrap();
+    let prune = ["reseed", "--progress", "none", "--prune-variants"];
+    let refused = world.oar_tiles(&config, &prune);
+    refused.fails(3, &["by/c3/ cannot be deleted: look into the cause", "files in it that are none of its tiles: 1"]);
+    assert!(own.exists() && world.names("by/c3").contains(&"metadata.json".to_owned()), "{:?}", world.names("by/c3"));
+    std::fs::remove_file(&own).unwrap();
+    let pruned = world.oar_tiles(&config, &prune).ok();
+    assert!(pruned.stdout.contains("by/c3/: deleted, for its values are gone"), "{}", pruned.stdout);
+    assert_eq!(world.names("by"), ["c1", "c2", "c4"]);
+}
+
+#[test]
 fn a_value_that_returns_finds_no_old_tiles() {
     let world = World::new(200, 4);
     let config = world.contributors(".mbtiles");
