@@ -5,4 +5,5 @@ mod helpers;
 mod faults;
 mod refusals;
 mod same_as_a_seed;
+mod schedulers;
 mod states;
