@@ -170,8 +170,8 @@ fn writer_and_reader_forget_exactly_the_tiles_that_changed() {
             "{kind}: {about}"
         );
         assert_eq!(about["writer"]["lag_seconds"], 0.0, "{about}");
-        assert!(writer.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds 0.0\n"));
-        assert!(reader.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds -1.0\n"));
+        assert!(writer.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds{} 0.0\n"));
+        assert!(reader.admin("/metrics").1.contains("\noar_tiles_generation_lag_seconds{} -1.0\n"));
         // A server that has published sends nothing older from then on, also before it would have polled.
         fleet.change(2);
         until("it is published", || status_of(&writer)["writer"]["published"] == 3);
