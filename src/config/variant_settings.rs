@@ -58,7 +58,7 @@ impl JobSettings {
     /// The settings of the tileset without conditions, if it is wanted beside the variants.
     ///
     /// # Errors
-    /// If an address is none.
+    /// If the output, `public_url` or the `url` of a purge is no valid address.
     pub fn of_all_variants(&self) -> Result<Option<JobSettings>, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(None) };
         let Some(all) = &variants.all else { return Ok(None) };

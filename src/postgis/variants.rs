@@ -42,7 +42,7 @@ pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<Str
 /// Asks the database for the values of the variants.
 ///
 /// # Errors
-/// If the query is none, or gives NULL, or gives more than [`MAX_VARIANTS`] rows.
+/// If `query` is not a valid query, or gives NULL, or gives more than [`MAX_VARIANTS`] rows.
 pub async fn variant_table(snapshot: &Snapshot, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
     read(&snapshot.keeper, tileset, query).await
 }

@@ -174,7 +174,7 @@ impl Job {
     /// The work folder that a text names, for shards of this run.
     ///
     /// # Errors
-    /// If it is none, or the target.
+    /// If `text` names no folder and no prefix of a bucket, or names the target.
     pub fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         self.target.work_folder(text)
     }

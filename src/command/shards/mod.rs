@@ -37,7 +37,7 @@ pub use status::{abort, status};
 /// The work folder that a text names, reached as the settings say.
 ///
 /// # Errors
-/// If it is none.
+/// If `work` names no folder and no prefix of a bucket.
 pub fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
     Job::new(settings.clone(), false, &report(Style::Nothing), stop)?.work_folder(work)
 }

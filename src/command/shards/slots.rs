@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The sessions of a shard beside its workers: the one that holds its snapshot, and the lock watcher.
 const FURTHER_SESSIONS: u32 = 2;
 
-/// The number of slots for shards with so many workers.
+/// How many shards may run at once if each has `workers` workers and the connections of `plan` are the limit.
 pub(super) fn slots(plan: &ShardPlan, workers: usize) -> u32 {
     let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(FURTHER_SESSIONS);
     (plan.connections / each).max(1)

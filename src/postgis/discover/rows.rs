@@ -58,7 +58,7 @@ pub struct GeometryRows {
     pub extent: Option<ColumnExtent>,
     /// How many of the polygons with many points that were looked at are not valid. Their tiles are planned by their boxes, and none stands for another.
     pub invalid_areas: u64,
-    /// The points of the largest of them that has many parts; 0 if none has so many that each tile would notice.
+    /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each tile down.
     pub points_in_parts: u64,
 }
 

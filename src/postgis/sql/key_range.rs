@@ -34,7 +34,7 @@ fn sorted_by(column: &KeyColumn) -> String {
 }
 
 /// Keys of a sample of some percent of a table's pages that cut it into `parts` parts, as texts, and the type of the key; NULL if there are none,
-/// or the type is none of those that are cut. `None` if the layer has no key.
+/// or the key has a type that is not cut. `None` if the layer has no key.
 pub(in crate::postgis) fn key_bounds(layer: &Layer, parts: usize, percent: f64) -> Option<String> {
     let key = sorted_by(layer.key.first()?);
     let shares: Vec<String> = (1..parts).map(|part| format!("{part}.0 / {parts}")).collect();

@@ -144,7 +144,7 @@ impl Family {
     /// The settings of the tileset without conditions, if it is wanted beside the variants.
     ///
     /// # Errors
-    /// If an address is none.
+    /// If the output, `public_url` or the `url` of a purge is no valid address.
     pub fn all(&self) -> Result<Option<JobSettings>, CommandError> {
         Ok(self.settings.of_all_variants()?)
     }
