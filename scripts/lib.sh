@@ -81,10 +81,11 @@ build() {
 
 # start_server: a private PostgreSQL in a new folder, stopped and removed when the script ends. Sets
 # server (that folder, of which the script may use "files"), url (socket) and url_tcp (with the password). server_settings may hold
-# SETTING=VALUE for it.
+# SETTING=VALUE for it, and server_base where its folder shall lie instead of TMPDIR.
 server_settings=()
+server_base=
 start_server() {
-  local base=${TMPDIR:-/tmp} urls
+  local base=${server_base:-${TMPDIR:-/tmp}} urls
   # A socket's path holds about 100 characters, and stands in a URL.
   [[ ${#base} -le 50 && $base =~ ^[A-Za-z0-9_./+-]+$ ]] || base=/tmp
   server=$(mktemp -d "$base/oar-tiles.XXXXXX") || die "cannot make a folder in $base. Set TMPDIR to a folder that you can write to."

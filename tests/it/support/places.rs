@@ -22,19 +22,23 @@ if kind == "pmtiles":
             print(f"{z}/{x}/{y} {bytes(data).hex()}")
 else:
     import boto3
+    from concurrent.futures import ThreadPoolExecutor
     s3 = boto3.client("s3", endpoint_url=os.environ["OAR_TILES_S3_ENDPOINT"], region_name="us-east-1")
     bucket, prefix = place.removeprefix("s3://").split("/", 1)
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
-        for item in page.get("Contents", []):
-            name = item["Key"].removeprefix(prefix)
-            if name.endswith(".pbf"):
-                try:
-                    got = s3.get_object(Bucket=bucket, Key=item["Key"])
-                except s3.exceptions.NoSuchKey:
-                    continue  # deleted since it was listed
-                assert got["ContentType"] == "application/vnd.mapbox-vector-tile", got["ContentType"]
-                assert got["ContentEncoding"] == "gzip" and got["CacheControl"] == "public, max-age=7", got
-                print(name.removesuffix(".pbf"), got["Body"].read().hex())
+    def line(key):
+        try:
+            got = s3.get_object(Bucket=bucket, Key=key)
+        except s3.exceptions.NoSuchKey:
+            return None  # deleted since it was listed
+        assert got["ContentType"] == "application/vnd.mapbox-vector-tile", got["ContentType"]
+        assert got["ContentEncoding"] == "gzip" and got["CacheControl"] == "public, max-age=7", got
+        return key.removeprefix(prefix).removesuffix(".pbf") + " " + got["Body"].read().hex()
+    with ThreadPoolExecutor(8) as pool:
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            tiles = [item["Key"] for item in page.get("Contents", []) if item["Key"].endswith(".pbf")]
+            for found in pool.map(line, tiles):
+                if found:
+                    print(found)
 "#;
 
 /// A place for targets of every kind.

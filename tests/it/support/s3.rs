@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, stream};
 use oar_tiles::sink::{
     CacheRule, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys,
     S3Location, S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
@@ -185,10 +185,14 @@ impl Prefix {
             loop {
                 let list = self.client.list_objects_v2().bucket(BUCKET).prefix(&self.location.prefix);
                 let page = list.set_continuation_token(from).send().await.unwrap();
-                for object in page.contents() {
-                    let key = object.key().unwrap();
-                    let got = self.client.get_object().bucket(BUCKET).key(key).send().await.unwrap();
-                    let body = got.body.collect().await.unwrap().to_vec();
+                let keys = page.contents().iter().map(|object| object.key().unwrap().to_owned());
+                // A request at a time would wait for most of the time.
+                let got = keys.map(async |key| {
+                    let got = self.client.get_object().bucket(BUCKET).key(&key).send().await.unwrap();
+                    (key, got.body.collect().await.unwrap().to_vec())
+                });
+                let got: Vec<_> = stream::iter(got).buffer_unordered(16).collect().await;
+                for (key, body) in got {
                     objects.insert(key.strip_prefix(&self.location.prefix).unwrap().to_owned(), body);
                 }
                 from = page.next_continuation_token().map(str::to_owned);
