@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, targets, watch
+from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, targets, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -81,6 +81,9 @@ def arguments():
     parser.add_argument("--purge", action="store_true",
                         help="also the time from a commit to the purge at a real Varnish beside that from a commit to the target, writer and server "
                         "in one process; and what it takes to plan a purge of 100,000 tiles")
+    parser.add_argument("--variants", action="store_true",
+                        help="only families of variants: 250 countries beside the whole, 2,000 contributors whose sets overlap, and a reseed of these "
+                        "after one edit, beside the plain seed and a reseed of one tileset (default: 100000 facilities at zooms 0-14)")
     parser.add_argument("--servers", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -92,7 +95,7 @@ def main():
         needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
         return
-    if options.facilities or options.zoom:
+    if options.facilities or options.zoom or options.variants:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]
@@ -108,6 +111,9 @@ def main():
         # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
         bench.psql("-v", f"count={count}", "-f", f"{ROOT}/scripts/schema.sql", "-f", f"{ROOT}/scripts/facilities.sql",
                    "-c", "VACUUM ANALYZE api_facility")
+        if options.variants:
+            variants.measure(bench)
+            continue
         seeded = seed.measure(bench)
         if options.targets:
             targets.measure(bench)

@@ -3,8 +3,9 @@
 use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check,
 };
+use crate::error::ErrorKind;
 use crate::postgis::{Database, Parts, try_layers};
-use crate::run::CommandError;
+use crate::run::{CommandError, Family};
 use crate::stop::Stop;
 
 /// The values as TOML, each with its origin.
@@ -73,8 +74,22 @@ async fn ask_database(
 ) -> Result<(), CommandError> {
     let database = Database::new(&database.connect, database.session.clone(), stop)?;
     let snapshot = database.snapshot().await?;
-    let layers = tilesets.iter().flat_map(|settings| &settings.tileset.layers);
-    let layers: Vec<_> = layers.map(|layer| layer.options.clone()).collect();
+    let mut layers = Vec::new();
+    for settings in tilesets {
+        let own = match Family::of(settings) {
+            None => settings.clone(),
+            // A statement that fails ends the transaction of its snapshot.
+            Some(family) => match family.with_conditions(&database.snapshot().await?).await {
+                Ok(conditioned) => conditioned,
+                Err(error) if error.kind() == ErrorKind::Usage => {
+                    found.problems.push(error);
+                    settings.clone()
+                }
+                Err(error) => return Err(error),
+            },
+        };
+        layers.extend(own.tileset.layers.into_iter().map(|layer| layer.options));
+    }
     // A layer that is drawn in several ways has the same problem in each.
     let mut texts = Vec::new();
     for trial in Box::pin(try_layers(&snapshot, &layers)).await? {

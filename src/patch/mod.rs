@@ -16,6 +16,7 @@
 //! part shows what this run's snapshot has.
 
 mod parts;
+mod shown;
 mod source;
 mod spots;
 
@@ -33,6 +34,7 @@ use crate::tile::{
 };
 
 use parts::{boxes, parts};
+pub use shown::may_show;
 pub use source::Patching;
 pub use spots::{ChangedPositions, PositionsInTiles};
 

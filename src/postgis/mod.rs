@@ -44,8 +44,9 @@ pub(crate) use layer::{FunctionComment, ToldLayer};
 pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names, server_of};
 pub use refresh::refresh_views;
 pub use render::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, LayerPlan, PreparedLayer, RENDERING_VERSION, Renderer,
-    RunLayers, VariantLayer, Worker, check_narrowed, session_value, verify_cached_rows, with_neighbourhood,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, LayerPlan, MAX_PLACES, PlacedRows, PreparedLayer,
+    RENDERING_VERSION, Renderer, RunLayers, VariantLayer, Worker, check_narrowed, members_at, session_value,
+    verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
     Cause, ConnectOptions, Database, Error, ExportedSnapshot, Listener, Parts, ServerName, SessionOptions, SessionRoom,

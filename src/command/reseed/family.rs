@@ -1,13 +1,20 @@
-//! A reseed of all variants of a tileset, on one snapshot: new values are seeded, the others are brought up to date.
+//! A reseed of all variants of a tileset, on one snapshot: new values are seeded, those that a change may concern are brought up to date, and the others
+//! are left alone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
 
 use super::{ReseedOptions, ReseedOutcome, reseed};
 use crate::config::{JobSettings, ValueSegment};
+use crate::error::ErrorKind;
+use crate::run::attempts::aside;
 use crate::run::describe::budgets;
+use crate::run::look::TargetState;
 use crate::run::seed::seed_target;
-use crate::run::variants::FamilyRun;
-use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome};
+use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, Target};
 
 /// Brings every variant of a tileset up to date.
 ///
@@ -31,12 +38,28 @@ pub async fn reseed_family(
         None if reseeding.or_seed => HashSet::new(),
         None => return Err(family.needs_seed(&options.report, &options.stop, "its variants were never seeded")?),
     };
+    let look = match Box::pin(run.look()).await {
+        // Each is seeded for its own reason.
+        Err(error) if reseeding.or_seed && error.kind() == ErrorKind::NeedsSeed => None,
+        look => look?,
+    };
     if let Some(all) = run.all.take() {
         one(&mut run, reseeding, all, true).await?;
     }
+    let mut untouched = match look {
+        Some(look) => untouched(&run, look, &known).await?,
+        None => HashMap::new(),
+    };
     for number in 0..run.members.table.rows.len() {
         let table = &run.members.table;
         let settings = family.variant(&table.parameters, &table.rows[number])?;
+        if let Some(publication) = untouched.remove(&number) {
+            run.published.insert(settings.tileset.output.clone(), publication);
+            if !settings.tileset.purges.is_empty() && !reseeding.dry_run {
+                tell_cdns(&mut run, settings).await?;
+            }
+            continue;
+        }
         let is_known = known.contains(&run.members.segments[number]);
         if !is_known {
             run.tally.report.added.push(settings.tileset.output.display().to_string());
@@ -44,6 +67,59 @@ pub async fn reseed_family(
         one(&mut run, reseeding, settings, is_known).await?;
     }
     run.finish().await
+}
+
+/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many at once as there are workers.
+async fn untouched(
+    run: &FamilyRun<'_>,
+    look: FamilyLook,
+    known: &HashSet<Vec<ValueSegment>>,
+) -> Result<HashMap<usize, String>, CommandError> {
+    let (family, table, options) = (run.family, &run.members.table, run.options);
+    let mut asked = Vec::new();
+    for (number, segments) in run.members.segments.iter().enumerate().filter(|(_, one)| known.contains(*one)) {
+        let known = run.targets.known(&family.output_of(segments));
+        asked.push((number, known, table.rows[number].clone()));
+    }
+    let workers = family.settings().run.workers.get();
+    let (look, parameters) = (Arc::new(look), Arc::new(table.parameters.clone()));
+    let parts = asked.chunks(asked.len().div_ceil(workers).max(1)).map(|part| {
+        let (part, look, parameters, family) =
+            (part.to_vec(), Arc::clone(&look), Arc::clone(&parameters), family.clone());
+        let (report, stop) = (Arc::clone(&options.report), options.stop.clone());
+        aside(move || {
+            let mut untouched = Vec::new();
+            for (number, known, row) in part {
+                if let Some(signal) = stop.asked() {
+                    return Err(CommandError::Interrupted(signal));
+                }
+                let settings = family.variant(&parameters, &row)?;
+                let target = Job::new(settings.clone(), false, &report, &stop)?.target;
+                if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target, known.as_ref())
+                {
+                    untouched.push((number, publication));
+                }
+            }
+            Ok(untouched)
+        })
+    });
+    let parts = try_join_all(parts).await?;
+    let mut all = HashMap::new();
+    for part in parts {
+        all.extend(part?);
+    }
+    tracing::debug!("{} of {} variants are untouched", all.len(), asked.len());
+    Ok(all)
+}
+
+/// Tells CDNs what an earlier run of a variant has left.
+async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
+    let output = settings.tileset.output.display().to_string();
+    let job = run.targets.job(settings)?;
+    if let Err(error) = job.purge_published(false).await {
+        run.tally.failed(output, error, &run.options.stop)?;
+    }
+    Ok(())
 }
 
 /// Brings one target up to date, or seeds it if it is new. That it fails does not stop the others.
@@ -57,6 +133,7 @@ async fn one(
     let output = path.display().to_string();
     let reseeded = async {
         let job = run.targets.job(settings)?;
+        let before = if is_known { publication_of(&job.target).await? } else { None };
         let outcome = if options.dry_run && !is_known {
             ReseedOutcome::Nothing
         } else if is_known {
@@ -70,21 +147,35 @@ async fn one(
             job.purge_published(false).await?;
         }
         outcome.complete()?;
-        Ok(outcome)
+        let publication = match &outcome {
+            // It shows the state of the run, if nobody has replaced it meanwhile.
+            ReseedOutcome::Nothing if before.is_some() && publication_of(&job.target).await? == before => before,
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
+            ReseedOutcome::Done(done) => {
+                done.manifest.as_ref().and_then(|manifest| Some(manifest.publication.as_ref()?.id.clone()))
+            }
+            ReseedOutcome::Seeded(done) => done.manifest.publication.as_ref().map(|publication| publication.id.clone()),
+        };
+        Ok((outcome, publication))
     };
     match reseeded.await {
-        Ok(ReseedOutcome::Nothing) => {}
-        Ok(ReseedOutcome::Planned(plan)) => run.tally.planned(&plan),
-        Ok(ReseedOutcome::Done(done)) => {
-            run.tally.reseeded(&done);
-            let publication = done.manifest.and_then(|manifest| manifest.publication);
-            run.published.extend(publication.map(|publication| (path, publication.id)));
-        }
-        Ok(ReseedOutcome::Seeded(done)) => {
-            run.tally.seeded(&done);
-            run.published.extend(done.manifest.publication.map(|publication| (path, publication.id)));
+        Ok((outcome, publication)) => {
+            match &outcome {
+                ReseedOutcome::Nothing => {}
+                ReseedOutcome::Planned(plan) => run.tally.planned(plan),
+                ReseedOutcome::Done(done) => run.tally.reseeded(done),
+                ReseedOutcome::Seeded(done) => run.tally.seeded(done),
+            }
+            run.published.extend(publication.map(|publication| (path, publication)));
         }
         Err(error) => run.tally.failed(output, error, &run.options.stop)?,
     }
     Ok(())
+}
+
+/// The id of the publication of a target that can be read.
+async fn publication_of(target: &Target) -> Result<Option<String>, CommandError> {
+    let target = target.clone();
+    let state = aside(move || TargetState::read(&target)).await?;
+    Ok(state.ok().and_then(|state| Some(state.manifest.publication?.id)))
 }

@@ -36,7 +36,7 @@ pub(in crate::postgis) fn widest_rects(coverage: &Coverage, zooms: &[Zoom]) -> O
 }
 
 /// The same box one world farther east and west, where rows lie that are wrapped into it; none if no row is wrapped.
-fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
+pub(in crate::postgis) fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
     let world_width = layer.shape.edge.filter(|_| layer.placement().is_wrapped()).map(|units| 2.0 * units.half_world());
     world_width.into_iter().flat_map(move |width| {
         [width, -width].map(|by| SourceBox { min_x: own.min_x + by, max_x: own.max_x + by, ..own })

@@ -36,7 +36,7 @@ pub use options::{
 };
 pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
 
-pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, world_box};
+pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, shifted_boxes, world_box};
 pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explain::explain;
@@ -135,6 +135,13 @@ impl Layer {
     pub fn with_condition(&self, sql: &str) -> Layer {
         let filter = joined_conditions(self.filter.as_deref(), sql);
         Layer { filter: Some(filter), ..self.clone() }
+    }
+
+    /// True if its rows are those of another layer, however these are drawn.
+    #[must_use]
+    pub fn has_rows_of(&self, other: &Layer) -> bool {
+        let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone(), layer.beyond);
+        rows(self) == rows(other)
     }
 
     /// The layer's name in the tile.

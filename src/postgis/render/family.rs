@@ -42,6 +42,32 @@ pub struct FamilyCondition<'a> {
     pub table: &'a VariantTable,
 }
 
+impl FamilyCondition<'_> {
+    /// The condition over the columns of the values.
+    pub(super) fn joined(&self, layer: &Layer) -> Result<String, Error> {
+        self.filled(layer, |number, kind| format!("({}::{kind})", sql::value_column(number)))
+    }
+
+    /// The condition over parameters, which are texts.
+    fn of_one(&self, layer: &Layer, first: usize) -> Result<String, Error> {
+        self.filled(layer, |number, kind| format!("(${}::text::{kind})", first + number))
+    }
+
+    fn filled(&self, layer: &Layer, sql_of: impl Fn(usize, &str) -> String) -> Result<String, Error> {
+        let parameters: &[VariantParameter] = &self.table.parameters;
+        let filled = filled_parameters(self.sql, |name| {
+            let number = parameters.iter().position(|parameter| parameter.name == name)?;
+            Some(sql_of(number, &parameters[number].kind))
+        });
+        filled.map_err(|error| Error::Layer {
+            layer: layer.name.clone(),
+            what: format!("its condition for variants {error}"),
+            next: "Write the names of the values".to_owned(),
+            source: None,
+        })
+    }
+}
+
 /// A layer of one variant, ready to be planned and drawn.
 #[derive(Debug)]
 pub struct VariantLayer {
@@ -141,12 +167,12 @@ impl MembersReading<'_> {
         }
         let mut members: Vec<Vec<u32>> = vec![Vec::new(); table.rows.len()];
         let kinds: Vec<String> = table.parameters.iter().map(|parameter| parameter.kind.clone()).collect();
-        let joined = sql::members(layer, boxes, &self.joined_condition()?, &kinds);
+        let joined = sql::members(layer, boxes, &self.condition.joined(layer)?, &kinds);
         let columns: Vec<Vec<&str>> =
             (0..kinds.len()).map(|n| table.rows.iter().map(|row| row[n].as_str()).collect()).collect();
         let arrays = columns.iter().map(|column| -> Param<'_> { (column, Type::TEXT_ARRAY) });
         let params: Vec<Param<'_>> = own.iter().cloned().chain(arrays).collect();
-        let single = sql::members_of_one(layer, boxes, &self.single_condition(sql::first_value(layer, boxes))?);
+        let single = sql::members_of_one(layer, boxes, &self.condition.of_one(layer, sql::first_value(layer, boxes))?);
         let of_row = |row: usize| -> Vec<Param<'_>> {
             let texts = table.rows[row].iter().map(|value| -> Param<'_> { (value, Type::TEXT) });
             own.iter().cloned().chain(texts).collect()
@@ -187,28 +213,6 @@ impl MembersReading<'_> {
         let plan = self.snapshot.all(context, &format!("EXPLAIN {statement}"), params).await?;
         let cost = |line: &str| line.split_once("..")?.1.split_whitespace().next()?.parse().ok();
         Ok(plan.first().and_then(|row| cost(row.get::<_, &str>(0))).unwrap_or(f64::MAX))
-    }
-
-    fn joined_condition(&self) -> Result<String, Error> {
-        self.filled(|number, kind| format!("({}::{kind})", sql::value_column(number)))
-    }
-
-    fn single_condition(&self, first: usize) -> Result<String, Error> {
-        self.filled(|number, kind| format!("(${}::text::{kind})", first + number))
-    }
-
-    fn filled(&self, sql_of: impl Fn(usize, &str) -> String) -> Result<String, Error> {
-        let parameters: &[VariantParameter] = &self.condition.table.parameters;
-        let filled = filled_parameters(self.condition.sql, |name| {
-            let number = parameters.iter().position(|parameter| parameter.name == name)?;
-            Some(sql_of(number, &parameters[number].kind))
-        });
-        filled.map_err(|error| Error::Layer {
-            layer: self.layer.name.clone(),
-            what: format!("its condition for variants {error}"),
-            next: "Write the names of the values".to_owned(),
-            source: None,
-        })
     }
 }
 

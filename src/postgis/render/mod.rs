@@ -11,6 +11,7 @@
 //! | `statements` | its statements, and which of them serves which area |
 //! | `drawing` | one batch, layer by layer |
 //! | `family` | the rows of all variants of a tileset, read once |
+//! | `membership` | the variants that have rows at some places |
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows` | tiles drawn from cached rows |
 //! | `checks` | such tiles compared with those that the database draws |
@@ -29,6 +30,7 @@ mod drawing;
 mod family;
 mod fit;
 mod function;
+mod membership;
 mod miscounted;
 mod narrowed;
 mod neighbourhood;
@@ -56,6 +58,7 @@ pub use cached_rows::CacheLimits;
 pub use checks::verify_cached_rows;
 pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
+pub use membership::{MAX_PLACES, PlacedRows, members_at};
 pub use narrowed::{check_narrowed, session_value};
 pub use neighbourhood::with_neighbourhood;
 pub use prepared::PreparedLayer;

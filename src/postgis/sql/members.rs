@@ -62,6 +62,37 @@ pub(in crate::postgis) fn members_of_one(layer: &Layer, boxes: usize, condition:
     )
 }
 
+/// Which variants have rows near some boxes now: the numbers of the variants, from 1 on. The parameters `$1..$4` are arrays of the boxes' west, south,
+/// east and north in the column's reference system; an array of texts for each of `kinds` follows. `condition` is over the row, which is called `name`,
+/// and the [columns of the values](value_column).
+///
+/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were constants: as the condition of a
+/// join, `id IN (SELECT … WHERE contributor = …)` would be evaluated for each pair of a row and a variant.
+pub(in crate::postgis) fn members_near(layer: &Layer, name: &str, condition: &str, kinds: &[String]) -> String {
+    let placement = layer.placement();
+    let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", 5 + n)).collect();
+    let columns: Vec<String> = (0..kinds.len()).map(|n| format!("oar_tiles_value_{}", n + 1)).collect();
+    format!(
+        "WITH oar_tiles_near AS MATERIALIZED (
+    SELECT found.* FROM unnest($1::float8[], $2::float8[], $3::float8[], $4::float8[]) AS box (x0, y0, x1, y1),
+        LATERAL (
+            SELECT {read} FROM {relation}
+            WHERE {g} && ST_MakeEnvelope(box.x0, box.y0, box.x1, box.y1, {srid}) {filter}
+            OFFSET 0
+        ) AS found
+)
+SELECT {VALUES}.oar_tiles_number FROM unnest({arrays}) WITH ORDINALITY AS {VALUES} ({columns}, oar_tiles_number),
+    LATERAL (SELECT FROM (SELECT * FROM oar_tiles_near) AS {name} WHERE ({condition}\n) LIMIT 1) AS member",
+        read = layer.columns.join(", "),
+        relation = layer.relation,
+        g = placement.geometry(),
+        srid = placement.shape.srid,
+        filter = filter(layer),
+        arrays = arrays.join(", "),
+        columns = columns.join(", "),
+    )
+}
+
 /// The number of the first parameter with values.
 pub(in crate::postgis) fn first_value(layer: &Layer, boxes: usize) -> usize {
     let boxes = if boxes > 0 { 4 } else { 0 };

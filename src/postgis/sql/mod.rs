@@ -30,7 +30,7 @@ pub(super) use edge::rows_beyond;
 pub(super) use function::call;
 pub(super) use key_range::{KeyRange, TABLE_PAGES, key_bounds};
 pub(super) use locks::read_statements;
-pub(super) use members::{first_value, members, members_of_one, row_keys, value_column};
+pub(super) use members::{first_value, members, members_near, members_of_one, row_keys, value_column};
 pub(super) use render::{Candidates, render, warm};
 pub(super) use survey::{of_one_system, other_systems, positions, skipped, survey};
 

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
+//! | `look` | which variants a change may concern |
 //! | `stock` | the rows of all variants, read once |
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
+mod look;
 mod record;
 mod removal;
 mod run;
@@ -26,6 +28,7 @@ use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
 use crate::report::Report;
 use crate::stop::Stop;
 
+pub(crate) use look::{FamilyLook, VariantState};
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily};
 pub(crate) use removal::remove_target;
@@ -96,6 +99,15 @@ impl Family {
         Ok(self.checked(table)?)
     }
 
+    /// The settings with the conditions of the variants, whose values the database gives and which fit.
+    ///
+    /// # Errors
+    /// If the query fails, or values do not fit.
+    pub(crate) async fn with_conditions(&self, snapshot: &Snapshot) -> Result<JobSettings, CommandError> {
+        let members = self.members(snapshot).await?;
+        Ok(self.settings.with_variant_conditions(&members.table.parameters)?)
+    }
+
     fn checked(&self, table: VariantTable) -> Result<FamilyMembers, ConfigError> {
         // An empty list in the file has no names.
         if !table.rows.is_empty() || !table.parameters.is_empty() {
@@ -126,6 +138,14 @@ impl Family {
             if self.variants.all.as_deref().is_some_and(|all| is_same_place(all, Path::new(&output))) {
                 return Err(wrong(format!(
                     "give the output {output}, which is that of all: choose another one for all"
+                )));
+            }
+            if let Some(all) = &self.variants.all
+                && (is_inside(all, Path::new(&output)) || is_inside(Path::new(&output), all))
+            {
+                return Err(wrong(format!(
+                    "give the output {output}, and all is {}: one lies inside of the other, and would take its tiles for files of others. Choose another one for all",
+                    all.display()
                 )));
             }
             segments.push(own);
@@ -191,6 +211,15 @@ impl Family {
             Some(stored) => Ok(stored.record),
             None => Err(self.needs_seed(report, stop, "its variants were never seeded")?),
         }
+    }
+
+    /// The error that the family's place has the manifest of another family.
+    fn is_another(&self, other: &str) -> ConfigError {
+        let what = format!(
+            "is {}, and beside it lies the manifest of a family of the same name whose variants go to {other}: give this tileset another name or folder, or seed with --force, which forgets the others and leaves their targets as they are",
+            self.output()
+        );
+        ConfigError::Variants { key: "tileset.variants.output".to_owned(), what }
     }
 
     /// The error that the family has to be seeded.
@@ -343,7 +372,15 @@ impl JobSettings {
     }
 }
 
+fn place_text(path: &Path) -> String {
+    path.display().to_string().trim_end_matches('/').to_lowercase()
+}
+
 fn is_same_place(one: &Path, other: &Path) -> bool {
-    let text = |path: &Path| path.display().to_string().trim_end_matches('/').to_lowercase();
-    text(one) == text(other)
+    place_text(one) == place_text(other)
+}
+
+/// True if a target lies below another one, by their texts.
+fn is_inside(one: &Path, other: &Path) -> bool {
+    place_text(one).strip_prefix(&place_text(other)).is_some_and(|rest| rest.starts_with('/'))
 }

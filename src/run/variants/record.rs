@@ -31,8 +31,8 @@ pub struct FamilyRecord {
     pub snapshot: String,
     /// The identity of the database, as in a manifest.
     pub database: Option<DatabaseMark>,
-    /// The hash of what all variants have in common.
-    pub fingerprint: String,
+    /// The output of the variants, with `{name}` for the values; empty if an earlier version wrote it.
+    pub output: String,
     /// The parameters.
     pub kinds: Vec<FamilyParameter>,
     /// The variants.
@@ -70,6 +70,13 @@ pub(crate) struct StoredFamily {
     tag: String,
 }
 
+impl StoredFamily {
+    /// True if the variants of the record go elsewhere than to `output`.
+    pub(super) fn is_of_another(&self, output: &str) -> bool {
+        !self.record.output.is_empty() && self.record.output != output
+    }
+}
+
 /// A record that is to be written instead of the one that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct WrittenFamily {
@@ -85,7 +92,8 @@ struct FamilyManifest {
     snapshot: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<DatabaseMark>,
-    fingerprint: String,
+    #[serde(default)]
+    output: String,
     parameters: Vec<FamilyParameter>,
     /// The notes with the variants.
     lists: Vec<String>,
@@ -122,8 +130,8 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
             serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
         variants.append(&mut listed);
     }
-    let FamilyManifest { snapshot, database, fingerprint, parameters: kinds, .. } = manifest;
-    Ok(Some(StoredFamily { record: FamilyRecord { snapshot, database, fingerprint, kinds, variants }, tag: note.tag }))
+    let FamilyManifest { snapshot, database, output, parameters: kinds, .. } = manifest;
+    Ok(Some(StoredFamily { record: FamilyRecord { snapshot, database, output, kinds, variants }, tag: note.tag }))
 }
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.
@@ -156,7 +164,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         generator: GENERATOR.to_owned(),
         snapshot: record.snapshot.clone(),
         database: record.database.clone(),
-        fingerprint: record.fingerprint.clone(),
+        output: record.output.clone(),
         parameters: record.kinds.clone(),
         lists,
     };

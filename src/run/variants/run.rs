@@ -1,7 +1,7 @@
 //! What a seed and a reseed of a family have in common: they begin with the values on one snapshot, and end with the family's manifest.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use super::super::attempts::{aside, restarting};
 use super::super::describe::IdentityKey;
 use super::super::{CommandError, Job, KnownState, SharedSnapshot};
 use super::{
-    Family, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant, StoredFamily,
-    WrittenFamily, remove_target,
+    Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant,
+    StoredFamily, WrittenFamily, remove_target,
 };
 use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
@@ -76,8 +76,17 @@ impl<'a> FamilyRun<'a> {
     /// Reads the values on the snapshot of the run.
     pub(crate) async fn begin(family: &'a Family, options: &'a FamilyOptions) -> Result<FamilyRun<'a>, CommandError> {
         let begun = Instant::now();
-        let FamilyOptions { report, stop, snapshot, .. } = options;
-        let before = family.stored(report, stop).await?;
+        let FamilyOptions { report, stop, snapshot, force, .. } = options;
+        let mut before = family.stored(report, stop).await?;
+        if let Some(before) = &mut before
+            && before.is_of_another(&family.output())
+        {
+            if !force {
+                return Err(family.is_another(&before.record.output).into());
+            }
+            // Its targets stay as they are.
+            before.record.variants.clear();
+        }
         let settings = &family.settings().database;
         let job = Job { target: family.place(report, stop)?, ..family.job(report, stop)? }.sharing(snapshot);
         let look = async |_restarts| {
@@ -89,7 +98,7 @@ impl<'a> FamilyRun<'a> {
             let record = FamilyRecord {
                 snapshot: seen.cursor().to_owned(),
                 database: key.map(|key| key.mark(&server)),
-                fingerprint: String::new(),
+                output: family.output(),
                 kinds: Vec::new(),
                 variants: Vec::new(),
             };
@@ -138,6 +147,16 @@ impl<'a> FamilyRun<'a> {
             Box::pin(FamilyStock::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
         };
         restarting(&job.settings.database, report, stop, read).await
+    }
+
+    /// What is known of all variants; `None` if each has to be looked at by itself.
+    pub(crate) async fn look(&self) -> Result<Option<FamilyLook>, CommandError> {
+        let FamilyOptions { report, stop, snapshot, .. } = self.options;
+        let job = self.family.job(report, stop)?.sharing(snapshot);
+        let look = async |_restarts| {
+            Box::pin(FamilyLook::begin(self, &job)).await.inspect_err(|_error| job.release_snapshot())
+        };
+        restarting(&job.settings.database, report, stop, look).await
     }
 
     /// Ends the run: vanished variants, and the manifest, which is left as it was if a variant failed.
@@ -189,12 +208,17 @@ impl<'a> FamilyRun<'a> {
 }
 
 impl FamilyTargets<'_> {
+    /// What the family's manifest says that a target shows.
+    pub(crate) fn known(&self, output: &Path) -> Option<KnownState> {
+        let known = self.cursor.clone().zip(self.publications.get(output).cloned());
+        known.map(|(cursor, publication)| KnownState { cursor, publication })
+    }
+
     /// The run of one target. The folder that it lies in is made.
     pub(crate) fn job(&self, settings: JobSettings) -> Result<Job, CommandError> {
         let FamilyOptions { force, dry_run, report, stop, snapshot, .. } = self.options;
         let output = settings.tileset.output.clone();
-        let known = self.cursor.clone().zip(self.publications.get(&output).cloned());
-        let known = known.map(|(cursor, publication)| KnownState { cursor, publication });
+        let known = self.known(&output);
         let job = Job { known, ..Job::new(settings, *force, report, stop)?.sharing(snapshot) };
         if !dry_run
             && !job.is_in_bucket()

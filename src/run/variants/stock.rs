@@ -7,6 +7,7 @@ use super::super::describe::IdentityKey;
 use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
 use super::super::{CommandError, Job};
 use super::FamilyRun;
+use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
@@ -51,7 +52,12 @@ impl FamilyStock {
         let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let named = probe_names(&snapshot, &options).await?;
         let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, 1).await?;
-        let probed = named.probe_rows().await?;
+        let probed = match named.probe_rows().await {
+            Ok(probed) => probed,
+            // A key may tell rows apart only within each variant.
+            Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let is_suited = |layer: &Arc<Layer>| layer.traits().has_uniform_points && layer.is_found_by_area();
         if !probed.layers.iter().all(is_suited) {
             return Ok(None);

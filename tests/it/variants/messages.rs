@@ -87,6 +87,68 @@ fn what_does_not_fit_is_refused() {
 }
 
 #[test]
+fn targets_inside_of_each_other_are_refused() {
+    let world = World::new(20, 3);
+    let values = "values = \"SELECT slug FROM contributor\"\n";
+    for (output, all) in [("by/{slug}/", "by/"), ("by/{slug}.mbtiles", "by/"), ("by/{slug}/", "by/c2/inner/")] {
+        let keys = format!("{values}output = \"FOLDER/{output}\"\nall = \"FOLDER/{all}\"");
+        world
+            .oar_tiles(&config(&world, "", &keys), &["seed", "--progress", "none"])
+            .fails(2, &["one lies inside of the other"]);
+    }
+    assert!(!world.path("by").exists());
+}
+
+#[test]
+fn two_families_in_one_place_are_told_apart() {
+    let world = World::new(40, 3);
+    let values = "values = \"SELECT slug FROM contributor\"\n";
+    let seed = ["seed", "--progress", "none"];
+    world.oar_tiles(&config(&world, "", &format!("{values}output = \"FOLDER/by/{{slug}}.mbtiles\"")), &seed).ok();
+    let other = config(&world, "", &format!("{values}output = \"FOLDER/by/x-{{slug}}.mbtiles\""));
+    let text = "the manifest of a family of the same name whose variants go to";
+    for arguments in [&seed[..], &["reseed"], &["seed", "--prune-variants"]] {
+        world.oar_tiles(&other, arguments).fails(2, &[text, "by/{slug}.mbtiles", "give this tileset another name"]);
+    }
+    world.oar_tiles(&other, &["seed", "--progress", "none", "--force", "--prune-variants"]).ok();
+    assert_eq!(world.names("by").len(), 6, "{:?}", world.names("by"));
+}
+
+#[test]
+fn a_check_asks_the_database_for_values_and_conditions() {
+    let world = World::new(20, 3);
+    let output = "output = \"FOLDER/by/{slug}.mbtiles\"\n";
+    let check = |variants: &str| {
+        world.oar_tiles(&config(&world, "", &format!("{output}{variants}")), &["config", "--check", "--database"])
+    };
+    check("values = \"SELECT slug FROM contributor\"\nwhere = { facilities = \"name = !slug!\" }").ok();
+    for (variants, text) in [
+        (
+            "values = \"SELECT slug FROM contributors\"",
+            "the query values of the variants of tileset \"facilities\" is not understood",
+        ),
+        ("values = \"SELECT number FROM contributor\"", "has {slug}, which is no value"),
+        (
+            "values = \"SELECT slug FROM contributor\"\nwhere = { facilities = \"nam = !slug!\" }",
+            "column \"nam\" does not exist",
+        ),
+        (
+            "values = \"SELECT slug FROM contributor\"\nwhere = { facilities = \"id = !slag!\" }",
+            "has !slag!, which is no parameter",
+        ),
+    ] {
+        let failed = check(variants);
+        assert_eq!(failed.code, 2, "{}", failed.stderr);
+        assert!(
+            format!("{}{}", failed.stdout, failed.stderr).contains(text),
+            "«{text}» in {} {}",
+            failed.stdout,
+            failed.stderr
+        );
+    }
+}
+
+#[test]
 fn flags_of_one_target_are_refused() {
     let world = World::new(20, 3);
     let config = world.contributors(".mbtiles");

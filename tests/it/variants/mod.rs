@@ -1,7 +1,9 @@
 //! Variants: one configuration makes a family of tilesets that differ in the values of parameters.
 
 mod changing;
+mod looking;
 mod messages;
+mod random;
 mod seeding;
 mod verbs;
 

@@ -1,0 +1,348 @@
+//! What a reseed finds out for all variants at once: which of them a change may concern. Only these are looked at by themselves.
+//!
+//! The change log is read once, for the state that the family's manifest names. A variant is left alone if it has no row now at any changed place,
+//! and its target, which shows that state or a later one, shows no point at any of them: then it had none there either, and every tile in which a change
+//! can be seen is as it was. The target itself is asked, so that no list of old memberships can be out of date.
+//!
+//! That holds for layers of points of which each row is drawn at every zoom of its layer. A change of another layer concerns every variant.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::super::describe::{IdentityKey, SameDatabase, compare, fingerprint};
+use super::super::look::{TargetState, drawn, needs_seed};
+use super::super::{CommandError, Job, KnownState, Target};
+use super::FamilyRun;
+use crate::changes;
+use crate::changes::{Cursor, TrackedLayer, Untracked, Watch, tracked, unseen_changes, unseen_positions};
+use crate::config::JobSettings;
+use crate::encode::Gunzip;
+use crate::error::ErrorKind;
+use crate::manifest::DatabaseIdentity;
+use crate::patch::may_show;
+use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
+use crate::postgis::{
+    FamilyCondition, Layer, LayerKind, MAX_PLACES, PlacedRows, Reads, Rows, Snapshot, members_at, probe,
+};
+use crate::sink::read_all;
+use crate::tile::{Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
+
+/// What is known of all variants of a family.
+pub(crate) struct FamilyLook {
+    /// The state that the family's manifest names.
+    cursor: Cursor,
+    /// The layers as the variants have them.
+    layers: Vec<Arc<Layer>>,
+    identity: DatabaseIdentity,
+    key: Option<IdentityKey>,
+    reads: Reads,
+    /// Where rows have changed.
+    places: ChangedPlaces,
+    /// The variants that have rows there now.
+    members: BTreeSet<usize>,
+}
+
+/// How a target stands to what has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum VariantState {
+    /// No change concerns it: it shows the state of the run. With the id of its publication.
+    Untouched(String),
+    /// It has to be looked at by itself.
+    Unknown,
+}
+
+/// The places of changes, and the tiles in which rows there would show.
+#[derive(Debug, Default)]
+struct ChangedPlaces {
+    /// By the index of the layer that shows them.
+    layers: BTreeMap<usize, PlacesOfLayer>,
+}
+
+#[derive(Debug, Default)]
+struct PlacesOfLayer {
+    boxes: BTreeSet<WorldBox>,
+    /// The tiles that a target is asked for.
+    tiles: HashMap<TileCoord, PlacesInTile>,
+}
+
+/// The changed places that a tile shows.
+#[derive(Debug, Default)]
+struct PlacesInTile {
+    /// Positions.
+    positions: BTreeSet<[u32; 2]>,
+    /// True if there is a place of another form: any feature may lie there.
+    has_boxes: bool,
+}
+
+/// The most tiles of a target that are read for one place.
+const MAX_TILES_OF_PLACE: u64 = 16;
+
+impl FamilyLook {
+    /// Looks what has changed; `None` if each variant has to be looked at by itself.
+    ///
+    /// # Errors
+    /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
+    pub(crate) async fn begin(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyLook>, CommandError> {
+        let (family, settings) = (run.family, &job.settings);
+        let Some(record) = run.before.as_ref().map(|before| &before.record) else { return Ok(None) };
+        let Ok(cursor) = record.snapshot.parse::<Cursor>() else { return Ok(None) };
+        let is_function = |options: &LayerKind| matches!(options, LayerKind::Function(_));
+        if settings.tileset.layers.iter().any(|layer| is_function(&layer.options.kind)) {
+            return Ok(None);
+        }
+        let database = job.database()?;
+        let snapshot = job.take_snapshot(&database, false).await?;
+        let table = &run.members.table;
+        // No row fulfils a condition on values that are not set. First, so that the session has no other locks than those of a variant.
+        let conditioned = settings.with_variant_conditions(&table.parameters)?;
+        let options: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let probed = probe(&snapshot, &options).await?;
+        let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let whole = match probe(&snapshot, &options).await {
+            Ok(whole) => whole.layers,
+            // A key may tell rows apart only within each variant.
+            Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let identity = probed.server.identity;
+        let log = FamilyLog { snapshot: &snapshot, job: &job.with_settings(conditioned), cursor: &cursor };
+        let watches = log.watches(&database, &probed.layers).await?;
+        // Reasons against the log itself come first.
+        match compare(record.database.as_ref(), &identity, key.as_ref()) {
+            Ok(SameDatabase::Yes) => {}
+            Ok(SameDatabase::Unsaid | SameDatabase::OtherKey) => return Ok(None),
+            Err(why) => return Err(needs_seed(&job.target, why)),
+        }
+        let scope = Scope::of(settings, &whole);
+        let Some(places) = log.places(&watches, &probed.layers, &scope).await? else { return Ok(None) };
+        let mut members = BTreeSet::new();
+        for (index, places) in &places.layers {
+            let (layer, settings) = (&whole[*index], &settings.tileset.layers[*index].options);
+            let Some(sql) = family.condition(layer.name()) else { return Ok(None) };
+            let name = match &settings.rows {
+                Rows::Relation { table, .. } => table,
+                Rows::Query(_) => &settings.name,
+            };
+            let boxes: Vec<WorldBox> = places.boxes.iter().copied().collect();
+            let rows = PlacedRows { layer, name, places: &boxes };
+            match members_at(&snapshot, rows, FamilyCondition { sql, table }).await? {
+                Some(mut found) => members.append(&mut found),
+                None => return Ok(None),
+            }
+        }
+        snapshot.check_partitions(&probed.reads).await?;
+        tracing::debug!("{} places have changed, at which {} variants have rows", places.len(), members.len());
+        Ok(Some(FamilyLook { cursor, layers: probed.layers, identity, key, reads: probed.reads, places, members }))
+    }
+
+    /// How the target of a variant stands to the changes. Reads the target, so it may wait for a server.
+    pub(crate) fn state_of(
+        &self,
+        number: usize,
+        settings: &JobSettings,
+        target: &Target,
+        known: Option<&KnownState>,
+    ) -> VariantState {
+        if self.members.contains(&number) {
+            return VariantState::Unknown;
+        }
+        let untouched = self.untouched(settings, target, known);
+        untouched.map_or(VariantState::Unknown, VariantState::Untouched)
+    }
+
+    /// The id of the target's publication, if no change concerns it.
+    fn untouched(&self, settings: &JobSettings, target: &Target, known: Option<&KnownState>) -> Option<String> {
+        let mut state = TargetState::read(target).ok()?;
+        known.iter().for_each(|known| state.know(known));
+        let manifest = &state.manifest;
+        let tileset = &settings.tileset;
+        let is_whole = state.unrendered.is_empty()
+            && !state.is_to_be_mended()
+            && manifest.kept.is_empty()
+            && state.partial.regions().is_empty()
+            && manifest.zooms == tileset.zooms.to_string()
+            && manifest.bbox == tileset.bbox.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let wanted = tileset.tree.public_url.as_ref();
+        let is_readdressed = !target.is_archive() && wanted.is_some() && wanted != state.described.public_url.as_ref();
+        if !is_whole || is_readdressed || !state.cursor.sees_all_of(&self.cursor) {
+            return None;
+        }
+        let fingerprint = fingerprint(settings, &self.layers);
+        let fits = state.fits(target, &self.identity, self.key.as_ref(), &fingerprint, &self.reads);
+        if fits.ok()? != SameDatabase::Yes || self.places.may_show(&self.layers, target)? {
+            return None;
+        }
+        state.manifest.publication.map(|publication| publication.id)
+    }
+}
+
+/// The change log, as the family has not seen it.
+struct FamilyLog<'a> {
+    snapshot: &'a Arc<Snapshot>,
+    job: &'a Job,
+    cursor: &'a Cursor,
+}
+
+impl FamilyLog<'_> {
+    async fn watches(
+        &self,
+        database: &crate::postgis::Database,
+        layers: &[Arc<Layer>],
+    ) -> Result<Vec<Vec<Watch>>, CommandError> {
+        let settings = &self.job.settings;
+        let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&settings.tileset.layers))
+            .map(|(layer, settings)| TrackedLayer {
+                layer,
+                track: &settings.track,
+                refreshes: settings.options.refresh,
+            })
+            .collect();
+        let schema = &settings.database.changes.schema;
+        let watches = tracked(database, self.snapshot, schema, &reading, self.cursor).await;
+        watches.map_err(|error| match error {
+            changes::Error::Untracked(why) => self.untracked(why),
+            other => other.into(),
+        })
+    }
+
+    fn untracked(&self, why: Untracked) -> CommandError {
+        CommandError::Untracked { target: self.job.target.to_string(), why }
+    }
+
+    /// The places of all changes; `None` if a change may concern every variant, or there are too many.
+    async fn places(
+        &self,
+        watches: &[Vec<Watch>],
+        layers: &[Arc<Layer>],
+        scope: &Scope,
+    ) -> Result<Option<ChangedPlaces>, CommandError> {
+        let schema = &self.job.settings.database.changes.schema;
+        let pending = unseen_changes(self.snapshot, schema, self.cursor).await?;
+        let rows_of = |watch: &Watch| pending.iter().find(|one| one.watch == watch.id).map_or(0, |one| one.rows);
+        let mut found = ChangedPlaces::default();
+        for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
+            for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
+                // A place or two for each row.
+                if rows_of(watch) > MAX_PLACES as u64 {
+                    return Ok(None);
+                }
+                let mut is_told = true;
+                let each = |spot: crate::tile::Spot| is_told = is_told && found.add(scope, index, spot.world());
+                unseen_positions(self.snapshot, schema, self.cursor, watch, layer, each).await?;
+                if !is_told {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(found))
+    }
+}
+
+/// Which tiles tell whether a target has a row at a place.
+struct Scope {
+    /// The tiles of the family.
+    tiles: Dirty,
+    drawn: Vec<DrawnLayer>,
+    /// For each layer, the one whose tiles show all of its rows as points; `None` if there is none.
+    shown_by: Vec<Option<usize>>,
+}
+
+impl Scope {
+    /// `layers` are those without the conditions of variants.
+    fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> Scope {
+        let tileset = &settings.tileset;
+        let part = ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
+        let is_suited = |layer: &Layer| layer.traits().has_uniform_points && layer.is_found_by_area();
+        // A layer that is drawn in several ways has the same rows at all zooms.
+        let shows = |layer: &Layer| {
+            layers.iter().position(|other| other.id() == layer.id() && is_suited(other) && other.has_rows_of(layer))
+        };
+        Scope {
+            tiles: Dirty::new(&[part], usize::MAX),
+            drawn: layers.iter().map(|layer| drawn(layer)).collect(),
+            shown_by: layers.iter().map(|layer| shows(layer)).collect(),
+        }
+    }
+
+    /// The tiles in which a row at a place shows, at the deepest zoom at which all of them are tiles of the family; `None` if there is none.
+    fn tiles_of(&self, layer: usize, place: WorldBox) -> Option<Vec<TileRect>> {
+        let drawn = &self.drawn[layer];
+        let zooms = self.tiles.zooms().into_iter().rev().filter(|zoom| drawn.zooms.contains(*zoom));
+        let touched = |zoom: Zoom| {
+            let (first, second) = touched_tiles(zoom, drawn.margin.units(zoom), place);
+            let rects: Vec<TileRect> = std::iter::once(first).chain(second).collect();
+            let tiles: u64 = rects.iter().map(TileRect::tiles).sum();
+            let holds_all =
+                tiles <= MAX_TILES_OF_PLACE && rects.iter().flat_map(TileRect::iter).all(|tile| self.tiles.holds(tile));
+            holds_all.then_some(rects)
+        };
+        zooms.into_iter().find_map(touched)
+    }
+}
+
+impl ChangedPlaces {
+    /// Adds the place of a change in a layer; false if it may concern every variant, or there are too many places.
+    fn add(&mut self, scope: &Scope, layer: usize, place: WorldBox) -> bool {
+        let drawn = &scope.drawn[layer].zooms;
+        if !scope.tiles.zooms().iter().any(|zoom| drawn.contains(*zoom)) {
+            // The layer is not drawn.
+            return true;
+        }
+        let Some(layer) = scope.shown_by[layer] else { return false };
+        let own = self.layers.entry(layer).or_default();
+        if !own.boxes.insert(place) {
+            return true;
+        }
+        if own.boxes.len() > MAX_PLACES {
+            return false;
+        }
+        let Some(rects) = scope.tiles_of(layer, place) else { return false };
+        let is_position = place.is_position() && rects.len() == 1;
+        for tile in rects.iter().flat_map(TileRect::iter) {
+            let in_tile = own.tiles.entry(tile).or_default();
+            if is_position {
+                in_tile.positions.insert([place.west, place.north]);
+            } else {
+                in_tile.has_boxes = true;
+            }
+        }
+        true
+    }
+
+    fn len(&self) -> usize {
+        self.layers.values().map(|places| places.boxes.len()).sum()
+    }
+
+    /// True if a target may show a row at one of the places; `None` if it cannot be read.
+    fn may_show(&self, layers: &[Arc<Layer>], target: &Target) -> Option<bool> {
+        if self.layers.values().all(|places| places.tiles.is_empty()) {
+            return Some(false);
+        }
+        let mut reader = target.reader().ok()?;
+        let apart = reader.template().layers_apart();
+        let mut gunzip = Gunzip::new();
+        for (index, places) in &self.layers {
+            let layer = &layers[*index];
+            let slice = if apart { Slice::Layer(layer.id()) } else { Slice::Whole };
+            let ids: Vec<TileId> = places.tiles.keys().map(|coord| TileId { coord: *coord, slice }).collect();
+            let mut shows = false;
+            read_all(&mut *reader, &ids, |id, bytes| {
+                let (Some(bytes), Some(places), false) = (bytes, places.tiles.get(&id.coord), shows) else {
+                    return Ok(());
+                };
+                let positions = places.positions.iter().copied();
+                shows = places.has_boxes
+                    || gunzip
+                        .unpack(&bytes)
+                        .map_or(true, |raw| may_show(&raw, id.coord, layer.name(), layer.margin().extent, positions));
+                Ok::<(), crate::sink::ReadError>(())
+            })
+            .ok()?;
+            if shows {
+                return Some(true);
+            }
+        }
+        Some(false)
+    }
+}
