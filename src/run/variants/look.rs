@@ -114,7 +114,7 @@ impl FamilyLook {
             Ok(SameDatabase::Unsaid | SameDatabase::OtherKey) => return Ok(None),
             Err(why) => return Err(needs_seed(&job.target, why)),
         }
-        let scope = Scope::of(settings, &whole);
+        let scope = FamilyScope::of(settings, &whole);
         let Some(places) = log.places(&watches, &probed.layers, &scope).await? else { return Ok(None) };
         let mut members = BTreeSet::new();
         for (index, places) in &places.layers {
@@ -154,7 +154,9 @@ impl FamilyLook {
     /// The id of the target's publication, if no change concerns it.
     fn untouched(&self, settings: &JobSettings, target: &Target, known: Option<&KnownState>) -> Option<String> {
         let mut state = TargetState::read(target).ok()?;
-        known.iter().for_each(|known| state.know(known));
+        if let Some(known) = known {
+            state.know(known);
+        }
         let manifest = &state.manifest;
         let tileset = &settings.tileset;
         let is_whole = state.unrendered.is_empty()
@@ -215,7 +217,7 @@ impl FamilyLog<'_> {
         &self,
         watches: &[Vec<Watch>],
         layers: &[Arc<Layer>],
-        scope: &Scope,
+        scope: &FamilyScope,
     ) -> Result<Option<ChangedPlaces>, CommandError> {
         let schema = &self.job.settings.database.changes.schema;
         let pending = unseen_changes(self.snapshot, schema, self.cursor).await?;
@@ -240,7 +242,7 @@ impl FamilyLog<'_> {
 }
 
 /// Which tiles tell whether a target has a row at a place.
-struct Scope {
+struct FamilyScope {
     /// The tiles of the family.
     tiles: Dirty,
     drawn: Vec<DrawnLayer>,
@@ -248,9 +250,9 @@ struct Scope {
     shown_by: Vec<Option<usize>>,
 }
 
-impl Scope {
+impl FamilyScope {
     /// `layers` are those without the conditions of variants.
-    fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> Scope {
+    fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> FamilyScope {
         let tileset = &settings.tileset;
         let part = ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
         let is_suited = |layer: &Layer| layer.traits().has_uniform_points && layer.is_found_by_area();
@@ -258,7 +260,7 @@ impl Scope {
         let shows = |layer: &Layer| {
             layers.iter().position(|other| other.id() == layer.id() && is_suited(other) && other.has_rows_of(layer))
         };
-        Scope {
+        FamilyScope {
             tiles: Dirty::new(&[part], usize::MAX),
             drawn: layers.iter().map(|layer| drawn(layer)).collect(),
             shown_by: layers.iter().map(|layer| shows(layer)).collect(),
@@ -283,7 +285,7 @@ impl Scope {
 
 impl ChangedPlaces {
     /// Adds the place of a change in a layer; false if it may concern every variant, or there are too many places.
-    fn add(&mut self, scope: &Scope, layer: usize, place: WorldBox) -> bool {
+    fn add(&mut self, scope: &FamilyScope, layer: usize, place: WorldBox) -> bool {
         let drawn = &scope.drawn[layer].zooms;
         if !scope.tiles.zooms().iter().any(|zoom| drawn.contains(*zoom)) {
             // The layer is not drawn.

@@ -72,7 +72,9 @@ fn history(ending: &str, first: u64) {
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     for step in 0..5 {
         let changes: Vec<String> = (0..=chance.below(3)).map(|_| chance.change()).collect();
-        changes.iter().for_each(|change| world.db.run(change));
+        for change in &changes {
+            world.db.run(change);
+        }
         world.oar_tiles(&config, &["reseed", "--progress", "none", "--allow-shrink", "--prune-variants"]).ok();
         let seed = ["seed", "--progress", "none", "--force", "--allow-shrink", "--prune-variants"];
         world.oar_tiles(&fresh, &seed).ok();
