@@ -3,7 +3,7 @@
 use crate::config::{ShownConfig, schema};
 use crate::report::{DocumentSchema, JsonDocument, report_schemas};
 use crate::run::TileListDocument;
-use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent};
+use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 
 /// The name of the schema of a configuration file.
 pub const CONFIGURATION: &str = "configuration";
@@ -33,6 +33,7 @@ pub fn schemas() -> Vec<DocumentSchema> {
         DocumentSchema::of::<JsonDocument<ShownConfig>>("config", "config --json"),
         DocumentSchema::of::<TileListDocument>("tiles", "--dirty-out FILE.json and --changed-out FILE.json"),
         DocumentSchema::of::<CatalogueDocument>("catalogue", "GET /catalog"),
+        DocumentSchema::of::<VariantListDocument>("variant-list", "GET /TILESET/variants.json"),
         DocumentSchema::of::<StateEvent>("changes-state", "GET /changes, event state"),
         DocumentSchema::of::<ChangedEvent>("changes-changed", "GET /changes, event changed"),
         DocumentSchema::of::<AccessRecord<'_>>(

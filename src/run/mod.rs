@@ -55,6 +55,8 @@ pub use variants::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, RecordedVariant,
 };
 
+pub(crate) use variants::FamilyReader;
+
 use target::Targets;
 use variants::StockPart;
 

@@ -79,9 +79,11 @@ pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
 pub use tilesets::Addressing;
-pub use tilesets::catalogue::{CatalogueDocument, CatalogueTileset};
+pub use tilesets::catalogue::{CatalogueDocument, CatalogueFamily, CatalogueTileset};
+pub use tilesets::listing::{VariantInList, VariantListDocument};
 pub use tilesets::opening::TilesetParts;
 pub use tilesets::tileset::tileset_segment;
+pub use tilesets::variants::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
 pub use write_back::WriteBackDesk;
 pub use writer::{TargetWriter, WriterDesk};
 

@@ -27,8 +27,10 @@ use crate::serve::shared::SharedCache;
 use crate::serve::target::listing::keep_listed;
 use crate::serve::target::watch::POLL;
 use crate::serve::tiles::cache::TileCache;
+use crate::serve::tilesets::family::SiteFamily;
 use crate::serve::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use crate::serve::tilesets::tileset::SiteTileset;
+use crate::serve::tilesets::variants::FamilyParts;
 use crate::serve::tilesets::{Addressing, SiteTilesets};
 use crate::stop::{Signal, Stop};
 
@@ -50,13 +52,14 @@ pub struct TileServer {
 
 impl TileServer {
     /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`, and all tilesets share the
-    /// memory. [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there is one tileset.
+    /// memory, as do the variants of families, each of which is opened when it is asked for. [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there is one tileset.
     ///
     /// # Errors
     /// If a target cannot be read, an address cannot be used, or the URL for clients is not known.
     pub async fn start(
         options: ServeOptions,
         tilesets: Vec<TilesetParts>,
+        families: Vec<(FamilyParts, TilesetHeaders)>,
         addressing: Addressing,
         queue: WorkQueue,
     ) -> Result<TileServer, ServeError> {
@@ -68,7 +71,7 @@ impl TileServer {
             let headers = TilesetHeaders { tileset: name.as_str().into(), headers: parts.headers.clone() };
             let target = OpenedTarget::open(parts, &options).await.map_err(|error| match addressing {
                 Addressing::Root => error,
-                Addressing::ByName => ServeError::Tileset { name, kind: error.kind(), source: Box::new(error) },
+                Addressing::ByName => named(&name, error),
             })?;
             opened.push((headers, target));
         }
@@ -78,7 +81,8 @@ impl TileServer {
             None => None,
         };
         let own_url = public.url();
-        let headers = opened.iter().map(|(headers, _)| headers.clone()).collect();
+        let of_families = families.iter().map(|(_, headers)| headers.clone());
+        let headers = opened.iter().map(|(headers, _)| headers.clone()).chain(of_families).collect();
         let settings = SiteSettings::new(&options, headers, own_url.as_deref())?;
         let metrics = Metrics::new();
         let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
@@ -90,6 +94,11 @@ impl TileServer {
             redis: redis.map_err(ServeError::Redis)?,
             options: options.clone(),
         };
+        let mut all_families = Vec::new();
+        for (parts, TilesetHeaders { tileset: name, .. }) in families {
+            let family = SiteFamily::open(parts, metrics.of_tileset(&name), shared.clone()).await;
+            all_families.push(Arc::new(family.map_err(|error| named(&name, error))?));
+        }
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let all = opened.into_iter().map(|(headers, target)| {
             let name = &headers.tileset;
@@ -99,7 +108,7 @@ impl TileServer {
             })
         });
         let site = Site {
-            tilesets: SiteTilesets::new(addressing, all.collect()),
+            tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
             shared: shared.redis,
             cache: shared.cache,
             queue: shared.queue,
@@ -146,6 +155,8 @@ impl TileServer {
         let rereading = rereader.map(|rereader| tokio::spawn(reread_at_hangup(rereader, rereading)));
         let lists_tiles = self.options.lists_tiles;
         let tasks: Vec<_> = site.tilesets.all().iter().flat_map(|tileset| tasks(&site, tileset, lists_tiles)).collect();
+        let families = site.tilesets.families().iter().map(|family| tokio::spawn(Arc::clone(family).follow()));
+        let tasks: Vec<_> = tasks.into_iter().chain(families).collect();
         let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
         let writers: Vec<_> = writers
             .map(|writer| tokio::spawn(Arc::clone(&writer.writer).run(writer.desk.clone(), stop.clone())))
@@ -160,6 +171,7 @@ impl TileServer {
             tokio::time::sleep(self.options.drain).await;
             // Otherwise they would never be done.
             site.tilesets.all().iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
+            join_all(site.tilesets.families().iter().map(|family| family.close())).await;
             close.send_replace(true);
             for task in [Some(public), admin].into_iter().flatten().chain(writers) {
                 if let Err(error) = task.await {
@@ -178,6 +190,11 @@ impl TileServer {
         }
         signal
     }
+}
+
+/// The error of one of several tilesets.
+fn named(name: &str, error: ServeError) -> ServeError {
+    ServeError::Tileset { name: name.to_owned(), kind: error.kind(), source: Box::new(error) }
 }
 
 /// Starts what goes on for a tileset as long as the server runs.

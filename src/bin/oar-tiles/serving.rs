@@ -5,11 +5,11 @@ use std::sync::Arc;
 use http::Method;
 use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve, SettingFlags};
 use oar_tiles::command::reseed::{ReseedOptions, WatchWriter};
-use oar_tiles::command::serve::{OnceReady, ServedJob, ServedJobs};
+use oar_tiles::command::serve::{NamedJobs, OnceReady, ServedJob, ServedJobs};
 use oar_tiles::command::{jobs, serve};
 use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
-use oar_tiles::run::{CommandError, Job};
+use oar_tiles::run::{CommandError, Family, Job};
 use oar_tiles::serve::{ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
@@ -19,6 +19,7 @@ use super::given::{
     has_file, lists_tilesets, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read, says_nothing,
 };
 use super::on_runtime;
+use super::variants::not_for_variants;
 
 /// What a server was asked to serve.
 #[derive(Clone)]
@@ -45,6 +46,7 @@ impl ServedKind {
             Some(server) if server.live.is_some() && server.writer.is_none() && !arguments.check => {
                 Ok(ServedKind::Discovered(drafted_catalogue(flags, stop)?))
             }
+            _ if has_variants(flags)? => Ok(ServedKind::Listed),
             _ => Ok(ServedKind::One),
         }
     }
@@ -79,8 +81,23 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         move || reread(&arguments, &flags, &kind).map_err(|error| error.to_string())
     });
     on_runtime(async || {
-        let mut served = Vec::new();
-        for settings in settings {
+        let (mut served, mut families) = (Vec::new(), Vec::new());
+        for mut settings in settings {
+            if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
+                if options.writer.is_some() {
+                    not_for_variants(
+                        &settings,
+                        "serve --writer",
+                        "leave it out, and run oar-tiles reseed again and again beside the server; with --tileset the writer serves the other tilesets",
+                    )?;
+                }
+                let all = family.all()?;
+                families.push(family);
+                match all {
+                    Some(all) => settings = all,
+                    None => continue,
+                }
+            }
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
             if let ServedKind::Discovered(_) = kind {
                 served.push(ServedJob::live_only(job));
@@ -95,10 +112,15 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         }
         let served = match (&kind, served.pop()) {
             (ServedKind::One, Some(one)) => ServedJobs::One(Box::new(one)),
-            (_, last) => ServedJobs::ByName(served.into_iter().chain(last).collect()),
+            (_, last) => ServedJobs::ByName(NamedJobs { tilesets: served.into_iter().chain(last).collect(), families }),
         };
         serve::run(&served, &options, OnceReady::SayWhere, Some(reread), stop).await
     })
+}
+
+/// True if a tileset that was asked for has variants, so that it is served below its name.
+fn has_variants(flags: &SettingFlags) -> Result<bool, CommandError> {
+    Ok(resolved_all(flags, false)?.iter().any(|settings| Family::of(settings).is_some()))
 }
 
 /// The settings of the first tileset: those of the server are the same in all.
@@ -178,7 +200,8 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedJob::live_only);
-        let served = ServedJobs::ByName(settings.into_iter().map(job).collect::<Result<_, _>>()?);
+        let tilesets = settings.into_iter().map(job).collect::<Result<_, _>>()?;
+        let served = ServedJobs::ByName(NamedJobs { tilesets, families: Vec::new() });
         serve::run(&served, &options, then, None, stop).await
     })
 }

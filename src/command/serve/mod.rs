@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `family` | the variants of a tileset, by their family's manifest |
 //! | `page` | the map as a file (`preview --html`) |
 //! | `live` | tiles that the target does not know, rendered on request |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
@@ -13,6 +14,7 @@
 
 mod batch;
 mod bounds;
+mod family;
 mod follow;
 mod live;
 mod narrowed;
@@ -24,7 +26,7 @@ mod snapshot;
 use std::sync::Arc;
 
 use crate::report::{print, say_warning};
-use crate::run::{CommandError, Job, Target, TargetUrl};
+use crate::run::{CommandError, Family, Job, Target, TargetUrl};
 use crate::serve::{
     Addressing, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener,
     TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
@@ -34,6 +36,7 @@ use crate::sink::ReadError;
 use crate::stop::Stop;
 
 use bounds::LiveBounds;
+use family::family_parts;
 use live::DatabaseTiles;
 pub use page::{write_page, write_style};
 
@@ -75,14 +78,35 @@ pub enum ServedJobs {
     /// One, which has all paths.
     One(Box<ServedJob>),
     /// Some, each below its name.
-    ByName(Vec<ServedJob>),
+    ByName(NamedJobs),
+}
+
+/// The tilesets of a server, each below its name.
+pub struct NamedJobs {
+    /// The tilesets with one target.
+    pub tilesets: Vec<ServedJob>,
+    /// Those with variants. The tileset without conditions that is wanted beside them is one of the others.
+    pub families: Vec<Family>,
+}
+
+impl NamedJobs {
+    fn has(&self, name: &str) -> bool {
+        self.tilesets.iter().any(|served| served.job.settings.tileset.name == name)
+    }
 }
 
 impl ServedJobs {
+    fn families(&self) -> &[Family] {
+        match self {
+            ServedJobs::One(_) => &[],
+            ServedJobs::ByName(named) => &named.families,
+        }
+    }
+
     fn all(&self) -> &[ServedJob] {
         match self {
             ServedJobs::One(one) => std::slice::from_ref(one),
-            ServedJobs::ByName(all) => all,
+            ServedJobs::ByName(named) => &named.tilesets,
         }
     }
 
@@ -115,9 +139,12 @@ pub async fn run(
             let shown = if options.preview { "a map of it at" } else { "its tiles at" };
             print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
         }
-        ServedJobs::ByName(all) => {
+        ServedJobs::ByName(named) => {
+            let count = named.tilesets.len();
+            let lone = named.families.iter().filter(|family| !named.has(family.name())).count();
             let maps = if options.preview { format!(", maps of them at {url}") } else { String::new() };
-            print(&format!("{} tilesets: listed at {url}catalog{maps}\n", all.len()))?;
+            let noun = if count + lone == 1 { "tileset" } else { "tilesets" };
+            print(&format!("{} {noun}: listed at {url}catalog{maps}\n", count + lone))?;
         }
     }
     if let Some(admin) = server.admin_url() {
@@ -151,8 +178,12 @@ pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> 
         for served in all {
             tilesets.push(parts(served, options, &bounds).await?);
         }
+        let mut families = Vec::new();
+        for family in served.families() {
+            families.push(family_parts(family, stop).await?);
+        }
         let queue = WorkQueue::new(options.shares);
-        let started = TileServer::start(options.clone(), tilesets, served.addressing(), queue).await;
+        let started = TileServer::start(options.clone(), tilesets, families, served.addressing(), queue).await;
         started.map_err(|error| match error {
             ServeError::Target(error) => CommandError::Read(error),
             other => CommandError::Serve(other),

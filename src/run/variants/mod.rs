@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show |
+//! | `reader` | the same, read again and again by a server |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `look` | which variants a change may concern |
 //! | `stock` | the rows of all variants, read once |
@@ -10,6 +11,7 @@
 //! | `removal` | the deletion of a variant whose value has vanished |
 
 mod look;
+mod reader;
 mod record;
 mod removal;
 mod run;
@@ -29,6 +31,7 @@ use crate::report::Report;
 use crate::stop::Stop;
 
 pub(crate) use look::{FamilyLook, VariantState};
+pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily};
 pub(crate) use removal::remove_target;
@@ -70,6 +73,12 @@ impl Family {
     #[must_use]
     pub fn settings(&self) -> &JobSettings {
         &self.settings
+    }
+
+    /// The names of the values in the output, in its order.
+    #[must_use]
+    pub fn names_in_output(&self) -> Vec<String> {
+        self.variants.output.names().into_iter().map(str::to_owned).collect()
     }
 
     /// The output of the variants, with `{name}` for the values.

@@ -67,7 +67,7 @@ pub struct RecordedVariant {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredFamily {
     pub(crate) record: FamilyRecord,
-    tag: String,
+    pub(super) tag: String,
 }
 
 impl StoredFamily {
@@ -114,10 +114,31 @@ impl From<NoteError> for CommandError {
     }
 }
 
+/// The manifest, as it is found.
+pub(super) enum ReadRecord {
+    /// There is none.
+    Missing,
+    /// It is the one that is known.
+    Same,
+    /// It is another one.
+    Other(StoredFamily),
+}
+
 /// Reads the manifest beside a target that is not there. May wait for a server.
 pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
+    match read_unless(place, None)? {
+        ReadRecord::Other(stored) => Ok(Some(stored)),
+        ReadRecord::Missing | ReadRecord::Same => Ok(None),
+    }
+}
+
+/// Reads the manifest unless it is the one with the tag `known`. May wait for a server.
+pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRecord, CommandError> {
     let notes = place.notes()?;
-    let Some(note) = notes.read(MANIFEST)? else { return Ok(None) };
+    let Some(note) = notes.read(MANIFEST)? else { return Ok(ReadRecord::Missing) };
+    if known == Some(&*note.tag) {
+        return Ok(ReadRecord::Same);
+    }
     let unreadable = |what: String| needs_seed(place, format!("the manifest of its variants cannot be read ({what})"));
     let manifest: FamilyManifest = serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
     if manifest.version > FAMILY_VERSION {
@@ -131,7 +152,8 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
         variants.append(&mut listed);
     }
     let FamilyManifest { snapshot, database, output, parameters: kinds, .. } = manifest;
-    Ok(Some(StoredFamily { record: FamilyRecord { snapshot, database, output, kinds, variants }, tag: note.tag }))
+    let record = FamilyRecord { snapshot, database, output, kinds, variants };
+    Ok(ReadRecord::Other(StoredFamily { record, tag: note.tag }))
 }
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.

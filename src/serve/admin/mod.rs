@@ -112,6 +112,9 @@ impl Admin {
                 None => reasons.extend(of_tileset.iter().map(|reason| format!("{}: {reason}", tileset.name))),
             }
         }
+        for family in self.site.tilesets.families() {
+            reasons.extend(family.reasons().iter().map(|reason| format!("{}: {reason}", family.name)));
+        }
         reasons
     }
 
@@ -133,6 +136,7 @@ impl Admin {
             };
             of_purges.push(tileset.tiles.purge_metrics(&label).await);
         }
+        tilesets.families().iter().for_each(|family| family.measured());
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
             queue: self.site.queue.counts(),
@@ -163,6 +167,10 @@ impl Admin {
                 described
             };
             status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
+            let families = self.site.tilesets.families();
+            if !families.is_empty() {
+                status["families"] = families.iter().map(|family| family.describe()).collect();
+            }
         }
         status
     }

@@ -90,6 +90,12 @@ impl LiveEpochs {
         LiveEpochs { begun: Instant::now(), changed: LastChanged::since(0), taken: LastChanged::since(0), least }
     }
 
+    /// The epochs of tiles that are never live, in little memory.
+    pub(super) fn small() -> LiveEpochs {
+        let least = Mutex::new(LeastStates::default());
+        LiveEpochs { begun: Instant::now(), changed: LastChanged::small(0), taken: LastChanged::small(0), least }
+    }
+
     fn least(&self) -> MutexGuard<'_, LeastStates> {
         // Each update leaves consistent values.
         self.least.lock().unwrap_or_else(PoisonError::into_inner)

@@ -80,7 +80,17 @@ pub struct KnownChanges(Arc<ChangeLogParts>);
 impl Default for KnownChanges {
     /// Nothing is known.
     fn default() -> KnownChanges {
-        let epochs = LiveEpochs::new();
+        KnownChanges::with(LiveEpochs::new())
+    }
+}
+
+impl KnownChanges {
+    /// Nothing is known, and not much ever will be: of a target without live tiles and a writer, in little memory.
+    pub(crate) fn small() -> KnownChanges {
+        KnownChanges::with(LiveEpochs::small())
+    }
+
+    fn with(epochs: LiveEpochs) -> KnownChanges {
         KnownChanges(Arc::new(ChangeLogParts {
             state: Mutex::default(),
             any_is_dirty: AtomicBool::new(false),

@@ -162,6 +162,8 @@ struct MetricFamilies {
     queue_waiting: Family<ClassLabels, Gauge>,
     workers: Family<ClassLabels, Gauge>,
     sessions: Gauge,
+    variants: ByTileset<NoLabels, Gauge>,
+    open_variants: ByTileset<NoLabels, Gauge>,
     publication: ByTileset<NoLabels, Gauge>,
     lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>>,
 }
@@ -198,6 +200,15 @@ pub(crate) struct MeasuredTileset {
     pub(crate) lag: Option<f64>,
 }
 
+/// Values of the variants of a tileset.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MeasuredFamily {
+    /// The number of variants in the family's manifest.
+    pub(crate) variants: u64,
+    /// The number of those that are open.
+    pub(crate) open: u64,
+}
+
 impl MetricFamilies {
     fn new() -> MetricFamilies {
         let families = MetricFamilies {
@@ -217,6 +228,8 @@ impl MetricFamilies {
             queue_waiting: Family::default(),
             workers: Family::default(),
             sessions: Gauge::default(),
+            variants: Family::new_with_constructor(Gauge::default),
+            open_variants: Family::new_with_constructor(Gauge::default),
             publication: Family::new_with_constructor(Gauge::default),
             lag: Family::new_with_constructor(Gauge::default),
         };
@@ -247,6 +260,8 @@ impl MetricFamilies {
         all.register("queue_waiting", "Tasks that wait for a worker, by class", self.queue_waiting.clone());
         all.register("workers", "Tasks that run, by class", self.workers.clone());
         all.register("sessions", "Sessions in the database", self.sessions.clone());
+        all.register("variants", "Variants that the manifest of their family lists", self.variants.clone());
+        all.register("open_variants", "Variants that are open", self.open_variants.clone());
         let text = "Number of the publication that the target shows; -1 if it has none";
         all.register("publication", text, self.publication.clone());
         let text = "Time since the first tile became dirty that is not published yet; 0 without such tiles, -1 without a writer";
@@ -327,6 +342,13 @@ impl Metrics {
         drop(families.sheds.get_or_create(&self.labels([])));
         drop(families.render_seconds.get_or_create(&self.labels([])));
         drop(families.query_seconds.get_or_create(&self.labels([])));
+    }
+
+    /// Notes what was measured of the variants of the tileset.
+    pub(crate) fn measured_family(&self, measured: MeasuredFamily) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.families.variants.get_or_create(&self.labels([])).set(number(measured.variants));
+        self.families.open_variants.get_or_create(&self.labels([])).set(number(measured.open));
     }
 
     /// The metrics of all tilesets in the text format, with what was measured of the server.

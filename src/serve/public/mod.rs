@@ -33,8 +33,8 @@ use crate::serve::shared::SharedCache;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::origin::{TileError, TileOrigin};
-use crate::serve::tilesets::tileset::SiteTileset;
-use crate::serve::tilesets::{NamedByPath, SiteTilesets, catalogue};
+use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
+use crate::serve::tilesets::{NamedByPath, NamedVariant, SiteTilesets, catalogue, listing};
 use crate::tile::TileId;
 
 pub(crate) use settings::SiteSettings;
@@ -123,8 +123,18 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, request, settings).await;
+                let counted = self.of_tileset(&tileset, rest, false, request, settings).await;
                 Counted { tileset: Some(tileset), ..counted }
+            }
+            NamedByPath::Variant(named) => self.of_variant(named, request, settings).await,
+            NamedByPath::Variants(family) => {
+                let page = page_of(request.uri().query());
+                let document = page.and_then(|page| listing::document(&family, &settings.public_url, page));
+                let answer = match document.map(|document| serde_json::to_string(&document)) {
+                    Some(Ok(text)) => self.document(text, request.headers()),
+                    _ => unknown(),
+                };
+                Counted::own(answer, RouteLabel::Tilejson)
             }
             NamedByPath::Catalogue => Counted::own(self.catalogue(request.headers(), settings), RouteLabel::Tilejson),
             NamedByPath::Index if settings.preview.is_some() => {
@@ -138,11 +148,37 @@ impl Site {
         }
     }
 
+    /// The answer to a request for something of a variant.
+    async fn of_variant(
+        &self,
+        named: NamedVariant<'_>,
+        request: &Request<Incoming>,
+        settings: &SiteSettings,
+    ) -> Counted {
+        let NamedVariant { family, known, found, rest } = named;
+        let variant = match family.variant(&known, found).await {
+            Ok(variant) => variant,
+            Err(_noted) => {
+                let answer = answer::unavailable("this tileset cannot be read at the moment", Duration::from_secs(1));
+                return Counted::own(answer, RouteLabel::Other);
+            }
+        };
+        let tileset = Arc::clone(&variant.tileset);
+        let Some(rest) = rest else {
+            let moved = answer::moved(&tileset.url(&settings.public_url));
+            let answer = if settings.preview.is_some() { moved } else { unknown() };
+            return Counted::own(answer, RouteLabel::Preview);
+        };
+        let counted = self.of_tileset(&tileset, rest, !found.is_canonical, request, settings).await;
+        Counted { tileset: Some(tileset), ..counted }
+    }
+
     /// The answer to a request for something of a tileset. `path` is below the tileset.
     async fn of_tileset(
         &self,
         tileset: &SiteTileset,
         path: &str,
+        is_alias: bool,
         request: &Request<Incoming>,
         settings: &SiteSettings,
     ) -> Counted {
@@ -157,7 +193,7 @@ impl Site {
                     Ok(given) => given,
                     Err(refused) => return Counted::own(refused, RouteLabel::Tile),
                 };
-                let wanted = WantedTile { state: &state, tile, given };
+                let wanted = WantedTile { state: &state, tile, given, is_alias };
                 let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
@@ -213,14 +249,14 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> Counted {
-        let (WantedTile { state, tile, given }, encoding) = (wanted, Encoding::for_client(headers));
+        let (WantedTile { state, tile, given, is_alias }, encoding) = (wanted, Encoding::for_client(headers));
         let (read, origin) = match &given {
             Some(given) => tileset.tiles.tile_with(state, tile, given, encoding).await,
             None => tileset.tiles.tile(state, tile, encoding).await,
         };
         let freshness = match origin {
-            // A purge by path or URL does not reach what stands in a cache beside it, under a query.
-            _ if given.is_some() => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            // A purge by path or URL does not reach what stands in a cache beside it, under a query or another address.
+            _ if given.is_some() || is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
             _ => settings.tile_freshness.at(tile.coord.zoom()),
@@ -265,8 +301,9 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        if let Some(headers) = settings.headers_of(&tileset.name) {
-            add_tile_headers(answer.headers_mut(), headers, tile);
+        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
+        if let Some(headers) = settings.headers_of(of) {
+            add_tile_headers(answer.headers_mut(), &headers.headers, names, tile);
         }
         answer.headers_mut().insert(CACHE_STATUS, status);
         Counted { answer, route: RouteLabel::Tile, source, tileset: None }
@@ -295,12 +332,22 @@ impl Site {
     }
 }
 
+/// The number of the page that a query asks for, from 1 on; `None` if it is none.
+fn page_of(query: Option<&str>) -> Option<usize> {
+    match query {
+        None | Some("") => Some(1),
+        Some(query) => query.strip_prefix("page=")?.parse().ok().filter(|page| *page > 0),
+    }
+}
+
 /// A tile that a client wants.
 struct WantedTile<'a> {
     state: &'a Arc<ServedState>,
     tile: TileId,
     /// The values that the request gives.
     given: Option<Arc<GivenParameters>>,
+    /// True if the tile has another address, by which it is purged.
+    is_alias: bool,
 }
 
 /// The parameters that a query gives, or the answer that says what is wrong with it.

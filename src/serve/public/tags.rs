@@ -2,14 +2,14 @@
 
 use http::{HeaderMap, HeaderValue};
 
-use crate::serve::options::TileHeaders;
-use crate::tile::TileId;
+use crate::serve::options::TileHeader;
+use crate::tile::{TileId, TileTextNames};
 
 /// Adds the headers of a tile, also to the answer for an empty one and to a 304, whose headers a cache takes over.
-pub(crate) fn add_tile_headers(headers: &mut HeaderMap, tile_headers: &TileHeaders, tile: TileId) {
-    for header in &tile_headers.headers {
+pub(crate) fn add_tile_headers(headers: &mut HeaderMap, added: &[TileHeader], names: &TileTextNames, tile: TileId) {
+    for header in added {
         // The settings were checked: each value is printable ASCII.
-        if let Ok(value) = HeaderValue::from_str(&header.text.of_tile(tile, &tile_headers.names)) {
+        if let Ok(value) = HeaderValue::from_str(&header.text.of_tile(tile, names)) {
             headers.insert(header.name.clone(), value);
         }
     }
@@ -20,8 +20,7 @@ mod tests {
     use http::header::HeaderName;
 
     use super::*;
-    use crate::serve::options::TileHeader;
-    use crate::tile::{TileTextNames, TilesetTag};
+    use crate::tile::TilesetTag;
 
     #[test]
     fn each_header_is_filled_in() {
@@ -31,7 +30,8 @@ mod tests {
         let mut found = HeaderMap::new();
         add_tile_headers(
             &mut found,
-            &TileHeaders { headers, names },
+            &headers,
+            &names,
             TileId::from("14/8712/5333".parse::<crate::tile::TileCoord>().unwrap()),
         );
         assert_eq!(found.get("cache-tag").unwrap(), "n,n-12-2178-1333");

@@ -20,9 +20,21 @@ impl LastChanged {
     /// 100,000 cached tiles, one.
     const COUNTERS: usize = 1 << 17;
 
+    /// The number of counters of a target of which many are open: 8 KiB.
+    const FEW_COUNTERS: usize = 1 << 10;
+
     /// No tile has changed since the state `first`.
     pub(crate) fn since(first: u64) -> LastChanged {
-        let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(LastChanged::COUNTERS);
+        LastChanged::of_counters(first, LastChanged::COUNTERS)
+    }
+
+    /// The same in little memory: more tiles share a counter.
+    pub(crate) fn small(first: u64) -> LastChanged {
+        LastChanged::of_counters(first, LastChanged::FEW_COUNTERS)
+    }
+
+    fn of_counters(first: u64, count: usize) -> LastChanged {
+        let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(count);
         LastChanged { all: AtomicU64::new(first), counters: counters.collect() }
     }
 
@@ -47,7 +59,7 @@ impl LastChanged {
     }
 
     fn counter(&self, tile: TileCoord) -> Option<&AtomicU64> {
-        self.counters.get(LastChanged::slot(tile))
+        self.counters.get(LastChanged::slot(tile) % self.counters.len())
     }
 
     /// The number of the counter that a tile shares with some others.

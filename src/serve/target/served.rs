@@ -66,11 +66,27 @@ impl ServedTarget {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn open(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
+        ServedTarget::open_with(source, known, LastChanged::since)
+    }
+
+    /// The same of one of many targets, in little memory. Blocks.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) fn open_small(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
+        ServedTarget::open_with(source, known, LastChanged::small)
+    }
+
+    fn open_with(
+        source: ServedSource,
+        known: KnownChanges,
+        last_changed: fn(u64) -> LastChanged,
+    ) -> Result<ServedTarget, ReadError> {
         let polled = Mutex::new(Instant::now());
         let mut state = read_state(&source, None)?;
         state.live_since = known.beside(state.cursor.as_ref(), &state.live_since);
         known.shows(state.cursor.clone(), &state.kept_scopes());
-        let last_changed = LastChanged::since(state.number);
+        let last_changed = last_changed(state.number);
         let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
         let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
         Ok(ServedTarget { source, known, state, last_changed, changes, opening, polled })

@@ -37,6 +37,10 @@ pub(super) struct StaleTile {
 const READS_OF_A_BUCKET: usize = 64;
 const READS_OF_A_FILE: usize = 8;
 
+/// The same of one of many targets. With [`MAX_OPEN_VARIANTS`](crate::serve::tilesets::family::MAX_OPEN_VARIANTS) of them this is what bounds
+/// the open files.
+const READS_OF_A_VARIANT: usize = 2;
+
 /// The most tiles that are unpacked at once. In an archive from an unknown source, one tile may take 256 MB.
 const UNPACKS: usize = 2;
 
@@ -81,6 +85,12 @@ impl ServedTiles {
             staleness,
             write_back: WriteBackDesk::default(),
         }
+    }
+
+    /// The same of one of many targets, which takes fewer readers.
+    pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache) -> ServedTiles {
+        let tiles = ServedTiles::new(target, cache, None);
+        ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
     /// The target's present state. While a killed writer's commit cannot be rolled back, that is the state before this commit: cached tiles

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::SiteTilesets;
+use super::{SiteTilesets, listing};
 use super::tileset::SiteTileset;
 use crate::serve::public::tilejson::document_names;
 
@@ -22,6 +22,22 @@ pub struct CatalogueDocument {
     schema_version: u32,
     /// The tilesets, in the order of the configuration.
     tilesets: Vec<CatalogueTileset>,
+    /// The tilesets with variants, in the order of the configuration.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    families: Vec<CatalogueFamily>,
+}
+
+/// A tileset with variants in the catalogue, whose variants have a list of their own.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CatalogueFamily {
+    /// Its name.
+    name: String,
+    /// The number of its variants.
+    variants: usize,
+    /// The URL of a variant, with `{name}` for its values; ends with a slash. Its TileJSON is `tiles.json` below it.
+    url: String,
+    /// The URL of the list of its variants.
+    list: String,
 }
 
 /// A tileset in the catalogue.
@@ -50,7 +66,7 @@ pub struct CatalogueTileset {
 }
 
 /// The document of some tilesets. `public_url` is the server's, with a slash at its end; with `has_maps` it shows maps.
-pub(crate) fn document(tilesets: &SiteTilesets, public_url: &str, has_maps: bool) -> CatalogueDocument {
+pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) -> CatalogueDocument {
     let one = |tileset: &SiteTileset| {
         let (state, url) = (tileset.tiles.last(), tileset.url(public_url));
         let ends = state.described.zooms;
@@ -69,8 +85,14 @@ pub(crate) fn document(tilesets: &SiteTilesets, public_url: &str, has_maps: bool
             map: has_maps.then_some(url),
         }
     };
-    let tilesets = tilesets.all().iter().map(|tileset| one(tileset)).collect();
-    CatalogueDocument { schema_version: JSON_VERSION, tilesets }
+    let tilesets = site.all().iter().map(|tileset| one(tileset)).collect();
+    let families = site.families().iter().map(|family| CatalogueFamily {
+        name: family.name.to_string(),
+        variants: family.known().listing.variants.len(),
+        url: family.values.iter().fold(listing::url_of(family, public_url), |url, name| format!("{url}{{{name}}}/")),
+        list: listing::list_url_of(family, public_url),
+    });
+    CatalogueDocument { schema_version: JSON_VERSION, tilesets, families: families.collect() }
 }
 
 impl CatalogueDocument {
@@ -83,6 +105,12 @@ impl CatalogueDocument {
             let layers = escaped(&tileset.layers.join(", "));
             // Writing to a string does not fail.
             if writeln!(items, "<li><a href=\"{url}\">{name}</a> <small>{layers}</small> {description}</li>").is_err() {
+                break;
+            }
+        }
+        for family in &self.families {
+            let (name, list) = (escaped(&family.name), escaped(&family.list));
+            if writeln!(items, "<li>{name}: <a href=\"{list}\">{} variants</a></li>", family.variants).is_err() {
                 break;
             }
         }

@@ -4,15 +4,26 @@
 //! |---|---|
 //! | `tileset` | one tileset: its tiles, who is told of its changes, its jobs |
 //! | `opening` | a tileset is opened |
+//! | `variants` | the variants of a family, as the server takes them |
+//! | `family` | the variants of a tileset: followed by the family's manifest, opened on request |
+//! | `below` | what a path below a family names |
 //! | `catalogue` | the document that lists them, and the page |
+//! | `listing` | the document that lists the variants of a family |
 
+mod below;
 pub(crate) mod catalogue;
+pub(crate) mod family;
+pub(crate) mod listing;
 pub(crate) mod opening;
 pub(crate) mod tileset;
+pub(crate) mod variants;
 
 use std::sync::Arc;
 
+use below::{BelowFamily, below_family};
+use family::SiteFamily;
 use tileset::SiteTileset;
+use variants::{FoundVariant, KnownVariants};
 
 /// How the tilesets of a server are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +43,10 @@ pub(crate) enum NamedByPath<'a> {
         /// The path below it; begins with a slash.
         rest: &'a str,
     },
+    /// Something of a variant.
+    Variant(NamedVariant<'a>),
+    /// The list of the variants of a family.
+    Variants(Arc<SiteFamily>),
     /// The list of the tilesets.
     Catalogue,
     /// The page that leads to them.
@@ -42,16 +57,38 @@ pub(crate) enum NamedByPath<'a> {
     Nothing,
 }
 
+/// A variant that a path names.
+pub(crate) struct NamedVariant<'a> {
+    /// Its family.
+    pub(crate) family: Arc<SiteFamily>,
+    /// The variants that there are.
+    pub(crate) known: Arc<KnownVariants>,
+    /// Which of them.
+    pub(crate) found: FoundVariant,
+    /// The path below it; begins with a slash. `None` if there is not even that.
+    pub(crate) rest: Option<&'a str>,
+}
+
 /// The tilesets.
 pub(crate) struct SiteTilesets {
     addressing: Addressing,
     all: Vec<Arc<SiteTileset>>,
+    families: Vec<Arc<SiteFamily>>,
 }
 
 impl SiteTilesets {
-    /// Some tilesets. [`Addressing::Root`] is for one of them.
-    pub(crate) const fn new(addressing: Addressing, all: Vec<Arc<SiteTileset>>) -> SiteTilesets {
-        SiteTilesets { addressing, all }
+    /// Some tilesets and families. [`Addressing::Root`] is for one tileset.
+    pub(crate) const fn new(
+        addressing: Addressing,
+        all: Vec<Arc<SiteTileset>>,
+        families: Vec<Arc<SiteFamily>>,
+    ) -> SiteTilesets {
+        SiteTilesets { addressing, all, families }
+    }
+
+    /// The families, in the order of the configuration.
+    pub(crate) fn families(&self) -> &[Arc<SiteFamily>] {
+        &self.families
     }
 
     /// All of them, in the order of the configuration.
@@ -84,7 +121,18 @@ impl SiteTilesets {
         let (name, rest) = below.find('/').map_or((below, None), |at| (&below[..at], Some(&below[at..])));
         // Names of letters that URLs escape are found in either form.
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8();
-        match (decoded.ok().and_then(|name| self.named(&name)).cloned(), rest) {
+        let Ok(name) = decoded else { return NamedByPath::Nothing };
+        let tileset = self.named(&name).cloned();
+        if let Some(family) = self.families.iter().find(|family| *family.name == *name)
+            && let Some(rest) = rest
+        {
+            match below_family(family, tileset.as_deref(), rest) {
+                BelowFamily::Variant(variant) => return NamedByPath::Variant(variant),
+                BelowFamily::List => return NamedByPath::Variants(Arc::clone(family)),
+                BelowFamily::All => {}
+            }
+        }
+        match (tileset, rest) {
             (Some(tileset), Some(rest)) => NamedByPath::Tileset { tileset, rest },
             (Some(tileset), None) => NamedByPath::WithoutSlash(tileset),
             (None, _) => NamedByPath::Nothing,

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::tileset::{SiteParameters, SiteTileset, SiteWriter};
+use super::family::SiteFamily;
+use super::tileset::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::jobs::JobDesk;
@@ -37,6 +38,7 @@ pub struct TilesetParts {
 }
 
 /// What the tilesets of a server share.
+#[derive(Clone)]
 pub(crate) struct SiteParts {
     pub(crate) options: ServeOptions,
     pub(crate) cache: TileCache,
@@ -59,13 +61,34 @@ impl OpenedTarget {
     pub(crate) async fn open(parts: TilesetParts, options: &ServeOptions) -> Result<OpenedTarget, ServeError> {
         let (lists_tiles, known) = (options.lists_tiles, KnownChanges::default());
         let (source, of_target) = (parts.source.clone(), known.clone());
-        let opening = tokio::task::spawn_blocking(move || {
+        let opening = move || {
             let target = ServedTarget::open(source, of_target)?;
             if lists_tiles {
                 target.can_list()?;
             }
-            Ok::<_, ReadError>(target)
-        });
+            Ok(target)
+        };
+        OpenedTarget::checked(parts, options, known, opening).await
+    }
+
+    /// Opens the target of a variant, which many others are open beside.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(crate) async fn open_small(parts: TilesetParts, options: &ServeOptions) -> Result<OpenedTarget, ServeError> {
+        let known = KnownChanges::small();
+        let (source, of_target) = (parts.source.clone(), known.clone());
+        let opening = move || ServedTarget::open_small(source, of_target);
+        OpenedTarget::checked(parts, options, known, opening).await
+    }
+
+    async fn checked(
+        parts: TilesetParts,
+        options: &ServeOptions,
+        known: KnownChanges,
+        opening: impl FnOnce() -> Result<ServedTarget, ReadError> + Send + 'static,
+    ) -> Result<OpenedTarget, ServeError> {
+        let opening = tokio::task::spawn_blocking(opening);
         let opened = opening.await;
         let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
         if TileFreshness::is_immutable(options) && !target.last().template.is_versioned() {
@@ -75,6 +98,24 @@ impl OpenedTarget {
             target.last().is_of(live.fingerprint()).map_err(ServeError::Live)?;
         }
         Ok(OpenedTarget { parts, target, known })
+    }
+
+    /// A variant of a family, at `path` below the server. Its tiles are those of the target alone.
+    pub(crate) fn served_as_variant(self, path: String, family: &SiteFamily, shared: &SiteParts) -> SiteTileset {
+        let OpenedTarget { parts, target, .. } = self;
+        SiteTileset {
+            name: parts.name.into(),
+            path,
+            headers: TilesetHeadersOf { tileset: Arc::clone(&family.name), names: parts.headers.names },
+            tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset()),
+            target,
+            live: None,
+            changes: shared.options.changes.then(ChangeEvents::default),
+            writer: None,
+            jobs: JobDesk::new(parts.source.notes),
+            parameters: SiteParameters { declared: TilesetParameters::default(), gate: KeyGate::new(0) },
+            metrics: Arc::new(family.metrics().clone()),
+        }
     }
 
     /// The tileset, at `path` below the server.
@@ -108,8 +149,10 @@ impl OpenedTarget {
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
         let parameters = SiteParameters { declared, gate: KeyGate::new(shared.options.parameter_keys) };
         let changes = shared.options.changes.then(ChangeEvents::default);
+        let name: Arc<str> = parts.name.into();
         SiteTileset {
-            name: parts.name.into(),
+            headers: TilesetHeadersOf { tileset: Arc::clone(&name), names: parts.headers.names },
+            name,
             path,
             tiles,
             target,

@@ -14,6 +14,7 @@ use crate::serve::target::served::ServedTarget;
 use crate::serve::target::stored::StoredTiles;
 use crate::serve::tiles::served::ServedTiles;
 use crate::serve::writer::{TargetWriter, WriterDesk};
+use crate::tile::TileTextNames;
 
 /// What a segment of a path escapes: everything but the unreserved characters (RFC 3986, section 2.3).
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -30,6 +31,8 @@ pub(crate) struct SiteTileset {
     pub(crate) name: Arc<str>,
     /// The path of its own below the server's: empty, or its name and a slash.
     pub(crate) path: String,
+    /// The further headers of its tiles.
+    pub(crate) headers: TilesetHeadersOf,
     /// Its tiles.
     pub(crate) tiles: ServedTiles,
     /// Its target.
@@ -46,6 +49,14 @@ pub(crate) struct SiteTileset {
     pub(crate) parameters: SiteParameters,
     /// The counters.
     pub(crate) metrics: Arc<Metrics>,
+}
+
+/// Which further headers the tiles of a tileset have, and what they say.
+pub(crate) struct TilesetHeadersOf {
+    /// The tileset whose settings list them: its own, or that of all variants.
+    pub(crate) tileset: Arc<str>,
+    /// What their placeholders stand for.
+    pub(crate) names: TileTextNames,
 }
 
 /// The parameters of a tileset.

@@ -5,6 +5,7 @@ mod looking;
 mod messages;
 mod random;
 mod seeding;
+mod served;
 mod verbs;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,95 @@
+//! The variants of a tileset, as a server finds them: by their family's manifest, without the database.
+
+use std::sync::Arc;
+
+use super::source;
+use crate::report::{Style, report, with_causes};
+use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, Job};
+use crate::serve::{
+    FamilyParts, ListedVariant, TilesetHeaders, TilesetParameters, TilesetParts, VariantListing, VariantSource,
+};
+use crate::sink::ReadError;
+use crate::stop::Stop;
+
+/// The manifest of a family, and how its variants are opened.
+struct FamilyManifestSource {
+    family: Family,
+    reader: FamilyReader,
+    stop: Stop,
+    /// Opens targets in buckets.
+    runtime: tokio::runtime::Handle,
+}
+
+/// A family as the server takes it, and the further headers of its tiles. Must be called on a runtime.
+///
+/// # Errors
+/// If the family has no manifest, or it cannot be read.
+pub(super) async fn family_parts(
+    family: &Family,
+    stop: &Stop,
+) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
+    // Without a manifest the family has to be seeded, and the exit code says so.
+    family.recorded(&report(Style::Warnings), stop).await?;
+    let headers =
+        TilesetHeaders { tileset: family.name().into(), headers: family.settings().server.tile_headers.clone() };
+    let reader = family.reader(&report(Style::Warnings), stop)?;
+    let source = FamilyManifestSource {
+        family: family.clone(),
+        reader,
+        stop: stop.clone(),
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let parts = FamilyParts {
+        name: family.name().to_owned(),
+        values: family.names_in_output(),
+        source: Arc::new(source),
+    };
+    Ok((parts, headers))
+}
+
+impl VariantSource for FamilyManifestSource {
+    fn read(&self, known: Option<&str>) -> Result<Option<VariantListing>, ReadError> {
+        let Some(read) = self.reader.read(known).map_err(|error| said(&error))? else { return Ok(None) };
+        let names = self.family.names_in_output();
+        let record = Arc::new(read.record);
+        let places: Vec<usize> =
+            names.iter().filter_map(|name| record.kinds.iter().position(|kind| kind.name == *name)).collect();
+        let standing: Vec<usize> = (0..record.variants.len()).filter(|at| !record.variants[*at].vanished).collect();
+        let listed = |at: &usize| {
+            let variant = &record.variants[*at];
+            ListedVariant {
+                values: places.iter().filter_map(|place| variant.values.get(*place).cloned()).collect(),
+                segments: variant.segments.iter().map(|segment| segment.as_str().to_owned()).collect(),
+            }
+        };
+        let variants = standing.iter().map(listed).collect();
+        let (family, stop, runtime) = (self.family.clone(), self.stop.clone(), self.runtime.clone());
+        let (snapshot, of_opener) = (record.snapshot.clone(), Arc::clone(&record));
+        let open = move |number: usize| {
+            let _on = runtime.enter();
+            let at = standing.get(number).copied().unwrap_or(usize::MAX);
+            opened(&family, &of_opener, at, &stop).map_err(|error| said(&error))
+        };
+        Ok(Some(VariantListing { tag: read.tag, snapshot, variants, open: Arc::new(open) }))
+    }
+}
+
+/// The variant of this number in the manifest.
+fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Result<TilesetParts, CommandError> {
+    let row = record.variants.get(at).map_or(&[][..], |variant| &variant.values);
+    let settings = family.variant(&record.parameters(), row)?;
+    let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+    Ok(TilesetParts {
+        name: job.settings.tileset.name.clone(),
+        source: source(&job.target)?,
+        headers: job.settings.server.tile_headers.clone(),
+        parameters: TilesetParameters::default(),
+        live: None,
+        writer: None,
+    })
+}
+
+/// An error as one of reading, with its causes.
+fn said(error: &CommandError) -> ReadError {
+    ReadError::Remote { what: with_causes(error), source: None }
+}
