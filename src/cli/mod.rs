@@ -158,7 +158,7 @@ pub struct Seed {
     /// Flags that override the configuration.
     #[command(flatten)]
     pub given: SettingFlags,
-    /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a pattern with * and ?; repeat the flag for several
+    /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a pattern with * and ?; repeat the flag for several. A function f(z, x, y) is drawn if it is named without a pattern
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub table: Vec<String>,
     /// Only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N

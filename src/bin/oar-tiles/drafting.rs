@@ -29,7 +29,7 @@ pub(super) fn drafted_settings(
     stop: &Stop,
 ) -> Result<JobSettings, CommandError> {
     let settings = resolved_without_layers(given)?;
-    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::File, stop).await;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::Seed, stop).await;
     let drafted = on_runtime(draft)?;
     if !arguments.quiet {
         render_undrawn(&drafted.found).lines().for_each(say);

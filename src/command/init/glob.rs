@@ -30,6 +30,12 @@ pub(super) fn is_meant(patterns: &[String], schema: &str, name: &str) -> bool {
     patterns.is_empty() || patterns.iter().any(|pattern| has_form(pattern, name) || has_form(pattern, &full))
 }
 
+/// True if one of the patterns has no `*` and no `?`, and is the name of a function, alone or behind its schema.
+pub(super) fn is_named(patterns: &[String], schema: &str, name: &str) -> bool {
+    let full = format!("{schema}.{name}");
+    patterns.iter().any(|pattern| !pattern.contains(['*', '?']) && (*pattern == name || *pattern == full))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -56,7 +56,7 @@ pub async fn draft(
     if discovery.relations.is_empty() && discovery.functions.is_empty() {
         return Err(nothing(&database, tables, &discovery));
     }
-    let mut draft = Draft::new(&discovery, made_for);
+    let mut draft = Draft::new(&discovery, made_for, tables);
     refuse_undrawable(&mut draft, made_for, &snapshot, environment).await?;
     let found = DiscoveredTables {
         columns: columns(&discovery, &draft),

@@ -24,10 +24,7 @@ struct FamilyManifestSource {
 ///
 /// # Errors
 /// If the family has no manifest, or it cannot be read.
-pub(super) async fn family_parts(
-    family: &Family,
-    stop: &Stop,
-) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
+pub(super) async fn family_parts(family: &Family, stop: &Stop) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
     // Without a manifest the family has to be seeded, and the exit code says so.
     family.recorded(&report(Style::Warnings), stop).await?;
     let headers =
@@ -39,11 +36,8 @@ pub(super) async fn family_parts(
         stop: stop.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
-    let parts = FamilyParts {
-        name: family.name().to_owned(),
-        values: family.names_in_output(),
-        source: Arc::new(source),
-    };
+    let parts =
+        FamilyParts { name: family.name().to_owned(), values: family.names_in_output(), source: Arc::new(source) };
     Ok((parts, headers))
 }
 

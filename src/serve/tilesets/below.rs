@@ -20,11 +20,7 @@ pub(super) enum BelowFamily<'a> {
 }
 
 /// What a path below a family names. `rest` begins with a slash, and is still percent-encoded; `all` is the tileset without conditions.
-pub(super) fn below_family<'a>(
-    family: &Arc<SiteFamily>,
-    all: Option<&SiteTileset>,
-    rest: &'a str,
-) -> BelowFamily<'a> {
+pub(super) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTileset>, rest: &'a str) -> BelowFamily<'a> {
     let below = rest.strip_prefix('/').unwrap_or_default();
     if below == LIST {
         return BelowFamily::List;

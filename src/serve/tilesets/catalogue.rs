@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{SiteTilesets, listing};
 use super::tileset::SiteTileset;
+use super::{SiteTilesets, listing};
 use crate::serve::public::tilejson::document_names;
 
 /// The path of the document.

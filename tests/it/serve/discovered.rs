@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::support::folder::Folder;
 use crate::support::program::{bare_program, run};
 use crate::support::served::{Served, status};
-use crate::support::{Db, until};
+use crate::support::{Archive, Db, until};
 
 const DATABASE: &str = "
 CREATE TABLE place (id int PRIMARY KEY, kind text, g geometry(Point, 4326));
@@ -126,6 +126,31 @@ fn a_draft_has_the_functions_as_comments() {
     let target = folder.beside("t.mbtiles");
     let seed = ["seed", "--progress", "none", "--zoom", "0-2", "--database-url", &db.url];
     run(bare_program().args(seed).arg("--config").arg(&file).arg("--output").arg(&target)).ok();
+}
+
+#[test]
+fn a_seed_draws_the_functions_that_it_names() {
+    let (db, folder) = (database(), Folder::new());
+    let seed = |target: &str, tables: &[&str], more: &[&str]| {
+        let mut command = bare_program();
+        command.args(["seed", "--progress", "none", "--database-url", &db.url, "--output"]).arg(folder.beside(target));
+        run(command.args(tables.iter().flat_map(|table| ["--table", *table])).args(more))
+    };
+    let named = seed("f.mbtiles", &["tiles"], &["--zoom", "0-3"]).ok();
+    // A warning with the number of the tiles.
+    assert!(named.stderr.contains("is called for every tile of its zooms and boxes, 85 times"), "{}", named.stderr);
+    let stored = Archive::open(&folder.beside("f.mbtiles"));
+    let expected: Vec<u8> = db.rows("SELECT tiles(3, 4, 3)")[0].get(0);
+    assert_eq!(stored.tiles()[&(3, 4, 3)], expected);
+    // Without --zoom it ends before the calls are too many.
+    let planned = seed("f.mbtiles", &["other.of_kind"], &["--dry-run"]).ok();
+    assert!(planned.stderr.contains(", 87381 times"), "{}", planned.stderr);
+    // Beside a table, and with a pattern that was not written for it.
+    seed("both.mbtiles", &["place", "tiles"], &["--zoom", "0-1"]).ok();
+    let all = seed("all.mbtiles", &["*"], &["--zoom", "0-1"]).ok();
+    let text = "not drawn: function tiles(int4, int4, int4): a seed calls it for every tile of its zooms: to draw it all the same, give --table tiles";
+    assert!(all.stderr.contains(text) && !all.stderr.contains("is called for"), "{}", all.stderr);
+    seed("none.mbtiles", &["raster"], &[]).fails(2, &["image/png", "nothing of what was found can be drawn"]);
 }
 
 #[test]

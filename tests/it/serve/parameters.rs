@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::archive::{Address, Archive};
+use crate::support::browser::Browser;
 use crate::support::folder::Folder;
 use crate::support::nginx::Answer;
 use crate::support::program::{program, run, seed};
@@ -241,6 +242,48 @@ fn tilejson_lists_the_parameters_and_passes_their_values_on() {
     let some = document("?country=in&x=1&country=BD&name=a%20b");
     assert_eq!(some["tiles"][0], format!("{}{{z}}/{{x}}/{{y}}.pbf?country=BD&country=IN&name=a%20b", served.url));
     assert_eq!(status(&served.get("/tiles.json?contributor=x", "")), 400);
+}
+
+#[test]
+fn what_is_typed_into_the_preview_changes_the_tiles_that_it_asks_for() {
+    let world = World::new();
+    let assets = std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it");
+    let served = world.served("", &["--preview", "--assets", &assets]);
+    let mut browser = Browser::new();
+    browser.open(&format!("{}#2/23.7/90.4", served.url));
+    let drawn = "window.shownMap?.areTilesLoaded() && shownMap.queryRenderedFeatures().length || null";
+    browser.value_once_there(drawn);
+    assert_eq!(browser.value("document.getElementById('parameters').hidden"), false);
+    let typed = |name: &str, text: &str| {
+        format!(
+            "(() => {{ const input = document.getElementById('parameter-{name}'); input.value = {}; input.dispatchEvent(new Event('change')); return true; }})()",
+            serde_json::json!(text)
+        )
+    };
+    let asked = |query: &str| {
+        format!(
+            "performance.getEntriesByType('resource').some((one) => one.name.endsWith({})) || null",
+            serde_json::json!(format!(".pbf?{query}"))
+        )
+    };
+    let [first, second] = world.countries();
+    browser.value(&typed("country", &format!("{first}, {second}")));
+    browser.value_once_there(&asked(&format!("country={first}&country={second}")));
+    // What is drawn is of these countries alone.
+    let of_others = |countries: &[&str]| {
+        format!(
+            "window.shownMap?.areTilesLoaded() && shownMap.queryRenderedFeatures().filter((f) => f.properties.country_code).every((f) => {}.includes(f.properties.country_code)) || null",
+            serde_json::json!(countries)
+        )
+    };
+    browser.value_once_there(&of_others(&[&first, &second]));
+    browser.value(&typed("country", ""));
+    browser.value(&typed("name", "a & b?#=%"));
+    browser.value_once_there(&asked("name=a+%26+b%3F%23%3D%25"));
+    browser.value(&typed("name", ""));
+    browser.value_once_there(drawn);
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+    browser.open("about:blank");
 }
 
 #[test]

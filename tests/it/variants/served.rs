@@ -53,7 +53,11 @@ impl Listed {
     fn write(&self, values: &[&str], all: bool, more: &str) -> String {
         let folder = self.folder.beside("").display().to_string();
         let folder = folder.trim_end_matches('/');
-        let list: Vec<String> = values.iter().enumerate().map(|(at, value)| format!("{{ slug = {}, part = {} }}", json!(value), at % 3)).collect();
+        let list: Vec<String> = values
+            .iter()
+            .enumerate()
+            .map(|(at, value)| format!("{{ slug = {}, part = {} }}", json!(value), at % 3))
+            .collect();
         let all = if all { format!("all = \"{folder}/all.pmtiles\"\n") } else { String::new() };
         self.folder.config(&format!(
             "[tileset]\nname = \"family\"\nzoom = \"0-2\"\n[tileset.variants]\nvalues = [{}]\nwhere = {{ facilities = \"abs(hashtext(id)) % 3 = !part!\" }}\noutput = \"{folder}/by/{{slug}}.pmtiles\"\n{all}{more}\n[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\nproperties = [\"id\"]\n",
@@ -91,7 +95,10 @@ fn each_variant_is_served_below_its_value_and_all_under_the_name_of_the_tileset(
             assert_eq!(answer.header("cache-control"), Some("max-age=600"));
             tags.insert(answer.header("cache-tag").unwrap().to_owned());
             // The value itself, percent-encoded, is another address of the same tile, which no purge by URL reaches.
-            let exact = format!("/family/{}/", percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC));
+            let exact = format!(
+                "/family/{}/",
+                percent_encoding::utf8_percent_encode(value, percent_encoding::NON_ALPHANUMERIC)
+            );
             let other = tile(&served, &exact, *coord);
             assert_eq!((status(&other), other.body == *bytes), (200, true), "{value} {exact} {coord:?}");
             if !path.contains(value) {
@@ -137,8 +144,29 @@ fn what_is_no_value_is_404_and_reaches_no_file() {
     assert_eq!(status(&served.get("/family/bd/0/0/0.pbf", "")), 200);
     let long = "x".repeat(1_500);
     for value in [
-        "other", "BD", "bd%20", "%62d%00", "bd%00", "%00", "..", "%2e%2e", "..%2fby%2fbd", "%2E%2E%2Fby%2Fbd", "..%5Cbd", "%FF", "%",
-        "%zz", "by%2Fbd", "bd.pmtiles", "~62d", "*", "%7Bslug%7D", "%27%20OR%201=1", "", ".family.variants.pmtiles.oar-tiles", &long,
+        "other",
+        "BD",
+        "bd%20",
+        "%62d%00",
+        "bd%00",
+        "%00",
+        "..",
+        "%2e%2e",
+        "..%2fby%2fbd",
+        "%2E%2E%2Fby%2Fbd",
+        "..%5Cbd",
+        "%FF",
+        "%",
+        "%zz",
+        "by%2Fbd",
+        "bd.pmtiles",
+        "~62d",
+        "*",
+        "%7Bslug%7D",
+        "%27%20OR%201=1",
+        "",
+        ".family.variants.pmtiles.oar-tiles",
+        &long,
     ] {
         for rest in ["0/0/0.pbf", "tiles.json", "", "family.json", "../bd/tiles.json"] {
             let answer = served.get(&format!("/family/{value}/{rest}"), "");
@@ -162,7 +190,11 @@ fn what_is_no_value_is_404_and_reaches_no_file() {
     }
     assert_eq!(status(&served.get(&format!("/family/{}/0/0/0.pbf", "y".repeat(3_000)), "")), 414);
     let state: Value = serde_json::from_str(&served.admin("/status.json").1).unwrap();
-    assert_eq!((&state["families"][0]["variants"], &state["families"][0]["failure"]), (&json!(2), &Value::Null), "{state}");
+    assert_eq!(
+        (&state["families"][0]["variants"], &state["families"][0]["failure"]),
+        (&json!(2), &Value::Null),
+        "{state}"
+    );
     assert!(state["families"][0]["open"].as_u64().unwrap() <= 2, "{state}");
     let metrics = served.admin("/metrics").1;
     assert!(metrics.contains("oar_tiles_variants{tileset=\"family\"} 2"), "{metrics}");
@@ -190,7 +222,9 @@ fn variants_that_come_change_and_go_are_followed() {
     assert_ne!(served.get(&path("c2"), GZIP).header("etag"), old.header("etag"));
     // A new value.
     assert_eq!(status(&served.get(&path("c9"), "")), 404);
-    world.db.run("INSERT INTO contributor VALUES (9, 'c9'); INSERT INTO membership SELECT 9, id FROM api_facility LIMIT 20");
+    world.db.run(
+        "INSERT INTO contributor VALUES (9, 'c9'); INSERT INTO membership SELECT 9, id FROM api_facility LIMIT 20",
+    );
     all(&["reseed", "--progress", "none"]);
     until("the new variant is served", || status(&served.get(&path("c9"), "")) == 200);
     // One that vanishes is served no more, first while its target still stands, then without.
@@ -206,9 +240,12 @@ fn variants_that_come_change_and_go_are_followed() {
     assert_eq!((status(&served.get(&path("c2"), "")), served.admin("/readyz").0), (200, 200));
     // Without the manifest the server goes on with what it knows, and says so.
     let manifest = std::fs::read_dir(world.path("by")).unwrap().map(|entry| entry.unwrap().path());
-    let notes = manifest.into_iter().find(|path| path.display().to_string().contains(".variants.pmtiles.oar-tiles")).unwrap();
+    let notes =
+        manifest.into_iter().find(|path| path.display().to_string().contains(".variants.pmtiles.oar-tiles")).unwrap();
     std::fs::rename(&notes, world.path("aside")).unwrap();
-    until("readyz says that the manifest is gone", || served.admin("/readyz").1.contains("the manifest of the variants cannot be read"));
+    until("readyz says that the manifest is gone", || {
+        served.admin("/readyz").1.contains("the manifest of the variants cannot be read")
+    });
     assert_eq!(status(&served.get(&path("c2"), "")), 200);
     std::fs::rename(world.path("aside"), &notes).unwrap();
     until("it is ready again", || served.admin("/readyz").0 == 200);
@@ -228,10 +265,13 @@ fn many_variants_take_few_files_and_a_bounded_list() {
     for name in &names[3..] {
         let mut variant = first.clone();
         variant["segments"] = json!([name]);
-        let of_name = |value: &Value| if value.as_str().is_some_and(|text| text.starts_with('v')) { json!(name) } else { value.clone() };
+        let of_name = |value: &Value| {
+            if value.as_str().is_some_and(|text| text.starts_with('v')) { json!(name) } else { value.clone() }
+        };
         variant["values"] = variant["values"].as_array().unwrap().iter().map(of_name).collect();
         variants.as_array_mut().unwrap().push(variant);
-        std::fs::hard_link(world.folder.beside("by/v0.pmtiles"), world.folder.beside(&format!("by/{name}.pmtiles"))).unwrap();
+        std::fs::hard_link(world.folder.beside("by/v0.pmtiles"), world.folder.beside(&format!("by/{name}.pmtiles")))
+            .unwrap();
     }
     std::fs::write(&list, variants.to_string()).unwrap();
     let config = world.write(&values, false, "");
@@ -249,7 +289,10 @@ fn many_variants_take_few_files_and_a_bounded_list() {
     }
     assert!(files() <= before + 80, "{} open files, {before} before", files());
     let page = json_of(&served, "/family/variants.json");
-    assert_eq!((page["variants"].as_array().unwrap().len(), &page["pages"], &page["count"]), (1_000, &json!(2), &json!(1_100)));
+    assert_eq!(
+        (page["variants"].as_array().unwrap().len(), &page["pages"], &page["count"]),
+        (1_000, &json!(2), &json!(1_100))
+    );
     let next = json_of(&served, &path_in(&served, &page["next"]));
     assert_eq!((next["variants"].as_array().unwrap().len(), &next["next"]), (100, &Value::Null));
     assert!(served.get("/catalog", "").body.len() < 1_000);
@@ -265,5 +308,94 @@ fn what_a_server_of_a_family_cannot_do_is_said() {
     };
     serve(&[]).fails(4, &["its variants were never seeded"]);
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
-    serve(&["--writer"]).fails(2, &["serve --writer is not for a tileset with variants (family): leave it out, and run oar-tiles reseed"]);
+    serve(&["--writer"]).fails(
+        2,
+        &["serve --writer is not for a tileset with variants (family): leave it out, and run oar-tiles reseed"],
+    );
+}
+
+/// Numbers that look random, the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap() % end
+    }
+}
+
+#[test]
+fn random_paths_below_names_are_never_500_and_never_a_file() {
+    let (world, config) = Listed::new(&["bd", "a/b", ".."], true, "");
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    let secret = "what no client may see";
+    for place in ["secret", "by/secret.json", "by/tiles.json"] {
+        std::fs::write(world.folder.beside(place), secret).unwrap();
+    }
+    let served = served(&config, &["--preview"]);
+    let pieces = [
+        "family",
+        "bd",
+        "a%2Fb",
+        "a~2Fb",
+        "~2E.",
+        "..",
+        ".",
+        "%2e%2e",
+        "%2F",
+        "%5c",
+        "%00",
+        "%",
+        "%ff",
+        "0",
+        "00",
+        "+1",
+        "-1",
+        "1e3",
+        "4294967296",
+        "0.pbf",
+        "0.mvt",
+        "0.png",
+        "tiles.json",
+        "variants.json",
+        "changes",
+        "assets",
+        "preview.js",
+        "secret",
+        "secret.json",
+        "all.pmtiles",
+        "by",
+        "catalog",
+        "",
+        "{z}",
+        "etc",
+        "passwd",
+        "family.json",
+        ";a=b",
+        "bd.pmtiles",
+        "\u{00}",
+        "日",
+    ];
+    let mut random = Random(7);
+    for _ in 0..4_000 {
+        let (mut path, depth) = (String::new(), 1 + random.below(8));
+        if random.below(3) > 0 {
+            path.push_str("/family");
+        }
+        for _ in 0..depth {
+            path.push('/');
+            for _ in 0..=random.below(7) / 6 {
+                path.push_str(pieces[random.below(pieces.len())]);
+            }
+        }
+        let path = path.replace('\u{0}', "%00").replace('日', "%E6%97%A5");
+        // Events never end.
+        if path.ends_with("/changes") {
+            continue;
+        }
+        let answer = served.get(&path, "");
+        assert!(matches!(status(&answer), 200 | 204 | 308 | 400 | 404), "{path} {}", answer.head);
+        assert!(!String::from_utf8_lossy(&answer.body).contains(secret), "{path}");
+    }
+    assert_eq!(served.admin("/readyz").0, 200);
 }

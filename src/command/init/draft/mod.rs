@@ -16,6 +16,7 @@ mod zooms;
 
 use std::collections::BTreeMap;
 
+use super::glob::is_named;
 use crate::postgis::{Discovery, GeometryColumn, SpatialFunction};
 use crate::sink::is_own_name;
 use crate::tile::LonLatBox;
@@ -25,6 +26,9 @@ use zooms::{DraftZooms, LayerSize, last_zoom};
 
 /// The last zoom of tilesets that are rendered on request.
 const LAST_LIVE_ZOOM: u8 = 22;
+
+/// The last zoom of a seed of functions, unless it is told another one: 87,381 calls where nothing says where their tiles can be.
+const LAST_ZOOM_OF_FUNCTIONS: u8 = 8;
 
 /// The most layers of a tileset.
 const MAX_LAYERS: usize = 255;
@@ -44,6 +48,8 @@ pub(super) struct Draft {
 pub enum DraftFor {
     /// A file: one tileset of everything, to be seeded.
     File,
+    /// A seed at once: the same, with the functions that a pattern names without a `*` or `?`.
+    Seed,
     /// A server that renders tiles on request: a tileset for each column and each function.
     Catalogue,
 }
@@ -112,12 +118,24 @@ fn denied(relation: &crate::postgis::SpatialRelation, geometry: &GeometryColumn,
 }
 
 impl Draft {
-    pub(super) fn new(discovery: &Discovery, made_for: DraftFor) -> Draft {
+    /// A draft of what was found; `patterns` are those by which it was looked for.
+    pub(super) fn new(discovery: &Discovery, made_for: DraftFor, patterns: &[String]) -> Draft {
         let names = layer_names(discovery);
         let rows = discovery.relations.iter().flat_map(|found| &found.geometries);
         let sizes: Vec<LayerSize<'_>> =
             rows.filter_map(|geometry| geometry.rows.as_ref().ok()).map(LayerSize::of).collect();
-        let last_zoom = if made_for == DraftFor::Catalogue { LAST_LIVE_ZOOM } else { last_zoom(&sizes) };
+        let is_called = |function: &SpatialFunction| match made_for {
+            DraftFor::File => false,
+            DraftFor::Seed => is_named(patterns, &function.schema, &function.name),
+            DraftFor::Catalogue => true,
+        };
+        let last_zoom = match made_for {
+            DraftFor::Catalogue => LAST_LIVE_ZOOM,
+            DraftFor::Seed if discovery.functions.iter().any(is_called) => {
+                last_zoom(&sizes).min(LAST_ZOOM_OF_FUNCTIONS)
+            }
+            DraftFor::File | DraftFor::Seed => last_zoom(&sizes),
+        };
         let mut parts = Vec::new();
         for (number, found) in discovery.relations.iter().enumerate() {
             for (place, geometry) in found.geometries.iter().enumerate() {
@@ -151,13 +169,14 @@ impl Draft {
                 parts.push(part);
             }
         }
-        parts.extend(functions(discovery, made_for, &parts));
+        parts.extend(functions(discovery, made_for, is_called, &parts));
         let most = if made_for == DraftFor::Catalogue { usize::MAX } else { MAX_LAYERS };
         for part in parts.iter_mut().filter(|part| part.problem.is_none()).skip(most) {
             part.problem = Some(format!("a tileset has at most {MAX_LAYERS} layers: choose some with --table"));
         }
         let name = match &discovery.relations[..] {
             [one] => one.relation.name.clone(),
+            [] if discovery.functions.len() == 1 => discovery.functions[0].name.clone(),
             _ => discovery.database.clone(),
         };
         Draft { made_for, database: discovery.database.clone(), name, last_zoom, parts }
@@ -254,7 +273,12 @@ fn free_name(wanted: &str, taken: &[String]) -> String {
 }
 
 /// The layers of functions, beside those of columns.
-fn functions(discovery: &Discovery, made_for: DraftFor, columns: &[DraftPart]) -> Vec<DraftPart> {
+fn functions(
+    discovery: &Discovery,
+    made_for: DraftFor,
+    is_called: impl Fn(&SpatialFunction) -> bool,
+    columns: &[DraftPart],
+) -> Vec<DraftPart> {
     let mut taken: Vec<String> = columns.iter().map(|part| part.name.clone()).collect();
     let part = |function: &SpatialFunction| {
         let wanted =
@@ -262,8 +286,14 @@ fn functions(discovery: &Discovery, made_for: DraftFor, columns: &[DraftPart]) -
         let name = free_name(&wanted, &taken);
         taken.push(name.clone());
         // A seed would call it for every tile.
-        let problem = (made_for == DraftFor::File).then(|| {
-            "a seed calls it for every tile of its zooms: remove the # before its lines, and write with occupied where its tiles can be".to_owned()
+        let problem = (!is_called(function)).then(|| {
+            let next = match made_for {
+                DraftFor::Seed => format!("to draw it all the same, give --table {}", function.name),
+                DraftFor::File | DraftFor::Catalogue => {
+                    "remove the # before its lines, and write with occupied where its tiles can be".to_owned()
+                }
+            };
+            format!("a seed calls it for every tile of its zooms: {next}")
         });
         DraftPart {
             body: format!("[[layer]]\nname = {}\nfunction = {}\n", value(&name), value(&function.signature())),
