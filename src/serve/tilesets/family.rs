@@ -129,7 +129,7 @@ impl SiteFamily {
             let parts = (known.listing.open)(found.number)?;
             let target = OpenedTarget::open_small(parts, &self.shared.options).await?;
             let path = format!("{}{}", self.path(), SiteFamily::path_of(&listed.segments));
-            let tileset = Arc::new(target.served_as_variant(path, self, &self.shared));
+            let tileset = Arc::new(target.served_as_variant(path, &self.name, self.metrics.clone(), &self.shared));
             let tasks = Mutex::new(tasks_of(&tileset));
             Ok::<_, ServeError>(Arc::new(OpenVariant { tileset, tasks }))
         };
@@ -139,11 +139,6 @@ impl SiteFamily {
             Err(error) => self.opening.begins(error),
         }
         opened
-    }
-
-    /// The counters.
-    pub(crate) fn metrics(&self) -> &Metrics {
-        &self.metrics
     }
 
     /// Follows the manifest, as long as it is polled.

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::family::SiteFamily;
 use super::tileset::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
@@ -100,13 +99,19 @@ impl OpenedTarget {
         Ok(OpenedTarget { parts, target, known })
     }
 
-    /// A variant of a family, at `path` below the server. Its tiles are those of the target alone.
-    pub(crate) fn served_as_variant(self, path: String, family: &SiteFamily, shared: &SiteParts) -> SiteTileset {
+    /// A variant of the tileset `family`, at `path` below the server. Its tiles are those of the target alone, and counted as the tileset's.
+    pub(crate) fn served_as_variant(
+        self,
+        path: String,
+        family: &Arc<str>,
+        metrics: Metrics,
+        shared: &SiteParts,
+    ) -> SiteTileset {
         let OpenedTarget { parts, target, .. } = self;
         SiteTileset {
             name: parts.name.into(),
             path,
-            headers: TilesetHeadersOf { tileset: Arc::clone(&family.name), names: parts.headers.names },
+            headers: TilesetHeadersOf { tileset: Arc::clone(family), names: parts.headers.names },
             tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset()),
             target,
             live: None,
@@ -114,7 +119,7 @@ impl OpenedTarget {
             writer: None,
             jobs: JobDesk::new(parts.source.notes),
             parameters: SiteParameters { declared: TilesetParameters::default(), gate: KeyGate::new(0) },
-            metrics: Arc::new(family.metrics().clone()),
+            metrics: Arc::new(metrics),
         }
     }
 
