@@ -121,13 +121,13 @@ pub(super) enum ReadRecord {
     /// It is the one that is known.
     Same,
     /// It is another one.
-    Other(StoredFamily),
+    Other(Box<StoredFamily>),
 }
 
 /// Reads the manifest beside a target that is not there. May wait for a server.
 pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
     match read_unless(place, None)? {
-        ReadRecord::Other(stored) => Ok(Some(stored)),
+        ReadRecord::Other(stored) => Ok(Some(*stored)),
         ReadRecord::Missing | ReadRecord::Same => Ok(None),
     }
 }
@@ -153,7 +153,7 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
     }
     let FamilyManifest { snapshot, database, output, parameters: kinds, .. } = manifest;
     let record = FamilyRecord { snapshot, database, output, kinds, variants };
-    Ok(ReadRecord::Other(StoredFamily { record, tag: note.tag }))
+    Ok(ReadRecord::Other(Box::new(StoredFamily { record, tag: note.tag })))
 }
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.
