@@ -21,16 +21,16 @@
 //! | [`config`] | file, environment and flags become checked settings | option structs of the parts |
 //! | [`command`] | one verb a file; each returns a value, which `main` prints | `run` and everything below |
 //! | [`run`] | what verbs share: a job, its target, restarts, the seed, the look at what changed; names concrete sources and sinks | everything below |
-//! | [`shards`] | one seed in parts: the plan, the work folder, sorted runs and how they become one | `error`, `manifest`, `postgis`, `report`, `sink`, `tile` |
-//! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `tile` |
+//! | [`shards`] | one seed in parts: the plan, the work folder, sorted runs and how they become one | `error`, `manifest`, `postgis`, `report`, `sink`, `suggested`, `tile` |
+//! | [`report`] | events in; bar, lines, JSON, tables out | values of `plan`, `pipeline`, `manifest`, `sink`, `suggested`, `tile` |
 //! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, metrics | `cursor`, `encode`, `error`, `manifest`, `mvt`, `purge`, `sink`, `stop`, `tile` |
-//! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `https`, `sink`, `stop`, `tile` |
+//! | [`purge`] | CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them | `error`, `https`, `sink`, `stop`, `suggested`, `tile` |
 //! | [`pipeline`] | plan in, tileset out: workers, packing, one writer in order | `source`, `sink`, `encode`, `tile` |
 //! | [`patch`] | points that changed, put into the tiles that the target holds | `encode`, `mvt`, `plan`, `sink`, `source`, `tile` |
 //! | [`plan`] | occupied tiles and their weights, cut into batches | `cells`, `scratch`, `tile` |
-//! | [`changes`] | the change log: installed, checked, read, pruned | `cursor`, `error`, `postgis`, `tile` |
+//! | [`changes`] | the change log: installed, checked, read, pruned | `cursor`, `error`, `postgis`, `suggested`, `tile` |
 //! | [`cursor`] | a transaction snapshot as a cursor into the change log | nothing |
-//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `scratch`, `source`, `manifest`, `stop`, `tile` |
+//! | [`postgis`] | sessions, probe, survey, layers as SQL, rendering, cached rows | `cells`, `encode`, `error`, `mvt`, `scratch`, `source`, `manifest`, `stop`, `suggested`, `tile` |
 //! | [`source`] | the trait of what renders | `tile` |
 //! | [`sink`] | the traits of what stores and of what is read back; MBTiles, PMTiles, directory, S3; staging | `encode`, `error`, `manifest`, `stop`, `tile` |
 //! | [`encode`] | compression of tiles | nothing |
@@ -39,6 +39,7 @@
 //! | [`mvt`] | MVT as values: layers, features, geometries | `tile` |
 //! | [`manifest`] | what a target says about its run | nothing |
 //! | [`stop`] | whether a stop was asked for | nothing |
+//! | [`suggested`] | the commands that messages suggest, with the `--config` that the run was given | nothing |
 //! | [`scratch`] | sorted data that takes more memory than it may, in files without a name | `tile` |
 //! | [`cells`] | grids of cells; rows gathered in them | `tile` |
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values | nothing |
@@ -73,4 +74,5 @@ pub mod signals;
 pub mod sink;
 pub mod source;
 pub mod stop;
+pub mod suggested;
 pub mod tile;

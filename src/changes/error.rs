@@ -2,6 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::postgis::{self, Cause, ServerName};
+use crate::suggested::{SEED, TRACK_INSTALL, TRACK_REMOVE};
 
 /// Why the change log could not be installed, removed or read.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +40,8 @@ pub enum Error {
     },
     /// The role lacks a right.
     #[error(
-        "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what oar-tiles track {verb} --sql prints, to run with psql"
+        "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what {} --sql prints, to run with psql",
+        if *verb == "remove" { TRACK_REMOVE } else { TRACK_INSTALL }
     )]
     NoRight {
         /// "install" or "remove".
@@ -108,7 +110,7 @@ pub enum Error {
     },
     /// The trigger functions can do more than append to the log.
     #[error(
-        "the triggers in {server} are not safe: {what}. Run oar-tiles track install again, as the role that owns the schema {schema}; targets stay as good as they are"
+        "the triggers in {server} are not safe: {what}. Run {TRACK_INSTALL} again, as the role that owns the schema {schema}; targets stay as good as they are"
     )]
     Mendable {
         /// The schema, quoted.
@@ -120,7 +122,7 @@ pub enum Error {
     },
     /// The trigger functions would belong to a superuser.
     #[error(
-        "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run oar-tiles track install --owner {role}"
+        "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {role}"
     )]
     SuperusersTable {
         /// The table, quoted.
@@ -134,7 +136,7 @@ pub enum Error {
     },
     /// The role of `--owner` cannot own the trigger functions.
     #[error(
-        "--owner names the role {role}, which {what}. Have a superuser run {next} Then run oar-tiles track install --owner {better}"
+        "--owner names the role {role}, which {what}. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {better}"
     )]
     WrongOwner {
         /// The role, quoted.
@@ -228,7 +230,7 @@ pub(in crate::changes) const UNSAFE: &str = "OT002";
 pub enum Untracked {
     /// There is no log.
     #[error(
-        "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run oar-tiles track install, then oar-tiles seed once"
+        "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     NotInstalled {
         /// Which server.
@@ -238,7 +240,7 @@ pub enum Untracked {
     },
     /// The role may not read the log.
     #[error(
-        "the role {role} may not read the change log: run oar-tiles track install --reader {role} as its owner, or GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"
+        "the role {role} may not read the change log: run {TRACK_INSTALL} --reader {role} as its owner, or GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"
     )]
     Unreadable {
         /// The role, quoted where it has to be.
@@ -258,7 +260,7 @@ pub enum Untracked {
     },
     /// The layer was never installed, or reads other tables or columns since.
     #[error(
-        "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Layer {
         /// Which layer.
@@ -266,7 +268,7 @@ pub enum Untracked {
     },
     /// The layer reads a view, and none of its tables is declared.
     #[error(
-        "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run {TRACK_INSTALL}, then {SEED} once"
     )]
     Undeclared {
         /// Which layer.
@@ -274,7 +276,7 @@ pub enum Untracked {
     },
     /// The database is older than the target.
     #[error(
-        "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run oar-tiles seed"
+        "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run {SEED}"
     )]
     Older {
         /// Which server.
@@ -286,7 +288,7 @@ pub enum Untracked {
     },
     /// The log was pruned past the target.
     #[error(
-        "the change log no longer holds what the target has not seen: it was pruned up to transaction {pruned}, and the target has seen all before {seen}. Run oar-tiles seed"
+        "the change log no longer holds what the target has not seen: it was pruned up to transaction {pruned}, and the target has seen all before {seen}. Run {SEED}"
     )]
     Pruned {
         /// The last transaction that may be gone.
@@ -295,9 +297,7 @@ pub enum Untracked {
         seen: u64,
     },
     /// The triggers are newer than the target.
-    #[error(
-        "layer \"{layer}\": changes of {table} are noted since after the target was written. Run oar-tiles seed once"
-    )]
+    #[error("layer \"{layer}\": changes of {table} are noted since after the target was written. Run {SEED} once")]
     InstalledSince {
         /// Which layer.
         layer: String,
@@ -306,7 +306,7 @@ pub enum Untracked {
     },
     /// A column has been watched only since after the target was written.
     #[error(
-        "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run oar-tiles seed once"
+        "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run {SEED} once"
     )]
     ColumnSince {
         /// Which layer.
@@ -318,7 +318,7 @@ pub enum Untracked {
     },
     /// The table is not the one that was installed.
     #[error(
-        "layer \"{layer}\": {table} is not the table whose changes are noted{now}. Run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": {table} is not the table whose changes are noted{now}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Replaced {
         /// Which layer.
@@ -330,7 +330,7 @@ pub enum Untracked {
     },
     /// Triggers are missing, disabled or not as they were.
     #[error(
-        "layer \"{layer}\": changes of {table} may have gone by unnoticed: {what}. Run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": changes of {table} may have gone by unnoticed: {what}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Triggers {
         /// Which layer.
@@ -342,7 +342,7 @@ pub enum Untracked {
     },
     /// A column is not as it was.
     #[error(
-        "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Altered {
         /// Which layer.
@@ -354,7 +354,7 @@ pub enum Untracked {
     },
     /// A logged value cannot be read without running functions of its type's owner.
     #[error(
-        "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run oar-tiles track install, then oar-tiles seed once"
+        "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run {TRACK_INSTALL}, then {SEED} once"
     )]
     Undecodable {
         /// Which layer.
@@ -366,7 +366,7 @@ pub enum Untracked {
     },
     /// Logical replication writes the table.
     #[error(
-        "layer \"{layer}\": {table} is written by logical replication, which fires no such triggers: what it changes is not noted. Track the changes in the database that publishes it, or run oar-tiles seed each time"
+        "layer \"{layer}\": {table} is written by logical replication, which fires no such triggers: what it changes is not noted. Track the changes in the database that publishes it, or run {SEED} each time"
     )]
     Subscribed {
         /// Which layer.
@@ -376,7 +376,7 @@ pub enum Untracked {
     },
     /// "Everything" was logged: a TRUNCATE of many rows, or a change while a column was missing.
     #[error(
-        "layer \"{layer}\": {table} was emptied by a TRUNCATE of more rows than truncate_rows in [changes], or changed while a column was missing: everything may differ. Run oar-tiles seed"
+        "layer \"{layer}\": {table} was emptied by a TRUNCATE of more rows than truncate_rows in [changes], or changed while a column was missing: everything may differ. Run {SEED}"
     )]
     Everything {
         /// Which layer.

@@ -84,7 +84,7 @@ pub enum ConfigError {
         hint: String,
     },
     /// `--layer` names a layer that is not there.
-    #[error("there is no layer \"{wanted}\": {hint}")]
+    #[error("there is no layer \"{wanted}\"{hint}")]
     UnknownLayer {
         /// The name.
         wanted: String,

@@ -75,7 +75,7 @@ impl Check<'_> {
         }
         if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
             let hint = nearest(wanted, names.iter().copied());
-            let hint = hint.map_or_else(|| format!("there is {}", names.join(", ")), |hint| hint[2..].to_owned());
+            let hint = hint.unwrap_or_else(|| format!(": there is {}", names.join(", ")));
             return Err(ConfigError::UnknownLayer { wanted: wanted.clone(), hint });
         }
         let mut settings = Vec::new();

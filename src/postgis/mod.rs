@@ -41,7 +41,9 @@ pub use layer::{
     placeholder_in,
 };
 pub(crate) use layer::{FunctionComment, ToldLayer};
-pub use probe::{LayerLocks, NamedLayers, Probed, Reads, Server, probe, probe_names, server_of};
+pub use probe::{
+    JumpingRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names, server_of,
+};
 pub use refresh::refresh_views;
 pub use render::{
     CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, LayerPlan, MAX_PLACES, PlacedRows, PreparedLayer,

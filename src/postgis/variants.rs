@@ -64,16 +64,16 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
         Err(Error::Query { source, .. }) if source.code.as_ref().is_some_and(|code| code.code().starts_with("42")) => {
             return Err(wrong(
                 format!("is not understood by the database ({source})"),
-                "Write one SELECT, as psql takes it",
+                "write one SELECT, as psql takes it",
             ));
         }
         asked => asked?.get(0),
     };
     if let Some((_, twice)) = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        return Err(wrong(format!("gives two columns {}", quoted(twice)), "Rename one of them with AS"));
+        return Err(wrong(format!("gives two columns {}", quoted(twice)), "rename one of them with AS"));
     }
     if names.is_empty() {
-        return Err(wrong("gives no column".to_owned(), "Write SELECT DISTINCT column FROM table"));
+        return Err(wrong("gives no column".to_owned(), "write SELECT DISTINCT column FROM table"));
     }
     let columns: Vec<String> = names.iter().map(|name| format!("given.{}", quoted(name))).collect();
     let types: Vec<String> = columns.iter().map(|column| format!("pg_typeof({column})::text")).collect();
@@ -95,7 +95,7 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
     if rows.len() > MAX_VARIANTS {
         return Err(wrong(
             format!("gives more than {MAX_VARIANTS} rows"),
-            "Let it give fewer, or serve these tiles live, with a parameter of the tileset",
+            "let it give fewer, or serve these tiles live, with a parameter of the tileset",
         ));
     }
     let mut table = VariantTable { parameters, rows: Vec::with_capacity(rows.len()) };
@@ -106,7 +106,7 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
                 let name = &parameter.name;
                 return Err(wrong(
                     format!("gives a NULL in {name}, with which no condition is true"),
-                    &format!("Add WHERE {} IS NOT NULL to it, or let coalesce name these rows", quoted(name)),
+                    &format!("add WHERE {} IS NOT NULL to it, or let coalesce name these rows", quoted(name)),
                 ));
             };
             values.push(value);

@@ -21,6 +21,7 @@ use super::queue::PurgeQueue;
 use crate::sink::{
     BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
 };
+use crate::suggested::PURGE;
 use crate::tile::TileRectList;
 
 /// The name of the note.
@@ -157,7 +158,7 @@ pub enum OutboxError {
     Note(#[from] NoteError),
     /// Its content.
     #[error(
-        "the outbox of purges ({name} in the notes of the target) cannot be understood ({0}): remove it, then run oar-tiles purge --all, for what it held is not known",
+        "the outbox of purges ({name} in the notes of the target) cannot be understood ({0}): remove it, then run {PURGE} --all, for what it held is not known",
         name = OUTBOX
     )]
     Damaged(String),

@@ -1,5 +1,6 @@
 //! What the change log holds and how far targets are behind, as text and as JSON.
 
+use crate::suggested::PURGE;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -117,7 +118,7 @@ fn told(target: &str, purge: &PurgeStatus) -> Option<String> {
     let tiles = purge.tiles.map_or_else(|| "every tile".to_owned(), |tiles| counted(tiles, "tile"));
     match &purge.stopped {
         Some(why) => Some(format!(
-            "{target}: {} is not purged, and {tiles} and {} wait: {why}. Put that right, then run oar-tiles purge\n",
+            "{target}: {} is not purged, and {tiles} and {} wait: {why}. Put that right, then run {PURGE}\n",
             purge.provider,
             counted(purge.items, "item")
         )),

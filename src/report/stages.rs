@@ -49,12 +49,20 @@ impl RunStages {
     }
 }
 
-/// The times of the parts of a run that follow each other, in seconds, and what rendering waited for: two lines.
-pub(super) fn stage_lines(planning: f64, reading: f64, rendering: f64, finishing: f64, stages: &RunStages) -> String {
+/// The times of the parts of a run that follow each other, in seconds, and what rendering waited for, unless it `is_idle`: two lines.
+pub(super) fn stage_lines(
+    planning: f64,
+    reading: f64,
+    rendering: f64,
+    finishing: f64,
+    stages: &RunStages,
+    is_idle: bool,
+) -> String {
     let percent = |share: f64| format!("{:.0} %", share * 100.0);
     let RunStages { database, drawing, packing, writing, bottleneck, .. } = *stages;
+    let limits = if is_idle { "nothing was rendered".to_owned() } else { format!("{bottleneck} limits the speed") };
     format!(
-        "planning {}, reading rows {}, rendering {}, finishing {}\nbusy while rendering: database {}, drawing {}, packing {}, writing {}; {bottleneck} limits the speed\n",
+        "planning {}, reading rows {}, rendering {}, finishing {}\nbusy while rendering: database {}, drawing {}, packing {}, writing {}; {limits}\n",
         timed(planning),
         timed(reading),
         timed(rendering),

@@ -235,7 +235,8 @@ pub fn render_run(report: &RunReport) -> String {
             report.reading_seconds,
             report.render_seconds,
             report.finish_seconds,
-            &report.stages
+            &report.stages,
+            report.manifest.planned == 0
         ),
         skipped_lines(&report.skipped),
         thinned_lines(&report.budgets),

@@ -14,6 +14,7 @@ use crate::report::{MetricsFileError, ReportFileError};
 use crate::shards::ShardsError;
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::Signal;
+use crate::suggested::{PURGE, RESEED, SEED};
 use crate::tile::TileCoord;
 
 pub use kind::interrupted;
@@ -105,7 +106,7 @@ pub enum CommandError {
     },
     /// A CDN was not told what changed.
     #[error(
-        "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run oar-tiles purge"
+        "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run {PURGE}"
     )]
     NotPurged {
         /// The target.
@@ -143,7 +144,7 @@ pub enum CommandError {
         target: String,
     },
     /// A target that cannot be brought up to date.
-    #[error("{target} needs a full seed: {why}. Run oar-tiles seed, or reseed with --or-seed")]
+    #[error("{target} needs a full seed: {why}. Run {SEED}, or reseed with --or-seed")]
     NeedsSeed {
         /// The target.
         target: String,
@@ -152,7 +153,7 @@ pub enum CommandError {
     },
     /// Targets of which `track status` has said that they cannot be brought up to date.
     #[error(
-        "targets that need a full seed: {targets} of {of}, for the reasons given above. Run oar-tiles seed, or reseed with --or-seed"
+        "targets that need a full seed: {targets} of {of}, for the reasons given above. Run {SEED}, or reseed with --or-seed"
     )]
     NeedSeeds {
         /// How many.
@@ -252,7 +253,7 @@ pub enum CommandError {
     },
     /// Tiles that could not be rendered.
     #[error(
-        "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed, which renders them again (or seed)"
+        "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run {RESEED}, which renders them again (or seed)"
     )]
     Unrendered {
         /// The target.

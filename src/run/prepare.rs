@@ -9,8 +9,8 @@ use crate::config::JobSettings;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, probe_names,
-    survey_for_plan,
+    CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, jumping_rows,
+    probe_names, survey_for_plan,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{CacheCost, LayerWork, Preparation, preparation};
@@ -19,14 +19,11 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerId, LayerIndex, LonLatB
 /// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
 pub(crate) const CALL_COST: u64 = 25;
 
-/// The number of planned tiles from which on it takes time that more are planned than needed.
-const MANY_TILES: u64 = 10_000;
-
 /// The warning about large areas that are not valid polygons.
 fn invalid_areas(layer: &str, count: u64) -> String {
     let (areas, are) = if count == 1 { ("area is", "a valid polygon") } else { ("areas are", "valid polygons") };
     format!(
-        "layer \"{layer}\": {count} large {areas} not {are}: PostGIS may draw anything of them, so the tiles within are rendered one by one, some of them for nothing. ST_IsValid finds them; after an UPDATE with ST_MakeValid a seed is faster"
+        "layer \"{layer}\": {count} large {areas} not {are}: PostGIS may draw them wrongly or leave parts of them out, and the tiles within are rendered one by one, which takes longer. ST_IsValid finds them; mend them with an UPDATE with ST_MakeValid"
     )
 }
 
@@ -93,6 +90,12 @@ pub(crate) async fn prepare_on(
         .into_iter()
         .filter(|warning| said.insert(warning.clone()))
         .for_each(|warning| warnings.add(warning));
+    let mut looked_at = HashSet::new();
+    for layer in probed.layers.iter().filter(|layer| looked_at.insert(layer.name())) {
+        if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
+            warnings.add(format!("layer \"{}\": {}. Mend them: {}", layer.name(), jumps.problem(), jumps.remedy));
+        }
+    }
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
@@ -152,10 +155,8 @@ pub(crate) async fn prepare_on(
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?.map_err(CommandError::Scratch)?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
-    if zooms.iter().map(|zoom| zoom.tiles).sum::<u64>() >= MANY_TILES {
-        for (layer, count) in &invalid {
-            warnings.add(invalid_areas(layer, *count));
-        }
+    for (layer, count) in &invalid {
+        warnings.add(invalid_areas(layer, *count));
     }
     let thinned = check_limits(settings, &zooms, &mut warnings)?;
     warn_of_calls(&probed.layers, &zooms, &mut warnings);

@@ -18,6 +18,7 @@ use crate::report::{Event, PurgeStatus, Report};
 use crate::run::TargetUrl;
 use crate::serve::SETTLE;
 use crate::sink::HeaderNote;
+use crate::suggested::PURGE;
 use crate::tile::{LayerId, Slice};
 
 impl Job {
@@ -104,7 +105,7 @@ impl Job {
             let status = self.purge_status().await?;
             for left in status.iter().filter(|left| !is_configured(&left.provider, &self.settings.tileset.purges)) {
                 let message = format!(
-                    "what changed waits for {}, and no [[purge]] has this address: put it back, or run oar-tiles purge --forget when that cache is no longer used",
+                    "what changed waits for {}, and no [[purge]] has this address: put it back, or run {PURGE} --forget when that cache is no longer used",
                     left.provider
                 );
                 self.report.event(&Event::Warning { message });
@@ -196,10 +197,10 @@ fn warning(one: &Delivered) -> Option<String> {
     match &one.end {
         DeliveryEnd::Done | DeliveryEnd::Repeats(_) => None,
         DeliveryEnd::Waits(why) => Some(format!(
-            "{provider} ({url}) was not told everything yet: {why}. The next run tells the rest, or oar-tiles purge"
+            "{provider} ({url}) was not told everything yet: {why}. The next run tells the rest, or {PURGE}"
         )),
         DeliveryEnd::Stopped(why) => Some(format!(
-            "{provider} ({url}) refuses to be told what changed, and shows old tiles: {why}. Put that right, then run oar-tiles purge"
+            "{provider} ({url}) refuses to be told what changed, and shows old tiles: {why}. Put that right, then run {PURGE}"
         )),
     }
 }

@@ -1,5 +1,7 @@
 //! Why a server could not start.
 
+use std::path::PathBuf;
+
 use crate::error::ErrorKind;
 use crate::serve::http::address::ListenAddress;
 use crate::serve::jobs::TokenError;
@@ -47,6 +49,16 @@ pub enum ServeError {
         /// The value.
         value: String,
     },
+    /// The folder of `assets` does not have the files of the map.
+    #[error(
+        "cannot read {}: assets has to name a folder with maplibre-gl.js and maplibre-gl.css of version 5 (dist in the npm package maplibre-gl)", path.display()
+    )]
+    Assets {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(RedisUrlError),
@@ -83,6 +95,7 @@ impl ServeError {
             ServeError::Target(error) => error.kind(),
             ServeError::Listen { .. }
             | ServeError::NoPublicUrl { .. }
+            | ServeError::Assets { .. }
             | ServeError::Header { .. }
             | ServeError::Live(_)
             | ServeError::Redis(_)

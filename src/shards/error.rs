@@ -2,6 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::sink::{NoteError, WorkFileError};
+use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
 
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
@@ -19,14 +20,14 @@ pub enum ShardsError {
         text: String,
     },
     /// There is no plan.
-    #[error("{work} holds no run: begin one with oar-tiles shards begin --work {work}")]
+    #[error("{work} holds no run: begin one with {SHARDS_BEGIN} --work {work}")]
     NoPlan {
         /// The work folder.
         work: String,
     },
     /// There is a plan already.
     #[error(
-        "{work} holds run {run} already: finish it with oar-tiles shards commit, give it up with oar-tiles shards abort, or name another work folder"
+        "{work} holds run {run} already: finish it with {SHARDS_COMMIT}, give it up with {SHARDS_ABORT}, or name another work folder"
     )]
     Begun {
         /// The work folder.
@@ -35,7 +36,7 @@ pub enum ShardsError {
         run: String,
     },
     /// A document of the work folder cannot be read.
-    #[error("{place} cannot be read ({what}): give the run up with oar-tiles shards abort, and begin again")]
+    #[error("{place} cannot be read ({what}): give the run up with {SHARDS_ABORT}, and begin again")]
     Damaged {
         /// The document or file.
         place: String,
@@ -51,7 +52,7 @@ pub enum ShardsError {
         most: u32,
     },
     /// The run was given up, or another one was begun since.
-    #[error("run {run} in {work} was given up: begin again with oar-tiles shards begin")]
+    #[error("run {run} in {work} was given up: begin again with {SHARDS_BEGIN}")]
     Aborted {
         /// The work folder.
         work: String,
@@ -132,7 +133,7 @@ pub enum ShardsError {
     },
     /// Nothing would bring the shards to one state.
     #[error(
-        "there is no change log that would bring all shards to one state ({why}): run oar-tiles track install as the owner of the tables, hold one snapshot with begin --hold, or say with --frozen that nobody writes the database"
+        "there is no change log that would bring all shards to one state ({why}): run {TRACK_INSTALL} as the owner of the tables, hold one snapshot with begin --hold, or say with --frozen that nobody writes the database"
     )]
     NoState {
         /// Why the change log does not do.
@@ -148,7 +149,7 @@ pub enum ShardsError {
     },
     /// The snapshot of the run is gone.
     #[error(
-        "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with oar-tiles shards abort, and begin again"
+        "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with {SHARDS_ABORT}, and begin again"
     )]
     SnapshotGone {
         /// The run.
@@ -156,7 +157,7 @@ pub enum ShardsError {
     },
     /// The database is not frozen.
     #[error(
-        "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with oar-tiles shards abort, and begin again"
+        "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with {SHARDS_ABORT}, and begin again"
     )]
     Thawed {
         /// The run.
@@ -178,7 +179,7 @@ pub enum ShardsError {
     },
     /// Shards are missing.
     #[error(
-        "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit (oar-tiles shards status shows which run now)"
+        "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit ({SHARDS_STATUS} shows which run now)"
     )]
     Missing {
         /// The run.

@@ -26,15 +26,17 @@ mod tilesets;
 mod tracking;
 mod variants;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::FromArgMatches as _;
+use clap::{ArgMatches, FromArgMatches as _};
 use oar_tiles::cli::{Cli, Command, command};
 use oar_tiles::exit::Exit;
 use oar_tiles::report::{say, say_failure, set_log_form};
 use oar_tiles::run::{CommandError, interrupted};
 use oar_tiles::signals;
 use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::suggested::use_config;
 
 use drafting::run_init;
 use given::{log_form, run_config};
@@ -54,6 +56,9 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     let typed = command().get_matches();
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
+    if let Some(file) = config_flag(&typed) {
+        use_config(&file);
+    }
     match log_form(cli.log) {
         Ok(form) => set_log_form(form),
         Err(error) => return failed(&error, None),
@@ -93,6 +98,12 @@ fn main() -> ExitCode {
             Exit::of(error.kind(), stop.asked()).into()
         }
     }
+}
+
+/// The file that `--config` names, at whichever verb it stands.
+fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
+    let inner = typed.subcommand().and_then(|(_, matches)| config_flag(matches));
+    inner.or_else(|| typed.try_get_one::<PathBuf>("config").ok().flatten().cloned())
 }
 
 /// Says why a command failed, and returns its exit code.

@@ -12,6 +12,7 @@ use oar_tiles::run::{CommandError, Job};
 use oar_tiles::shards::{ShardPlan, WorkFolder, index_of};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
+use oar_tiles::suggested::SHARDS_RUN;
 
 use super::given::{resolved, resolved_without_layers};
 use super::on_runtime;
@@ -71,7 +72,7 @@ fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
         let plan = &begun.plan;
         if !arguments.quiet {
             say(&format!(
-                "{} tiles in {} shards, up to {} features in one; now run each with oar-tiles shards run --work {}",
+                "{} tiles in {} shards, up to {} features in one; now run each with {SHARDS_RUN} --work {}",
                 grouped(plan.tiles),
                 plan.count(),
                 grouped(plan.shards.iter().map(|shard| shard.weight).max().unwrap_or_default()),

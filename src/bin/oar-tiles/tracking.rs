@@ -12,6 +12,7 @@ use oar_tiles::report::{
 };
 use oar_tiles::run::{CommandError, Job};
 use oar_tiles::stop::Stop;
+use oar_tiles::suggested::SEED;
 
 use super::given::{names_output, resolved_all, resolved_for};
 use super::on_runtime;
@@ -112,7 +113,7 @@ async fn install_log(settings: &JobSettings, options: &track::InstallOptions, st
         InstallWork::Sql(sql) => print_script(sql)?,
         InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
         InstallWork::Steps(steps) => print(&format!(
-            "{}From now on changes are noted in {server}. Run oar-tiles seed once: a target has to be younger than this.\n",
+            "{}From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n",
             lines(steps)
         ))?,
     }

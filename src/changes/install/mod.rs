@@ -19,6 +19,7 @@ use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
 use crate::cursor::Cursor;
+use crate::suggested::SEED;
 use tokio_postgres::types::Type;
 
 use crate::postgis::{Database, Session, quoted};
@@ -296,7 +297,7 @@ async fn replicated(session: &Session, watched: &[PlannedWatch]) -> Result<Vec<S
     let rows = session.all(CONTEXT, sql, &[(&relations, Type::OID_ARRAY)]).await?;
     let warning = |table: String| {
         format!(
-            "{table} is written by logical replication, which fires no triggers of statements: what it changes will not be noted, and reseed refuses its layers. Track the changes in the database that publishes it, or run oar-tiles seed each time"
+            "{table} is written by logical replication, which fires no triggers of statements: what it changes will not be noted, and reseed refuses its layers. Track the changes in the database that publishes it, or run {SEED} each time"
         )
     };
     Ok(rows.iter().map(|row| warning(row.get(0))).collect())

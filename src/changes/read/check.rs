@@ -5,6 +5,7 @@ use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, 
 use crate::changes::options::TrackedLayer;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
+use crate::suggested::TRACK_INSTALL;
 
 /// What is logged of one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub async fn tracked(
     check_log(server, schema, snapshot, &facts, cursor)?;
     if facts.layout < LAYOUT {
         tracing::warn!(
-            "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run oar-tiles track install again; targets stay as good as they are"
+            "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run {TRACK_INSTALL} again; targets stay as good as they are"
         );
     }
     let mut all = Vec::new();

@@ -10,6 +10,7 @@ use crate::changes::error::Error;
 use crate::changes::log::QUALIFIED_NAME;
 use crate::changes::options::{TrackOptions, TrackedLayer};
 use crate::postgis::{self, RelationName, Session, look_up, quoted, without_bounds};
+use crate::suggested::SEED;
 
 /// The watches that a layer needs.
 #[derive(Debug, Default)]
@@ -41,7 +42,7 @@ pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLay
     if let Some(function) = layer.layer.function().filter(|_| layer.track.is_empty()) {
         return Err(reader.not_trackable(
             format!("PostgreSQL does not record what a function reads, so nobody can tell which changes show in what {} gives", function.signature()),
-            "Declare each table that it reads in [[layer.track]], with table and geometry, or run oar-tiles seed each time",
+            &format!("Declare each table that it reads in [[layer.track]], with table and geometry, or run {SEED} each time"),
         ));
     }
     let own = reader.own_relation().await?;
@@ -116,11 +117,11 @@ impl DependencyReader<'_> {
         match kind {
             "m" => Err(self.not_trackable(
                 format!("{name} is a materialized view, and REFRESH fires no trigger: its changes cannot be noted"),
-                "Set refresh = true and declare the tables beneath it with [[layer.track]], draw the layer from these tables, or run oar-tiles seed after each REFRESH",
+                &format!("Set refresh = true and declare the tables beneath it with [[layer.track]], draw the layer from these tables, or run {SEED} after each REFRESH"),
             )),
             "f" => Err(self.not_trackable(
                 format!("{name} is a foreign table: it is changed elsewhere, and its changes cannot be noted"),
-                "Draw the layer from a table of this database, or run oar-tiles seed each time",
+                &format!("Draw the layer from a table of this database, or run {SEED} each time"),
             )),
             _ => Ok(()),
         }
@@ -232,7 +233,7 @@ impl DependencyReader<'_> {
         let (layer, table) = (self.layer.layer.name(), &dependency.name);
         match dependency.kind.as_str() {
             "m" | "f" => format!(
-                "layer \"{layer}\" reads {table}, whose changes no trigger can note: it is a {} table. Run oar-tiles seed after it changes",
+                "layer \"{layer}\" reads {table}, whose changes no trigger can note: it is a {} table. Run {SEED} after it changes",
                 if dependency.kind == "m" { "materialized" } else { "foreign" }
             ),
             _ => format!(

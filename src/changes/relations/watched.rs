@@ -6,6 +6,7 @@ use super::table::Table;
 use crate::changes::error::Error;
 use crate::changes::log::WatchFacts;
 use crate::postgis::quoted;
+use crate::suggested::SEED;
 
 /// Where the positions of a row come from.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -108,13 +109,13 @@ impl PlannedWatch {
                     format!(
                         "{table} has the foreign table {name} as a partition or child, whose changes cannot be noted"
                     ),
-                    "Take it out, or run oar-tiles seed each time",
+                    &format!("Take it out, or run {SEED} each time"),
                 );
             }
             if kin.persistence == "u" {
                 return refused(
                     format!("{name} is unlogged: a crash empties it, and nothing notes that"),
-                    &format!("Run ALTER TABLE {name} SET LOGGED, or run oar-tiles seed each time"),
+                    &format!("Run ALTER TABLE {name} SET LOGGED, or run {SEED} each time"),
                 );
             }
             let missing = self.columns.iter().find(|column| !kin.columns.contains(column));

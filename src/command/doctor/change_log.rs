@@ -7,6 +7,7 @@ use crate::postgis::{Database, quoted};
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped, with_causes};
 use crate::run::look::{Look, Work};
 use crate::run::{CommandError, DirtyFilter, Job};
+use crate::suggested::TRACK_PRUNE;
 
 const AREA: CheckArea = CheckArea::ChangeLog;
 
@@ -46,7 +47,7 @@ pub(super) async fn check(
         checkup.warn(
             AREA,
             format!("{} changed rows wait in it, the oldest for {:.0} hours", grouped(rows), oldest / 3_600.0),
-            "run oar-tiles track prune with all targets that follow it, each day",
+            format!("run {TRACK_PRUNE} with all targets that follow it, each day"),
         );
     } else {
         checkup.fine(

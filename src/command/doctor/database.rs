@@ -106,6 +106,14 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
                 said.push(text);
             }
         }
+        if let Some(jumps) = &trial.jumps {
+            is_fine = false;
+            let text = format!("layer \"{}\": {}", trial.layer, jumps.problem());
+            if !said.contains(&text) {
+                checkup.warn(AREA, text.clone(), jumps.remedy.clone());
+                said.push(text);
+            }
+        }
         let fine = format!("layer \"{}\" can be drawn: rights, geometry, key and index are there", trial.layer);
         if is_fine && !said.contains(&fine) {
             checkup.fine(AREA, fine.clone());

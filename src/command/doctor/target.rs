@@ -8,6 +8,7 @@ use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized, with_causes}
 use crate::run::attempts::aside;
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::sink::OpenMode;
+use crate::suggested::SEED;
 
 const AREA: CheckArea = CheckArea::Target;
 
@@ -28,7 +29,7 @@ pub(super) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
         }
     };
     if !exists {
-        checkup.warn(AREA, format!("there is no {} yet", job.target), "run oar-tiles seed");
+        checkup.warn(AREA, format!("there is no {} yet", job.target), format!("run {SEED}"));
     }
     let has_room = match &job.target.url {
         TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => room(path, false, checkup),

@@ -103,7 +103,7 @@ fn what_only_looks_like_a_placeholder_is_sql() {
 fn an_unknown_layer_is_answered_with_the_nearest() {
     let values = gather(None, None, [], Vec::new()).unwrap();
     let error = |name: &str| job_of(&values, &[name.to_owned()]).unwrap_err().to_string();
-    assert_eq!(error("facility"), "there is no layer \"facility\": Did you mean \"facilities\"?");
+    assert_eq!(error("facility"), "there is no layer \"facility\". Did you mean \"facilities\"?");
     assert_eq!(error("roads"), "there is no layer \"roads\": there is facilities");
 }
 

@@ -20,7 +20,7 @@ const MAX_KEY_CANDIDATES: usize = 8;
 /// The rows that are looked at to see which of many columns have values.
 const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
 
-/// The points from which on a polygon that is not valid is worth a word.
+/// The points from which on a polygon is looked at wherever it stands in its table.
 const MANY_POINTS: u32 = 500;
 
 /// The parts from which on a geometry with very many points is better cut: a coast with its islands.
@@ -30,7 +30,7 @@ const MANY_PARTS: u32 = 10;
 /// ten times as fast in parts.
 const MANY_POINTS_IN_PARTS: u32 = 50_000;
 
-/// The most polygons that are checked.
+/// The most polygons that are checked: so many with many points, and so many of any size.
 const MAX_VALIDATED: u32 = 2_000;
 
 /// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.
@@ -56,7 +56,7 @@ pub struct GeometryRows {
     pub shapes: Vec<String>,
     /// Where they lie, and how large they are.
     pub extent: Option<ColumnExtent>,
-    /// How many of the polygons with many points that were looked at are not valid. Their tiles are planned by their boxes, and none stands for another.
+    /// How many of the polygons that were looked at are not valid. PostGIS may leave parts of them out; their tiles are planned by their boxes, and none stands for another.
     pub invalid_areas: u64,
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each tile down.
     pub points_in_parts: u64,
@@ -211,7 +211,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     }
     if found.shapes.iter().any(|shape| shape.ends_with("POLYGON")) {
         (found.invalid_areas, found.points_in_parts) =
-            attempt(session, large_areas(session, relation, column)).await?.unwrap_or_default();
+            attempt(session, looked_at_areas(session, relation, column)).await?.unwrap_or_default();
     }
     let sides: [Option<f64>; 4] = [row.get(4), row.get(5), row.get(6), row.get(7)];
     let sums: [Option<f64>; 3] = [row.get(8), row.get(9), row.get(10)];
@@ -242,19 +242,21 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     Ok(found)
 }
 
-/// Of some polygons with many points: how many are not valid, and the most points of one with many parts.
-async fn large_areas(
+/// Of some polygons: how many are not valid, and the most points of one with many parts.
+async fn looked_at_areas(
     session: &Session,
     relation: &SpatialRelation,
     column: &CatalogColumn,
 ) -> Result<(u64, u64), Error> {
     let sql = format!(
-        "SELECT count(*) FILTER (WHERE NOT ST_IsValid(g)),
+        "WITH areas AS (SELECT g FROM (SELECT {}::geometry AS g FROM {} {}) AS drawn WHERE ST_Dimension(g) = 2)
+         SELECT count(*) FILTER (WHERE NOT ST_IsValid(g)),
             max(ST_NPoints(g)) FILTER (WHERE ST_NumGeometries(g) >= {MANY_PARTS} AND ST_NPoints(g) >= {MANY_POINTS_IN_PARTS})::int8
          FROM (
-            SELECT g FROM (SELECT {}::geometry AS g FROM {} {}) AS drawn
-            WHERE ST_Dimension(g) = 2 AND ST_NPoints(g) >= {MANY_POINTS} LIMIT {MAX_VALIDATED}
-        ) AS large",
+            (SELECT g FROM areas WHERE ST_NPoints(g) >= {MANY_POINTS} LIMIT {MAX_VALIDATED})
+            UNION ALL
+            (SELECT g FROM areas WHERE ST_NPoints(g) < {MANY_POINTS} LIMIT {MAX_VALIDATED})
+        ) AS looked_at",
         quoted(&column.name),
         relation.quoted(),
         sample(percent_of(relation.bytes))
@@ -314,7 +316,8 @@ pub(in crate::postgis) async fn distinct_column(
     }
     let is_key = |column: &&CatalogColumn| {
         let name = quoted(&column.name);
-        format!("count({name}) = count(*) AND count(DISTINCT {name}) = count(*)")
+        // Of a relation without rows nothing is known.
+        format!("count(*) > 0 AND count({name}) = count(*) AND count(DISTINCT {name}) = count(*)")
     };
     let asked: Vec<String> = candidates.iter().map(is_key).collect();
     let sql = format!("SELECT ARRAY[{}] FROM {}", asked.join(", "), relation.quoted());

@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::postgis::layer::{LayerOptions, RowZooms};
-use crate::postgis::probe::{LayerLocks, LayerProbe, NamedLayer};
+use crate::postgis::probe::{JumpingRows, LayerLocks, LayerProbe, NamedLayer};
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::tile::LayerId;
 
@@ -15,6 +15,8 @@ pub struct LayerTrial {
     pub layer: String,
     /// Warnings for the user.
     pub warnings: Vec<String>,
+    /// Rows with lines or rings that jump across ±180°.
+    pub jumps: Option<JumpingRows>,
     /// Why it cannot be drawn; empty if it can. The first is what a run would say, the others are what it would say once that is mended.
     pub errors: Vec<Error>,
 }
@@ -29,8 +31,9 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
     let mut trials = Vec::new();
     for options in layers {
         let mut warnings = Vec::new();
-        let mut errors = Vec::new();
-        if let Some(error) = Box::pin(objection(session, try_layer(session, options, &mut warnings))).await? {
+        let (mut errors, mut jumps) = (Vec::new(), None);
+        let tried = try_layer(session, options, &mut warnings, &mut jumps);
+        if let Some(error) = Box::pin(objection(session, tried)).await? {
             errors.push(error);
             let mut wrong = Vec::new();
             let columns = async { LayerProbe { session, options }.wrong_columns().await.map(|found| wrong = found) };
@@ -42,7 +45,7 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
             }
             keep_different(&mut errors);
         }
-        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, errors });
+        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, jumps, errors });
     }
     Ok(trials)
 }
@@ -88,8 +91,15 @@ fn keep_different(errors: &mut Vec<Error>) {
     });
 }
 
-async fn try_layer(session: &Session, options: &LayerOptions, warnings: &mut Vec<String>) -> Result<(), Error> {
+async fn try_layer(
+    session: &Session,
+    options: &LayerOptions,
+    warnings: &mut Vec<String>,
+    jumps: &mut Option<JumpingRows>,
+) -> Result<(), Error> {
     let named = LayerProbe { session, options }.names().await?;
     LayerLocks::of(std::iter::once(NamedLayer::layer(&named))).take(session).await?;
-    named.rows(warnings).await.map(drop)
+    let layer = named.rows(warnings).await?;
+    *jumps = JumpingRows::of(session, &layer).await?;
+    Ok(())
 }

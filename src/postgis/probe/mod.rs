@@ -6,9 +6,11 @@
 //! | `relation`, `query` | the columns of a relation, or of a query |
 //! | `layer/` | one layer: names, expressions, rows |
 //! | `beyond` | rows beyond ±180° |
+//! | `jumps` | lines and rings that jump from one side of ±180° to the other |
 //! | `locks`, `reads` | locks on everything that the layers read, and whether it changed |
 
 mod beyond;
+mod jumps;
 mod layer;
 mod locks;
 mod query;
@@ -23,6 +25,7 @@ use super::session::{Error, Snapshot};
 use reads::reads;
 use server::superuser;
 
+pub use jumps::{JumpingRows, jumping_rows};
 pub use locks::LayerLocks;
 pub use reads::Reads;
 pub use server::{Server, server_of};

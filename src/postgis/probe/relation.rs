@@ -4,6 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::postgis::session::{Error, Session, quoted};
+use crate::suggested::SEED;
 
 /// A column.
 #[derive(Debug)]
@@ -223,7 +224,7 @@ async fn not_the_sample(session: &Session, wanted: RelationName<'_>, context: &s
     } else {
         let more = if more > 0 { format!(" and {more} more") } else { String::new() };
         format!(
-            "With a geometry there is {}{more}. Run oar-tiles init, which writes a configuration for them, or draw one at once with oar-tiles seed --table NAME",
+            "With a geometry there is {}{more}. Name a configuration with --config FILE, have one written for them with oar-tiles init, or draw one at once with {SEED} --table NAME",
             shown.join(", ")
         )
     };

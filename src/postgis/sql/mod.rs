@@ -26,7 +26,7 @@ pub(crate) use cells::without_bounds;
 pub(super) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
 };
-pub(super) use edge::rows_beyond;
+pub(super) use edge::{rows_beyond, rows_that_jump};
 pub(super) use function::call;
 pub(super) use key_range::{KeyRange, TABLE_PAGES, key_bounds};
 pub(super) use locks::read_statements;

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Response, StatusCode};
 
+use crate::serve::error::ServeError;
 use crate::serve::http::answer::{self, Answer};
 use crate::serve::http::body::AnswerBody;
 
@@ -18,6 +19,9 @@ pub(crate) use style::style;
 
 /// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
+
+/// Its files that the page loads.
+const MAPLIBRE_FILES: [&str; 2] = ["maplibre-gl.js", "maplibre-gl.css"];
 
 /// The hashes that the CDN's files must have (Subresource Integrity): of `maplibre-gl.js` and `maplibre-gl.css`.
 const SCRIPT_HASH: &str = "sha384-nXMl9YiLoSG5KBPTFgvxVuIqQQcqIvo0bFrvoEaGJC6r7IibIzF1S36Zbf/sKBtL";
@@ -38,14 +42,21 @@ pub(crate) enum MapClient {
 
 impl MapClient {
     /// The operator's folder if one is given, otherwise the program's own files if it has them, otherwise the CDN.
-    pub(crate) fn of(assets: Option<PathBuf>) -> MapClient {
-        match assets {
-            Some(folder) => MapClient::Folder(folder),
+    ///
+    /// # Errors
+    /// If the folder is given and its files cannot be read: the map would stay empty.
+    pub(crate) fn of(assets: Option<PathBuf>) -> Result<MapClient, ServeError> {
+        let Some(folder) = assets else {
             #[cfg(feature = "embedded-map")]
-            None => MapClient::Program,
+            return Ok(MapClient::Program);
             #[cfg(not(feature = "embedded-map"))]
-            None => MapClient::Cdn,
+            return Ok(MapClient::Cdn);
+        };
+        for name in MAPLIBRE_FILES {
+            let path = folder.join(name);
+            std::fs::File::open(&path).map_err(|source| ServeError::Assets { path, source })?;
         }
+        Ok(MapClient::Folder(folder))
     }
 }
 

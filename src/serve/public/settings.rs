@@ -52,7 +52,7 @@ impl SiteSettings {
     /// clients cannot name it.
     ///
     /// # Errors
-    /// If a value cannot be sent as a header, nobody knows a URL for clients, or the token cannot be used.
+    /// If a value cannot be sent as a header, nobody knows a URL for clients, or the token or the files of the map cannot be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,
@@ -63,6 +63,12 @@ impl SiteSettings {
             (None, Some(own)) => format!("{own}{}/", options.base_path),
             (None, None) => return Err(ServeError::NoPublicUrl { address: options.listen.clone() }),
         };
+        let preview = if options.preview {
+            let client = MapClient::of(options.assets.clone())?;
+            Some(Arc::new(PreviewPage { client, has_changes: options.changes }))
+        } else {
+            None
+        };
         Ok(SiteSettings {
             tile_freshness: TileFreshness::new(options)?,
             tile_headers,
@@ -71,10 +77,7 @@ impl SiteSettings {
             undeclared: options.undeclared,
             server_timing: options.server_timing,
             public_url,
-            preview: options.preview.then(|| {
-                let client = MapClient::of(options.assets.clone());
-                Arc::new(PreviewPage { client, has_changes: options.changes })
-            }),
+            preview,
             access_log: options.access_log,
             trusted_proxies: options.trusted_proxies.clone(),
             token: AdminToken::find(options.token_file.as_deref())?,

@@ -2,7 +2,7 @@
 
 use crate::support::database::Db;
 use crate::support::program::{Run, bare_program, run};
-use crate::support::{Archive, folder::Folder};
+use crate::support::{Archive, atlas, folder::Folder, repository};
 
 /// A part of `databases.sql`.
 pub(crate) fn part(name: &str) -> String {
@@ -269,7 +269,10 @@ fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
     );
     let said = init(&db, &folder, &[]).ok().stdout;
     let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\");";
-    for part in ["has large polygons that are not valid (1 of those looked at)", remedy] {
+    for part in [
+        "has polygons that are not valid (2 of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out",
+        remedy,
+    ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     db.run(&remedy.replace("\"public\".", ""));
@@ -289,4 +292,60 @@ fn a_coast_with_its_islands_in_one_row_is_named_with_the_remedy() {
     db.run(remedy);
     let said = init(&db, &folder, &["--table", "coast_parts", "--output", "parts.toml"]).ok().stdout;
     assert!(said.contains("coast_parts  table  geom    ") && !said.contains("points in many parts"), "{said}");
+}
+
+#[test]
+fn of_a_table_without_rows_only_an_index_tells_a_key() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    db.run(
+        "CREATE TABLE planet_osm_point (osm_id bigint, name text, way geometry(Point, 3857));
+         CREATE TABLE keyed (osm_id bigint PRIMARY KEY, way geometry(Point, 3857));
+         CREATE INDEX ON planet_osm_point USING gist (way); CREATE INDEX ON keyed USING gist (way)",
+    );
+    let said = init(&db, &folder, &[]).ok().stdout;
+    let note = "note: \"public\".\"planet_osm_point\" has no row, so its zooms, and what tells rows apart, are not known: fill it, and run oar-tiles init again\n";
+    assert!(said.contains(note) && !said.contains("all different today"), "{said}");
+    let text = written(&folder);
+    assert!(text.contains("key = [\"row_digest\", \"row_copy\"]") && text.contains("key = [\"osm_id\"]"), "{text}");
+    let seeded = with_file(&db, &folder, &["seed"]).ok();
+    let warning = "layer \"planet_osm_point\" has no feature to draw: is its table filled, and its where right?";
+    assert!(seeded.stderr.contains(warning), "{}", seeded.stderr);
+    assert!(seeded.stdout.contains("; nothing was rendered\n"), "{}", seeded.stdout);
+}
+
+#[test]
+fn shapes_that_jump_across_the_edge_are_named_with_sql_that_mends_them() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    atlas::load(&db, "countries", "world-atlas/countries-50m.json", "countries");
+    let jumps = "3 rows have lines or rings that jump from one side of ±180° to the other: they are drawn as bands across the map: 171, 240, 76";
+    let remedy =
+        "UPDATE \"public\".\"countries\" SET \"g\" = unwrapped(\"g\") WHERE ST_XMax(\"g\") - ST_XMin(\"g\") > 180;";
+    let said = init(&db, &folder, &[]).ok().stdout;
+    let mend = format!("{jumps}. Mend them: {remedy} with the function unwrapped of docs/world-edge.md");
+    assert!(said.contains(&mend), "{said}");
+    let check = |verb: &str| with_file(&db, &folder, &[verb, "--output", "t.mbtiles"]);
+    let doctor = check("doctor").stdout;
+    assert!(doctor.contains(jumps) && doctor.contains(remedy), "{doctor}");
+    let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
+    assert!(seed().contains(&format!("layer \"countries\": {mend}")));
+    // The function as the manual prints it.
+    let manual = std::fs::read_to_string(repository("docs/world-edge.md")).unwrap();
+    let function = manual.split("```sql\n").find(|block| block.starts_with("CREATE FUNCTION unwrapped")).unwrap();
+    db.run(function.split("```").next().unwrap());
+    db.run(remedy);
+    let holds = |name: &str, place: &str| {
+        let sql = format!(
+            "SELECT ST_IsValid(g) AND ST_Intersects(g, 'SRID=4326;POINT({place})') FROM countries WHERE name = '{name}'"
+        );
+        db.value::<bool>(&sql)
+    };
+    for (name, inside) in
+        [("Russia", "100 60"), ("Russia", "-175 66.8"), ("Antarctica", "20 -80"), ("Antarctica", "90 -88")]
+    {
+        assert!(holds(name, inside), "{name} {inside}");
+    }
+    assert!(!holds("Russia", "-30 67") && !holds("Fiji", "0 -16.5"));
+    assert!(!seed().contains("jump"), "{}", seed());
 }

@@ -2,6 +2,7 @@
 
 use super::databases::{database, init, written};
 use crate::support::folder::Folder;
+use crate::support::program::{bare_program, run};
 use crate::texts::init::{compare_said, compare_written};
 
 #[test]
@@ -32,4 +33,22 @@ fn the_file_and_what_is_said_of_it() {
         init(&db, &folder, &["--table", "no_key", "--table", "points1_*", "--table", "unknown_system"]).ok().stdout;
     compare_said(&said.replace(&db.name, "DATABASE"));
     compare_written(&written(&folder).replace(&db.name, "DATABASE"));
+}
+
+#[test]
+fn commands_in_messages_have_the_configuration_of_the_run() {
+    let (db, folder) = (database("django"), Folder::new());
+    let config = folder.beside("my map.toml");
+    let mut init = bare_program();
+    run(init.args(["init", "--table", "*_place*", "--database-url", &db.url, "--output"]).arg(&config)).ok();
+    let said = |arguments: &[&str]| {
+        let mut command = bare_program();
+        command.args(arguments).args(["--database-url", &db.url, "--output"]).arg(folder.beside("t.mbtiles"));
+        run(command.arg("--config").arg(&config)).stderr
+    };
+    said(&["seed", "--zoom", "0-3"]);
+    let config = config.display();
+    let next = format!("Run oar-tiles track install --config '{config}', then oar-tiles seed --config '{config}' once");
+    let told = said(&["reseed", "--zoom", "0-3"]);
+    assert!(told.contains(&next), "{told}");
 }

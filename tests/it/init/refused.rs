@@ -60,7 +60,7 @@ fn what_the_role_may_not_read_is_named_with_the_grant() {
 fn the_layer_of_the_sample_in_another_database_says_where_it_comes_from() {
     let (db, folder) = (database("natural_earth"), Folder::new());
     let expected = "layer \"facilities\": no configuration names a layer, so that of the sample configuration was looked for, and the database ";
-    let next = "has no table \"api_facility\". With a geometry there is \"empty_table\", \"ne_countries\", \"ne_mixed\", \"ne_places\", \"ne_rivers\", \"os_sites\", \"two_systems\". Run oar-tiles init, which writes a configuration for them, or draw one at once with oar-tiles seed --table NAME";
+    let next = "has no table \"api_facility\". With a geometry there is \"empty_table\", \"ne_countries\", \"ne_mixed\", \"ne_places\", \"ne_rivers\", \"os_sites\", \"two_systems\". Name a configuration with --config FILE, have one written for them with oar-tiles init, or draw one at once with oar-tiles seed --table NAME";
     for verb in [&["seed"][..], &["seed", "--dry-run"], &["track", "install"]] {
         let mut command = bare_program();
         command.args(verb).args(["--database-url", &db.url]).current_dir(folder.beside(""));
@@ -68,7 +68,7 @@ fn the_layer_of_the_sample_in_another_database_says_where_it_comes_from() {
     }
     db.run("DO $$ BEGIN FOR i IN 1..9 LOOP EXECUTE format('CREATE TABLE a%s (g geometry)', i); END LOOP; END $$");
     let seed = |url: &str| run(bare_program().args(["seed", "--database-url", url]).current_dir(folder.beside("")));
-    seed(&db.url).fails(2, &["\"a9\", \"empty_table\" and 6 more. Run"]);
+    seed(&db.url).fails(2, &["\"a9\", \"empty_table\" and 6 more. Name a"]);
     seed(&Db::new().url).fails(
         2,
         &["No table or view there has a column of type geometry or geography either: is it the right database?"],

@@ -33,7 +33,7 @@ fn flags_that_make_no_sense_are_refused() {
         (&["--zoom", "0-99"], &["zoom 99 is too deep: the deepest zoom is 22"]),
         (&["--zoom", "14-0"], &["the zoom range 14-0 is reversed: write 0-14"]),
         (&["--zoom", "deep"], &["\"deep\" is no zoom list: write 0-14, 7 or 0-4,8,10-12"]),
-        (&["--layer", "facility"], &["there is no layer \"facility\": Did you mean \"facilities\"?"]),
+        (&["--layer", "facility"], &["there is no layer \"facility\". Did you mean \"facilities\"?"]),
         (&["--layer", "roads"], &["there is no layer \"roads\": there is facilities"]),
         (&["--workers", "many"], &["invalid value 'many' for '--workers <N>'"]),
         (&["--workers", "1000"], &["run.workers (from --workers): 1000 must lie between 1 and 256"]),

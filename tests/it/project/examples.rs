@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use oar_tiles::cli::command;
+
 use crate::support::program::{program, run};
 use crate::support::repository;
 
@@ -66,12 +68,25 @@ fn succeeds(command: &mut Command) -> String {
     String::from_utf8(said).unwrap()
 }
 
-/// The program's help knows the verb of a command and its flags.
-fn is_known(command: &str) {
-    let verb = command.split_whitespace().take_while(|word| !word.starts_with('-'));
-    let help = run(program().args(verb).arg("--help")).ok();
-    for flag in command.split_whitespace().filter(|word| word.starts_with("--")) {
-        assert!(help.stdout.contains(flag), "{command}: {flag}");
+/// The program takes a command line of an example: its verbs, flags and values. What a shell does with the line is taken away, and a variable
+/// stands for a whole number, which is a file, an address and a duration, too.
+#[track_caller]
+fn is_known(line: &str) {
+    let own = line.split([';', '|', '>', '&']).next().unwrap_or_default();
+    let words = own.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
+    let words = words.map(|word| if word.starts_with('$') { "1" } else { word });
+    if let Err(error) = command().try_get_matches_from(std::iter::once("oar-tiles").chain(words)) {
+        panic!("{line}: {error}");
+    }
+}
+
+#[test]
+fn a_command_line_with_another_verb_flag_or_value_is_refused() {
+    is_known("reseed --or-seed --config /etc/oar-tiles.toml --metrics \"$METRICS\" > /dev/null 2>&1");
+    for wrong in
+        ["sed --config a.toml", "track instal", "seed --zooms 1", "seed --workers many", "reseed --watch --dry-run x y"]
+    {
+        assert!(std::panic::catch_unwind(|| is_known(wrong)).is_err(), "{wrong}");
     }
 }
 

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use oar_tiles::cli::command;
+use oar_tiles::suggested::SuggestedCommand;
+
 /// Each module may call its own error `Error`, as in `std::io::Error` and `std::fmt::Error`: it is always written with its module.
 const CONVENTIONAL: [&str; 1] = ["Error"];
 
@@ -92,4 +95,28 @@ fn a_parameter_is_no_tuple() {
         }
     }
     assert!(tuples.is_empty(), "give each its own parameter, or name the pair as a struct: {tuples:#?}");
+}
+
+/// A message that spells a command would leave out the `--config FILE` that the run was given.
+#[test]
+fn messages_name_commands_by_constants() {
+    let mut spelled = Vec::new();
+    for (file, text) in sources().into_iter().filter(|(file, _)| !file.starts_with("cli/") && file != "suggested.rs") {
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
+            let is_spelled = SuggestedCommand::ALL.iter().any(|(_, command)| {
+                line.match_indices(&format!("oar-tiles {}", command.verbs())).any(|(at, found)| {
+                    let rest = &line[at + found.len()..];
+                    !rest.starts_with(" --config") && !rest.starts_with(|c: char| c.is_alphanumeric())
+                })
+            });
+            if is_spelled {
+                spelled.push(format!("{file}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert!(spelled.is_empty(), "name the constant of src/suggested.rs: {spelled:#?}");
+    for (_, suggested) in SuggestedCommand::ALL {
+        let verb = suggested.verbs().split(' ').fold(command(), |of, verb| of.find_subcommand(verb).unwrap().clone());
+        assert!(verb.get_arguments().any(|argument| argument.get_id() == "config"), "{suggested} takes no --config");
+    }
 }

@@ -55,7 +55,7 @@ fn what_waits_for_a_cache_that_was_removed_from_the_settings_is_shown_until_it_i
     told.configure(|text| text.replace("https://tiles.test/", moved));
     told.db.run(&format!("UPDATE api_facility SET name = name || '?' WHERE {ONE}"));
     let warned = told.verb("reseed", &[]).ok().stderr;
-    let message = "what changed waits for command https://tiles.test/, and no [[purge]] has this address: put it back, or run oar-tiles purge --forget";
+    let message = "what changed waits for command https://tiles.test/, and no [[purge]] has this address: put it back, or run oar-tiles purge --config ";
     assert!(warned.contains(message), "{warned}");
     assert!(told.told().iter().all(|line| line.starts_with(moved)));
     let status = told.status();

@@ -81,7 +81,8 @@ fn in_part(run: Run, place: &str) -> Run {
     let run = run.fails(
         3,
         &[
-            &format!("error: not every tile could be rendered: {NAMED} What {place} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed, which renders them again (or seed)\n"),
+            &format!("error: not every tile could be rendered: {NAMED} What {place} held of them stays as it was, everything else is done. Mend what the cause names, then run oar-tiles reseed"),
+            ", which renders them again (or seed)\n",
             "  cause: division by zero\n",
         ],
     );

@@ -78,7 +78,7 @@ fn large_areas_that_are_not_valid_are_named_where_they_take_time() {
         let target = folder.path().join("t.mbtiles");
         seed(&db.url, &target, &["--config", config.to_str().unwrap(), "--zoom", zoom, "--dry-run"]).ok()
     };
-    let says = "warning: layer \"areas\": 1 large area is not a valid polygon: PostGIS may draw anything of them, so the tiles within are rendered one by one, some of them for nothing. ST_IsValid finds them; after an UPDATE with ST_MakeValid a seed is faster";
+    let says = "warning: layer \"areas\": 1 large area is not a valid polygon: PostGIS may draw them wrongly or leave parts of them out, and the tiles within are rendered one by one, which takes longer. ST_IsValid finds them; mend them with an UPDATE with ST_MakeValid";
     let many = planned("9");
     assert!(many.stderr.contains(says), "{}", many.stderr);
     let few = planned("0-5");

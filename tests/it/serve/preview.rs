@@ -1,8 +1,9 @@
 //! The preview in a real browser: every layer drawn, without an error, from every kind of target.
 
 use crate::support::browser::Browser;
+use crate::support::folder::Folder;
 use crate::support::places::Places;
-use crate::support::program::{program, run};
+use crate::support::program::{bare_program, program, run};
 use crate::support::served::{Served, status};
 use crate::support::{Archive, Db};
 
@@ -230,4 +231,18 @@ fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
     browser.value_once_there(DRAWN);
     assert_eq!(browser.take_errors(), Vec::<String>::new());
     assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
+
+#[test]
+fn a_folder_without_the_files_of_the_map_is_refused() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("CREATE TABLE public.places (id int PRIMARY KEY, geom geometry(Point, 4326))");
+    let output = folder.beside("t.mbtiles");
+    run(bare_program().args(["seed", "--table", "places", "--database-url", &db.url, "--output"]).arg(&output)).ok();
+    for verb in [&["preview"][..], &["serve", "--preview", "--listen", "127.0.0.1:0"]] {
+        let mut shown = bare_program();
+        shown.args(verb).arg(&output).arg("--assets").arg(folder.beside("absent"));
+        let next = "assets has to name a folder with maplibre-gl.js and maplibre-gl.css of version 5";
+        run(&mut shown).fails(2, &["cannot read ", "absent/maplibre-gl.js: ", next]);
+    }
 }

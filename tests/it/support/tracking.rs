@@ -64,7 +64,7 @@ impl Tracking {
     pub(crate) fn track_as(&self, role: &str, arguments: &[&str]) -> Run {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let config = self.config();
-        run(program().arg("track").args(arguments).args(["--database-url", &url, "--config"]).arg(config))
+        run(program().env("OAR_TILES_CONFIG", config).arg("track").args(arguments).args(["--database-url", &url]))
     }
 
     /// `oar-tiles track …` as a superuser.
@@ -80,7 +80,8 @@ impl Tracking {
     /// `oar-tiles seed` or `reseed` into a target with the configuration, as a superuser.
     pub(crate) fn oar_tiles(&self, verb: &str, arguments: &[&str], target: &Path) -> Run {
         let mut command = program();
-        command.args([verb, "--progress", "none", "--database-url", &self.db.url, "--config"]).arg(self.config());
+        command.env("OAR_TILES_CONFIG", self.config());
+        command.args([verb, "--progress", "none", "--database-url", &self.db.url]);
         run(command.arg("--output").arg(target).args(arguments))
     }
 

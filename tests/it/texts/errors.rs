@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use oar_tiles::suggested::SuggestedCommand;
+
 use crate::texts::compare;
 
 /// The source files below a folder, sorted by path.
@@ -68,6 +70,9 @@ fn with_arguments(message: &str, arguments: Vec<String>) -> String {
     let mut message = unnamed
         .into_iter()
         .fold(message.to_owned(), |message, argument| message.replacen("{}", &format!("{{{argument}}}"), 1));
+    for (name, command) in SuggestedCommand::ALL {
+        message = message.replace(&format!("{{{name}}}"), &command.to_string());
+    }
     for argument in named {
         let (name, value) = argument.split_once(" = ").unwrap();
         message = message.replace(&format!("{{{name}}}"), &format!("{{{value}}}"));

@@ -5,6 +5,7 @@ use super::text::{list, string, value};
 use super::tracks::{ShownPlace, own_track, view_tracks};
 use super::zooms::DraftZooms;
 use crate::postgis::{DiscoveredRelation, GeometryColumn, GeometryRows, SpatialKind, quoted};
+use crate::suggested::SEED;
 
 /// The most features of a tile above the last zoom.
 const MAX_TILE_FEATURES: u32 = 20_000;
@@ -132,7 +133,7 @@ impl LayerDraft<'_> {
                 ),
                 _ => format!("give {} in its definition", self.made_valid()),
             };
-            remarks.push(format!("{table} has large polygons that are not valid ({count} of those looked at), such as rings that cross each other: a seed then takes several times as long. Mend it: {mend}"));
+            remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out, and a seed takes several times as long where they are large. Mend it: {mend}"));
         }
         if let Some(points) =
             self.geometry.rows.as_ref().ok().map(|rows| rows.points_in_parts).filter(|count| *count > 0)
@@ -140,6 +141,10 @@ impl LayerDraft<'_> {
             let parts = format!("{}.{}", quoted(&relation.schema), quoted(&format!("{}_parts", relation.name)));
             let geometry = self.as_geometry();
             remarks.push(format!("a row of {table} has {points} points in many parts, and each tile that it touches reads all of them. Its parts are drawn several times as fast: CREATE TABLE {parts} AS SELECT row_number() OVER () AS id, part.geom FROM {table}, ST_Dump({geometry}) AS part; ALTER TABLE {parts} ADD PRIMARY KEY (id); CREATE INDEX ON {parts} USING gist (geom);"));
+        }
+        let is_empty = self.geometry.rows.as_ref().is_ok_and(|rows| rows.rows == 0);
+        if is_empty {
+            remarks.push(format!("{table} has no row, so its zooms, and what tells rows apart, are not known: fill it, and run oar-tiles init again"));
         }
         match (self.row_key(), relation.kind) {
             (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
@@ -166,8 +171,8 @@ impl LayerDraft<'_> {
             }
         }
         match relation.kind {
-            SpatialKind::MaterializedView => remarks.push(format!("{table} is a materialized view, whose changes no trigger notes: run oar-tiles seed after each REFRESH, or set refresh = true (seed then refreshes it) and declare the tables beneath it with [[layer.track]] (reseed does, too)")),
-            SpatialKind::ForeignTable => remarks.push(format!("{table} is a foreign table, whose changes no trigger notes: run oar-tiles seed after it changes, reseed is not possible")),
+            SpatialKind::MaterializedView => remarks.push(format!("{table} is a materialized view, whose changes no trigger notes: run {SEED} after each REFRESH, or set refresh = true (seed then refreshes it) and declare the tables beneath it with [[layer.track]] (reseed does, too)")),
+            SpatialKind::ForeignTable => remarks.push(format!("{table} is a foreign table, whose changes no trigger notes: run {SEED} after it changes, reseed is not possible")),
             _ => {}
         }
         remarks

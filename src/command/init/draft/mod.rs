@@ -202,6 +202,11 @@ impl Draft {
         (0..self.parts.len()).filter(|part| self.parts[*part].problem.is_none()).collect()
     }
 
+    /// Adds what the user should know of a part, before anything else: ST_MakeValid would make what jumps valid, and no better.
+    pub(super) fn remark(&mut self, part: usize, text: String) {
+        self.parts[part].remarks.insert(0, text);
+    }
+
     /// Notes that a part cannot be drawn.
     pub(super) fn refuse(&mut self, part: usize, why: &str) {
         let part = &mut self.parts[part];

@@ -4,6 +4,7 @@
 //! `Accept-Encoding`, the copies hang on the one that was cached first: once a purge has removed that one, the others are not found by any
 //! further purge, and are answered again as soon as a new first one is there.
 
+use crate::suggested::PURGE;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 
@@ -74,9 +75,9 @@ impl Provider for Nginx {
                 ItemKind::Prefix | ItemKind::Everything if self.options.wildcards => {
                     many_at_once(batch.names.iter().map(|name| self.ask(format!("{name}*"))).collect()).await
                 }
-                ItemKind::Tag | ItemKind::Prefix | ItemKind::Everything => Err(SendError::refused(
-                    "everything is to be purged, and this nginx takes exact addresses only: empty its cache folder, then run oar-tiles purge --forget; or set wildcards = true if its purge module is 2.4 or later".to_owned(),
-                )),
+                ItemKind::Tag | ItemKind::Prefix | ItemKind::Everything => Err(SendError::refused(format!(
+                    "everything is to be purged, and this nginx takes exact addresses only: empty its cache folder, then run {PURGE} --forget; or set wildcards = true if its purge module is 2.4 or later"
+                ))),
             }
         })
     }

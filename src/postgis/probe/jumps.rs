@@ -1,0 +1,73 @@
+//! Finds lines and polygons that jump from one side of ±180° to the other: files in which a shape that crosses ±180° was never cut there, such
+//! as many TopoJSON and GeoJSON ones. Each is valid for the database, and drawn as a band across the map.
+
+use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, QueryValues};
+use crate::postgis::session::{Error, Param, Session, Snapshot};
+use crate::postgis::sql;
+use crate::tile::{Coverage, Zoom};
+
+/// Rows of a layer with lines or rings that jump across ±180°.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JumpingRows {
+    /// How many there are.
+    pub count: u64,
+    /// What to do, with SQL.
+    pub remedy: String,
+    /// The keys of up to three of them.
+    examples: Vec<String>,
+}
+
+impl JumpingRows {
+    /// Finds them, at the layer's shallowest zoom; `None` if there are none. The spatial index serves it: rows that lie on one side alone are not
+    /// visited. Of the others every vertex is read, so a run that has to be quick does not ask.
+    pub(in crate::postgis) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
+        let is_asked = !layer.shape.points && !layer.shape.geography && layer.function().is_none();
+        let Some(units) = layer.shape.edge.filter(|_| is_asked) else { return Ok(None) };
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
+        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
+        let params: Vec<Param<'_>> = values.params(layer).collect();
+        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
+        let context = format!("layer \"{}\", looking for rows that jump across ±180°", layer.name);
+        let rows = session.all(&context, &sql::rows_that_jump(layer, units, &relation), &params).await?;
+        let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
+        let Some(row) = rows.first().filter(|_| count > 0) else { return Ok(None) };
+        let (table, column) = (&layer.relation, &layer.geometry);
+        let with = "with the function unwrapped of docs/world-edge.md (\"Shapes that jump across ±180°\")";
+        let unwrapped = match units {
+            EdgeUnits::Degrees => format!("unwrapped({column})"),
+            EdgeUnits::Metres => format!("ST_Transform(unwrapped(ST_Transform({column}, 4326)), {})", layer.shape.srid),
+        };
+        let remedy = if layer.is_query() {
+            format!("write {unwrapped} in the query, {with}")
+        } else {
+            format!(
+                "UPDATE {table} SET {column} = {unwrapped} WHERE ST_XMax({column}) - ST_XMin({column}) > {}; {with}",
+                units.half_world()
+            )
+        };
+        Ok(Some(JumpingRows { count, remedy, examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default() }))
+    }
+
+    /// What is wrong with them.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let (rows, they) = if self.count == 1 {
+            ("1 row has".to_owned(), "it is")
+        } else {
+            (format!("{} rows have", self.count), "they are")
+        };
+        let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
+        format!(
+            "{rows} lines or rings that jump from one side of ±180° to the other: {they} drawn as bands across the map: {}{more}",
+            self.examples.join(", ")
+        )
+    }
+}
+
+/// The rows of a layer that jump across ±180°, in a run's snapshot.
+///
+/// # Errors
+/// If the database is lost, or the layer's own condition or query fails.
+pub async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
+    JumpingRows::of(&snapshot.keeper, layer).await
+}
