@@ -69,6 +69,11 @@ impl fmt::Display for SuggestedCommand {
     }
 }
 
+/// The command whose work on the change log `verb` names: "install" or "remove".
+pub(crate) fn track_command(verb: &str) -> SuggestedCommand {
+    if verb == "remove" { TRACK_REMOVE } else { TRACK_INSTALL }
+}
+
 /// Says which file `--config` names: once a process, before the first message. A later call changes nothing.
 pub fn use_config(file: &Path) {
     CONFIG.get_or_init(|| format!(" --config {}", for_shell(&file.to_string_lossy())));

@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::postgis::{self, Cause, ServerName};
-use crate::suggested::{SEED, TRACK_INSTALL, TRACK_REMOVE};
+use crate::suggested::{SEED, TRACK_INSTALL, track_command};
 
 /// Why the change log could not be installed, removed or read.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +41,7 @@ pub enum Error {
     /// The role lacks a right.
     #[error(
         "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what {} --sql prints, to run with psql",
-        if *verb == "remove" { TRACK_REMOVE } else { TRACK_INSTALL }
+        track_command(verb)
     )]
     NoRight {
         /// "install" or "remove".

@@ -325,8 +325,7 @@ fn shapes_that_jump_across_the_edge_are_named_with_sql_that_mends_them() {
     let said = init(&db, &folder, &[]).ok().stdout;
     let mend = format!("{jumps}. Mend them: {remedy} with the function unwrapped of docs/world-edge.md");
     assert!(said.contains(&mend), "{said}");
-    let check = |verb: &str| with_file(&db, &folder, &[verb, "--output", "t.mbtiles"]);
-    let doctor = check("doctor").stdout;
+    let doctor = with_file(&db, &folder, &["doctor"]).stdout;
     assert!(doctor.contains(jumps) && doctor.contains(remedy), "{doctor}");
     let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
     assert!(seed().contains(&format!("layer \"countries\": {mend}")));
