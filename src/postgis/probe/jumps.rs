@@ -1,5 +1,5 @@
 //! Finds lines and polygons that jump from one side of ±180° to the other: files in which a shape that crosses ±180° was never cut there, such
-//! as many TopoJSON and GeoJSON ones. Each is valid for the database, and drawn as a band across the map.
+//! as many `TopoJSON` and GeoJSON ones. Each is valid for the database, and drawn as a band across the map.
 
 use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, QueryValues};
 use crate::postgis::session::{Error, Param, Session, Snapshot};

@@ -202,7 +202,7 @@ impl Draft {
         (0..self.parts.len()).filter(|part| self.parts[*part].problem.is_none()).collect()
     }
 
-    /// Adds what the user should know of a part, before anything else: ST_MakeValid would make what jumps valid, and no better.
+    /// Adds what the user should know of a part, before anything else: `ST_MakeValid` would make what jumps valid, and no better.
     pub(super) fn remark(&mut self, part: usize, text: String) {
         self.parts[part].remarks.insert(0, text);
     }
