@@ -88,7 +88,7 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                     not_for_variants(
                         &settings,
                         "serve --writer",
-                        "leave it out, and run {RESEED} again and again beside the server; with --tileset the writer serves the other tilesets",
+                        "leave it out, and run reseed again and again beside the server; with --tileset the writer serves the other tilesets",
                     )?;
                 }
                 let all = family.all()?;
