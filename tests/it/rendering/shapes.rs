@@ -62,7 +62,7 @@ fn large_shapes_in_other_reference_systems_are_what_the_plain_query_returns() {
 }
 
 #[test]
-fn large_areas_that_are_not_valid_are_named_where_they_take_time() {
+fn large_areas_that_are_not_valid_are_named_however_few_tiles_there_are() {
     let db = Db::new();
     db.run(
         "CREATE TABLE area (id int PRIMARY KEY, g geometry(Polygon, 4326));
@@ -82,7 +82,7 @@ fn large_areas_that_are_not_valid_are_named_where_they_take_time() {
     let many = planned("9");
     assert!(many.stderr.contains(says), "{}", many.stderr);
     let few = planned("0-5");
-    assert!(!few.stderr.contains("valid polygon"), "{}", few.stderr);
+    assert!(few.stderr.contains(says), "{}", few.stderr);
     db.run("UPDATE area SET g = ST_MakeEnvelope(0, 0, 60, 60, 4326) WHERE id = 1");
     let mended = planned("9");
     assert!(!mended.stderr.contains("valid polygon"), "{}", mended.stderr);

@@ -310,7 +310,7 @@ fn what_a_server_of_a_family_cannot_do_is_said() {
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     serve(&["--writer"]).fails(
         2,
-        &["serve --writer is not for a tileset with variants (family): leave it out, and run oar-tiles reseed"],
+        &["serve --writer is not for a tileset with variants (family): leave it out, and run reseed again and again"],
     );
 }
 
