@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, targets, variants, watch
+from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -84,6 +84,9 @@ def arguments():
     parser.add_argument("--variants", action="store_true",
                         help="only families of variants: 250 countries beside the whole, 2,000 contributors whose sets overlap, and a reseed of these "
                         "after one edit, beside the plain seed and a reseed of one tileset (default: 100000 facilities at zooms 0-14)")
+    parser.add_argument("--shards", action="store_true",
+                        help="also the seed in 8 shards: processor time of program and database beside that of the seed, the heaviest shard, and the "
+                        "commit of an archive and of a version of a prefix on a private local S3 server")
     parser.add_argument("--servers", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -92,7 +95,7 @@ def main():
     options = arguments()
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
-        needs_s3 = options.targets or options.watch and "s3" in options.watch_targets
+        needs_s3 = options.targets or options.shards or options.watch and "s3" in options.watch_targets
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
         return
     if options.facilities or options.zoom or options.variants:
@@ -117,6 +120,8 @@ def main():
         seeded = seed.measure(bench)
         if options.targets:
             targets.measure(bench)
+        if options.shards:
+            shards.measure(bench)
         if options.cores:
             limits.cores(bench)
         if options.rows:

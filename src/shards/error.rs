@@ -1,7 +1,7 @@
 //! Why a shard, or the commit of all shards, failed.
 
 use crate::error::ErrorKind;
-use crate::sink::{NoteError, WorkFileError};
+use crate::sink::{NoteError, TargetError, WorkFileError};
 use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
 
 /// Why a shard, or the commit of all shards, failed.
@@ -18,6 +18,16 @@ pub enum ShardsError {
     WorkIsTarget {
         /// What was written.
         text: String,
+    },
+    /// The work folder holds something else.
+    #[error(
+        "--work {work} holds {example}, which is no part of a run: nothing was written. Name an empty folder, or one that is not there yet"
+    )]
+    Stranger {
+        /// The work folder.
+        work: String,
+        /// What it holds.
+        example: String,
     },
     /// There is no plan.
     #[error("{work} holds no run: begin one with {SHARDS_BEGIN} --work {work}")]
@@ -147,6 +157,11 @@ pub enum ShardsError {
         /// The layer.
         layer: String,
     },
+    /// The tileset is made in variants.
+    #[error(
+        "the tileset has variants, whose rows are read once for all of them, and shards of it would read them again and again: run oar-tiles seed on one machine, or give each machine a configuration with some of the values"
+    )]
+    Variants,
     /// The snapshot of the run is gone.
     #[error(
         "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with {SHARDS_ABORT}, and begin again"
@@ -243,6 +258,9 @@ pub enum ShardsError {
     /// A file.
     #[error(transparent)]
     File(#[from] WorkFileError),
+    /// The target, where shards write it themselves.
+    #[error(transparent)]
+    Target(#[from] TargetError),
     /// The run file being written.
     #[error("cannot write {place}: make room there, or look into the cause")]
     Write {
@@ -260,6 +278,7 @@ impl ShardsError {
         match self {
             ShardsError::NoWorkFolder { .. }
             | ShardsError::WorkIsTarget { .. }
+            | ShardsError::Stranger { .. }
             | ShardsError::NoPlan { .. }
             | ShardsError::TooManyShards { .. }
             | ShardsError::OtherVersion { .. }
@@ -269,11 +288,13 @@ impl ShardsError {
             | ShardsError::TwoIndexes { .. }
             | ShardsError::OutOfRange { .. }
             | ShardsError::NoState { .. }
+            | ShardsError::Variants
             | ShardsError::Refreshes { .. } => ErrorKind::Usage,
             ShardsError::Aborted { .. } | ShardsError::SnapshotGone { .. } | ShardsError::Thawed { .. } => {
                 ErrorKind::NeedsSeed
             }
             ShardsError::File(error) => error.kind(),
+            ShardsError::Target(error) => error.kind(),
             ShardsError::Begun { .. }
             | ShardsError::Damaged { .. }
             | ShardsError::OtherDatabase { .. }

@@ -5,18 +5,20 @@
 //! | `plan.json` | the plan | once; who is first has begun the run |
 //! | `RUN/done-0017.json` | a shard that is done | once; who is first has done it |
 //! | `RUN/attempt-0017-ID.json` | an attempt that lives | again and again |
+//! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
 //! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
 //! | `RUN/slot-3.json` | the lease of some of the run's connections | again and again |
 //! | `ended.json` | the last runs, and how they ended | when a run ends |
 //!
 //! The sorted runs are files, `RUN/shard-0017-ID.run`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::plan::{AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan, now};
+use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan, now};
 use super::{RunReader, ShardsError};
 use crate::postgis::ExportedSnapshot;
 use crate::sink::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
@@ -204,6 +206,33 @@ impl WorkFolder {
             }
         }
         Ok(attempts)
+    }
+
+    /// Notes an attempt that adds tiles to the target itself.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn note_adding(&self, run: &str, adding: &AddingNote) -> Result<(), ShardsError> {
+        let name = format!("{run}/adding-{:04}-{}.json", adding.shard, adding.id);
+        self.notes.write(&name, &bytes(adding), &NoteCondition::Always)?;
+        Ok(())
+    }
+
+    /// The attempts that have added tiles to the target, but for those that have done their shards.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn other_adding(&self, run: &str, shards: &[DoneNote]) -> Result<Vec<AddingNote>, ShardsError> {
+        let done: HashSet<&str> = shards.iter().filter_map(|shard| shard.adding.as_deref()).collect();
+        let is_other = |name: &String| {
+            let id = name.split_once("/adding-").and_then(|(_, rest)| rest.split_once('-')?.1.strip_suffix(".json"));
+            id.is_some_and(|id| !done.contains(id))
+        };
+        let mut others = Vec::new();
+        for name in self.notes.list(run)?.iter().filter(|name| is_other(name)) {
+            others.extend(self.read::<AddingNote>(name)?);
+        }
+        Ok(others)
     }
 
     /// Adds a snapshot that others can import.

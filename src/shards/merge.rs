@@ -3,8 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::{RunReader, ShardsError};
-use crate::sink::TileEdit;
+use super::{RunReader, RunRecord, ShardsError};
 use crate::tile::{Order, Slice, TileId};
 
 /// The key by which edits are sorted: the place of the tile, and the layer.
@@ -14,19 +13,27 @@ struct EditPlace {
     slice: Slice,
 }
 
-/// The edits of several runs. An edit of `repairs` stands for that of the shard that has the same tile.
+/// A record of several runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedRecord {
+    /// The record.
+    pub record: RunRecord,
+    /// If this is a repair: what the shard has left of the tile, if anything.
+    pub repaired: Option<Option<RunRecord>>,
+}
+
+/// The records of several runs. One of `repairs` stands for that of the shard that has the same tile.
 #[derive(Debug)]
 pub struct Merged {
     order: Order,
     /// The repairs first, if there are any; then the shards.
     runs: Vec<RunReader>,
     repairs: bool,
-    /// The next edit of each run.
-    next: Vec<Option<TileEdit>>,
-    /// Where the next edit of each run stands. Of equal places the run with the lowest number comes first: that of the repairs.
+    /// The next record of each run.
+    next: Vec<Option<RunRecord>>,
+    /// Where the next record of each run stands. Of equal places the run with the lowest number comes first: that of the repairs.
     heap: BinaryHeap<Reverse<(EditPlace, usize)>>,
     last: Option<EditPlace>,
-    last_was_repair: bool,
 }
 
 impl Merged {
@@ -38,8 +45,7 @@ impl Merged {
         let has_repairs = repairs.is_some();
         let runs: Vec<RunReader> = repairs.into_iter().chain(shards).collect();
         let next = runs.iter().map(|_| None).collect();
-        let (heap, last) = (BinaryHeap::new(), None);
-        let mut merged = Merged { order, runs, repairs: has_repairs, next, heap, last, last_was_repair: false };
+        let mut merged = Merged { order, runs, repairs: has_repairs, next, heap: BinaryHeap::new(), last: None };
         for number in 0..merged.runs.len() {
             merged.advance(number)?;
         }
@@ -52,36 +58,38 @@ impl Merged {
 
     fn advance(&mut self, number: usize) -> Result<(), ShardsError> {
         self.next[number] = self.runs[number].next()?;
-        if let Some(edit) = &self.next[number] {
-            self.heap.push(Reverse((self.place(edit.id()), number)));
+        if let Some(record) = &self.next[number] {
+            self.heap.push(Reverse((self.place(record.id()), number)));
         }
         Ok(())
     }
 
-    /// The next edit; `None` at the end.
+    /// Takes the first record of all runs, which is that of a run.
+    fn take(&mut self) -> Result<Option<(EditPlace, usize, RunRecord)>, ShardsError> {
+        let Some(Reverse((place, number))) = self.heap.pop() else { return Ok(None) };
+        let record = self.next[number].take();
+        self.advance(number)?;
+        Ok(record.map(|record| (place, number, record)))
+    }
+
+    /// The next record; `None` at the end.
     ///
     /// # Errors
     /// If a run cannot be read, is not sorted, or two shards have the same tile.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
-    pub fn next(&mut self) -> Result<Option<TileEdit>, ShardsError> {
-        while let Some(Reverse((place, number))) = self.heap.pop() {
-            let edit = self.next[number].take();
-            self.advance(number)?;
-            let Some(edit) = edit else { continue };
-            let is_repair = self.repairs && number == 0;
-            match self.last {
-                Some(last) if last == place && self.last_was_repair && !is_repair => {
-                    // Repaired. A second shard with the same tile would be an error of the plan.
-                    self.last_was_repair = false;
-                    continue;
-                }
-                Some(last) if last >= place => return Err(ShardsError::Order { tile: edit.id().to_string() }),
-                _ => {}
-            }
-            (self.last, self.last_was_repair) = (Some(place), is_repair);
-            return Ok(Some(edit));
+    pub fn next(&mut self) -> Result<Option<MergedRecord>, ShardsError> {
+        let Some((place, number, record)) = self.take()? else { return Ok(None) };
+        if self.last.is_some_and(|last| last >= place) {
+            return Err(ShardsError::Order { tile: record.id().to_string() });
         }
-        Ok(None)
+        self.last = Some(place);
+        if !(self.repairs && number == 0) {
+            return Ok(Some(MergedRecord { record, repaired: None }));
+        }
+        // A second shard with the same tile would be an error of the plan, which the next call finds.
+        let is_repaired = |Reverse((next, run)): &Reverse<(EditPlace, usize)>| *next == place && *run != 0;
+        let replaced = if self.heap.peek().is_some_and(is_repaired) { self.take()? } else { None };
+        Ok(Some(MergedRecord { record, repaired: Some(replaced.map(|(_, _, record)| record)) }))
     }
 }
 
@@ -89,6 +97,7 @@ impl Merged {
 mod tests {
     use super::super::run_file::tests::{run, tile};
     use super::*;
+    use crate::sink::TileEdit;
 
     fn put(zoom: u8, x: u32, byte: u8) -> TileEdit {
         TileEdit::Put(tile(zoom, x, 0), [byte].into())
@@ -96,7 +105,8 @@ mod tests {
 
     fn all(mut merged: Merged) -> Result<Vec<TileEdit>, String> {
         let mut edits = Vec::new();
-        while let Some(edit) = merged.next().map_err(|error| error.to_string())? {
+        while let Some(MergedRecord { record, .. }) = merged.next().map_err(|error| error.to_string())? {
+            let RunRecord::Edit(edit) = record else { return Err("no edit".to_owned()) };
             edits.push(edit);
         }
         Ok(edits)

@@ -11,7 +11,9 @@
 //! directories a contiguous run), and the commit merges the runs of all shards by that order into the one writer that a seed has: an archive is byte for byte
 //! that of one machine.
 //!
-//! Shards write nothing but the work folder, so an attempt that is late cannot change what is published.
+//! Shards write nothing but the work folder, so an attempt that is late cannot change what is published. The one exception is a new version of
+//! an S3 prefix: there each shard adds its tiles itself, under conditions ([`VersionTiles`](crate::sink::VersionTiles)), and leaves a run
+//! that says which.
 //!
 //! | file | what |
 //! |---|---|
@@ -20,6 +22,7 @@
 //! | `index` | which shard a process is: a flag, or the variable of a scheduler |
 //! | `folder` | the work folder: documents, files, who is first |
 //! | `run_file` | the sorted run of a shard |
+//! | `shard_sink` | what a shard writes: its run, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
@@ -32,14 +35,16 @@ mod index;
 mod merge;
 mod plan;
 mod run_file;
+mod shard_sink;
 
 pub use cut::{ColumnWeights, cut};
 pub use error::ShardsError;
 pub use folder::{Attempt, WorkFolder};
 pub use index::{ShardIndex, index_of};
-pub use merge::Merged;
+pub use merge::{Merged, MergedRecord};
 pub use plan::{
-    AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan, StateKind,
-    now, random_id,
+    AddingNote, AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan,
+    StateKind, now, random_id,
 };
-pub use run_file::{FinishedRun, RunReader, RunSink};
+pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
+pub use shard_sink::{FinishedShard, ShardSink};

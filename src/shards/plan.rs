@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::DatabaseIdentity;
 use crate::report::{FailedLayer, LayerBudget, SkippedRows};
-use crate::sink::Needs;
+use crate::sink::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
 
 /// The version of the layout of the plan and of the runs.
-pub const PLAN_VERSION: u32 = 1;
+pub const PLAN_VERSION: u32 = 2;
 
 /// How the shards come to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,8 @@ pub struct ShardPlan {
     pub hilbert: bool,
     /// True if the target keeps the layers of a tile apart.
     pub layers_apart: bool,
+    /// The version of an S3 prefix that shards write themselves; `None` where the commit writes the target.
+    pub shared_version: Option<String>,
     /// How the shards come to one state.
     pub state: StateKind,
     /// The database of the plan.
@@ -92,6 +94,13 @@ impl ShardPlan {
         Needs { order, layers_apart: self.layers_apart }
     }
 
+    /// The version that shards write themselves.
+    #[must_use]
+    pub fn shared(&self) -> Option<SharedVersion> {
+        let version = self.shared_version.clone()?;
+        Some(SharedVersion { version, run: self.run.clone() })
+    }
+
     /// The number of shards.
     #[must_use]
     pub fn count(&self) -> u32 {
@@ -118,6 +127,20 @@ pub struct AttemptNote {
     pub began: u64,
     /// When it was last known to live, by its own clock.
     pub alive: u64,
+}
+
+/// An attempt that adds tiles to the target itself, at one snapshot. Written before its first tile, and kept with the run: the commit renders
+/// again what changed since this snapshot, too, for tiles of it may be there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddingNote {
+    /// The shard, counted from 1.
+    pub shard: u32,
+    /// Random: an attempt that starts over on a new snapshot has another.
+    pub id: String,
+    /// The cursor of its snapshot.
+    pub cursor: String,
+    /// True once it has ended in order: no request of it is under way.
+    pub has_ended: bool,
 }
 
 /// Figures of a zoom of a shard.
@@ -153,8 +176,12 @@ pub struct DoneNote {
     pub bytes: u64,
     /// The MD5 of the file, as hexadecimal digits.
     pub md5: String,
-    /// Edits in the file.
+    /// Records in the file.
     pub edits: u64,
+    /// The [`AddingNote`] of an attempt that has added its tiles to the target.
+    pub adding: Option<String>,
+    /// True if the target holds the bytes that the file says: no other attempt has added tiles of this shard.
+    pub is_exact: bool,
     /// Tiles that it planned.
     pub tiles: u64,
     /// The cursor of its snapshot.

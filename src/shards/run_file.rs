@@ -3,10 +3,12 @@
 //! | bytes | what |
 //! |---|---|
 //! | 8 | [`MAGIC`], once |
-//! | 1 | kind: 0 put, 1 remove, 2 keep without bytes, 3 keep with bytes, 255 the end |
+//! | 1 | kind: 0 put, 1 remove, 2 keep without bytes, 3 keep with bytes, 4 added to the target by the shard, 255 the end |
 //! | 1, 4, 4 | zoom, column, row; at the end 9 bytes of zeros |
 //! | 2 | layer, or 65,535 for the whole tile; at the end zeros |
 //! | 8 | length of the bytes that follow; at the end the number of records |
+//!
+//! The bytes of kind 4 are the MD5 of the tile's bytes (16) and their length (8).
 
 use std::io::{BufWriter, Write as _};
 
@@ -27,6 +29,7 @@ const PUT: u8 = 0;
 const REMOVE: u8 = 1;
 const KEEP_NOTHING: u8 = 2;
 const KEEP: u8 = 3;
+const ADDED: u8 = 4;
 const END: u8 = 255;
 
 /// The layer of a record that stands for the whole tile.
@@ -34,6 +37,37 @@ const WHOLE: u16 = u16::MAX;
 
 /// The most bytes of a tile in a run: more than any target stores.
 const MAX_TILE: u64 = 1 << 32;
+
+/// A record of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunRecord {
+    /// What the commit has to do.
+    Edit(TileEdit),
+    /// A tile that the shard has added to the target itself.
+    Added(AddedTile),
+}
+
+/// A tile that a shard has added to the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddedTile {
+    /// The tile.
+    pub id: TileId,
+    /// The MD5 of its bytes.
+    pub digest: [u8; 16],
+    /// How many bytes.
+    pub length: u64,
+}
+
+impl RunRecord {
+    /// The tile.
+    #[must_use]
+    pub const fn id(&self) -> TileId {
+        match self {
+            RunRecord::Edit(edit) => edit.id(),
+            RunRecord::Added(added) => added.id,
+        }
+    }
+}
 
 /// A sink that writes a run.
 #[derive(Debug)]
@@ -71,6 +105,12 @@ impl RunSink {
         Ok(sink)
     }
 
+    /// The run's name, for messages.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), ShardsError> {
         self.digest.update(bytes);
         self.bytes += bytes.len() as u64;
@@ -92,6 +132,18 @@ impl RunSink {
         }
         record[12..].copy_from_slice(&length.to_le_bytes());
         self.append(&record)
+    }
+
+    /// Notes a tile that the shard has added to the target itself.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn added(&mut self, added: &AddedTile) -> Result<(), ShardsError> {
+        self.record(ADDED, Some(added.id), 24)?;
+        self.append(&added.digest)?;
+        self.append(&added.length.to_le_bytes())?;
+        self.edits += 1;
+        Ok(())
     }
 
     /// Ends the run.
@@ -230,12 +282,12 @@ impl RunReader {
         Ok(&self.buffer[from..from + length])
     }
 
-    /// The next edit; `None` at the end, where the whole run was checked.
+    /// The next record; `None` at the end, where the whole run was checked.
     ///
     /// # Errors
     /// If the run cannot be read, or is damaged.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
-    pub fn next(&mut self) -> Result<Option<TileEdit>, ShardsError> {
+    pub fn next(&mut self) -> Result<Option<RunRecord>, ShardsError> {
         if self.is_ended {
             return Ok(None);
         }
@@ -257,13 +309,21 @@ impl RunReader {
         let length = usize::try_from(length.min(MAX_TILE)).unwrap_or(usize::MAX);
         let bytes: Box<[u8]> = self.take(length)?.into();
         self.read += 1;
-        match record[0] {
-            PUT => Ok(Some(TileEdit::Put(id, bytes))),
-            REMOVE => Ok(Some(TileEdit::Remove(id))),
-            KEEP_NOTHING => Ok(Some(TileEdit::Keep(id, None))),
-            KEEP => Ok(Some(TileEdit::Keep(id, Some(bytes)))),
-            kind => Err(self.damaged(format!("it has a record of kind {kind}"))),
-        }
+        let edit = match record[0] {
+            PUT => TileEdit::Put(id, bytes),
+            REMOVE => TileEdit::Remove(id),
+            KEEP_NOTHING => TileEdit::Keep(id, None),
+            KEEP => TileEdit::Keep(id, Some(bytes)),
+            ADDED => {
+                let parts = bytes.split_first_chunk().map(|(digest, length)| (*digest, <[u8; 8]>::try_from(length)));
+                let Some((digest, Ok(length))) = parts else {
+                    return Err(self.damaged(format!("it has a record of kind {ADDED} of {} bytes", bytes.len())));
+                };
+                return Ok(Some(RunRecord::Added(AddedTile { id, digest, length: u64::from_le_bytes(length) })));
+            }
+            kind => return Err(self.damaged(format!("it has a record of kind {kind}"))),
+        };
+        Ok(Some(RunRecord::Edit(edit)))
     }
 
     /// Checks the whole.
@@ -326,10 +386,23 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         for edits in [Vec::new(), edits()] {
             let mut reader = run(folder.path(), "a", edits.clone());
-            let read: Vec<TileEdit> = std::iter::from_fn(|| reader.next().unwrap()).collect();
-            assert_eq!(read, edits);
+            let read: Vec<RunRecord> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+            assert_eq!(read, edits.into_iter().map(RunRecord::Edit).collect::<Vec<_>>());
             assert_eq!(reader.next().unwrap(), None);
         }
+    }
+
+    #[test]
+    fn a_tile_that_the_shard_has_added_comes_back_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = WorkFiles::Folder(folder.path().to_owned());
+        let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
+        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, "a".to_owned()).unwrap();
+        let added = AddedTile { id: tile(3, 1, 2), digest: [7; 16], length: 1 << 33 };
+        sink.added(&added).unwrap();
+        let mut reader = RunReader::of_own(&sink.end().unwrap(), "a".to_owned()).unwrap();
+        assert_eq!(reader.next().unwrap(), Some(RunRecord::Added(added)));
+        assert_eq!(reader.next().unwrap(), None);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl S3Error {
             | S3Error::Foreign { .. }
             | S3Error::Missing { .. }
             | S3Error::Switch { .. } => ErrorKind::Usage,
-            S3Error::Whole { .. } | S3Error::NoTileset { .. } => ErrorKind::NeedsSeed,
+            S3Error::Whole { .. } | S3Error::NoTileset { .. } | S3Error::NoVersion { .. } => ErrorKind::NeedsSeed,
             S3Error::Incomplete { .. } => ErrorKind::Partial,
             S3Error::Interrupted { .. } => ErrorKind::Interrupted,
             S3Error::Archive(error) => error.kind(),

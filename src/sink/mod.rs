@@ -55,7 +55,8 @@ pub use s3::S3Archive;
 pub use s3::{
     Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3, S3Cause,
     S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared,
-    S3WorkObjects, remove_archive, remove_prefix, s3_versions, without_user,
+    S3WorkObjects, SharedVersion, VersionTiles, give_up_shared, remove_archive, remove_prefix, s3_versions,
+    without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};

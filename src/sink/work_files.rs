@@ -44,6 +44,9 @@ impl WorkFileError {
     }
 }
 
+/// The folder with the notes of a work folder, which are kept as those of a target are.
+const NOTES_FOLDER: &str = ".oar-tiles";
+
 /// Where the files lie. A name has the form `folder/file`; each is written once, under a name of its own.
 #[derive(Debug, Clone)]
 pub enum WorkFiles {
@@ -87,6 +90,35 @@ impl WorkFiles {
         match self {
             WorkFiles::Folder(root) => std::fs::create_dir_all(root).map_err(failed("make", root)),
             WorkFiles::S3(_) => Ok(()),
+        }
+    }
+
+    /// A file or folder that this program would not have left in a work folder; `None` if there is none. Runs have names of 16 hexadecimal
+    /// digits, and what remains of one that was killed does no harm.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn stranger(&self) -> Result<Option<String>, WorkFileError> {
+        let is_own =
+            |name: &str| name == NOTES_FOLDER || name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match self {
+            WorkFiles::Folder(root) => {
+                let entries = match std::fs::read_dir(root) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    entries => entries.map_err(failed("read", root))?,
+                };
+                for entry in entries {
+                    let name = entry.map_err(failed("read", root))?.file_name().to_string_lossy().into_owned();
+                    if !is_own(&name) {
+                        return Ok(Some(name));
+                    }
+                }
+                Ok(None)
+            }
+            WorkFiles::S3(objects) => {
+                let names = objects.first_names()?;
+                Ok(names.into_iter().find(|name| !is_own(name.split('/').next().unwrap_or_default())))
+            }
         }
     }
 

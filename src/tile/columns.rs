@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{TileRect, Zoom, ZoomList};
+use super::{TileCoord, TileRect, Zoom, ZoomList};
 
 /// Neighbouring columns of one zoom. As text: the zoom, the first column and the last one, such as `14/512-1023`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,12 @@ impl ColumnRanges {
     #[must_use]
     pub fn zooms(&self) -> Option<ZoomList> {
         ZoomList::of(self.0.iter().map(|range| range.zoom))
+    }
+
+    /// True if a tile lies in these columns.
+    #[must_use]
+    pub fn contains(&self, tile: TileCoord) -> bool {
+        self.0.iter().any(|range| range.zoom == tile.zoom() && (range.first..=range.last).contains(&tile.x()))
     }
 
     /// What of a rectangle lies in these columns.

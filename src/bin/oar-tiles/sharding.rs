@@ -23,17 +23,19 @@ pub(super) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
         Shards::Begin(arguments) => run_begin(arguments, stop),
         Shards::Run(arguments) => run_shard(arguments, stop),
         Shards::Commit(arguments) => run_commit(arguments, stop),
-        Shards::Status(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |work| {
-            let status = shards::status(work)?;
-            if arguments.json {
-                print_document(&status)?;
-            } else {
-                print(&render_shards(&status))?;
-            }
-            Ok(())
-        }),
-        Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |work| {
-            let run = shards::abort(work)?;
+        Shards::Status(arguments) => {
+            with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |_job, work| {
+                let status = shards::status(work)?;
+                if arguments.json {
+                    print_document(&status)?;
+                } else {
+                    print(&render_shards(&status))?;
+                }
+                Ok(())
+            })
+        }
+        Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |job, work| {
+            let run = shards::abort(job, work)?;
             say(&format!("run {run} was given up"));
             Ok(())
         }),
@@ -45,13 +47,14 @@ fn with_folder(
     config: Option<&PathBuf>,
     work: &str,
     stop: &Stop,
-    run: impl FnOnce(&WorkFolder) -> Result<(), CommandError>,
+    run: impl FnOnce(&Job, &WorkFolder) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     start_log(0);
     let settings = resolved_without_layers(&SettingFlags { config: config.cloned(), ..SettingFlags::default() })?;
     on_runtime(async || {
-        let folder = shards::folder(&settings, work, stop)?;
-        tokio::task::block_in_place(|| run(&folder))
+        let job = shards::quiet_job(&settings, stop)?;
+        let folder = job.work_folder(work)?;
+        tokio::task::block_in_place(|| run(&job, &folder))
     })
 }
 

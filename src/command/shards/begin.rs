@@ -11,7 +11,7 @@ use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
 use crate::shards::{ColumnWeights, PLAN_VERSION, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
-use crate::sink::{GENERATOR, Needs, Sink as _};
+use crate::sink::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom};
 
 /// What `shards begin` was asked for, beside the settings.
@@ -42,6 +42,13 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
     let folder = work.clone();
     if let Some(run) = aside(move || folder.run()).await?? {
         return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
+    }
+    if job.settings.tileset.variants.is_some() {
+        return Err(ShardsError::Variants.into());
+    }
+    let folder = work.clone();
+    if let Some(example) = aside(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
+        return Err(ShardsError::Stranger { work: work.name.clone(), example }.into());
     }
     let needs = {
         let sink = claim(job).await?.sink;
@@ -82,9 +89,14 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
     };
     let tileset = &job.settings.tileset;
+    let run = random_id();
+    let shared_version = job.target.can_share_version().then(|| {
+        // Two runs that begin in the same second must not share a version.
+        format!("{}-{}", new_version(started, None), &run[..8])
+    });
     let plan = ShardPlan {
         version: PLAN_VERSION,
-        run: random_id(),
+        run,
         generator: GENERATOR.to_owned(),
         fingerprint: fingerprint(&job.settings, &prepared.layers),
         reads: prepared.reads.digest.clone(),
@@ -93,6 +105,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
         hilbert: needs.order == Order::Hilbert,
         layers_apart: needs.layers_apart,
+        shared_version,
         state,
         database: prepared.server.identity.clone(),
         cursor: snapshot.cursor().to_owned(),
@@ -108,6 +121,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         shards: shards(&prepared, options.shards),
     };
     let (folder, written) = (work.clone(), plan.clone());
+    let target = job.target.clone();
     let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
     aside(move || {
         folder.files.make().map_err(ShardsError::from)?;
@@ -115,7 +129,16 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         if let Some(exported) = &exported {
             folder.add_snapshot(&written.run, &written.run, exported)?;
         }
-        folder.begin(&written)
+        if let Some(version) = written.shared() {
+            target.begin_shared(&version)?;
+        }
+        match (folder.begin(&written), written.shared()) {
+            (Err(error), Some(version)) => {
+                target.give_up_shared(&version)?;
+                Err(error.into())
+            }
+            (begun, _) => begun.map_err(CommandError::from),
+        }
     })
     .await??;
     Ok(BegunRun { plan, snapshot })

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::check::{check_database, check_settings};
 use super::repair::{Repairs, ahead, cursor, repairs, seen_by_all};
+use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::manifest::{Manifest, Publication};
-use crate::pipeline::{LargestTile, StageTimes, TileSizes};
+use crate::pipeline::StageTimes;
 use crate::postgis::{Database, Snapshot, probe};
-use crate::report::{Event, FailedLayer, LayerBudget, Report, RunReport, RunStages, RunZoom};
+use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
     Before, IdentityKey, Seeded, budgets, database as database_text, manifest, metadata, names,
@@ -20,21 +21,12 @@ use crate::run::look::{Look, TargetState};
 use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job};
-use crate::shards::{DoneNote, LayerRecord, Merged, RunEnd, RunReader, ShardPlan, ShardsError, StateKind, WorkFolder};
-use crate::sink::{Sink as _, TileEdit, Written};
+use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
+use crate::sink::Sink as _;
 use crate::tile::{TileCoord, Zoom};
 
 /// How long a commit waits for its database to have seen what the shards have.
 const CATCH_UP: Duration = Duration::from_secs(60);
-
-/// The most edits, and about the most bytes, that are handed to the sink at once.
-const MAX_EDITS: usize = 1_000;
-const MAX_BYTES: usize = 8 << 20;
-
-/// The memory for reading the runs of all shards, in bytes, and the least and most for one.
-const READ_MEMORY: usize = 256 << 20;
-const MIN_READ: usize = 64 << 10;
-const MAX_READ: usize = 4 << 20;
 
 /// Threads that read documents of shards: each may wait for a server.
 const READERS: usize = 16;
@@ -114,7 +106,10 @@ async fn attempt(
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
-    let Claimed { sink, before } = claim(job).await?;
+    let Claimed { mut sink, before } = claim(job).await?;
+    if let (AnySink::S3(sink), Some(version)) = (&mut sink, plan.shared()) {
+        sink.adopt(version);
+    }
     let publication = Publication::after(before.as_ref());
     let database = job.database()?;
     let snapshot = Arc::new(caught_up(job, plan, &database, shards).await?);
@@ -125,11 +120,13 @@ async fn attempt(
     let mark = key.as_ref().map(|key| key.mark(&probed.server.identity));
     let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
 
+    let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
+    let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
         let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
         let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
-        let since = seen_by_all(shards)?.unwrap_or_default();
+        let since = seen_by_all(shards, shared.as_ref())?.unwrap_or_default();
         let state = TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect());
         let filter = DirtyFilter::default();
         let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
@@ -155,7 +152,9 @@ async fn attempt(
     let merging = Instant::now();
     let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
     let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
-    let stored = aside(move || stream(&folder, &dones, repairs, order, sink, &report)).await??;
+    let packing = job.settings.run.limits.packing;
+    let options = StreamOptions { order, packing, shared };
+    let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
     let left = written.stored + written.unchanged;
@@ -263,87 +262,6 @@ async fn caught_up(
         tokio::select! {
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
             signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
-        }
-    }
-}
-
-/// A target that has taken the edits of all shards.
-struct Stored {
-    sink: AnySink,
-    written: Written,
-    /// Tiles that were planned: stored, kept or empty.
-    tiles: u64,
-    zooms: BTreeMap<Zoom, ZoomFigures>,
-    bytes: u64,
-}
-
-/// Figures of a zoom.
-#[derive(Debug, Default)]
-struct ZoomFigures {
-    tiles: u64,
-    bytes: u64,
-    sizes: TileSizes,
-    largest: Option<LargestTile>,
-}
-
-/// Hands the edits of all shards to the sink, in its order.
-fn stream(
-    work: &WorkFolder,
-    shards: &[DoneNote],
-    repairs: Option<RunReader>,
-    order: crate::tile::Order,
-    mut sink: AnySink,
-    report: &Arc<dyn Report>,
-) -> Result<Stored, CommandError> {
-    let chunk = (READ_MEMORY / shards.len().max(1)).clamp(MIN_READ, MAX_READ);
-    let mut runs = Vec::new();
-    for shard in shards {
-        runs.extend(work.open_run(shard, chunk)?);
-    }
-    let edits: u64 = shards.iter().map(|shard| shard.edits).sum();
-    let (tiles, batches) = (shards.iter().map(|shard| shard.tiles).sum(), shards.len() as u64);
-    report.event(&Event::Planned { tiles, features: edits, batches });
-    let mut merged = Merged::new(order, repairs, runs)?;
-    let (mut written, mut tiles, mut bytes) = (Written::default(), 0, 0);
-    let mut zooms: BTreeMap<Zoom, ZoomFigures> = BTreeMap::new();
-    let mut last = None;
-    loop {
-        let (mut batch, mut size) = (Vec::new(), 0);
-        while batch.len() < MAX_EDITS && size < MAX_BYTES {
-            let Some(edit) = merged.next()? else { break };
-            let tile = edit.id().coord;
-            if last.replace(tile) != Some(tile) {
-                tiles += 1;
-            }
-            if let TileEdit::Put(_, stored) = &edit {
-                size += stored.len();
-                zooms.entry(tile.zoom()).or_default().add(tile, stored.len() as u64);
-            }
-            batch.push(edit);
-        }
-        let (Some(zoom), count) = (last.map(TileCoord::zoom), batch.len() as u64) else { break };
-        if count == 0 {
-            break;
-        }
-        let of_batch = sink.write(batch)?;
-        if of_batch.total() != count {
-            let what = format!("the target took {} edits of {count}: please report this", of_batch.total());
-            return Err(CommandError::Pipeline(what));
-        }
-        written += of_batch;
-        bytes += size as u64;
-        report.event(&Event::Stored { zoom, tiles: count, features: count, bytes: size as u64 });
-    }
-    Ok(Stored { sink, written, tiles, zooms, bytes })
-}
-
-impl ZoomFigures {
-    fn add(&mut self, tile: TileCoord, bytes: u64) {
-        self.tiles += 1;
-        self.bytes += bytes;
-        self.sizes.add(bytes);
-        if self.largest.is_none_or(|largest| bytes > largest.bytes) {
-            self.largest = Some(LargestTile { tile, bytes });
         }
     }
 }

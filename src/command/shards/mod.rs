@@ -9,6 +9,7 @@
 //! | `slots` | how many shards may be connected at once |
 //! | `commit` | counts, merges, publishes |
 //! | `repair` | what changed since the snapshots of the shards, rendered again |
+//! | `stream` | the edits of all shards, handed to the target |
 //! | `status` | `status` and `abort` |
 
 use crate::config::JobSettings;
@@ -25,6 +26,7 @@ mod repair;
 mod run;
 mod slots;
 mod status;
+mod stream;
 
 pub use begin::{BeginOptions, BegunRun, begin};
 pub use check::{boxes_of, zooms_of};
@@ -34,10 +36,18 @@ pub use run::{ShardEnd, run};
 
 pub use status::{abort, status};
 
+/// A job for what needs no more than the settings: how targets and the work folder are reached.
+///
+/// # Errors
+/// If the settings name no target.
+pub fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandError> {
+    Job::new(settings.clone(), false, &report(Style::Nothing), stop)
+}
+
 /// The work folder that a text names, reached as the settings say.
 ///
 /// # Errors
 /// If `work` names no folder and no prefix of a bucket.
 pub fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
-    Job::new(settings.clone(), false, &report(Style::Nothing), stop)?.work_folder(work)
+    quiet_job(settings, stop)?.work_folder(work)
 }

@@ -1,5 +1,6 @@
 //! What changed since the snapshots of the shards, rendered again at the snapshot of the commit.
 
+use super::stream::SharedTiles;
 use crate::changes::{Cursor, CursorError};
 use crate::pipeline::{self, PipelineOutcome};
 use crate::plan::{Dirty, DrawnLayer, batches};
@@ -22,11 +23,12 @@ pub(super) struct Repairs {
     pub(super) bounds: Option<LonLatBox>,
 }
 
-/// The oldest state that a shard may show: what all of them have seen.
-pub(super) fn seen_by_all(shards: &[DoneNote]) -> Result<Option<Cursor>, CommandError> {
+/// The oldest state that a tile of a shard may show: what all of them have seen, and all attempts that have added tiles to the target.
+pub(super) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<Option<Cursor>, CommandError> {
+    let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
     let mut all: Option<Cursor> = None;
-    for shard in shards {
-        let own = cursor(&shard.cursor)?;
+    for text in shards.iter().map(|shard| &shard.cursor).chain(others) {
+        let own = cursor(text)?;
         all = Some(all.map_or_else(|| own.clone(), |all| all.meet(&own)));
     }
     Ok(all)

@@ -14,8 +14,8 @@ use crate::run::seed::{Rendered, render};
 use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job};
 use crate::shards::{
-    AttemptNote, DoneNote, DoneZoom, LayerRecord, RunEnd, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder, now,
-    random_id,
+    AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
+    ShardsError, StateKind, WorkFolder, now, random_id,
 };
 
 /// How often an attempt says that it lives, and looks whether its run goes on.
@@ -158,12 +158,33 @@ impl Shard<'_> {
         let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
         let name = WorkFolder::run_name(&run, number, &random_id());
         let place = files.place(&name);
-        let sink = aside(move || RunSink::begin(files.begin(&run)?, needs, place)).await??;
-        let rendered = render(&part, &mut prepared, sink, tiles).await?;
-        job.report.event(&Event::Finishing);
-        let Rendered { sink, outcome, reading, rendering, workers, .. } = rendered;
-        let finished = aside(move || sink.end()).await??;
         let names = names(&prepared.layers);
+        let adding = plan.shared_version.as_ref().map(|_| AddingNote {
+            shard: number,
+            id: random_id(),
+            cursor: snapshot.cursor().to_owned(),
+            has_ended: false,
+        });
+        if let Some(end) = self.begin_adding(adding.as_ref()).await? {
+            return Ok(end);
+        }
+        let (target, version, layers) = (job.target.clone(), plan.shared_version.clone(), names.clone());
+        let sink = aside(move || {
+            let tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
+            let file = files.begin(&run).map_err(ShardsError::from)?;
+            Ok::<_, CommandError>(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))
+        });
+        let rendered = async {
+            let rendered = render(&part, &mut prepared, sink.await??, tiles).await?;
+            job.report.event(&Event::Finishing);
+            let Rendered { sink, outcome, reading, rendering, workers, .. } = rendered;
+            let finished = aside(move || sink.end()).await??;
+            Ok::<_, CommandError>((finished, outcome, reading, rendering, workers))
+        };
+        let rendered = Box::pin(rendered).await;
+        // Its requests have been answered, or given up with their connections.
+        self.end_adding(adding.as_ref()).await?;
+        let (FinishedShard { run: finished, is_exact }, outcome, reading, rendering, workers) = rendered?;
         let done = DoneNote {
             shard: number,
             attempt: attempt.attempt.clone(),
@@ -171,6 +192,8 @@ impl Shard<'_> {
             bytes: finished.bytes,
             md5: finished.md5.clone(),
             edits: finished.edits,
+            adding: adding.map(|adding| adding.id),
+            is_exact,
             tiles,
             cursor: snapshot.cursor().to_owned(),
             seen,
@@ -187,6 +210,23 @@ impl Shard<'_> {
         };
         let (folder, run) = (work.clone(), plan.run.clone());
         aside(move || store(&folder, &run, done, finished.file)).await?
+    }
+
+    /// Notes that tiles of a snapshot are going to be added to the target. How the shard ends if there is nothing left to do: whoever has
+    /// done it has the commit look at these notes afterwards.
+    async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
+        let Some(adding) = adding.cloned() else { return Ok(None) };
+        let (folder, run) = (self.work.clone(), self.plan.run.clone());
+        aside(move || folder.note_adding(&run, &adding)).await??;
+        self.late().await
+    }
+
+    /// Notes that no request for tiles of the snapshot is under way any more.
+    async fn end_adding(&self, adding: Option<&AddingNote>) -> Result<(), CommandError> {
+        let Some(adding) = adding.cloned() else { return Ok(()) };
+        let (folder, run) = (self.work.clone(), self.plan.run.clone());
+        let ended = AddingNote { has_ended: true, ..adding };
+        Ok(aside(move || folder.note_adding(&run, &ended)).await??)
     }
 
     /// The snapshot of the shard.

@@ -1,7 +1,7 @@
 //! `shards status` and `shards abort`.
 
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
-use crate::run::CommandError;
+use crate::run::{CommandError, Job};
 use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
 
 /// The state of the run in a work folder. May wait for a server.
@@ -62,8 +62,15 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
 ///
 /// # Errors
 /// If there is no run, or the folder cannot be written.
-pub fn abort(work: &WorkFolder) -> Result<String, CommandError> {
+pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
     let run = work.run()?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?;
+    // The plan of another version of the program is not read.
+    let plan = work.plan().unwrap_or_default();
     work.end(&run, RunEnd::Aborted)?;
+    if let Some((plan, version)) = plan.and_then(|plan| Some((plan.output.clone(), plan.shared()?)))
+        && let Err(error) = job.target.beside(&plan).and_then(|target| target.give_up_shared(&version))
+    {
+        tracing::warn!("the tiles of version {} of {plan} stay for a week: {error}", version.version);
+    }
     Ok(run)
 }

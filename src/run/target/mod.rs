@@ -28,8 +28,8 @@ use crate::shards::{ShardsError, WorkFolder};
 use crate::sink::{
     BeforeManifest, ChangeListWriter, Directory, DirectoryReader, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, NoteStore, OpenMode, PartialScope, Pmtiles, PmtilesReader, Publishing, ReadError, RewrittenHeaders,
-    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, TargetError, TileReader, TreeOptions,
-    WorkFiles, remove_archive, remove_prefix, s3_versions,
+    S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, SharedVersion, TargetError, TileReader,
+    TreeOptions, VersionTiles, WorkFiles, give_up_shared, remove_archive, remove_prefix, s3_versions,
 };
 use crate::stop::Stop;
 
@@ -140,6 +140,36 @@ impl Target {
     /// The work folder that a text names, which shards of a seed share.
     pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         self.targets.work_folder(text, &self.url)
+    }
+
+    /// True if shards can write a new version of the target themselves: each only adds tiles, under conditions.
+    pub(crate) fn can_share_version(&self) -> bool {
+        matches!(self.url, TargetUrl::S3Prefix { .. })
+            && self.targets.writes_versions()
+            && self.targets.tree.template.is_versioned()
+            && self.targets.s3.conditional_writes
+    }
+
+    /// Notes a version that shards are going to write. May wait for a server.
+    pub(crate) fn begin_shared(&self, version: &SharedVersion) -> Result<(), CommandError> {
+        match self.sink(OpenMode::Replace)? {
+            AnySink::S3(sink) => Ok(sink.begin_shared(version).map_err(TargetError::from)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives up a version that shards have written. May wait for a server.
+    pub(crate) fn give_up_shared(&self, version: &SharedVersion) -> Result<(), CommandError> {
+        let (s3, runtime) = (self.targets.s3.clone(), &self.targets.runtime);
+        Ok(give_up_shared(location(&self.url)?, s3, version, runtime).map_err(TargetError::from)?)
+    }
+
+    /// Adds tiles to a version, whose layers have these names by their ids. May wait for a server.
+    pub(crate) fn version_tiles(&self, version: &str, layers: &[String]) -> Result<VersionTiles, CommandError> {
+        let Targets { tree, s3, runtime, stop, .. } = &self.targets;
+        let template = tree.template.clone().with_layers(layers.iter().map(String::as_str)).with_version(version);
+        let tiles = VersionTiles::open(location(&self.url)?, s3.clone(), template, tree.packed, runtime, stop);
+        Ok(tiles.map_err(TargetError::from)?)
     }
 
     /// True if tiles are stored as gzip; archives always do.

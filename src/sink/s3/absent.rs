@@ -74,6 +74,19 @@ impl S3 {
     ///
     /// # Errors
     /// Never.
+    pub fn begin_shared(self, _: &SharedVersion) -> Result<(), S3Error> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    pub fn adopt(&mut self, _: SharedVersion) {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
     pub fn rewrite_headers(self, _: &[String]) -> Result<RewrittenHeaders, S3Error> {
         match self.0 {}
     }
@@ -95,6 +108,60 @@ impl Sink for S3 {
     }
 
     fn finish(self, _: &Metadata) -> Result<Finished, S3Error> {
+        match self.0 {}
+    }
+}
+
+/// A version, and the run of shards that writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedVersion {
+    /// The version's name.
+    pub version: String,
+    /// The run.
+    pub run: String,
+}
+
+/// Refuses.
+///
+/// # Errors
+/// Always.
+pub fn give_up_shared(location: S3Location, _: S3Options, _: &SharedVersion, _: &Handle) -> Result<(), S3Error> {
+    Err(not_built(&location))
+}
+
+/// Adds tiles to a version that several processes write.
+#[derive(Debug)]
+pub struct VersionTiles(Infallible);
+
+impl VersionTiles {
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn open(
+        location: S3Location,
+        _: S3Options,
+        _: Template,
+        _: bool,
+        _: &Handle,
+        _: &Stop,
+    ) -> Result<VersionTiles, S3Error> {
+        Err(not_built(&location))
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn add(&mut self, _: TileId, _: Box<[u8]>) -> Result<[u8; 16], S3Error> {
+        match self.0 {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn settle(&mut self) -> Result<u64, S3Error> {
         match self.0 {}
     }
 }
@@ -130,6 +197,14 @@ impl S3WorkObjects {
     /// Always.
     pub fn open(&self, _: &str) -> Result<S3Object, ReadError> {
         Err(not_built(&self.0).into())
+    }
+
+    /// Refuses.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn first_names(&self) -> Result<Vec<String>, S3Error> {
+        Err(not_built(&self.0))
     }
 
     /// Refuses.

@@ -246,6 +246,16 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
+    /// A version that shards have written is not there any more.
+    #[error(
+        "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run up with oar-tiles shards abort, and begin again"
+    )]
+    NoVersion {
+        /// The target.
+        place: String,
+        /// The version.
+        version: String,
+    },
     /// The target holds no tileset that could be edited.
     #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
     NoTileset {

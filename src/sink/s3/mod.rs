@@ -21,6 +21,7 @@
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
 //! | `removal` | whole targets are deleted |
 //! | `read` | tiles and archives read back |
+//! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
 //! | `absent` | what stands for all of it in a program that was built without the feature `s3`: each target is refused |
 
@@ -69,6 +70,8 @@ mod upload;
 #[cfg(feature = "s3")]
 mod uploads;
 #[cfg(feature = "s3")]
+mod version;
+#[cfg(feature = "s3")]
 mod work_objects;
 
 #[cfg(feature = "s3")]
@@ -81,7 +84,8 @@ use tokio::runtime::Handle;
 
 #[cfg(not(feature = "s3"))]
 pub use absent::{
-    S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, remove_archive, remove_prefix, s3_versions,
+    S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, SharedVersion, VersionTiles, give_up_shared,
+    remove_archive, remove_prefix, s3_versions,
 };
 pub use cause::S3Cause;
 pub use error::{Action, S3Error};
@@ -103,6 +107,8 @@ pub use removal::{remove_archive, remove_prefix};
 pub use shared::S3Shared;
 #[cfg(feature = "s3")]
 pub use upload::S3Archive;
+#[cfg(feature = "s3")]
+pub use version::{SharedVersion, VersionTiles, give_up_shared};
 #[cfg(feature = "s3")]
 pub use work_objects::S3WorkObjects;
 

@@ -10,6 +10,7 @@ use super::lease::Lease;
 use super::note::{BEGUN, begin_header_note, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
+use super::version::SharedVersion;
 use crate::manifest::configuration_of;
 use crate::sink::changed::{HeldBefore, InterruptedRuns};
 use crate::sink::tree::notes::{self, Begun, TargetNotes};
@@ -71,6 +72,7 @@ pub(super) async fn open(
     lease: &Lease,
     tree: &TreeOptions,
     tileset: &Tileset,
+    adopted: Option<&SharedVersion>,
     runtime: &Handle,
     stop: &Stop,
 ) -> Result<(Open, Option<Described>), S3Error> {
@@ -98,7 +100,13 @@ pub(super) async fn open(
     }
     let latest = if versioned { store.get(notes::LATEST).await? } else { None };
     let versions = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
+    if let Some(adopted) = adopted {
+        adopted.check(store, versions.as_ref()).await?;
+    }
     let version = versioned.then(|| {
+        if let Some(adopted) = adopted {
+            return adopted.version.clone();
+        }
         let continued = begun.pending.clone().filter(|_| begun.fingerprint == tileset.fingerprint);
         continued.unwrap_or_else(|| new_version(SystemTime::now(), versions.as_ref()))
     });
@@ -123,16 +131,20 @@ pub(super) async fn open(
         OpenIntents::begin(tileset, unfinished.clone(), described.manifest.as_deref(), continues)
     };
     let inventory = match tileset.unwritten {
+        Unwritten::Delete if adopted.is_some() => None,
         Unwritten::Delete => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
         Unwritten::Keep => None,
     };
     let fingerprint = tileset.fingerprint.clone();
-    lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
+    // A version of shards is theirs: no other run is to continue it.
+    if adopted.is_none() {
+        lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
+    }
     if version.is_none() {
         let is_empty = owner.is_none() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
         begin_header_note(store, is_empty).await?;
     }
-    if let Some(version) = &version {
+    if let Some(version) = version.as_ref().filter(|_| adopted.is_none()) {
         // A later run finds the version by this note and removes it, should it never be published.
         write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use super::lease::Lease;
 use super::open::{self, Open};
 use super::store::{MAX_NAMES_PER_DELETE, Store};
+use super::version::SharedVersion;
 use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, publish, wait};
 use crate::sink::publication::tell;
 use crate::sink::tree::{Inventory, Latest, Tag, TreeOptions};
@@ -31,6 +32,8 @@ pub struct S3 {
     pub(super) tree: TreeOptions,
     pub(super) lease: Option<Lease>,
     open: Option<Open>,
+    /// The version of shards that this run publishes.
+    pub(super) adopted: Option<SharedVersion>,
 }
 
 impl S3 {
@@ -57,7 +60,7 @@ impl S3 {
                 } => taken,
             }
         })?;
-        Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None })
+        Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None, adopted: None })
     }
 
     /// The count of requests in flight; it stays readable after [`Sink::finish`].
@@ -128,6 +131,29 @@ impl Open {
         let mut written = Written::default();
         for (edit, here) in edits.into_iter().zip(found) {
             written += self.edit(edit, here, packed)?;
+        }
+        Ok(written)
+    }
+
+    /// Makes edits in a version of shards: the caller knows what is there, and hands over nothing that is right already.
+    fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let mut written = Written::default();
+        for edit in edits {
+            match edit {
+                TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
+                    let digest: [u8; 16] = Md5::digest(&bytes).into();
+                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
+                    (written.stored, written.added) = (written.stored + 1, written.added + 1);
+                }
+                TileEdit::Keep(id, None) => {
+                    self.doomed.add(id)?;
+                    written.missing += 1;
+                }
+                TileEdit::Remove(id) => {
+                    self.doomed.add(id)?;
+                    written.removed += 1;
+                }
+            }
         }
         Ok(written)
     }
@@ -212,13 +238,13 @@ impl Sink for S3 {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                open = open::open(&self.store, lease, &self.tree, tileset, &self.runtime, &self.stop) => open,
+                open = open::open(&self.store, lease, &self.tree, tileset, self.adopted.as_ref(), &self.runtime, &self.stop) => open,
             }
         })?;
         if self.tree.public_url.is_none() {
             self.tree.public_url.clone_from(&open.public_url);
         }
-        if open.inventory.is_none() {
+        if open.inventory.is_none() && self.adopted.is_none() {
             self.store.options.shared.keep_tags();
         }
         self.open = Some(open);
@@ -257,6 +283,7 @@ impl Sink for S3 {
         let Some(open) = &mut self.open else { return Err(self.not_open()) };
         match open.inventory {
             Some(_) => open.edit_in_order(edits, packed),
+            None if self.adopted.is_some() => open.edit_all(edits, packed),
             None => open.edit_looked_up(edits, packed),
         }
     }

@@ -9,6 +9,7 @@ use super::lease::Lease;
 use super::note::{BEGUN, read_latest, replace_note, write_note};
 use super::open::Open;
 use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::version::{is_awaited, note_published};
 use crate::sink::Metadata;
 use crate::sink::tree::notes;
 use crate::sink::tree::{Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
@@ -44,6 +45,7 @@ pub(super) async fn finish(
     write_note(store, notes::LATEST, body, &open.latest).await?;
     manifest(store, &notes, open).await?;
     lease.note(open.begun_at_the_end()).await?;
+    note_published(store, version).await?;
     sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
 }
 
@@ -93,6 +95,9 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
     let versions: BTreeSet<String> = all.iter().filter_map(of).collect();
     for version in versions {
         if latest.versions.iter().any(|stays| stays.version == version) {
+            continue;
+        }
+        if is_awaited(store, &version).await? {
             continue;
         }
         let old = template.clone().with_version(&version);

@@ -1,7 +1,10 @@
 //! Tiles that are being uploaded and deleted: a bounded number of requests in flight, with every failure counted.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
 use aws_sdk_s3::primitives::ByteStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
@@ -60,6 +63,56 @@ impl Failures {
     }
 }
 
+/// How often a tile is added again if the server refused that for a tile that is not there: another request for it was under way, and failed.
+const MAX_CONFLICTS: u32 = 5;
+
+/// The pause before that.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
+
+/// The request for a tile. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
+fn tile_request(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], packed: bool) -> PutObjectFluentBuilder {
+    let request = store.client.put_object().body(ByteStream::from(bytes));
+    super::headers::of_tile(request, &store.options.headers, tile, packed)
+        .content_md5(aws_smithy_types::base64::encode(digest))
+}
+
+/// Adds a tile unless there is one; counts one with other bytes in `found`.
+async fn add(
+    store: &Store,
+    name: &str,
+    tile: TileId,
+    bytes: Vec<u8>,
+    wanted: [u8; 16],
+    packed: bool,
+    found: &AtomicU64,
+) -> Result<(), Refusal> {
+    let mut attempt = 1;
+    loop {
+        let request = tile_request(store, tile, bytes.clone(), wanted, packed).if_none_match("*");
+        let refusal = match store.put(request, name).await {
+            Err(refusal) if refusal.meaning == Meaning::Condition => refusal,
+            outcome => return outcome.map(drop),
+        };
+        let there = store.client.head_object().bucket(&store.location.bucket).key(store.key(name)).send().await;
+        match there.map_err(Refusal::from) {
+            Ok(there) => {
+                let tag = there.e_tag().and_then(|tag| digest(tag.trim_matches('"')));
+                // An earlier attempt of this very request may have stored it.
+                if tag != Some(wanted) {
+                    found.fetch_add(1, Ordering::Relaxed);
+                }
+                return Ok(());
+            }
+            Err(Refusal { meaning: Meaning::Missing, .. }) if attempt < MAX_CONFLICTS => {
+                attempt += 1;
+                tokio::time::sleep(CONFLICT_PAUSE).await;
+            }
+            Err(Refusal { meaning: Meaning::Missing, .. }) => return Err(refusal),
+            Err(other) => return Err(other),
+        }
+    }
+}
+
 /// The requests of a run in flight.
 #[derive(Debug)]
 pub(super) struct Uploads {
@@ -73,6 +126,8 @@ pub(super) struct Uploads {
     failures: Arc<Mutex<Failures>>,
     limit: u64,
     has_sent: bool,
+    /// For tiles that are only added: how many there were already. `None`: tiles are replaced.
+    adding_only: Option<Arc<AtomicU64>>,
 }
 
 impl Uploads {
@@ -88,7 +143,14 @@ impl Uploads {
             failures: Arc::default(),
             limit: MAX_FAILURES_IN_A_ROW.max(in_flight as u64 + 1),
             has_sent: false,
+            adding_only: None,
         }
+    }
+
+    /// Uploads that replace no tile: one that is there stays, and is counted in `found`.
+    pub(super) fn adding_only(mut self, found: Arc<AtomicU64>) -> Uploads {
+        self.adding_only = Some(found);
+        self
     }
 
     /// Starts the upload of a tile, once there is room. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
@@ -104,17 +166,20 @@ impl Uploads {
         let permits = (self.permit(&self.room, 1)?, self.permit(&self.room_kib, kib(bytes.len()))?);
         self.has_sent = true;
         let (store, failures, limit) = (Arc::clone(&self.store), Arc::clone(&self.failures), self.limit);
+        let found = self.adding_only.clone();
         self.tasks.spawn_on(
             async move {
                 let flight = store.flights.begin();
-                let request = store.client.put_object().body(ByteStream::from(bytes.into_vec()));
-                let request = super::headers::of_tile(request, &store.options.headers, tile, packed)
-                    .content_md5(aws_smithy_types::base64::encode(digest));
-                let outcome = store.put(request, &name).await;
+                let outcome = match found {
+                    Some(found) => add(&store, &name, tile, bytes.into_vec(), digest, packed, &found).await,
+                    None => {
+                        store.put(tile_request(&store, tile, bytes.into_vec(), digest, packed), &name).await.map(drop)
+                    }
+                };
                 drop(flight);
                 let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
                 match outcome {
-                    Ok(_) => (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1),
+                    Ok(()) => (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1),
                     Err(refusal) => failures.add(limit, Action::Put, &name, refusal),
                 }
                 drop(permits);

@@ -54,6 +54,17 @@ impl S3WorkObjects {
         S3Object::open(&self.key(name), self.options.clone(), self.runtime.clone())
     }
 
+    /// The names of the first thousand objects.
+    ///
+    /// # Errors
+    /// If the bucket cannot be listed.
+    pub fn first_names(&self) -> Result<Vec<String>, S3Error> {
+        wait(&self.runtime, async {
+            let store: Arc<Store> = Store::open(self.location.clone(), self.options.clone()).await?;
+            Ok(store.list("", None).await?.found.into_iter().map(|(name, _)| name).collect())
+        })
+    }
+
     /// Removes the objects whose names begin with a text.
     ///
     /// # Errors

@@ -1,11 +1,10 @@
 //! Other servers than one's own: a hot standby, a pooler, TLS, and a role that may only read.
 
 use std::fs;
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
+use crate::support::between::{Pooler, address, spread};
 use crate::support::certificates::certificates;
 use crate::support::gate::gated;
 use crate::support::program::{signal, start_seed, wait};
@@ -51,32 +50,6 @@ fn a_role_that_may_only_select_from_the_table_can_seed() {
     db.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
-/// An address that stands for several servers, as the reader address of a cluster does: each further connection goes to the next of them.
-/// `before` is called with the number of each connection first. Gives the port.
-fn spread(servers: Vec<String>, before: impl Fn(usize) + Send + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for (number, client) in listener.incoming().enumerate() {
-            before(number);
-            let (client, server) = (client.unwrap(), TcpStream::connect(&servers[number % servers.len()]).unwrap());
-            for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {
-                std::thread::spawn(move || {
-                    // Either side may end at any time.
-                    let copied = std::io::copy(&mut from, &mut to);
-                    to.shutdown(Shutdown::Both).and(copied.map(drop)).unwrap_or_default();
-                });
-            }
-        }
-    });
-    port
-}
-
-/// The address in a URL over TCP, as `host:port`.
-fn address(url: &str) -> String {
-    url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned()
-}
-
 #[test]
 fn an_address_that_stands_for_a_primary_and_a_standby_ends_the_run_with_both_names() {
     let primary = Cluster::new();
@@ -120,76 +93,6 @@ fn an_address_that_stands_for_a_primary_and_a_standby_ends_the_run_with_both_nam
     let port = spread(vec![second.clone()], |_| ());
     let url = url.replace(&first, &format!("127.0.0.1:{port}"));
     seed(&url, &folder.path().join("b.mbtiles"), &[]).ok();
-}
-
-/// `PgBouncer` that lends a server's connection for one transaction. Stopped with the value.
-struct Pooler {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Pooler {
-    fn new(connections: u32) -> Pooler {
-        Pooler::with_options(connections, "")
-    }
-
-    /// A pooler on whose connections another client has left prepared statements of the names that this program gives them.
-    fn with_statements_left(connections: u32) -> Pooler {
-        let leave = "DO $$ BEGIN FOR i IN 0..99 LOOP EXECUTE format(''PREPARE s%s AS SELECT 1'', i); END LOOP; END $$";
-        Pooler::with_options(connections, &format!("connect_query='{leave}'"))
-    }
-
-    fn with_options(connections: u32, options: &str) -> Pooler {
-        let server = std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test");
-        // postgresql://oar_tiles:PASSWORD@127.0.0.1:PORT/postgres
-        let (user, rest) = server.trim_start_matches("postgresql://").split_once('@').unwrap();
-        let ((user, password), (host, _)) = (user.split_once(':').unwrap(), rest.split_once('/').unwrap());
-        let (host, server_port) = host.split_once(':').unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let ini = folder.path().join("pgbouncer.ini");
-        // A port that is free now; the pooler ends if another takes it first.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        fs::write(
-            &ini,
-            format!(
-                "[databases]\n* = host={host} port={server_port} user={user} password={password} {options}\n\
-                 [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-                 pool_mode = transaction\ndefault_pool_size = {connections}\nmax_client_conn = 50\n"
-            ),
-        )
-        .unwrap();
-        let mut pgbouncer = Command::new("/usr/sbin/pgbouncer");
-        if !Path::new("/usr/sbin/pgbouncer").exists() {
-            pgbouncer = Command::new("pgbouncer");
-        }
-        // It refuses to run as root, and reads its file before it becomes another.
-        if fs::metadata(folder.path()).unwrap().uid() == 0 {
-            pgbouncer.args(["-u", "nobody"]);
-        }
-        let child =
-            pgbouncer.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let mut pooler = Pooler { child, port, _folder: folder };
-        until("the pooler listens", || {
-            assert!(pooler.child.try_wait().unwrap().is_none(), "the pooler has ended");
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        pooler
-    }
-
-    fn url(&self, db: &Db) -> String {
-        format!("postgresql://anyone@127.0.0.1:{}/{}", self.port, db.name)
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        for done in [self.child.kill(), self.child.wait().map(|_| ())] {
-            if let Err(error) = done {
-                eprintln!("the pooler is left behind: {error}");
-            }
-        }
-    }
 }
 
 #[test]

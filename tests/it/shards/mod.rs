@@ -6,4 +6,6 @@ mod faults;
 mod refusals;
 mod same_as_a_seed;
 mod schedulers;
+mod servers;
+mod shared_version;
 mod states;

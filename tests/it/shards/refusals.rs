@@ -1,7 +1,8 @@
 //! What is refused, and how that is said: exit codes decide what a scheduler does.
 
-use super::helpers::Sharded;
+use super::helpers::{Sharded, names};
 use crate::support::Db;
+use crate::support::places::Places;
 use crate::support::program::run;
 use crate::support::tracked::Tracked;
 
@@ -70,4 +71,78 @@ fn a_run_that_is_given_up_ends_its_shards_with_4_and_connections_are_shared() {
     sharded.verb("abort", &[]).ok();
     let run = crate::support::program::wait(waiting);
     run.fails(4, &[&format!("run {id} in "), " was given up: begin again"]);
+}
+
+#[test]
+fn a_work_folder_that_holds_something_else_is_refused_and_nothing_of_it_is_removed() {
+    let tracked = Tracked::facilities(20);
+    let places = Places::new();
+    let keys = &places.prefix.keys;
+    for name in ["theirs/", "s3:theirs/"] {
+        let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+        sharded.work = places.place(name);
+        sharded.more.extend(["--config".to_owned(), places.config.clone()]);
+        sharded.variables = vec![
+            ("AWS_ACCESS_KEY_ID".to_owned(), keys.key.clone()),
+            ("AWS_SECRET_ACCESS_KEY".to_owned(), keys.secret.clone()),
+            ("OAR_TILES_CONFIG".to_owned(), places.config.clone()),
+        ];
+        if name.starts_with("s3:") {
+            places.prefix.put("theirs/letters.txt", b"dear");
+        } else {
+            std::fs::create_dir(&sharded.work).unwrap();
+            std::fs::write(format!("{}letters.txt", sharded.work), "dear").unwrap();
+        }
+        sharded.verb("begin", &["--shards", "2"]).fails(2, &["holds letters.txt, which is no part of a run: nothing"]);
+        sharded.verb("abort", &[]).fails(2, &["holds no run"]);
+        if name.starts_with("s3:") {
+            assert_eq!(places.prefix.objects().into_keys().collect::<Vec<_>>(), ["theirs/letters.txt"]);
+        } else {
+            assert_eq!(names(std::path::Path::new(&sharded.work), ""), ["letters.txt"]);
+        }
+    }
+}
+
+#[test]
+fn a_tileset_with_variants_is_not_cut_into_shards() {
+    let tracked = Tracked::facilities(20);
+    let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    let config = tracked.path("variants.toml");
+    let layer = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\n";
+    let variants = format!(
+        "[tileset.variants]\nvalues = [{{ code = \"CN\" }}, {{ code = \"BD\" }}]\nwhere = {{ facilities = \"country_code = !code!\" }}\noutput = {:?}\n",
+        tracked.path("{code}.mbtiles")
+    );
+    std::fs::write(&config, layer.to_owned() + &variants).unwrap();
+    let mut begin = crate::support::program::program();
+    begin.args(["shards", "begin", "--shards", "2", "--work", &sharded.work, "--database-url", &tracked.db.url]);
+    run(begin.arg("--config").arg(&config)).fails(2, &["has variants, whose rows are read once for all of them"]);
+}
+
+#[test]
+fn tiles_that_cannot_be_rendered_end_the_commit_with_3_and_no_shard() {
+    let tracked = Tracked::facilities(60);
+    tracked.db.run(
+        "INSERT INTO api_facility VALUES ('lonely', '', 'A', 'NZ', ST_SetSRID(ST_MakePoint(-150, -40), 4326), false, now(), now())",
+    );
+    let config = tracked.path("skip.toml");
+    std::fs::write(
+        &config,
+        "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\non_tile_error = \"skip\"\n\
+         properties = { id = \"id\", letters = \"1000 / length(name)\" }\n",
+    )
+    .unwrap();
+    tracked.oar_tiles(&["track", "install", "--config", config.to_str().unwrap()]).ok();
+    let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    sharded.more.extend(["--config".to_owned(), config.to_str().unwrap().to_owned()]);
+    sharded.begin(3, &[]);
+    (1..=3).for_each(|shard| drop(sharded.run(shard).ok()));
+    sharded.verb("commit", &[]).fails(3, &["layer \"mills\" in "]);
+    assert!(std::path::Path::new(&sharded.target).exists(), "what could be rendered is published");
+    // Mended before the commit, it is whole.
+    sharded.begin(3, &[]);
+    (1..=3).for_each(|shard| drop(sharded.run(shard).ok()));
+    tracked.db.run("UPDATE api_facility SET name = 'Mended' WHERE id = 'lonely'");
+    sharded.verb("commit", &[]).ok();
+    tracked.is_fresh(std::path::Path::new(&sharded.target), &["--zoom", "0-7", "--config", config.to_str().unwrap()]);
 }

@@ -133,3 +133,33 @@ fn said(folder: &Path) -> String {
 fn example(name: &str) -> PathBuf {
     repository("examples/scale-out").join(name)
 }
+
+/// Plain processes with the variables that schedulers set: not these schedulers themselves.
+#[test]
+fn the_variables_of_each_scheduler_say_which_shard_a_process_is() {
+    let tracked = Tracked::facilities(30);
+    for (variables, first) in [
+        (&["JOB_COMPLETION_INDEX"][..], 0),
+        (&["AWS_BATCH_JOB_ARRAY_INDEX"], 0),
+        (&["CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT=2", "CLOUD_RUN_TASK_ATTEMPT=0", "CLOUD_RUN_JOB=seed"], 0),
+        (&["NOMAD_ALLOC_INDEX", "NOMAD_GROUP_NAME=seed"], 0),
+        (&["SGE_TASK_ID", "SGE_TASK_FIRST=1", "SGE_TASK_LAST=2"], 1),
+        (&["LSB_JOBINDEX", "LSB_JOBID=7"], 1),
+        (&["PBS_ARRAY_INDEX", "PBS_JOBID=7[0]"], 0),
+        (&["BATCH_TASK_INDEX", "BATCH_TASK_COUNT=2"], 0),
+    ] {
+        let sharded = super::helpers::Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+        sharded.begin(2, &[]);
+        for index in first..first + 2 {
+            let mut command = sharded.command("run", &["--workers", "1"]);
+            command.env(variables[0], index.to_string());
+            command.envs(variables[1..].iter().map(|variable| variable.split_once('=').unwrap()));
+            let said = run(&mut command).ok().stderr;
+            assert!(said.contains(&format!("shard {} is done", index - first + 1)), "{}: {said}", variables[0]);
+        }
+        let mut beyond = sharded.command("run", &[]);
+        run(beyond.env(variables[0], (first + 2).to_string()))
+            .fails(2, &[&format!("{} = ", variables[0]), "is shard 3"]);
+        sharded.verb("commit", &[]).ok();
+    }
+}

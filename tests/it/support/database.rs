@@ -55,6 +55,13 @@ impl Db {
         Db::on(&server())
     }
 
+    /// A database that is there, such as a copy in a standby; it stays.
+    pub(crate) fn there(server: &str, name: &str) -> std::mem::ManuallyDrop<Db> {
+        let (url, runtime) = (with_database(server, name), runtime());
+        let client = connect(&runtime, &url);
+        std::mem::ManuallyDrop::new(Db { url, name: name.to_owned(), server: server.to_owned(), runtime, client })
+    }
+
     /// A new database in some server.
     pub(crate) fn on(server: &str) -> Db {
         Db::like(server, "template1")

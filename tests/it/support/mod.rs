@@ -2,6 +2,7 @@
 
 pub(crate) mod archive;
 pub(crate) mod atlas;
+pub(crate) mod between;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod cluster;

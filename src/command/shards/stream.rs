@@ -1,0 +1,202 @@
+//! The edits of all shards, handed to the target in its order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use md5::{Digest as _, Md5};
+
+use crate::encode::{Packer, Packing};
+use crate::pipeline::{LargestTile, TileSizes};
+use crate::report::{Event, Report};
+use crate::run::CommandError;
+use crate::run::target::AnySink;
+use crate::shards::{
+    AddingNote, DoneNote, Merged, MergedRecord, RunReader, RunRecord, ShardPlan, ShardsError, WorkFolder,
+};
+use crate::sink::{Sink as _, TileEdit, Written};
+use crate::tile::{ColumnRanges, Order, TileCoord, TileId, Zoom};
+
+/// The most edits, and about the most bytes, that are handed to the sink at once.
+const MAX_EDITS: usize = 1_000;
+const MAX_BYTES: usize = 8 << 20;
+
+/// The memory for reading the runs of all shards, in bytes, and the least and most for one.
+const READ_MEMORY: usize = 256 << 20;
+const MIN_READ: usize = 64 << 10;
+const MAX_READ: usize = 4 << 20;
+
+/// What is known of a version that the shards have written, beside what their runs say.
+pub(super) struct SharedTiles {
+    /// The attempts that have added tiles, but for those that have done their shards.
+    pub(super) others: Vec<AddingNote>,
+    /// The columns of these attempts: tiles may be there that no run names.
+    touched: Vec<ColumnRanges>,
+    /// The columns of those that have not ended in order: their requests may still arrive.
+    open: Vec<ColumnRanges>,
+    /// The columns of shards whose runs do not say for certain which bytes are there.
+    inexact: Vec<ColumnRanges>,
+}
+
+impl SharedTiles {
+    /// What the work folder says; `None` if the commit writes the target alone.
+    pub(super) fn of(
+        work: &WorkFolder,
+        plan: &ShardPlan,
+        shards: &[DoneNote],
+    ) -> Result<Option<SharedTiles>, ShardsError> {
+        if plan.shared_version.is_none() {
+            return Ok(None);
+        }
+        // All shards are done. An attempt that notes itself after this list was made sees that before its first tile.
+        let others = work.other_adding(&plan.run, shards)?;
+        let columns = |numbers: &mut dyn Iterator<Item = u32>| -> Vec<ColumnRanges> {
+            numbers.filter_map(|number| Some(plan.shard(number)?.columns.clone())).collect()
+        };
+        let touched = columns(&mut others.iter().map(|other| other.shard));
+        let open = columns(&mut others.iter().filter(|other| !other.has_ended).map(|other| other.shard));
+        let inexact = columns(&mut shards.iter().filter(|shard| !shard.is_exact).map(|shard| shard.shard));
+        Ok(Some(SharedTiles { others, touched, open, inexact }))
+    }
+
+    /// What the commit has to do about a record; `None` if the target is right already.
+    fn edit(&self, merged: MergedRecord, empty: &[u8]) -> Option<TileEdit> {
+        let lies_in = |all: &[ColumnRanges], id: TileId| all.iter().any(|columns| columns.contains(id.coord));
+        let is_there =
+            |id, shards: &Option<RunRecord>| matches!(shards, Some(RunRecord::Added(_))) || lies_in(&self.touched, id);
+        let MergedRecord { record, repaired } = merged;
+        let RunRecord::Edit(edit) = record else { return None };
+        let id = edit.id();
+        match (&edit, &repaired) {
+            // Bytes for a tile of which a shard could not render a layer.
+            (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), None) => Some(edit),
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), None) => None,
+            (TileEdit::Put(_, bytes), Some(Some(RunRecord::Added(added)))) if !lies_in(&self.inexact, id) => {
+                let is_right = added.length == bytes.len() as u64 && Md5::digest(bytes)[..] == added.digest;
+                (!is_right).then_some(edit)
+            }
+            (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), Some(_)) => Some(edit),
+            // A request of an attempt that was stopped may still add the tile, unless there is one: an empty one.
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(_)) if lies_in(&self.open, id) => {
+                Some(TileEdit::Put(id, empty.into()))
+            }
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(shards)) => is_there(id, shards).then_some(edit),
+        }
+    }
+}
+
+/// A target that has taken the edits of all shards.
+pub(super) struct Stored {
+    pub(super) sink: AnySink,
+    pub(super) written: Written,
+    /// Tiles that were planned: stored, kept or empty.
+    pub(super) tiles: u64,
+    pub(super) zooms: BTreeMap<Zoom, ZoomFigures>,
+    pub(super) bytes: u64,
+}
+
+/// Figures of a zoom.
+#[derive(Debug, Default)]
+pub(super) struct ZoomFigures {
+    pub(super) tiles: u64,
+    pub(super) bytes: u64,
+    pub(super) sizes: TileSizes,
+    pub(super) largest: Option<LargestTile>,
+}
+
+/// How the edits of shards come to the target.
+pub(super) struct StreamOptions {
+    pub(super) order: Order,
+    pub(super) packing: Packing,
+    /// What is known of the version that the shards have written, if they have.
+    pub(super) shared: Option<SharedTiles>,
+}
+
+/// Hands the edits of all shards to the sink, in its order.
+pub(super) fn stream(
+    work: &WorkFolder,
+    shards: &[DoneNote],
+    repairs: Option<RunReader>,
+    options: &StreamOptions,
+    mut sink: AnySink,
+    report: &Arc<dyn Report>,
+) -> Result<Stored, CommandError> {
+    let chunk = (READ_MEMORY / shards.len().max(1)).clamp(MIN_READ, MAX_READ);
+    let mut runs = Vec::new();
+    for shard in shards {
+        runs.extend(work.open_run(shard, chunk)?);
+    }
+    let edits: u64 = shards.iter().map(|shard| shard.edits).sum();
+    let (tiles, batches) = (shards.iter().map(|shard| shard.tiles).sum(), shards.len() as u64);
+    report.event(&Event::Planned { tiles, features: edits, batches });
+    let empty = Packer::new(options.packing).pack(&[]).map_err(|error| CommandError::Pipeline(error.to_string()))?;
+    let mut merged = Merged::new(options.order, repairs, runs)?;
+    let (mut written, mut tiles, mut bytes) = (Written::default(), 0, 0);
+    let mut zooms: BTreeMap<Zoom, ZoomFigures> = BTreeMap::new();
+    let mut last = None;
+    loop {
+        let (mut batch, mut size, mut count, mut of_batch) = (Vec::new(), 0, 0, Written::default());
+        while count < MAX_EDITS && size < MAX_BYTES {
+            let Some(next) = merged.next()? else { break };
+            count += 1;
+            let tile = next.record.id().coord;
+            if last.replace(tile) != Some(tile) {
+                tiles += 1;
+            }
+            match &next.record {
+                RunRecord::Edit(TileEdit::Put(_, stored)) => {
+                    size += stored.len();
+                    zooms.entry(tile.zoom()).or_default().add(tile, stored.len() as u64);
+                }
+                RunRecord::Added(added) => zooms.entry(tile.zoom()).or_default().add(tile, added.length),
+                RunRecord::Edit(_) => {}
+            }
+            match (next, &options.shared) {
+                (next, Some(shared)) => {
+                    let is_right = as_it_is(&next.record);
+                    match shared.edit(next, &empty) {
+                        Some(edit) => batch.push(edit),
+                        None => of_batch += is_right,
+                    }
+                }
+                (MergedRecord { record: RunRecord::Edit(edit), .. }, None) => batch.push(edit),
+                (MergedRecord { record: RunRecord::Added(added), .. }, None) => {
+                    return Err(ShardsError::Order { tile: added.id.to_string() }.into());
+                }
+            }
+        }
+        let (Some(zoom), 1..) = (last.map(TileCoord::zoom), count) else { break };
+        if !batch.is_empty() {
+            of_batch += sink.write(batch)?;
+        }
+        if of_batch.total() != count as u64 {
+            let what = format!("the target took {} edits of {count}: please report this", of_batch.total());
+            return Err(CommandError::Pipeline(what));
+        }
+        written += of_batch;
+        bytes += size as u64;
+        report.event(&Event::Stored { zoom, tiles: count as u64, features: count as u64, bytes: size as u64 });
+    }
+    Ok(Stored { sink, written, tiles, zooms, bytes })
+}
+
+/// How a record counts if the version is as it says.
+fn as_it_is(record: &RunRecord) -> Written {
+    match record {
+        RunRecord::Added(_) | RunRecord::Edit(TileEdit::Put(..) | TileEdit::Keep(_, Some(_))) => {
+            Written { stored: 1, added: 1, ..Written::default() }
+        }
+        RunRecord::Edit(TileEdit::Remove(_)) => Written { removed: 1, ..Written::default() },
+        RunRecord::Edit(TileEdit::Keep(_, None)) => Written { missing: 1, ..Written::default() },
+    }
+}
+
+impl ZoomFigures {
+    fn add(&mut self, tile: TileCoord, bytes: u64) {
+        self.tiles += 1;
+        self.bytes += bytes;
+        self.sizes.add(bytes);
+        if self.largest.is_none_or(|largest| bytes > largest.bytes) {
+            self.largest = Some(LargestTile { tile, bytes });
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What a shard writes: its sorted run, and, into a new version of an S3 prefix, its tiles.
+
+use super::{AddedTile, FinishedRun, RunSink, ShardsError};
+use crate::sink::{Described, Finished, Metadata, Needs, Sink, TargetError, TileEdit, Tileset, VersionTiles, Written};
+
+/// A sink that writes a shard.
+#[derive(Debug)]
+pub struct ShardSink {
+    run: RunSink,
+    /// The version that the shard adds its tiles to; without one, their bytes are in the run.
+    tiles: Option<VersionTiles>,
+}
+
+/// A shard that was written.
+#[derive(Debug)]
+pub struct FinishedShard {
+    /// Its run.
+    pub run: FinishedRun,
+    /// True if the target holds, of each tile added, the bytes that the run says. Else an earlier attempt may have added some of them, at its
+    /// own snapshot.
+    pub is_exact: bool,
+}
+
+impl ShardSink {
+    /// A sink of a run, and of the tiles of a version.
+    #[must_use]
+    pub const fn new(run: RunSink, tiles: Option<VersionTiles>) -> ShardSink {
+        ShardSink { run, tiles }
+    }
+
+    /// Waits until every tile is there, and ends the run.
+    ///
+    /// # Errors
+    /// If a tile could not be added, or the run cannot be written.
+    pub fn end(self) -> Result<FinishedShard, ShardsError> {
+        let found = match self.tiles {
+            Some(mut tiles) => tiles.settle().map_err(TargetError::from)?,
+            None => 0,
+        };
+        Ok(FinishedShard { run: self.run.end()?, is_exact: found == 0 })
+    }
+}
+
+impl Sink for ShardSink {
+    type Error = ShardsError;
+
+    fn needs(&self) -> Needs {
+        self.run.needs()
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, ShardsError> {
+        Sink::begin(&mut self.run, tileset)
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, ShardsError> {
+        let Some(tiles) = &mut self.tiles else { return self.run.write(edits) };
+        let mut written = Written::default();
+        for edit in edits {
+            // A tile of which a layer could not be rendered is left to the commit: a later attempt may have it in whole.
+            let TileEdit::Put(id, bytes) = edit else {
+                written += self.run.write(vec![edit])?;
+                continue;
+            };
+            let length = bytes.len() as u64;
+            let digest = tiles.add(id, bytes).map_err(TargetError::from)?;
+            self.run.added(&AddedTile { id, digest, length })?;
+            (written.stored, written.added) = (written.stored + 1, written.added + 1);
+        }
+        Ok(written)
+    }
+
+    fn finish(self, _metadata: &Metadata) -> Result<Finished, ShardsError> {
+        let place = self.run.place().to_owned();
+        self.end().map(|_shard| Finished { place, deleted: 0, in_flight: None, changed: None })
+    }
+}

@@ -1,0 +1,195 @@
+//! A version that the shards of a seed write together, before their commit publishes it.
+//!
+//! Shards only add tiles (`If-None-Match: *`): the first that writes a tile has written it, and a request that comes late, of a process that
+//! was stopped or of a network that held it back, changes no tile that is there. The commit alone replaces and deletes, and switches clients.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+
+use super::note::{BEGUN, write_note};
+use super::prefix::S3;
+use super::store::{Condition, Object, Store};
+use super::uploads::Uploads;
+use super::{S3Error, S3Location, S3Options, wait};
+use crate::sink::tree::{Latest, Template, notes};
+use crate::stop::Stop;
+use crate::tile::TileId;
+
+/// How long a version of shards that was never published is left alone by other runs, which remove versions that nobody publishes.
+const LIFE_OF_SHARED_VERSION: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// The note of a version that was begun, `begun.json`. A run of one process leaves it empty.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct VersionNote {
+    /// The run of shards that writes the version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    shards: Option<String>,
+    /// When it began, in seconds since 1970 (UTC).
+    #[serde(default)]
+    began: u64,
+}
+
+impl VersionNote {
+    fn read(object: Option<&Object>) -> VersionNote {
+        object.and_then(|object| serde_json::from_slice(&object.body).ok()).unwrap_or_default()
+    }
+
+    /// True if the version may still be published.
+    fn is_awaited(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.shards.is_some() && now.saturating_sub(self.began) < LIFE_OF_SHARED_VERSION.as_secs()
+    }
+}
+
+/// Takes the run out of the note of a version that was published: it is removed like any other once it has expired.
+pub(super) async fn note_published(store: &Store, version: &str) -> Result<(), S3Error> {
+    write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await
+}
+
+/// A version, and the run of shards that writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SharedVersion {
+    /// The version's name.
+    pub version: String,
+    /// The run.
+    pub run: String,
+}
+
+impl SharedVersion {
+    fn note(&self) -> String {
+        notes::of_version(&self.version, BEGUN)
+    }
+
+    /// Refuses a version that is not, or not any more, that of the run. To be called while the lease is held: who removes a version holds it.
+    pub(super) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), S3Error> {
+        // A commit that was killed after it had published may come again.
+        if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == self.version)) {
+            return Ok(());
+        }
+        let note = VersionNote::read(store.get(&self.note()).await?.as_ref());
+        if note.shards.as_deref() == Some(&*self.run) {
+            return Ok(());
+        }
+        Err(S3Error::NoVersion { place: store.location.to_string(), version: self.version.clone() })
+    }
+}
+
+impl S3 {
+    /// Notes that shards are going to write a version, and gives the lease back: other runs leave the version alone for a week.
+    ///
+    /// # Errors
+    /// If the bucket cannot be written.
+    pub fn begin_shared(mut self, version: &SharedVersion) -> Result<(), S3Error> {
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let note = VersionNote { shards: Some(version.run.clone()), began };
+        self.write_version_note(version, &note)?;
+        self.release()
+    }
+
+    /// Writes and publishes this version, which shards have written, instead of one of its own. To be called before
+    /// [`Sink::begin`](crate::sink::Sink::begin).
+    pub fn adopt(&mut self, version: SharedVersion) {
+        self.adopted = Some(version);
+    }
+
+    fn write_version_note(&self, version: &SharedVersion, note: &VersionNote) -> Result<(), S3Error> {
+        let name = version.note();
+        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
+        let body = serde_json::to_vec(note).map_err(failed)?;
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                written = write_note(&self.store, &name, body, &Condition::Always) => written,
+            }
+        })
+    }
+}
+
+/// Gives a version of shards up: the next run of the target removes what is there of it. May wait for the server.
+///
+/// # Errors
+/// If the bucket cannot be written.
+pub fn give_up_shared(
+    location: S3Location,
+    options: S3Options,
+    version: &SharedVersion,
+    runtime: &Handle,
+) -> Result<(), S3Error> {
+    wait(runtime, async {
+        let store = Store::open(location, options).await?;
+        let Some(object) = store.get(&version.note()).await? else { return Ok(()) };
+        if VersionNote::read(Some(&object)).shards.as_deref() != Some(&*version.run) {
+            return Ok(());
+        }
+        write_note(&store, &version.note(), b"{}".to_vec(), &Condition::Still(object.tag)).await
+    })
+}
+
+/// True if a version that was never published has to stay for its shards. Else the note says from now on that it is being removed: a
+/// commit that comes late must not publish what is left of it.
+pub(super) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3Error> {
+    let name = notes::of_version(version, BEGUN);
+    let found = store.get(&name).await?;
+    let note = VersionNote::read(found.as_ref());
+    if note.is_awaited() {
+        return Ok(true);
+    }
+    if let (Some(object), Some(_)) = (found, note.shards) {
+        write_note(store, &name, b"{}".to_vec(), &Condition::Still(object.tag)).await?;
+    }
+    Ok(false)
+}
+
+/// Adds tiles to a version that several processes write. It takes no lease.
+#[derive(Debug)]
+pub struct VersionTiles {
+    template: Template,
+    packed: bool,
+    uploads: Uploads,
+    found: Arc<AtomicU64>,
+}
+
+impl VersionTiles {
+    /// The tiles of a version, by a template with its layers. Credentials come as for [`S3::create`].
+    ///
+    /// # Errors
+    /// If no client can be made.
+    pub fn open(
+        location: S3Location,
+        options: S3Options,
+        template: Template,
+        packed: bool,
+        runtime: &Handle,
+        stop: &Stop,
+    ) -> Result<VersionTiles, S3Error> {
+        let store = wait(runtime, Store::open(location, options))?;
+        let found = Arc::new(AtomicU64::new(0));
+        let uploads = Uploads::new(&store, runtime, stop).adding_only(Arc::clone(&found));
+        Ok(VersionTiles { template, packed, uploads, found })
+    }
+
+    /// Starts to add a tile, once there is room; returns the MD5 of its bytes.
+    ///
+    /// # Errors
+    /// If earlier tiles could not be added, or a stop was asked for.
+    pub fn add(&mut self, tile: TileId, bytes: Box<[u8]>) -> Result<[u8; 16], S3Error> {
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        self.uploads.put(self.template.name(tile), tile, bytes, digest, self.packed)?;
+        Ok(digest)
+    }
+
+    /// Waits until every tile is there; returns how many were there before, with bytes that are not known.
+    ///
+    /// # Errors
+    /// If a tile could not be added, or a stop was asked for.
+    pub fn settle(&mut self) -> Result<u64, S3Error> {
+        self.uploads.settle()?;
+        Ok(self.found.load(Ordering::Relaxed))
+    }
+}
