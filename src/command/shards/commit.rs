@@ -106,10 +106,7 @@ async fn attempt(
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
-    let Claimed { mut sink, before } = claim(job).await?;
-    if let (AnySink::S3(sink), Some(version)) = (&mut sink, plan.shared()) {
-        sink.adopt(version);
-    }
+    let Claimed { sink, before } = claimed(job, plan).await?;
     let publication = Publication::after(before.as_ref());
     let database = job.database()?;
     let snapshot = Arc::new(caught_up(job, plan, &database, shards).await?);
@@ -124,10 +121,7 @@ async fn attempt(
     let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
-        let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
-        let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
-        let since = seen_by_all(shards, shared.as_ref())?.unwrap_or_default();
-        let state = TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect());
+        let state = unpublished(job, shards, shared.as_ref())?;
         let filter = DirtyFilter::default();
         let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
         repaired = Box::pin(repairs(job, work, plan, &look)).await?;
@@ -211,6 +205,23 @@ async fn attempt(
         layers: layer_names,
         warnings,
     })
+}
+
+/// Opens the target. A version that the shards have written is published instead of one of the commit's own.
+async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
+    let mut claimed = claim(job).await?;
+    if let (AnySink::S3(sink), Some(version)) = (&mut claimed.sink, plan.shared()) {
+        sink.adopt(version);
+    }
+    Ok(claimed)
+}
+
+/// What the shards have left: the state that all of them have seen, and the tiles that they could not render.
+fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<TargetState, CommandError> {
+    let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
+    let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
+    let since = seen_by_all(shards, shared)?.unwrap_or_default();
+    Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
 }
 
 /// Refuses another number of tiles than was planned, where all shards show the state of the plan.

@@ -67,14 +67,13 @@ impl SharedTiles {
         let RunRecord::Edit(edit) = record else { return None };
         let id = edit.id();
         match (&edit, &repaired) {
-            // Bytes for a tile of which a shard could not render a layer.
-            (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), None) => Some(edit),
             (TileEdit::Remove(_) | TileEdit::Keep(_, None), None) => None,
             (TileEdit::Put(_, bytes), Some(Some(RunRecord::Added(added)))) if !lies_in(&self.inexact, id) => {
                 let is_right = added.length == bytes.len() as u64 && Md5::digest(bytes)[..] == added.digest;
                 (!is_right).then_some(edit)
             }
-            (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), Some(_)) => Some(edit),
+            // A repair, or the bytes of a tile of which a shard could not render a layer.
+            (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), _) => Some(edit),
             // A request of an attempt that was stopped may still add the tile, unless there is one: an empty one.
             (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(_)) if lies_in(&self.open, id) => {
                 Some(TileEdit::Put(id, empty.into()))
