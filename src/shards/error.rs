@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::sink::{NoteError, TargetError, WorkFileError};
-use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
+use crate::suggested::{SEED, SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
 
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +159,7 @@ pub enum ShardsError {
     },
     /// The tileset is made in variants.
     #[error(
-        "the tileset has variants, whose rows are read once for all of them, and shards of it would read them again and again: run oar-tiles seed on one machine, or give each machine a configuration with some of the values"
+        "the tileset has variants, whose rows are read once for all of them, and shards of it would read them again and again: run {SEED} on one machine, or give each machine a configuration with some of the values"
     )]
     Variants,
     /// The snapshot of the run is gone.

@@ -248,7 +248,7 @@ pub enum S3Error {
     },
     /// A version that shards have written is not there any more.
     #[error(
-        "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run up with oar-tiles shards abort, and begin again"
+        "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run of shards up, and begin again"
     )]
     NoVersion {
         /// The target.
