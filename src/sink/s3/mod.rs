@@ -21,12 +21,14 @@
 //! | `upload`, `pmtiles` | an archive that goes up as a whole |
 //! | `removal` | whole targets are deleted |
 //! | `read` | tiles and archives read back |
-//! | `version` | a version that the shards of a seed write together |
+//! | `version`, `adopt` | a version that the shards of a seed write together; the sink that publishes it |
 //! | `work_objects` | what the shards of a seed leave for its commit |
 //! | `absent` | what stands for all of it in a program that was built without the feature `s3`: each target is refused |
 
 #[cfg(not(feature = "s3"))]
 mod absent;
+#[cfg(feature = "s3")]
+mod adopt;
 mod cause;
 #[cfg(feature = "s3")]
 mod client;

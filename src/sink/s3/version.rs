@@ -12,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::note::{BEGUN, write_note};
-use super::prefix::S3;
 use super::store::{Condition, Object, Store};
 use super::uploads::Uploads;
 use super::{S3Error, S3Location, S3Options, wait};
@@ -25,7 +24,7 @@ const LIFE_OF_SHARED_VERSION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The note of a version that was begun, `begun.json`. A run of one process leaves it empty.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct VersionNote {
+pub(super) struct VersionNote {
     /// The run of shards that writes the version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     shards: Option<String>,
@@ -37,6 +36,12 @@ struct VersionNote {
 impl VersionNote {
     fn read(object: Option<&Object>) -> VersionNote {
         object.and_then(|object| serde_json::from_slice(&object.body).ok()).unwrap_or_default()
+    }
+
+    /// The note of a version that a run begins now.
+    pub(super) fn begun_by(run: &str) -> VersionNote {
+        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        VersionNote { shards: Some(run.to_owned()), began }
     }
 
     /// True if the version may still be published.
@@ -61,7 +66,7 @@ pub struct SharedVersion {
 }
 
 impl SharedVersion {
-    fn note(&self) -> String {
+    pub(super) fn note(&self) -> String {
         notes::of_version(&self.version, BEGUN)
     }
 
@@ -76,38 +81,6 @@ impl SharedVersion {
             return Ok(());
         }
         Err(S3Error::NoVersion { place: store.location.to_string(), version: self.version.clone() })
-    }
-}
-
-impl S3 {
-    /// Notes that shards are going to write a version, and gives the lease back: other runs leave the version alone for a week.
-    ///
-    /// # Errors
-    /// If the bucket cannot be written.
-    pub fn begin_shared(mut self, version: &SharedVersion) -> Result<(), S3Error> {
-        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let note = VersionNote { shards: Some(version.run.clone()), began };
-        self.write_version_note(version, &note)?;
-        self.release()
-    }
-
-    /// Writes and publishes this version, which shards have written, instead of one of its own. To be called before
-    /// [`Sink::begin`](crate::sink::Sink::begin).
-    pub fn adopt(&mut self, version: SharedVersion) {
-        self.adopted = Some(version);
-    }
-
-    fn write_version_note(&self, version: &SharedVersion, note: &VersionNote) -> Result<(), S3Error> {
-        let name = version.note();
-        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
-        let body = serde_json::to_vec(note).map_err(failed)?;
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(self.not_open()),
-                written = write_note(&self.store, &name, body, &Condition::Always) => written,
-            }
-        })
     }
 }
 
@@ -156,7 +129,7 @@ pub struct VersionTiles {
 }
 
 impl VersionTiles {
-    /// The tiles of a version, by a template with its layers. Credentials come as for [`S3::create`].
+    /// The tiles of a version, by a template with its layers. Credentials come as for [`S3::create`](super::S3::create).
     ///
     /// # Errors
     /// If no client can be made.

@@ -109,7 +109,7 @@ fn a_stopped_shard_that_wakes_after_the_commit_changes_no_tile() {
     let sharded = versioned(&tracked, &places);
     sharded.begin(1, &[]);
     let late = sharded.start("run", &["--shard", "1", "--workers", "1"]);
-    until("it has added tiles", || !versions(&places).is_empty());
+    until("it has added tiles", || versions(&places).values().any(|tiles| tiles.len() > 30));
     signal(&late, "STOP");
     let there = versions(&places).into_values().next().unwrap();
     proxy.rule(|_| Fault::None);

@@ -1,0 +1,36 @@
+//! The sink of a prefix, where shards write a version for it.
+
+use super::note::write_note;
+use super::store::Condition;
+use super::version::{SharedVersion, VersionNote};
+use super::{S3, S3Error, wait};
+
+impl S3 {
+    /// Notes that shards are going to write a version, and gives the lease back: other runs leave the version alone for a week.
+    ///
+    /// # Errors
+    /// If the bucket cannot be written.
+    pub fn begin_shared(mut self, version: &SharedVersion) -> Result<(), S3Error> {
+        self.write_version_note(version, &VersionNote::begun_by(&version.run))?;
+        self.release()
+    }
+
+    /// Writes and publishes this version, which shards have written, instead of one of its own. To be called before
+    /// [`Sink::begin`](crate::sink::Sink::begin).
+    pub fn adopt(&mut self, version: SharedVersion) {
+        self.adopted = Some(version);
+    }
+
+    fn write_version_note(&self, version: &SharedVersion, note: &VersionNote) -> Result<(), S3Error> {
+        let name = version.note();
+        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
+        let body = serde_json::to_vec(note).map_err(failed)?;
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                written = write_note(&self.store, &name, body, &Condition::Always) => written,
+            }
+        })
+    }
+}
