@@ -110,6 +110,9 @@ fn a_commit_waits_for_a_replica_that_is_behind() {
         });
     };
     caught_up();
+    // Once it goes on, sessions of the replica are not to be ended by what it replays.
+    replica.run("ALTER SYSTEM SET max_standby_streaming_delay = -1");
+    replica.run("SELECT pg_reload_conf()");
     replica.run("SELECT pg_wal_replay_pause()");
     let mut random = fastrand::Rng::with_seed(8);
     write(&tracked.db, &mut random);
