@@ -212,8 +212,8 @@ impl Shard<'_> {
         aside(move || store(&folder, &run, done, finished.file)).await?
     }
 
-    /// Notes that tiles of a snapshot are going to be added to the target. How the shard ends if there is nothing left to do: whoever has
-    /// done it has the commit look at these notes afterwards.
+    /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has done its work:
+    /// the commit of that attempt looks at these notes afterwards.
     async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());

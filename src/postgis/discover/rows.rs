@@ -30,7 +30,7 @@ const MANY_PARTS: u32 = 10;
 /// ten times as fast in parts.
 const MANY_POINTS_IN_PARTS: u32 = 50_000;
 
-/// The most polygons that are checked: so many with many points, and so many of any size.
+/// The most polygons whose validity is checked among those with many points, and again among those of any size.
 const MAX_VALIDATED: u32 = 2_000;
 
 /// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.

@@ -214,7 +214,7 @@ impl Family {
     /// What the family's manifest says. Must be called on a runtime.
     ///
     /// # Errors
-    /// If it cannot be read, or there is none.
+    /// If the manifest cannot be read or does not exist.
     pub async fn recorded(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyRecord, CommandError> {
         match self.stored(report, stop).await? {
             Some(stored) => Ok(stored.record),

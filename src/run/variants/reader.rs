@@ -34,7 +34,7 @@ impl FamilyReader {
     /// The manifest; `None` if it still is the one with the tag `known`, of which no more than the head is read. May wait for a server.
     ///
     /// # Errors
-    /// If it cannot be read, or there is none.
+    /// If the manifest cannot be read or does not exist.
     pub(crate) fn read(&self, known: Option<&str>) -> Result<Option<ReadFamily>, CommandError> {
         match record::read_unless(&self.0, known)? {
             record::ReadRecord::Same => Ok(None),

@@ -116,7 +116,7 @@ impl From<NoteError> for CommandError {
 
 /// The manifest, as it is found.
 pub(super) enum ReadRecord {
-    /// There is none.
+    /// The manifest does not exist.
     Missing,
     /// It is the one that is known.
     Same,

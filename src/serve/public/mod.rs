@@ -332,7 +332,7 @@ impl Site {
     }
 }
 
-/// The number of the page that a query asks for, from 1 on; `None` if it is none.
+/// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.
 fn page_of(query: Option<&str>) -> Option<usize> {
     match query {
         None | Some("") => Some(1),

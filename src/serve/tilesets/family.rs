@@ -69,7 +69,7 @@ impl SiteFamily {
     /// Reads the manifest for the first time.
     ///
     /// # Errors
-    /// If it cannot be read, or there is none.
+    /// If the manifest cannot be read or does not exist.
     pub(crate) async fn open(
         parts: FamilyParts,
         metrics: Metrics,
@@ -179,7 +179,7 @@ impl SiteFamily {
         self.open.run_pending_tasks().await;
     }
 
-    /// The reasons for `/readyz` to answer 503. A single variant that cannot be read is none: the others are served.
+    /// The reasons for `/readyz` to answer 503. A single variant that cannot be read is not among them, because the others are served.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reading.reason().into_iter().collect()
     }

@@ -21,7 +21,7 @@ pub trait VariantSource: Send + Sync {
     /// The variants that the manifest lists; `None` if it still is the one with the tag `known`. Blocks.
     ///
     /// # Errors
-    /// If it cannot be read, or there is none.
+    /// If the manifest cannot be read or does not exist.
     fn read(&self, known: Option<&str>) -> Result<Option<VariantListing>, ReadError>;
 }
 
