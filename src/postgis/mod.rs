@@ -33,7 +33,8 @@ mod variants;
 
 pub use discover::{
     CatalogColumn, CatalogKey, ColumnExtent, ColumnLink, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows,
-    LayerTrial, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover, try_layers,
+    LayerTrial, OSM_ID, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover,
+    try_layers,
 };
 pub use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query,

@@ -26,7 +26,7 @@ pub use catalog::{
     CatalogColumn, CatalogKey, ColumnLink, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead,
 };
 pub use functions::SpatialFunction;
-pub use rows::{ColumnExtent, GeometryRows};
+pub use rows::{ColumnExtent, GeometryRows, OSM_ID};
 pub use usable::{LayerTrial, try_layers};
 
 /// A column with geometries, as a layer would draw it.
@@ -107,7 +107,8 @@ pub async fn discover(
         let reads =
             if relation.kind == SpatialKind::View { view_reads(session, relation.oid).await? } else { Vec::new() };
         let distinct = if relation.key().is_none() && relation.is_readable() {
-            distinct_column(session, &relation, &reads).await?
+            let are_points = geometries.iter().all(|one| one.rows.as_ref().is_ok_and(GeometryRows::are_points));
+            distinct_column(session, &relation, &reads, are_points).await?
         } else {
             None
         };

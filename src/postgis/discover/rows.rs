@@ -36,8 +36,12 @@ const MAX_VALIDATED: u32 = 2_000;
 /// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.
 const MANY_COLUMNS: usize = 20;
 
+/// The number of an object in OpenStreetMap, as osm2pgsql names it. A long way, and a relation with several outer rings, has a row for each of its
+/// parts: it tells points apart, and lines and polygons only until the next update.
+pub const OSM_ID: &str = "osm_id";
+
 /// Names that a key often has, in lower case.
-const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", "osm_id", "pk", "uuid", "guid", "key"];
+const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
 
 /// What the rows say of a column with geometries.
 #[derive(Debug, Clone, PartialEq)]
@@ -294,16 +298,19 @@ async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32)
     Ok(<[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides))
 }
 
-/// The first column that tells today's rows apart: one that has the name of a key here or in a table that a view reads.
+/// The first column that tells today's rows apart: one that has the name of a key here or in a table that a view reads. `are_points` is true if
+/// every geometry of the relation is a single point.
 pub(in crate::postgis) async fn distinct_column(
     session: &Session,
     relation: &SpatialRelation,
     reads: &[ViewRead],
+    are_points: bool,
 ) -> Result<Option<String>, Error> {
     let of_tables: Vec<&String> = reads.iter().filter(|read| read.key.len() == 1).flat_map(|read| &read.key).collect();
     let is_named = |column: &&CatalogColumn| {
         let name = column.name.to_lowercase();
-        of_tables.contains(&&column.name) || KEY_NAMES.contains(&name.as_str()) || name.ends_with("_id")
+        let is_named = of_tables.contains(&&column.name) || KEY_NAMES.contains(&name.as_str()) || name.ends_with("_id");
+        is_named && (are_points || name != OSM_ID)
     };
     let has_order = |column: &&CatalogColumn| {
         column.readable && (matches!(column.category.as_str(), "N" | "S") || column.base == "uuid")

@@ -90,3 +90,8 @@ SELECT i, CASE WHEN i % 2 = 0 THEN 'bench' END, CASE WHEN i % 10 = 0 THEN 'name 
     CASE WHEN i % 5 = 0 THEN 'crossing' END, '{"source": "survey"}', ST_SetSRID(ST_MakePoint(950000 + i * 40, 6000000 + i * 7919 % 30000), 3857)
 FROM generate_series(1, 2500) AS i;
 CREATE INDEX ON planet_osm_point USING gist (way);
+CREATE TABLE planet_osm_line (osm_id int8, name text, way geometry(LineString, 3857));
+INSERT INTO planet_osm_line
+SELECT i, 'way ' || i, ST_SetSRID(ST_MakeLine(ST_MakePoint(950000 + i * 400, 6000000), ST_MakePoint(950300 + i * 400, 6000900)), 3857)
+FROM generate_series(1, 40) AS i;
+CREATE INDEX ON planet_osm_line USING gist (way);

@@ -4,7 +4,7 @@ use super::properties::{DraftProperties, names};
 use super::text::{list, string, value};
 use super::tracks::{ShownPlace, own_track, view_tracks};
 use super::zooms::DraftZooms;
-use crate::postgis::{DiscoveredRelation, GeometryColumn, GeometryRows, SpatialKind, quoted};
+use crate::postgis::{DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID, SpatialKind, quoted};
 use crate::suggested::SEED;
 
 /// The most features of a tile above the last zoom.
@@ -158,7 +158,12 @@ impl LayerDraft<'_> {
             (RowKey::Columns(_) | RowKey::Today(_), _) => {}
             (RowKey::Content { .. }, SpatialKind::Table | SpatialKind::PartitionedTable) => {
                 let id = ["id", "row_id", "oar_tiles_id"].into_iter().find(|id| relation.column(id).is_none()).unwrap_or("…");
-                remarks.push(format!("{table} has no key, so its rows are told apart by their whole content, which costs time. Mend it: ALTER TABLE {table} ADD COLUMN {id} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;"));
+                let (osm_id, until) = if relation.column(OSM_ID).is_some() {
+                    (" (osm_id is none: osm2pgsql splits long ways and relations into several rows)", " osm2pgsql --append keeps that column; --create makes the table anew, without it")
+                } else {
+                    ("", "")
+                };
+                remarks.push(format!("{table} has no key{osm_id}, so its rows are told apart by their whole content, which costs time. Mend it: ALTER TABLE {table} ADD COLUMN {id} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;{until}"));
             }
             (RowKey::Content { .. }, _) => remarks.push(format!("no column of {table} tells its rows apart, so their whole content does, which costs time. Let it give a key")),
         }
