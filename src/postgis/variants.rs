@@ -106,7 +106,11 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
                 let name = &parameter.name;
                 return Err(wrong(
                     format!("gives a NULL in {name}, with which no condition is true"),
-                    &format!("add WHERE {} IS NOT NULL to it, or let coalesce name these rows", quoted(name)),
+                    // In a query of their own, for a WHERE beside the column does not know its new name.
+                    &format!(
+                        "leave these rows out (SELECT * FROM (…) AS given WHERE given.{} IS NOT NULL), or let coalesce name them",
+                        quoted(name)
+                    ),
                 ));
             };
             values.push(value);

@@ -42,11 +42,6 @@ fn what_does_not_fit_is_refused() {
     says("", &format!("{both}where = {{ facilities = \"id = $1\" }}"), "has the parameter $1");
     says(
         "",
-        &format!("{output}values = \"SELECT NULL::text AS slug\""),
-        "gives a NULL in slug, with which no condition is true",
-    );
-    says(
-        "",
         &format!("{output}values = \"SELECT ''::text AS slug\""),
         "give an empty text for slug, which is a part of the output",
     );
@@ -84,6 +79,23 @@ fn what_does_not_fit_is_refused() {
     let config = world.file("url.toml", &text);
     world.oar_tiles(&config, &["seed"]).fails(2, &["has no {slug}, so that every variant would have one address"]);
     assert!(!world.path("by").exists());
+}
+
+#[test]
+fn a_null_among_the_values_is_refused_with_a_query_that_leaves_it_out() {
+    let world = World::new(20, 3);
+    world.db.run("INSERT INTO contributor VALUES (4, NULL), (5, 'c5')");
+    let seed = |values: &str| {
+        let keys = format!("output = \"FOLDER/by/{{code}}.mbtiles\"\nvalues = '{values}'");
+        world.oar_tiles(&config(&world, "", &keys), &["seed", "--progress", "none"])
+    };
+    let values = "SELECT number, upper(slug) AS code FROM contributor";
+    let rest = "the query values of the variants of tileset \"facilities\" gives a NULL in code, with which no condition is true: leave these rows out (SELECT * FROM (…) AS given WHERE given.\"code\" IS NOT NULL), or let coalesce name them";
+    let refused = seed(values).fails(2, &[rest]);
+    assert!(!world.path("by").exists());
+    let query = refused.stderr.split("leave these rows out (").nth(1).unwrap().split("), or").next().unwrap();
+    seed(&query.replace('…', values)).ok();
+    assert_eq!(world.names("by"), ["C1.mbtiles", "C2.mbtiles", "C3.mbtiles", "C5.mbtiles"]);
 }
 
 #[test]
