@@ -10,6 +10,16 @@ pub const MANIFEST_VERSION: u32 = 2;
 /// The version of a manifest without partial regions, which programs before them read as well.
 const VERSION_WITHOUT_PARTS: u32 = 1;
 
+/// The last second that RFC 3339 can write: that of the year 9999.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Later ones than the year 9999 are its end.
+#[must_use]
+pub fn moment(seconds: u64) -> String {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(LAST_SECOND));
+    humantime::format_rfc3339_seconds(time).to_string()
+}
+
 /// A publication: one change of a target, which its manifest made visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Publication {

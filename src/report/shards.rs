@@ -16,8 +16,8 @@ pub struct ShardsStatus {
     pub state: &'static str,
     /// The sessions that all shards together may have.
     pub connections: u32,
-    /// When the run was begun, in seconds since 1970 (UTC).
-    pub started: u64,
+    /// When the run was begun (RFC 3339).
+    pub started: String,
     /// Tiles planned.
     pub tiles: u64,
     /// The number of shards that are done.

@@ -1,8 +1,7 @@
 //! The versions of a target, as `publish` prints them.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::{grouped, visible_line};
+use crate::manifest::moment;
 use crate::sink::{Latest, RewrittenHeaders};
 
 /// The versions, one per line; the version that the map shows is marked.
@@ -11,7 +10,7 @@ pub fn render_versions(latest: &Latest) -> String {
     let mut text = String::new();
     for version in &latest.versions {
         let mark = if version.version == latest.version { "shown" } else { "     " };
-        let published = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(version.published));
+        let published = moment(version.published);
         text.push_str(&format!("{mark}  {}  published {published}\n", visible_line(&version.version)));
     }
     text

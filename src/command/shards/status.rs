@@ -1,5 +1,6 @@
 //! `shards status` and `shards abort`.
 
+use crate::manifest::moment;
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
 use crate::run::{CommandError, Job};
 use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
@@ -47,7 +48,7 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
             StateKind::Frozen => "frozen",
         },
         connections: plan.connections,
-        started: plan.started,
+        started: moment(plan.started),
         tiles: plan.tiles,
         done: count(ShardState::Done),
         running: count(ShardState::Running),

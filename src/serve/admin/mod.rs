@@ -121,7 +121,7 @@ impl Admin {
     async fn ready(&self) -> Answer {
         let reasons = self.reasons().await;
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body = json!({ "ready": reasons.is_empty(), "reasons": reasons });
+        let body = json!({ "schema_version": 1, "ready": reasons.is_empty(), "reasons": reasons });
         text(status, "application/json", body.to_string() + "\n")
     }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::spec::JobSpec;
+use crate::manifest::moment;
 
 /// How far a job is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,9 +102,9 @@ impl JobRecord {
             "id": self.id,
             "state": self.state,
             "job": self.spec.json(),
-            "submitted": self.submitted,
-            "started": self.started,
-            "ended": self.ended,
+            "submitted": moment(self.submitted),
+            "started": self.started.map(moment),
+            "ended": self.ended.map(moment),
             "progress": progress,
             "report": self.report,
             "cause": self.cause,

@@ -159,7 +159,7 @@ fn health_metrics_and_status_are_on_the_admin_listener_alone() {
     }
     served.get("/3/9/9.pbf", "");
     assert_eq!(served.admin("/livez"), (200, "ok\n".to_owned()));
-    assert_eq!(served.admin("/readyz"), (200, "{\"ready\":true,\"reasons\":[]}\n".to_owned()));
+    assert_eq!(served.admin("/readyz"), (200, "{\"ready\":true,\"reasons\":[],\"schema_version\":1}\n".to_owned()));
     let (code, metrics) = served.admin("/metrics");
     assert_eq!(code, 200);
     for line in [
