@@ -71,7 +71,7 @@ fn succeeds(command: &mut Command) -> String {
 /// The program takes a command line of an example: its verbs, flags and values. What a shell does with the line is taken away, and a variable
 /// stands for a whole number, which is a file, an address and a duration, too.
 #[track_caller]
-fn is_known(line: &str) {
+pub(super) fn is_known(line: &str) {
     let own = line.split([';', '|', '>', '&']).next().unwrap_or_default();
     let words = own.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
     let words = words.map(|word| if word.starts_with('$') { "1" } else { word });
@@ -128,6 +128,21 @@ fn schemas_take_the_workflow_and_the_composition() {
         succeeds(check.args(["--quiet", "--builtin-schema", schema]).arg(example(name)));
     }
     run(program().args(["config", "--config"]).arg(example("map.toml"))).ok();
+    // What they start: a list after a key, and a line after the name of the image.
+    let text = |name: &str| fs::read_to_string(example(name)).unwrap();
+    let list = |line: &str| Some(serde_json::from_str::<Vec<String>>(line.trim().strip_prefix("command: ")?).unwrap().join(" "));
+    let mut lines: Vec<String> = text("compose.yaml").lines().filter_map(list).collect();
+    let after = |image: &str, name: &str| {
+        text(name).lines().filter_map(|line| line.trim().strip_prefix(image).map(str::to_owned)).collect::<Vec<_>>()
+    };
+    lines.extend(after("ghcr.io/example/oar-tiles ", "github-actions.yml"));
+    lines.extend(after("oar-tiles ", "scale-out/cloud-run.sh"));
+    let of_image = after("--args \"", "scale-out/cloud-run.sh");
+    lines.extend(of_image.iter().map(|words| words.trim_end_matches('"').replace(',', " ")));
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    for line in &lines {
+        is_known(line);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use super::examples::is_known;
 use crate::support::manual;
 use crate::support::program::run;
 use crate::support::served::{Served, status};
@@ -44,6 +45,19 @@ fn every_command_of_the_manual_runs() {
         assert_eq!(status(&running.get("/tiles.json", "")), 200, "{command}");
     }
     assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
+}
+
+/// Commands that are shown and not run, because they go on, or need a bucket or an account: the program takes their verbs, flags and values.
+#[test]
+fn every_command_that_the_manual_shows_is_known() {
+    let blocks = [manual::blocks("console"), manual::blocks("text"), manual::blocks("ini")].concat();
+    let shown = blocks.iter().flat_map(|block| block.lines()).filter_map(|line| {
+        let line = line.trim_start_matches("$ ").trim_start_matches("ExecStart=/usr/local/bin/");
+        Some(line.strip_prefix("oar-tiles ")?.split(" #").next().unwrap())
+    });
+    let shown: Vec<&str> = shown.collect();
+    assert!(shown.len() > 20, "{shown:?}");
+    shown.into_iter().for_each(is_known);
 }
 
 #[test]
