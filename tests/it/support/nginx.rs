@@ -34,8 +34,12 @@ impl Answer {
 impl Nginx {
     /// Serves the tree's folder with the block of the manual.
     pub(crate) fn with_the_manuals_lines(tree: &Tree) -> Nginx {
-        let text = manual::text();
-        let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+        Nginx::with_the_manuals_block(tree, 0)
+    }
+
+    /// The same with another of the manual's blocks: 1 for versions, 2 for PMTiles.
+    pub(crate) fn with_the_manuals_block(tree: &Tree, number: usize) -> Nginx {
+        let block = &manual::blocks("nginx")[number];
         fs::set_permissions(tree.beside(""), fs::Permissions::from_mode(0o755)).unwrap();
         Nginx::with("", &format!("root {};\n{block}\n{PAGES}", tree.beside("").display()))
     }
