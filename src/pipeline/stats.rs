@@ -98,10 +98,14 @@ pub struct ZoomStats {
 pub struct SlowBatch {
     /// The zoom level.
     pub zoom: u8,
-    /// The first and the last column of its tiles.
-    pub x: [u32; 2],
-    /// The first and the last row of its tiles.
-    pub y: [u32; 2],
+    /// The first column of its tiles.
+    pub min_x: u32,
+    /// The last column.
+    pub max_x: u32,
+    /// The first row, from the north.
+    pub min_y: u32,
+    /// The last row.
+    pub max_y: u32,
     /// The number of its tiles, empty ones included.
     pub tiles: u64,
     /// The number of pairs of a feature and a tile, as planned.
@@ -114,15 +118,14 @@ pub struct SlowBatch {
 
 impl SlowBatch {
     fn of(batch: &PackedBatch) -> SlowBatch {
-        let mut tiles = batch.edits.iter().map(|edit| edit.id().coord);
-        let first = tiles.next().map_or(([0, 0], [0, 0]), |tile| ([tile.x(); 2], [tile.y(); 2]));
-        let (x, y) = tiles.fold(first, |(x, y), tile| {
-            ([x[0].min(tile.x()), x[1].max(tile.x())], [y[0].min(tile.y()), y[1].max(tile.y())])
-        });
+        let columns = || batch.edits.iter().map(|edit| edit.id().coord.x());
+        let rows = || batch.edits.iter().map(|edit| edit.id().coord.y());
         SlowBatch {
             zoom: batch.zoom.get(),
-            x,
-            y,
+            min_x: columns().min().unwrap_or_default(),
+            max_x: columns().max().unwrap_or_default(),
+            min_y: rows().min().unwrap_or_default(),
+            max_y: rows().max().unwrap_or_default(),
             tiles: batch.tiles,
             features: batch.planned_features,
             render_seconds: batch.rendering.as_secs_f64(),

@@ -29,6 +29,17 @@ fn the_schemas_in_the_manual_are_those_of_the_program() {
     assert!(files.is_empty(), "of no document: {files:?}");
 }
 
+/// In what is printed, a number says by its name what it is. A configuration has lists as people write them.
+#[test]
+fn no_document_has_lists_whose_places_mean_something() {
+    for (name, one) in known().into_iter().filter(|(name, _)| name != "configuration") {
+        let schema = one["schema"].to_string();
+        for word in ["prefixItems", "minItems", "maxItems"] {
+            assert!(!schema.contains(&format!("\"{word}\"")), "{name}: {word}");
+        }
+    }
+}
+
 #[test]
 fn a_name_that_no_schema_has_is_refused_with_those_that_there_are() {
     run(program().args(["config", "--schema", "reports"]))

@@ -134,8 +134,10 @@ fn run_report() -> RunReport {
         ],
         slowest: vec![SlowBatch {
             zoom: 9,
-            x: [264, 271],
-            y: [176, 183],
+            min_x: 264,
+            max_x: 271,
+            min_y: 176,
+            max_y: 183,
             tiles: 64,
             features: 12_000,
             render_seconds: 1.25,
