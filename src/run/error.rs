@@ -1,13 +1,12 @@
 //! Why a command ended without success.
 
+mod files;
 mod kind;
-
-use std::path::PathBuf;
+mod several;
 
 use super::describe::TileCause;
 use super::look::TileListError;
 use crate::config::ConfigError;
-use crate::error::ErrorKind;
 use crate::plan::HeavyTile;
 use crate::purge::OutboxError;
 use crate::report::{MetricsFileError, ReportFileError};
@@ -17,7 +16,9 @@ use crate::stop::Signal;
 use crate::suggested::{PURGE, RESEED, SEED};
 use crate::tile::TileCoord;
 
+pub use files::WrittenFileError;
 pub use kind::interrupted;
+pub use several::SeveralError;
 
 /// Why a command ended without success.
 #[derive(Debug, thiserror::Error)]
@@ -304,114 +305,18 @@ pub enum CommandError {
         /// What there is, and what to do.
         what: String,
     },
-    /// `init` would overwrite a file.
-    #[error("{} is there already, and init overwrites nothing: name another file with --output, or move this one away", path.display())]
-    DraftExists {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The configuration that `init` makes cannot be written.
-    #[error("cannot write {}: name another file with --output", path.display())]
-    NoDraft {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Some of several tilesets failed.
-    #[error("tilesets that failed: {} of {of} ({}), each for the reason given above. Run the command again for them alone, with {}",
-        tilesets.len(), tilesets.join(", "), again(tilesets))]
-    Tilesets {
-        /// Their names.
-        tilesets: Vec<String>,
-        /// How many tilesets the command was run for.
-        of: usize,
-        /// What kind of failure this is altogether.
-        kind: ErrorKind,
-    },
-    /// Some variants of a tileset failed.
-    #[error("variants of {tileset} that failed: {failed} of {of}, each for the reason given above: {}{}. Run the command again",
-        outputs.join(", "), if outputs.len() < *failed { ", …" } else { "" })]
-    Variants {
-        /// The tileset.
-        tileset: String,
-        /// The outputs of the first ones.
-        outputs: Vec<String>,
-        /// How many failed.
-        failed: usize,
-        /// How many variants there are.
-        of: usize,
-        /// What kind of failure this is altogether.
-        kind: ErrorKind,
-    },
-    /// A target is no variant.
-    #[error(
-        "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
-    )]
-    NoVariant {
-        /// The target.
-        target: String,
-        /// The tileset.
-        tileset: String,
-        /// The output, with `{name}` for the values.
-        output: String,
-    },
-    /// What is not for variants.
-    #[error("{what} is not for a tileset with variants ({tileset}): {next}")]
-    NotForVariants {
-        /// The flag or command.
-        what: &'static str,
-        /// The tileset.
-        tileset: String,
-        /// What to do instead.
-        next: &'static str,
-    },
-    /// The folder of a variant cannot be made.
-    #[error("cannot make the folder {} of a variant: choose another output below [tileset.variants]", path.display())]
-    NoVariantFolder {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A target of a vanished variant cannot be deleted.
-    #[error("{} cannot be deleted: look into the cause, then run the command again with --prune-variants", path.display())]
-    NotRemoved {
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// Several tilesets would write one file.
-    #[error("{flag} {}: each tileset writes its own file; write {{tileset}} into its name, such as run-{{tileset}}.json", path.display())]
-    OneFile {
-        /// The flag.
-        flag: &'static str,
-        /// The path.
-        path: PathBuf,
-    },
+    /// A file that a command writes for people beside the target.
+    #[error(transparent)]
+    File(#[from] WrittenFileError),
+    /// Several tilesets, or the variants of one.
+    #[error(transparent)]
+    Several(#[from] SeveralError),
     /// The report cannot be written.
     #[error(transparent)]
     NoReport(#[from] ReportFileError),
     /// The file of `--metrics`.
     #[error(transparent)]
     NoMetrics(#[from] MetricsFileError),
-    /// The dirty tiles cannot be written.
-    #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
-    NoTileList {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The changed tiles cannot be written.
-    #[error("cannot write the changed tiles to {}: choose another --changed-out", path.display())]
-    NoChangedList {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// A page with a map cannot know where the tiles will be.
     #[error(
         "where clients find the tiles of {target} is not known: give --public-url https://…, below which {{z}}/{{x}}/{{y}} and tiles.json are"
@@ -437,43 +342,6 @@ pub enum CommandError {
     /// A server is not ready, or does not answer: its URL and what happened.
     #[error("{0}")]
     NotReady(String),
-    /// The page with a map cannot be written.
-    #[error("cannot write the page {}: choose another --html", path.display())]
-    NoPage {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The style of a map cannot be written.
-    #[error("cannot write the style {}: choose another --style", path.display())]
-    NoStyle {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// The picture of a tile cannot be written.
-    #[error("cannot write the picture {}: choose another --png", path.display())]
-    NoPicture {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A picture would be written onto a terminal.
-    #[error(
-        "a picture is no text for a terminal: name a file with --png, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
-    )]
-    PictureOnTerminal,
-    /// The manual pages cannot be written.
-    #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
-    NoManualPages {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// Live tiles cannot be stored in a target of this kind.
     #[error(
         "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out"
@@ -520,9 +388,4 @@ pub enum CommandError {
         /// Which one.
         signal: Signal,
     },
-}
-
-/// The flags that choose tilesets.
-fn again(tilesets: &[String]) -> String {
-    tilesets.iter().map(|name| format!("--tileset {name}")).collect::<Vec<_>>().join(" ")
 }

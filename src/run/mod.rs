@@ -46,7 +46,7 @@ use crate::stop::Stop;
 use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
-pub use error::{CommandError, interrupted};
+pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};

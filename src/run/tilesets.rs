@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::CommandError;
+use super::{CommandError, SeveralError};
 use crate::config::DatabaseSettings;
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
@@ -92,6 +92,6 @@ impl FailedTilesets {
             kind => *kind,
         };
         let tilesets = failed.into_iter().map(|(name, _)| name).collect();
-        Err(CommandError::Tilesets { tilesets, of, kind })
+        Err(SeveralError::Tilesets { tilesets, of, kind }.into())
     }
 }

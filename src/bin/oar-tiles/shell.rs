@@ -2,7 +2,7 @@
 
 use oar_tiles::cli::{Completions, Man, command};
 use oar_tiles::report::print_script;
-use oar_tiles::run::CommandError;
+use oar_tiles::run::{CommandError, WrittenFileError};
 
 pub(super) fn run_completions(arguments: &Completions) -> Result<(), CommandError> {
     let mut script = Vec::new();
@@ -20,5 +20,5 @@ pub(super) fn run_man(arguments: &Man) -> Result<(), CommandError> {
     };
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(command(), folder))
-        .map_err(|source| CommandError::NoManualPages { path: folder.clone(), source })
+        .map_err(|source| WrittenFileError::NoManualPages { path: folder.clone(), source }.into())
 }

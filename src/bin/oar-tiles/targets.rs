@@ -11,7 +11,7 @@ use oar_tiles::report::{
     render_delivered, render_diff, render_features, render_findings, render_planned_purges, render_purge_status,
     render_rewritten, render_versions, report, start_log,
 };
-use oar_tiles::run::{CommandError, Job, area, area_or_boxes};
+use oar_tiles::run::{CommandError, Job, WrittenFileError, area, area_or_boxes};
 use oar_tiles::stop::Stop;
 
 use super::given::{resolved_all, resolved_for, resolved_to_read, resolved_to_write};
@@ -122,7 +122,7 @@ fn write_picture(bytes: &[u8], path: Option<&Path>, target: &Path) -> Result<(),
             inspect::write_picture(path, target, bytes)?;
             print(&format!("{}\n", path.display()))?;
         }
-        None if std::io::stdout().is_terminal() => return Err(CommandError::PictureOnTerminal),
+        None if std::io::stdout().is_terminal() => return Err(WrittenFileError::PictureOnTerminal.into()),
         None => print_bytes(bytes)?,
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{say, say_problem};
-use oar_tiles::run::{CommandError, FailedTilesets, interrupted};
+use oar_tiles::run::{CommandError, FailedTilesets, WrittenFileError, interrupted};
 use oar_tiles::stop::Stop;
 
 /// Runs a verb for each tileset, and says which one unless it has to be `quiet`. One that fails does not stop the others, but a signal does.
@@ -40,7 +40,7 @@ pub(super) fn have_own_files(
 ) -> Result<(), CommandError> {
     for (flag, path) in files {
         if let Some(path) = path.filter(|path| tilesets.len() > 1 && !has_place(path)) {
-            return Err(CommandError::OneFile { flag, path: path.to_owned() });
+            return Err(WrittenFileError::OneFile { flag, path: path.to_owned() }.into());
         }
     }
     Ok(())

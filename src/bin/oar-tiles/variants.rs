@@ -7,7 +7,7 @@ use oar_tiles::cli::{Reseed, Seed};
 use oar_tiles::command::{reseed, seed};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{Report, RunMetrics, Style, print, render_family, report};
-use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, SharedSnapshot};
+use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, SeveralError, SharedSnapshot};
 use oar_tiles::stop::Stop;
 
 use super::seeding::reseed_options;
@@ -114,7 +114,7 @@ fn noted_family(
 /// Refuses a flag that one target has, and a family has not.
 fn refuse(family: &Family, what: &'static str, is_given: bool, next: &'static str) -> Result<(), CommandError> {
     if is_given {
-        return Err(CommandError::NotForVariants { what, tileset: family.name().to_owned(), next });
+        return Err(SeveralError::NotForVariants { what, tileset: family.name().to_owned(), next }.into());
     }
     Ok(())
 }

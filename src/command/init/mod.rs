@@ -15,7 +15,7 @@ use crate::postgis::{
     Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, SpatialFunction, discover, try_layers,
 };
 use crate::report::{DiscoveredColumn, DiscoveredFunction, DiscoveredTables};
-use crate::run::CommandError;
+use crate::run::{CommandError, WrittenFileError};
 use crate::stop::Stop;
 use draft::Draft;
 pub use draft::DraftFor;
@@ -184,7 +184,7 @@ pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
 /// If it is there.
 pub fn is_free(file: &Path) -> Result<(), CommandError> {
     match file.symlink_metadata() {
-        Ok(_) => Err(CommandError::DraftExists { path: file.to_owned() }),
+        Ok(_) => Err(WrittenFileError::DraftExists { path: file.to_owned() }.into()),
         Err(_absent) => Ok(()),
     }
 }
@@ -195,9 +195,10 @@ pub fn is_free(file: &Path) -> Result<(), CommandError> {
 /// If it is there already, or cannot be written.
 pub fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
     let failed = |source: std::io::Error| match source.kind() {
-        std::io::ErrorKind::AlreadyExists => CommandError::DraftExists { path: file.to_owned() },
-        _ => CommandError::NoDraft { path: file.to_owned(), source },
+        std::io::ErrorKind::AlreadyExists => WrittenFileError::DraftExists { path: file.to_owned() },
+        _ => WrittenFileError::NoDraft { path: file.to_owned(), source },
     };
     let mut open = OpenOptions::new().write(true).create_new(true).open(file).map_err(failed)?;
-    open.write_all(drafted.text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed)
+    open.write_all(drafted.text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed)?;
+    Ok(())
 }

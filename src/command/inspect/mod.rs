@@ -12,7 +12,7 @@ use crate::manifest::Manifest;
 use crate::mvt;
 use crate::pipeline::{LargestTile, TileSizes};
 use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature, write_document};
-use crate::run::{CommandError, Job, Target};
+use crate::run::{CommandError, Job, Target, WrittenFileError};
 use crate::sink::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
@@ -67,7 +67,8 @@ pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, C
 /// # Errors
 /// If the file cannot be written, or is the target.
 pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
-    write_document(path, target, picture).map_err(|source| CommandError::NoPicture { path: path.to_owned(), source })
+    write_document(path, target, picture)
+        .map_err(|source| WrittenFileError::NoPicture { path: path.to_owned(), source }.into())
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {

@@ -32,7 +32,7 @@ use crate::report::{DirtyReport, ReseedReport, RunReport, check_writable};
 use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
-use crate::run::{CommandError, DirtyFilter, Job};
+use crate::run::{CommandError, DirtyFilter, Job, WrittenFileError};
 use crate::serve::{JobDesk, WriteBackDesk};
 use crate::tile::TileRectList;
 
@@ -142,7 +142,7 @@ pub async fn watch(
 fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandError> {
     let Some(path) = &options.dirty_out else { return Ok(()) };
     check_writable(path, &job.settings.tileset.output)
-        .map_err(|source| CommandError::NoTileList { path: path.clone(), source })
+        .map_err(|source| WrittenFileError::NoTileList { path: path.clone(), source }.into())
 }
 
 /// One reseed with its restarts, or a seed where the target needs one and that is allowed.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::report::write_document;
 use crate::run::attempts::reading;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, Job, WrittenFileError};
 use crate::serve::{standalone, style};
 use crate::sink::Described;
 
@@ -15,7 +15,7 @@ use crate::sink::Described;
 pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
     let (_, base) = base_of(job, public_url).await?;
     write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes())
-        .map_err(|source| CommandError::NoPage { path: file.to_owned(), source })
+        .map_err(|source| WrittenFileError::NoPage { path: file.to_owned(), source }.into())
 }
 
 /// Writes the map's style.
@@ -40,7 +40,7 @@ pub async fn write_style(
     }
     let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
     write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes())
-        .map_err(|source| CommandError::NoStyle { path: file.to_owned(), source })
+        .map_err(|source| WrittenFileError::NoStyle { path: file.to_owned(), source }.into())
 }
 
 /// What the target says, and the URL, with a slash at its end, under which its tiles are.

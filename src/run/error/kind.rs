@@ -58,19 +58,11 @@ impl CommandError {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NothingToDraw { .. }
-            | CommandError::DraftExists { .. }
-            | CommandError::NoDraft { .. }
             | CommandError::NoReport(_)
             | CommandError::NoMetrics(_)
-            | CommandError::NoTileList { .. }
-            | CommandError::NoChangedList { .. }
             | CommandError::NoPublicUrl { .. }
             | CommandError::NoUrl { .. }
             | CommandError::Admin { .. }
-            | CommandError::NoPage { .. }
-            | CommandError::NoStyle { .. }
-            | CommandError::NoPicture { .. }
-            | CommandError::PictureOnTerminal
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }
@@ -88,12 +80,9 @@ impl CommandError {
             | CommandError::NoPatchOfSeveral
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
-            | CommandError::OneFile { .. }
-            | CommandError::NoVariant { .. }
-            | CommandError::NoVariantFolder { .. }
-            | CommandError::NotForVariants { .. }
             | CommandError::NoArea { .. } => ErrorKind::Usage,
-            CommandError::Tilesets { kind, .. } | CommandError::Variants { kind, .. } => *kind,
+            CommandError::File(error) => error.kind(),
+            CommandError::Several(error) => error.kind(),
             CommandError::Serve(error) => error.kind(),
             CommandError::Read(error) => error.kind(),
             CommandError::Database(error) => error.kind(),
@@ -110,7 +99,6 @@ impl CommandError {
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)
             | CommandError::Shrinks { .. }
-            | CommandError::NoManualPages { .. }
             | CommandError::NotReady(_)
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
@@ -118,7 +106,6 @@ impl CommandError {
             | CommandError::Unhealthy { .. }
             | CommandError::Differ { .. }
             | CommandError::Unsound { .. }
-            | CommandError::NotRemoved { .. }
             | CommandError::Outbox(_)
             | CommandError::Scratch(_)
             | CommandError::Died(_) => ErrorKind::Failed,

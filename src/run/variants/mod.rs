@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use super::attempts::{aside, reading, restarting};
 use super::look::needs_seed;
-use super::{CommandError, Job, KnownState, Target};
+use super::{CommandError, Job, KnownState, SeveralError, Target};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
 use crate::report::Report;
@@ -311,14 +311,11 @@ impl Family {
         }
         let members = self.members_now(report, stop).await?;
         let is_it = |segments: &Vec<ValueSegment>| self.output_of(segments) == output;
-        match members.segments.iter().position(is_it) {
-            Some(number) => self.variant(&members.table.parameters, &members.table.rows[number]),
-            None => Err(CommandError::NoVariant {
-                target: output.display().to_string(),
-                tileset: self.name().to_owned(),
-                output: self.output(),
-            }),
-        }
+        let Some(number) = members.segments.iter().position(is_it) else {
+            let (target, tileset) = (output.display().to_string(), self.name().to_owned());
+            return Err(SeveralError::NoVariant { target, tileset, output: self.output() }.into());
+        };
+        self.variant(&members.table.parameters, &members.table.rows[number])
     }
 
     /// A run of one variant that stands for all, and shows what the family's manifest says; `None` if there is no variant.

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::look::needs_seed;
-use super::super::{CommandError, Target, TargetUrl};
+use super::super::{CommandError, SeveralError, Target, TargetUrl};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication};
 use crate::postgis::VariantParameter;
@@ -161,7 +161,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
     if let TargetUrl::Pmtiles(path) = &place.url
         && let Some(folder) = path.parent()
     {
-        let failed = |source| CommandError::NoVariantFolder { path: folder.to_owned(), source };
+        let failed = |source| SeveralError::NoVariantFolder { path: folder.to_owned(), source };
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let (notes, record) = (place.notes()?, &written.record);

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::super::{CommandError, Target, TargetUrl};
+use super::super::{CommandError, SeveralError, Target, TargetUrl};
 use crate::sink::{OpenMode, Sink as _, is_own_name};
 
 /// Deletes a target with what is kept beside it, if it is one that this program wrote, under its lock. False if there is none. May wait for a
@@ -20,7 +20,8 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     // Listed under the lock: what others put beside the tiles is not deleted with them.
     let tiles = if matches!(target.url, TargetUrl::Directory(_)) { reader.list()?.len() } else { 0 };
     drop(reader);
-    let failed = |path: &Path, source: io::Error| CommandError::NotRemoved { path: path.to_owned(), source };
+    let failed =
+        |path: &Path, source: io::Error| CommandError::from(SeveralError::NotRemoved { path: path.to_owned(), source });
     match &target.url {
         TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

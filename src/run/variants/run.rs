@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::super::attempts::{aside, restarting};
 use super::super::describe::IdentityKey;
-use super::super::{CommandError, Job, KnownState, SharedSnapshot};
+use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::{
     Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant,
     StoredFamily, WrittenFamily, remove_target,
@@ -224,7 +224,7 @@ impl FamilyTargets<'_> {
             && !job.is_in_bucket()
             && let Some(folder) = output.parent()
         {
-            let failed = |source| CommandError::NoVariantFolder { path: folder.to_owned(), source };
+            let failed = |source| SeveralError::NoVariantFolder { path: folder.to_owned(), source };
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         Ok(job)

@@ -1,6 +1,6 @@
 //! What a run has done to the variants of a family so far.
 
-use super::super::CommandError;
+use super::super::{CommandError, SeveralError};
 use super::Family;
 use crate::error::ErrorKind;
 use crate::report::{DirtyReport, FailedVariant, FamilyReport, ReseedReport, RunReport, say_problem};
@@ -73,12 +73,13 @@ impl FamilyTally {
         let Some(first) = self.kinds.first() else { return Ok(()) };
         let are_alike = self.kinds.len() == self.of && self.kinds.iter().all(|kind| kind == first);
         let failed = &self.report.failed;
-        Err(CommandError::Variants {
+        Err(SeveralError::Variants {
             tileset: self.report.tileset.clone(),
             outputs: failed.iter().take(MAX_NAMED).map(|one| one.output.clone()).collect(),
             failed: failed.len(),
             of: self.of,
             kind: if are_alike { *first } else { ErrorKind::Partial },
-        })
+        }
+        .into())
     }
 }
