@@ -7,20 +7,19 @@ mod doctor;
 mod help;
 mod init;
 mod jobs;
+mod looking;
 mod publish;
 mod purge;
+mod seed;
 mod serve;
 mod shards;
 mod shell;
 mod track;
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use crate::changes::Cursor;
 use crate::config::{Flag, Progress};
 use crate::tile::{LonLatBox, ZoomList};
 
@@ -31,8 +30,10 @@ pub use doctor::Doctor;
 pub use help::command;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
+pub use looking::{Inspect, Verify};
 pub use publish::Publish;
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
+pub use seed::{Reseed, Seed};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
 pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
@@ -148,199 +149,6 @@ pub struct SettingFlags {
     /// The settings that flags of one verb give.
     #[arg(skip)]
     pub more: Vec<Flag>,
-}
-
-/// `oar-tiles seed`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
-#[derive(Debug, Args)]
-pub struct Seed {
-    /// Flags that override the configuration.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a pattern with * and ?; repeat the flag for several. A function f(z, x, y) is drawn if it is named without a pattern
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub table: Vec<String>,
-    /// Only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
-    #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
-    pub area: Option<String>,
-    /// Print the plan with estimated sizes and times; write nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Then show the result on a map in the browser, as preview does, until Ctrl-C
-    #[arg(long, conflicts_with = "dry_run")]
-    pub preview: bool,
-    /// Overwrite the target even if it holds another tileset or was made by another program
-    #[arg(long)]
-    pub force: bool,
-    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
-    #[arg(long)]
-    pub allow_shrink: bool,
-    /// Delete the targets of variants whose values are gone
-    #[arg(long, conflicts_with = "dry_run")]
-    pub prune_variants: bool,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub changed_out: Option<PathBuf>,
-    /// Also write the closing table (or the plan) as JSON
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    /// Also write when and how the run ended, as a text file for Prometheus' node exporter
-    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
-    pub metrics: Option<PathBuf>,
-    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
-    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
-    /// Show warnings and errors only: no progress, no closing table
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-/// `oar-tiles reseed`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
-#[derive(Debug, Args)]
-pub struct Reseed {
-    /// Flags that override the configuration; `--zoom` and `--bbox` limit which tiles are rendered.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Print how many tiles would be rendered, and why; write nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// If the target needs a full seed, seed it with its own zooms and boxes; without this flag reseed ends with exit code 4
-    #[arg(long)]
-    pub or_seed: bool,
-    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
-    #[arg(long)]
-    pub allow_shrink: bool,
-    /// Delete the targets of variants whose values are gone
-    #[arg(long, conflicts_with = "dry_run")]
-    pub prune_variants: bool,
-    /// Render these tiles instead of those that changed: a file with a line z/x/y for each, - for standard input, or postgresql:TABLE, a table with the columns zoom, x and y (osm2pgsql)
-    #[arg(long, value_name = "FILE", conflicts_with = "area")]
-    pub tiles: Option<PathBuf>,
-    /// With --tiles: also render the tiles of lower zooms that contain them
-    #[arg(long, requires = "tiles")]
-    pub parents: bool,
-    /// With --tiles: also render the tiles of higher zooms within them
-    #[arg(long, requires = "tiles")]
-    pub children: bool,
-    /// Render this area instead of the tiles that changed: W,S,E,N or a GeoJSON file with polygons; repeat the flag for several areas
-    #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
-    pub area: Vec<String>,
-    /// Render what changed since this snapshot (pg_current_snapshot()) instead of the target's snapshot
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
-    pub since: Option<Cursor>,
-    /// Before publishing, list the tiles to render in FILE: .json, .geojson, else a line z/x/y for each; only * before a full seed
-    #[arg(long, value_name = "FILE")]
-    pub dirty_out: Option<PathBuf>,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub changed_out: Option<PathBuf>,
-    /// Keep running, and render again whenever something changes
-    #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
-    pub watch: bool,
-    /// With --watch: how long to collect further changes after the first one, such as 500ms [config: changes.debounce]
-    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
-    pub debounce: Option<Duration>,
-    /// With --watch: how often to look for changes even without a notification, such as 30s [config: changes.poll]
-    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
-    pub poll: Option<Duration>,
-    /// Also write the closing table (or the plan) as JSON
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    /// Also write when and how the run ended, as a text file for Prometheus' node exporter; with --watch after each publish
-    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
-    pub metrics: Option<PathBuf>,
-    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
-    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub verbose: u8,
-    /// Show warnings and errors only: no progress, no closing table
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-/// `oar-tiles verify`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[derive(Debug, Args)]
-pub struct Verify {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub target: String,
-    /// Decode this many tiles, spread evenly over the target [default: all of up to 100000 tiles, else 10000]
-    #[arg(long, value_name = "N")]
-    pub sample: Option<NonZeroU64>,
-    /// Decode every tile
-    #[arg(long, conflicts_with = "sample")]
-    pub all: bool,
-    /// Also render the tiles from the database and compare; needs the settings with which the target was seeded
-    #[arg(long)]
-    pub database: bool,
-    /// Decode and compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N; the structure is checked as a whole
-    #[arg(long, value_name = "AREA", allow_hyphen_values = true)]
-    pub area: Option<String>,
-    /// Print the findings as JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Also write the findings as JSON
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    /// Configuration file [env: OAR_TILES_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
-    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
-    #[arg(long, value_name = "URL", requires = "database")]
-    pub database_url: Option<String>,
-    /// Compare only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
-    #[arg(long, value_name = "NAME", action = ArgAction::Append, requires = "database")]
-    pub layer: Vec<String>,
-    /// Compare with this tileset, if the configuration has several [default: the one whose output the target is]
-    #[arg(long, value_name = "NAME")]
-    pub tileset: Option<String>,
-    /// Database sessions that render in parallel; 0: one for each CPU [env: OAR_TILES_WORKERS]
-    #[arg(long, value_name = "N", requires = "database")]
-    pub workers: Option<u16>,
-}
-
-impl Verify {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        let (config, database_url) = (self.config.clone(), self.database_url.clone());
-        SettingFlags {
-            config,
-            database_url,
-            layer: self.layer.clone(),
-            tileset: self.tileset.iter().cloned().collect(),
-            workers: self.workers,
-            ..SettingFlags::default()
-        }
-    }
-}
-
-/// `oar-tiles inspect`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[derive(Debug, Args)]
-pub struct Inspect {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub target: String,
-    /// Show the features of this tile instead of a summary of the target
-    #[arg(value_name = "Z/X/Y")]
-    pub tile: Option<String>,
-    /// Show only this layer of the tile
-    #[arg(long, value_name = "NAME", requires = "tile")]
-    pub layer: Option<String>,
-    /// Print the tile as GeoJSON, in degrees
-    #[arg(long, requires = "tile")]
-    pub geojson: bool,
-    /// Draw the tile as a picture, into this file or, with -, onto standard output
-    #[arg(long, value_name = "FILE", requires = "tile", conflicts_with = "geojson")]
-    pub png: Option<PathBuf>,
-    /// Print the summary as JSON
-    #[arg(long, conflicts_with = "tile")]
-    pub json: bool,
-    /// Configuration file [env: OAR_TILES_CONFIG]
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<PathBuf>,
 }
 
 impl SettingFlags {

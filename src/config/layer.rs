@@ -5,36 +5,17 @@ use std::num::NonZeroU64;
 
 use super::budget::fewest_features;
 use super::error::{ConfigError, nearest};
-use super::file::{
-    AggregateSection, CellDrawing, CellShapeName, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Properties,
-};
+use super::file::{ConfigFile, LayerDefaults, LayerSection, Properties};
 use super::settings::{Check, LayerSettings, LayerTexts};
-use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::changes::TrackOptions;
 use crate::postgis::{
-    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
+    LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
 use crate::sink::is_own_name;
 use crate::tile::{LayerId, Margin, Zoom, ZoomList};
 
 /// The most layers in one tile.
 const MOST_LAYERS: usize = 255;
-
-/// The properties of a cluster, with the names that map clients know: those of supercluster, which MapLibre uses.
-const CLUSTER: [(&str, &str); 4] = [
-    ("cluster", "true"),
-    ("cluster_id", "!cell!"),
-    ("point_count", "count(*)"),
-    (
-        "point_count_abbreviated",
-        "CASE WHEN count(*) >= 10000 THEN round(count(*) / 1000.0)::text || 'k'
-              WHEN count(*) >= 1000 THEN trim_scale(round(count(*) / 1000.0, 1))::text || 'k'
-              ELSE count(*)::text END",
-    ),
-];
-
-/// The default width of a cluster's cell: 64 of the 512 pixels that map clients draw a tile with.
-const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 
 /// What a layer draws at some of its zooms.
 #[derive(Debug, Clone, PartialEq)]
@@ -237,109 +218,8 @@ impl Check<'_> {
         Ok(bands.into_iter().filter_map(|(zooms, band)| Some((ZoomList::of(zooms)?, band))).collect())
     }
 
-    fn aggregate(
-        &self,
-        key: &str,
-        aggregate: &AggregateSection,
-        limit: Option<NonZeroU64>,
-    ) -> Result<(Cells, Vec<Property>), ConfigError> {
-        let shape = shape_of(aggregate.cell);
-        let geometry = match aggregate.draw {
-            CellDrawing::Center => CellGeometry::Center,
-            CellDrawing::Centroid => CellGeometry::Centroid,
-            CellDrawing::Polygon => CellGeometry::Polygon,
-        };
-        let grid = CellGrid { shape, size: aggregate.size.0, geometry, merges: false };
-        self.size(&format!("{key}.size"), &grid, limit)?;
-        let having = aggregate.having.clone();
-        if let Some(having) = &having {
-            self.placeholders(&format!("{key}.having"), having, &CELL)?;
-        }
-        let properties = self.aggregates(&format!("{key}.properties"), &aggregate.properties)?;
-        Ok((Cells { grid, having, keeps_lone: false }, properties))
-    }
-
-    fn cluster(
-        &self,
-        key: &str,
-        cluster: &ClusterSection,
-        own: Option<&[Property]>,
-        limit: Option<NonZeroU64>,
-    ) -> Result<(Cells, Vec<Property>), ConfigError> {
-        let Some(own) = own else {
-            let what = "needs the layer's properties: those that a facility alone in its cell is drawn with".to_owned();
-            return Err(self.wrong(key, what));
-        };
-        let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
-        let shape = cluster.cell.map_or(CellShape::Square, shape_of);
-        let merges = cluster.merge.unwrap_or(false);
-        let grid = CellGrid { shape, size, geometry: CellGeometry::Centroid, merges };
-        self.size(&format!("{key}.size"), &grid, limit)?;
-        let aggregate = |(name, sql): (&str, &str)| Property {
-            name: name.to_owned(),
-            source: PropertySource::Aggregate(sql.to_owned()),
-        };
-        let mut properties: Vec<Property> = CLUSTER.into_iter().map(aggregate).collect();
-        if let Some(further) = &cluster.properties {
-            properties.append(&mut self.aggregates(&format!("{key}.properties"), further)?);
-        }
-        properties.extend_from_slice(own);
-        if let Some(twice) = first_repeated(properties.iter().map(|property| &property.name)) {
-            let what =
-                format!("\"{twice}\" is a property of clusters and of single rows: give one of them another name");
-            return Err(self.wrong(key, what));
-        }
-        Ok((Cells { grid, having: None, keeps_lone: true }, properties))
-    }
-
-    /// Checks the width of cells against what a tile may hold.
-    fn size(&self, key: &str, grid: &CellGrid, limit: Option<NonZeroU64>) -> Result<(), ConfigError> {
-        let size = grid.size;
-        if !(CellGrid::SMALLEST..=1.0).contains(&size) {
-            let what = format!("{size} of a tile is out of range: write 1/128 to 1, such as \"1/8\"");
-            return Err(self.wrong(key, what));
-        }
-        if grid.shape == CellShape::Square && size.log2().fract() != 0.0 {
-            let what = format!(
-                "{size} of a tile is no power of two, and squares must nest in tiles: write 1, \"1/2\", \"1/4\", … \"1/128\""
-            );
-            return Err(self.wrong(key, what));
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "at most 128 squared, and a little"
-        )]
-        let cells = match grid.shape {
-            CellShape::Square => 1.0 / (size * size),
-            CellShape::Hexagon => 2.0 / (3.0_f64.sqrt() * size * size),
-        }
-        .ceil() as u64;
-        match limit.filter(|limit| cells > limit.get()) {
-            Some(limit) => {
-                let what = format!(
-                    "cells of {size} of a tile are too small: a tile may hold {cells} of them, and max_tile_features is {limit}. Write a greater fraction, or raise max_tile_features"
-                );
-                Err(self.wrong(key, what))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Properties that are aggregates.
-    fn aggregates(&self, key: &str, table: &toml::Table) -> Result<Vec<Property>, ConfigError> {
-        let mut properties = self.properties(key, &Properties::Expressions(table.clone()))?;
-        for property in &mut properties {
-            if let PropertySource::Expression(sql) = &property.source {
-                self.placeholders(key, sql, &CELL)?;
-                property.source = PropertySource::Aggregate(sql.clone());
-            }
-        }
-        Ok(properties)
-    }
-
     /// Refuses placeholders (`!name!`) that have no value here.
-    fn placeholders(&self, key: &str, sql: &str, known: &[&str]) -> Result<(), ConfigError> {
+    pub(super) fn placeholders(&self, key: &str, sql: &str, known: &[&str]) -> Result<(), ConfigError> {
         match placeholders(sql).find(|name| !known.contains(name)) {
             Some(name) => {
                 let known: Vec<String> = known.iter().map(|name| format!("!{name}!")).collect();
@@ -350,7 +230,7 @@ impl Check<'_> {
         }
     }
 
-    fn properties(&self, key: &str, properties: &Properties) -> Result<Vec<Property>, ConfigError> {
+    pub(super) fn properties(&self, key: &str, properties: &Properties) -> Result<Vec<Property>, ConfigError> {
         let properties: Vec<Property> = match properties {
             Properties::Columns(names) => names
                 .iter()
@@ -376,16 +256,6 @@ impl Check<'_> {
     }
 }
 
-/// The placeholders of an aggregate: the bounds of its cell, and the cell's number.
-const CELL: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
-
-const fn shape_of(name: CellShapeName) -> CellShape {
-    match name {
-        CellShapeName::Square => CellShape::Square,
-        CellShapeName::Hexagon => CellShape::Hexagon,
-    }
-}
-
 /// The address of the tile, or SQL.
 fn expression(sql: &str) -> PropertySource {
     match sql.trim() {
@@ -405,7 +275,7 @@ fn placeholders(sql: &str) -> impl Iterator<Item = &str> {
     parts.into_iter().skip(1).take(inner).filter(is_name)
 }
 
-fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+pub(super) fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
     let mut seen = std::collections::HashSet::new();
     names.into_iter().find(|name| !seen.insert(*name))
 }

@@ -7,12 +7,12 @@
 //! | `tilesets` | the values of each of several tilesets |
 //! | `values` | the values of all origins; the last origin that has a value wins |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `layer`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
+//! | `layer`, `cells`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `parameter`, `parameters` | live parameters; the checks of the sections `[[tileset.parameter]]` |
-//! | `s3` | the checks of the section `[s3]` |
+//! | `target`, `s3` | the checks of the sections `[target]` and `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
 //! | `tile_headers` | headers and metadata with placeholders; who sends tags |
 //! | `variables` | `${NAME}` in the strings of a file |
@@ -23,6 +23,7 @@
 mod area;
 mod budget;
 mod by_zoom;
+mod cells;
 mod check;
 mod error;
 mod file;
@@ -41,6 +42,7 @@ mod serve;
 mod settings;
 mod show;
 mod simplify;
+mod target;
 mod tile_headers;
 mod tilesets;
 mod values;
