@@ -2,9 +2,13 @@
 
 use std::path::Path;
 
+use oar_tiles::sink::S3Keys;
 use serde_json::Value;
 
+use crate::support::between::Pooler;
+use crate::support::places::Places;
 use crate::support::program::{Run, humble, program, run};
+use crate::support::s3::{keys, reader_keys};
 use crate::support::{Cluster, Db, seed, until};
 
 /// A database with a change log, and a target that is up to date.
@@ -90,6 +94,15 @@ fn what_the_database_lacks_is_an_error_and_what_slows_it_a_warning() {
         patient.db.name
     ));
     has(&refused, "error", &["api_facility", "GRANT SELECT"]);
+    let few = format!("ALTER ROLE \"{who}\" CONNECTION LIMIT 4; GRANT SELECT ON api_facility TO \"{who}\"");
+    patient.db.run(&few);
+    let limited = run(program().args(["doctor", &patient.target, "--database-url", &url]));
+    patient.db.run(&format!("REVOKE ALL ON api_facility FROM \"{who}\""));
+    has(
+        &limited,
+        "warning",
+        &["this role has ", " free connections, and a run opens ", "ALTER ROLE … CONNECTION LIMIT"],
+    );
     patient.finds(&[], "warning", &["session_replication_role is replica for", &who, "RESET session_replication_role"]);
     patient.db.run(&format!("DROP ROLE \"{who}\""));
 }
@@ -133,6 +146,44 @@ fn the_log_is_looked_at_with_its_triggers_and_its_backlog() {
     );
     run(program().args(["track", "remove", "--database-url", &patient.db.url])).ok();
     patient.finds(&[], "warning", &["change log", "track install"]);
+}
+
+#[test]
+fn a_pooler_in_between_is_named() {
+    let patient = Patient::new();
+    let url = Pooler::new(6).url(&patient.db);
+    // It is gone again: the address does not answer.
+    has(
+        &run(program().args(["doctor", &patient.target, "--database-url", &url])),
+        "error",
+        &["database", "127.0.0.1:"],
+    );
+    let pooler = Pooler::new(6);
+    let through = run(program().args(["doctor", &patient.target, "--database-url", &pooler.url(&patient.db)]));
+    let found = [
+        "the server itself listens on port ",
+        "a pooler or a forwarded port is in between",
+        "pool_mode = session in PgBouncer",
+    ];
+    has(&through, "warning", &found);
+    assert!(!patient.doctor(&[]).stdout.contains("pooler"));
+}
+
+#[test]
+fn the_lease_and_the_rights_of_a_bucket_are_looked_at() {
+    let (db, places) = (Db::with_facilities(50), Places::new());
+    let target = places.place("s3:");
+    places.seed(&db, "s3:", &["--zoom", "0-2"]).ok();
+    let doctor = |keys: &S3Keys| {
+        let mut command = program();
+        command.args(["doctor", &target, "--config", &places.config, "--database-url", &db.url]);
+        run(command.env("AWS_ACCESS_KEY_ID", &keys.key).env("AWS_SECRET_ACCESS_KEY", &keys.secret))
+    };
+    has(&doctor(&keys()), "ok", &[&target, "can be written, and nobody else writes it"]);
+    has(&doctor(&reader_keys()), "error", &["target", &target]);
+    let held = places.prefix.sink();
+    has(&doctor(&keys()), "warning", &["another run is writing", "its lease ends at"]);
+    drop(held);
 }
 
 #[test]

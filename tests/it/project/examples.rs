@@ -130,7 +130,9 @@ fn schemas_take_the_workflow_and_the_composition() {
     run(program().args(["config", "--config"]).arg(example("map.toml"))).ok();
     // What they start: a list after a key, and a line after the name of the image.
     let text = |name: &str| fs::read_to_string(example(name)).unwrap();
-    let list = |line: &str| Some(serde_json::from_str::<Vec<String>>(line.trim().strip_prefix("command: ")?).unwrap().join(" "));
+    let list = |line: &str| {
+        Some(serde_json::from_str::<Vec<String>>(line.trim().strip_prefix("command: ")?).unwrap().join(" "))
+    };
     let mut lines: Vec<String> = text("compose.yaml").lines().filter_map(list).collect();
     let after = |image: &str, name: &str| {
         text(name).lines().filter_map(|line| line.trim().strip_prefix(image).map(str::to_owned)).collect::<Vec<_>>()
