@@ -93,7 +93,7 @@ pub(crate) async fn prepare_on(
     let mut looked_at = HashSet::new();
     for layer in probed.layers.iter().filter(|layer| looked_at.insert(layer.name())) {
         if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
-            warnings.add(format!("layer \"{}\": {}. Mend them: {}", layer.name(), jumps.problem(), jumps.remedy));
+            warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
         }
     }
     if probed.server.in_recovery {

@@ -89,7 +89,7 @@ async fn refuse_undrawable(
     }
     for (trial, part) in Box::pin(try_layers(snapshot, &layers)).await?.into_iter().zip(parts) {
         if let Some(jumps) = &trial.jumps {
-            draft.remark(part, format!("{}. Mend them: {}", jumps.problem(), jumps.remedy));
+            draft.remark(part, format!("layer \"{}\": {}", trial.layer, jumps.advice()));
         }
         if let Some(error) = trial.errors.into_iter().next() {
             let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();

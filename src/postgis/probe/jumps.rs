@@ -62,6 +62,13 @@ impl JumpingRows {
             self.examples.join(", ")
         )
     }
+
+    /// What is wrong with them, and what to do.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let them = if self.count == 1 { "it" } else { "them" };
+        format!("{}. Mend {them}: {}", self.problem(), self.remedy)
+    }
 }
 
 /// The rows of a layer that jump across ±180°, in a run's snapshot.

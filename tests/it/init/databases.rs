@@ -355,7 +355,7 @@ fn shapes_that_jump_across_the_edge_are_named_with_sql_that_mends_them() {
         "UPDATE \"public\".\"countries\" SET \"g\" = unwrapped(\"g\") WHERE ST_XMax(\"g\") - ST_XMin(\"g\") > 180;";
     let said = init(&db, &folder, &[]).ok().stdout;
     let mend = format!("{jumps}. Mend them: {remedy} with the function unwrapped of docs/world-edge.md");
-    assert!(said.contains(&mend), "{said}");
+    assert!(said.contains(&format!("note: layer \"countries\": {mend}")), "{said}");
     let doctor = with_file(&db, &folder, &["doctor"]).stdout;
     assert!(doctor.contains(jumps) && doctor.contains(remedy), "{doctor}");
     let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
