@@ -80,7 +80,8 @@ pub fn use_config(file: &Path) {
 }
 
 /// A word as a POSIX shell reads it: in single quotes if it holds anything but letters, digits and a few harmless signs.
-fn for_shell(word: &str) -> String {
+#[must_use]
+pub fn for_shell(word: &str) -> String {
     let is_plain =
         |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | ':' | '@' | '=' | '%');
     if !word.is_empty() && word.chars().all(is_plain) {

@@ -2,6 +2,7 @@
 
 use super::budgets::counted;
 use super::{grouped, visible_line};
+use crate::suggested::for_shell;
 use crate::tile::LonLatBox;
 
 /// What was found.
@@ -124,10 +125,13 @@ pub fn render_undrawn(found: &DiscoveredTables) -> String {
     found.columns.iter().filter_map(line).chain(found.functions.iter().filter_map(function)).collect()
 }
 
-/// What was written, and the commands to go on with.
+/// What was written, and the commands to go on with, as a shell reads them. With `has_url` a flag gave the database's address, which is not repeated: it
+/// may hold a password.
 #[must_use]
-pub fn render_drafted(found: &DiscoveredTables, file: &str) -> String {
+pub fn render_drafted(found: &DiscoveredTables, file: &str, has_url: bool) -> String {
     let layers = counted(found.layers as u64, "layer");
-    let (file, output) = (visible_line(file), visible_line(&found.output));
-    format!("{file}: {layers}. Next:\n  oar-tiles seed --config {file}\n  oar-tiles preview {output}\n")
+    let (next, url) = if has_url { (", with the same URL", " --database-url URL") } else { ("", "") };
+    let [word, output] = [file, &found.output].map(|name| visible_line(&for_shell(name)));
+    let file = visible_line(file);
+    format!("{file}: {layers}. Next{next}:\n  oar-tiles seed --config {word}{url}\n  oar-tiles preview {output}\n")
 }

@@ -19,7 +19,8 @@ pub(super) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError
     print(&render_discovered(&drafted.found))?;
     init::has_layers(&drafted)?;
     init::write(&drafted, &arguments.output)?;
-    Ok(print(&render_drafted(&drafted.found, &arguments.output.display().to_string()))?)
+    let file = arguments.output.display().to_string();
+    Ok(print(&render_drafted(&drafted.found, &file, arguments.given().database_url.is_some()))?)
 }
 
 /// The settings of `seed --table`.

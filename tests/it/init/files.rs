@@ -1,6 +1,7 @@
 //! The file that `init` writes: never over another, and readable by people.
 
 use super::databases::{database, init, written};
+use crate::support::database::Db;
 use crate::support::folder::Folder;
 use crate::support::program::{bare_program, run};
 use crate::texts::init::{compare_said, compare_written};
@@ -33,6 +34,24 @@ fn the_file_and_what_is_said_of_it() {
         init(&db, &folder, &["--table", "no_key", "--table", "points1_*", "--table", "unknown_system"]).ok().stdout;
     compare_said(&said.replace(&db.name, "DATABASE"));
     compare_written(&written(&folder).replace(&db.name, "DATABASE"));
+}
+
+/// As they stand there, in a shell in which `init` found its database.
+#[test]
+fn the_commands_to_go_on_with_run() {
+    let (db, folder) = (Db::with_facilities(20), Folder::new());
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_oar-tiles")).parent().unwrap();
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
+    let shell = |line: &str| {
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-ec", line]).current_dir(folder.beside("")).env("PATH", &path).env("DATABASE_URL", &db.url);
+        run(&mut shell).ok().stdout
+    };
+    let said = shell("oar-tiles init --output \"it's my map.toml\"");
+    let (_, next) = said.split_once("it's my map.toml: 1 layer. Next:\n").unwrap_or_else(|| panic!("{said}"));
+    shell(&format!("{} --zoom 0-2", next.lines().next().unwrap()));
+    assert_eq!(next.lines().nth(1), Some("  oar-tiles preview api_facility.mbtiles"));
+    assert!(folder.beside("api_facility.mbtiles").is_file());
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl LayerDraft<'_> {
         {
             let parts = format!("{}.{}", quoted(&relation.schema), quoted(&format!("{}_parts", relation.name)));
             let geometry = self.as_geometry();
-            remarks.push(format!("a row of {table} has {points} points in many parts, and each tile that it touches reads all of them. Its parts are drawn several times as fast: CREATE TABLE {parts} AS SELECT row_number() OVER () AS id, part.geom FROM {table}, ST_Dump({geometry}) AS part; ALTER TABLE {parts} ADD PRIMARY KEY (id); CREATE INDEX ON {parts} USING gist (geom);"));
+            remarks.push(format!("a row of {table} has {points} points in many parts, and each tile that it touches reads all of them. Draw a table of its parts instead (--table chooses the tables), which is several times as fast: CREATE TABLE {parts} AS SELECT row_number() OVER () AS id, part.geom FROM {table}, ST_Dump({geometry}) AS part; ALTER TABLE {parts} ADD PRIMARY KEY (id); CREATE INDEX ON {parts} USING gist (geom);"));
         }
         let is_empty = self.geometry.rows.as_ref().is_ok_and(|rows| rows.rows == 0);
         if is_empty {
