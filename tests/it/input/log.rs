@@ -60,6 +60,17 @@ fn each_line_has_time_and_level_where_no_terminal_is() {
 }
 
 #[test]
+fn a_layer_of_two_parts_is_named_once_and_progress_says_that_it_counts_up() {
+    let (db, folder, config) = mills();
+    std::fs::write(&config, format!("{LAYER}[layer.cluster]\nzoom = \"0-1\"\n")).unwrap();
+    let lines = timed(&seeded(&db, &folder, &config, &["--progress", "lines"]).ok().stderr);
+    let of = |begin: &str| lines.iter().filter(|(_, text)| text.starts_with(begin)).count();
+    assert_eq!(of("reading where the features of \"mills\" lie"), 1, "{lines:?}");
+    let zooms = lines.iter().filter(|(_, text)| text.starts_with("at zoom "));
+    assert!(of("at zoom ") == 3 && zooms.clone().all(|(_, text)| text.contains(" so far, ")), "{lines:?}");
+}
+
+#[test]
 fn json_has_a_line_for_each_event_and_the_last_says_why_it_failed() {
     let (db, folder, config) = mills();
     let done = seeded(&db, &folder, &config, &["--log", "json", "-v"]).ok();
