@@ -210,6 +210,13 @@ pub(crate) async fn with_cached_rows(
             let limits = CacheLimits { rows: *rows, memory };
             layer = layer.cache_rows(&prepared.snapshot, workers, &coverage, zooms, limits).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
+        } else {
+            let why = match (layer.layer().traits().has_uniform_points, memory) {
+                (false, _) => "they are no points that look alike in every tile (cells and thinning make them differ)",
+                (true, 0) => "rows_mb leaves no room",
+                (true, _) => "each is drawn in fewer than 3 tiles",
+            };
+            tracing::info!("layer \"{}\": its rows are not cached: {why}", layer.layer().name());
         }
         layers.push(layer);
     }

@@ -266,6 +266,8 @@ impl Targets {
             Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
                 Err(error.into())
             }
+            // A first seed: nothing to say.
+            Err(CommandError::Read(ReadError::Missing { .. })) => Ok(None),
             Err(CommandError::Read(unreadable)) => {
                 tracing::info!("{unreadable}");
                 Ok(None)

@@ -60,6 +60,20 @@ fn each_line_has_time_and_level_where_no_terminal_is() {
 }
 
 #[test]
+fn a_first_seed_does_not_say_that_nothing_is_there_and_v_says_why_rows_are_not_cached() {
+    let (db, folder, config) = mills();
+    let first = seeded(&db, &folder, &config, &["-v"]).ok().stderr;
+    assert!(!first.contains("there is no "), "{first}");
+    std::fs::write(&config, format!("{LAYER}zoom = \"0-1\"\n")).unwrap();
+    let few = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
+    assert!(few.contains("layer \"mills\": its rows are not cached: each is drawn in fewer than 3 tiles"), "{few}");
+    std::fs::write(&config, format!("[layer_defaults]\non_large_tile = \"thin\"\nmax_tile_features = 3\n{LAYER}"))
+        .unwrap();
+    let thinned = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
+    assert!(thinned.contains("not cached: they are no points that look alike in every tile"), "{thinned}");
+}
+
+#[test]
 fn a_layer_of_two_parts_is_named_once_and_progress_says_that_it_counts_up() {
     let (db, folder, config) = mills();
     std::fs::write(&config, format!("{LAYER}[layer.cluster]\nzoom = \"0-1\"\n")).unwrap();
