@@ -141,15 +141,18 @@ def watch(bench, some):
     target = bench.file("r.mbtiles")
     bench.timed("seed", "--zoom", "8-14", "--output", target)
     watching = subprocess.Popen([*bench.command("reseed"), "--watch", "--debounce", "200ms", "--output", target],
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)
+                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while "follows the change log" not in (line := watching.stderr.readline()):
+        if not line:
+            fail(f"reseed --watch ended with {watching.wait()}.")
     waited = []
     for _ in range(20 * bench.runs):
         bench.sql(f"UPDATE api_facility SET name = name || '~' WHERE id IN ({some(1)})")
         start = time.monotonic()
-        while "dirty tile" not in watching.stdout.readline():
-            if watching.poll() is not None:
-                fail(f"reseed --watch ended with {watching.returncode}: {watching.stderr.read()}")
+        while " published " not in (line := watching.stderr.readline()):
+            # An empty line is the end of what it says.
+            if not line:
+                fail(f"reseed --watch ended with {watching.wait()}.")
         waited.append(time.monotonic() - start)
     watching.terminate()
     watching.wait()

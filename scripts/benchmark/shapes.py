@@ -45,6 +45,7 @@ def measure(bench):
     folder = bench.file("shapes")
     subprocess.run(["npm", "install", "--prefix", folder, "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel", "error",
                     *PACKAGES], check=True, stdout=subprocess.DEVNULL)
+    bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
     for case in CASES:
         source = f"{folder}/node_modules/{case.file}"
         load(bench, case, source)
