@@ -14,8 +14,10 @@
 
 mod batch_queue;
 mod gate;
+mod here;
 mod in_flight;
 mod layers;
+mod packing;
 mod stats;
 mod turns;
 mod writer;
@@ -31,13 +33,15 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::encode::{EncodeError, Packer, Packing};
 use crate::sink::{Needs, Sink, TileEdit, Written};
-use crate::source::{Note, Noted, RenderedTile, Source, bytes_of, split_layers};
-use crate::tile::{Batch, LayerId, Slice, TileCoord, TileId, Zoom};
+use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
 use batch_queue::TakenBatch;
 use in_flight::BatchesInFlight;
+use packing::{PackedTiles, pack};
 
 pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
+pub use here::run_here;
 pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
 pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
 pub use turns::BatchTurns;
@@ -159,7 +163,8 @@ struct PackedBatch {
     rendering: Duration,
     /// Time spent on compressing it.
     packing: Duration,
-    permit: OwnedSemaphorePermit,
+    /// `None` in a run that has one batch at a time.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A note on a layer, and the tile that it is about.
@@ -226,12 +231,20 @@ where
     if let Some(error) = failure {
         return Err(error);
     }
-    for (planned, stored) in [(planned, outcome.tiles), (outcome.edits, outcome.written.total())] {
-        if planned != stored {
-            return Err(PipelineError::Incomplete { planned, stored });
-        }
-    }
+    outcome.check_complete(planned)?;
     Ok((sink, outcome))
+}
+
+impl PipelineOutcome {
+    /// Refuses a result with another number of tiles than planned.
+    fn check_complete<R, W>(&self, planned: u64) -> Result<(), PipelineError<R, W>> {
+        for (planned, stored) in [(planned, self.tiles), (self.edits, self.written.total())] {
+            if planned != stored {
+                return Err(PipelineError::Incomplete { planned, stored });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// How batches are rendered, and how rendered tiles become edits.
@@ -245,6 +258,16 @@ struct EditRules {
 }
 
 impl EditRules {
+    /// Refuses a batch with another number of tiles than planned.
+    fn check_count<R, W>(&self, batch: &Batch, zoom: Zoom, tiles: &[RenderedTile]) -> Result<(), PipelineError<R, W>> {
+        // A tile that failed may or may not have been planned.
+        let (found, failed) = (tiles.len() as u64, self.count_failed(tiles)?);
+        if (found - failed..=found).contains(&batch.tiles) {
+            return Ok(());
+        }
+        Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found })
+    }
+
     /// Counts the tiles of a batch that could not be rendered.
     fn count_failed<R, W>(&self, tiles: &[RenderedTile]) -> Result<u64, PipelineError<R, W>> {
         let mut count = 0;
@@ -280,11 +303,7 @@ async fn work<R: Source, W: Send + 'static>(
         }
         .map_err(PipelineError::Source)?;
         let Some(zoom) = batch.zoom() else { continue };
-        // A tile that failed may or may not have been planned.
-        let (found, failed) = (tiles.len() as u64, rules.count_failed(&tiles)?);
-        if !(found - failed..=found).contains(&batch.tiles) {
-            return Err(PipelineError::Miscounted { zoom, planned: batch.tiles, found: tiles.len() as u64 });
-        }
+        rules.check_count(&batch, zoom, &tiles)?;
         let rendering = begun.elapsed();
         if let Some(packing) = packing.take() {
             let Some(idle) = packed(packing).await? else { return Ok(()) };
@@ -308,7 +327,7 @@ async fn work<R: Source, W: Send + 'static>(
                 planned_features,
                 rendering,
                 packing,
-                permit,
+                permit: Some(permit),
             };
             // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
@@ -325,84 +344,6 @@ type PackingEnd<R, W> = Result<Option<Packer>, PipelineError<R, W>>;
 
 async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W> {
     packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
-}
-
-/// Tiles as the target stores them.
-struct PackedTiles {
-    edits: Vec<TileEdit>,
-    /// One for each of `edits`, in the same order.
-    contents: Vec<EditContents>,
-    notes: Vec<TileNote>,
-}
-
-/// The most bytes of a tile that is kept to compare the next one with: larger ones are hardly ever alike.
-const MAX_KEPT_FOR_NEXT: usize = 1 << 10;
-
-/// Compresses tiles and puts them in the order that the target needs.
-fn pack<R, W>(
-    mut tiles: Vec<RenderedTile>,
-    packer: &mut Packer,
-    needs: Needs,
-) -> Result<PackedTiles, PipelineError<R, W>> {
-    tiles.sort_by_key(|rendered| needs.order.place(rendered.tile));
-    let mut edits = Vec::with_capacity(tiles.len());
-    let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
-    // Tiles inside of the same polygons are alike, and mostly follow each other.
-    let mut last: (Vec<u8>, Box<[u8]>) = Default::default();
-    for RenderedTile { tile, mvt, layers, features, notes } in tiles {
-        let first = contents.len();
-        let mut add = |slice, mvt: &[u8], is_known: bool| {
-            let id = TileId { coord: tile, slice };
-            let bytes = if mvt.is_empty() {
-                None
-            } else if mvt == last.0 {
-                Some(last.1.clone())
-            } else {
-                let stored = packer.pack(mvt).map_err(|source| PipelineError::Encode { tile, source })?;
-                if mvt.len() <= MAX_KEPT_FOR_NEXT {
-                    last = (mvt.to_vec(), stored.clone());
-                }
-                Some(stored)
-            };
-            edits.push(match bytes {
-                Some(bytes) if is_known => TileEdit::Put(id, bytes),
-                None if is_known => TileEdit::Remove(id),
-                rest => TileEdit::Keep(id, rest),
-            });
-            Ok(())
-        };
-        let is_failed =
-            |layer: LayerId| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
-        if needs.layers_apart {
-            let mut slices: Vec<(LayerId, &[u8])> = split_layers(&mvt, &layers).collect();
-            slices.sort_by_key(|(layer, _)| *layer);
-            for (layer, own) in slices {
-                add(Slice::Layer(layer), own, !is_failed(layer))?;
-                contents.push(EditContents { features: 0, heaviest: layer });
-            }
-        } else {
-            add(Slice::Whole, &mvt, !layers.iter().any(|rendered| is_failed(rendered.layer)))?;
-            let heaviest = layers.iter().max_by_key(|rendered| (rendered.bytes, std::cmp::Reverse(rendered.layer)));
-            let heaviest = heaviest.map_or(LayerId(0), |rendered| rendered.layer);
-            contents.push(EditContents { features: 0, heaviest });
-        }
-        if let Some(contents) = contents.get_mut(first) {
-            contents.features = features;
-        }
-        for note in notes {
-            let mut bytes = 0;
-            if let Noted::Heavy { .. } = note.what {
-                let part = bytes_of(&mvt, &layers, note.layer);
-                // A tile with one layer is compressed already.
-                bytes = match &edits[first..] {
-                    [TileEdit::Put(_, stored)] if part.len() == mvt.len() => stored.len(),
-                    _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),
-                } as u64;
-            }
-            all_notes.push(TileNote { tile, note, bytes });
-        }
-    }
-    Ok(PackedTiles { edits, contents, notes: all_notes })
 }
 
 #[cfg(test)]

@@ -41,9 +41,16 @@ impl Source for Slow {
     type Error = OnPurpose;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
-        let rect = batch.areas[0].rect;
+        let is_first = batch.areas[0].rect.x0 == 0;
         self.most.fetch_max(self.waiting.fetch_add(1, SeqCst) + 1, SeqCst);
-        tokio::time::sleep(Duration::from_millis(if rect.x0 == 0 { 60 } else { 1 })).await;
+        tokio::time::sleep(Duration::from_millis(if is_first { 60 } else { 1 })).await;
+        self.rendered(batch)
+    }
+}
+
+impl Slow {
+    fn rendered(&self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
+        let rect = batch.areas[0].rect;
         let tile = |y| TileCoord::new(rect.zoom, rect.x0, y).unwrap();
         let mut tiles = vec![
             RenderedTile {
@@ -112,17 +119,21 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     run_limited(fault, NonZeroU64::MAX)
 }
 
-/// The same with a limit of features; each batch has two.
-fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
+/// The batch of a column.
+fn batch(x: u32) -> Batch {
     let zoom = Zoom::new(6).unwrap();
-    let batch = |x| Batch {
+    Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
         repeats: Vec::new(),
         planned: Planned::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
-        needs_cell_counts: x % 3 == 0,
-    };
+        needs_cell_counts: x.is_multiple_of(3),
+    }
+}
+
+/// The same with a limit of features; each batch has two.
+fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
     let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
@@ -176,6 +187,47 @@ fn whatever_fails_ends_the_run_with_its_own_error_and_never_with_success() {
         let Err(error) = ended else { panic!("{fault:?} went unnoticed") };
         assert_eq!(error.to_string(), message, "{fault:?}");
     }
+}
+
+#[test]
+fn a_run_on_one_thread_ends_as_a_run_on_several() {
+    for fault in [Fault::None, Fault::Source(31), Fault::Lost(7), Fault::Sink(3), Fault::Forgotten(COLUMNS - 1)] {
+        let (waiting, most) = (Arc::new(AtomicUsize::new(COLUMNS as usize)), Arc::default());
+        let source = Slow { fault, waiting: Arc::clone(&waiting), most };
+        let sink = Memory { fault, waiting, edits: Vec::new() };
+        let batches: Vec<Batch> = (0..COLUMNS).map(batch).collect();
+        let packing = Packing::Gzip(Level::new(1).unwrap());
+        let here = run_here(&batches, |batch| source.rendered(batch), sink, packing, |_| ());
+        match (here, run_with(fault).0) {
+            (Ok((here, outcome)), Ok((several, expected))) => {
+                assert_eq!(here.edits, several.edits);
+                assert_eq!((outcome.written, outcome.tiles), (expected.written, expected.tiles));
+            }
+            (Err(here), Err(several)) => assert_eq!(here.to_string(), several.to_string()),
+            _ => panic!("{fault:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_tile_that_another_target_has_packed_is_copied() {
+    let shared = Arc::<crate::source::SharedTile>::default();
+    let packed = || {
+        let render = |batch: &Batch| {
+            let tile = |y| TileCoord::new(batch.areas[0].rect.zoom, 0, y).unwrap();
+            let mvt = if shared.packed().is_some() { Vec::new() } else { vec![1; 90] };
+            let full =
+                RenderedTile { mvt, features: 1, shared: Some(Arc::clone(&shared)), ..RenderedTile::empty(tile(0)) };
+            Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(1))])
+        };
+        let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
+        let packing = Packing::Gzip(Level::new(1).unwrap());
+        run_here(&[batch(0)], render, sink, packing, |_| ()).unwrap()
+    };
+    let (first, second) = (packed(), packed());
+    assert!(shared.packed().is_some());
+    assert_eq!(first.0.edits, second.0.edits);
+    assert_eq!(first.1.zooms[0].bytes, second.1.zooms[0].bytes);
 }
 
 /// Renders batches that need cell counts only once all others are rendered.

@@ -47,9 +47,9 @@ pub use probe::{
 };
 pub use refresh::refresh_views;
 pub use render::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, LayerPlan, MAX_PLACES, PlacedRows, PreparedLayer,
-    RENDERING_VERSION, Renderer, RunLayers, VariantLayer, Worker, check_narrowed, members_at, session_value,
-    verify_cached_rows, with_neighbourhood,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, LayerPlan, MAX_PLACES, PlacedRows,
+    PreparedLayer, RENDERING_VERSION, Renderer, RunLayers, VariantLayer, Worker, check_narrowed, members_at,
+    session_value, verify_cached_rows, with_neighbourhood,
 };
 pub use session::{
     Cause, ConnectOptions, Database, Error, ExportedSnapshot, Listener, Parts, ServerName, SessionOptions, SessionRoom,

@@ -225,8 +225,8 @@ where
 {
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    if job.stock.is_some() {
-        return render_from_stock(job, prepared, sink, batches).await;
+    if let Some(stock) = &job.stock {
+        return render_from_stock(job, stock, prepared, sink, batches).await;
     }
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
@@ -256,9 +256,13 @@ where
     Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed(), workers, drawing: layers.drawing_time() })
 }
 
+/// The most features, in all tiles together, of a variant that one thread draws.
+const MAX_FEATURES_HERE: u64 = 500_000;
+
 /// The same from the rows of a family, which were all read before.
 async fn render_from_stock<S>(
     job: &Job,
+    stock: &StockPart,
     prepared: &Prepared,
     sink: S,
     batches: Vec<Batch>,
@@ -268,11 +272,23 @@ where
     CommandError: From<S::Error>,
 {
     let begun = Instant::now();
-    let mut sources = StockPart::sources(job, &prepared.surveyed);
+    let mut sources = stock.sources(job, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
-    let workers = sources.len();
+    let features: u64 = batches.iter().map(Batch::features).sum();
     let (limits, stored) = (job.settings.run.limits, stored_events(&job.report));
-    let (sink, outcome) = pipeline::run(batches, sources, sink, limits, None, stored).await.map_err(pipeline_error)?;
+    let (workers, ran) = match sources.pop() {
+        // Others are seeded beside it.
+        Some(source) if features <= MAX_FEATURES_HERE => {
+            let render = move |batch: &Batch| source.render_here(batch);
+            let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
+            (1, aside(run).await?)
+        }
+        last => {
+            sources.extend(last);
+            (sources.len(), pipeline::run(batches, sources, sink, limits, None, stored).await)
+        }
+    };
+    let (sink, outcome) = ran.map_err(pipeline_error)?;
     if let Some(signal) = job.stop.asked() {
         return Err(CommandError::Interrupted(signal));
     }

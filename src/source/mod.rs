@@ -1,19 +1,22 @@
 //! What renders batches: the promise that every source keeps, and what is prepared for which source (`choice`).
 
 mod choice;
+mod shared;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use crate::tile::{Batch, LayerId, TileCoord};
 
 pub use choice::{CacheCost, LayerTraits, LayerWork, Preparation, preparation, should_cache_rows};
+pub use shared::SharedTile;
 
 /// A rendered tile, not compressed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedTile {
     /// Which tile.
     pub tile: TileCoord,
-    /// The MVT bytes (MVT 2.1), layer after layer. Empty if no feature is drawn in the tile.
+    /// The MVT bytes (MVT 2.1), layer after layer. Empty if no feature is drawn in the tile, or if it is packed already (`shared`).
     pub mvt: Vec<u8>,
     /// Each layer that was planned for the tile, in the order of its bytes in `mvt`.
     pub layers: Vec<RenderedLayer>,
@@ -21,13 +24,15 @@ pub struct RenderedTile {
     pub features: u64,
     /// Notes on single layers; usually none.
     pub notes: Vec<Note>,
+    /// Where the packed tile is kept for other targets of the run, if they may have the same tile.
+    pub shared: Option<Arc<SharedTile>>,
 }
 
 impl RenderedTile {
     /// A tile in which no feature is drawn.
     #[must_use]
     pub const fn empty(tile: TileCoord) -> RenderedTile {
-        RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new() }
+        RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new(), shared: None }
     }
 
     /// True if a layer of the tile could not be rendered, so that the tile's correct content is unknown.

@@ -53,7 +53,7 @@ impl BatchDrawing<'_> {
         let Some(rows) = prepared.cached_rows() else { return Ok(None) };
         let (layer, rows, areas) = (Arc::clone(prepared.layer()), Arc::clone(rows), areas.to_vec());
         let begun = Instant::now();
-        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas));
+        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas, None));
         let drawn = tokio::select! {
             biased;
             _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),

@@ -8,6 +8,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::cached_rows::CachedRows;
+use super::family_tiles::FamilyTiles;
 use super::prepared::PreparedLayer;
 use crate::postgis::layer::{Layer, QueryValues, filled_parameters, search_boxes};
 use crate::postgis::session::{Error, Param, Snapshot};
@@ -15,7 +16,7 @@ use crate::postgis::sql;
 use crate::postgis::variants::{VariantParameter, VariantTable};
 use crate::source::{RenderedTile, Source};
 use crate::stop::Stop;
-use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom, ZoomList};
+use crate::tile::{Area, Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom, ZoomList};
 
 use super::Tiles;
 use super::drawing::join_tiles;
@@ -219,14 +220,27 @@ impl MembersReading<'_> {
 /// Draws from cached rows alone.
 pub struct CachedRenderer {
     layers: Arc<Vec<PreparedLayer>>,
+    shared: Option<Arc<FamilyTiles>>,
     stop: Stop,
 }
 
 impl CachedRenderer {
-    /// A source of some layers, whose rows are all cached.
+    /// A source of some layers, whose rows are all cached. Tiles that other targets have packed are taken from `shared`, which is for one layer.
     #[must_use]
-    pub fn new(layers: &Arc<Vec<PreparedLayer>>, stop: &Stop) -> CachedRenderer {
-        CachedRenderer { layers: Arc::clone(layers), stop: stop.clone() }
+    pub fn new(layers: &Arc<Vec<PreparedLayer>>, shared: Option<&Arc<FamilyTiles>>, stop: &Stop) -> CachedRenderer {
+        CachedRenderer { layers: Arc::clone(layers), shared: shared.cloned(), stop: stop.clone() }
+    }
+
+    /// Renders a batch on this thread.
+    ///
+    /// # Errors
+    /// If the database would have to draw a tile, or a stop was asked for.
+    pub fn render_here(&self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        if self.stop.asked().is_some() {
+            return Err(Error::Interrupted);
+        }
+        let planned: Vec<u64> = batch.layers.iter().map(|layer| layer.tiles).collect();
+        Ok(drawn(&self.layers, &batch.areas, &planned, self.shared.as_deref())?.into_values().collect())
     }
 }
 
@@ -234,9 +248,9 @@ impl Source for CachedRenderer {
     type Error = Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        let (layers, areas) = (Arc::clone(&self.layers), batch.areas.clone());
+        let (layers, shared, areas) = (Arc::clone(&self.layers), self.shared.clone(), batch.areas.clone());
         let planned: Vec<u64> = batch.layers.iter().map(|layer| layer.tiles).collect();
-        let drawing = tokio::task::spawn_blocking(move || drawn(&layers, &areas, &planned));
+        let drawing = tokio::task::spawn_blocking(move || drawn(&layers, &areas, &planned, shared.as_deref()));
         let tiles = tokio::select! {
             biased;
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -247,12 +261,17 @@ impl Source for CachedRenderer {
 }
 
 /// The tiles of some areas.
-fn drawn(layers: &[PreparedLayer], areas: &[crate::tile::Area], planned: &[u64]) -> Result<Tiles, Error> {
+fn drawn(
+    layers: &[PreparedLayer],
+    areas: &[Area],
+    planned: &[u64],
+    shared: Option<&FamilyTiles>,
+) -> Result<Tiles, Error> {
     let mut tiles = Tiles::new();
     for (index, (layer, planned)) in layers.iter().zip(planned).enumerate().filter(|(_, (_, planned))| **planned > 0) {
         let needs_database = || Error::NeedsDatabase { layer: layer.layer().name.clone() };
         let rows = layer.cached_rows().ok_or_else(needs_database)?;
-        let drawn = rows.draw(layer.layer(), index, areas);
+        let drawn = rows.draw(layer.layer(), index, areas, shared);
         if !drawn.left.is_empty() || drawn.count.tiles != *planned {
             return Err(needs_database());
         }

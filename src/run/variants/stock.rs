@@ -7,14 +7,16 @@ use super::super::describe::IdentityKey;
 use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
 use super::super::{CommandError, Job};
 use super::FamilyRun;
+use crate::encode::Packing;
 use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, Layer, PreparedLayer, Reads, Server, Snapshot,
-    VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads, Server,
+    Snapshot, VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
 };
 use crate::report::{Event, SkippedRows};
+use crate::sink::Needs;
 use crate::tile::{Batch, Coverage, Order, ZoomList};
 
 /// The rows of all layers of a family, on the snapshot of its run.
@@ -30,6 +32,10 @@ pub(crate) struct FamilyStock {
     /// Those of the variants.
     layers: Vec<FamilyRows>,
     skipped: Vec<SkippedRows>,
+    /// How the tiles of the family are packed.
+    packing: Packing,
+    /// Tiles that several targets have alike; `None` if a tile has more than one layer.
+    tiles: Option<Arc<FamilyTiles>>,
 }
 
 /// The part of a stock that one target draws from.
@@ -51,7 +57,8 @@ impl FamilyStock {
         let snapshot = job.take_snapshot(&database, false).await?;
         let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let named = probe_names(&snapshot, &options).await?;
-        let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, 1).await?;
+        let sessions = settings.run.workers.get();
+        let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, sessions).await?;
         let probed = match named.probe_rows().await {
             Ok(probed) => probed,
             // A key may tell rows apart only within each variant.
@@ -78,7 +85,7 @@ impl FamilyStock {
             }
             planned.push(plan_layer(layer, &settings.options.budget.features, seen.places));
             let limits = CacheLimits { rows, memory };
-            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &[], &coverage, zooms, limits).await?;
+            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &workers, &coverage, zooms, limits).await?;
             if !cached.has_cached_rows() {
                 return Ok(None);
             }
@@ -126,6 +133,8 @@ impl FamilyStock {
             reads_of_all: probed.reads,
             reads: conditioned.reads,
             all,
+            packing: settings.run.limits.packing,
+            tiles: (layers.len() == 1).then(|| Arc::new(FamilyTiles::new(memory))),
             layers,
             skipped,
         }))
@@ -180,10 +189,11 @@ impl StockPart {
         })
     }
 
-    /// What draws the target.
-    pub(crate) fn sources(job: &Job, layers: &[PreparedLayer]) -> Vec<CachedRenderer> {
-        let layers = Arc::new(layers.to_vec());
-        (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, &job.stop)).collect()
+    /// What draws the target, which needs its tiles like that. Targets of other kinds pack tiles otherwise, or not at all.
+    pub(crate) fn sources(&self, job: &Job, layers: &[PreparedLayer], needs: Needs) -> Vec<CachedRenderer> {
+        let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.stock.packing;
+        let (layers, shared) = (Arc::new(layers.to_vec()), self.stock.tiles.as_ref().filter(|_| is_alike));
+        (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, shared, &job.stop)).collect()
     }
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use super::Tiles;
 use super::areas::is_searched;
+use super::family_tiles::FamilyTiles;
 use crate::mvt::{Drawer, Features};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
@@ -149,12 +150,19 @@ impl CachedRows {
         self.near.is_none_or(is_near)
     }
 
-    /// Draws the layer's part of some areas, as far as the rows serve them.
-    pub(in crate::postgis) fn draw(&self, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
+    /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are packed already are taken from `shared`, which is for
+    /// tilesets of one layer.
+    pub(in crate::postgis) fn draw(
+        &self,
+        layer: &Layer,
+        index: usize,
+        areas: &[Area],
+        shared: Option<&FamilyTiles>,
+    ) -> DrawnAreas {
         let searched = areas.iter().filter(|area| is_searched(area, index)).cloned();
         let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, index));
         let mut drawn = match &self.rows {
-            RowStore::Memory(rows) => rows.draw(layer, index, areas),
+            RowStore::Memory(rows) => rows.draw(layer, index, areas, shared),
             RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas),
         };
         drawn.left.extend(others);
@@ -168,7 +176,7 @@ fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area]) 
     let none_drawn =
         |areas: &[Area]| DrawnAreas { tiles: Tiles::new(), count: LayerCount::default(), left: areas.to_vec() };
     let parts: Vec<WorldRect> = areas.iter().map(|area| area.rect.world(layer.margin.units(area.rect.zoom))).collect();
-    match rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec())) {
+    match rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), None)) {
         Ok(Some(drawn)) => drawn,
         Ok(None) => {
             let name = &layer.name;
@@ -194,7 +202,7 @@ impl EncodedRows {
         self.features.size() + self.positions.len() * Positions::SIZE
     }
 
-    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> DrawnAreas {
+    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>, shared: Option<&FamilyTiles>) -> DrawnAreas {
         let mut candidates = Vec::new();
         for area in &areas {
             let before = candidates.len();
@@ -212,21 +220,31 @@ impl EncodedRows {
         }
         candidates.sort_unstable();
         let (mut drawer, mut ambiguous) = (Drawer::new(&self.features), BTreeSet::new());
-        let (mut tiles, mut count) = (Vec::new(), LayerCount::default());
+        let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
             let is_sure = of_tile.iter().all(|one| one.at != Unit::Unsure);
+            let place = of_tile[0].tile;
             let features_at = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate));
-            let Some(mvt) = is_sure.then(|| drawer.tile(features_at)).flatten() else {
-                ambiguous.insert(of_tile[0].tile);
+            let shared = shared.filter(|_| is_sure).and_then(|shared| {
+                numbers.clear();
+                numbers.extend(features_at.clone().map(|(number, _)| number));
+                shared.tile(place, &numbers)
+            });
+            let mvt = match &shared {
+                Some(shared) if shared.packed().is_some() => Some(Vec::new()),
+                _ => is_sure.then(|| drawer.tile(features_at.clone())).flatten(),
+            };
+            let Some(mvt) = mvt else {
+                ambiguous.insert(place);
                 continue;
             };
-            let features = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate)).count() as u64;
+            let features = features_at.count() as u64;
             count.tiles += 1;
             count.features += features;
             let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-            tiles
-                .push((of_tile[0].tile.cast_signed(), RenderedTile { tile, mvt, layers, features, notes: Vec::new() }));
+            let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared };
+            tiles.push((place.cast_signed(), rendered));
         }
         let ambiguous: Vec<TileCoord> =
             ambiguous.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();

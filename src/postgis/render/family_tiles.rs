@@ -1,0 +1,96 @@
+//! Tiles that the targets of a family have alike. A tile of one layer of points is known by the rows that it shows: each is drawn at the same place
+//! in every target. So it is drawn and packed once, and copied into the others.
+
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::source::SharedTile;
+
+/// The parts of the table, each with a lock of its own, so that workers seldom wait for each other.
+const PARTS: usize = 64;
+
+/// What an entry takes beside the numbers of its rows and the bytes of its tile, in bytes.
+const ENTRY_BYTES: usize = 128;
+
+/// The tiles of a run that several targets may have alike, by the numbers of the rows that they show.
+#[derive(Debug)]
+pub struct FamilyTiles {
+    parts: [Mutex<HashTable<KnownTile>>; PARTS],
+    hasher: DefaultHashBuilder,
+    /// How many bytes further tiles may take.
+    left: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct KnownTile {
+    /// The tile's place in an order of all tiles.
+    place: u64,
+    /// The numbers of the rows that it shows, ascending.
+    rows: Box<[u32]>,
+    tile: Arc<SharedTile>,
+}
+
+impl FamilyTiles {
+    /// No tile yet. All of them may take `memory` bytes, about.
+    #[must_use]
+    pub fn new(memory: usize) -> FamilyTiles {
+        let parts = std::array::from_fn(|_| Mutex::default());
+        FamilyTiles { parts, hasher: DefaultHashBuilder::default(), left: AtomicUsize::new(memory) }
+    }
+
+    /// The tile at a place with these rows. `None` if it shows nothing, or if it is not known and there is no memory left for it.
+    pub(super) fn tile(&self, place: u64, rows: &[u32]) -> Option<Arc<SharedTile>> {
+        if rows.is_empty() {
+            return None;
+        }
+        let hash = self.hasher.hash_one((place, rows));
+        // The table looks at the other bits.
+        let part = &self.parts[usize::try_from(hash >> 32).unwrap_or_default() % PARTS];
+        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_it = |known: &KnownTile| known.place == place && *known.rows == *rows;
+        let hash_of = |known: &KnownTile| self.hasher.hash_one((known.place, &*known.rows));
+        match part.entry(hash, is_it, hash_of) {
+            Entry::Occupied(known) => Some(Arc::clone(&known.get().tile)),
+            Entry::Vacant(free) => {
+                // Its bytes are not known yet: a feature takes some 30, packed.
+                let bytes = ENTRY_BYTES + rows.len() * 40;
+                self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
+                let tile = Arc::<SharedTile>::default();
+                free.insert(KnownTile { place, rows: rows.into(), tile: Arc::clone(&tile) });
+                Some(tile)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tile_is_known_by_its_place_and_its_rows() {
+        let tiles = FamilyTiles::new(10_000);
+        let tile = |place, rows: &[u32]| tiles.tile(place, rows);
+        tile(7, &[1, 2]).unwrap().keep(b"packed");
+        assert_eq!(tile(7, &[1, 2]).unwrap().packed(), Some(&b"packed"[..]));
+        for (place, rows) in [(8, &[1, 2][..]), (7, &[1]), (7, &[1, 2, 3]), (7, &[2, 1])] {
+            assert_eq!(tile(place, rows).unwrap().packed(), None, "{place} {rows:?}");
+        }
+        assert_eq!(tile(7, &[]), None);
+        // Who comes later does not replace it.
+        tile(7, &[1, 2]).unwrap().keep(b"other");
+        assert_eq!(tile(7, &[1, 2]).unwrap().packed(), Some(&b"packed"[..]));
+    }
+
+    #[test]
+    fn without_memory_nothing_new_is_shared() {
+        let tiles = FamilyTiles::new(2 * (ENTRY_BYTES + 40));
+        assert!(tiles.tile(1, &[1]).is_some() && tiles.tile(2, &[1]).is_some());
+        assert_eq!(tiles.tile(3, &[1]), None);
+        assert!(tiles.tile(1, &[1]).is_some(), "what is known stays");
+    }
+}
