@@ -217,8 +217,8 @@ fn a_tile_that_another_target_has_packed_is_copied() {
             let tile = |y| TileCoord::new(batch.areas[0].rect.zoom, 0, y).unwrap();
             let mvt = if shared.packed().is_some() { Vec::new() } else { vec![1; 90] };
             let full =
-                RenderedTile { mvt, features: 1, shared: Some(Arc::clone(&shared)), ..RenderedTile::empty(tile(0)) };
-            Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(1))])
+                RenderedTile { mvt, features: 1, shared: Some(Arc::clone(&shared)), ..RenderedTile::empty(tile(1)) };
+            Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(0))])
         };
         let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
         let packing = Packing::Gzip(Level::new(1).unwrap());
