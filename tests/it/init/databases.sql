@@ -95,3 +95,5 @@ INSERT INTO planet_osm_line
 SELECT i, 'way ' || i, ST_SetSRID(ST_MakeLine(ST_MakePoint(950000 + i * 400, 6000000), ST_MakePoint(950300 + i * 400, 6000900)), 3857)
 FROM generate_series(1, 40) AS i;
 CREATE INDEX ON planet_osm_line USING gist (way);
+CREATE TABLE planet_osm_roads AS SELECT * FROM planet_osm_line WHERE osm_id < 10;
+CREATE INDEX ON planet_osm_roads USING gist (way);

@@ -53,7 +53,8 @@ pub(super) fn has(run: &Run, level: &str, texts: &[&str]) {
     // The remedy stands on the line below.
     let lines: Vec<&str> = run.stdout.lines().collect();
     let found = lines.iter().enumerate().any(|(at, line)| {
-        let with_remedy = format!("{line} {}", lines.get(at + 1).unwrap_or(&""));
+        let remedy = lines.get(at + 1).filter(|next| next.trim_start().starts_with('→')).unwrap_or(&"");
+        let with_remedy = format!("{line} {remedy}");
         line.starts_with(level) && texts.iter().all(|text| with_remedy.contains(text))
     });
     assert!(found, "no {level} with {texts:?} in:\n{}{}", run.stdout, run.stderr);

@@ -167,6 +167,9 @@ impl LayerDraft<'_> {
             }
             (RowKey::Content { .. }, _) => remarks.push(format!("no column of {table} tells its rows apart, so their whole content does, which costs time. Let it give a key")),
         }
+        if relation.name.ends_with("_roads") && relation.column(OSM_ID).is_some() {
+            remarks.push(format!("{table} holds rows of osm2pgsql's table of lines once more, for low zooms: leave it out with --table, or give each of the two its zooms (zoom = \"0-9\" here, \"10-22\" there)"));
+        }
         match &self.reference {
             Reference::Known => {}
             Reference::TakenAsDegrees => remarks.push(format!("the geometries in {column} of {table} have SRID 0; they are taken as longitudes and latitudes, since all lie within ±180 and ±90. Say so: {}", set_srid(self.found, self.geometry, "4326"))),
