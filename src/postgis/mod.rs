@@ -55,7 +55,7 @@ pub use session::{
     Cause, ConnectOptions, Database, Error, ExportedSnapshot, Listener, Parts, ServerName, SessionOptions, SessionRoom,
     SessionValue, Snapshot, SslMode,
 };
-pub use sql::FoldedValues;
+pub use sql::{ExpectedRows, FoldedValues};
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
 

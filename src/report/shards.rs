@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{grouped, sized, timed};
+use super::{sized, timed};
 
 /// What `shards status` says.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -41,7 +41,7 @@ pub struct ShardStatus {
     pub shard: u32,
     /// `done`, `running` or `missing`.
     pub state: ShardState,
-    /// What it costs, in pairs of a feature and a tile.
+    /// What it costs, by the plan's estimate; 1 is a feature that is drawn into a tile from rows in memory.
     pub weight: u64,
     /// Tiles that it planned, if it is done.
     pub tiles: Option<u64>,
@@ -76,12 +76,13 @@ pub fn render_shards(status: &ShardsStatus) -> String {
         sized(status.bytes),
         timed(status.seconds),
     );
+    let all: u64 = status.shards.iter().map(|shard| shard.weight).sum();
     for shard in status.shards.iter().filter(|shard| shard.state != ShardState::Done) {
         text.push_str(&match (&shard.holder, shard.seconds) {
             (Some(holder), Some(seconds)) => {
                 format!("  shard {}: running for {}, {holder}\n", shard.shard, timed(seconds))
             }
-            _ => format!("  shard {}: missing, {} features\n", shard.shard, grouped(shard.weight)),
+            _ => format!("  shard {}: missing, {} % of the work\n", shard.shard, 100 * shard.weight / all.max(1)),
         });
     }
     text

@@ -6,6 +6,7 @@
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
 //! | `attempts` | restarts on a new snapshot; work on threads that may block |
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
+//! | `surveys` | where the features of all layers lie |
 //! | `purging` | CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
@@ -25,6 +26,7 @@ pub(crate) mod prepare;
 pub(crate) mod purging;
 mod queue_gate;
 pub(crate) mod seed;
+pub(crate) mod surveys;
 pub(crate) mod target;
 mod tilesets;
 pub(crate) mod variants;
@@ -77,12 +79,21 @@ pub struct Job {
     pub gate: Option<Arc<dyn BatchGate>>,
     /// The snapshot, if the run shares it with the runs of other tilesets.
     pub snapshot: Option<SharedSnapshot>,
-    /// The columns of tiles that it renders; `None` for all within its zooms and boxes.
-    pub part: Option<ColumnRanges>,
+    /// The part that it renders; `None` for all tiles within its zooms and boxes.
+    pub part: Option<JobPart>,
     /// What the family's manifest says that the target shows, if it is a variant.
     pub(crate) known: Option<KnownState>,
     /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
     pub(crate) stock: Option<StockPart>,
+}
+
+/// A part of a tileset, such as one shard of it.
+#[derive(Debug, Clone)]
+pub struct JobPart {
+    /// Its columns of tiles.
+    pub columns: ColumnRanges,
+    /// About how many rows its tiles show, each counted once.
+    pub rows: u64,
 }
 
 /// The state of the database that a publication of a target is known to show, beside what its own manifest says.
@@ -185,7 +196,7 @@ impl Job {
     pub(crate) fn coverage(&self) -> Coverage {
         let all = Coverage::new(&self.settings.tileset.bbox);
         match &self.part {
-            Some(columns) => all.of_columns(columns.clone()),
+            Some(part) => all.of_columns(part.columns.clone()),
             None => all,
         }
     }

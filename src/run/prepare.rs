@@ -1,23 +1,21 @@
 //! The beginning of `seed` and of its dry run: snapshot, probe, survey and plan.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::surveys::{LayerSurveys, survey_layers};
 use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    CacheLimits, Database, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker, foldable, jumping_rows,
-    probe_names, survey_for_plan,
+    CacheLimits, Database, ExpectedRows, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker,
+    jumping_rows, probe_names,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::source::{CacheCost, LayerWork, Preparation, preparation};
-use crate::tile::{Batch, Coverage, LayerFootprints, LayerId, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
-
-/// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
-pub(crate) const CALL_COST: u64 = 25;
+use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order, WORLD_UNITS, WorldRect};
 
 /// The warning about large areas that are not valid polygons.
 fn invalid_areas(layer: &str, count: u64) -> String {
@@ -80,7 +78,6 @@ pub(crate) async fn prepare_on(
     // waits for a lock of the first session.
     let packing = settings.run.limits.packing;
     let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
-    let readers: Vec<_> = workers.iter().map(Worker::session).collect();
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
     // Parts of one layer, each for its own zooms, are warned of alike.
@@ -91,7 +88,9 @@ pub(crate) async fn prepare_on(
         .filter(|warning| said.insert(warning.clone()))
         .for_each(|warning| warnings.add(warning));
     let mut looked_at = HashSet::new();
-    for layer in probed.layers.iter().filter(|layer| looked_at.insert(layer.name())) {
+    // Of a part, the plan of the whole has warned before.
+    let is_whole = job.part.is_none();
+    for layer in probed.layers.iter().filter(|layer| is_whole && looked_at.insert(layer.name())) {
         if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
             warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
         }
@@ -100,42 +99,10 @@ pub(crate) async fn prepare_on(
         tracing::info!("the database is a standby");
     }
     let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
-    let (mut planned, mut skipped, mut surveyed) = (Vec::new(), Vec::new(), Vec::new());
-    let mut has_features: BTreeMap<LayerId, bool> = BTreeMap::new();
-    let mut invalid: BTreeMap<String, u64> = BTreeMap::new();
-    for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
-        // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
-        if surveyed.last().is_none_or(|before: &PreparedLayer| before.layer().name() != layer.name()) {
-            report.event(&Event::Surveying { layer: layer.name().to_owned() });
-        }
-        let folds = foldable(&snapshot, layer).await?;
-        let seen = survey_for_plan(&snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
-        if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
-            *has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
-        }
-        if seen.invalid_areas > 0 {
-            let most = invalid.entry(layer.name().to_owned()).or_default();
-            *most = (*most).max(seen.invalid_areas);
-        }
-        for rows in seen.skipped {
-            let layer = layer.name().to_owned();
-            let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
-            add_skipped(&mut skipped, rows);
-        }
-        planned.push(PlanLayer {
-            zooms: layer.zooms().clone(),
-            margin: layer.margin(),
-            max_tile_features: settings.options.budget.features.clone(),
-            asks_each_tile: layer.asks_each_tile(),
-            lists_tiles: layer.lists_tiles(),
-            feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
-            places: seen.places,
-            point_file: seen.point_file,
-            rows: seen.gathered,
-        });
-        surveyed.push(PreparedLayer::new(layer).with_cells(folds, seen.counted));
-    }
-    for layer in probed.layers.iter().filter(|layer| has_features.remove(&layer.id()) == Some(false)) {
+    let LayerSurveys { planned, surveyed, skipped, mut has_features, invalid } =
+        survey_layers(job, &snapshot, &probed.layers, &workers).await?;
+    let is_empty = |layer: &&Arc<Layer>| is_whole && has_features.remove(&layer.id()) == Some(false);
+    for layer in probed.layers.iter().filter(is_empty) {
         let name = layer.name();
         warnings.add(format!("layer \"{name}\" has no feature to draw: is its table filled, and its where right?"));
     }
@@ -204,10 +171,15 @@ pub(crate) async fn with_cached_rows(
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
         let mut layer = layer.clone();
+        if layer.has_cached_rows() {
+            memory = memory.saturating_sub(layer.cached_bytes());
+            layers.push(layer);
+            continue;
+        }
         let cost = CacheCost { rows: *rows, features: drawn, memory };
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-            let limits = CacheLimits { rows: *rows, memory };
+            let limits = CacheLimits { rows: ExpectedRows::Counted(*rows), memory };
             layer = layer.cache_rows(&prepared.snapshot, workers, &coverage, zooms, limits).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         } else {
@@ -272,16 +244,6 @@ pub(crate) fn check_limits(
         }
     }
     Ok(thinned)
-}
-
-/// Adds rows that were skipped. Of a layer in several parts, each for its own zooms, the most rows for each reason are kept: mostly these are
-/// the same rows in each.
-fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
-    match skipped.iter_mut().find(|known| (&known.layer, &known.reason) == (&rows.layer, &rows.reason)) {
-        Some(known) if known.rows < rows.rows => *known = rows,
-        Some(_fewer) => {}
-        None => skipped.push(rows),
-    }
 }
 
 /// The box around all features within the coverage; the box of the coverage if there are no features.

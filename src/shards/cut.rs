@@ -9,26 +9,91 @@ use crate::tile::{Batch, ColumnRange, ColumnRanges, Zoom};
 /// weight, and tiles of shallow zooms would show rows far beyond their strip.
 const MIN_COLUMNS_PER_SHARD: u64 = 4;
 
-/// What the columns of a plan weigh, by zoom.
+/// Of two cuts whose heaviest shards differ by less than this share, the one that costs less altogether is taken.
+const TIE: f64 = 0.03;
+
+/// What rows cost that are read once.
+#[derive(Debug, Clone, Copy, Default)]
+struct RowCost {
+    rows: f64,
+    cost: f64,
+}
+
+/// What the columns of a plan cost, by zoom: the tiles that are drawn, and the rows that have to be read for them.
 #[derive(Debug, Default)]
-pub struct ColumnWeights(BTreeMap<Zoom, BTreeMap<u32, f64>>);
+pub struct ColumnWeights {
+    tiles: BTreeMap<Zoom, BTreeMap<u32, f64>>,
+    rows: BTreeMap<Zoom, BTreeMap<u32, RowCost>>,
+}
+
+/// Calls `each` with every column of a batch, and the share of the batch that lies in it.
+#[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
+fn each_column(batch: &Batch, mut each: impl FnMut(Zoom, u32, f64)) {
+    let repeated = batch.repeats.iter().flat_map(|repeat| &repeat.tiles).copied();
+    let rects: Vec<_> = batch.areas.iter().map(|area| area.rect).chain(repeated).collect();
+    let columns: u64 = rects.iter().map(|rect| u64::from(rect.x1 - rect.x0) + 1).sum();
+    let share = 1.0 / columns.max(1) as f64;
+    for rect in rects {
+        (rect.x0..=rect.x1).for_each(|column| each(rect.zoom, column, share));
+    }
+}
 
 impl ColumnWeights {
-    /// Adds the tiles of a batch, which weigh `weight` together.
-    #[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
-    pub fn add(&mut self, batch: &Batch, weight: u64) {
-        let repeated = batch.repeats.iter().flat_map(|repeat| &repeat.tiles).copied();
-        let rects: Vec<_> = batch.areas.iter().map(|area| area.rect).chain(repeated).collect();
-        let columns: u64 = rects.iter().map(|rect| u64::from(rect.x1 - rect.x0) + 1).sum();
-        // A tile without features costs a little, too.
-        let each = (weight.max(batch.tiles).max(1)) as f64 / columns.max(1) as f64;
-        for rect in rects {
-            let zoom = self.0.entry(rect.zoom).or_default();
-            for column in rect.x0..=rect.x1 {
-                *zoom.entry(column).or_default() += each;
+    /// Adds what drawing the tiles of a batch costs together.
+    pub fn add(&mut self, batch: &Batch, cost: f64) {
+        each_column(batch, |zoom, column, share| {
+            *self.tiles.entry(zoom).or_default().entry(column).or_default() += cost * share;
+        });
+    }
+
+    /// Adds rows that lie in the tiles of a batch, and what reading them costs.
+    pub fn add_rows(&mut self, batch: &Batch, rows: f64, cost: f64) {
+        each_column(batch, |zoom, column, share| {
+            let own = self.rows.entry(zoom).or_default().entry(column).or_default();
+            (own.rows, own.cost) = (own.rows + rows * share, own.cost + cost * share);
+        });
+    }
+
+    /// The rows from west to east: their places among the columns of the deepest zoom, and the sums up to each.
+    fn rows_by_place(&self, deepest: Zoom) -> RowSums {
+        let mut places: BTreeMap<u64, RowCost> = BTreeMap::new();
+        for (zoom, columns) in &self.rows {
+            for (column, own) in columns {
+                let place = places.entry(first_of(*zoom, *column, deepest)).or_default();
+                (place.rows, place.cost) = (place.rows + own.rows, place.cost + own.cost);
             }
         }
+        let mut sums = RowSums { places: Vec::new(), sums: vec![RowCost::default()] };
+        let mut sum = RowCost::default();
+        for (place, own) in places {
+            sum = RowCost { rows: sum.rows + own.rows, cost: sum.cost + own.cost };
+            sums.places.push(place);
+            sums.sums.push(sum);
+        }
+        sums
     }
+}
+
+/// Rows from west to east.
+#[derive(Debug)]
+struct RowSums {
+    places: Vec<u64>,
+    /// The sum of all before each place, and of all.
+    sums: Vec<RowCost>,
+}
+
+impl RowSums {
+    /// The rows in some columns of the deepest zoom.
+    fn between(&self, from: u64, end: u64) -> RowCost {
+        let upto = |place: u64| self.sums[self.places.partition_point(|own| *own < place)];
+        let (before, all) = (upto(from), upto(end));
+        RowCost { rows: all.rows - before.rows, cost: all.cost - before.cost }
+    }
+}
+
+/// The first column of the deepest zoom below a column.
+fn first_of(zoom: Zoom, column: u32, deepest: Zoom) -> u64 {
+    u64::from(column) << (deepest.get() - zoom.get().min(deepest.get()))
 }
 
 /// A part of the tiles that is not cut further: a column of a shallow zoom, or a column of the deepest zoom with all columns above deeper zooms
@@ -39,57 +104,155 @@ enum CutUnit {
     Strip(u32),
 }
 
+/// A unit with what it costs.
+#[derive(Debug, Clone, Copy)]
+struct Weighed {
+    unit: CutUnit,
+    /// What drawing its tiles costs.
+    tiles: f64,
+    /// The columns of the deepest zoom that its tiles lie above.
+    from: u64,
+    end: u64,
+}
+
+/// Units one after the other, as one shard.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    tiles: f64,
+    from: u64,
+    end: u64,
+}
+
+impl Group {
+    const NONE: Group = Group { tiles: 0.0, from: u64::MAX, end: 0 };
+
+    fn with(self, unit: &Weighed) -> Group {
+        Group { tiles: self.tiles + unit.tiles, from: self.from.min(unit.from), end: self.end.max(unit.end) }
+    }
+
+    /// The rows between its westernmost and easternmost tiles are read, each once.
+    fn rows(self, rows: &RowSums) -> RowCost {
+        if self.from < self.end { rows.between(self.from, self.end) } else { RowCost::default() }
+    }
+
+    fn cost(self, rows: &RowSums) -> f64 {
+        self.tiles + self.rows(rows).cost
+    }
+}
+
+/// A list of units, cut into contiguous parts.
+struct Cut {
+    units: Vec<Weighed>,
+    ends: Vec<usize>,
+    heaviest: f64,
+    whole: f64,
+}
+
 /// Cuts all columns of some zooms into `shards` shards of about equal weight. Every column of every zoom belongs to one shard.
+///
+/// A shard reads the rows between its westernmost and its easternmost tile. So shallow zooms, whose tiles show rows of all the world, come first,
+/// and as many of them into one shard as fit; from which zoom on columns follow each other from west to east is tried out.
 #[must_use]
 pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedShard> {
     let Some(deepest) = zooms.last().copied() else { return Vec::new() };
     let is_strip = |zoom: Zoom| 1_u64 << zoom.get() >= MIN_COLUMNS_PER_SHARD * u64::from(shards) || zoom == deepest;
-    let mut units: Vec<(CutUnit, f64)> = Vec::new();
-    for zoom in zooms.iter().copied().filter(|zoom| !is_strip(*zoom)) {
-        let of_zoom = weights.0.get(&zoom);
-        let weight = |column: u32| of_zoom.and_then(|zoom| zoom.get(&column)).copied().unwrap_or_default();
-        units.extend((0..=zoom.last()).map(|column| (CutUnit::Column(zoom, column), weight(column))));
+    let units = units(weights, zooms, deepest, is_strip);
+    let rows = weights.rows_by_place(deepest);
+    let mut best: Option<Cut> = None;
+    for first in zooms
+        .iter()
+        .copied()
+        .take_while(|zoom| !is_strip(*zoom))
+        .chain(zooms.iter().copied().find(|zoom| is_strip(*zoom)))
+    {
+        let is_ahead = |unit: &Weighed| matches!(unit.unit, CutUnit::Column(zoom, _) if zoom < first);
+        let (ahead, behind): (Vec<Weighed>, Vec<Weighed>) = units.iter().copied().partition(is_ahead);
+        let units = [ahead, behind].concat();
+        let ends = ends(&units, &rows, shards);
+        let costs: Vec<f64> = groups(&units, &ends).map(|group| group.cost(&rows)).collect();
+        let (heaviest, whole) = (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum());
+        let is_better = best.as_ref().is_none_or(|best| {
+            heaviest < best.heaviest * (1.0 - TIE) || heaviest < best.heaviest * (1.0 + TIE) && whole < best.whole
+        });
+        if is_better {
+            best = Some(Cut { units, ends, heaviest, whole });
+        }
     }
     let strip_zooms: Vec<Zoom> = zooms.iter().copied().filter(|zoom| is_strip(*zoom)).collect();
+    best.map_or_else(Vec::new, |best| best.shards(&rows, &strip_zooms, deepest))
+}
+
+/// All units from west to east, of those that begin at the same place the shallower ones first.
+fn units(weights: &ColumnWeights, zooms: &[Zoom], deepest: Zoom, is_strip: impl Fn(Zoom) -> bool) -> Vec<Weighed> {
+    let mut units: Vec<Weighed> = Vec::new();
+    for zoom in zooms.iter().copied().filter(|zoom| !is_strip(*zoom)) {
+        let of_zoom = weights.tiles.get(&zoom);
+        units.extend((0..=zoom.last()).map(|column| {
+            let tiles = of_zoom.and_then(|zoom| zoom.get(&column)).copied().unwrap_or_default();
+            let (from, wide) = (first_of(zoom, column, deepest), 1 << (deepest.get() - zoom.get()));
+            Weighed { unit: CutUnit::Column(zoom, column), tiles, from, end: from + wide }
+        }));
+    }
     // A column of a shallower zoom belongs to the shard that has the first of the columns below it.
-    let mut strips: BTreeMap<u32, f64> = BTreeMap::new();
-    for zoom in &strip_zooms {
-        for (column, weight) in weights.0.get(zoom).into_iter().flatten() {
-            *strips.entry(column << (deepest.get() - zoom.get())).or_default() += weight;
+    let mut strips: BTreeMap<u32, (f64, u64)> = BTreeMap::new();
+    for zoom in zooms.iter().copied().filter(|zoom| is_strip(*zoom)) {
+        for (column, weight) in weights.tiles.get(&zoom).into_iter().flatten() {
+            let (tiles, wide) = strips.entry(column << (deepest.get() - zoom.get())).or_default();
+            (*tiles, *wide) = (*tiles + weight, (*wide).max(1 << (deepest.get() - zoom.get())));
         }
     }
-    units.extend(strips.iter().map(|(column, weight)| (CutUnit::Strip(*column), *weight)));
-    let ends = ends(&units.iter().map(|(_, weight)| *weight).collect::<Vec<_>>(), shards);
-    let mut planned = Vec::new();
-    let (mut from, mut strip_from) = (0, 0);
-    for (number, end) in ends.into_iter().enumerate() {
-        let own = &units[from..end];
-        let is_last = number + 1 == shards as usize;
-        let mut ranges: Vec<ColumnRange> = Vec::new();
-        for (unit, _) in own {
-            let CutUnit::Column(zoom, column) = *unit else { continue };
-            match ranges.last_mut() {
-                Some(range) if range.zoom == zoom && range.last + 1 == column => range.last = column,
-                _ => ranges.push(ColumnRange { zoom, first: column, last: column }),
+    units.extend(strips.into_iter().map(|(column, (tiles, wide))| {
+        let from = u64::from(column);
+        Weighed { unit: CutUnit::Strip(column), tiles, from, end: from + wide }
+    }));
+    let depth = |unit: &Weighed| match unit.unit {
+        CutUnit::Column(zoom, _) => zoom.get(),
+        CutUnit::Strip(_) => deepest.get() + 1,
+    };
+    units.sort_by_key(|unit| (unit.from, depth(unit)));
+    units
+}
+
+fn groups<'a>(units: &'a [Weighed], ends: &'a [usize]) -> impl Iterator<Item = Group> + 'a {
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    begins.zip(ends).map(|(from, end)| units[from..*end].iter().fold(Group::NONE, Group::with))
+}
+
+impl Cut {
+    fn shards(&self, rows: &RowSums, strip_zooms: &[Zoom], deepest: Zoom) -> Vec<PlannedShard> {
+        let mut planned = Vec::new();
+        let (mut from, mut strip_from) = (0, 0);
+        for (number, (end, group)) in self.ends.iter().copied().zip(groups(&self.units, &self.ends)).enumerate() {
+            let own = &self.units[from..end];
+            let is_last = number + 1 == self.ends.len();
+            let mut columns: BTreeMap<Zoom, Vec<ColumnRange>> = BTreeMap::new();
+            for Weighed { unit, .. } in own {
+                let CutUnit::Column(zoom, column) = *unit else { continue };
+                let ranges = columns.entry(zoom).or_default();
+                match ranges.last_mut() {
+                    Some(range) if range.last + 1 == column => range.last = column,
+                    _ => ranges.push(ColumnRange { zoom, first: column, last: column }),
+                }
             }
+            let mut ranges: Vec<ColumnRange> = columns.into_values().flatten().collect();
+            // The strip ends where that of the next shard begins, so that columns without features belong to somebody: rows may come there.
+            let has_strip = own.iter().any(|one| matches!(one.unit, CutUnit::Strip(_))) || is_last;
+            if has_strip {
+                let next = self.units[end..].iter().find_map(|one| match one.unit {
+                    CutUnit::Strip(column) => Some(u64::from(column)),
+                    CutUnit::Column(..) => None,
+                });
+                let strip_end = if is_last { 1_u64 << deepest.get() } else { next.unwrap_or(1_u64 << deepest.get()) };
+                ranges.extend(strip_zooms.iter().filter_map(|zoom| range(*zoom, deepest, strip_from, strip_end)));
+                strip_from = strip_end;
+            }
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sums of counts")]
+            let [weight, rows] = [group.cost(rows), group.rows(rows).rows].map(|sum| sum.round() as u64);
+            planned.push(PlannedShard { weight, rows, columns: ColumnRanges::new(ranges) });
+            from = end;
         }
-        // The strip ends where that of the next shard begins, so that columns without features belong to somebody: rows may come there.
-        let has_strip = own.iter().any(|(unit, _)| matches!(unit, CutUnit::Strip(_))) || is_last;
-        if has_strip {
-            let next = units[end..].iter().find_map(|(unit, _)| match unit {
-                CutUnit::Strip(column) => Some(u64::from(*column)),
-                CutUnit::Column(..) => None,
-            });
-            let strip_end = if is_last { 1_u64 << deepest.get() } else { next.unwrap_or(1_u64 << deepest.get()) };
-            ranges.extend(strip_zooms.iter().filter_map(|zoom| range(*zoom, deepest, strip_from, strip_end)));
-            strip_from = strip_end;
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of counts")]
-        let weight = own.iter().map(|(_, weight)| weight).sum::<f64>().round() as u64;
-        planned.push(PlannedShard { weight, columns: ColumnRanges::new(ranges) });
-        from = end;
+        planned
     }
-    planned
 }
 
 /// The columns of a zoom whose first column of the deepest zoom lies in `from..end`.
@@ -101,30 +264,57 @@ fn range(zoom: Zoom, deepest: Zoom, from: u64, end: u64) -> Option<ColumnRange> 
     Some(ColumnRange { zoom, first: column(first)?, last: column(behind - 1)? })
 }
 
-/// Where each of `shards` contiguous parts of a list ends, so that the heaviest part is as light as can be, to within a thousandth.
-fn ends(weights: &[f64], shards: u32) -> Vec<usize> {
-    let whole: f64 = weights.iter().sum();
-    let heaviest = weights.iter().copied().fold(0.0, f64::max);
-    let (mut low, mut high) = (heaviest.max(whole / f64::from(shards)), whole.max(heaviest));
-    let parts = |most: f64| {
-        let (mut ends, mut sum) = (Vec::new(), 0.0);
-        for (number, weight) in weights.iter().enumerate() {
-            if sum + weight > most * (1.0 + 1e-9) && sum > 0.0 {
-                ends.push(number);
-                sum = 0.0;
-            }
-            sum += weight;
+/// Where each of `shards` contiguous parts of a list ends, so that the heaviest part is as light as can be. Behind a unit that alone is as heavy
+/// as that, the rest is cut into lighter parts.
+fn ends(units: &[Weighed], rows: &RowSums, shards: u32) -> Vec<usize> {
+    let (mut ends, mut from, mut left) = (Vec::new(), 0, shards as usize);
+    loop {
+        let most = lightest(&units[from..], rows, left);
+        let parts = parts(&units[from..], rows, most);
+        let is_heavy = |unit: &Weighed| Group::NONE.with(unit).cost(rows) > most * 0.98;
+        let begins = std::iter::once(0).chain(parts.iter().copied());
+        let heavy = begins.zip(&parts).position(|(begin, end)| units[from + begin..from + end].iter().any(is_heavy));
+        let taken = match heavy {
+            Some(number) if parts.len() < left => number + 1,
+            _ => parts.len(),
+        };
+        ends.extend(parts[..taken].iter().map(|end| from + end));
+        left -= taken;
+        from = ends.last().copied().unwrap_or_default();
+        if from == units.len() || left == 0 {
+            ends.resize(shards as usize, units.len());
+            return ends;
         }
-        ends.push(weights.len());
-        ends
-    };
-    while high - low > whole / 1_000.0 / f64::from(shards) {
-        let middle = f64::midpoint(low, high);
-        if parts(middle).len() <= shards as usize { high = middle } else { low = middle }
     }
-    let mut ends = parts(high);
-    ends.resize(shards as usize, weights.len());
+}
+
+/// Contiguous parts of a list, each with as many units as cost `most`, or one that costs more: where each ends.
+fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
+    let (mut ends, mut group) = (Vec::new(), Group::NONE);
+    for (number, unit) in units.iter().enumerate() {
+        let with = group.with(unit);
+        if group.tiles > 0.0 && with.cost(rows) > most * (1.0 + 1e-9) {
+            ends.push(number);
+            group = Group::NONE.with(unit);
+        } else {
+            group = with;
+        }
+    }
+    ends.push(units.len());
     ends
+}
+
+/// What the heaviest of some contiguous parts of a list costs at least, to within a hundredth.
+fn lightest(units: &[Weighed], rows: &RowSums, shards: usize) -> f64 {
+    let heaviest = units.iter().map(|unit| Group::NONE.with(unit).cost(rows)).fold(0.0, f64::max);
+    let high = units.iter().fold(Group::NONE, Group::with).cost(rows);
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+    let (mut low, mut high) = (heaviest.max(high / shards as f64), high.max(heaviest));
+    while high - low > low / 100.0 {
+        let middle = f64::midpoint(low, high);
+        if parts(units, rows, middle).len() <= shards { high = middle } else { low = middle }
+    }
+    high
 }
 
 #[cfg(test)]
@@ -169,7 +359,11 @@ mod tests {
                 let zoom = random.u8(0..=last);
                 let side = 1_u32 << zoom;
                 let x0 = random.u32(0..side);
-                weights.add(&batch(zoom, x0, random.u32(x0..side)), random.u64(0..10_000));
+                let batch = batch(zoom, x0, random.u32(x0..side));
+                weights.add(&batch, f64::from(random.u32(0..10_000)));
+                if zoom == last {
+                    weights.add_rows(&batch, 10.0, f64::from(random.u32(0..10_000)));
+                }
             }
             let first = random.u8(0..=last);
             let zooms: Vec<Zoom> = zooms(last).into_iter().filter(|zoom| zoom.get() >= first).collect();
@@ -191,7 +385,7 @@ mod tests {
                 let place = if random.bool() { 0.55 + 0.05 * random.f64() } else { random.f64() };
                 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^14")]
                 let x = (place * f64::from(1 << zoom)) as u32;
-                weights.add(&batch(zoom, x, x), 10);
+                weights.add(&batch(zoom, x, x), 10.0);
             }
         }
         for count in [2, 8, 12] {
@@ -206,12 +400,27 @@ mod tests {
     fn the_deep_zooms_of_a_shard_lie_above_each_other() {
         let mut weights = ColumnWeights::default();
         for zoom in 0..=10 {
-            weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000);
+            weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
         }
         let shards = cut(&weights, &zooms(10), 4);
         let last: Vec<String> = shards[3].columns.ranges().iter().map(ToString::to_string).collect();
         assert_eq!(last.last().unwrap().split_once('-').unwrap().1, "1023");
         assert!(last.iter().any(|range| range.starts_with("5/")), "{last:?}");
-        assert!(!last.iter().any(|range| range.starts_with("2/")), "{last:?}");
+        assert!(!last.iter().any(|range| range.starts_with("0/")), "{last:?}");
+    }
+
+    #[test]
+    fn tiles_that_need_the_same_rows_come_into_one_shard_as_far_as_shards_stay_even() {
+        let mut weights = ColumnWeights::default();
+        for zoom in 0..=8 {
+            weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
+        }
+        weights.add_rows(&batch(8, 0, 255), 1_000.0, 4_000.0);
+        let shards = cut(&weights, &zooms(8), 4);
+        check(&shards, &zooms(8));
+        // The tile of zoom 0 cannot be cut: 1,000 features, and all rows.
+        assert_eq!(shards.iter().map(|shard| shard.weight).max(), Some(5_000));
+        let rows: Vec<u64> = shards.iter().map(|shard| shard.rows).collect();
+        assert!(rows.iter().sum::<u64>() <= 2_700, "{rows:?}");
     }
 }

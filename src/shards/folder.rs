@@ -235,6 +235,15 @@ impl WorkFolder {
         Ok(others)
     }
 
+    /// True if another attempt than `own` has noted that it adds tiles of a shard to the target.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn was_adding(&self, run: &str, own: &AddingNote) -> Result<bool, ShardsError> {
+        let (begin, name) = (format!("/adding-{:04}-", own.shard), format!("-{}.json", own.id));
+        Ok(self.notes.list(run)?.iter().any(|other| other.contains(&begin) && !other.ends_with(&name)))
+    }
+
     /// Adds a snapshot that others can import.
     ///
     /// # Errors
@@ -277,7 +286,7 @@ impl WorkFolder {
     pub fn open_run(&self, done: &DoneNote, chunk: usize) -> Result<Option<RunReader>, ShardsError> {
         let Some(name) = &done.file else { return Ok(None) };
         let (file, place) = (self.files.open(name)?, self.files.place(name));
-        RunReader::begin(file, place, done.bytes, done.md5.clone(), chunk).map(Some)
+        RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
     }
 
     /// Ends a run: from now on every attempt is late. Removes what it left, the plan first. Does nothing to another run.

@@ -10,7 +10,7 @@ use crate::sink::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
 
 /// The version of the layout of the plan and of the runs.
-pub const PLAN_VERSION: u32 = 2;
+pub const PLAN_VERSION: u32 = 3;
 
 /// How the shards come to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,7 @@ pub struct ShardPlan {
     /// Pairs of a feature and a tile.
     pub features: u64,
     /// The box around all features.
+    #[serde(with = "bounds_text")]
     pub bounds: LonLatBox,
     /// Rows that are skipped.
     pub skipped: Vec<SkippedRows>,
@@ -77,11 +78,34 @@ pub struct ShardPlan {
     pub shards: Vec<PlannedShard>,
 }
 
+/// Bounds as text, each side so that the same number is read again. A box in settings must have an extent; that around one point has none.
+mod bounds_text {
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    use crate::tile::LonLatBox;
+
+    pub(super) fn serialize<S: Serializer>(bounds: &LonLatBox, serializer: S) -> Result<S::Ok, S::Error> {
+        let LonLatBox { west, south, east, north } = bounds;
+        serializer.collect_str(&format_args!("{west},{south},{east},{north}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LonLatBox, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let sides: Option<Vec<f64>> = text.split(',').map(|side| side.parse().ok()).collect();
+        match sides.as_deref() {
+            Some(&[west, south, east, north]) => Ok(LonLatBox { west, south, east, north }),
+            _ => Err(D::Error::custom(format!("{text:?} are no bounds"))),
+        }
+    }
+}
+
 /// A shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedShard {
-    /// What it costs, in pairs of a feature and a tile.
+    /// What it costs: 1 is a feature that is drawn into a tile from rows in memory.
     pub weight: u64,
+    /// About how many rows it reads.
+    pub rows: u64,
     /// Its columns.
     pub columns: ColumnRanges,
 }
@@ -105,6 +129,14 @@ impl ShardPlan {
     #[must_use]
     pub fn count(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+
+    /// What the heaviest shard costs, compared with the mean; 1 if there is nothing to draw.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
+    pub fn heaviest(&self) -> f64 {
+        let (all, most) = self.shards.iter().fold((0, 0), |(all, most), one| (all + one.weight, one.weight.max(most)));
+        if all == 0 { 1.0 } else { most as f64 * self.shards.len() as f64 / all as f64 }
     }
 
     /// A shard, counted from 1.
@@ -174,8 +206,8 @@ pub struct DoneNote {
     pub file: Option<String>,
     /// The file's length in bytes.
     pub bytes: u64,
-    /// The MD5 of the file, as hexadecimal digits.
-    pub md5: String,
+    /// The CRC-32 of the file.
+    pub crc32: u32,
     /// Records in the file.
     pub edits: u64,
     /// The [`AddingNote`] of an attempt that has added its tiles to the target.

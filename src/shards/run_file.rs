@@ -12,7 +12,7 @@
 
 use std::io::{BufWriter, Write as _};
 
-use md5::{Digest as _, Md5};
+use libdeflater::Crc;
 use tempfile::NamedTempFile;
 
 use super::ShardsError;
@@ -37,6 +37,13 @@ const WHOLE: u16 = u16::MAX;
 
 /// The most bytes of a tile in a run: more than any target stores.
 const MAX_TILE: u64 = 1 << 32;
+
+/// The CRC-32 of bytes that follow others, whose CRC-32 is `before`.
+fn crc32(before: u32, bytes: &[u8]) -> u32 {
+    let mut checksum = Crc::with_initial(before);
+    checksum.update(bytes);
+    checksum.sum()
+}
 
 /// A record of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +82,7 @@ pub struct RunSink {
     needs: Needs,
     place: String,
     file: BufWriter<NamedTempFile>,
-    digest: Md5,
+    checksum: u32,
     bytes: u64,
     edits: u64,
 }
@@ -87,8 +94,8 @@ pub struct FinishedRun {
     pub file: NamedTempFile,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Its MD5, as hexadecimal digits.
-    pub md5: String,
+    /// Its CRC-32, as gzip has it.
+    pub crc32: u32,
     /// The number of its edits.
     pub edits: u64,
 }
@@ -100,7 +107,7 @@ impl RunSink {
     /// If the file cannot be written.
     pub fn begin(file: NamedTempFile, needs: Needs, place: String) -> Result<RunSink, ShardsError> {
         let file = BufWriter::with_capacity(1 << 20, file);
-        let mut sink = RunSink { needs, place, file, digest: Md5::new(), bytes: 0, edits: 0 };
+        let mut sink = RunSink { needs, place, file, checksum: 0, bytes: 0, edits: 0 };
         sink.append(MAGIC)?;
         Ok(sink)
     }
@@ -112,7 +119,7 @@ impl RunSink {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), ShardsError> {
-        self.digest.update(bytes);
+        self.checksum = crc32(self.checksum, bytes);
         self.bytes += bytes.len() as u64;
         self.file.write_all(bytes).map_err(|source| ShardsError::Write { place: self.place.clone(), source })
     }
@@ -152,9 +159,9 @@ impl RunSink {
     /// If the file cannot be written.
     pub fn end(mut self) -> Result<FinishedRun, ShardsError> {
         self.record(END, None, self.edits)?;
-        let RunSink { place, file, digest, bytes, edits, .. } = self;
+        let RunSink { place, file, checksum, bytes, edits, .. } = self;
         let file = file.into_inner().map_err(|error| ShardsError::Write { place, source: error.into_error() })?;
-        Ok(FinishedRun { file, bytes, md5: hex(digest), edits })
+        Ok(FinishedRun { file, bytes, crc32: checksum, edits })
     }
 }
 
@@ -208,14 +215,14 @@ pub struct RunReader {
     given: usize,
     /// Bytes that are read at once.
     chunk: usize,
-    digest: Md5,
-    md5: String,
+    checksum: u32,
+    crc32: u32,
     read: u64,
     is_ended: bool,
 }
 
 impl RunReader {
-    /// A reader of a run with this length and MD5, that reads `chunk` bytes at once.
+    /// A reader of a run with this length and CRC-32, that reads `chunk` bytes at once.
     ///
     /// # Errors
     /// If it is no such run.
@@ -223,7 +230,7 @@ impl RunReader {
         file: WorkFile,
         place: String,
         bytes: u64,
-        md5: String,
+        crc32: u32,
         chunk: usize,
     ) -> Result<RunReader, ShardsError> {
         let found = file.len();
@@ -234,8 +241,8 @@ impl RunReader {
             buffer: Vec::new(),
             given: 0,
             chunk,
-            digest: Md5::new(),
-            md5,
+            checksum: 0,
+            crc32,
             read: 0,
             is_ended: false,
         };
@@ -256,7 +263,7 @@ impl RunReader {
         let file = run.file.reopen();
         let file = file.map_err(|source| ShardsError::Write { place: place.clone(), source })?;
         let file = WorkFile::File { file, path: run.file.path().to_owned(), length: run.bytes };
-        RunReader::begin(file, place, run.bytes, run.md5.clone(), 1 << 18)
+        RunReader::begin(file, place, run.bytes, run.crc32, 1 << 18)
     }
 
     fn damaged(&self, what: String) -> ShardsError {
@@ -270,7 +277,7 @@ impl RunReader {
             self.given = 0;
             let wanted = (length - self.buffer.len()).max(self.chunk);
             let more = self.file.read_at(self.offset, wanted)?;
-            self.digest.update(&more);
+            self.checksum = crc32(self.checksum, &more);
             self.offset += more.len() as u64;
             self.buffer.extend_from_slice(&more);
             if self.buffer.len() < length {
@@ -335,16 +342,12 @@ impl RunReader {
         if self.given != self.buffer.len() || self.offset != self.file.len() {
             return Err(self.damaged("bytes follow its end".to_owned()));
         }
-        let digest = hex(std::mem::take(&mut self.digest));
-        if digest != self.md5 {
-            return Err(self.damaged(format!("its MD5 is {digest}, and {} was written", self.md5)));
+        let found = self.checksum;
+        if found != self.crc32 {
+            return Err(self.damaged(format!("its CRC-32 is {found:08x}, and {:08x} was written", self.crc32)));
         }
         Ok(())
     }
-}
-
-fn hex(digest: Md5) -> String {
-    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -367,7 +370,7 @@ pub(super) mod tests {
         let run = sink.end().unwrap();
         files.store(&format!("run/{name}"), run.file).unwrap();
         let file = files.open(&format!("run/{name}")).unwrap();
-        RunReader::begin(file, name.to_owned(), run.bytes, run.md5, 16).unwrap()
+        RunReader::begin(file, name.to_owned(), run.bytes, run.crc32, 16).unwrap()
     }
 
     fn edits() -> Vec<TileEdit> {
@@ -411,11 +414,11 @@ pub(super) mod tests {
         let path = folder.path().join("run/a");
         drop(run(folder.path(), "a", edits()));
         let whole = std::fs::read(&path).unwrap();
-        let digest = hex(Md5::new_with_prefix(&whole));
+        let checksum = crc32(0, &whole);
         let read = |bytes: &[u8], length: u64| -> Result<usize, ShardsError> {
             std::fs::write(&path, bytes).unwrap();
             let file = WorkFiles::Folder(folder.path().to_owned()).open("run/a").unwrap();
-            let mut reader = RunReader::begin(file, "a".to_owned(), length, digest.clone(), 64)?;
+            let mut reader = RunReader::begin(file, "a".to_owned(), length, checksum, 64)?;
             let mut count = 0;
             while reader.next()?.is_some() {
                 count += 1;

@@ -75,10 +75,10 @@ fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
         let plan = &begun.plan;
         if !arguments.quiet {
             say(&format!(
-                "{} tiles in {} shards, up to {} features in one; now run each with {SHARDS_RUN} --work {}",
+                "{} tiles in {} shards, the heaviest {:.1} times the mean; now run each with {SHARDS_RUN} --work {}",
                 grouped(plan.tiles),
                 plan.count(),
-                grouped(plan.shards.iter().map(|shard| shard.weight).max().unwrap_or_default()),
+                plan.heaviest(),
                 work.name
             ));
         }

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
 
+use super::weigh::{LayerCost, WeighedLayer, weigh};
 use crate::changes::{self, TrackedLayer, tracked};
-use crate::postgis::{Database, Snapshot};
+use crate::postgis::{Database, Layer, Snapshot};
 use crate::run::attempts::{aside, restarting};
 use crate::run::describe::{fingerprint, vanishing};
-use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
+use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
-use crate::shards::{ColumnWeights, PLAN_VERSION, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
+use crate::shards::{PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
 use crate::sink::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom};
 
@@ -118,7 +119,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         bounds: prepared.bounds,
         skipped: prepared.skipped.clone(),
         warnings: prepared.warnings.clone(),
-        shards: shards(&prepared, options.shards),
+        shards: shards_of(&prepared, options.shards, job.settings.run.rows_memory),
     };
     let (folder, written) = (work.clone(), plan.clone());
     let target = job.target.clone();
@@ -145,16 +146,12 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
 }
 
 /// The plan cut into shards.
-fn shards(prepared: &Prepared, count: u32) -> Vec<crate::shards::PlannedShard> {
-    let mut weights = ColumnWeights::default();
-    let cost: Vec<u64> =
-        prepared.layers.iter().map(|layer| if layer.function().is_some() { CALL_COST } else { 1 }).collect();
-    for batch in prepared.zooms.iter().flat_map(|zoom| &zoom.batches) {
-        let weight = batch.layers.iter().zip(&cost).map(|(layer, cost)| layer.features * cost).sum();
-        weights.add(batch, weight);
-    }
+fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<PlannedShard> {
+    let weighed =
+        |(layer, rows): (&Arc<Layer>, &u64)| WeighedLayer { cost: LayerCost::of(layer, rows_memory), rows: *rows };
+    let layers: Vec<WeighedLayer> = prepared.layers.iter().zip(&prepared.features).map(weighed).collect();
     let zooms: Vec<Zoom> = prepared.zooms.iter().map(|zoom| zoom.zoom).collect();
-    cut(&weights, &zooms, count)
+    cut(&weigh(&prepared.zooms, &layers), &zooms, count)
 }
 
 /// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots.

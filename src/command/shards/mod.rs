@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `begin` | the plan |
+//! | `weigh` | what tiles and rows cost |
+//! | `simulation` | what shards of very many features would take |
 //! | `hold` | keeps the snapshot of a held run |
 //! | `check` | whether a process has the settings and the database of the plan |
 //! | `run` | renders one shard |
@@ -24,9 +26,12 @@ mod commit;
 mod hold;
 mod repair;
 mod run;
+#[cfg(test)]
+mod simulation;
 mod slots;
 mod status;
 mod stream;
+mod weigh;
 
 pub use begin::{BeginOptions, BegunRun, begin};
 pub use check::{boxes_of, zooms_of};

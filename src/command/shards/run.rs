@@ -12,11 +12,12 @@ use crate::run::describe::{budgets, names};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::{Rendered, render};
 use crate::run::writer_lease::host;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, Job, JobPart};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
     ShardsError, StateKind, WorkFolder, now, random_id,
 };
+use crate::sink::TargetError;
 
 /// How often an attempt says that it lives, and looks whether its run goes on.
 const HEARTBEAT: Duration = Duration::from_secs(10);
@@ -140,7 +141,7 @@ impl Shard<'_> {
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let Shard { job, work, plan, number } = *self;
         let begun = Instant::now();
-        let columns = plan.shard(number).map(|shard| shard.columns.clone()).unwrap_or_default();
+        let (columns, rows) = plan.shard(number).map(|shard| (shard.columns.clone(), shard.rows)).unwrap_or_default();
         let database = job.database()?;
         let snapshot = Arc::new(self.snapshot(&database, attempt).await?);
         let seen = snapshot.exported().seen().to_owned();
@@ -149,7 +150,7 @@ impl Shard<'_> {
         if let Some(zooms) = columns.zooms() {
             part.settings.tileset.zooms = zooms;
         }
-        part.part = Some(columns);
+        part.part = Some(JobPart { columns, rows });
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         check_database(job, work, plan, &prepared.layers, &prepared.reads, &prepared.server.identity)?;
@@ -169,8 +170,15 @@ impl Shard<'_> {
             return Ok(end);
         }
         let (target, version, layers) = (job.target.clone(), plan.shared_version.clone(), names.clone());
+        let (folder, of_run, own) = (work.clone(), run.clone(), adding.clone());
+        let own_columns = part.part.as_ref().map(|part| part.columns.clone()).unwrap_or_default();
         let sink = aside(move || {
-            let tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
+            let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
+            if let (Some(tiles), Some(own)) = (&mut tiles, &own)
+                && folder.was_adding(&of_run, own)?
+            {
+                tiles.look(&own_columns).map_err(TargetError::from)?;
+            }
             let file = files.begin(&run).map_err(ShardsError::from)?;
             Ok::<_, CommandError>(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))
         });
@@ -190,7 +198,7 @@ impl Shard<'_> {
             attempt: attempt.attempt.clone(),
             file: (finished.edits > 0).then(|| name.clone()),
             bytes: finished.bytes,
-            md5: finished.md5.clone(),
+            crc32: finished.crc32,
             edits: finished.edits,
             adding: adding.map(|adding| adding.id),
             is_exact,

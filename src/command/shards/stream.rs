@@ -1,7 +1,7 @@
 //! The edits of all shards, handed to the target in its order.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use md5::{Digest as _, Md5};
 
@@ -110,7 +110,29 @@ pub(super) struct StreamOptions {
     pub(super) shared: Option<SharedTiles>,
 }
 
-/// Hands the edits of all shards to the sink, in its order.
+/// Edits that follow each other, for the sink.
+struct Piece {
+    edits: Vec<TileEdit>,
+    /// The zoom of the last one.
+    zoom: Zoom,
+    /// How many records they come of.
+    records: usize,
+    bytes: usize,
+    /// How the records count of which the target is right already.
+    as_they_are: Written,
+}
+
+/// The pieces that wait for the sink while others are read.
+const PIECES_AHEAD: usize = 2;
+
+/// What was read of all shards.
+#[derive(Default)]
+struct ReadFigures {
+    tiles: u64,
+    zooms: BTreeMap<Zoom, ZoomFigures>,
+}
+
+/// Hands the edits of all shards to the sink, in its order. One thread reads, checks and merges the runs, this one writes.
 pub(super) fn stream(
     work: &WorkFolder,
     shards: &[DoneNote],
@@ -127,55 +149,84 @@ pub(super) fn stream(
     let edits: u64 = shards.iter().map(|shard| shard.edits).sum();
     let (tiles, batches) = (shards.iter().map(|shard| shard.tiles).sum(), shards.len() as u64);
     report.event(&Event::Planned { tiles, features: edits, batches });
+    let merged = Merged::new(options.order, repairs, runs)?;
+    let (written, read) = std::thread::scope(|scope| {
+        let (sender, pieces) = mpsc::sync_channel(PIECES_AHEAD);
+        let reading = scope.spawn(move || read_pieces(merged, options, &sender));
+        let written = write_pieces(pieces, &mut sink, report);
+        (written, reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    });
+    // If writing has failed, reading has ended early.
+    let ((written, bytes), ReadFigures { tiles, zooms }) = (written?, read?);
+    Ok(Stored { sink, written, tiles, zooms, bytes })
+}
+
+/// Merges runs into pieces; ends early if nobody takes them.
+fn read_pieces(
+    mut merged: Merged,
+    options: &StreamOptions,
+    pieces: &mpsc::SyncSender<Piece>,
+) -> Result<ReadFigures, CommandError> {
     let empty = Packer::new(options.packing).pack(&[]).map_err(|error| CommandError::Pipeline(error.to_string()))?;
-    let mut merged = Merged::new(options.order, repairs, runs)?;
-    let (mut written, mut tiles, mut bytes) = (Written::default(), 0, 0);
-    let mut zooms: BTreeMap<Zoom, ZoomFigures> = BTreeMap::new();
-    let mut last = None;
+    let (mut figures, mut last) = (ReadFigures::default(), None);
     loop {
-        let (mut batch, mut size, mut count, mut of_batch) = (Vec::new(), 0, 0, Written::default());
-        while count < MAX_EDITS && size < MAX_BYTES {
+        let (mut edits, mut bytes, mut records, mut as_they_are) = (Vec::new(), 0, 0, Written::default());
+        while records < MAX_EDITS && bytes < MAX_BYTES {
             let Some(next) = merged.next()? else { break };
-            count += 1;
+            records += 1;
             let tile = next.record.id().coord;
             if last.replace(tile) != Some(tile) {
-                tiles += 1;
+                figures.tiles += 1;
             }
             match &next.record {
                 RunRecord::Edit(TileEdit::Put(_, stored)) => {
-                    size += stored.len();
-                    zooms.entry(tile.zoom()).or_default().add(tile, stored.len() as u64);
+                    bytes += stored.len();
+                    figures.zooms.entry(tile.zoom()).or_default().add(tile, stored.len() as u64);
                 }
-                RunRecord::Added(added) => zooms.entry(tile.zoom()).or_default().add(tile, added.length),
+                RunRecord::Added(added) => figures.zooms.entry(tile.zoom()).or_default().add(tile, added.length),
                 RunRecord::Edit(_) => {}
             }
             match (next, &options.shared) {
                 (next, Some(shared)) => {
                     let is_right = as_it_is(&next.record);
                     match shared.edit(next, &empty) {
-                        Some(edit) => batch.push(edit),
-                        None => of_batch += is_right,
+                        Some(edit) => edits.push(edit),
+                        None => as_they_are += is_right,
                     }
                 }
-                (MergedRecord { record: RunRecord::Edit(edit), .. }, None) => batch.push(edit),
+                (MergedRecord { record: RunRecord::Edit(edit), .. }, None) => edits.push(edit),
                 (MergedRecord { record: RunRecord::Added(added), .. }, None) => {
                     return Err(ShardsError::Order { tile: added.id.to_string() }.into());
                 }
             }
         }
-        let (Some(zoom), 1..) = (last.map(TileCoord::zoom), count) else { break };
-        if !batch.is_empty() {
-            of_batch += sink.write(batch)?;
+        let (Some(zoom), 1..) = (last.map(TileCoord::zoom), records) else { return Ok(figures) };
+        if pieces.send(Piece { edits, zoom, records, bytes, as_they_are }).is_err() {
+            return Ok(figures);
         }
-        if of_batch.total() != count as u64 {
-            let what = format!("the target took {} edits of {count}: please report this", of_batch.total());
+    }
+}
+
+/// Writes pieces as they come; returns how they count, and their bytes.
+fn write_pieces(
+    pieces: mpsc::Receiver<Piece>,
+    sink: &mut AnySink,
+    report: &Arc<dyn Report>,
+) -> Result<(Written, u64), CommandError> {
+    let (mut written, mut all_bytes) = (Written::default(), 0);
+    for Piece { edits, zoom, records, bytes, as_they_are: mut of_piece } in pieces {
+        if !edits.is_empty() {
+            of_piece += sink.write(edits)?;
+        }
+        if of_piece.total() != records as u64 {
+            let what = format!("the target took {} edits of {records}: please report this", of_piece.total());
             return Err(CommandError::Pipeline(what));
         }
-        written += of_batch;
-        bytes += size as u64;
-        report.event(&Event::Stored { zoom, tiles: count as u64, features: count as u64, bytes: size as u64 });
+        written += of_piece;
+        all_bytes += bytes as u64;
+        report.event(&Event::Stored { zoom, tiles: records as u64, features: records as u64, bytes: bytes as u64 });
     }
-    Ok(Stored { sink, written, tiles, zooms, bytes })
+    Ok((written, all_bytes))
 }
 
 /// How a record counts if the version is as it says.

@@ -12,8 +12,11 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
     if coverage.is_world() || !layer.shape.has_closed_form() {
         return None;
     }
-    let mut boxes: Vec<SourceBox> =
-        widest_rects(coverage, zooms)?.iter().map(|rect| area_box(layer, rect, rect.zoom)).collect();
+    let rects = widest_rects(coverage, zooms)?;
+    if coverage.is_part() && spans_world(&rects) {
+        return None;
+    }
+    let mut boxes: Vec<SourceBox> = rects.iter().map(|rect| area_box(layer, rect, rect.zoom)).collect();
     if coverage.is_part() {
         // The tiles of several zooms overlap, and a row must not come twice.
         boxes = boxes.into_iter().reduce(SourceBox::<f64>::joined).into_iter().collect();
@@ -25,6 +28,12 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
         }
     }
     Some(columns)
+}
+
+/// True if the smallest rectangle around some tiles is the world.
+fn spans_world(rects: &[TileRect]) -> bool {
+    let around = rects.iter().map(|rect| rect.world(0)).reduce(WorldRect::joined);
+    around.is_some_and(|all| all.west <= 0 && all.north <= 0 && all.east >= WORLD_UNITS && all.south >= WORLD_UNITS)
 }
 
 /// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest of some zooms; where only some columns belong to it,

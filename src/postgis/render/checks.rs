@@ -10,10 +10,16 @@ use super::statements::RunLayers;
 use super::{Tiles, Worker};
 use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
-use crate::tile::{Area, Batch, TileRect};
+use crate::tile::{Area, Batch, SearchBox, TileRect};
 
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(in crate::postgis) const COMPARED_TILES: usize = 3;
+
+/// Tiles with more features than this are not drawn both ways: the database would take longer for them than for all rows.
+const MAX_COMPARED_FEATURES: u64 = 2_000;
+
+/// The rows that are looked at for a tile that is drawn both ways instead of one with more features.
+const TRIED_ROWS: usize = 16;
 
 /// The layers, each without its cached rows if the database draws some tile of `batches` with other bytes: a later PostGIS may encode
 /// differently.
@@ -63,19 +69,53 @@ impl BatchDrawing<'_> {
         Ok(Some(drawn))
     }
 
+    /// A tile of the layer's deepest zoom around one of its cached rows, within a batch whose tiles have very many features. `None` if no row in
+    /// memory is found there.
+    fn light_area(self, index: usize, number: usize, batch: &Batch) -> Option<Area> {
+        let prepared = self.prepared(index);
+        let rows = prepared.cached_rows()?;
+        let deepest = prepared.layer().zooms.max();
+        // Of rows in the margin of the batch, not all neighbours need be here.
+        let is_within = |rect: &TileRect| {
+            let of_zoom = |area: &Area| {
+                let shift = deepest.get().saturating_sub(area.rect.zoom.get());
+                TileRect {
+                    zoom: area.rect.zoom,
+                    x0: rect.x0 >> shift,
+                    y0: rect.y0 >> shift,
+                    x1: rect.x1 >> shift,
+                    y1: rect.y1 >> shift,
+                }
+            };
+            batch.areas.iter().any(|area| area.rect.zoom <= deepest && area.rect.common(&of_zoom(area)).is_some())
+        };
+        let steps = COMPARED_TILES * TRIED_ROWS;
+        let tried = (0..TRIED_ROWS).map(|step| rows.count() * (number * TRIED_ROWS + step) / steps);
+        let rect = tried.filter_map(|row| rows.tile_around(row, deepest)).find(is_within)?;
+        let search = (0..=index).map(|layer| if layer == index { SearchBox::Area } else { SearchBox::Nothing });
+        Some(Area { rect, search: search.collect() })
+    }
+
     /// True if the cached rows and the database give the same bytes in [`COMPARED_TILES`] tiles of the batches.
     async fn draws_same_bytes(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);
-        for batch in of_layer.iter().rev().step_by(step).take(COMPARED_TILES) {
-            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, &batch.areas).await? else {
+        for (number, batch) in of_layer.iter().rev().step_by(step).take(COMPARED_TILES).enumerate() {
+            let own = &batch.layers[index];
+            let light = if own.features > MAX_COMPARED_FEATURES * own.tiles {
+                self.light_area(index, number, batch)
+            } else {
+                None
+            };
+            let compared: &[Area] = light.as_slice();
+            let compared = if compared.is_empty() { &batch.areas[..] } else { compared };
+            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, compared).await? else {
                 return Ok(false);
             };
             // The lightest tile will do: this compares encodings.
             let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
             let rect = TileRect::from(tile.tile);
-            let areas: Vec<Area> = batch
-                .areas
+            let areas: Vec<Area> = compared
                 .iter()
                 .filter(|area| area.rect.common(&rect).is_some())
                 .map(|area| area.within(rect))

@@ -8,7 +8,7 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::{Coverage, Zoom, ZoomList};
+use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom, ZoomList};
 
 /// A probed layer with what a run computed before drawing it: counted cells, cached rows. Clones share everything.
 #[derive(Debug, Clone)]
@@ -102,6 +102,13 @@ impl PreparedLayer {
     #[must_use]
     pub fn has_cached_rows(&self) -> bool {
         self.cached_rows.is_some()
+    }
+
+    /// Where the cached rows lie, if all rows that the run needs are in memory.
+    #[must_use]
+    pub fn cached_places(&self) -> Option<LayerFootprints> {
+        let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
+        Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
     }
 
     /// The memory that its cached rows take, in bytes.

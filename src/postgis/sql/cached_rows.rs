@@ -13,12 +13,31 @@ const MAX_ROWS_PER_GROUP: u32 = 1024;
 /// The most bytes of values that one call of `ST_AsMVT` encodes, but for a single greater row.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
+/// How many rows are going to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedRows {
+    /// As many as the survey has counted on the same snapshot: another number shows that the layer's rows differ from query to query.
+    Counted(u64),
+    /// About as many.
+    About(u64),
+}
+
+impl ExpectedRows {
+    /// The number.
+    #[must_use]
+    pub const fn count(self) -> u64 {
+        match self {
+            ExpectedRows::Counted(rows) | ExpectedRows::About(rows) => rows,
+        }
+    }
+}
+
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::postgis) enum RowChoice<'a> {
     /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The values of a query's
-    /// placeholders follow. `rows` is the expected number. `keys` are those of the session that reads; `None` if it reads all rows.
-    Boxes { boxes: usize, rows: u64, keys: Option<&'a KeyRange> },
+    /// placeholders follow. `keys` are those of the session that reads; `None` if it reads all rows.
+    Boxes { boxes: usize, rows: ExpectedRows, keys: Option<&'a KeyRange> },
     /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if that many are found, some
     /// may be missing.
     Areas { limit: u64 },

@@ -21,6 +21,7 @@ mod thin;
 use super::layer::{Layer, Placement};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
+pub use cached_rows::ExpectedRows;
 pub(super) use cached_rows::{CachedRowsParameters, RowChoice, cached_rows};
 pub(crate) use cells::without_bounds;
 pub(super) use cells::{

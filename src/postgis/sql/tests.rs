@@ -1,8 +1,8 @@
 //! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
 
 use super::{
-    CachedRowsParameters, Candidates, KeyRange, RowChoice, cached_rows, key_bounds, read_statements, render, skipped,
-    survey,
+    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, RowChoice, cached_rows, key_bounds, read_statements,
+    render, skipped, survey,
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
@@ -118,7 +118,7 @@ fn the_statements_that_read_rows() {
     compare("skipped", &skipped(&points()));
     compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
-    let whole = RowChoice::Boxes { boxes: 1, rows: 1_000, keys: None };
+    let whole = RowChoice::Boxes { boxes: 1, rows: ExpectedRows::Counted(1_000), keys: None };
     compare("cached_rows", &cached_rows(&points(), whole, parameters));
     let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
     let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();

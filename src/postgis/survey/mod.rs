@@ -60,6 +60,21 @@ pub struct Surveyed {
     pub invalid_areas: u64,
 }
 
+impl Surveyed {
+    /// What is known of a layer whose rows were read before.
+    #[must_use]
+    pub const fn of_places(places: LayerFootprints) -> Surveyed {
+        Surveyed {
+            places,
+            point_file: None,
+            counted: None,
+            gathered: BTreeMap::new(),
+            skipped: Vec::new(),
+            invalid_areas: 0,
+        }
+    }
+}
+
 /// Reads where a layer's features lie. Features that no tile of the coverage shows at one of the zooms may be left out. `folds` are the
 /// values that are folded while the rows are read (see [`foldable`]).
 ///

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads, Server,
+    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads, Server,
     Snapshot, VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
 };
 use crate::report::{Event, SkippedRows};
@@ -84,7 +84,7 @@ impl FamilyStock {
                 skipped.push(SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples });
             }
             planned.push(plan_layer(layer, &settings.options.budget.features, seen.places));
-            let limits = CacheLimits { rows, memory };
+            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory };
             let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &workers, &coverage, zooms, limits).await?;
             if !cached.has_cached_rows() {
                 return Ok(None);

@@ -3,21 +3,23 @@
 //! Shards only add tiles (`If-None-Match: *`): the first that writes a tile has written it, and a request that comes late, of a process that
 //! was stopped or of a network that held it back, changes no tile that is there. The commit alone replaces and deletes, and switches clients.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::note::{BEGUN, write_note};
-use super::store::{Condition, Object, Store};
+use super::store::{Condition, Object, Store, digest};
 use super::uploads::Uploads;
 use super::{S3Error, S3Location, S3Options, wait};
 use crate::sink::tree::{Latest, Template, notes};
 use crate::stop::Stop;
-use crate::tile::TileId;
+use crate::tile::{ColumnRanges, TileId};
 
 /// How long a version of shards that was never published is left alone by other runs, which remove versions that nobody publishes.
 const LIFE_OF_SHARED_VERSION: Duration = Duration::from_secs(7 * 24 * 3_600);
@@ -124,9 +126,16 @@ pub(super) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3E
 pub struct VersionTiles {
     template: Template,
     packed: bool,
+    store: Arc<Store>,
+    runtime: Handle,
     uploads: Uploads,
     found: Arc<AtomicU64>,
+    /// Tiles that an earlier attempt has added, with the MD5 of their bytes.
+    known: HashMap<TileId, [u8; 16]>,
 }
+
+/// The most columns that are listed to find what an earlier attempt has added. Each takes a request; without them a tile takes two.
+const MAX_LISTED_COLUMNS: u64 = 16_384;
 
 impl VersionTiles {
     /// The tiles of a version, by a template with its layers. Credentials come as for [`S3::create`](super::S3::create).
@@ -144,7 +153,41 @@ impl VersionTiles {
         let store = wait(runtime, Store::open(location, options))?;
         let found = Arc::new(AtomicU64::new(0));
         let uploads = Uploads::new(&store, runtime, stop).adding_only(Arc::clone(&found));
-        Ok(VersionTiles { template, packed, uploads, found })
+        let known = HashMap::new();
+        Ok(VersionTiles { template, packed, store, runtime: runtime.clone(), uploads, found, known })
+    }
+
+    /// Looks which tiles of some columns are there, after an earlier attempt: those with the same bytes are not sent again.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read.
+    pub fn look(&mut self, columns: &ColumnRanges) -> Result<(), S3Error> {
+        let ranges = columns.ranges();
+        let count: u64 = ranges.iter().map(|range| u64::from(range.last - range.first) + 1).sum();
+        if count > MAX_LISTED_COLUMNS {
+            return Ok(());
+        }
+        let (store, template) = (&self.store, &self.template);
+        let all = ranges.iter().flat_map(|range| (range.first..=range.last).map(|column| (range.zoom, column)));
+        let prefixes: Vec<String> = all.filter_map(|(zoom, column)| template.column_prefix(zoom, column)).collect();
+        let listed = stream::iter(prefixes).map(|prefix| async move {
+            let (mut found, mut from) = (Vec::new(), None);
+            loop {
+                let page = store.list(&prefix, from).await?;
+                found.extend(
+                    page.found
+                        .into_iter()
+                        .filter_map(|(name, tag)| Some((template.read(&name)?, tag.as_deref().and_then(digest)?))),
+                );
+                from = page.next;
+                if from.is_none() {
+                    return Ok::<_, S3Error>(found);
+                }
+            }
+        });
+        let listed = listed.buffer_unordered(store.options.in_flight.get()).try_collect::<Vec<_>>();
+        self.known = wait(&self.runtime, listed)?.into_iter().flatten().collect();
+        Ok(())
     }
 
     /// Starts to add a tile, once there is room; returns the MD5 of its bytes.
@@ -153,6 +196,9 @@ impl VersionTiles {
     /// If earlier tiles could not be added, or a stop was asked for.
     pub fn add(&mut self, tile: TileId, bytes: Box<[u8]>) -> Result<[u8; 16], S3Error> {
         let digest: [u8; 16] = Md5::digest(&bytes).into();
+        if self.known.remove(&tile) == Some(digest) {
+            return Ok(digest);
+        }
         self.uploads.put(self.template.name(tile), tile, bytes, digest, self.packed)?;
         Ok(digest)
     }

@@ -2,7 +2,7 @@
 
 mod read;
 
-use crate::tile::{Slice, TileId};
+use crate::tile::{Slice, TileId, Zoom};
 
 /// The name of a tile below the target: text with placeholders for z, x, y (or -y), the layer and the version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,6 +169,12 @@ impl Template {
         self.parts.contains(&Part::Version)
     }
 
+    /// True if a version stands in the names, and none was filled in: such a target holds no published tile.
+    #[must_use]
+    pub fn lacks_version(&self) -> bool {
+        self.is_versioned() && self.version.is_none()
+    }
+
     /// Fills in the names of the layers, by their [`LayerId`](crate::tile::LayerId). Characters with a meaning in a path or a URL become
     /// `%` and two hexadecimal digits (RFC 3986, section 2.1).
     #[must_use]
@@ -221,6 +227,23 @@ impl Template {
             }
         }
         prefix
+    }
+
+    /// What the names of a column's tiles begin with; `None` if they have the row, or a layer, before zoom and column.
+    #[must_use]
+    pub fn column_prefix(&self, zoom: Zoom, column: u32) -> Option<String> {
+        let (mut prefix, mut placed) = (String::new(), 0);
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => prefix.push_str(text),
+                Part::Zoom => prefix.push_str(&zoom.to_string()),
+                Part::Column => prefix.push_str(&column.to_string()),
+                Part::Version => prefix.push_str(self.version.as_deref()?),
+                Part::Row | Part::TmsRow | Part::Layer => break,
+            }
+            placed += usize::from(matches!(part, Part::Zoom | Part::Column));
+        }
+        (placed == 2).then_some(prefix)
     }
 
     /// The address of tiles below the target as TileJSON has it, of one layer if the template keeps layers apart: z, x and y stay

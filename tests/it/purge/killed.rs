@@ -1,35 +1,9 @@
 //! A run is killed at each of its file operations in turn (by strace, which delivers SIGKILL at the entry of a system call). The next run makes
 //! the tiles right, and the CDN has heard of every tile that differs from what it may have cached.
 
-use std::process::{Command, Stdio};
-
 use super::told::{ONE, ToldPlaces};
+use crate::support::killed::is_killed_at;
 use crate::support::places::Tiles;
-
-/// The system calls that change files.
-const FILE_OPERATIONS: &str =
-    "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,pwrite64,ftruncate,mkdir,link,linkat";
-
-/// Runs a command until one of its threads is about to begin its file operation with this number; true if it came to that.
-fn is_killed_at(number: usize, command: &Command) -> bool {
-    let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={FILE_OPERATIONS}")]);
-    traced.args(["-e", &format!("inject={FILE_OPERATIONS}:signal=SIGKILL:when={number}")]);
-    traced.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    let ended = traced.stdin(Stdio::null()).output().unwrap();
-    if ended.status.success() {
-        return false;
-    }
-    // strace ends as what it watches has ended, by the signal.
-    assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
-    true
-}
 
 /// The addresses of tiles that differ, or are in one of both.
 fn differing(one: &Tiles, other: &Tiles) -> Vec<String> {

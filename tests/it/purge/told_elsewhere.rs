@@ -1,6 +1,8 @@
 //! What is told when tiles come by other ways than a run: by a copy, by a switch to another version.
 
 use super::told::{ONE, ToldPlaces};
+use crate::support::killed::is_killed_at;
+use crate::support::program::run;
 
 #[test]
 fn a_copy_into_the_configured_target_is_told_and_one_to_elsewhere_is_not() {
@@ -47,4 +49,47 @@ fn a_switch_to_another_version_purges_the_documents_that_lead_to_it() {
     assert_eq!(told.told(), documents);
     told.verb("publish", &["--rollback"]).ok();
     assert_eq!(told.told(), documents);
+}
+
+/// Of a commit that is killed at some of its file operations, too: it is run again, and what it has published is told.
+#[test]
+fn a_commit_of_shards_tells_what_it_changed_whenever_it_is_killed() {
+    for kind in ["tiles/", "t.mbtiles"] {
+        let told = ToldPlaces::new(kind, "");
+        told.verb("seed", &[]).ok();
+        let work = told.places.place("work/");
+        let command = |verb: &str, more: &[&str]| {
+            let mut command = told.command("shards", &[&[verb, "--work", &work], more].concat());
+            command.args(["--database-url", &told.db.url]);
+            command
+        };
+        let (mut step, mut cached) = (1, told.places.read_by_others(kind));
+        loop {
+            told.told();
+            told.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {ONE}"));
+            run(&mut command("begin", &["--shards", "1"])).ok();
+            run(&mut command("run", &["--shard", "1"])).ok();
+            let is_killed = is_killed_at(step, &command("commit", &[]));
+            if is_killed {
+                let again = run(&mut command("commit", &[]));
+                assert!(again.code == 0 || again.stderr.contains("holds no run"), "{}", again.stderr);
+                told.verb("purge", &[]).ok();
+            }
+            let (now, heard) = (told.places.read_by_others(kind), told.told());
+            let changed = now.iter().filter(|(tile, body)| cached.get(*tile) != Some(body));
+            let changed: Vec<String> =
+                changed.map(|((z, x, y), _)| format!("https://tiles.test/{z}/{x}/{y}.pbf")).collect();
+            assert_eq!(changed.len(), 4, "{kind}, killed at {step}: one tile a zoom");
+            let is_everything = heard.contains(&"https://tiles.test/*".to_owned());
+            let missed: Vec<&String> = changed.iter().filter(|tile| !heard.contains(tile)).collect();
+            assert!(missed.is_empty() || is_everything, "{kind}, killed at {step}: {missed:?} of {heard:?}");
+            if !is_killed {
+                assert_eq!(heard.len(), 4, "{kind}: exactly what changed");
+                break;
+            }
+            cached = now;
+            step += 2 + step / 2;
+        }
+        assert!(step > 4, "{kind}: it came to step {step}");
+    }
 }

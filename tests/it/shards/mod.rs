@@ -3,9 +3,11 @@
 mod helpers;
 
 mod faults;
+mod killed;
 mod refusals;
 mod same_as_a_seed;
 mod schedulers;
 mod servers;
 mod shared_version;
 mod states;
+mod writers;

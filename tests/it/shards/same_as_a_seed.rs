@@ -53,6 +53,18 @@ fn an_mbtiles_archive_is_byte_for_byte_that_of_a_seed_however_it_is_cut() {
     }
 }
 
+#[test]
+fn a_single_feature_and_none_at_all_are_cut_as_well() {
+    let tracked = Tracked::facilities(5);
+    for left in [1, 0] {
+        tracked.db.run(&format!("DELETE FROM api_facility WHERE id NOT IN (SELECT id FROM api_facility LIMIT {left})"));
+        let single = tracked.seed("single.mbtiles", &["--zoom", "0-7"]);
+        let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+        sharded.whole(3, &[]);
+        assert!(without_times(Path::new(&sharded.target)) == without_times(&single), "{left} rows");
+    }
+}
+
 /// The parts of a PMTiles archive (PMTiles v3, section 3) but its metadata: the counts of the header, root, leaves, tiles.
 fn parts(path: &Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap();

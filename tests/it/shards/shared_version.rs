@@ -12,7 +12,7 @@ use crate::support::tracked::{Tracked, differences};
 use crate::support::until;
 
 /// A target with versions behind a proxy, a work folder beside it.
-fn versioned<'a>(tracked: &'a Tracked, places: &Places) -> Sharded<'a> {
+pub(super) fn versioned<'a>(tracked: &'a Tracked, places: &Places) -> Sharded<'a> {
     let text = std::fs::read_to_string(&places.config).unwrap();
     let text = text.replace("lease = \"2s\"", "lease = \"20s\"\nbackoff = \"20ms\"");
     let target = "[target]\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\npublish = \"versioned\"\nkeep_versions = 1\nkeep_for = \"0s\"\n";
@@ -32,7 +32,7 @@ fn versioned<'a>(tracked: &'a Tracked, places: &Places) -> Sharded<'a> {
 }
 
 /// The tiles of all versions, by the names of the versions.
-fn versions(places: &Places) -> BTreeMap<String, Tiles> {
+pub(super) fn versions(places: &Places) -> BTreeMap<String, Tiles> {
     let mut versions: BTreeMap<String, Tiles> = BTreeMap::new();
     for (name, body) in places.prefix.tiles() {
         let (version, tile) = name.strip_prefix("t/").unwrap().split_once('/').unwrap();
@@ -43,12 +43,12 @@ fn versions(places: &Places) -> BTreeMap<String, Tiles> {
 }
 
 /// The version that clients see.
-fn shown(places: &Places) -> String {
+pub(super) fn shown(places: &Places) -> String {
     places.prefix.note("t/latest.json").unwrap()["version"].as_str().unwrap().to_owned()
 }
 
 /// What a seed into an archive leaves now.
-fn fresh(tracked: &Tracked, places: &Places) -> Tiles {
+pub(super) fn fresh(tracked: &Tracked, places: &Places) -> Tiles {
     let name = format!("fresh{}.mbtiles", fastrand::u64(..));
     let path = tracked.seed(&name, &["--zoom", "0-4"]);
     drop(path);
@@ -57,7 +57,7 @@ fn fresh(tracked: &Tracked, places: &Places) -> Tiles {
 }
 
 /// The tiles that are not empty ones: those stand where a request that is still under way must not add another tile.
-fn filled(tiles: Tiles) -> Tiles {
+pub(super) fn filled(tiles: Tiles) -> Tiles {
     tiles.into_iter().filter(|(_, body)| body.len() > 20).collect()
 }
 
@@ -156,6 +156,36 @@ fn a_request_that_a_network_holds_back_adds_no_tile_to_what_is_published() {
     assert_eq!(differences(&filled(before.clone()), &fresh(&tracked, &places)).len(), 0);
     std::thread::sleep(Duration::from_secs(32).saturating_sub(since.elapsed()));
     assert!(tiles(&places) == before, "{} tiles came late", tiles(&places).len() - before.len());
+}
+
+#[test]
+fn a_shard_that_is_run_again_sends_only_tiles_that_are_not_there() {
+    let tracked = Tracked::facilities(100);
+    let proxy = Proxy::before(&Prefix::new().endpoint, |seen| {
+        if seen.is_tile() { Fault::Slow(Duration::from_millis(30)) } else { Fault::None }
+    });
+    let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
+    let sharded = versioned(&tracked, &places);
+    // With one shard, the next attempt would wait for the place that the killed one still has among the connections.
+    sharded.begin(4, &[]);
+    let killed = sharded.start("run", &["--shard", "4", "--workers", "1"]);
+    until("it has added tiles", || places.prefix.tiles().len() > 4);
+    signal(&killed, "KILL");
+    wait(killed);
+    let there: Vec<String> = places.prefix.tiles().into_keys().collect();
+    proxy.rule(|_| Fault::None);
+    proxy.take_seen();
+    sharded.run(4).ok();
+    let sent: Vec<String> =
+        proxy.take_seen().into_iter().filter(|seen| seen.is_tile()).map(|seen| seen.target).collect();
+    let again = there.iter().filter(|name| sent.iter().any(|target| target.contains(&***name)));
+    assert_eq!(again.count(), 0, "{} were there, {} were sent", there.len(), sent.len());
+    (1..=3).for_each(|shard| drop(sharded.run(shard).ok()));
+    proxy.take_seen();
+    sharded.verb("commit", &[]).ok();
+    assert!(!proxy.take_seen().iter().any(|seen| seen.is_tile()), "the commit knows which bytes are there");
+    let published = versions(&places).remove(&shown(&places)).unwrap();
+    assert_eq!(differences(&published, &fresh(&tracked, &places)).len(), 0);
 }
 
 #[test]

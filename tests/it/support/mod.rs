@@ -13,6 +13,7 @@ pub(crate) mod door;
 pub(crate) mod features;
 pub(crate) mod folder;
 pub(crate) mod gate;
+pub(crate) mod killed;
 pub(crate) mod manual;
 pub(crate) mod nginx;
 pub(crate) mod others;

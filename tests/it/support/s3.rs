@@ -263,6 +263,18 @@ impl Prefix {
         self.runtime.block_on(futures_util::stream::iter(names).map(head).buffer_unordered(32).collect())
     }
 
+    /// Makes the objects below the prefix what they were.
+    pub(crate) fn restore(&self, objects: &BTreeMap<String, Vec<u8>>) {
+        let now = self.objects();
+        for name in now.keys().filter(|name| !objects.contains_key(*name)) {
+            let key = format!("{}{name}", self.location.prefix);
+            self.runtime.block_on(self.client.delete_object().bucket(BUCKET).key(key).send()).unwrap();
+        }
+        for (name, body) in objects.iter().filter(|(name, body)| now.get(*name) != Some(body)) {
+            self.put(name, body);
+        }
+    }
+
     /// Puts an object there by other means.
     pub(crate) fn put(&self, name: &str, body: &[u8]) {
         let key = format!("{}{name}", self.location.prefix);

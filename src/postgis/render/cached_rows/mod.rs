@@ -21,6 +21,7 @@ use super::family_tiles::FamilyTiles;
 use crate::mvt::{Drawer, Features};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::sql::ExpectedRows;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Candidate, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, WorldRect, Zoom,
@@ -68,8 +69,8 @@ const MAX_AMBIGUOUS_SHARE: u64 = 8;
 /// The expected number of rows, and the most memory that they may take when cached.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheLimits {
-    /// The number of rows that the survey found.
-    pub rows: u64,
+    /// The number of rows.
+    pub rows: ExpectedRows,
     /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half as much memory serves to read them back.
     pub memory: usize,
 }
@@ -137,6 +138,18 @@ impl CachedRows {
             RowStore::Memory(rows) => rows.positions.worlds().collect(),
             RowStore::File(_) => Vec::new(),
         }
+    }
+
+    /// The tile of a zoom in which a row lies, by its number. Only of rows in memory.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the halves of a position have 32 bits, of which a tile has the upper ones"
+    )]
+    pub(super) fn tile_around(&self, number: usize, zoom: Zoom) -> Option<TileRect> {
+        let RowStore::Memory(rows) = &self.rows else { return None };
+        let world = rows.positions.worlds().nth(number)?;
+        let [x, y] = [world >> 32, world & u64::from(u32::MAX)].map(|unit| (unit >> (32 - zoom.get())) as u32);
+        Some(TileRect { zoom, x0: x, y0: y, x1: x, y1: y })
     }
 
     /// The rows as those near changes, which serve areas from a zoom on.

@@ -13,7 +13,7 @@ use crate::mvt::Features;
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::split;
-use crate::postgis::sql::{self, CachedRowsParameters, KeyRange, RowChoice};
+use crate::postgis::sql::{self, CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
 use crate::tile::{Coverage, Positions, Zoom};
 
 /// The most bytes of rows in memory, with room for the group that comes last: places among the bytes have 32 bits.
@@ -78,9 +78,9 @@ impl PartRows {
 
 impl Reading {
     /// Before the first row. Rows of which a number is `expected` are all rows of the layer, and may go to a file.
-    fn new(layer: &Layer, expected: Option<u64>, memory: usize, parts: usize) -> Reading {
+    fn new(layer: &Layer, expected: Option<ExpectedRows>, memory: usize, parts: usize) -> Reading {
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
-        let rows = expected.and_then(|rows| usize::try_from(rows).ok()).unwrap_or_default() / parts;
+        let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
         let rows = rows.min(memory / parts / Positions::SIZE);
         let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
         let part = |_| PartRows {
@@ -254,7 +254,9 @@ impl CachedRows {
         let read = match refused {
             Some(refused) => Err(refused),
             None if rows >= max_rows => Err(RowsRefused::TooMany),
-            None if expected.is_some_and(|expected| expected != rows) => Err(RowsRefused::Others),
+            None if matches!(expected, Some(ExpectedRows::Counted(counted)) if counted != rows) => {
+                Err(RowsRefused::Others)
+            }
             None => reading.finish().await,
         };
         match read {

@@ -1,0 +1,125 @@
+//! Where the features of all layers of a run lie: surveyed, or, of a shard, read with all their values at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{CommandError, Job};
+use crate::plan::PlanLayer;
+use crate::postgis::{
+    CacheLimits, ExpectedRows, Layer, PreparedLayer, Session, Snapshot, Surveyed, Worker, foldable, survey_for_plan,
+};
+use crate::report::{Event, SkippedRows};
+use crate::tile::{Footprints, LayerFootprints, LayerId, SortedPoints};
+
+/// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
+pub(crate) const CALL_COST: u64 = 25;
+
+/// About the most bytes that a row in memory takes: shards whose rows may take more than there is are surveyed first.
+const BYTES_PER_ROW: u64 = 400;
+
+/// What is known of all layers.
+pub(super) struct LayerSurveys {
+    /// For the plan.
+    pub(super) planned: Vec<PlanLayer>,
+    /// The layers with what was counted or read.
+    pub(super) surveyed: Vec<PreparedLayer>,
+    pub(super) skipped: Vec<SkippedRows>,
+    /// The layers that are drawn at the run's zooms: whether they have a feature.
+    pub(super) has_features: BTreeMap<LayerId, bool>,
+    /// The number of large areas that are not valid polygons, by the names of layers that have some.
+    pub(super) invalid: BTreeMap<String, u64>,
+}
+
+/// Surveys all layers; the workers read side by side where that pays.
+pub(super) async fn survey_layers(
+    job: &Job,
+    snapshot: &Snapshot,
+    layers: &[Arc<Layer>],
+    workers: &[Worker],
+) -> Result<LayerSurveys, CommandError> {
+    let (coverage, tileset) = (job.coverage(), &job.settings.tileset);
+    let (zooms, mut memory) = (&tileset.zooms, job.settings.run.rows_memory);
+    let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
+    let (planned, surveyed, skipped) = (Vec::new(), Vec::new(), Vec::new());
+    let mut all = LayerSurveys { planned, surveyed, skipped, has_features: BTreeMap::new(), invalid: BTreeMap::new() };
+    for (layer, settings) in layers.iter().zip(&tileset.layers) {
+        // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
+        if all.surveyed.last().is_none_or(|before| before.layer().name() != layer.name()) {
+            job.report.event(&Event::Surveying { layer: layer.name().to_owned() });
+        }
+        let (prepared, seen) = match cached_first(job, snapshot, layer, workers, memory).await? {
+            Some((cached, places)) => {
+                memory = memory.saturating_sub(cached.cached_bytes());
+                (cached, Surveyed::of_places(places))
+            }
+            None => {
+                let folds = foldable(snapshot, layer).await?;
+                let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
+                (PreparedLayer::new(layer).with_cells(folds, seen.counted.clone()), seen)
+            }
+        };
+        if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
+            *all.has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
+        }
+        if seen.invalid_areas > 0 {
+            let most = all.invalid.entry(layer.name().to_owned()).or_default();
+            *most = (*most).max(seen.invalid_areas);
+        }
+        for rows in seen.skipped {
+            let layer = layer.name().to_owned();
+            let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
+            add_skipped(&mut all.skipped, rows);
+        }
+        all.planned.push(PlanLayer {
+            zooms: layer.zooms().clone(),
+            margin: layer.margin(),
+            max_tile_features: settings.options.budget.features.clone(),
+            asks_each_tile: layer.asks_each_tile(),
+            lists_tiles: layer.lists_tiles(),
+            feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
+            places: seen.places,
+            point_file: seen.point_file,
+            rows: seen.gathered,
+        });
+        all.surveyed.push(prepared);
+    }
+    Ok(all)
+}
+
+/// The rows of a layer of a shard, read before its tiles are planned, and where they lie: a survey would read them a second time. `None` if the layer
+/// is not drawn from rows in memory, or they are too many for it.
+async fn cached_first(
+    job: &Job,
+    snapshot: &Snapshot,
+    layer: &Arc<Layer>,
+    workers: &[Worker],
+    memory: usize,
+) -> Result<Option<(PreparedLayer, LayerFootprints)>, CommandError> {
+    let Some(part) = &job.part else { return Ok(None) };
+    if part.columns.ranges().is_empty() {
+        let nowhere = LayerFootprints::Same(Footprints::Points(SortedPoints::default()));
+        return Ok(Some((PreparedLayer::new(layer), nowhere)));
+    }
+    let zooms = &job.settings.tileset.zooms;
+    let is_drawn = zooms.iter().any(|zoom| layer.zooms().contains(zoom));
+    let is_suited = layer.traits().has_uniform_points && layer.is_found_by_area();
+    let has_room = part.rows.saturating_mul(BYTES_PER_ROW) <= memory as u64;
+    if !is_drawn || !is_suited || !has_room || memory == 0 {
+        return Ok(None);
+    }
+    job.report.event(&Event::Reading { layer: layer.name().to_owned() });
+    let limits = CacheLimits { rows: ExpectedRows::About(part.rows), memory };
+    let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), zooms, limits).await?;
+    let places = cached.cached_places();
+    Ok(places.map(|places| (cached, places)))
+}
+
+/// Adds rows that were skipped. Of a layer in several parts, each for its own zooms, the most rows for each reason are kept: mostly these are
+/// the same rows in each.
+fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
+    match skipped.iter_mut().find(|known| (&known.layer, &known.reason) == (&rows.layer, &rows.reason)) {
+        Some(known) if known.rows < rows.rows => *known = rows,
+        Some(_fewer) => {}
+        None => skipped.push(rows),
+    }
+}

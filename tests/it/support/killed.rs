@@ -1,0 +1,28 @@
+//! Runs that are killed at one of their file operations, by strace, which delivers SIGKILL at the entry of a system call.
+
+use std::process::{Command, Stdio};
+
+/// The system calls that change files.
+const FILE_OPERATIONS: &str =
+    "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,pwrite64,ftruncate,mkdir,link,linkat";
+
+/// Runs a command until one of its threads is about to begin its file operation with this number; true if it came to that.
+pub(crate) fn is_killed_at(number: usize, command: &Command) -> bool {
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={FILE_OPERATIONS}")]);
+    traced.args(["-e", &format!("inject={FILE_OPERATIONS}:signal=SIGKILL:when={number}")]);
+    traced.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    let ended = traced.stdin(Stdio::null()).output().unwrap();
+    if ended.status.success() {
+        return false;
+    }
+    // strace ends as what it watches has ended, by the signal.
+    assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
+    true
+}
