@@ -47,16 +47,14 @@ pub(super) async fn survey_layers(
         if all.surveyed.last().is_none_or(|before| before.layer().name() != layer.name()) {
             job.report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
-        let (prepared, seen) = match cached_first(job, snapshot, layer, workers, memory).await? {
-            Some((cached, places)) => {
-                memory = memory.saturating_sub(cached.cached_bytes());
-                (cached, Surveyed::of_places(places))
-            }
-            None => {
-                let folds = foldable(snapshot, layer).await?;
-                let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
-                (PreparedLayer::new(layer).with_cells(folds, seen.counted.clone()), seen)
-            }
+        let cached = cached_first(job, snapshot, layer, workers, memory).await?;
+        let (prepared, seen) = if let Some((cached, places)) = cached {
+            memory = memory.saturating_sub(cached.cached_bytes());
+            (cached, Surveyed::of_places(places))
+        } else {
+            let folds = foldable(snapshot, layer).await?;
+            let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
+            (PreparedLayer::new(layer).with_cells(folds, seen.counted.clone()), seen)
         };
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *all.has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
