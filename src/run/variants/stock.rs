@@ -12,8 +12,8 @@ use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
-    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads, Server,
-    Snapshot, VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
+    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads,
+    Server, Snapshot, VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
 };
 use crate::report::{Event, SkippedRows};
 use crate::sink::Needs;
