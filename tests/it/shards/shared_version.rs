@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::helpers::{Sharded, write};
 use crate::support::places::{Places, Tiles, parsed};
 use crate::support::program::{signal, wait};
-use crate::support::proxy::{Fault, Proxy, SLOW_DOWN};
+use crate::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
 use crate::support::s3::{Prefix, keys};
 use crate::support::tracked::{Tracked, differences};
 use crate::support::until;
@@ -180,14 +180,13 @@ fn a_shard_that_is_run_again_sends_only_tiles_that_are_not_there() {
     proxy.rule(|_| Fault::None);
     proxy.take_seen();
     sharded.run(4).ok();
-    let sent: Vec<String> =
-        proxy.take_seen().into_iter().filter(|seen| seen.is_tile()).map(|seen| seen.target).collect();
+    let sent: Vec<String> = proxy.take_seen().into_iter().filter(Seen::is_tile).map(|seen| seen.target).collect();
     let again = there.iter().filter(|name| sent.iter().any(|target| target.contains(&***name)));
     assert_eq!(again.count(), 0, "{} were there, {} were sent", there.len(), sent.len());
     (1..=3).for_each(|shard| drop(sharded.run(shard).ok()));
     proxy.take_seen();
     sharded.verb("commit", &[]).ok();
-    assert!(!proxy.take_seen().iter().any(|seen| seen.is_tile()), "the commit knows which bytes are there");
+    assert!(!proxy.take_seen().iter().any(Seen::is_tile), "the commit knows which bytes are there");
     let published = versions(&places).remove(&shown(&places)).unwrap();
     assert_eq!(differences(&published, &fresh(&tracked, &places)).len(), 0);
 }
