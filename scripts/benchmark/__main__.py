@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, variants, watch
+from . import cells, daemon, functions, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -84,6 +84,8 @@ def arguments():
     parser.add_argument("--variants", action="store_true",
                         help="only families of variants: 250 countries beside the whole, 2,000 contributors whose sets overlap, and a reseed of these "
                         "after one edit, beside the plain seed and a reseed of one tileset (default: 100000 facilities at zooms 0-14)")
+    parser.add_argument("--functions", action="store_true",
+                        help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--shards", action="store_true",
                         help="also the seed in 8 shards: processor time of program and database beside that of the seed, the heaviest shard, and the "
                         "commit of an archive and of a version of a prefix on a private local S3 server")
@@ -96,7 +98,8 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.shards or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
+              + " floor" * (not options.functions))
         return
     if options.facilities or options.zoom or options.variants:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
@@ -107,6 +110,10 @@ def main():
     bench.say(f"PostgreSQL {version}, {os.cpu_count()} cores, {options.workers} workers, {options.runs} runs of floor and seed")
     if options.shapes:
         shapes.measure(bench)
+        cases = []
+    if options.functions:
+        bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
+        functions.measure(bench)
         cases = []
     for count, zooms_of_case in cases:
         bench.begin_case(count, zooms_of_case)

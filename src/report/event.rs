@@ -91,11 +91,14 @@ pub enum Event {
     },
     /// A watch has published.
     Published {
-        /// The path or URL of the target.
+        /// The path or URL of the target; of variants their output, with `{name}` for the values.
         target: String,
-        /// The number of changed rows; `None` if the target was seeded.
+        /// The number of variants, and of the tileset without conditions, that were written; `None` if the target is one.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        variants: Option<u64>,
+        /// The number of changed rows; `None` if the target was seeded, and for variants.
         rows: Option<u64>,
-        /// The number of dirty tiles; `None` if the target was seeded.
+        /// The number of dirty tiles; `None` if the target was seeded, and for variants.
         dirty: Option<u64>,
         /// Tiles written: new ones, and ones whose bytes changed.
         tiles: u64,
@@ -239,9 +242,10 @@ impl Event {
                     layers.join(", ")
                 )
             }
-            Event::Published { target, rows, dirty, tiles, deleted, bytes, latency_seconds, seconds } => {
-                let changed = match (rows, dirty) {
-                    (Some(rows), Some(dirty)) => {
+            Event::Published { target, variants, rows, dirty, tiles, deleted, bytes, latency_seconds, seconds } => {
+                let changed = match (variants, rows, dirty) {
+                    (Some(variants), ..) => counted(*variants, "target"),
+                    (None, Some(rows), Some(dirty)) => {
                         format!("{}, {}", counted(*rows, "changed row"), counted(*dirty, "dirty tile"))
                     }
                     _ => "every tile".to_owned(),

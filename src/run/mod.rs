@@ -54,7 +54,8 @@ pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
-    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, RecordedVariant,
+    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark,
+    RecordedVariant,
 };
 
 pub(crate) use variants::FamilyReader;
@@ -176,6 +177,11 @@ impl Job {
     #[must_use]
     pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
         Job { gate: Some(gate), ..self }
+    }
+
+    /// The same run, whose batches wait where those of `other` do, and which tells whoever that one tells before its manifest becomes visible.
+    pub(crate) fn like(self, other: &Job) -> Job {
+        Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.

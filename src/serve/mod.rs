@@ -85,7 +85,7 @@ pub use tilesets::opening::TilesetParts;
 pub use tilesets::tileset::tileset_segment;
 pub use tilesets::variants::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
 pub use write_back::WriteBackDesk;
-pub use writer::{TargetWriter, WriterDesk};
+pub use writer::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk};
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};

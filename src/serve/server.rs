@@ -32,6 +32,7 @@ use crate::serve::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use crate::serve::tilesets::tileset::SiteTileset;
 use crate::serve::tilesets::variants::FamilyParts;
 use crate::serve::tilesets::{Addressing, SiteTilesets};
+use crate::serve::writer::{FamilyDesk, WrittenVariants};
 use crate::stop::{Signal, Stop};
 
 /// The time for requests in flight after the server has stopped accepting connections.
@@ -158,9 +159,13 @@ impl TileServer {
         let families = site.tilesets.families().iter().map(|family| tokio::spawn(Arc::clone(family).follow()));
         let tasks: Vec<_> = tasks.into_iter().chain(families).collect();
         let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
-        let writers: Vec<_> = writers
-            .map(|writer| tokio::spawn(Arc::clone(&writer.writer).run(writer.desk.clone(), stop.clone())))
-            .collect();
+        let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.desk.clone(), stop.clone()));
+        let of_families = site.tilesets.families().iter().filter_map(|family| {
+            let variants: Arc<dyn WrittenVariants> = Arc::<SiteFamily>::clone(family);
+            let desk = FamilyDesk { family: variants, queue: site.queue.clone() };
+            Some(Arc::clone(family.writer.as_ref()?).run(desk, stop.clone()))
+        });
+        let writers: Vec<_> = writers.chain(of_families).map(tokio::spawn).collect();
         // The program ends soon after a stop, unless work in flight has asked for more time.
         let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
         tell(ServerState::Ready);

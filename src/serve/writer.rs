@@ -1,4 +1,4 @@
-//! The writer inside the server: what keeps the target up to date, and what it tells the server about that.
+//! The writer inside the server: what keeps a target, or the variants of a tileset, up to date, and what it tells the server about that.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -73,8 +73,7 @@ impl WriterDesk {
     }
 
     fn status(&self) -> MutexGuard<'_, WriterStatus> {
-        // Each update leaves consistent values.
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.status)
     }
 
     /// Another process writes the target; `holder` names it.
@@ -105,9 +104,7 @@ impl WriterDesk {
         {
             shared.announce(&manifest.fingerprint, publication).await;
         }
-        let mut status = self.status();
-        status.published += 1;
-        (status.last_published, status.failure) = (Some(SystemTime::now()), None);
+        self.status().has_published();
     }
 
     /// A look found nothing to do.
@@ -129,8 +126,16 @@ impl WriterDesk {
     /// What `/status.json` says.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let lag = self.lag_seconds();
-        let status = self.status();
-        let (role, holder) = match &status.role {
+        let mut described = self.status().describe();
+        described["lag_seconds"] = lag.into();
+        described
+    }
+}
+
+impl WriterStatus {
+    /// What `/status.json` says.
+    fn describe(&self) -> serde_json::Value {
+        let (role, holder) = match &self.role {
             WriterRole::Starting => ("starting", None),
             WriterRole::Standby(holder) => ("standby", Some(holder)),
             WriterRole::Writing => ("writing", None),
@@ -139,10 +144,85 @@ impl WriterDesk {
         json!({
             "role": role,
             "held_by": holder,
-            "published": status.published,
-            "last_published": status.last_published.map(seconds),
-            "lag_seconds": lag,
-            "failure": status.failure,
+            "published": self.published,
+            "last_published": self.last_published.map(seconds),
+            "failure": self.failure,
         })
     }
+
+    /// A publication is there.
+    fn has_published(&mut self) {
+        self.published += 1;
+        (self.last_published, self.failure) = (Some(SystemTime::now()), None);
+    }
+}
+
+/// Keeps all variants of a tileset up to date.
+pub trait FamilyWriter: Send + Sync {
+    /// Writes until `stop` is asked for, and tells `desk` what it does. Returns once the work in hand is done or given up.
+    fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()>;
+}
+
+/// The variants of a tileset that a server has, as their writer reaches them.
+pub(crate) trait WrittenVariants: Send + Sync {
+    /// Notices at once what was published.
+    fn refresh(&self) -> BoxFuture<'_, ()>;
+
+    /// What the writer does.
+    fn status(&self) -> &Mutex<WriterStatus>;
+}
+
+/// Where the writer of a family tells the server what it does. Clones share it.
+#[derive(Clone)]
+pub struct FamilyDesk {
+    pub(crate) family: Arc<dyn WrittenVariants>,
+    pub(crate) queue: WorkQueue,
+}
+
+impl FamilyDesk {
+    /// The queue in which batches wait for the server's workers, behind live requests.
+    #[must_use]
+    pub const fn queue(&self) -> &WorkQueue {
+        &self.queue
+    }
+
+    fn status(&self) -> MutexGuard<'_, WriterStatus> {
+        locked(self.family.status())
+    }
+
+    /// Another process writes the variants; `holder` names it.
+    pub fn stands_by(&self, holder: String) {
+        self.status().role = WriterRole::Standby(holder);
+    }
+
+    /// From now on this process writes the variants.
+    pub fn begins(&self) {
+        self.status().role = WriterRole::Writing;
+    }
+
+    /// Variants are published, and the family's manifest. When this returns, no request is answered with what was cached of them before.
+    pub async fn published(&self) {
+        self.family.refresh().await;
+        self.status().has_published();
+    }
+
+    /// A look found nothing to do.
+    pub fn is_up_to_date(&self) {
+        self.status().failure = None;
+    }
+
+    /// The writer failed, and will try again.
+    pub fn failed(&self, why: String) {
+        self.status().failure = Some(why);
+    }
+}
+
+/// What `/status.json` says of the writer of a family.
+pub(crate) fn described(status: &Mutex<WriterStatus>) -> serde_json::Value {
+    locked(status).describe()
+}
+
+fn locked(status: &Mutex<WriterStatus>) -> MutexGuard<'_, WriterStatus> {
+    // Each update leaves consistent values.
+    status.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -165,10 +165,7 @@ async fn reseed_one(
     let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
     let options = ReseedOptions { dirty_out: own(&arguments.dirty_out), ..options.clone() };
     let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
-    let how = WatchOptions {
-        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
-        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
-    };
+    let how = watch_options(arguments, &settings);
     let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "reseed", &output)?;
     let run = async || {
         let job = Job::new(settings, false, &report(style), stop)?;
@@ -206,6 +203,14 @@ async fn reseed_one(
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
+}
+
+/// How a watch waits.
+pub(super) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
+    WatchOptions {
+        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
+        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
+    }
 }
 
 pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {

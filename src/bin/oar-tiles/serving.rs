@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use http::Method;
 use oar_tiles::cli::{Jobs, JobsServer, Preview, Serve, SettingFlags};
-use oar_tiles::command::reseed::{ReseedOptions, WatchWriter};
-use oar_tiles::command::serve::{NamedJobs, OnceReady, ServedJob, ServedJobs};
+use oar_tiles::command::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
+use oar_tiles::command::serve::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use oar_tiles::command::{jobs, serve};
 use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{Style, print, print_as_json, report, start_log};
 use oar_tiles::run::{CommandError, Family, Job};
-use oar_tiles::serve::{ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders};
+use oar_tiles::serve::{
+    FamilyWriter, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter, TilesetHeaders,
+};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
@@ -82,21 +84,27 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
     });
     on_runtime(async || {
         let (mut served, mut families) = (Vec::new(), Vec::new());
-        for mut settings in settings {
+        for settings in settings {
             if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
-                if options.writer.is_some() {
-                    not_for_variants(
-                        &settings,
-                        "serve --writer",
-                        "leave it out, and run reseed again and again beside the server; with --tileset the writer serves the other tilesets",
-                    )?;
-                }
+                let (how, report) = (settings.tileset.watch, report(Style::Warnings));
+                let writer = options.writer.map(|writer| {
+                    let watch = FamilyWatchWriter::new(family.clone(), how, writer, &report);
+                    watch as Arc<dyn FamilyWriter>
+                });
                 let all = family.all()?;
-                families.push(family);
-                match all {
-                    Some(all) => settings = all,
-                    None => continue,
+                families.push(ServedFamily { family, writer });
+                // The writer of the variants writes it with them.
+                if let Some(all) = all {
+                    served.push(ServedJob::read_only(Job::new(all, false, &report, stop)?));
                 }
+                continue;
+            }
+            if options.writer.is_some() {
+                not_for_variants(
+                    &settings,
+                    "serve TARGET --writer",
+                    "leave TARGET out, so that all variants are written and served",
+                )?;
             }
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
             if let ServedKind::Discovered(_) = kind {

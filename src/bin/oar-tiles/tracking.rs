@@ -10,14 +10,13 @@ use oar_tiles::report::{
     Report, Style, grouped, print, print_document, print_script, render_backlog, render_checkup, report, say_warning,
     start_log,
 };
-use oar_tiles::run::{CommandError, Job};
+use oar_tiles::run::{CommandError, Family, Job};
 use oar_tiles::stop::Stop;
 use oar_tiles::suggested::SEED;
 
 use super::given::{names_output, resolved_all, resolved_for};
 use super::on_runtime;
 use super::tilesets::for_each;
-use super::variants::variant_of_target;
 
 pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
@@ -87,13 +86,14 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         url: arguments.url.clone(),
     };
     let examine = async |settings: JobSettings| {
-        let settings = if arguments.target.is_some() {
-            Box::pin(variant_of_target(settings, stop)).await?
-        } else {
-            let tracked = settings.tracked(&report(Style::Nothing), stop).await?;
-            tracked.into_iter().next_back().unwrap_or(settings)
+        let report = report(Style::Nothing);
+        let job = match Family::of(&settings) {
+            Some(family) => {
+                let output = arguments.target.is_some().then_some(&*settings.tileset.output);
+                Box::pin(family.one_target(output, &report, stop)).await?
+            }
+            None => Job::new(settings, false, &report, stop)?,
         };
-        let job = Job::new(settings, false, &report(Style::Nothing), stop)?;
         let checkup = doctor::doctor(&job, &options).await?;
         if arguments.json {
             print_document(&checkup)?;

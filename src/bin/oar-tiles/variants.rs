@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oar_tiles::cli::{Reseed, Seed};
 use oar_tiles::command::{reseed, seed};
@@ -10,7 +11,7 @@ use oar_tiles::report::{Report, RunMetrics, Style, print, render_family, report}
 use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, SeveralError, SharedSnapshot};
 use oar_tiles::stop::Stop;
 
-use super::seeding::reseed_options;
+use super::seeding::{reseed_options, watch_options};
 use super::shown::{Closing, noted, style};
 use super::tilesets::file_of;
 
@@ -31,9 +32,12 @@ pub(super) async fn seed_variants(
         force: arguments.force,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
+        seeds: true,
+        skips_unchanged: false,
         report: quiet_report(),
         stop: stop.clone(),
         snapshot: snapshot.clone(),
+        like: None,
     };
     if arguments.dry_run {
         let planned = Box::pin(seed::plan_family(&family, &options)).await?;
@@ -49,7 +53,6 @@ pub(super) async fn seed_variants(
 /// Brings the variants of a tileset up to date.
 pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &Stop) -> Result<(), CommandError> {
     let named = "reseed the target of one variant with its own configuration, or seed";
-    refuse(&family, "--watch", arguments.watch, "run reseed again and again, such as from cron")?;
     refuse(&family, "--tiles", arguments.tiles.is_some(), named)?;
     refuse(&family, "--area", !arguments.area.is_empty(), named)?;
     refuse(&family, "--since", arguments.since.is_some(), "run seed")?;
@@ -57,12 +60,18 @@ pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
     refuse(&family, "--bbox", !arguments.given.bbox.is_empty(), "leave it out")?;
     refuse(&family, "--dirty-out", arguments.dirty_out.is_some(), NO_LIST)?;
     refuse(&family, "--changed-out", arguments.changed_out.is_some(), NO_LIST)?;
+    if arguments.watch {
+        return Box::pin(watch_variants(arguments, &family, stop)).await;
+    }
     let options = FamilyOptions {
         force: false,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
+        seeds: false,
+        skips_unchanged: false,
         report: quiet_report(),
         stop: stop.clone(),
+        like: None,
         snapshot: SharedSnapshot::after_refreshing(
             (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).map(|layer| layer.options.clone()),
         ),
@@ -73,6 +82,29 @@ pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
     let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "reseed", Path::new(&family.output()))?;
     let ended = Box::pin(reseed::reseed_family(&family, &options, &reseeding)).await;
     noted_family(&closing, &mut metrics, ended, stop)
+}
+
+/// Keeps the variants of a tileset up to date until a stop is asked for.
+async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Result<(), CommandError> {
+    let settings = family.settings();
+    let style = match style(settings, arguments.quiet) {
+        style @ (Style::Json | Style::Quiet) => style,
+        _ => Style::Warnings,
+    };
+    let file = file_of(arguments.metrics.as_ref(), family.name());
+    let mut metrics = RunMetrics::begin(file.as_deref(), "reseed", Path::new(&family.output()))?;
+    let job = family.watched(&report(style), stop)?;
+    let how = watch_options(arguments, settings);
+    let (options, prunes) = (reseed_options(arguments)?, arguments.prune_variants);
+    let watching = reseed::watch_family(family, prunes, &job, &options, how, |done, published| {
+        if published {
+            let took = Duration::try_from_secs_f64(done.seconds).unwrap_or_default();
+            return Ok(metrics.published(done.written, done.bytes, took)?);
+        }
+        Ok(metrics.unchanged()?)
+    });
+    let ended = Box::pin(watching).await;
+    noted(&metrics, ended, stop)
 }
 
 /// The lists of changed tiles are those of one target.

@@ -43,6 +43,12 @@ pub async fn reseed_family(
         Err(error) if reseeding.or_seed && error.kind() == ErrorKind::NeedsSeed => None,
         look => look?,
     };
+    if options.skips_unchanged
+        && look.as_ref().is_some_and(FamilyLook::is_without_changes)
+        && let Some(nothing) = run.unchanged()
+    {
+        return Ok(nothing);
+    }
     if let Some(all) = run.all.take() {
         one(&mut run, reseeding, all, true).await?;
     }

@@ -8,12 +8,15 @@
 //! | `patches` | which layers can be patched |
 //! | `manifest` | what the target says before and after |
 //! | `family` | all variants of a tileset |
+//! | `family_watch`, `family_writer` | the same again and again, and inside a server |
 //! | `or_seed` | a seed instead, where the target needs one |
-//! | `watch` | again and again |
+//! | `watch`, `watched` | again and again, and what is watched |
 //! | `writer`, `jobs` | the same inside a server, under a lease; jobs of clients between two looks |
 
 mod counts;
 mod family;
+mod family_watch;
+mod family_writer;
 mod jobs;
 mod manifest;
 mod or_seed;
@@ -21,6 +24,7 @@ mod patches;
 mod run;
 mod sources;
 mod watch;
+mod watched;
 mod writer;
 
 use std::path::PathBuf;
@@ -37,6 +41,9 @@ use crate::serve::{JobDesk, WriteBackDesk};
 use crate::tile::TileRectList;
 
 pub use family::reseed_family;
+pub use family_watch::watch_family;
+pub use family_writer::FamilyWatchWriter;
+use watched::WatchedTarget;
 pub use writer::WatchWriter;
 
 /// What `reseed` was asked for, beside the settings.
@@ -135,7 +142,7 @@ pub async fn watch(
     each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     check_dirty_out(job, options)?;
-    Box::pin(watch::watch(job, options, how, each)).await
+    Box::pin(watch::watch(&WatchedTarget(job), options, how, each)).await
 }
 
 /// Finds out before the work whether the dirty tiles can be written after it.

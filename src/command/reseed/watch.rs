@@ -1,18 +1,16 @@
-//! `reseed --watch`: reseeds a target again and again. The triggers' notifications wake it; a slow poll finds changes whose notification was
+//! `reseed --watch`: reseeds a target, or a family of them, again and again. The triggers' notifications wake it; a slow poll finds changes whose notification was
 //! lost. Where no notifications arrive, it polls the change log more often.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::jobs::run_queued;
-use super::{ReseedOptions, ReseedOutcome, once};
+use super::ReseedOptions;
+use super::watched::{Watched, with_cause};
 use crate::changes::{Waking, WatchOptions};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
-use crate::run::attempts::reading;
-use crate::run::look::TargetState;
 use crate::run::purging::PurgeTask;
 use crate::run::{CommandError, Job};
 use crate::serve::WriteBackDesk;
@@ -31,8 +29,10 @@ const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Watches one target.
-struct ReseedWatch<'a, F> {
+/// Watches one target, or a family.
+struct ReseedWatch<'a, W, F> {
+    watched: &'a W,
+    /// The run of `watched`.
     job: &'a Job,
     options: ReseedOptions,
     /// Called with each outcome.
@@ -47,19 +47,30 @@ struct ReseedWatch<'a, F> {
 }
 
 /// Reseeds until a stop is asked for.
-pub(super) async fn watch(
-    job: &Job,
+pub(super) async fn watch<W: Watched>(
+    watched: &W,
     options: &ReseedOptions,
     how: WatchOptions,
-    each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
+    each: impl FnMut(&W::Outcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
+    let job = watched.job();
     let database = &job.settings.database;
     let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
     let mut options = options.clone();
     // Tiles that could not be rendered are not dirty by themselves: otherwise each look would retry them. The next change does.
     options.filter.leaves_unrendered = true;
-    let purging = PurgeTask::begin(job);
-    let watch = ReseedWatch { job, options, each, how, database, purging: &purging, waking: None, said: String::new() };
+    let purging = watched.purge_task();
+    let watch = ReseedWatch {
+        watched,
+        job,
+        options,
+        each,
+        how,
+        database,
+        purging: &purging,
+        waking: None,
+        said: String::new(),
+    };
     let ended = watch.run().await;
     if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
         purging.end().await;
@@ -67,14 +78,14 @@ pub(super) async fn watch(
     ended
 }
 
-impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
+impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
         self.say_what_it_follows().await;
         loop {
             // Listens before it looks: a change after the look sends a notification, and one before it is seen by the look.
             let unheard = self.begin_waking().await;
-            let (looked, was_at_work) = Box::pin(self.look()).await;
+            let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
             match looked {
                 Ok(outcome) => {
                     (failures, has_looked) = (0, true);
@@ -86,19 +97,18 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                             "{error}: until notifications can be heard, changes are looked for every {poll}"
                         ));
                     }
-                    if let Some(event) = published(&outcome) {
-                        self.job.report.event(&event);
+                    let published = self.watched.published(&outcome);
+                    if let Some(event) = &published {
+                        self.job.report.event(event);
                     }
                     let shown = (self.each)(&outcome);
                     // After our own caches have let go of the old tiles: a CDN would fetch these again.
-                    if let (Some(purging), ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_)) = (self.purging, &outcome)
-                    {
+                    if let (Some(purging), Some(_)) = (self.purging, published) {
                         purging.wake();
                     }
                     shown?;
-                    // What could not be rendered is tried again with the next change.
-                    if let Err(error) = outcome.complete() {
-                        self.warn(with_cause(&error));
+                    if let Some(problem) = self.watched.problem(&outcome) {
+                        self.warn(problem);
                     }
                 }
                 // Nothing was begun, so the target is as the look before left it.
@@ -122,7 +132,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
                 }
             }
             if let Some(jobs) = self.options.jobs.clone() {
-                Box::pin(run_queued(self.job, &self.options, &jobs, &mut self.each)).await?;
+                Box::pin(self.watched.run_jobs(&self.options, &jobs, &mut self.each)).await?;
             }
             if let Some(_signal) = self.woken().await {
                 return Ok(());
@@ -131,15 +141,12 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
     }
 
     async fn say_what_it_follows(&self) {
-        let Job { settings, target, stop, .. } = self.job;
-        let read = target.clone();
-        // A target that cannot be read is reported by the look.
-        let state = reading(stop, move || TargetState::read(&read)).await.ok();
+        let Job { settings, target, .. } = self.job;
         self.job.report.event(&Event::Watching {
             database: self.database.server().to_string(),
             target: target.to_string(),
             layers: crate::config::layer_names(&settings.tileset.layers),
-            cursor: state.map(|state| state.cursor.to_string()),
+            cursor: self.watched.cursor().await,
             debounce_seconds: self.how.debounce.as_secs_f64(),
             poll_seconds: self.how.poll.as_secs_f64(),
             cdns: settings.tileset.purges.iter().map(|purge| purge.provider.name().to_owned()).collect(),
@@ -148,7 +155,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
 
     /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it
     /// had begun to render.
-    async fn look(&self) -> (Result<ReseedOutcome, CommandError>, bool) {
+    async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
         let mut options = self.options.clone();
         options.filter.written_back = options.write_back.as_ref().map(WriteBackDesk::batch).unwrap_or_default();
@@ -156,7 +163,7 @@ impl<F: FnMut(&ReseedOutcome) -> Result<(), CommandError>> ReseedWatch<'_, F> {
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
             let job = self.job.under(report, own.clone());
-            let looking = once(&job, &options);
+            let looking = self.watched.look(&job, &options, is_first);
             tokio::pin!(looking);
             tokio::select! {
                 ended = &mut looking => ended,
@@ -320,38 +327,6 @@ impl Report for InHand {
         }
         self.report.event(event);
     }
-}
-
-/// The event of an outcome that changed the target.
-fn published(outcome: &ReseedOutcome) -> Option<Event> {
-    match outcome {
-        ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
-        ReseedOutcome::Done(done) => Some(Event::Published {
-            target: done.output.clone(),
-            rows: Some(done.rows()),
-            dirty: Some(done.dirty),
-            tiles: done.written,
-            deleted: done.deleted,
-            bytes: done.bytes,
-            latency_seconds: done.latency_seconds,
-            seconds: done.seconds,
-        }),
-        ReseedOutcome::Seeded(done) => Some(Event::Published {
-            target: done.output.clone(),
-            rows: None,
-            dirty: None,
-            tiles: done.written,
-            deleted: done.deleted,
-            bytes: done.bytes,
-            latency_seconds: None,
-            seconds: done.plan_seconds + done.render_seconds + done.finish_seconds,
-        }),
-    }
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
-    format!("{error}{cause}")
 }
 
 /// True if what failed may work later without anybody's action.

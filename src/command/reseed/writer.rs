@@ -16,7 +16,7 @@ use crate::stop::{Signal, Stop};
 
 /// The pause after a watch has ended with an error that a retry does not mend, such as a target that needs a seed. The watch then begins again,
 /// because an operator may have mended the cause.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Keeps the target of a job up to date for a server.
 pub struct WatchWriter {
@@ -52,7 +52,11 @@ impl WatchWriter {
             }
             // Last: whoever reads that this server writes submits jobs to it.
             desk.begins();
-            let lost = self.under_lease(&mut lease, &desk, &stop).await;
+            let own = Stop::new();
+            let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+            let job =
+                self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
+            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &desk)).await;
             if stop.asked().is_some() {
                 return lease.release().await;
             }
@@ -64,46 +68,9 @@ impl WatchWriter {
     /// Another process has the lease. Whoever was told to write hears of it once for each holder.
     fn is_held(&self, desk: &WriterDesk, holder: String, said: &Mutex<String>) {
         if !self.writer.stands_by {
-            let what = format!(
-                "another server writes {}: {holder}. This one serves, and writes once that one has ended or not renewed its lease",
-                self.job.target
-            );
-            // A name is replaced as a whole.
-            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-            if *said != holder {
-                tracing::warn!("{what}");
-                said.clone_from(&holder);
-            }
-            desk.failed(what);
+            desk.failed(said_once(&self.job.target.to_string(), &holder, said));
         }
         desk.stands_by(holder);
-    }
-
-    /// Writes until the lease is lost or a stop is asked for; returns why.
-    async fn under_lease(&self, lease: &mut WriterLease, desk: &WriterDesk, stop: &Stop) -> String {
-        let own = Stop::new();
-        let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
-        let job =
-            self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
-        let kept = lease.kept();
-        let watching = self.watched(&job, desk);
-        tokio::pin!(kept, watching);
-        let why = tokio::select! {
-            why = &mut kept => why,
-            () = &mut watching => "the watch has ended".to_owned(),
-            signal = stop.wait() => {
-                own.ask(signal);
-                // The lease is renewed until the work in hand is done.
-                tokio::select! {
-                    () = &mut watching => {}
-                    why = &mut kept => return why,
-                }
-                return "a stop was asked for".to_owned();
-            }
-        };
-        own.ask(Signal::Terminate);
-        watching.await;
-        why
     }
 
     /// Watches again and again, until the job's stop is asked for.
@@ -149,12 +116,57 @@ impl WatchWriter {
 
 impl TargetWriter for WatchWriter {
     fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()> {
-        // A thread of its own: what it waits for may block it.
-        let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(self.write(desk, stop)));
-        Box::pin(async move {
-            if let Err(error) = writing.await {
-                tracing::error!("the writer has died: {error}");
-            }
-        })
+        on_thread(move || self.write(desk, stop))
     }
+}
+
+/// Runs a writer on a thread of its own: what it waits for may block it.
+pub(super) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static) -> BoxFuture<'static, ()> {
+    let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(writer()));
+    Box::pin(async move {
+        if let Err(error) = writing.await {
+            tracing::error!("the writer has died: {error}");
+        }
+    })
+}
+
+/// Warns once for each holder that another process has the lease for `what`, though this one was told to write; returns the text.
+pub(super) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> String {
+    let text = format!(
+        "another server writes {what}: {holder}. This one serves, and writes once that one has ended or not renewed its lease"
+    );
+    // A name is replaced as a whole.
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if *said != holder {
+        tracing::warn!("{text}");
+        holder.clone_into(&mut said);
+    }
+    text
+}
+
+/// Runs `watching` until the lease is lost or `stop` is asked for, with `own` as its stop; returns why it ended.
+pub(super) async fn under_lease(
+    lease: &mut WriterLease,
+    own: &Stop,
+    stop: &Stop,
+    watching: impl Future<Output = ()>,
+) -> String {
+    let kept = lease.kept();
+    tokio::pin!(kept, watching);
+    let why = tokio::select! {
+        why = &mut kept => why,
+        () = &mut watching => "the watch has ended".to_owned(),
+        signal = stop.wait() => {
+            own.ask(signal);
+            // The lease is renewed until the work in hand is done.
+            tokio::select! {
+                () = &mut watching => {}
+                why = &mut kept => return why,
+            }
+            return "a stop was asked for".to_owned();
+        }
+    };
+    own.ask(Signal::Terminate);
+    watching.await;
+    why
 }

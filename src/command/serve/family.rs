@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::source;
+use super::{ServedFamily, source};
 use crate::report::{Style, report, with_causes};
 use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, Job};
 use crate::serve::{
@@ -24,7 +24,11 @@ struct FamilyManifestSource {
 ///
 /// # Errors
 /// If the family has no manifest, or it cannot be read.
-pub(super) async fn family_parts(family: &Family, stop: &Stop) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
+pub(super) async fn family_parts(
+    served: &ServedFamily,
+    stop: &Stop,
+) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
+    let family = &served.family;
     // Without a manifest the family has to be seeded, and the exit code says so.
     family.recorded(&report(Style::Warnings), stop).await?;
     let headers =
@@ -36,8 +40,12 @@ pub(super) async fn family_parts(family: &Family, stop: &Stop) -> Result<(Family
         stop: stop.clone(),
         runtime: tokio::runtime::Handle::current(),
     };
-    let parts =
-        FamilyParts { name: family.name().to_owned(), values: family.names_in_output(), source: Arc::new(source) };
+    let parts = FamilyParts {
+        name: family.name().to_owned(),
+        values: family.names_in_output(),
+        source: Arc::new(source),
+        writer: served.writer.clone(),
+    };
     Ok((parts, headers))
 }
 

@@ -28,8 +28,8 @@ use std::sync::Arc;
 use crate::report::{print, say_warning};
 use crate::run::{CommandError, Family, Job, Target, TargetUrl};
 use crate::serve::{
-    Addressing, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader, TargetOpener,
-    TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
+    Addressing, FamilyWriter, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
+    TargetOpener, TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
     files_of_directory, live_only,
 };
 use crate::sink::ReadError;
@@ -86,7 +86,15 @@ pub struct NamedJobs {
     /// The tilesets with one target.
     pub tilesets: Vec<ServedJob>,
     /// Those with variants. The tileset without conditions that is wanted beside them is one of the others.
-    pub families: Vec<Family>,
+    pub families: Vec<ServedFamily>,
+}
+
+/// The variants of a tileset that are served, and what keeps them up to date meanwhile.
+pub struct ServedFamily {
+    /// The variants.
+    pub family: Family,
+    /// What writes; `None` to leave that to others.
+    pub writer: Option<Arc<dyn FamilyWriter>>,
 }
 
 impl NamedJobs {
@@ -96,7 +104,7 @@ impl NamedJobs {
 }
 
 impl ServedJobs {
-    fn families(&self) -> &[Family] {
+    fn families(&self) -> &[ServedFamily] {
         match self {
             ServedJobs::One(_) => &[],
             ServedJobs::ByName(named) => &named.families,
@@ -141,7 +149,7 @@ pub async fn run(
         }
         ServedJobs::ByName(named) => {
             let count = named.tilesets.len();
-            let lone = named.families.iter().filter(|family| !named.has(family.name())).count();
+            let lone = named.families.iter().filter(|served| !named.has(served.family.name())).count();
             let maps = if options.preview { format!(", maps of them at {url}") } else { String::new() };
             let noun = if count + lone == 1 { "tileset" } else { "tilesets" };
             print(&format!("{} {noun}: listed at {url}catalog{maps}\n", count + lone))?;

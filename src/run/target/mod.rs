@@ -137,6 +137,12 @@ impl Target {
         self
     }
 
+    /// The same target, whose runs also tell the listeners of another one.
+    pub(crate) fn telling_like(mut self, other: &Target) -> Target {
+        self.targets.listeners.extend(other.targets.listeners.iter().cloned());
+        self
+    }
+
     /// The work folder that a text names, which shards of a seed share.
     pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         self.targets.work_folder(text, &self.url)

@@ -84,8 +84,8 @@ impl FamilyLook {
     /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
     pub(crate) async fn begin(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyLook>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
-        let Some(record) = run.before.as_ref().map(|before| &before.record) else { return Ok(None) };
-        let Ok(cursor) = record.snapshot.parse::<Cursor>() else { return Ok(None) };
+        let Some(before) = &run.before else { return Ok(None) };
+        let (record, Some(cursor)) = (&before.record, before.cursor.clone()) else { return Ok(None) };
         let is_function = |options: &LayerKind| matches!(options, LayerKind::Function(_));
         if settings.tileset.layers.iter().any(|layer| is_function(&layer.options.kind)) {
             return Ok(None);
@@ -134,6 +134,11 @@ impl FamilyLook {
         snapshot.check_partitions(&probed.reads).await?;
         tracing::debug!("{} places have changed, at which {} variants have rows", places.len(), members.len());
         Ok(Some(FamilyLook { cursor, layers: probed.layers, identity, key, reads: probed.reads, places, members }))
+    }
+
+    /// True if no row has changed where it is drawn.
+    pub(crate) fn is_without_changes(&self) -> bool {
+        self.places.layers.is_empty()
     }
 
     /// How the target of a variant stands to the changes. Reads the target, so it may wait for a server.

@@ -3,6 +3,8 @@
 //! | file | what |
 //! |---|---|
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show |
+//! | `now` | a variant by its output, and one that stands for all, with the values that the database gives now |
+//! | `another` | what tells two families of one name apart |
 //! | `reader` | the same, read again and again by a server |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `look` | which variants a change may concern |
@@ -10,7 +12,9 @@
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
+mod another;
 mod look;
+mod now;
 mod reader;
 mod record;
 mod removal;
@@ -22,14 +26,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::attempts::{aside, reading, restarting};
+use super::attempts::{aside, reading};
 use super::look::needs_seed;
-use super::{CommandError, Job, KnownState, SeveralError, Target};
+use super::{CommandError, Job, Target};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
-use crate::report::Report;
+use crate::report::{Event, Report};
+use crate::sink::NoteStore;
 use crate::stop::Stop;
 
+pub use another::FamilySettingsMark;
 pub(crate) use look::{FamilyLook, VariantState};
 pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
@@ -191,6 +197,19 @@ impl Family {
         Ok(Job::new(settings, false, report, stop)?.target)
     }
 
+    /// The run of a watch of the family: its target stands for all, and is none of them. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If the output is no target.
+    pub fn watched(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
+        self.job(report, stop)
+    }
+
+    /// What is kept with the family's manifest. Must be called on a runtime.
+    pub(crate) fn notes(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Arc<dyn NoteStore>, CommandError> {
+        self.place(report, stop)?.notes()
+    }
+
     /// A run with the family's settings, whose target is no target of a variant.
     pub(crate) fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
         let mut settings = self.settings.clone();
@@ -216,19 +235,31 @@ impl Family {
     /// # Errors
     /// If the manifest cannot be read or does not exist.
     pub async fn recorded(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyRecord, CommandError> {
+        Ok(self.known(report, stop).await?.record)
+    }
+
+    /// The same, with what identifies it.
+    async fn known(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<StoredFamily, CommandError> {
         match self.stored(report, stop).await? {
-            Some(stored) => Ok(stored.record),
+            Some(stored) => Ok(stored),
             None => Err(self.needs_seed(report, stop, "its variants were never seeded")?),
         }
     }
 
-    /// The error that the family's place has the manifest of another family.
-    fn is_another(&self, other: &str) -> ConfigError {
-        let what = format!(
-            "is {}, and beside it lies the manifest of a family of the same name whose variants go to {other}: give this tileset another name or folder, or seed with --force, which forgets the others and leaves their targets as they are",
-            self.output()
-        );
-        ConfigError::Variants { key: "tileset.variants.output".to_owned(), what }
+    /// The same for a seed, which replaces a manifest that cannot be read.
+    async fn stored_or_replaced(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Option<StoredFamily>, CommandError> {
+        let place = self.place(report, stop)?;
+        let found = reading(stop, move || record::read_to_replace(&place)).await?;
+        Ok(found.map(|(stored, unreadable)| {
+            if let Some(error) = unreadable {
+                report.event(&Event::Warning { message: format!("{error}: it is replaced") });
+            }
+            stored
+        }))
     }
 
     /// The error that the family has to be seeded.
@@ -289,92 +320,6 @@ impl Family {
             all.push(self.variant(&parameters, &variant.values)?);
         }
         Ok(all)
-    }
-}
-
-impl Family {
-    /// The settings of the variant with this output, with the values that the database gives now, or of the tileset without conditions. Must be called
-    /// on a runtime.
-    ///
-    /// # Errors
-    /// If there is no such variant, or the values cannot be read.
-    pub async fn variant_with_output(
-        &self,
-        output: &Path,
-        report: &Arc<dyn Report>,
-        stop: &Stop,
-    ) -> Result<JobSettings, CommandError> {
-        if let Some(all) = self.all()?
-            && is_same_place(&all.tileset.output, output)
-        {
-            return Ok(all);
-        }
-        let members = self.members_now(report, stop).await?;
-        let is_it = |segments: &Vec<ValueSegment>| self.output_of(segments) == output;
-        let Some(number) = members.segments.iter().position(is_it) else {
-            let (target, tileset) = (output.display().to_string(), self.name().to_owned());
-            return Err(SeveralError::NoVariant { target, tileset, output: self.output() }.into());
-        };
-        self.variant(&members.table.parameters, &members.table.rows[number])
-    }
-
-    /// A run of one variant that stands for all, and shows what the family's manifest says; `None` if there is no variant.
-    ///
-    /// # Errors
-    /// If the family was never seeded.
-    pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
-        let record = self.recorded(report, stop).await?;
-        let Some(first) = record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
-        let settings = self.variant(&record.parameters(), &first.values)?;
-        let job = Job::new(settings, false, report, stop)?;
-        let cursor = record.snapshot.parse().ok();
-        let known =
-            cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState { cursor, publication });
-        Ok(Some(Job { known, ..job }))
-    }
-
-    /// The values that the database gives now. Must be called on a runtime.
-    pub(crate) async fn members_now(
-        &self,
-        report: &Arc<dyn Report>,
-        stop: &Stop,
-    ) -> Result<FamilyMembers, CommandError> {
-        let job = self.job(report, stop)?;
-        let look = async |_restarts| {
-            let snapshot = job.database()?.snapshot().await?;
-            self.members(&snapshot).await
-        };
-        restarting(&self.settings.database, report, stop, look).await
-    }
-}
-
-impl JobSettings {
-    /// The settings whose layers the change log has to watch: those of one variant stand for all, if the tileset has variants. Must be called on a
-    /// runtime.
-    ///
-    /// # Errors
-    /// If the values cannot be read.
-    pub async fn tracked(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
-        let Some(family) = Family::of(self) else { return Ok(vec![self.clone()]) };
-        let members = family.members_now(report, stop).await?;
-        let parameters = &members.table.parameters;
-        let one = match members.table.rows.first() {
-            Some(row) => family.variant(parameters, row)?,
-            None => self.with_variant_conditions(parameters)?,
-        };
-        Ok(family.all()?.into_iter().chain([one]).collect())
-    }
-
-    /// The settings of every target of the tileset: of the variants that its family's manifest lists, if it has variants. Must be called on a
-    /// runtime.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read, or there is none.
-    pub async fn targets(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
-        match Family::of(&self) {
-            None => Ok(vec![self]),
-            Some(family) => family.settings_in(&family.recorded(report, stop).await?),
-        }
     }
 }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::look::needs_seed;
 use super::super::{CommandError, SeveralError, Target, TargetUrl};
+use super::FamilySettingsMark;
+use crate::changes::{Cursor, CursorError};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication};
 use crate::postgis::VariantParameter;
@@ -25,7 +27,7 @@ const LISTS: &str = "variants";
 const MAX_LISTED: usize = 2_000;
 
 /// What a family says about itself.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct FamilyRecord {
     /// `pg_current_snapshot()`: the state of the database that all variants show.
     pub snapshot: String,
@@ -33,6 +35,8 @@ pub struct FamilyRecord {
     pub database: Option<DatabaseMark>,
     /// The output of the variants, with `{name}` for the values; empty if an earlier version wrote it.
     pub output: String,
+    /// What the configuration says of values and conditions; `None` if an earlier version wrote it.
+    pub settings: Option<FamilySettingsMark>,
     /// The parameters.
     pub kinds: Vec<FamilyParameter>,
     /// The variants.
@@ -67,14 +71,9 @@ pub struct RecordedVariant {
 #[derive(Debug, Clone)]
 pub(crate) struct StoredFamily {
     pub(crate) record: FamilyRecord,
+    /// The state of the database that all variants show; `None` if the manifest cannot be read, and is replaced.
+    pub(crate) cursor: Option<Cursor>,
     pub(super) tag: String,
-}
-
-impl StoredFamily {
-    /// True if the variants of the record go elsewhere than to `output`.
-    pub(super) fn is_of_another(&self, output: &str) -> bool {
-        !self.record.output.is_empty() && self.record.output != output
-    }
 }
 
 /// A record that is to be written instead of the one that was read.
@@ -94,6 +93,8 @@ struct FamilyManifest {
     database: Option<DatabaseMark>,
     #[serde(default)]
     output: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    settings: Option<FamilySettingsMark>,
     parameters: Vec<FamilyParameter>,
     /// The notes with the variants.
     lists: Vec<String>,
@@ -132,6 +133,18 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
     }
 }
 
+/// Reads the manifest for a seed, which makes every variant anew: one that cannot be read is one without variants, with the error. May wait for a
+/// server.
+pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Option<CommandError>)>, CommandError> {
+    match read(place) {
+        Err(error @ CommandError::NeedsSeed { .. }) => {
+            let Some(note) = place.notes()?.read(MANIFEST)? else { return Ok(None) };
+            Ok(Some((StoredFamily { record: FamilyRecord::default(), cursor: None, tag: note.tag }, Some(error))))
+        }
+        stored => Ok(stored?.map(|stored| (stored, None))),
+    }
+}
+
 /// Reads the manifest unless it is the one with the tag `known`. May wait for a server.
 pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRecord, CommandError> {
     let notes = place.notes()?;
@@ -151,9 +164,10 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
             serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
         variants.append(&mut listed);
     }
-    let FamilyManifest { snapshot, database, output, parameters: kinds, .. } = manifest;
-    let record = FamilyRecord { snapshot, database, output, kinds, variants };
-    Ok(ReadRecord::Other(Box::new(StoredFamily { record, tag: note.tag })))
+    let FamilyManifest { snapshot, database, output, settings, parameters: kinds, .. } = manifest;
+    let cursor: Cursor = snapshot.parse().map_err(|error: CursorError| unreadable(error.to_string()))?;
+    let record = FamilyRecord { snapshot, database, output, settings, kinds, variants };
+    Ok(ReadRecord::Other(Box::new(StoredFamily { record, cursor: Some(cursor), tag: note.tag })))
 }
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.
@@ -187,6 +201,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         snapshot: record.snapshot.clone(),
         database: record.database.clone(),
         output: record.output.clone(),
+        settings: record.settings.clone(),
         parameters: record.kinds.clone(),
         lists,
     };

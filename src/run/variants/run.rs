@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::super::attempts::{aside, restarting};
 use super::super::describe::IdentityKey;
 use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
+use super::another::OtherFamily;
 use super::{
     Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant,
     StoredFamily, WrittenFamily, remove_target,
@@ -27,12 +28,18 @@ pub struct FamilyOptions {
     pub prunes: bool,
     /// Write nothing.
     pub dry_run: bool,
+    /// Make every variant anew, so that a family's manifest that cannot be read is replaced.
+    pub seeds: bool,
+    /// Look at no variant if neither the values nor the rows have changed: an earlier look of the same watch has found all of them up to date.
+    pub skips_unchanged: bool,
     /// Receives the events of each variant's run.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
     pub stop: Stop,
     /// The snapshot of the run.
     pub snapshot: SharedSnapshot,
+    /// The run that waits where those of the variants have to wait, and publishes only while they may; `None` if that is everywhere and always.
+    pub like: Option<Job>,
 }
 
 /// How a run of a family ended.
@@ -77,16 +84,11 @@ impl<'a> FamilyRun<'a> {
     pub(crate) async fn begin(family: &'a Family, options: &'a FamilyOptions) -> Result<FamilyRun<'a>, CommandError> {
         let begun = Instant::now();
         let FamilyOptions { report, stop, snapshot, force, .. } = options;
-        let mut before = family.stored(report, stop).await?;
-        if let Some(before) = &mut before
-            && before.is_of_another(&family.output())
-        {
-            if !force {
-                return Err(family.is_another(&before.record.output).into());
-            }
-            // Its targets stay as they are.
-            before.record.variants.clear();
-        }
+        let mut before = if options.seeds {
+            family.stored_or_replaced(report, stop).await?
+        } else {
+            family.stored(report, stop).await?
+        };
         let settings = &family.settings().database;
         let job = Job { target: family.place(report, stop)?, ..family.job(report, stop)? }.sharing(snapshot);
         let look = async |_restarts| {
@@ -99,6 +101,7 @@ impl<'a> FamilyRun<'a> {
                 snapshot: seen.cursor().to_owned(),
                 database: key.map(|key| key.mark(&server)),
                 output: family.output(),
+                settings: Some(family.settings_mark()),
                 kinds: Vec::new(),
                 variants: Vec::new(),
             };
@@ -117,11 +120,22 @@ impl<'a> FamilyRun<'a> {
             vanished: false,
         };
         record.variants = variants.map(variant).collect();
+        if let Some(before) = &mut before
+            && let Some(what) = before.differs_from(&record)
+        {
+            if !force {
+                return Err(family.is_another(what, &before.record).into());
+            }
+            // Its targets stay as they are.
+            if what != OtherFamily::Conditions {
+                before.record.variants.clear();
+            }
+        }
         let all = family.all()?;
         let old = before.iter().flat_map(|before| &before.record.variants);
         let old = old.filter_map(|old| Some((family.output_of(&old.segments), old.publication.clone()?)));
         let publications = old.collect();
-        let cursor = before.as_ref().and_then(|before| before.record.snapshot.parse().ok());
+        let cursor = before.as_ref().and_then(|before| before.cursor.clone());
         let targets = FamilyTargets { options, cursor, publications };
         let count = record.variants.len();
         let tally = FamilyTally::new(family, count, count + usize::from(all.is_some()));
@@ -157,6 +171,34 @@ impl<'a> FamilyRun<'a> {
             Box::pin(FamilyLook::begin(self, &job)).await.inspect_err(|_error| job.release_snapshot())
         };
         restarting(&job.settings.database, report, stop, look).await
+    }
+
+    /// How a run ends that has nothing to do: the values are those of the family's manifest, each of whose variants has a target that shows its
+    /// state. `None` if that is not so.
+    pub(crate) fn unchanged(&self) -> Option<FamilyOutcome> {
+        let before = &self.before.as_ref()?.record;
+        let (vanished, standing): (Vec<_>, Vec<_>) = before.variants.iter().partition(|variant| variant.vanished);
+        let now = &self.record.variants;
+        let before_by_segments: HashMap<_, _> = standing
+            .iter()
+            .map(|variant| (&variant.segments, (&variant.values, variant.publication.is_some())))
+            .collect();
+        let is_as_before = |now: &RecordedVariant| before_by_segments.get(&now.segments) == Some(&(&now.values, true));
+        // What an earlier run has left to tell CDNs lies with each target.
+        let is_done = !(self.options.prunes && !vanished.is_empty())
+            && self.family.settings().tileset.purges.is_empty()
+            && before.kinds == self.record.kinds
+            && now.len() == standing.len()
+            && now.iter().all(is_as_before);
+        if !is_done {
+            return None;
+        }
+        let mut report = self.tally.report.clone();
+        report.snapshot.clone_from(&before.snapshot);
+        let output_of = |variant: &&RecordedVariant| self.family.output_of(&variant.segments).display().to_string();
+        report.vanished = vanished.iter().map(output_of).collect();
+        report.seconds = self.begun.elapsed().as_secs_f64();
+        Some(FamilyOutcome { report, complete: Ok(()) })
     }
 
     /// Ends the run: vanished variants, and the manifest, which is left as it was if a variant failed.
@@ -198,7 +240,8 @@ impl<'a> FamilyRun<'a> {
         };
         // A variant that failed is behind. Its next run begins where the family's manifest says.
         let snapshot = done.snapshot.clone();
-        if !dry_run && (complete.is_ok() || before.is_some()) {
+        let is_known = before.as_ref().is_some_and(|before| before.cursor.is_some());
+        if !dry_run && (complete.is_ok() || is_known) {
             let written = WrittenFamily { record: FamilyRecord { snapshot, ..record }, before };
             family.write(written, report, stop).await?;
         }
@@ -220,6 +263,10 @@ impl FamilyTargets<'_> {
         let output = settings.tileset.output.clone();
         let known = self.known(&output);
         let job = Job { known, ..Job::new(settings, *force, report, stop)?.sharing(snapshot) };
+        let job = match &self.options.like {
+            Some(like) => job.like(like),
+            None => job,
+        };
         if !dry_run
             && !job.is_in_bucket()
             && let Some(folder) = output.parent()

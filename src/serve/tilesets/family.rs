@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tokio::task::JoinHandle;
@@ -21,6 +22,7 @@ use crate::serve::target::watch::POLL;
 use crate::serve::tilesets::opening::{OpenedTarget, SiteParts};
 use crate::serve::tilesets::tileset::{SiteTileset, tileset_segment};
 use crate::serve::tilesets::variants::{FamilyParts, FoundVariant, KnownVariants, VariantSource};
+use crate::serve::writer::{FamilyWriter, WriterStatus, WrittenVariants, described};
 use crate::sink::ReadError;
 
 /// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and some 100 kB.
@@ -38,6 +40,10 @@ pub(crate) struct SiteFamily {
     source: Arc<dyn VariantSource>,
     known: RwLock<Arc<KnownVariants>>,
     open: Cache<Vec<String>, Arc<OpenVariant>>,
+    /// What keeps the variants up to date; `None` if others do.
+    pub(crate) writer: Option<Arc<dyn FamilyWriter>>,
+    /// What the writer does.
+    status: Mutex<WriterStatus>,
     /// Records if the manifest can be read.
     reading: Trouble,
     /// Records if the last variant that was to be opened could not be.
@@ -75,7 +81,7 @@ impl SiteFamily {
         metrics: Metrics,
         shared: SiteParts,
     ) -> Result<SiteFamily, ServeError> {
-        let FamilyParts { name, values, source } = parts;
+        let FamilyParts { name, values, source, writer } = parts;
         let of_thread = Arc::clone(&source);
         let read = tokio::task::spawn_blocking(move || of_thread.read(None)).await;
         let listing = read.map_err(|error| ServeError::Died(error.to_string()))??;
@@ -88,6 +94,8 @@ impl SiteFamily {
             source,
             known: RwLock::new(Arc::new(known)),
             open: open.time_to_idle(IDLE).build(),
+            writer,
+            status: Mutex::default(),
             reading: Trouble::none(
                 "the manifest of the variants cannot be read",
                 "the manifest of the variants can be read again",
@@ -193,6 +201,7 @@ impl SiteFamily {
             "open": self.open.entry_count(),
             "snapshot": known.listing.snapshot,
             "failure": self.opening.reason(),
+            "writer": self.writer.as_ref().map(|_| described(&self.status)),
         })
     }
 
@@ -200,6 +209,22 @@ impl SiteFamily {
     pub(crate) fn measured(&self) {
         let variants = self.known().listing.variants.len() as u64;
         self.metrics.measured_family(MeasuredFamily { variants, open: self.open.entry_count() });
+    }
+}
+
+impl WrittenVariants for SiteFamily {
+    fn refresh(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.look().await;
+            let open: Vec<_> = self.open.iter().map(|(_, variant)| variant).collect();
+            for variant in open {
+                variant.tileset.tiles.refresh().await;
+            }
+        })
+    }
+
+    fn status(&self) -> &Mutex<WriterStatus> {
+        &self.status
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::serve::tilesets::opening::TilesetParts;
+use crate::serve::writer::FamilyWriter;
 use crate::sink::ReadError;
 
 /// The family of a tileset's variants.
@@ -14,6 +15,8 @@ pub struct FamilyParts {
     pub values: Vec<String>,
     /// The manifest.
     pub source: Arc<dyn VariantSource>,
+    /// What keeps the variants up to date while the server runs; `None` to leave that to others.
+    pub writer: Option<Arc<dyn FamilyWriter>>,
 }
 
 /// The manifest of a family.

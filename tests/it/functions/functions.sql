@@ -30,6 +30,31 @@ CREATE FUNCTION same(z bigint, x bigint, y bigint) RETURNS bytea LANGUAGE sql ST
 CREATE SCHEMA "Odd Ones";
 CREATE FUNCTION "Odd Ones"."Tile.Of $it"(zoom int, x int, y int, OUT bytes bytea) LANGUAGE sql STABLE AS $$ SELECT places(zoom, x, y) $$;
 
+-- Other ways to write the same: columns of a row, arguments of other names or of none, with a default, a name with capitals.
+CREATE FUNCTION tabled(z int, x int, y int) RETURNS TABLE (mvt bytea) LANGUAGE sql STABLE AS $$ SELECT places(z, x, y) $$;
+CREATE FUNCTION keyed(z int, x int, y int, OUT mvt bytea, OUT key text) LANGUAGE sql STABLE AS $$ SELECT places(z, x, y), 'k' || z $$;
+CREATE FUNCTION by_text(z int, x int, y int, query text) RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT mvt FROM places_of(z, x, y, query::json) $$;
+CREATE FUNCTION unnamed(int, int, int) RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT places($1, $2, $3) $$;
+CREATE FUNCTION otherwise(level int, col int, line int, params jsonb DEFAULT '{"kind": "farm"}') RETURNS bytea LANGUAGE sql STABLE AS $$
+    SELECT mvt FROM places_of(level, col, line, params::json) $$;
+CREATE FUNCTION "mixedCase"(z int, x int, y int) RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT places(z, x, y) $$;
+
+-- Tiles that are nothing in each way that there is: NULL, no bytes, a row of NULLs, no row.
+CREATE FUNCTION nothing(z int, x int, y int) RETURNS bytea LANGUAGE sql STABLE AS $$
+    SELECT CASE (x + y) % 3 WHEN 0 THEN places(z, x, y) WHEN 1 THEN ''::bytea END $$;
+CREATE FUNCTION no_row(z int, x int, y int) RETURNS TABLE (mvt bytea, key text) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    CASE (x + y) % 3
+        WHEN 0 THEN RETURN QUERY SELECT places(z, x, y), 'k';
+        WHEN 1 THEN RETURN QUERY SELECT NULL::bytea, NULL::text;
+        ELSE RETURN;
+    END CASE;
+END $$;
+
+-- One name in two schemas.
+CREATE SCHEMA other;
+CREATE FUNCTION other.places(z int, x int, y int) RETURNS bytea LANGUAGE sql STABLE AS $$ SELECT public.tabled(z, x, y) WHERE z < 3 $$;
+
 -- What cannot be stored.
 CREATE FUNCTION broken(z int, x int, y int, query jsonb) RETURNS SETOF bytea LANGUAGE plpgsql AS $$
 BEGIN

@@ -13,9 +13,10 @@ fn what_is_no_function_of_tiles_is_refused_with_what_to_do() {
             "function = \"mills\"",
             &[
                 "layer \"f\": there is no function mills. Functions that give tiles: \"Odd Ones\".\"Tile.Of $it\"",
-                "public.places,",
+                "\"Tile.Of $it\", other.places, public.\"mixedCase\",",
             ][..],
         ),
+        ("function = \"mixedCase\"", &["there is no function mixedCase"]),
         ("function = \"st_transform\"", &["\"public\".\"st_transform\"(geometry, int4)", "gives no tiles", form]),
         ("function = \"two(text)\"", &["\"public\".\"two\"(text) gives no tiles", form]),
         (

@@ -127,6 +127,83 @@ fn two_families_in_one_place_are_told_apart() {
 }
 
 #[test]
+fn two_families_of_one_output_are_told_apart_by_conditions_and_values() {
+    let world = World::new(40, 3);
+    let seed = ["seed", "--progress", "none"];
+    let family = |values: &str, condition: &str| {
+        let keys = format!(
+            "values = {values}\nwhere = {{ facilities = \"{condition}\" }}\noutput = \"FOLDER/by/{{slug}}.mbtiles\""
+        );
+        let name = format!("{}-{}.toml", values.len(), condition.replace(' ', ""));
+        world.file(&name, &format!("[tileset]\nzoom = \"0-3\"\n[tileset.variants]\n{keys}\n{LAYER}"))
+    };
+    let list = |slugs: &[&str]| {
+        let tables: Vec<String> = slugs.iter().map(|slug| format!("{{ slug = \"{slug}\" }}")).collect();
+        format!("[{}]", tables.join(", "))
+    };
+    let named = "name > !slug!";
+    world.oar_tiles(&family(&list(&["a", "k", "s"]), named), &["track", "install"]).ok();
+    world.oar_tiles(&family(&list(&["a", "k", "s"]), named), &seed).ok();
+    // A list that was edited, and a query that gives what the list did.
+    let reseed = ["reseed", "--progress", "none"];
+    let edited = world.oar_tiles(&family(&list(&["k", "s", "t"]), named), &reseed).ok();
+    assert!(edited.stdout.contains("by/t.mbtiles: new") && edited.stdout.contains("by/a.mbtiles: still there"));
+    world.oar_tiles(&family("\"SELECT unnest(ARRAY['k', 's', 't']) AS slug\"", named), &reseed).ok();
+    // Others are refused, whatever they would do.
+    let other_values = family(&list(&["x", "y"]), named);
+    let other_where = family(&list(&["k", "s", "t"]), "name < !slug!");
+    let all: [&[&str]; 3] = [&seed, &reseed, &["reseed", "--progress", "none", "--prune-variants"]];
+    for arguments in all {
+        world.oar_tiles(&other_values, arguments).fails(
+            2,
+            &[
+                "tileset.variants.values differs from that with which the 3 variants of the same name in",
+                "gives none of them",
+            ],
+        );
+        world.oar_tiles(&other_where, arguments).fails(
+            2,
+            &[
+                "tileset.variants.where differs from that with which the variants of the same name in",
+                "run seed with --force",
+            ],
+        );
+    }
+    assert_eq!(world.names("by"), ["a.mbtiles", "k.mbtiles", "s.mbtiles", "t.mbtiles"]);
+    world.oar_tiles(&other_where, &["seed", "--progress", "none", "--force"]).ok();
+    let after = world.oar_tiles(&other_where, &reseed).ok();
+    assert!(after.stdout.contains("by/a.mbtiles: still there"), "{}", after.stdout);
+    world.oar_tiles(&other_values, &["seed", "--progress", "none", "--force", "--prune-variants"]).ok();
+    assert_eq!(world.names("by").len(), 6, "{:?}", world.names("by"));
+}
+
+#[test]
+fn a_manifest_of_a_family_that_cannot_be_read_asks_for_a_seed_which_replaces_it() {
+    let world = World::new(40, 3);
+    let config = world.contributors(".mbtiles");
+    let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
+    all(&["track", "install"]).ok();
+    all(&["seed", "--progress", "none"]).ok();
+    let manifest = world.path("by/.facilities.variants.pmtiles.oar-tiles/family.json");
+    let whole = std::fs::read_to_string(&manifest).unwrap();
+    let snapshot = whole.split("\"snapshot\": \"").nth(1).unwrap().split('"').next().unwrap();
+    for (damaged, text) in [
+        (whole.replace(snapshot, "7:x"), "the manifest of its variants cannot be read ("),
+        (whole.replace(snapshot, "7:x"), "7:x"),
+        ("{".to_owned(), "the manifest of its variants cannot be read ("),
+    ] {
+        std::fs::write(&manifest, damaged).unwrap();
+        all(&["reseed", "--progress", "none"]).fails(4, &[text]);
+        let status = all(&["track", "status"]);
+        assert!(format!("{}{}", status.stdout, status.stderr).contains(text), "{}{}", status.stdout, status.stderr);
+        let mended = all(&["seed", "--progress", "none"]).ok();
+        assert!(mended.stderr.contains(": it is replaced"), "{}", mended.stderr);
+        let nothing = all(&["reseed", "--progress", "none"]).ok();
+        assert!(nothing.stdout.contains("3 variants: 0 tiles written"), "{}", nothing.stdout);
+    }
+}
+
+#[test]
 fn a_check_asks_the_database_for_values_and_conditions() {
     let world = World::new(20, 3);
     let output = "output = \"FOLDER/by/{slug}.mbtiles\"\n";
@@ -168,7 +245,6 @@ fn flags_of_one_target_are_refused() {
         let what = "is not for a tileset with variants (facilities): ";
         world.oar_tiles(&config, arguments).fails(2, &[&format!("{} {what}{text}", arguments[1])]);
     };
-    says(&["reseed", "--watch"], "run reseed again and again");
     says(&["reseed", "--area", "0,0,1,1"], "reseed the target of one variant");
     says(&["reseed", "--zoom", "0-2"], "leave it out");
     says(&["seed", "--changed-out", "x.txt"], "the notes beside each target");

@@ -1,8 +1,11 @@
 //! Variants: one configuration makes a family of tilesets that differ in the values of parameters.
 
 mod changing;
+mod daemon;
+mod kinds;
 mod looking;
 mod messages;
+mod places;
 mod random;
 mod seeding;
 mod served;
@@ -58,10 +61,15 @@ impl World {
 
     /// A configuration with a family of contributors, whose outputs have this ending.
     fn contributors(&self, ending: &str) -> String {
+        self.family(&format!("FOLDER/by/{{slug}}{ending}"), &format!("FOLDER/all{ending}"), "")
+    }
+
+    /// The same with outputs anywhere, and more sections.
+    fn family(&self, output: &str, all: &str, more: &str) -> String {
         self.file(
             "contributors.toml",
             &format!(
-                "[tileset]\nzoom = \"0-6\"\n[tileset.variants]\nvalues = \"SELECT number, slug FROM contributor\"\nwhere = {{ facilities = \"{CONDITION}\" }}\noutput = \"FOLDER/by/{{slug}}{ending}\"\nall = \"FOLDER/all{ending}\"\n{LAYER}"
+                "[tileset]\nzoom = \"0-6\"\n[tileset.variants]\nvalues = \"SELECT number, slug FROM contributor\"\nwhere = {{ facilities = \"{CONDITION}\" }}\noutput = \"{output}\"\nall = \"{all}\"\n{LAYER}{more}"
             ),
         )
     }
@@ -89,12 +97,16 @@ impl World {
         Archive::open(&to).stored()
     }
 
+    /// The contributors: their numbers and names.
+    fn slugs(&self) -> Vec<(i32, String)> {
+        let rows = self.db.rows("SELECT number, slug FROM contributor ORDER BY number");
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+    }
+
     /// Asserts that every variant is what a run of its own makes, and that there are no others.
     #[track_caller]
     fn variants_are_single_runs(&self, ending: &str) {
-        let rows = self.db.rows("SELECT number, slug FROM contributor ORDER BY number");
-        for row in &rows {
-            let (number, slug): (i32, String) = (row.get(0), row.get(1));
+        for (number, slug) in self.slugs() {
             let expected = self.single_run(&CONDITION.replace("!number!", &number.to_string()));
             assert_eq!(self.held(&format!("by/{slug}{ending}")), expected, "{slug}");
         }

@@ -156,6 +156,16 @@ impl Query {
         self.limit
     }
 
+    /// Its text with its placeholders, by which two queries are told apart.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        let pieces = self.pieces.iter().map(|piece| match piece {
+            QueryPiece::Text(text) => text.clone(),
+            QueryPiece::Value(placeholder) => format!("!{placeholder:?}!"),
+        });
+        pieces.collect()
+    }
+
     /// The query as an item of a FROM list with the name of the layer.
     pub(in crate::postgis) fn sql_item(&self, layer: &str, values: &PlaceholderSql) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {

@@ -1,0 +1,98 @@
+//! What tells two families of one name apart, so that one does not take the place of the other.
+
+use std::collections::HashSet;
+
+use md5::{Digest as _, Md5};
+use serde::{Deserialize, Serialize};
+
+use super::{Family, FamilyRecord, RecordedVariant, StoredFamily};
+use crate::config::{ConfigError, VariantValues};
+
+/// Hashes of what the configuration says of the variants: two families of one name and output differ in them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FamilySettingsMark {
+    /// Of the conditions.
+    pub conditions: String,
+    /// Of the values: of the query, or of the list.
+    pub values: String,
+}
+
+/// In what the family of a record is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherFamily {
+    /// Its variants go elsewhere.
+    Output,
+    /// Its conditions are others.
+    Conditions,
+    /// Its values come from elsewhere, and none of its variants is among those of `now`.
+    Values,
+}
+
+impl StoredFamily {
+    /// In what the record is that of another family than `now`; `None` if it is that of the same.
+    pub(super) fn differs_from(&self, now: &FamilyRecord) -> Option<OtherFamily> {
+        let before = &self.record;
+        if !before.output.is_empty() && before.output != now.output {
+            return Some(OtherFamily::Output);
+        }
+        let (before_settings, settings) = before.settings.as_ref().zip(now.settings.as_ref())?;
+        if before_settings.conditions != settings.conditions {
+            return Some(OtherFamily::Conditions);
+        }
+        let standing = || before.variants.iter().filter(|variant| !variant.vanished);
+        let all_now: HashSet<_> = now.variants.iter().map(|variant| &variant.segments).collect();
+        let is_among = |variant: &RecordedVariant| all_now.contains(&variant.segments);
+        // A list or a query that was edited leaves some of the values.
+        let is_edited =
+            before_settings.values == settings.values || standing().next().is_none() || standing().any(is_among);
+        (!is_edited).then_some(OtherFamily::Values)
+    }
+}
+
+impl Family {
+    /// What the configuration says of values and conditions, as the manifest has it.
+    pub(super) fn settings_mark(&self) -> FamilySettingsMark {
+        let of = |parts: &mut dyn Iterator<Item = &str>| {
+            let mut hash = Md5::new();
+            for part in parts {
+                hash.update(part);
+                hash.update("\0");
+            }
+            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        };
+        let mut conditions: Vec<_> = self.variants.conditions.iter().collect();
+        conditions.sort_by_key(|condition| &condition.layer);
+        let mut conditions = conditions.iter().flat_map(|condition| [condition.layer.as_str(), condition.sql.as_str()]);
+        FamilySettingsMark {
+            conditions: of(&mut conditions),
+            values: match &self.variants.values {
+                VariantValues::Query(query) => of(&mut std::iter::once(query.definition().as_str())),
+                VariantValues::Listed(table) => of(&mut table.rows.iter().flatten().map(String::as_str)),
+            },
+        }
+    }
+
+    /// The error that the family's place has the manifest of another family.
+    pub(super) fn is_another(&self, what: OtherFamily, other: &FamilyRecord) -> ConfigError {
+        let key = match what {
+            OtherFamily::Output => "output",
+            OtherFamily::Conditions => "where",
+            OtherFamily::Values => "values",
+        };
+        let output = self.output();
+        let what = match what {
+            OtherFamily::Output => format!(
+                "is {output}, and beside it lies the manifest of a family of the same name whose variants go to {}: give this tileset another name or folder, or seed with --force, which forgets the others and leaves their targets as they are",
+                other.output
+            ),
+            OtherFamily::Conditions => format!(
+                "differs from that with which the variants of the same name in {output} were seeded: if you have changed it, run seed with --force, which makes each of them anew; otherwise give this tileset another name or folder"
+            ),
+            OtherFamily::Values => format!(
+                "differs from that with which the {} variants of the same name in {output} were seeded, and gives none of them: give this tileset another name or folder, or seed with --force, which forgets the others and leaves their targets as they are",
+                other.variants.iter().filter(|variant| !variant.vanished).count()
+            ),
+        };
+        ConfigError::Variants { key: format!("tileset.variants.{key}"), what }
+    }
+}

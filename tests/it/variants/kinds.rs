@@ -1,0 +1,119 @@
+//! Layers of every kind: each variant equals a run of its own with that condition, after a seed and after a reseed.
+
+use super::World;
+use crate::support::Archive;
+use crate::support::tracked::Tiles;
+
+/// Tables of lines and areas, and a function of tiles.
+const TABLES: &str = "CREATE TABLE road (id int PRIMARY KEY, region text, g geometry(LineString, 4326));
+    INSERT INTO road SELECT n, (ARRAY['a', 'b', 'c'])[1 + n % 3], ST_SetSRID(ST_MakeLine(ST_MakePoint(n * 7 % 150 - 75, n * 11 % 120 - 60), ST_MakePoint(n * 7 % 150 - 70, n * 13 % 120 - 60)), 4326) FROM generate_series(1, 60) AS n;
+    CREATE TABLE land (id int PRIMARY KEY, region text, g geometry(Polygon, 4326));
+    INSERT INTO land SELECT n, (ARRAY['a', 'b', 'c'])[1 + n % 3], ST_Buffer(ST_SetSRID(ST_MakePoint(n * 17 % 140 - 70, n * 5 % 100 - 50), 4326), 1 + n % 6) FROM generate_series(1, 40) AS n;
+    CREATE INDEX ON road USING gist (g); CREATE INDEX ON land USING gist (g);
+    CREATE FUNCTION lands(z int, x int, y int, query json) RETURNS bytea LANGUAGE sql STABLE AS $$
+        SELECT ST_AsMVT(t, 'lands') FROM (
+            SELECT id, region, ST_AsMVTGeom(ST_Transform(g, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom FROM land
+            WHERE region = query->>'region' AND ST_Transform(g, 3857) && ST_TileEnvelope(z, x, y, margin => 64 / 4096.0) ORDER BY id) AS t
+        WHERE geom IS NOT NULL $$;";
+
+const LINES: &str = "[[layer]]\nname = \"roads\"\ntable = \"road\"\ngeometry = \"g\"\nproperties = [\"id\"]\n";
+const AREAS: &str = "[[layer]]\nname = \"lands\"\ntable = \"land\"\ngeometry = \"g\"\nproperties = [\"id\"]\n";
+const FUNCTION: &str = "[[layer]]\nname = \"f\"\nfunction = \"lands\"\nquery = { region = \"!region!\" }\noccupied = \"SELECT g FROM land\"\n[[layer.track]]\ntable = \"land\"\ngeometry = \"SELECT changed.g\"\n";
+
+impl World {
+    fn with_kinds() -> World {
+        let world = World::new(1, 2);
+        world.db.run(TABLES);
+        world
+    }
+
+    /// A family of regions whose layers have these texts, and conditions for some of them.
+    fn regions(&self, layers: &str, conditions: &str) -> String {
+        self.file(
+            "regions.toml",
+            &format!(
+                "[tileset]\nname = \"regions\"\nzoom = \"0-5\"\n[tileset.variants]\nvalues = \"SELECT DISTINCT region FROM road\"\nwhere = {{ {conditions} }}\noutput = \"FOLDER/by/{{region}}.pmtiles\"\nall = \"FOLDER/all.pmtiles\"\n{layers}"
+            ),
+        )
+    }
+
+    /// What a run of one region makes.
+    fn of_region(&self, layers: &str) -> Tiles {
+        let config = self
+            .file("region.toml", &format!("[tileset]\nzoom = \"0-5\"\noutput = \"FOLDER/region.mbtiles\"\n{layers}"));
+        self.oar_tiles(&config, &["seed", "--progress", "none", "--force", "--allow-shrink"]).ok();
+        Archive::open(&self.path("region.mbtiles")).stored()
+    }
+
+    /// Asserts that every region is what a run of its own makes of the layers that `alone` gives for it.
+    #[track_caller]
+    fn regions_are(&self, regions: &[&str], alone: impl Fn(&str) -> String) {
+        for region in regions {
+            let expected = self.of_region(&alone(region));
+            assert!(expected.len() > 10, "{region}");
+            assert!(self.held(&format!("by/{region}.pmtiles")) == expected, "{region}");
+        }
+    }
+}
+
+/// Layers with a condition for one region.
+fn only(layers: &str, region: &str) -> String {
+    layers.replace("properties =", &format!("where = \"region = '{region}'\"\nproperties ="))
+}
+
+#[test]
+fn variants_of_lines_and_areas_are_single_runs() {
+    let world = World::with_kinds();
+    let layers = format!("{LINES}{AREAS}");
+    let config = world.regions(&layers, "roads = \"region = !region!\", lands = \"region = !region!\"");
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    world.regions_are(&["a", "b", "c"], |region| only(&layers, region));
+    assert!(world.held("all.pmtiles") == world.of_region(&layers));
+    for change in [
+        "UPDATE land SET g = ST_Translate(g, 3, 1) WHERE id % 9 = 2",
+        "UPDATE road SET region = 'a' WHERE id % 5 = 1; DELETE FROM land WHERE id = 7",
+        "INSERT INTO road SELECT 1000 + id, 'd', ST_Translate(g, 1, 1) FROM road; UPDATE land SET region = 'd' WHERE id < 12",
+    ] {
+        world.db.run(change);
+        world.oar_tiles(&config, &["reseed", "--progress", "none"]).ok();
+        world.regions_are(&["a", "b"], |region| only(&layers, region));
+    }
+    world.regions_are(&["c", "d"], |region| only(&layers, region));
+}
+
+#[test]
+fn a_layer_without_a_condition_is_the_same_in_every_variant() {
+    let world = World::with_kinds();
+    let layers = format!("{LINES}{AREAS}");
+    let config = world.regions(&layers, "roads = \"region = !region!\"");
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    world.db.run("UPDATE land SET g = ST_Translate(g, 3, 1) WHERE id % 9 = 2; DELETE FROM road WHERE id % 8 = 0");
+    world.oar_tiles(&config, &["reseed", "--progress", "none"]).ok();
+    world.regions_are(&["a", "b", "c"], |region| format!("{}{AREAS}", only(LINES, region)));
+}
+
+#[test]
+fn variants_fill_the_query_of_a_function() {
+    let world = World::with_kinds();
+    let layers = format!("{FUNCTION}{LINES}");
+    let config = world.regions(&layers, "roads = \"region = !region!\"");
+    // `all` would call the function without a value.
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text: String =
+        text.lines().filter(|line| !line.starts_with("all = ")).map(|line| format!("{line}\n")).collect();
+    std::fs::write(&config, text).unwrap();
+    let alone = |region: &str| format!("{}{}", FUNCTION.replace("!region!", region), only(LINES, region));
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    world.regions_are(&["a", "b", "c"], alone);
+    world
+        .db
+        .run("UPDATE land SET region = 'b', g = ST_Translate(g, 2, 2) WHERE id % 7 = 3; DELETE FROM land WHERE id = 6");
+    world.oar_tiles(&config, &["reseed", "--progress", "none"]).ok();
+    world.regions_are(&["a", "b", "c"], alone);
+    let target = world.path("by/b.pmtiles");
+    let verified = world.oar_tiles(&config, &["verify", target.to_str().unwrap(), "--database"]);
+    assert_eq!(verified.code, 0, "{}", verified.stdout);
+}
