@@ -36,16 +36,15 @@ impl StoredFamily {
             return Some(OtherFamily::Output);
         }
         let (before_settings, settings) = before.settings.as_ref().zip(now.settings.as_ref())?;
-        if before_settings.conditions != settings.conditions {
-            return Some(OtherFamily::Conditions);
-        }
         let standing = || before.variants.iter().filter(|variant| !variant.vanished);
         let all_now: HashSet<_> = now.variants.iter().map(|variant| &variant.segments).collect();
         let is_among = |variant: &RecordedVariant| all_now.contains(&variant.segments);
         // A list or a query that was edited leaves some of the values.
-        let is_edited =
-            before_settings.values == settings.values || standing().next().is_none() || standing().any(is_among);
-        (!is_edited).then_some(OtherFamily::Values)
+        let has_some = standing().next().is_none() || standing().any(is_among);
+        if before_settings.values != settings.values && !has_some {
+            return Some(OtherFamily::Values);
+        }
+        (before_settings.conditions != settings.conditions).then_some(OtherFamily::Conditions)
     }
 }
 

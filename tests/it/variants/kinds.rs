@@ -11,10 +11,11 @@ const TABLES: &str = "CREATE TABLE road (id int PRIMARY KEY, region text, g geom
     INSERT INTO land SELECT n, (ARRAY['a', 'b', 'c'])[1 + n % 3], ST_Buffer(ST_SetSRID(ST_MakePoint(n * 17 % 140 - 70, n * 5 % 100 - 50), 4326), 1 + n % 6) FROM generate_series(1, 40) AS n;
     CREATE INDEX ON road USING gist (g); CREATE INDEX ON land USING gist (g);
     CREATE FUNCTION lands(z int, x int, y int, query json) RETURNS bytea LANGUAGE sql STABLE AS $$
-        SELECT ST_AsMVT(t, 'lands') FROM (
+        SELECT ST_AsMVT(t, 'f') FROM (
             SELECT id, region, ST_AsMVTGeom(ST_Transform(g, 3857), ST_TileEnvelope(z, x, y), 4096, 64) AS geom FROM land
             WHERE region = query->>'region' AND ST_Transform(g, 3857) && ST_TileEnvelope(z, x, y, margin => 64 / 4096.0) ORDER BY id) AS t
-        WHERE geom IS NOT NULL $$;";
+        WHERE geom IS NOT NULL $$;
+    COMMENT ON FUNCTION lands(int, int, int, json) IS '{\"vector_layers\": [{\"id\": \"f\", \"fields\": {\"id\": \"Number\", \"region\": \"String\"}}]}';";
 
 const LINES: &str = "[[layer]]\nname = \"roads\"\ntable = \"road\"\ngeometry = \"g\"\nproperties = [\"id\"]\n";
 const AREAS: &str = "[[layer]]\nname = \"lands\"\ntable = \"land\"\ngeometry = \"g\"\nproperties = [\"id\"]\n";

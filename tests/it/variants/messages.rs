@@ -170,6 +170,7 @@ fn two_families_of_one_output_are_told_apart_by_conditions_and_values() {
         );
     }
     assert_eq!(world.names("by"), ["a.mbtiles", "k.mbtiles", "s.mbtiles", "t.mbtiles"]);
+    world.oar_tiles(&other_where, &["track", "install"]).ok();
     world.oar_tiles(&other_where, &["seed", "--progress", "none", "--force"]).ok();
     let after = world.oar_tiles(&other_where, &reseed).ok();
     assert!(after.stdout.contains("by/a.mbtiles: still there"), "{}", after.stdout);
@@ -185,14 +186,16 @@ fn a_manifest_of_a_family_that_cannot_be_read_asks_for_a_seed_which_replaces_it(
     all(&["track", "install"]).ok();
     all(&["seed", "--progress", "none"]).ok();
     let manifest = world.path("by/.facilities.variants.pmtiles.oar-tiles/family.json");
-    let whole = std::fs::read_to_string(&manifest).unwrap();
-    let snapshot = whole.split("\"snapshot\": \"").nth(1).unwrap().split('"').next().unwrap();
-    for (damaged, text) in [
-        (whole.replace(snapshot, "7:x"), "the manifest of its variants cannot be read ("),
-        (whole.replace(snapshot, "7:x"), "7:x"),
-        ("{".to_owned(), "the manifest of its variants cannot be read ("),
-    ] {
-        std::fs::write(&manifest, damaged).unwrap();
+    let without_snapshot = |whole: &str| {
+        let snapshot = whole.split("\"snapshot\": \"").nth(1).unwrap().split('"').next().unwrap();
+        whole.replace(snapshot, "7:x")
+    };
+    let cut = |_: &str| "{".to_owned();
+    let damages: [(&dyn Fn(&str) -> String, &str); 2] =
+        [(&without_snapshot, "7:x"), (&cut, "the manifest of its variants cannot be read (EOF")];
+    for (damage, text) in damages {
+        let whole = std::fs::read_to_string(&manifest).unwrap();
+        std::fs::write(&manifest, damage(&whole)).unwrap();
         all(&["reseed", "--progress", "none"]).fails(4, &[text]);
         let status = all(&["track", "status"]);
         assert!(format!("{}{}", status.stdout, status.stderr).contains(text), "{}{}", status.stdout, status.stderr);
