@@ -41,7 +41,7 @@ pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily};
 pub(crate) use removal::remove_target;
-pub use run::{FamilyOptions, FamilyOutcome};
+pub use run::{FamilyOptions, FamilyOutcome, FamilyWork};
 pub(crate) use run::{FamilyRun, FamilyTargets};
 pub(crate) use stock::{FamilyStock, StockPart};
 pub(crate) use tally::FamilyTally;

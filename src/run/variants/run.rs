@@ -28,10 +28,8 @@ pub struct FamilyOptions {
     pub prunes: bool,
     /// Write nothing.
     pub dry_run: bool,
-    /// Make every variant anew, so that a family's manifest that cannot be read is replaced.
-    pub seeds: bool,
-    /// Look at no variant if neither the values nor the rows have changed: an earlier look of the same watch has found all of them up to date.
-    pub skips_unchanged: bool,
+    /// What it does.
+    pub work: FamilyWork,
     /// Receives the events of each variant's run.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
@@ -40,6 +38,18 @@ pub struct FamilyOptions {
     pub snapshot: SharedSnapshot,
     /// The run that waits where those of the variants have to wait, and publishes only while they may; `None` if that is everywhere and always.
     pub like: Option<Job>,
+}
+
+/// What a run of a family does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FamilyWork {
+    /// It makes every variant anew, so that a family's manifest that cannot be read is replaced.
+    Seed,
+    /// It brings every variant up to date.
+    Reseed,
+    /// The same, and it looks at none if neither the values nor the rows have changed: the look before, of the same watch, has found all of them
+    /// up to date.
+    LookAgain,
 }
 
 /// How a run of a family ended.
@@ -84,7 +94,7 @@ impl<'a> FamilyRun<'a> {
     pub(crate) async fn begin(family: &'a Family, options: &'a FamilyOptions) -> Result<FamilyRun<'a>, CommandError> {
         let begun = Instant::now();
         let FamilyOptions { report, stop, snapshot, force, .. } = options;
-        let mut before = if options.seeds {
+        let mut before = if options.work == FamilyWork::Seed {
             family.stored_or_replaced(report, stop).await?
         } else {
             family.stored(report, stop).await?
@@ -185,7 +195,7 @@ impl<'a> FamilyRun<'a> {
             .collect();
         let is_as_before = |now: &RecordedVariant| before_by_segments.get(&now.segments) == Some(&(&now.values, true));
         // What an earlier run has left to tell CDNs lies with each target.
-        let is_done = !(self.options.prunes && !vanished.is_empty())
+        let is_done = (vanished.is_empty() || !self.options.prunes)
             && self.family.settings().tileset.purges.is_empty()
             && before.kinds == self.record.kinds
             && now.len() == standing.len()
