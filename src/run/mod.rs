@@ -54,7 +54,7 @@ pub use queue_gate::QueueGate;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
-    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark,
+    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
     RecordedVariant,
 };
 

@@ -8,7 +8,7 @@ use oar_tiles::cli::{Reseed, Seed};
 use oar_tiles::command::{reseed, seed};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{Report, RunMetrics, Style, print, render_family, report};
-use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, SeveralError, SharedSnapshot};
+use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot};
 use oar_tiles::stop::Stop;
 
 use super::seeding::{reseed_options, watch_options};
@@ -32,8 +32,7 @@ pub(super) async fn seed_variants(
         force: arguments.force,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
-        seeds: true,
-        skips_unchanged: false,
+        work: FamilyWork::Seed,
         report: quiet_report(),
         stop: stop.clone(),
         snapshot: snapshot.clone(),
@@ -67,8 +66,7 @@ pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
         force: false,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
-        seeds: false,
-        skips_unchanged: false,
+        work: FamilyWork::Reseed,
         report: quiet_report(),
         stop: stop.clone(),
         like: None,

@@ -14,7 +14,7 @@ use crate::run::describe::budgets;
 use crate::run::look::TargetState;
 use crate::run::seed::seed_target;
 use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
-use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, Target};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, Target};
 
 /// Brings every variant of a tileset up to date.
 ///
@@ -43,7 +43,7 @@ pub async fn reseed_family(
         Err(error) if reseeding.or_seed && error.kind() == ErrorKind::NeedsSeed => None,
         look => look?,
     };
-    if options.skips_unchanged
+    if options.work == FamilyWork::LookAgain
         && look.as_ref().is_some_and(FamilyLook::is_without_changes)
         && let Some(nothing) = run.unchanged()
     {

@@ -11,7 +11,7 @@ use crate::changes::WatchOptions;
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
 use crate::run::purging::PurgeTask;
-use crate::run::{CommandError, Family, FamilyOptions, Job, SharedSnapshot};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyWork, Job, SharedSnapshot};
 use crate::serve::JobDesk;
 
 /// The most variants that one warning names.
@@ -92,8 +92,7 @@ impl Watched for WatchedFamily<'_> {
             force: false,
             prunes: self.prunes,
             dry_run: false,
-            seeds: false,
-            skips_unchanged: !is_first && self.is_whole.get(),
+            work: if !is_first && self.is_whole.get() { FamilyWork::LookAgain } else { FamilyWork::Reseed },
             report: Arc::clone(&job.report),
             stop: job.stop.clone(),
             snapshot: SharedSnapshot::after_refreshing(layers),

@@ -48,15 +48,14 @@ impl Family {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Job, CommandError> {
-        let settings = match output {
-            Some(output) => self.variant_with_output(output, report, stop).await?,
-            None => {
-                if let Some(job) = self.sample(report, stop).await.or_else(unless_needs_seed)? {
-                    return Ok(job);
-                }
-                let tracked = self.settings.tracked(report, stop).await?;
-                tracked.into_iter().next_back().unwrap_or_else(|| self.settings.clone())
+        let settings = if let Some(output) = output {
+            self.variant_with_output(output, report, stop).await?
+        } else {
+            if let Some(job) = self.sample(report, stop).await.or_else(unless_needs_seed)? {
+                return Ok(job);
             }
+            let tracked = self.settings.tracked(report, stop).await?;
+            tracked.into_iter().next_back().unwrap_or_else(|| self.settings.clone())
         };
         let known = match self.stored(report, stop).await.or_else(unless_needs_seed)? {
             Some(stored) => {
