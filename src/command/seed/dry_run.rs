@@ -1,5 +1,6 @@
 //! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom, and from one of its repeated tiles.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::encode::Packer;
@@ -28,9 +29,13 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let mut packer = Packer::new(settings.run.limits.packing);
     let mut zooms = Vec::new();
     let (mut tiles, mut empty) = (0, 0.0);
+    let mut by_layer = vec![0.0; prepared.layers.len()];
     for plan in &prepared.zooms {
         let estimate = match workers.first_mut() {
-            Some(worker) => Sampler { worker, layers: &layers, packer: &mut packer }.estimate(plan).await?,
+            Some(worker) => {
+                let mut sampler = Sampler { worker, layers: &layers, packer: &mut packer, by_layer: &mut by_layer };
+                sampler.estimate(plan).await?
+            }
             None => ZoomEstimate::default(),
         };
         let ZoomEstimate { bytes, seconds, .. } = estimate;
@@ -54,6 +59,9 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
         });
     }
     prepared.warn(mostly_empty(tiles, empty).into_iter().collect(), report);
+    let by_layer: Vec<(&str, f64)> = prepared.layers.iter().map(|layer| layer.name()).zip(by_layer).collect();
+    let slow = slowest_layer(&by_layer);
+    prepared.warn(slow.into_iter().collect(), report);
     prepared.snapshot.check_partitions(&prepared.reads).await?;
     let workers = settings.run.workers.get();
     Ok(PlanReport { zooms, reading_seconds, workers, skipped: prepared.skipped, warnings: prepared.warnings })
@@ -78,6 +86,30 @@ fn mostly_empty(tiles: u64, empty: f64) -> Option<String> {
 
 /// The fewest planned tiles for which it is worth a word that most are empty.
 const MIN_TILES_FOR_A_WARNING: u64 = 1_000;
+
+/// The warning if one of several layers takes most of the time. `seconds` of the parts of a layer that are drawn otherwise at other zooms count
+/// together.
+fn slowest_layer(seconds: &[(&str, f64)]) -> Option<String> {
+    let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, seconds) in seconds {
+        *by_name.entry(name).or_default() += seconds;
+    }
+    let all: f64 = by_name.values().sum();
+    let (name, most) = by_name.iter().max_by(|one, other| one.1.total_cmp(other.1))?;
+    let is_worth_a_word = by_name.len() > 1 && all >= MIN_SECONDS_FOR_A_WARNING && *most > all * MOST_OF_THE_TIME;
+    is_worth_a_word.then(|| {
+        format!(
+            "layer \"{name}\" takes about {:.0} % of the time. If that is too long: let it begin at a deeper zoom or end earlier (zoom), draw fewer rows at shallow zooms (where by zoom, min_zoom), or simplify its shapes (simplify)",
+            most / all * 100.0
+        )
+    })
+}
+
+/// Layers of a seed that a worker finishes sooner are not worth a word.
+const MIN_SECONDS_FOR_A_WARNING: f64 = 10.0;
+
+/// From this share on a layer takes most of the time.
+const MOST_OF_THE_TIME: f64 = 0.5;
 
 /// What a zoom is estimated to be.
 #[derive(Debug, Default, Clone, Copy)]
@@ -115,6 +147,8 @@ struct Sampler<'a> {
     worker: &'a mut Worker,
     layers: &'a RunLayers,
     packer: &'a mut Packer,
+    /// The time of a worker for each layer by itself, in seconds; zero if there is only one.
+    by_layer: &'a mut Vec<f64>,
 }
 
 impl Sampler<'_> {
@@ -132,6 +166,7 @@ impl Sampler<'_> {
                 plan.features as f64 / batch.features().max(1) as f64
             };
             all.add(self.measure(&drawn).await?, scale);
+            self.measure_layers(&drawn, scale).await?;
         }
         if let Some(batch) = plan.batches.iter().find(|batch| !batch.repeats.is_empty()) {
             let layers = batch.layers.iter().map(|_| LayerCount::default()).collect();
@@ -141,6 +176,21 @@ impl Sampler<'_> {
             all.add(self.measure(&alike).await?, repeats as f64 / alike.tiles.max(1) as f64);
         }
         Ok(all)
+    }
+
+    /// Renders the layers of a batch one by one.
+    async fn measure_layers(&mut self, batch: &Batch, scale: f64) -> Result<(), CommandError> {
+        let drawn: Vec<usize> = (0..batch.layers.len()).filter(|layer| batch.layers[*layer].tiles > 0).collect();
+        if self.by_layer.len() < 2 {
+            return Ok(());
+        }
+        for layer in drawn {
+            let counts = batch.layers.iter().enumerate();
+            let own = counts.map(|(other, count)| if other == layer { *count } else { LayerCount::default() });
+            let alone = Batch { layers: own.collect(), ..batch.clone() };
+            self.by_layer[layer] += self.measure(&alone).await?.seconds * scale;
+        }
+        Ok(())
     }
 
     /// Renders and packs a batch.
@@ -163,5 +213,20 @@ impl Sampler<'_> {
             bytes += last.1;
         }
         Ok(ZoomEstimate { bytes: bytes as f64, seconds: begun.elapsed().as_secs_f64(), empty: f64::from(empty) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layer_that_takes_most_of_a_long_time_is_named() {
+        let says = |seconds: &[(&str, f64)]| slowest_layer(seconds).unwrap_or_default();
+        let named = says(&[("land", 40.0), ("places", 1.0), ("land", 39.0)]);
+        assert!(named.starts_with("layer \"land\" takes about 99 % of the time. If that is too long: "), "{named}");
+        assert_eq!(says(&[("land", 5.0), ("places", 1.0)]), "", "it is short");
+        assert_eq!(says(&[("a", 40.0), ("b", 35.0), ("c", 20.0)]), "", "none takes most");
+        assert_eq!(says(&[("land", 500.0)]), "", "there is no other");
     }
 }
