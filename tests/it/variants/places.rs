@@ -125,8 +125,9 @@ fn versions_are_kept(output: &str, all: &str) {
     placed.are_single_runs();
     let before = placed.held(&placed.of("c2"));
     placed.world.db.run("UPDATE api_facility SET name = name || '!' WHERE id IN (SELECT facility FROM membership WHERE contributor = 2)");
-    let reseeded = placed.run(&RESEED);
-    eprintln!("reseed of versions: {} {} {}", reseeded.code, reseeded.stdout, reseeded.stderr);
+    let refused = placed.run(&RESEED);
+    let why = "a version is written as a whole: seed it, or publish in place";
+    assert!(refused.code != 0 && refused.stderr.contains(why), "{} {}", refused.code, refused.stderr);
     placed.run(&["seed", "--progress", "none"]).ok();
     placed.are_single_runs();
     // Each variant goes back by one version, and forth again.
