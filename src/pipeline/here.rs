@@ -11,7 +11,7 @@ use crate::sink::Sink;
 use crate::source::RenderedTile;
 use crate::tile::Batch;
 
-/// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result is that of [`run`]. With few
+/// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result is that of [`run`](super::run). With few
 /// features in all batches, handing them from thread to thread would take longer than to draw them.
 ///
 /// # Errors
