@@ -1,10 +1,11 @@
 //! The beginning of `seed` and of its dry run: snapshot, probe, survey and plan.
 
 use std::collections::HashSet;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::surveys::{LayerSurveys, survey_layers};
+use super::surveys::{CALL_COST, LayerSurveys, survey_layers};
 use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::pipeline::BatchKind;
@@ -117,7 +118,15 @@ pub(crate) async fn prepare_on(
     });
     let features = features.collect();
     let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
-    let planning = tokio::task::spawn_blocking(move || plan(&zooms, &planned, &coverage, batch, order));
+    let functions: Vec<bool> = probed.layers.iter().map(|layer| layer.function().is_some()).collect();
+    let side_by_side = settings.run.workers;
+    let planning = tokio::task::spawn_blocking(move || {
+        let planned_zooms = plan(&zooms, &planned, &coverage, batch, order)?;
+        match batch_of_calls(&planned_zooms, &functions, side_by_side) {
+            Some(fewer) if fewer < batch => plan(&zooms, &planned, &coverage, fewer, order),
+            _ => Ok(planned_zooms),
+        }
+    });
     let zooms = tokio::select! {
         zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?.map_err(CommandError::Scratch)?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
@@ -142,6 +151,19 @@ pub(crate) async fn prepare_on(
         thinned,
         took: begun.elapsed(),
     })
+}
+
+/// How many batches of calls a worker has at least, if there are so many calls. A call may take long, and with fewer batches a worker that has none
+/// left would wait for another one that still has many calls before it.
+const BATCHES_OF_CALLS: u64 = 16;
+
+/// The features of a batch in which functions are called so seldom that all workers have batches; `None` if no function is called.
+fn batch_of_calls(zooms: &[ZoomPlan], functions: &[bool], workers: NonZeroUsize) -> Option<NonZeroU64> {
+    let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
+    let called = batches.flat_map(|batch| batch.layers.iter().zip(functions)).filter(|(_, is_function)| **is_function);
+    let calls: u64 = called.map(|(layer, _)| layer.tiles).sum();
+    let each = calls / (BATCHES_OF_CALLS * workers.get() as u64);
+    (calls > 0).then(|| NonZeroU64::new(each * CALL_COST).unwrap_or(NonZeroU64::MIN))
 }
 
 /// Warns of functions that are called for every tile, because nothing says where their tiles can be.

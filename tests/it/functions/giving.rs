@@ -54,6 +54,20 @@ fn every_tile_is_what_the_function_gives_however_it_is_declared() {
 }
 
 #[test]
+fn few_calls_are_cut_into_batches_for_all_workers() {
+    let world = World::new();
+    let (target, report) = (world.folder.beside("t.mbtiles"), world.folder.beside("plan.json"));
+    let config = world.config("function = \"places\"");
+    let flags =
+        ["--config", &config, "--zoom", "4", "--workers", "2", "--dry-run", "--report", report.to_str().unwrap()];
+    seed(&world.db.url, &target, &flags).ok();
+    let plan: Value = serde_json::from_str(&std::fs::read_to_string(&report).unwrap()).unwrap();
+    // All 256 calls would fit into one statement.
+    let batches = plan["zooms"][0]["batches"].as_u64().unwrap();
+    assert!((32..=64).contains(&batches), "{plan}");
+}
+
+#[test]
 fn a_dry_run_says_that_most_planned_tiles_will_be_empty() {
     let world = World::new();
     let planned = |layer: &str| {
