@@ -3,18 +3,29 @@
 use std::sync::OnceLock;
 
 /// The bytes of a tile as targets store them, once one of them has packed it.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct SharedTile(OnceLock<Box<[u8]>>);
+#[derive(Debug, PartialEq, Eq)]
+pub struct SharedTile {
+    packed: OnceLock<Box<[u8]>>,
+    most: usize,
+}
 
 impl SharedTile {
+    /// A tile that nobody has packed. One with more than `most` bytes is not kept: they are all the memory that there is for it.
+    #[must_use]
+    pub const fn new(most: usize) -> SharedTile {
+        SharedTile { packed: OnceLock::new(), most }
+    }
+
     /// The packed bytes; `None` as long as nobody has packed them.
     #[must_use]
     pub fn packed(&self) -> Option<&[u8]> {
-        self.0.get().map(|bytes| &bytes[..])
+        self.packed.get().map(|bytes| &bytes[..])
     }
 
-    /// Keeps the packed bytes for others. Whoever comes later has packed the same.
+    /// Keeps the packed bytes for others, if they are not too many. Whoever comes later has packed the same.
     pub fn keep(&self, packed: &[u8]) {
-        self.0.get_or_init(|| packed.into());
+        if packed.len() <= self.most {
+            self.packed.get_or_init(|| packed.into());
+        }
     }
 }

@@ -16,6 +16,11 @@ const PARTS: usize = 64;
 /// What an entry takes beside the numbers of its rows and the bytes of its tile, in bytes.
 const ENTRY_BYTES: usize = 128;
 
+/// The most bytes of a packed tile that is kept: so many, and so many for each row. They are reserved before the tile is packed, so that the memory is
+/// bounded however wide the rows are.
+const TILE_BYTES: usize = 128;
+const ROW_BYTES: usize = 96;
+
 /// The tiles of a run that several targets may have alike, by the numbers of the rows that they show.
 #[derive(Debug)]
 pub struct FamilyTiles {
@@ -35,7 +40,7 @@ struct KnownTile {
 }
 
 impl FamilyTiles {
-    /// No tile yet. All of them may take `memory` bytes, about.
+    /// No tile yet. All of them may take `memory` bytes.
     #[must_use]
     pub fn new(memory: usize) -> FamilyTiles {
         let parts = std::array::from_fn(|_| Mutex::default());
@@ -56,10 +61,10 @@ impl FamilyTiles {
         match part.entry(hash, is_it, hash_of) {
             Entry::Occupied(known) => Some(Arc::clone(&known.get().tile)),
             Entry::Vacant(free) => {
-                // Its bytes are not known yet: a feature takes some 30, packed.
-                let bytes = ENTRY_BYTES + rows.len() * 40;
+                let most = TILE_BYTES + rows.len() * ROW_BYTES;
+                let bytes = ENTRY_BYTES + size_of_val(rows) + most;
                 self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
-                let tile = Arc::<SharedTile>::default();
+                let tile = Arc::new(SharedTile::new(most));
                 free.insert(KnownTile { place, rows: rows.into(), tile: Arc::clone(&tile) });
                 Some(tile)
             }
@@ -73,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_tile_is_known_by_its_place_and_its_rows() {
-        let tiles = FamilyTiles::new(10_000);
+        let tiles = FamilyTiles::new(100_000);
         let tile = |place, rows: &[u32]| tiles.tile(place, rows);
         tile(7, &[1, 2]).unwrap().keep(b"packed");
         assert_eq!(tile(7, &[1, 2]).unwrap().packed(), Some(&b"packed"[..]));
@@ -88,9 +93,15 @@ mod tests {
 
     #[test]
     fn without_memory_nothing_new_is_shared() {
-        let tiles = FamilyTiles::new(2 * (ENTRY_BYTES + 40));
+        let tiles = FamilyTiles::new(2 * (ENTRY_BYTES + TILE_BYTES + ROW_BYTES + 4));
         assert!(tiles.tile(1, &[1]).is_some() && tiles.tile(2, &[1]).is_some());
         assert_eq!(tiles.tile(3, &[1]), None);
         assert!(tiles.tile(1, &[1]).is_some(), "what is known stays");
+        // A row with a long text has more bytes than were reserved for it.
+        let wide = tiles.tile(1, &[1]).unwrap();
+        wide.keep(&[0; TILE_BYTES + ROW_BYTES + 1]);
+        assert_eq!(wide.packed(), None);
+        wide.keep(&[0; TILE_BYTES + ROW_BYTES]);
+        assert!(wide.packed().is_some());
     }
 }

@@ -6,8 +6,8 @@ use md5::{Digest as _, Md5};
 /// The slots of the table: 2^20 of 32 bytes are 32 MiB.
 const SLOTS: usize = 1 << 20;
 
-/// From so many slots in use on all of them are kept. A table of all slots takes a page of memory for almost each of the first contents, which is
-/// most of the time of an archive of a thousand tiles.
+/// The table has all slots once so many are in use. Until then it holds only those: each of the first contents would touch another page of the whole
+/// table, which takes most of the time of an archive of a thousand tiles.
 const MAX_FEW: usize = 1 << 14;
 
 /// Hash in two halves, offset, length; a length of 0 marks an empty slot.
