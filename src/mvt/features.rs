@@ -1,17 +1,9 @@
-//! Features without their positions, and tiles drawn from them, byte for byte as `ST_AsMVT` writes them.
-//!
-//! A row has the same id and properties in every tile; only its position differs. So PostGIS encodes each row once, and tiles of all zooms
-//! are assembled from that: features in the order of the rows, the names of all columns, and each value once, in the order in which
-//! features first have them (`postgis/mvt.c`).
+//! Features without their positions: a row has the same id and properties in every tile, so PostGIS encodes each row once.
 
-use std::hash::BuildHasher as _;
 use std::ops::Range;
 
-use hashbrown::hash_table::Entry;
-use hashbrown::{DefaultHashBuilder, HashTable};
-
-use super::points::{Points, layer_field, put_ends, put_point, split};
-use super::wire::{Fields, next_number, put_bytes, put_packed, zigzag};
+use super::points::{Points, split};
+use super::wire::{Fields, next_number, put_packed};
 
 /// The features of a layer, in the order that they have in a tile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -158,7 +150,7 @@ impl Features {
     }
 
     /// A feature, and where it begins.
-    fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
+    pub(super) fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
         let number = number as usize;
         let start = match (self.starts.get(number), number) {
             (Some(start), _) => *start,
@@ -168,141 +160,36 @@ impl Features {
         Some((start, self.bytes.get(start as usize..*self.ends.get(number)? as usize)?))
     }
 
-    /// The value that begins at a place.
-    fn value(&self, start: u32) -> Option<&[u8]> {
-        first_value(self.bytes.get(start as usize..)?).map(|(value, _)| value)
+    /// The bytes in which all of them lie.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The layer's name, the names of its properties, and its extent.
+    pub(super) fn layer(&self) -> (&[u8], &[String], u64) {
+        (&self.name, &self.properties, self.extent)
     }
 }
 
 /// An estimate for the bytes of a feature in a tile beside the values of its properties.
-const AROUND: usize = 32;
+pub(super) const AROUND: usize = 32;
 
 /// The marker of a property that a feature does not have. No value begins with this byte.
-const MISSING: u8 = 0;
+pub(super) const MISSING: u8 = 0;
 
 /// Splits the first value from the bytes. A value is one field, which begins with its length.
-fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut fields = Fields(bytes);
     fields.next()?.ok()?;
     bytes.split_at_checked(bytes.len() - fields.0.len())
 }
 
-/// A layer of so many bytes is heavy.
-const HEAVY: usize = 1 << 16;
-
-/// Draws tiles from features, one at a time.
-pub struct Drawer<'f> {
-    features: &'f Features,
-    /// The offsets of the current tile's values among the features' bytes.
-    values: Vec<u32>,
-    /// Their numbers, found by the values.
-    numbers: HashTable<u32>,
-    hasher: DefaultHashBuilder,
-    layer: Vec<u8>,
-    tags: Vec<u8>,
-    geometry: Vec<u8>,
-}
-
-impl<'f> Drawer<'f> {
-    /// A drawer for these features.
-    #[must_use]
-    pub fn new(features: &'f Features) -> Drawer<'f> {
-        Drawer {
-            features,
-            values: Vec::new(),
-            numbers: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            layer: Vec::new(),
-            tags: Vec::new(),
-            geometry: Vec::new(),
-        }
-    }
-
-    /// A tile with the layer, with some of the features (by their numbers, ascending) at these positions of its grid. No
-    /// feature makes no layer.
-    ///
-    /// `None` if there is no such feature.
-    pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
-        self.layer.clear();
-        self.values.clear();
-        self.numbers.clear();
-        // About as much as the tile will have: growing would take twice the memory for a moment.
-        let sizes = drawn.clone().filter_map(|(number, _)| Some(self.features.feature(number)?.1.len() + AROUND));
-        self.layer.reserve(sizes.sum());
-        let mut is_empty = true;
-        for (number, at) in drawn {
-            if std::mem::take(&mut is_empty) {
-                put_bytes(&mut self.layer, 1, &self.features.name);
-            }
-            self.put(number, at)?;
-        }
-        if is_empty {
-            return Some(Vec::new());
-        }
-        let values = self.values.iter().map(|start| self.features.value(*start));
-        put_ends(&mut self.layer, &self.features.properties, values, self.features.extent)?;
-        let field = layer_field(self.layer.len());
-        if self.layer.len() < HEAVY {
-            return Some([&field[..], &self.layer].concat());
-        }
-        // Not twice at once.
-        let mut tile = std::mem::take(&mut self.layer);
-        tile.splice(..0, field);
-        Some(tile)
-    }
-
-    /// The number of a value in the current tile, by its offset among the features' bytes; `None` if there is no value at the offset.
-    fn number(&mut self, start: u32, value: &[u8]) -> Option<u32> {
-        let (features, values, hasher) = (self.features, &mut self.values, &self.hasher);
-        let known = |number: &u32| features.value(values[*number as usize]).unwrap_or_default();
-        let entry = self.numbers.entry(
-            hasher.hash_one(value),
-            |number| known(number) == value,
-            |number| hasher.hash_one(known(number)),
-        );
-        match entry {
-            Entry::Occupied(known) => Some(*known.get()),
-            Entry::Vacant(free) => {
-                let number = u32::try_from(values.len()).ok()?;
-                free.insert(number);
-                values.push(start);
-                Some(number)
-            }
-        }
-    }
-
-    fn put(&mut self, number: u32, at: [i32; 2]) -> Option<()> {
-        let (start, mut rest) = self.features.feature(number)?;
-        let end = start + u32::try_from(rest.len()).ok()?;
-        let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
-        self.tags.clear();
-        for key in 0..self.features.properties.len() {
-            if let Some(after) = rest.strip_prefix(&[MISSING]) {
-                rest = after;
-                continue;
-            }
-            let (value, after) = first_value(rest)?;
-            let start = end - u32::try_from(rest.len()).ok()?;
-            rest = after;
-            put_packed(&mut self.tags, key as u64);
-            let number = self.number(start, value)?;
-            put_packed(&mut self.tags, number.into());
-        }
-        // MoveTo, once (section 4.3.1).
-        self.geometry.clear();
-        for number in [9, zigzag(at[0]), zigzag(at[1])] {
-            put_packed(&mut self.geometry, number);
-        }
-        put_point(&mut self.layer, id, &self.tags, &self.geometry);
-        Some(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mvt::put_layer;
-    use crate::mvt::wire::put_number;
+    use crate::mvt::points::{put_ends, put_point};
+    use crate::mvt::wire::{put_bytes, put_number, zigzag};
+    use crate::mvt::{Drawer, TileInPieces, put_layer};
 
     /// A value that is a text or a number, as it stands in a layer.
     fn value(text: &str) -> Vec<u8> {
@@ -376,6 +263,20 @@ mod tests {
         let many = || (0..20_000).map(|n| (n % 5, rows[n as usize % 5].2));
         let expected: Vec<_> = many().map(|(number, _)| rows[number as usize]).collect();
         assert_eq!(drawer.tile(many()), Some(tile(&properties, &expected)));
+        // And where they come in pieces, some of them with values of pieces before.
+        for ends in [&[5][..], &[2, 5], &[1, 1, 2, 3, 4, 5]] {
+            let (mut whole, mut begin) = (TileInPieces::new(1_000), 0);
+            for end in ends {
+                let mut piece = Features::new(properties.clone(), rows.len(), 1_000);
+                if begin < *end {
+                    piece.add(&tile(&properties, &at_nothing[begin..*end])).unwrap();
+                }
+                whole.add(&piece, (0..).zip(&rows[begin..*end]).map(|(number, row)| (number, row.2))).unwrap();
+                begin = *end;
+            }
+            assert_eq!((whole.features(), whole.finish(&features)), (5, tile(&properties, &rows)), "{ends:?}");
+        }
+        assert_eq!(TileInPieces::new(0).finish(&features), Vec::<u8>::new());
     }
 
     #[test]

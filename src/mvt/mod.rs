@@ -5,11 +5,12 @@
 //!
 //! - `mod`: [`decode`] gives the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
 //! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
-//! - `features`: rows that were encoded once ([`Features`]), and tiles drawn from them ([`Drawer`]).
+//! - `features`: rows that were encoded once ([`Features`]); `drawing`: tiles drawn from them ([`Drawer`], [`TileInPieces`]).
 //! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
 //! - `overzoom`: what a tile shows of a deeper tile's area ([`overzoomed`]).
 //! - `wire`: the part of Protocol Buffers that tiles use.
 
+mod drawing;
 mod features;
 mod geometry;
 mod overzoom;
@@ -18,7 +19,8 @@ mod wire;
 
 use std::collections::HashSet;
 
-pub use features::{Drawer, Features};
+pub use drawing::{Drawer, TileInPieces};
+pub use features::Features;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};

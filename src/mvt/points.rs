@@ -183,15 +183,25 @@ pub(super) fn put_ends<'v>(
     values: impl Iterator<Item = Option<&'v [u8]>>,
     extent: u64,
 ) -> Option<()> {
-    for name in properties {
-        put_bytes(layer, 3, name.as_bytes());
-    }
+    put_names(layer, properties);
     for value in values {
         put_bytes(layer, 4, value?);
     }
+    put_extent(layer, extent);
+    Some(())
+}
+
+/// Appends the names of properties to a layer, which come before the values.
+pub(super) fn put_names(layer: &mut Vec<u8>, properties: &[String]) {
+    for name in properties {
+        put_bytes(layer, 3, name.as_bytes());
+    }
+}
+
+/// Appends what follows the values of a layer: extent and version.
+pub(super) fn put_extent(layer: &mut Vec<u8>, extent: u64) {
     put_number(layer, 5, extent);
     put_number(layer, 15, 2);
-    Some(())
 }
 
 /// Numbers the values of the new layer in the order in which features first have them.

@@ -13,12 +13,13 @@ mod read;
 mod row_file;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
 use super::Tiles;
 use super::areas::is_searched;
 use super::family_tiles::FamilyTiles;
-use crate::mvt::{Drawer, Features};
+use crate::mvt::{Drawer, Features, TileInPieces};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::ExpectedRows;
@@ -56,11 +57,23 @@ struct EncodedRows {
 }
 
 /// The result of drawing areas from cached rows.
+#[derive(Default)]
 pub(in crate::postgis) struct DrawnAreas {
     pub(in crate::postgis) tiles: Tiles,
     pub(in crate::postgis) count: LayerCount,
     /// Areas that are left to the database.
     pub(in crate::postgis) left: Vec<Area>,
+}
+
+impl DrawnAreas {
+    /// With the result of other areas.
+    fn and(mut self, other: DrawnAreas) -> DrawnAreas {
+        self.tiles.extend(other.tiles);
+        self.count.tiles += other.count.tiles;
+        self.count.features += other.count.features;
+        self.left.extend(other.left);
+        self
+    }
 }
 
 /// If more than one tile in this many holds an ambiguous point, the database renders the whole batch, else those tiles one by one.
@@ -183,30 +196,68 @@ impl CachedRows {
     }
 }
 
-/// Draws areas from the rows in a scratch file. Areas with too many rows for the memory are left to the database, and all if the file cannot be
-/// read.
+/// Draws areas from the rows in a scratch file: together if their rows do not take too much memory, else in halves, and a tile with too many rows
+/// in pieces. All are left to the database if the file cannot be read.
 fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
-    let none_drawn =
-        |areas: &[Area]| DrawnAreas { tiles: Tiles::new(), count: LayerCount::default(), left: areas.to_vec() };
-    let parts: Vec<WorldRect> = areas.iter().map(|area| area.rect.world(layer.margin.units(area.rect.zoom))).collect();
-    match rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), None)) {
-        Ok(Some(drawn)) => drawn,
-        Ok(None) => {
-            let name = &layer.name;
-            tracing::debug!(
-                "layer \"{name}\": areas left to the database, for more rows than rows_mb allows: {}",
-                areas.len()
-            );
-            none_drawn(areas)
+    let parts: Vec<WorldRect> = areas.iter().map(|area| part_of(layer, area)).collect();
+    let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), None)), areas) {
+        (Ok(None), [area]) => match area.rect.halves() {
+            Some((one, other)) => {
+                let [one, other] = [one, other].map(|rect| drawn_from_file(rows, layer, index, &[area.within(rect)]));
+                return one.and(other);
+            }
+            None => drawn_in_pieces(rows, layer, index, area),
+        },
+        (Ok(None), _) => {
+            let (some, others) = areas.split_at(areas.len() / 2);
+            return drawn_from_file(rows, layer, index, some).and(drawn_from_file(rows, layer, index, others));
         }
-        Err(error) => {
-            tracing::warn!(
-                "layer \"{}\": its cached rows cannot be read back from the temporary folder ({error}), so the database draws what they would. Look into the disk of the folder, or set TMPDIR to another one",
-                layer.name
-            );
-            none_drawn(areas)
-        }
+        (Ok(Some(drawn)), _) => Ok(drawn),
+        (Err(error), _) => Err(error),
+    };
+    drawn.unwrap_or_else(|error| {
+        tracing::warn!(
+            "layer \"{}\": its cached rows cannot be read back from the temporary folder ({error}), so the database draws what they would. Look into the disk of the folder, or set TMPDIR to another one",
+            layer.name
+        );
+        DrawnAreas { left: areas.to_vec(), ..DrawnAreas::default() }
+    })
+}
+
+/// The part of the world whose rows an area shows.
+fn part_of(layer: &Layer, area: &Area) -> WorldRect {
+    area.rect.world(layer.margin.units(area.rect.zoom))
+}
+
+/// Draws an area of one tile, whose rows together take more memory than they may.
+fn drawn_in_pieces(rows: &RowFile, layer: &Layer, index: usize, area: &Area) -> io::Result<DrawnAreas> {
+    let none = || DrawnAreas { left: vec![area.clone()], ..DrawnAreas::default() };
+    let Some(coord) = area.rect.first() else { return Ok(none()) };
+    let part = part_of(layer, area);
+    let mut tile = TileInPieces::new(rows.bytes_within(&part));
+    let (mut pieces, mut is_sure) = (0, true);
+    rows.in_pieces(&part, |rows| {
+        let candidates = rows.candidates(layer, index, std::slice::from_ref(area));
+        let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
+        is_sure = candidates.iter().all(|one| one.at != Unit::Unsure) && tile.add(&rows.features, drawn).is_some();
+        pieces += 1;
+        is_sure
+    })?;
+    let name = &layer.name;
+    if !is_sure {
+        tracing::debug!("layer \"{name}\": areas left to the database, for ambiguous points: 1");
+        return Ok(none());
     }
+    let features = tile.features();
+    tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
+    if features == 0 {
+        return Ok(DrawnAreas::default());
+    }
+    let mvt = tile.finish(rows.layer());
+    let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
+    let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
+    let tiles = Tiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
+    Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
 }
 
 impl EncodedRows {
@@ -215,9 +266,10 @@ impl EncodedRows {
         self.features.size() + self.positions.len() * Positions::SIZE
     }
 
-    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>, shared: Option<&FamilyTiles>) -> DrawnAreas {
+    /// Where rows are drawn in some areas, sorted by tile and row.
+    fn candidates(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        for area in &areas {
+        for area in areas {
             let before = candidates.len();
             self.positions.candidates(&area.rect, layer.margin, &mut candidates);
             if let Some(SearchBox::Near(boxes)) = area.search.get(index) {
@@ -232,6 +284,11 @@ impl EncodedRows {
             }
         }
         candidates.sort_unstable();
+        candidates
+    }
+
+    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>, shared: Option<&FamilyTiles>) -> DrawnAreas {
+        let candidates = self.candidates(layer, index, &areas);
         let (mut drawer, mut ambiguous) = (Drawer::new(&self.features), BTreeSet::new());
         let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {

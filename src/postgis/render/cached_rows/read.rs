@@ -119,7 +119,7 @@ impl Reading {
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(RowFileWriter::new()?),
+            None => self.file.insert(RowFileWriter::new(self.memory / 2)?),
         };
         let largest = self.parts.iter_mut().enumerate().max_by_key(|(_, part)| part.bytes());
         let Some((number, part)) = largest else { return Ok(()) };
@@ -146,7 +146,7 @@ impl Reading {
                 self.spill().map_err(RowsRefused::NoRoom)?;
             }
         }
-        let Reading { parts, file, memory, .. } = self;
+        let Reading { parts, file, .. } = self;
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
         let mut parts = parts.into_iter();
         let Some(PartRows { mut features, mut at, .. }) = parts.next() else { return Err(RowsRefused::Others) };
@@ -156,7 +156,7 @@ impl Reading {
             if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
                 features = known.features.clone();
             }
-            return Ok(RowStore::File(file.finish(&rows, &features, memory / 2)));
+            return Ok(RowStore::File(file.finish(&rows, &features)));
         }
         features.reserve(others.iter().map(|part| &part.features));
         at.reserve_exact(others.iter().map(|part| part.at.len()).sum());

@@ -9,6 +9,10 @@
 //! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the keys side by side, so
 //! a row is numbered within its range until all ranges are read. Within a run the rows follow the columns of the
 //! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces.
+//!
+//! `writer`: from rows to the file.
+
+mod writer;
 
 use std::fs::File;
 use std::io;
@@ -18,8 +22,9 @@ use std::os::unix::fs::FileExt as _;
 use super::EncodedRows;
 use super::memory_limit::MemoryLimit;
 use crate::mvt::Features;
-use crate::scratch::scratch_file;
 use crate::tile::{Positions, WorldRect};
+
+pub(super) use writer::RowFileWriter;
 
 /// The bytes of a block. Smaller ones read less that a batch does not need, and need a longer index.
 const BLOCK_BYTES: usize = 16 << 10;
@@ -93,10 +98,49 @@ impl RowFile {
             blocks_of(&run.blocks, parts).into_iter().map(move |block| (base, block))
         };
         let blocks: Vec<(u32, RowBlock)> = self.runs.iter().flat_map(of_run).collect();
+        let Some(_held) = self.memory.take(memory_of(blocks.iter().map(|(_, block)| block))) else { return Ok(None) };
+        Ok(Some(work(&self.read(&blocks, parts)?)))
+    }
+
+    /// Calls `work` with the rows in a part of the world run by run, in the order of the rows, until it returns `false`: for parts whose rows take
+    /// more memory than they may. All other batches wait meanwhile.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub(super) fn in_pieces(&self, part: &WorldRect, mut work: impl FnMut(&EncodedRows) -> bool) -> io::Result<()> {
+        let _held = self.memory.take(self.memory.limit);
+        let parts = std::slice::from_ref(part);
+        for run in &self.runs {
+            let blocks: Vec<(u32, RowBlock)> =
+                blocks_of(&run.blocks, parts).into_iter().map(|block| (run.base, block)).collect();
+            if !blocks.is_empty() && !work(&self.read(&blocks, parts)?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// An upper bound for the bytes of the encoded rows in a part of the world.
+    pub(super) fn bytes_within(&self, part: &WorldRect) -> usize {
+        let blocks = self.runs.iter().flat_map(|run| blocks_of(&run.blocks, std::slice::from_ref(part)));
+        blocks.map(|block| block.bytes as usize).sum()
+    }
+
+    /// The layer of the rows, without rows.
+    pub(super) fn layer(&self) -> &Features {
+        &self.layer
+    }
+
+    /// The rows of some blocks that lie in some parts of the world, in their order. Each block comes with the number of the first row of its part.
+    #[expect(
+        clippy::slow_vector_initialization,
+        reason = "memory that is asked for with zeros comes new from the system: of ten million rows, five million page faults"
+    )]
+    fn read(&self, blocks: &[(u32, RowBlock)], parts: &[WorldRect]) -> io::Result<EncodedRows> {
         let rows: usize = blocks.iter().map(|(_, block)| block.rows as usize).sum();
-        let bytes = blocks.iter().map(|(_, block)| block.bytes as usize).sum::<usize>();
-        let Some(_held) = self.memory.take(bytes + rows * BATCH_ROW_BYTES) else { return Ok(None) };
-        let mut raw = vec![0; bytes];
+        let bytes = blocks.iter().map(|(_, block)| block.bytes as usize).sum();
+        let mut raw = Vec::with_capacity(bytes);
+        raw.resize(bytes, 0);
         let mut rest = &mut raw[..];
         for piece in blocks.chunk_by(|(_, one), (_, next)| one.offset + u64::from(one.bytes) == next.offset) {
             let Some((_, first)) = piece.first() else { continue };
@@ -106,7 +150,7 @@ impl RowFile {
         }
         let mut found = Vec::with_capacity(rows);
         let mut start = 0;
-        for (base, block) in &blocks {
+        for (base, block) in blocks {
             let end = start + block.bytes as usize;
             rows_within(&raw[..end], start, *base, parts, &mut found)?;
             start = end;
@@ -114,8 +158,13 @@ impl RowFile {
         found.sort_unstable_by_key(|row| row.number);
         let positions = Positions::new(found.iter().map(|row| row.at).collect());
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
-        Ok(Some(work(&EncodedRows { positions, features: features.into(), numbers: None })))
+        Ok(EncodedRows { positions, features: features.into(), numbers: None })
     }
+}
+
+/// The memory that the rows of some blocks take.
+fn memory_of<'b>(blocks: impl Iterator<Item = &'b RowBlock>) -> usize {
+    blocks.map(|block| block.bytes as usize + block.rows as usize * BATCH_ROW_BYTES).sum()
 }
 
 /// The blocks of a run that may hold rows in some parts of the world.
@@ -179,79 +228,6 @@ fn wide(header: &[u8], at: usize) -> f64 {
     header[at..].first_chunk().copied().map_or(0.0, f64::from_le_bytes)
 }
 
-/// Writes rows to a scratch file, in runs.
-pub(super) struct RowFileWriter {
-    file: File,
-    runs: Vec<RowRun>,
-    written: u64,
-}
-
-impl RowFileWriter {
-    /// A writer to a new scratch file.
-    ///
-    /// # Errors
-    /// If the temporary folder does not take a file.
-    pub(super) fn new() -> io::Result<RowFileWriter> {
-        Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0 })
-    }
-
-    /// Writes rows of a part as a run: their positions and bytes. `first` is the number of the first of them within the part.
-    ///
-    /// # Errors
-    /// If the file cannot be written, such as on a full disk.
-    #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows of less than 4 GB")]
-    pub(super) fn add(&mut self, part: usize, first: u64, at: &[[f64; 2]], features: &Features) -> io::Result<()> {
-        let mut order: Vec<(u64, u32)> = (0..).zip(at).map(|(number, at)| (code(*at), number)).collect();
-        order.sort_unstable();
-        let mut run = RowRun { base: part as u32, blocks: Vec::new() };
-        let (mut block, mut rows, mut first_code) = (Vec::with_capacity(2 * BLOCK_BYTES), 0, 0);
-        for (place, (code, number)) in order.iter().enumerate() {
-            let encoded = features.encoded(*number).unwrap_or_default();
-            if rows == 0 {
-                first_code = *code;
-            }
-            let [x, y] = at[*number as usize];
-            block.extend((first as u32 + number).to_le_bytes());
-            block.extend(x.to_le_bytes());
-            block.extend(y.to_le_bytes());
-            block.extend((encoded.len() as u32).to_le_bytes());
-            block.extend_from_slice(encoded);
-            rows += 1;
-            if block.len() >= BLOCK_BYTES || place + 1 == order.len() {
-                self.file.write_all_at(&block, self.written)?;
-                let bytes = block.len() as u32;
-                run.blocks.push(RowBlock { first: first_code, offset: self.written, bytes, rows });
-                self.written += u64::from(bytes);
-                block.clear();
-                rows = 0;
-            }
-        }
-        if !run.blocks.is_empty() {
-            self.runs.push(run);
-        }
-        Ok(())
-    }
-
-    /// The file with all rows. `rows` are those of each part, in the order of the parts; `layer` is their layer, with or without rows. The rows of
-    /// the batches in work may take `limit` bytes of memory.
-    pub(super) fn finish(self, rows: &[u64], layer: &Features, limit: usize) -> RowFile {
-        let RowFileWriter { file, mut runs, written } = self;
-        tracing::debug!(
-            "{} rows are in the scratch file, in {} runs of {written} bytes",
-            rows.iter().sum::<u64>(),
-            runs.len()
-        );
-        for run in &mut runs {
-            let before: u64 = rows.iter().take(run.base as usize).sum();
-            #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows")]
-            let base = before as u32;
-            run.base = base;
-        }
-        let layer = layer.with_encoded(Vec::new(), std::iter::empty());
-        RowFile { file, runs, layer, memory: MemoryLimit::new(limit) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -286,9 +262,9 @@ mod tests {
 
     /// The rows in runs of `run` rows, those of the second half read by another session.
     fn written(at: &[[f64; 2]], run: usize, limit: usize) -> RowFile {
-        let mut writer = RowFileWriter::new().unwrap();
+        let mut writer = RowFileWriter::new(limit).unwrap();
         let half = at.len() / 2;
-        for (part, range) in [0..half, half..at.len()].into_iter().enumerate() {
+        for (part, range) in [0..half, half..at.len()].into_iter().enumerate().rev() {
             for first in range.clone().step_by(run) {
                 let numbers = first..(first + run).min(range.end);
                 let (mut bytes, mut spans) = (Vec::new(), Vec::new());
@@ -301,7 +277,7 @@ mod tests {
                 writer.add(part, (first - range.start) as u64, &at[numbers], &features).unwrap();
             }
         }
-        writer.finish(&[half as u64, (at.len() - half) as u64], &Features::default(), limit)
+        writer.finish(&[half as u64, (at.len() - half) as u64], &Features::default())
     }
 
     /// Parts of the world: single tiles of all sizes around positions, columns, everything, and nothing.
@@ -345,6 +321,17 @@ mod tests {
                     Some(found) => assert_eq!(found, expected, "{parts:?}"),
                     None => assert!(expected.len() * 200 > limit, "{} rows of {parts:?}", expected.len()),
                 }
+                if let [part] = parts {
+                    let mut pieces = Vec::new();
+                    let piece = |rows: &EncodedRows| {
+                        let encoded = (0..).map_while(|number| rows.features.encoded(number).map(<[u8]>::to_vec));
+                        pieces.extend(encoded);
+                        true
+                    };
+                    file.in_pieces(part, piece).unwrap();
+                    assert_eq!(pieces, expected, "in pieces: {part:?}");
+                    assert!(file.bytes_within(part) >= expected.iter().map(Vec::len).sum());
+                }
             }
         }
     }
@@ -354,6 +341,10 @@ mod tests {
         let at = positions(3_000);
         let file = written(&at, 500, 20_000);
         assert!(file.runs.len() > 3, "{} runs", file.runs.len());
+        for run in &file.runs {
+            let memory = memory_of(run.blocks.iter());
+            assert!(memory <= 20_000, "a run of {memory} bytes");
+        }
         let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
         assert!(file.within(&[everything], |_| ()).unwrap().is_none());
         // Threads that together want more than there is take turns.

@@ -1,0 +1,221 @@
+//! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the names of all columns, and
+//! each value once, in the order in which features first have them (`postgis/mvt.c`).
+//!
+//! A [`Drawer`] draws many tiles of features that are in memory; a [`TileInPieces`] is one tile whose features come in pieces.
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::features::{AROUND, Features, MISSING, first_value};
+use super::points::{layer_field, put_ends, put_extent, put_names, put_point};
+use super::wire::{next_number, put_bytes, put_packed, zigzag};
+
+/// The value that begins at an offset.
+fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
+    first_value(bytes.get(offset as usize..)?).map(|(value, _)| value)
+}
+
+/// A layer of so many bytes is heavy.
+const HEAVY: usize = 1 << 16;
+
+/// The buffers of one feature.
+#[derive(Default)]
+struct FeatureBuffers {
+    tags: Vec<u8>,
+    geometry: Vec<u8>,
+}
+
+impl FeatureBuffers {
+    /// Appends a feature, by its number, at a position of the tile's grid. `number` gives the number of a value in the tile, by its offset among
+    /// the features' bytes. `None` if there is no such feature, or a value has no number.
+    fn put(
+        &mut self,
+        layer: &mut Vec<u8>,
+        features: &Features,
+        (feature, at): (u32, [i32; 2]),
+        mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
+    ) -> Option<()> {
+        let (start, mut rest) = features.feature(feature)?;
+        let end = start + u32::try_from(rest.len()).ok()?;
+        let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
+        self.tags.clear();
+        for key in 0..features.layer().1.len() {
+            if let Some(after) = rest.strip_prefix(&[MISSING]) {
+                rest = after;
+                continue;
+            }
+            let (value, after) = first_value(rest)?;
+            let start = end - u32::try_from(rest.len()).ok()?;
+            rest = after;
+            put_packed(&mut self.tags, key as u64);
+            put_packed(&mut self.tags, number(start, value)?.into());
+        }
+        // MoveTo, once (section 4.3.1).
+        self.geometry.clear();
+        for number in [9, zigzag(at[0]), zigzag(at[1])] {
+            put_packed(&mut self.geometry, number);
+        }
+        put_point(layer, id, &self.tags, &self.geometry);
+        Some(())
+    }
+}
+
+/// The values of a tile, numbered in the order in which features first have them.
+#[derive(Default)]
+struct ValueTable {
+    /// The offset of each value among some bytes.
+    offsets: Vec<u32>,
+    /// Their numbers, found by the values.
+    numbers: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl ValueTable {
+    fn clear(&mut self) {
+        self.offsets.clear();
+        self.numbers.clear();
+    }
+
+    /// The number of a value, and whether it is new: then its offset is yet to be added. `bytes` are those in which the others lie.
+    fn number(&mut self, bytes: &[u8], value: &[u8]) -> Option<(u32, bool)> {
+        let (offsets, hasher) = (&self.offsets, &self.hasher);
+        let known = |number: &u32| value_at(bytes, offsets[*number as usize]).unwrap_or_default();
+        let entry = self.numbers.entry(
+            hasher.hash_one(value),
+            |number| known(number) == value,
+            |number| hasher.hash_one(known(number)),
+        );
+        match entry {
+            Entry::Occupied(known) => Some((*known.get(), false)),
+            Entry::Vacant(free) => {
+                let number = u32::try_from(offsets.len()).ok()?;
+                free.insert(number);
+                Some((number, true))
+            }
+        }
+    }
+}
+
+/// Draws tiles from features, one at a time.
+pub struct Drawer<'f> {
+    features: &'f Features,
+    values: ValueTable,
+    layer: Vec<u8>,
+    buffers: FeatureBuffers,
+}
+
+impl<'f> Drawer<'f> {
+    /// A drawer for these features.
+    #[must_use]
+    pub fn new(features: &'f Features) -> Drawer<'f> {
+        Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
+    }
+
+    /// A tile with the layer, with some of the features (by their numbers, ascending) at these positions of its grid. No
+    /// feature makes no layer.
+    ///
+    /// `None` if there is no such feature.
+    pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
+        let Drawer { features, values, layer, buffers } = self;
+        let (name, properties, extent) = features.layer();
+        layer.clear();
+        values.clear();
+        // About as much as the tile will have: growing would take twice the memory for a moment.
+        let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
+        layer.reserve(sizes.sum());
+        let mut is_empty = true;
+        for feature in drawn {
+            if std::mem::take(&mut is_empty) {
+                put_bytes(layer, 1, name);
+            }
+            let number = |start, value: &[u8]| {
+                let (number, is_new) = values.number(features.bytes(), value)?;
+                if is_new {
+                    values.offsets.push(start);
+                }
+                Some(number)
+            };
+            buffers.put(layer, features, feature, number)?;
+        }
+        if is_empty {
+            return Some(Vec::new());
+        }
+        let of_tile = values.offsets.iter().map(|start| value_at(features.bytes(), *start));
+        put_ends(layer, properties, of_tile, extent)?;
+        let field = layer_field(layer.len());
+        if layer.len() < HEAVY {
+            return Some([&field[..], layer].concat());
+        }
+        // Not twice at once.
+        let mut tile = std::mem::take(layer);
+        tile.splice(..0, field);
+        Some(tile)
+    }
+}
+
+/// A tile whose features come in pieces, so that not all of them have to be in memory with the tile.
+#[derive(Default)]
+pub struct TileInPieces {
+    /// The layer's name and the features so far.
+    layer: Vec<u8>,
+    /// The values so far, as they stand in the layer behind the features.
+    values: Vec<u8>,
+    known: ValueTable,
+    buffers: FeatureBuffers,
+    features: u64,
+}
+
+impl TileInPieces {
+    /// Begins without features. All together they have at most so many encoded bytes.
+    #[must_use]
+    pub fn new(bytes: usize) -> TileInPieces {
+        // Growing would take twice the memory for a moment; what is not used costs nothing.
+        TileInPieces { values: Vec::with_capacity(bytes), ..TileInPieces::default() }
+    }
+
+    /// Adds some of the features (by their numbers, ascending) at positions of the tile's grid, behind those that are here. `None` if there is no
+    /// such feature, or all values take more than 4 GB; the tile must not be used after that.
+    pub fn add(&mut self, features: &Features, drawn: impl Iterator<Item = (u32, [i32; 2])>) -> Option<()> {
+        let TileInPieces { layer, values, known, buffers, features: count } = self;
+        for feature in drawn {
+            if *count == 0 {
+                put_bytes(layer, 1, features.layer().0);
+            }
+            *count += 1;
+            let number = |_, value: &[u8]| {
+                let (number, is_new) = known.number(values, value)?;
+                if is_new {
+                    put_bytes(values, 4, value);
+                    known.offsets.push(u32::try_from(values.len() - value.len()).ok()?);
+                }
+                Some(number)
+            };
+            buffers.put(layer, features, feature, number)?;
+        }
+        Some(())
+    }
+
+    /// The number of its features.
+    #[must_use]
+    pub fn features(&self) -> u64 {
+        self.features
+    }
+
+    /// The tile. `of` is the layer of the features, with or without features. No feature makes no layer.
+    #[must_use]
+    pub fn finish(self, of: &Features) -> Vec<u8> {
+        let TileInPieces { mut layer, mut values, known, features, .. } = self;
+        if features == 0 {
+            return Vec::new();
+        }
+        drop(known);
+        let (_, properties, extent) = of.layer();
+        put_names(&mut layer, properties);
+        put_extent(&mut values, extent);
+        let field = layer_field(layer.len() + values.len());
+        values.splice(..0, field.into_iter().chain(layer.drain(..)));
+        values
+    }
+}
