@@ -34,7 +34,8 @@ impl FeatureBuffers {
         &mut self,
         layer: &mut Vec<u8>,
         features: &Features,
-        (feature, at): (u32, [i32; 2]),
+        feature: u32,
+        at: [i32; 2],
         mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
     ) -> Option<()> {
         let (start, mut rest) = features.feature(feature)?;
@@ -126,7 +127,7 @@ impl<'f> Drawer<'f> {
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
         let mut is_empty = true;
-        for feature in drawn {
+        for (feature, at) in drawn {
             if std::mem::take(&mut is_empty) {
                 put_bytes(layer, 1, name);
             }
@@ -137,7 +138,7 @@ impl<'f> Drawer<'f> {
                 }
                 Some(number)
             };
-            buffers.put(layer, features, feature, number)?;
+            buffers.put(layer, features, feature, at, number)?;
         }
         if is_empty {
             return Some(Vec::new());
@@ -179,7 +180,7 @@ impl TileInPieces {
     /// such feature, or all values take more than 4 GB; the tile must not be used after that.
     pub fn add(&mut self, features: &Features, drawn: impl Iterator<Item = (u32, [i32; 2])>) -> Option<()> {
         let TileInPieces { layer, values, known, buffers, features: count } = self;
-        for feature in drawn {
+        for (feature, at) in drawn {
             if *count == 0 {
                 put_bytes(layer, 1, features.layer().0);
             }
@@ -192,7 +193,7 @@ impl TileInPieces {
                 }
                 Some(number)
             };
-            buffers.put(layer, features, feature, number)?;
+            buffers.put(layer, features, feature, at, number)?;
         }
         Some(())
     }
