@@ -23,7 +23,7 @@ use super::given::resolved_all;
 use super::on_runtime;
 use super::serving::preview;
 use super::shown::{Closing, noted, style};
-use super::tilesets::{file_of, for_each, have_own_files};
+use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
 
 pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
@@ -120,10 +120,6 @@ async fn seed_one(
 pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     let tilesets = resolved_all(&arguments.given, true)?;
-    if arguments.watch && tilesets.len() > 1 {
-        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
-        return Err(ConfigError::NotOneTileset { what: "--watch", names }.into());
-    }
     have_own_files(
         &tilesets,
         &[
@@ -134,14 +130,17 @@ pub(super) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
         ],
     )?;
     let options = reseed_options(arguments)?;
+    let reseed = async |settings: JobSettings| {
+        if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
+            return Box::pin(reseed_variants(arguments, family, stop)).await;
+        }
+        Box::pin(reseed_one(arguments, &options, settings, stop)).await
+    };
     on_runtime(async || {
-        for_each(tilesets, arguments.quiet, stop, async |settings| {
-            if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
-                return Box::pin(reseed_variants(arguments, family, stop)).await;
-            }
-            Box::pin(reseed_one(arguments, &options, settings, stop)).await
-        })
-        .await
+        if arguments.watch && tilesets.len() > 1 {
+            return for_all(tilesets, stop, reseed).await;
+        }
+        for_each(tilesets, arguments.quiet, stop, reseed).await
     })
 }
 

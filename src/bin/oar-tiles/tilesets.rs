@@ -1,7 +1,9 @@
-//! A verb for each of several tilesets, one after the other.
+//! A verb for each of several tilesets: one after the other, or all at once if it runs until a signal.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 
+use futures_util::future::join_all;
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{say, say_problem};
 use oar_tiles::run::{CommandError, FailedTilesets, WrittenFileError, interrupted};
@@ -31,6 +33,30 @@ pub(super) async fn for_each(
         }
     }
     failed.into_result()
+}
+
+/// Runs a verb that ends with a signal, for all tilesets side by side. One that fails is named at once, and does not stop the others.
+pub(super) async fn for_all(
+    tilesets: Vec<JobSettings>,
+    stop: &Stop,
+    run: impl AsyncFn(JobSettings) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let failed = RefCell::new(FailedTilesets::of(tilesets.len()));
+    let each = tilesets.into_iter().map(async |settings| {
+        let name = settings.tileset.name.clone();
+        match Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {
+            Err(error) if stop.asked().is_none() => {
+                say_problem(&error);
+                failed.borrow_mut().add(name, &error);
+                Ok(())
+            }
+            ended => ended,
+        }
+    });
+    for ended in join_all(each).await {
+        ended?;
+    }
+    failed.into_inner().into_result()
 }
 
 /// Checks that each tileset has its own file of those that flags name: with several tilesets, a path has to have a `{tileset}`.

@@ -61,6 +61,13 @@ impl Watching {
         panic!("«{text}» never came:\n{seen}");
     }
 
+    /// Asks it to end; gives the exit code, and what it said that was not heard before.
+    pub(crate) fn end_with_lines(self) -> (i32, String) {
+        signal(&self.child, "TERM");
+        let code = wait(self.child).code;
+        (code, self.lines.iter().map(|line| line + "\n").collect())
+    }
+
     /// Asks it to end.
     pub(crate) fn end(self) -> i32 {
         signal(&self.child, "TERM");

@@ -1,7 +1,9 @@
 //! Changes: one change log for all tilesets, and each target with its own cursor.
 
 use super::{NAMES, World};
-use crate::support::Archive;
+use crate::support::program::{program, run};
+use crate::support::watching::Watching;
+use crate::support::{Archive, until};
 
 #[test]
 fn a_reseed_brings_every_tileset_up_to_date() {
@@ -41,4 +43,26 @@ fn a_reseed_brings_every_tileset_up_to_date() {
     }
     let pruned = all(&["track", "prune"]).ok();
     assert!(pruned.stdout.contains(" 0 left"), "{}", pruned.stdout);
+}
+
+#[test]
+fn a_watch_keeps_every_tileset_up_to_date_and_one_that_fails_stops_no_other() {
+    let world = World::new();
+    let config = world.several();
+    let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
+    all(&["track", "install"]).ok();
+    all(&["seed", "--progress", "none", "--tileset", "whole", "--tileset", "part"]).ok();
+    let arguments = ["reseed", "--watch", "--progress", "none", "--debounce", "50ms", "--config", &config];
+    let watching = Watching::of(program().args(arguments).args(["--database-url", &world.db.url]));
+    // One was never seeded: it is named while the others go on.
+    watching.says("low.pmtiles");
+    world.db.run("UPDATE api_facility SET location = ST_Translate(location, 3, 2) WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 5)");
+    for target in ["whole.mbtiles", "part"] {
+        let path = world.path(target);
+        let verify = ["verify", path.to_str().unwrap(), "--database", "--config", &config];
+        until(target, || run(program().args(verify).args(["--database-url", &world.db.url])).code == 0);
+    }
+    let (code, said) = watching.end_with_lines();
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("tilesets that failed: 1 of 3 (low)"), "{said}");
 }

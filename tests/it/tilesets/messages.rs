@@ -37,7 +37,6 @@ fn what_is_for_one_tileset_says_how_to_choose_it() {
         world.oar_tiles(&config, arguments).fails(code, &[text]);
     };
     let choose = "is for one tileset, and this configuration has several: choose it with --tileset (whole, low, part)";
-    says(&["reseed", "--watch"], 2, &format!("--watch {choose}"));
     says(&["serve"], 2, "tileset \"whole\" cannot be served");
     says(&["doctor", "--json"], 2, &format!("--json {choose}"));
     says(&["verify", "elsewhere.mbtiles", "--database"], 2, &format!("verify --database {choose}"));
