@@ -13,7 +13,7 @@ use crate::tile::{Area, TileRect, Zoom};
 /// The fewest tiles with the same content of which one is rendered for all.
 const MIN_REPEATS: u64 = 8;
 
-/// The number of a content: the features that tiles lie wholly inside of.
+/// The number of a content: the features that tiles lie wholly inside of, and the directions of their rings.
 pub(super) type ContentNumber = u32;
 
 /// The contents that enough tiles of a zoom share.
@@ -33,7 +33,7 @@ impl SharedContents {
         parts: &[TileRect],
     ) -> io::Result<SharedContents> {
         let mut tiles: HashMap<Box<[(usize, u32)]>, u64> = HashMap::new();
-        if outlines.all().iter().any(|run| run.run.is_interior) {
+        if outlines.all().iter().any(|run| run.run.interior.is_some()) {
             let mut members = Vec::new();
             in_slabs(zoom, layers, outlines, parts, |touches| {
                 sweep(touches, layers.len(), |touched| {
@@ -70,6 +70,6 @@ impl SharedContents {
 
 fn collect(touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) {
     members.clear();
-    members.extend(touched.members());
+    members.extend(touched.contents());
     members.sort_unstable();
 }

@@ -9,7 +9,7 @@ use super::PlanLayer;
 use super::outlines::{FeatureRun, OutlineRuns};
 use super::points::LayerPoints;
 use super::touched::touched_tiles;
-use crate::tile::{TileRect, WorldBox, Zoom};
+use crate::tile::{RingDirection, TileRect, WorldBox, Zoom};
 
 /// A run of tiles in one column that one feature touches, or some points. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,8 +18,8 @@ pub(super) struct Touch {
     key: u64,
     /// The number of tiles.
     length: u32,
-    /// The feature's index within its layer, with [`INTERIOR`] if the tiles lie wholly inside the feature; or a number of points with
-    /// [`POINTS`].
+    /// The feature's index within its layer, with [`INTERIOR`] if the tiles lie wholly inside the feature, and [`TURNED`] if its ring runs
+    /// counterclockwise; or a number of points with [`POINTS`].
     feature: u32,
 }
 
@@ -28,6 +28,9 @@ const INTERIOR: u32 = 1 << 31;
 
 /// The bit of a touch of points, which are counted only. The bits below it are their number.
 const POINTS: u32 = 1 << 30;
+
+/// The bit of a touch with [`INTERIOR`] whose ring runs counterclockwise: it is drawn with another first vertex.
+const TURNED: u32 = 1 << 29;
 
 /// The touches of one point.
 pub(super) const ONE_POINT: u32 = POINTS | 1;
@@ -136,7 +139,16 @@ impl Touched<'_> {
     /// The index of the layer and of the feature within it, for every feature that touches the run and is no point; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         let others = self.active.iter().filter(|Reverse((_, _, feature))| feature & POINTS == 0);
-        others.map(|Reverse((_, layer, feature))| (*layer, *feature & !INTERIOR))
+        others.map(|Reverse((_, layer, feature))| {
+            let bits = if feature & INTERIOR == 0 { 0 } else { INTERIOR | TURNED };
+            (*layer, *feature & !bits)
+        })
+    }
+
+    /// What decides about the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its index with the
+    /// direction of its ring; not sorted.
+    pub(super) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+        self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
     }
 }
 
@@ -218,7 +230,7 @@ fn touches(
         let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
         for feature in (0..footprints.len()).filter(|feature| !outlines.has(number, *feature)) {
             let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
-            #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^30 such features")]
+            #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^29 such features")]
             for tiles in std::iter::once(tiles).chain(others) {
                 touches.add(number, feature as u32, &tiles, parts);
             }
@@ -233,7 +245,12 @@ fn touches(
 impl FeatureRun {
     /// The touches of the run inside some parts.
     pub(super) fn add_touches(&self, parts: &[TileRect], touches: &mut Touches) {
-        let feature = self.feature | if self.run.is_interior { INTERIOR } else { 0 };
+        let bits = match self.run.interior {
+            None => 0,
+            Some(RingDirection::Clockwise) => INTERIOR,
+            Some(RingDirection::Counterclockwise) => INTERIOR | TURNED,
+        };
+        let feature = self.feature | bits;
         touches.add(usize::from(self.layer), feature, &self.rect(), parts);
     }
 }

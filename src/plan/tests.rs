@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::scratch::{PointSorter, SortedPlaces};
 use crate::tile::{
-    Area, AreaPart, BoxFootprint, Footprints, LayerIndex, SearchBox, SortedPoints, SourceBox, TileRect, WorldBox,
-    WorldRect,
+    Area, AreaPart, BoxFootprint, Footprints, LayerIndex, Outline, OutlinedBoxes, SearchBox, SortedPoints, SourceBox,
+    TileRect, WorldBox, WorldRect,
 };
 
 /// A small generator of chance (splitmix64), so that a failing case can be run again.
@@ -231,6 +231,44 @@ fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer
             let ends = if min_x <= max_x { vec![[min_x, max_x]] } else { vec![[min_x; 2], [max_x; 2]] };
             let is_found = ends.iter().any(|[from, to]| *from <= search.max_x && *to >= search.min_x);
             assert!(is_found && min_y <= search.max_y && max_y >= search.min_y, "the index would miss a feature");
+        }
+    }
+}
+
+/// Two squares of one feature, the western one clockwise, the eastern one counterclockwise.
+fn squares_in_both_directions() -> Footprints {
+    let mut outline = Outline::default();
+    outline.has_interior = true;
+    let (north, south) = (0.2, 0.8);
+    for (polygon, west, east) in [(0, 0.1, 0.4), (1, 0.9, 0.6)] {
+        outline.begin(Some(polygon));
+        for at in [[west, north], [east, north], [east, south], [west, south], [west, north]] {
+            assert!(outline.add(at));
+        }
+        outline.end();
+    }
+    let boxes = vec![BoxFootprint {
+        world: WorldBox::new(430_000_000, 859_000_000, 3_865_000_000, 3_435_000_000),
+        source: SourceBox { min_x: 0.1, min_y: -0.8, max_x: 0.9, max_y: -0.2 },
+    }];
+    Footprints::Outlined(OutlinedBoxes { boxes, outlines: BTreeMap::from([(0, outline)]) })
+}
+
+#[test]
+fn tiles_inside_of_rings_of_different_directions_are_not_taken_for_the_same() {
+    let layers = [layer("6", 64, squares_in_both_directions())];
+    for order in [Order::Hilbert, Order::ZoomColumnTmsRow] {
+        let plans =
+            plan(&"6".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::new(300).unwrap(), order).unwrap();
+        let mut inside: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+        for repeat in plans.iter().flat_map(|plan| &plan.batches).flat_map(|batch| &batch.repeats) {
+            let like = repeat.like.rect.first().unwrap();
+            inside.entry(like.x()).or_default().extend(repeat.tiles.iter().flat_map(|rect| [rect.x0, rect.x1]));
+        }
+        let sides: Vec<bool> = inside.values().map(|columns| columns[0] < 32).collect();
+        assert_eq!(sides, [true, false], "{order:?}");
+        for columns in inside.values() {
+            assert!(columns.iter().all(|column| (*column < 32) == (columns[0] < 32)), "{order:?}: {inside:?}");
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, LonLatBox, Order
 fn invalid_areas(layer: &str, count: u64) -> String {
     let (areas, are) = if count == 1 { ("area is", "a valid polygon") } else { ("areas are", "valid polygons") };
     format!(
-        "layer \"{layer}\": {count} large {areas} not {are}: PostGIS may draw them wrongly or leave parts of them out, and the tiles within are rendered one by one, which takes longer. ST_IsValid finds them; mend them with an UPDATE with ST_MakeValid"
+        "layer \"{layer}\": {count} large {areas} not {are}: PostGIS may draw them wrongly or leave parts of them out. ST_IsValid finds them; mend them with an UPDATE with ST_MakeValid"
     )
 }
 

@@ -80,8 +80,8 @@ ranged AS (
 ),
 -- One row for each candidate and tile. Nearly all points touch one tile: they are spared a subquery.
 touched AS (
-    SELECT z, side, m, unnest({touched}) AS xy{few}{names}
-    FROM ranged
+    SELECT z, side, m, unnest({touched}) AS xy{carried_few}{names}
+    FROM {judged}
 ),
 -- The shifts stand in parentheses: SQL gives << and | the same rank.
 -- Sorted by one number and the key: three times as fast as by zoom, column and row.
@@ -97,6 +97,13 @@ SELECT drawn.tile, count(drawn.mvt_geometry), ST_AsMVT(feature.*, $11, $12, {arg
 FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         areas = areas(layer),
+        carried_few = if few.is_empty() { "" } else { ", few" },
+        // unnest would have it computed for each tile.
+        judged = if few.is_empty() {
+            "ranged".to_owned()
+        } else {
+            format!("(SELECT *{few} FROM ranged OFFSET 0) AS ranged")
+        },
         near = if layer.lists_tiles() { format!("{} AS m", parts_near(layer)) } else { "m".to_owned() },
         x0 = columns.first,
         x1 = columns.last,
@@ -332,7 +339,8 @@ fn tile_part(part: TilePart) -> &'static str {
 struct DrawnFeature {
     /// Its geometry; NULL if nothing of it is in the tile.
     geometry: String,
-    /// A further column of candidates: whether the candidate touches at most four tiles.
+    /// A further column of `ranged`: whether the candidate is drawn without asking whether it meets the tile, because it touches at most four
+    /// tiles, or has a hole that may lie outside of its outer ring.
     few: &'static str,
     /// The `FROM` item with the candidates.
     from: String,
@@ -343,7 +351,13 @@ fn draw(layer: &Layer) -> DrawnFeature {
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
     // A large feature is a candidate in every tile of its box, and clipping it costs far more than finding that it is not there.
     let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
-    let few = if clipped.is_some() { ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 AS few" } else { "" };
+    // ST_AsMVTGeom leaves out a polygon whose outer ring is not near the tile, and draws another part inside of the hole that it left out.
+    // ST_Intersects counts the rings around a position instead. They agree where holes lie inside of their outer rings.
+    let few = if clipped.is_some() {
+        ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 OR GeometryType(m) = 'MULTIPOLYGON' AND ST_NRings(m) > ST_NumGeometries(m) AND NOT ST_IsValid(m) AS few"
+    } else {
+        ""
+    };
     let conditions: Vec<String> = near.into_iter().chain(clipped).collect();
     let geometry =
         if conditions.is_empty() { draw } else { format!("CASE WHEN {} THEN {draw} END", conditions.join(" AND ")) };

@@ -10,8 +10,11 @@ use crate::tile::{BoxFootprint, Footprints, HALF_WORLD_METRES, Outline, Outlined
 const MAX_OUTLINES_BYTES: usize = 64 << 20;
 
 /// The outlines of a layer's features.
-#[derive(Default)]
 pub(super) struct Outlines {
+    /// Whether a feature looks the same in all tiles that it fills.
+    are_alike: bool,
+    /// Whether `ST_AsMVTGeom` clips each ring of a polygon by itself ([`Outline`]).
+    are_clipped_by_rings: bool,
     known: BTreeMap<u32, Outline>,
     bytes: usize,
     /// How many of them are of areas that are not valid.
@@ -19,6 +22,11 @@ pub(super) struct Outlines {
 }
 
 impl Outlines {
+    /// No outline yet. For what the arguments mean, see [`Outlines`].
+    pub(super) const fn new(are_alike: bool, are_clipped_by_rings: bool) -> Outlines {
+        Outlines { are_alike, are_clipped_by_rings, known: BTreeMap::new(), bytes: 0, invalid: 0 }
+    }
+
     /// Adds the outline of the feature with an index, if the row has one: the columns 6 and 7 (`postgis/sql/survey.rs`).
     pub(super) fn add(&mut self, index: usize, row: &Row) {
         let (Some(wkb), Ok(index)) = (row.get::<_, Option<&[u8]>>(6), u32::try_from(index)) else { return };
@@ -27,8 +35,10 @@ impl Outlines {
             return;
         }
         let Some((mut outline, polygons)) = outline(wkb) else { return };
-        outline.is_valid_area = row.get::<_, Option<bool>>(7) == Some(true);
-        self.invalid += u64::from(polygons > 0 && !outline.is_valid_area);
+        let is_valid_area = row.get::<_, Option<bool>>(7) == Some(true);
+        outline.has_interior = self.are_alike && (is_valid_area || self.are_clipped_by_rings);
+        outline.is_clipped_by_rings = self.are_clipped_by_rings;
+        self.invalid += u64::from(polygons > 0 && !is_valid_area);
         self.bytes += outline.bytes();
         self.known.insert(index, outline);
     }
@@ -125,7 +135,7 @@ impl Wkb<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::{OutlineRun, TileRect, Zoom};
+    use crate::tile::{OutlineRun, RingDirection, TileRect, Zoom};
 
     fn polygon(rings: &[&[[f64; 2]]]) -> Vec<u8> {
         let mut wkb = vec![1, 3, 0, 0, 0];
@@ -147,10 +157,15 @@ mod tests {
         let (outer, hole) = (ring(0.06, 0.94), ring(0.32, 0.68));
         let (mut outline, polygons) = outline(&polygon(&[&outer, &hole])).unwrap();
         assert_eq!(polygons, 1);
-        outline.is_valid_area = true;
+        outline.has_interior = true;
         let zoom = Zoom::new(3).unwrap();
         let tiles = outline.tiles(0.02, &TileRect { zoom, x0: 0, y0: 0, x1: 7, y1: 7 });
-        let run = |x, y0, y1, is_interior| OutlineRun { x, y0, y1, is_interior };
+        let run = |x, y0, y1, is_interior: bool| OutlineRun {
+            x,
+            y0,
+            y1,
+            interior: is_interior.then_some(RingDirection::Clockwise),
+        };
         let column = |x: u32| tiles.iter().filter(|run| run.x == x).copied().collect::<Vec<_>>();
         assert_eq!(column(0), [run(0, 0, 7, false)]);
         assert_eq!(column(1), [run(1, 0, 0, false), run(1, 1, 6, true), run(1, 7, 7, false)]);
@@ -166,6 +181,55 @@ mod tests {
                 run(3, 7, 7, false)
             ]
         );
+    }
+
+    /// The tile 4/4 of zoom 3: the direction of the one outer ring around it; empty if the tile is not planned.
+    fn inside(rings: &[&[[f64; 2]]], is_clipped_by_rings: bool) -> Vec<Option<RingDirection>> {
+        let (mut outline, _) = outline(&polygon(rings)).unwrap();
+        (outline.has_interior, outline.is_clipped_by_rings) = (true, is_clipped_by_rings);
+        let runs = outline.tiles(0.02, &TileRect { zoom: Zoom::new(3).unwrap(), x0: 0, y0: 0, x1: 7, y1: 7 });
+        runs.iter().filter(|run| run.x == 4 && (run.y0..=run.y1).contains(&4)).map(|run| run.interior).collect()
+    }
+
+    #[test]
+    fn what_a_tile_shows_follows_from_the_rings_around_it_whether_the_polygon_is_valid_or_not() {
+        let ring = |from: f64, to: f64| [[from, from], [to, from], [to, to], [from, to], [from, from]];
+        let turned = |ring: [[f64; 2]; 5]| {
+            let mut turned = ring;
+            turned.reverse();
+            turned
+        };
+        let (clockwise, counterclockwise) = (Some(RingDirection::Clockwise), Some(RingDirection::Counterclockwise));
+        let outer = ring(0.1, 0.9);
+        let far = [[0.2, 2.5], [0.8, 2.5], [0.5, 2.5], [0.2, 2.5]];
+        let beside = ring(0.1, 0.2);
+        let twice = [ring(0.1, 0.9).as_slice(), &ring(0.12, 0.88)[..], &[[0.1, 0.1]]].concat();
+        // The western lobe of a bow tie.
+        let bow = [[0.3, 0.3], [0.3, 0.9], [3.0, 0.3], [3.0, 0.9], [0.3, 0.3]];
+        for (rings, expected) in [
+            (vec![&outer[..]], vec![clockwise]),
+            (vec![&turned(outer)[..]], vec![counterclockwise]),
+            // Crossed elsewhere.
+            (
+                vec![&[&outer[..4], &[[0.1, 0.15], [0.05, 0.12], [0.15, 0.1], [0.1, 0.1]][..]].concat()[..]],
+                vec![clockwise],
+            ),
+            // A hole around the tile in an outer ring around it, and one elsewhere.
+            (vec![&outer[..], &ring(0.3, 0.8)[..]], vec![]),
+            (vec![&outer[..], &beside[..]], vec![clockwise]),
+            // Around the tile twice, as one ring.
+            (vec![&twice[..]], vec![]),
+            // A hole outside of its outer ring, which lies beside the tile: what is drawn depends on the tile.
+            (vec![&beside[..], &outer[..]], vec![None]),
+            // The outer ring lies beyond all tiles, as that of Antarctica may: nothing is drawn.
+            (vec![&far[..], &outer[..]], vec![]),
+            (vec![&bow[..]], vec![counterclockwise]),
+            (vec![&turned(bow)[..]], vec![clockwise]),
+        ] {
+            assert_eq!(inside(&rings, true), expected, "{rings:?}");
+        }
+        // Unless rings are clipped one by one.
+        assert_eq!(inside(&[&far[..], &outer[..]], false), [None]);
     }
 
     #[test]

@@ -1,4 +1,17 @@
 //! The outline of a line or polygon, and the tiles that it touches: fewer than its box does.
+//!
+//! What a polygon looks like in a tile that none of its edges touches follows from the rings around the tile alone. `ST_AsMVTGeom` of PostGIS
+//! 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`), built with Wagyu:
+//!
+//! - clips each ring by itself to the tile with its buffer: a ring without an edge there becomes a walk along the sides of the square, from
+//!   corner to corner, or nothing;
+//! - leaves out a polygon whose outer ring becomes nothing, holes and all;
+//! - drops the steps of a walk that go back and forth (`build_edge_list`): nothing is left of a ring that is not around the tile, and of one
+//!   that is around it once the four sides of the square, in its direction;
+//! - joins what is left by the even-odd rule.
+//!
+//! So where one outer ring is around a tile, once, and no other ring is, the tile shows a square that depends on the ring's direction and on nothing
+//! else, whether the polygon is valid or not.
 
 use crate::tile::{TileRect, Zoom};
 
@@ -10,8 +23,13 @@ const OUTLINE_BITS: u8 = 28;
 pub struct Outline {
     vertices: Vec<[i32; 2]>,
     parts: Vec<OutlinePart>,
-    /// Whether the geometry is a valid area (OGC Simple Features, `ST_IsValid`), so that it is known what its inside looks like in a tile.
-    pub is_valid_area: bool,
+    /// Whether tiles inside of an outer ring look alike, so that one may be rendered for all: if the geometry is a valid area (OGC Simple
+    /// Features, `ST_IsValid`), or rings are clipped one by one.
+    pub has_interior: bool,
+    /// Whether `ST_AsMVTGeom` clips each ring by itself, and leaves out a polygon with its outer ring.
+    pub is_clipped_by_rings: bool,
+    /// How far beyond the outline the geometry may reach, in shares of the world.
+    pub blur: f64,
 }
 
 /// A line, a ring of a polygon, or some single positions.
@@ -21,6 +39,18 @@ struct OutlinePart {
     end: usize,
     /// The number of the polygon that it is a ring of.
     polygon: Option<u32>,
+    /// The least and the greatest coordinates of its vertices.
+    low: [i32; 2],
+    high: [i32; 2],
+}
+
+/// The direction of a ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RingDirection {
+    /// Clockwise, as seen on a map with north above.
+    Clockwise,
+    /// Counterclockwise.
+    Counterclockwise,
 }
 
 /// Tiles of one column, from north to south, which one feature touches.
@@ -32,8 +62,8 @@ pub struct OutlineRun {
     pub y0: u32,
     /// The last row.
     pub y1: u32,
-    /// Whether these tiles, with their buffers, lie wholly inside one ring of the area and touch no other.
-    pub is_interior: bool,
+    /// If these tiles, with their buffers, lie wholly inside one outer ring, and neither touch nor lie in any other ring: its direction.
+    pub interior: Option<RingDirection>,
 }
 
 impl Outline {
@@ -42,7 +72,8 @@ impl Outline {
 
     /// Begins a line (`None`) or a ring of the polygon with this number.
     pub fn begin(&mut self, polygon: Option<u32>) {
-        self.parts.push(OutlinePart { end: self.vertices.len(), polygon });
+        let (low, high) = ([i32::MAX; 2], [i32::MIN; 2]);
+        self.parts.push(OutlinePart { end: self.vertices.len(), polygon, low, high });
     }
 
     /// Adds a vertex to the current part: shares of the world from its north-western corner. False if it lies too far from the world.
@@ -58,6 +89,10 @@ impl Outline {
         // Neighbours at the same grid point say nothing more.
         if part.end < self.vertices.len() && self.vertices.last() == Some(&vertex) {
             return true;
+        }
+        for (axis, unit) in vertex.into_iter().enumerate() {
+            part.low[axis] = part.low[axis].min(unit);
+            part.high[axis] = part.high[axis].max(unit);
         }
         self.vertices.push(vertex);
         true
@@ -80,9 +115,14 @@ impl Outline {
     /// tile beyond its edges; one or two more may be given that the outline just misses.
     #[must_use]
     pub fn tiles(&self, reach: f64, within: &TileRect) -> Vec<OutlineRun> {
-        let scale = f64::from(1_u32 << within.zoom.get()) / f64::from(1_u32 << OUTLINE_BITS);
+        let side = f64::from(1_u32 << within.zoom.get());
+        let scale = side / f64::from(1_u32 << OUTLINE_BITS);
+        let reach = reach + self.blur * side;
         // A vertex may have been rounded by half a grid point.
-        let walk = OutlineWalk { outline: self, reach: reach + scale, within: *within, scale };
+        let mut walk = OutlineWalk { outline: self, reach: reach + scale, within: *within, scale, hidden: Vec::new() };
+        if self.is_clipped_by_rings {
+            walk.hidden = walk.hidden_polygons();
+        }
         let (mut edges, mut crossings) = (Vec::new(), Vec::new());
         walk.each_segment(|ring, from, to| {
             walk.touched_by(from, to, &mut edges);
@@ -105,6 +145,8 @@ struct OutlineWalk<'a> {
     within: TileRect,
     /// Tiles per grid point.
     scale: f64,
+    /// The numbers of the polygons that are not drawn, sorted.
+    hidden: Vec<u32>,
 }
 
 /// Where a ring crosses the middle of a column.
@@ -115,6 +157,8 @@ struct Crossing {
     y: f64,
     /// The index of the ring's part.
     ring: u32,
+    /// 1 if the ring runs from west to east there, -1 if it runs from east to west.
+    step: i32,
 }
 
 /// Tiles of a column that an edge touches.
@@ -126,12 +170,31 @@ struct EdgeRun {
 }
 
 impl OutlineWalk<'_> {
+    /// The polygons whose outer ring lies wholly on one side of all tiles: `ST_AsMVTGeom` drops them with their holes, however large these are.
+    fn hidden_polygons(&self) -> Vec<u32> {
+        let TileRect { x0, y0, x1, y1, .. } = self.within;
+        let ends = [(x0, x1), (y0, y1)]
+            .map(|(first, last)| (f64::from(first) - self.reach, f64::from(last) + 1.0 + self.reach));
+        let is_beyond = |part: &OutlinePart| {
+            (0..2).any(|axis| {
+                let [low, high] = [part.low[axis], part.high[axis]].map(|unit| f64::from(unit) * self.scale);
+                high < ends[axis].0 || low > ends[axis].1
+            })
+        };
+        let parts = &self.outline.parts;
+        let outer = (0..).zip(parts).filter(|(ring, _)| is_outer(parts, *ring));
+        outer.filter(|(_, part)| is_beyond(part)).filter_map(|(_, part)| part.polygon).collect()
+    }
+
     /// Calls `each` with every segment, and the index of the ring that it belongs to. A single position is a segment without length.
     fn each_segment(&self, mut each: impl FnMut(Option<u32>, [f64; 2], [f64; 2])) {
         let mut begin = 0;
         for (number, part) in self.outline.parts.iter().enumerate() {
             let own = &self.outline.vertices[begin..part.end];
             begin = part.end;
+            if part.polygon.is_some_and(|polygon| self.hidden.binary_search(&polygon).is_ok()) {
+                continue;
+            }
             let ring = part.polygon.and_then(|_| u32::try_from(number).ok());
             let place = |vertex: &[i32; 2]| vertex.map(|unit| f64::from(unit) * self.scale);
             let Some((first, last)) = own.first().zip(own.last()) else { continue };
@@ -183,13 +246,13 @@ impl OutlineWalk<'_> {
 
     /// Where a segment of a ring crosses the middles of columns.
     fn crossings_of(&self, ring: u32, from: [f64; 2], to: [f64; 2], crossings: &mut Vec<Crossing>) {
-        let (west, east) = if from[0] <= to[0] { (from, to) } else { (to, from) };
+        let (west, east, step) = if from[0] <= to[0] { (from, to, 1) } else { (to, from, -1) };
         // The western end counts and the eastern one does not, so that a vertex in the middle of a column counts once.
         let (first, end) = ((west[0] - 0.5).ceil(), (east[0] - 0.5).ceil());
         let Some((first, last)) = OutlineWalk::cut(first, end - 1.0, self.within.x0, self.within.x1) else { return };
         for column in first..=last {
             let share = (f64::from(column) + 0.5 - west[0]) / (east[0] - west[0]);
-            crossings.push(Crossing { column, y: west[1] + share * (east[1] - west[1]), ring });
+            crossings.push(Crossing { column, y: west[1] + share * (east[1] - west[1]), ring, step });
         }
     }
 
@@ -211,12 +274,12 @@ impl OutlineWalk<'_> {
                 // No edge touches these rows, so all of them lie on the same side of every ring.
                 let middle = f64::from(row) + 0.5;
                 while let Some(crossing) = own.get(crossed).filter(|crossing| crossing.y < middle) {
-                    inside.cross(crossing.ring);
+                    inside.cross(crossing);
                     crossed += 1;
                 }
                 if row <= end && inside.is_inside() {
-                    let is_interior = self.outline.is_valid_area && inside.open.len() == 1;
-                    runs.push(OutlineRun { x, y0: row, y1: end, is_interior });
+                    let interior = inside.interior().filter(|_| self.outline.has_interior);
+                    runs.push(OutlineRun { x, y0: row, y1: end, interior });
                 }
             };
             for edge in own_edges {
@@ -226,8 +289,10 @@ impl OutlineWalk<'_> {
                 let first = edge.y0.max(row);
                 if first <= edge.y1 {
                     match runs.last_mut() {
-                        Some(last) if last.x == x && !last.is_interior && last.y1 + 1 == first => last.y1 = edge.y1,
-                        _ => runs.push(OutlineRun { x, y0: first, y1: edge.y1, is_interior: false }),
+                        Some(last) if last.x == x && last.interior.is_none() && last.y1 + 1 == first => {
+                            last.y1 = edge.y1;
+                        }
+                        _ => runs.push(OutlineRun { x, y0: first, y1: edge.y1, interior: None }),
                     }
                 }
                 row = row.max(edge.y1 + 1);
@@ -239,33 +304,58 @@ impl OutlineWalk<'_> {
     }
 }
 
+/// Whether a part is the first ring of its polygon.
+fn is_outer(parts: &[OutlinePart], ring: u32) -> bool {
+    let polygon = |index: u32| parts.get(index as usize).and_then(|part| part.polygon);
+    polygon(ring).is_some() && ring.checked_sub(1).is_none_or(|before| polygon(before) != polygon(ring))
+}
+
 /// The rings around a position.
 struct Inside<'a> {
     parts: &'a [OutlinePart],
-    /// Their indexes.
-    open: Vec<u32>,
+    open: Vec<RingAround>,
+}
+
+/// A ring around a position.
+#[derive(Debug, Clone, Copy)]
+struct RingAround {
+    /// The index of its part.
+    ring: u32,
+    /// How often it goes around the position clockwise, less how often it does counterclockwise. Never 0.
+    turns: i32,
 }
 
 impl Inside<'_> {
     /// Passes a ring's edge.
-    fn cross(&mut self, ring: u32) {
-        match self.open.iter().position(|open| *open == ring) {
-            Some(at) => drop(self.open.swap_remove(at)),
-            None => self.open.push(ring),
+    fn cross(&mut self, Crossing { ring, step, .. }: &Crossing) {
+        match self.open.iter().position(|open| open.ring == *ring) {
+            Some(at) if self.open[at].turns + step == 0 => drop(self.open.swap_remove(at)),
+            Some(at) => self.open[at].turns += step,
+            None => self.open.push(RingAround { ring: *ring, turns: *step }),
         }
     }
 
-    /// Whether an odd number of the rings of some polygon is around the position.
+    /// Whether an odd number of the rings of some polygon is around the position; a ring that goes around it twice counts twice.
     fn is_inside(&self) -> bool {
-        match self.open.as_slice() {
-            [] => false,
-            [_] => true,
-            open => {
+        let odd = || self.open.iter().filter(|around| around.turns % 2 != 0);
+        match odd().count() {
+            0 => false,
+            1 => true,
+            _ => {
                 let mut polygons: Vec<Option<u32>> =
-                    open.iter().map(|ring| self.parts[*ring as usize].polygon).collect();
+                    odd().map(|around| self.parts[around.ring as usize].polygon).collect();
                 polygons.sort_unstable();
                 polygons.chunk_by(|a, b| a == b).any(|rings| rings.len() % 2 == 1)
             }
+        }
+    }
+
+    /// The direction of the one outer ring that goes around the position once, if nothing else goes around it.
+    fn interior(&self) -> Option<RingDirection> {
+        match self.open.as_slice() {
+            [RingAround { ring, turns: 1 }] if is_outer(self.parts, *ring) => Some(RingDirection::Clockwise),
+            [RingAround { ring, turns: -1 }] if is_outer(self.parts, *ring) => Some(RingDirection::Counterclockwise),
+            _ => None,
         }
     }
 }
