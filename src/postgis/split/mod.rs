@@ -1,15 +1,23 @@
-//! Parts of a table that several sessions read side by side, all on the run's snapshot.
+//! Parts of a layer's rows that several sessions read side by side, all on the run's snapshot.
 //!
-//! - The survey reads in any order: parts are ranges of pages ([`tid_ranges`]).
-//! - Cached rows are numbered in the order of their keys: parts are ranges of the key ([`key_ranges`]), read one after the other's rows.
+//! - The survey reads in any order. Parts are ranges of pages, each read by one session. Where there are no such ranges (a view or query, a part
+//!   of the world, a server before PostgreSQL 14, a role that may read some columns only), each session goes through all rows and takes its
+//!   share of them, by a hash of the geometry.
+//! - Cached rows are numbered in the order of their keys: parts are ranges of the key ([`key_ranges`]), read one after the other's rows. For each
+//!   of them the server goes through all rows, if no index serves the key.
 //!
-//! A view, a query, a foreign table, or a server before PostgreSQL 14 (which has no scan of a range of pages) is read by one session.
+//! Rows are gone through several times only if that is cheap (`scan`): the rows of a costly view, of an aggregate or of a foreign table are read
+//! by one session.
+
+mod scan;
 
 use tokio_postgres::types::Type;
 
 use crate::postgis::layer::Layer;
-use crate::postgis::session::{Error, Session};
-use crate::postgis::sql::{self, KeyRange};
+use crate::postgis::session::{Error, Param, Session};
+use crate::postgis::sql::{self, KeyRange, KeySample};
+
+pub(in crate::postgis) use scan::RowScan;
 
 /// The fewest pages of a part: 512 kB. Reading fewer takes less time than asking for the parts.
 const MIN_PAGES_PER_PART: u64 = 64;
@@ -20,14 +28,31 @@ const MAX_KEY_RANGES: usize = 4;
 /// A sample of this many pages gives the bounds of key ranges.
 const SAMPLED_PAGES: u64 = 512;
 
-/// The number of pages of a layer's table; `None` if parts of it cannot be read.
-async fn pages(session: &Session, layer: &Layer) -> Result<Option<u64>, Error> {
-    if layer.is_query() {
-        return Ok(None);
+/// A sample of about this many rows does where there are no pages.
+const SAMPLED_ROWS: u64 = 16_384;
+
+/// What the rows of a layer come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RowsOf {
+    /// A table of this many pages.
+    Pages(u64),
+    /// A table whose pages cannot be read one by one.
+    Table,
+    /// A view, a query, or a foreign table.
+    Other,
+}
+
+impl RowsOf {
+    async fn look_up(session: &Session, layer: &Layer) -> Result<RowsOf, Error> {
+        if layer.is_query() {
+            return Ok(RowsOf::Other);
+        }
+        let context = format!("layer \"{}\", looking how large its table is", layer.name);
+        let found = session.all(&context, sql::TABLE_PAGES, &[(&layer.relation, Type::TEXT)]).await?;
+        Ok(found.first().map_or(RowsOf::Other, |row| {
+            row.get::<_, Option<i64>>(0).map_or(RowsOf::Table, |pages| RowsOf::Pages(pages.cast_unsigned()))
+        }))
     }
-    let context = format!("layer \"{}\", looking how large its table is", layer.name);
-    let found = session.all(&context, sql::TABLE_PAGES, &[(&layer.relation, Type::TEXT)]).await?;
-    Ok(found.first().and_then(|row| row.get::<_, Option<i64>>(0)).map(i64::cast_unsigned))
 }
 
 /// How many parts a table of some pages is read in, by at most `most` sessions.
@@ -35,24 +60,27 @@ fn parts(pages: u64, most: usize) -> usize {
     usize::try_from(pages / MIN_PAGES_PER_PART).unwrap_or(usize::MAX).min(most).max(1)
 }
 
-/// Conditions that cut the rows of a layer into at most `most` parts by their pages: each to follow another condition. One empty condition if
-/// the rows are read as a whole.
+/// Conditions that cut the rows of a layer into at most `most` parts, to be read in any order: each to follow another condition. One empty
+/// condition if the rows are read as a whole.
 ///
 /// # Errors
 /// If the session is lost, or a stop was asked for.
-pub(in crate::postgis) async fn tid_ranges(
+pub(in crate::postgis) async fn any_order(
     session: &Session,
     layer: &Layer,
+    scan: RowScan<'_>,
     most: usize,
 ) -> Result<Vec<String>, Error> {
-    let whole = || vec![String::new()];
     if most < 2 {
-        return Ok(whole());
+        return Ok(vec![String::new()]);
     }
-    let Some(pages) = pages(session, layer).await? else { return Ok(whole()) };
-    let parts = parts(pages, most);
-    say(layer, parts);
-    Ok(page_conditions(pages, parts))
+    let rows = RowsOf::look_up(session, layer).await?;
+    let conditions = match rows {
+        RowsOf::Pages(pages) if scan.boxes == 0 => page_conditions(pages, parts(pages, most)),
+        _ => sql::hash_conditions(layer, scan::scans(session, layer, scan, rows != RowsOf::Other, most).await?),
+    };
+    say(layer, conditions.len());
+    Ok(conditions)
 }
 
 fn say(layer: &Layer, parts: usize) {
@@ -80,21 +108,31 @@ fn page_conditions(pages: u64, parts: usize) -> Vec<String> {
 pub(in crate::postgis) async fn key_ranges(
     session: &Session,
     layer: &Layer,
+    scan: RowScan<'_>,
     most: usize,
 ) -> Result<Vec<KeyRange>, Error> {
     if most < 2 {
         return Ok(Vec::new());
     }
-    let Some(pages) = pages(session, layer).await? else { return Ok(Vec::new()) };
-    let parts = parts(pages, most.min(MAX_KEY_RANGES));
+    let (parts, sample) = match RowsOf::look_up(session, layer).await? {
+        RowsOf::Pages(pages) if scan.boxes == 0 => {
+            #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
+            let percent = (SAMPLED_PAGES as f64 * 100.0 / pages as f64).min(100.0);
+            (parts(pages, most.min(MAX_KEY_RANGES)), KeySample::Pages { percent })
+        }
+        rows => {
+            let parts = scan::scans(session, layer, scan, rows != RowsOf::Other, most).await?;
+            let known = scan.rows.unwrap_or_default().max(1);
+            (parts, KeySample::Rows { boxes: scan.boxes, one_in: (known / SAMPLED_ROWS).max(1) })
+        }
+    };
     if parts < 2 {
         return Ok(Vec::new());
     }
-    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
-    let percent = (SAMPLED_PAGES as f64 * 100.0 / pages as f64).min(100.0);
-    let Some(statement) = sql::key_bounds(layer, parts, percent) else { return Ok(Vec::new()) };
+    let Some(statement) = sql::key_bounds(layer, parts, sample) else { return Ok(Vec::new()) };
     let context = format!("layer \"{}\", sampling its keys", layer.name);
-    let row = session.one(&context, &statement, &[]).await?;
+    let params: &[Param<'_>] = if matches!(sample, KeySample::Rows { .. }) { scan.params } else { &[] };
+    let row = session.one(&context, &statement, params).await?;
     let (bounds, kind): (Option<Vec<String>>, Option<String>) = (row.get(0), row.get(1));
     let (Some(mut bounds), Some(kind)) = (bounds, kind) else { return Ok(Vec::new()) };
     bounds.dedup();

@@ -1,6 +1,9 @@
-//! Parts of a table: how large it is, and ranges of its key.
+//! Parts of a layer's rows: how large its table is, ranges of its key, shares by a hash.
 
-use crate::postgis::layer::{KeyColumn, Layer};
+use super::filter;
+use super::render::carried;
+use super::survey::near;
+use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
 use crate::postgis::session::Param;
 use tokio_postgres::types::Type;
 
@@ -12,6 +15,41 @@ pub(in crate::postgis) const TABLE_PAGES: &str = "
                (SELECT max(pg_relation_size(relid)) FROM pg_partition_tree(c.oid))
            ) / current_setting('block_size')::int8 END
     FROM pg_class c WHERE c.oid = $1::regclass AND c.relkind IN ('r', 'p', 'm')";
+
+/// The rows of a layer as an item of a FROM list, where the parameters of `boxes` boxes come first.
+fn scanned(layer: &Layer, boxes: usize) -> String {
+    layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid))
+}
+
+/// The statement of which the planner says what it costs to go through the rows of a layer: all, or those near some boxes, the parameters
+/// of the survey. With their properties, or without.
+pub(in crate::postgis) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
+    let placement = layer.placement();
+    let values = if with_values { carried(layer).values } else { String::new() };
+    format!(
+        "SELECT {}{values} FROM {} WHERE true {} {}",
+        placement.geometry(),
+        scanned(layer, boxes),
+        near(placement, boxes),
+        filter(layer)
+    )
+}
+
+/// A number below `shares` that follows from the geometry of a row alone: rows with equal geometries have the same. 0 without a geometry.
+fn hash_share(layer: &Layer, shares: u64) -> String {
+    // The sign is dropped.
+    format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().geometry())
+}
+
+/// Conditions that cut the rows of a layer into parts by a hash of the geometry, each to follow another condition: every row is in exactly one. One
+/// empty condition for one part.
+pub(in crate::postgis) fn hash_conditions(layer: &Layer, parts: usize) -> Vec<String> {
+    if parts < 2 {
+        return vec![String::new()];
+    }
+    let share = hash_share(layer, parts as u64);
+    (0..parts).map(|part| format!("AND {share} = {part}")).collect()
+}
 
 /// The types of keys that are cut into ranges: a bound is read and given as a text.
 const RANGE_TYPES: &str = "'{text,\"character varying\",character,smallint,integer,bigint,uuid}'";
@@ -33,18 +71,35 @@ fn sorted_by(column: &KeyColumn) -> String {
     format!("{}{}", column.quoted, if column.collated { " COLLATE \"C\"" } else { "" })
 }
 
-/// Keys of a sample of some percent of a table's pages that cut it into `parts` parts, as texts, and the type of the key; NULL if there are none,
-/// or the key has a type that is not cut. `None` if the layer has no key.
-pub(in crate::postgis) fn key_bounds(layer: &Layer, parts: usize, percent: f64) -> Option<String> {
+/// Rows whose keys are sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(in crate::postgis) enum KeySample {
+    /// Those of some percent of a table's pages.
+    Pages { percent: f64 },
+    /// One in some of all rows, or of those near some boxes, by a hash of the geometry. The parameters are those of the survey.
+    Rows { boxes: usize, one_in: u64 },
+}
+
+/// Keys of a sample that cut the rows of a layer into `parts` parts, as texts, and the type of the key; NULL if there are none, or the key has a
+/// type that is not cut. `None` if the layer has no key.
+pub(in crate::postgis) fn key_bounds(layer: &Layer, parts: usize, sample: KeySample) -> Option<String> {
     let key = sorted_by(layer.key.first()?);
+    let (relation, conditions) = match sample {
+        KeySample::Pages { percent } => {
+            (format!("{} TABLESAMPLE SYSTEM ({percent:.4})", layer.relation), String::new())
+        }
+        KeySample::Rows { boxes, one_in } => {
+            let near = near(layer.placement(), boxes);
+            (scanned(layer, boxes), format!(" {near} AND {} = 0", hash_share(layer, one_in)))
+        }
+    };
     let shares: Vec<String> = (1..parts).map(|part| format!("{part}.0 / {parts}")).collect();
     Some(format!(
         "SELECT CASE WHEN kind = ANY ({RANGE_TYPES}) THEN bounds END, CASE kind WHEN 'character' THEN 'bpchar' ELSE kind END FROM (
     SELECT percentile_disc(ARRAY[{}]::float8[]) WITHIN GROUP (ORDER BY {key})::text[] AS bounds, min(pg_typeof({key})::text) AS kind
-    FROM {} TABLESAMPLE SYSTEM ({percent:.4}) WHERE {} IS NOT NULL
+    FROM {relation} WHERE {} IS NOT NULL{conditions}
 ) AS sample",
         shares.join(", "),
-        layer.relation,
         layer.key.first()?.quoted,
     ))
 }

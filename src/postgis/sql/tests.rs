@@ -1,8 +1,8 @@
 //! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
 
 use super::{
-    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, RowChoice, cached_rows, key_bounds, read_statements,
-    render, skipped, survey,
+    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, cached_rows, hash_conditions,
+    key_bounds, read_statements, render, scan, skipped, survey,
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
@@ -122,8 +122,11 @@ fn the_statements_that_read_rows() {
     compare("cached_rows", &cached_rows(&points(), whole, parameters));
     let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
     let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();
-    let sampled = key_bounds(&points(), 3, 12.5).unwrap_or_default();
+    let sampled = key_bounds(&points(), 3, KeySample::Pages { percent: 12.5 }).unwrap_or_default();
     compare("key_ranges", &format!("{sampled};\n{}", conditions.join(";\n")));
+    let sampled = key_bounds(&points(), 3, KeySample::Rows { boxes: 1, one_in: 61 }).unwrap_or_default();
+    let shares = hash_conditions(&points(), 2).join("\n");
+    compare("shares", &format!("{};\n{sampled};\n{shares}", scan(&points(), 1, true)));
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
     compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters));
 }

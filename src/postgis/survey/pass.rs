@@ -15,7 +15,7 @@ use super::{Skipped, counts_cells};
 use crate::cells::CellCounts;
 use crate::postgis::layer::{Layer, QueryValues, explain, search_boxes};
 use crate::postgis::session::{Error, Param, Session, Snapshot};
-use crate::postgis::split;
+use crate::postgis::split::{self, RowScan};
 use crate::postgis::sql::{self, FoldedValues};
 use crate::scratch::{PointFile, PointSorter, SortedPlaces};
 use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
@@ -65,7 +65,9 @@ impl SurveyPass<'_> {
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let mut skipped = 0_u64;
         let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
-        let mut outlines = Outlines::default();
+        let clips_by_rings = layer.lists_tiles()
+            && snapshot.keeper.one(&self.context(), sql::CLIPS_BY_RINGS, &[]).await?.get::<_, bool>(0);
+        let mut outlines = Outlines::new(layer.is_same_in_each_tile(), clips_by_rings);
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
         let no_room = |source: io::Error| Error::Scratch { layer: layer.name.clone(), source };
         let has_packed_points = layer.shape.has_closed_form_points();
@@ -88,10 +90,11 @@ impl SurveyPass<'_> {
             skipped += u64::from(position.is_none());
             Ok(())
         };
-        let in_parts = has_packed_points && layer.grid().is_none() && searched.is_none();
-        let parts = split::tid_ranges(&snapshot.keeper, layer, if in_parts { readers.len() } else { 1 }).await?;
-        let sessions = if parts.len() > 1 { readers } else { &[&snapshot.keeper] };
         let (near, deepest) = (searched.as_ref().map_or(0, |columns| columns[0].len()), zooms.last().copied());
+        let in_parts = has_packed_points && layer.grid().is_none();
+        let scan = RowScan { boxes: near, params: &params, with_values: false, rows: None };
+        let parts = split::any_order(&snapshot.keeper, layer, scan, if in_parts { readers.len() } else { 1 }).await?;
+        let sessions = if parts.len() > 1 { readers } else { &[&snapshot.keeper] };
         let (context, each) = (self.context(), Mutex::new(each));
         let reading = sessions.iter().zip(&parts).map(async |(session, part)| {
             let statement = sql::survey(layer, folds, near, deepest.unwrap_or(layer.zooms.max()), part);

@@ -12,7 +12,7 @@ use super::{CacheLimits, CachedRows, EncodedRows, RowStore};
 use crate::mvt::Features;
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
-use crate::postgis::split;
+use crate::postgis::split::{self, RowScan};
 use crate::postgis::sql::{self, CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
 use crate::tile::{Coverage, Positions, Zoom};
 
@@ -193,10 +193,9 @@ impl CachedRows {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        // Boxes are searched by the spatial index, once for all.
-        let most = if boxes.is_none() { readers.others.len() } else { 1 };
-        let ranges = split::key_ranges(readers.keeper, layer, most).await?;
         let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
+        let scan = RowScan { boxes, params: &params, with_values: true, rows: Some(rows.count()) };
+        let ranges = split::key_ranges(readers.keeper, layer, scan, readers.others.len()).await?;
         let whole = [RowChoice::Boxes { boxes, rows, keys: None }];
         let parts: Vec<RowChoice<'_>> =
             ranges.iter().map(|keys| RowChoice::Boxes { boxes, rows, keys: Some(keys) }).collect();
