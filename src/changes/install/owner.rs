@@ -4,7 +4,7 @@ use md5::{Digest as _, Md5};
 use tokio_postgres::types::Type;
 
 use crate::changes::error::Error;
-use crate::changes::log::{Facts, LAYOUT, literal_in_block, of_schema};
+use crate::changes::log::{Facts, SAFE_LAYOUT, literal_in_block, of_schema};
 use crate::changes::relations::PlannedWatch;
 use crate::postgis::{Session, quoted};
 
@@ -88,7 +88,7 @@ impl Installer {
         is_printed: bool,
     ) -> Result<FunctionOwner, Error> {
         let LogOwnership { schema, given, facts, watched } = *log;
-        let recorded = facts.filter(|facts| facts.layout >= LAYOUT);
+        let recorded = facts.filter(|facts| facts.layout >= SAFE_LAYOUT);
         let owner = match (given, recorded) {
             (Some(role), _) => FunctionOwner::Given(role.to_owned()),
             (None, Some(Facts { owner: Some(role), owner_is_made: true, .. })) => FunctionOwner::Made(role.clone()),

@@ -2,7 +2,7 @@
 
 use super::owner::FunctionOwner;
 use crate::changes::error::OVERTAKEN;
-use crate::changes::log::{ADD_KEY, Facts, LAYOUT, WATCHER_LOCK, at_postgis, of_schema};
+use crate::changes::log::{ADD_KEY, Facts, LAYOUT, SAFE_LAYOUT, WATCHER_LOCK, at_postgis, of_schema};
 use crate::postgis::quoted;
 
 /// A planned install.
@@ -51,7 +51,7 @@ impl ScriptContext<'_> {
         if self.facts.is_some_and(|facts| !facts.has_key) {
             steps.push(format!("schema {schema}: the key by which targets say which database they show"));
         }
-        let is_upgrade = self.facts.is_some_and(|facts| facts.layout < LAYOUT);
+        let is_upgrade = self.facts.is_some_and(|facts| facts.layout < SAFE_LAYOUT);
         let is_owned_anew = self.facts.is_none_or(|facts| self.owner.differs(facts)) || is_upgrade || self.is_unsafe;
         if is_owned_anew {
             steps.push(self.owner.step());
@@ -128,9 +128,13 @@ END $oar_tiles$;",
         if facts.layout == LAYOUT {
             return check;
         }
-        format!(
-            "{check}\nALTER TABLE {schema}.state ADD COLUMN owner text, ADD COLUMN owner_is_made boolean NOT NULL DEFAULT false;
-UPDATE {schema}.state SET layout = {LAYOUT};"
-        )
+        let owner = if facts.layout < SAFE_LAYOUT {
+            format!(
+                "ALTER TABLE {schema}.state ADD COLUMN owner text, ADD COLUMN owner_is_made boolean NOT NULL DEFAULT false;\n"
+            )
+        } else {
+            String::new()
+        };
+        format!("{check}\n{owner}UPDATE {schema}.state SET layout = {LAYOUT};")
     }
 }

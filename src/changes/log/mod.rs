@@ -23,5 +23,8 @@ pub(super) use trust::SchemaFlaws;
 /// is held.
 pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
 
-/// The version of the log's layout. A log of version 1 does not record the owner of the trigger functions, which ran casts of the columns' types.
-pub(super) const LAYOUT: i32 = 2;
+/// The version of the log's layout. In a log of version 2 large shapes are boxes, not covers, and all else is the same.
+pub(super) const LAYOUT: i32 = 3;
+
+/// The oldest layout that is safe. A log of version 1 does not record the owner of the trigger functions, which ran casts of the columns' types.
+pub(super) const SAFE_LAYOUT: i32 = 2;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::changes::error::{Error, Untracked};
-use crate::changes::log::{LAYOUT, Presence, SchemaFlaws};
+use crate::changes::log::{Presence, SAFE_LAYOUT, SchemaFlaws};
 use crate::cursor::Cursor;
 use crate::postgis::{Database, Snapshot, quoted};
 
@@ -42,7 +42,7 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
     if is_readable {
         let sql = format!("SELECT layout FROM {schema}.state");
         let layout: i32 = snapshot.keeper.one(context, &sql, &[]).await?.get(0);
-        if layout < LAYOUT {
+        if layout < SAFE_LAYOUT {
             let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
             flaws.mendable.insert(0, what);
         }

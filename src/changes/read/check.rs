@@ -1,7 +1,7 @@
 //! Checks whether the log holds everything that a target has not seen.
 
 use crate::changes::error::{Error, Untracked};
-use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, WatchFacts};
+use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, WatchFacts};
 use crate::changes::options::TrackedLayer;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
@@ -63,7 +63,7 @@ pub async fn tracked(
     let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
     let facts = Facts::look_up(session, schema, &definitions, &[], cursor, CONTEXT).await?;
     check_log(server, schema, snapshot, &facts, cursor)?;
-    if facts.layout < LAYOUT {
+    if facts.layout < SAFE_LAYOUT {
         tracing::warn!(
             "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run {TRACK_INSTALL} again; targets stay as good as they are"
         );

@@ -6,6 +6,7 @@
 mod bounds;
 mod cached_rows;
 mod cells;
+mod cover;
 mod edge;
 mod function;
 mod key_range;
@@ -27,13 +28,14 @@ pub(crate) use cells::without_bounds;
 pub(super) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
 };
+pub(super) use cover::without_covers;
 pub(super) use edge::{rows_beyond, rows_that_jump};
 pub(super) use function::call;
-pub(super) use key_range::{KeyRange, TABLE_PAGES, key_bounds};
+pub(super) use key_range::{KeyRange, KeySample, TABLE_PAGES, hash_conditions, key_bounds, scan};
 pub(super) use locks::read_statements;
 pub(super) use members::{first_value, members, members_near, members_of_one, row_keys, value_column};
 pub(super) use render::{Candidates, render, warm};
-pub(super) use survey::{of_one_system, other_systems, positions, skipped, survey};
+pub(super) use survey::{CLIPS_BY_RINGS, of_one_system, other_systems, positions, skipped, survey};
 
 pub use cells::FoldedValues;
 

@@ -1,6 +1,7 @@
 //! The statements of the survey: where features lie, and which rows are left out.
 
 use super::cells::{FoldedValues, counted};
+use super::cover::FAR;
 use super::edge::{self, SURFACES, projected, raw_sides};
 use super::{filter, filter_at, is_in_world, key_text, world_columns, world_sides};
 use crate::postgis::layer::{Layer, PlaceholderSql, Placement};
@@ -14,6 +15,8 @@ struct SurveyedRows<'a> {
     conditions: &'a str,
     /// Further columns, over `m` and the columns of its place; empty if there are none.
     outlines: &'a str,
+    /// A column of the relation that these columns use; empty if there is none.
+    carried: &'a str,
 }
 
 /// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
@@ -33,7 +36,7 @@ pub(in crate::postgis) fn survey(
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
     let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
-    let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines };
+    let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines, carried: "" };
     survey_statement(layer.placement(), &rows, folds)
 }
 
@@ -46,16 +49,27 @@ fn outlines(layer: &Layer, deepest: Zoom) -> String {
 
 /// The columns of [`outlines`], where `valid` is SQL for whether `m` is a valid area.
 fn outlines_of(deepest: Zoom, valid: &str) -> String {
-    let shift = 32 - deepest.get();
-    let large = format!(
-        "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MOST_TILES_OF_BOX}"
-    );
+    let (large, shape) = large_shape(deepest);
     format!(
         ",
-    CASE WHEN {large} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES} THEN ST_AsBinary(ST_Force2D(m), 'NDR') END,
-    CASE WHEN {large} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES} THEN {valid} END"
+    {shape},
+    CASE WHEN {large} THEN {valid} END"
     )
 }
+
+/// Whether the box of `m` touches more than a few tiles of the deepest zoom, and then `m` as WKB, else NULL.
+fn large_shape(deepest: Zoom) -> (String, String) {
+    let shift = 32 - deepest.get();
+    let large = format!(
+        "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MOST_TILES_OF_BOX} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES}"
+    );
+    let shape = format!("CASE WHEN {large} THEN ST_AsBinary(ST_Force2D(m), 'NDR') END");
+    (large, shape)
+}
+
+/// Whether `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS 3.2 or later, built with Wagyu. One row.
+pub(in crate::postgis) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT NULL
+    AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
 /// The most tiles of the deepest zoom that a feature's box may touch without its outline being read.
 const MOST_TILES_OF_BOX: u32 = 8;
@@ -70,10 +84,12 @@ const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 ///   the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
 ///
-/// With `outlined`, the deepest zoom at which lines and polygons are told apart from their boxes, the columns of a survey's outlines follow.
+/// With `outlined`, the deepest zoom at which lines and polygons are told apart from their boxes, two columns follow: the geometry as WKB, as of
+/// a survey's outlines, and how far beyond it the place reaches, of the relation's column [`FAR`](super::cover::FAR).
 pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
-    let columns = outlined.map_or_else(String::new, |deepest| outlines_of(deepest, "false"));
-    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: &columns }, None)
+    let columns = outlined.map_or_else(String::new, |deepest| format!(",\n    {}, {FAR}", large_shape(deepest).1));
+    let carried = if outlined.is_some() { FAR } else { "" };
+    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: &columns, carried }, None)
 }
 
 fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
@@ -92,9 +108,13 @@ fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Op
     };
     let [x0, x1] = edge::source_sides(placement, ["x0", "x1"]);
     let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
-    let (values, names) = counted::folded(folds);
+    let (mut values, mut names) = counted::folded(folds);
+    if !rows.carried.is_empty() {
+        values.push_str(&format!(", {}", rows.carried));
+        names.push_str(&format!(", {}", rows.carried));
+    }
     format!(
-        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{names}{outlines}
+        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{folded}{outlines}
 FROM (
     SELECT {world}{kept}{names}{m}
     FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {conditions} OFFSET 0) AS placed
@@ -103,6 +123,7 @@ FROM (
         projected = projected(placement),
         raw_sides = raw_sides(placement),
         outlines = rows.outlines,
+        folded = if rows.carried.is_empty() { &names } else { "" },
         m = if rows.outlines.is_empty() { "" } else { ", m" },
         relation = rows.relation,
         conditions = rows.conditions,
@@ -119,15 +140,23 @@ JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
     )
 }
 
-/// The geometries of one reference system, as an item of a FROM list; with `with_unknown`, also those with SRID 0, as if they were in it.
-pub(in crate::postgis) fn of_one_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> String {
+/// The geometries of one reference system, as an item of a FROM list; with `with_unknown`, also those with SRID 0, as if they were in it. With
+/// `has_far`, also the relation's column [`FAR`](super::cover::FAR).
+pub(in crate::postgis) fn of_one_system(
+    relation: &str,
+    column: &str,
+    srid: i32,
+    with_unknown: bool,
+    has_far: bool,
+) -> String {
+    let far = if has_far { format!(", {FAR}") } else { String::new() };
     let (geometry, systems) = if with_unknown {
         (format!("ST_SetSRID({column}::geometry, {srid})"), format!("0, {srid}"))
     } else {
         (format!("{column}::geometry"), srid.to_string())
     };
     format!(
-        "(SELECT {geometry} AS {column} FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems})) AS in_system"
+        "(SELECT {geometry} AS {column}{far} FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems})) AS in_system"
     )
 }
 

@@ -7,7 +7,7 @@ use super::rows::{box_footprint, position};
 use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;
-use crate::tile::Spot;
+use crate::tile::{HALF_WORLD_METRES, Spot, WorldBox, latitude};
 
 /// Geometries of any kind, each in any reference system.
 #[derive(Debug, Clone, Copy)]
@@ -69,21 +69,55 @@ async fn in_one_system(
     };
     // The geometry of a declared query stands for whatever lies in its box.
     let outlined = (geometries.are_rows && layer.lists_tiles()).then(|| layer.zooms.max());
+    let is_in_degrees = shape.srid == 4326;
     let each = |row: &Row| {
         if placement.is_gathered() {
             if let Some(at) = position(row) {
                 each(Spot::Point(at));
             }
         } else if let Some(footprint) = box_footprint(row) {
+            let far = outlined.and_then(|_| row.get::<_, Option<f64>>(7)).unwrap_or_default();
             let wkb = outlined.and_then(|_| row.get::<_, Option<&[u8]>>(6));
             each(match wkb.and_then(outline) {
-                Some((outline, _)) => Spot::Shape { world: footprint.world, outline },
-                None => Spot::Box(footprint.world),
+                Some((outline, _)) => reaching(Spot::Shape { world: footprint.world, outline }, far, is_in_degrees),
+                None => reaching(Spot::Box(footprint.world), far, is_in_degrees),
             });
         }
         Ok(())
     };
-    let relation = sql::of_one_system(geometries.relation, &column, shape.srid, shape.srid == layer.shape.srid);
+    let own = if geometries.are_rows {
+        sql::without_covers(geometries.relation, &column, outlined.is_some())
+    } else {
+        geometries.relation.to_owned()
+    };
+    let relation = sql::of_one_system(&own, &column, shape.srid, shape.srid == layer.shape.srid, outlined.is_some());
     let statement = sql::positions(placement, &relation, outlined);
     snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
+}
+
+/// A place that reaches farther than is known, by up to `far` metres of EPSG:3857 or degrees. It lies within ±85 degrees.
+fn reaching(place: Spot, far: f64, is_in_degrees: bool) -> Spot {
+    if far <= 0.0 {
+        return place;
+    }
+    let WorldBox { west, north, east, south } = place.world();
+    let share = if is_in_degrees {
+        // In Mercator, a degree is the longer the farther from the equator it lies.
+        let most = latitude(north.into()).abs().max(latitude(south.into()).abs()) + far;
+        far / 360.0 / most.min(85.06).to_radians().cos()
+    } else {
+        far / (2.0 * HALF_WORLD_METRES)
+    };
+    // One more unit for the rounding of the box.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most the width of the world")]
+    let units = (share.min(1.0) * f64::from(u32::MAX)).ceil() as u32 + 1;
+    let (less, more) = (|end: u32| end.saturating_sub(units), |end: u32| end.saturating_add(units));
+    let world = WorldBox { west: less(west), north: less(north), east: more(east), south: more(south) };
+    match place {
+        Spot::Shape { mut outline, .. } => {
+            outline.blur = share;
+            Spot::Shape { world, outline }
+        }
+        Spot::Box(_) | Spot::Point(_) => Spot::Box(world),
+    }
 }

@@ -92,10 +92,67 @@ fn a_change_dirties_the_tiles_of_the_shape_and_not_of_its_box() {
     let vertices = "SELECT max(ST_NPoints(place)) FROM oar_tiles.change, unnest(places) AS place WHERE rows > 100";
     assert_eq!(shapes.tracked.db.value::<i32>(vertices), 5);
     shapes.change("UPDATE shape SET name = 'more' WHERE id BETWEEN 1 AND 100");
-    // So is a shape of more than 32 kB.
-    shapes.change(&format!("INSERT INTO shape VALUES (200, 'large', ST_Segmentize({LINE}, 0.1))"));
-    let large = "SELECT max(ST_NPoints(place)) FROM oar_tiles.change, unnest(places) AS place WHERE xid = (SELECT max(xid::text::int8)::text::xid8 FROM oar_tiles.change)";
-    assert_eq!(shapes.tracked.db.value::<i32>(large), 5);
+}
+
+#[test]
+fn a_large_shape_is_noted_with_a_cover_of_fewer_vertices() {
+    let shapes = Shapes::new("geometry(Geometry, 4326)", "0-7");
+    shapes.install();
+    shapes.seed();
+    let kinds = "SELECT DISTINCT GeometryType(place) FROM oar_tiles.change, unnest(places) AS place ORDER BY 1";
+    let kinds = || shapes.tracked.db.rows(kinds).iter().map(|row| row.get(0)).collect::<Vec<String>>();
+    for statement in [
+        format!(
+            "INSERT INTO shape VALUES (1, 'long', ST_Segmentize({LINE}, 0.1)), (2, 'islands', ST_Segmentize({ISLANDS}, 0.04))"
+        ),
+        "UPDATE shape SET name = 'other' WHERE id = 1".to_owned(),
+        "UPDATE shape SET g = ST_Translate(g, 20, 3) WHERE id = 1".to_owned(),
+        "DELETE FROM shape WHERE id IN (1, 2)".to_owned(),
+    ] {
+        let Changed { dirty, differing } = shapes.change(&statement);
+        assert!(differing.is_subset(&dirty), "{statement}");
+        assert!(differing.len() > 100, "{statement}: {}", differing.len());
+        // Its box has thirty times as many.
+        assert!(dirty.len() < differing.len() * 6, "{statement}: {} for {}", dirty.len(), differing.len());
+    }
+    assert_eq!(kinds(), ["GEOMETRYCOLLECTION"]);
+    // A line at the edge of tiles, whose vertices beyond the edge are those that its cover leaves out.
+    let teeth = "(SELECT ST_MakeLine(ST_SetSRID(ST_MakePoint(-170 + n * 0.159, CASE n % 9 WHEN 4 THEN 0.18 ELSE -0.1 END), 4326) ORDER BY n) FROM generate_series(0, 2138) AS n)";
+    shapes.change(&format!("INSERT INTO shape VALUES (3, 'teeth', {teeth})"));
+    let kept = "SELECT ST_YMax(ST_GeometryN(place, 1)) FROM oar_tiles.change, unnest(places) AS place ORDER BY xid DESC LIMIT 1";
+    assert!(shapes.tracked.db.value::<f64>(kept) < 0.0);
+    assert_eq!(kinds(), ["GEOMETRYCOLLECTION"]);
+    // Beyond the latitudes of the world, and with too many vertices for any cover: the box.
+    shapes.change(&format!("INSERT INTO shape VALUES (4, 'far', ST_Segmentize(ST_Scale({LINE}, 1, 1.48), 0.1))"));
+    shapes.change(
+        "SELECT setseed(0.5); INSERT INTO shape SELECT 5, 'noise', ST_MakeLine(ST_SetSRID(ST_MakePoint(-60 + 100 * random(), 50 * random()), 4326)) FROM generate_series(1, 5000)",
+    );
+    assert_eq!(kinds(), ["GEOMETRYCOLLECTION", "POLYGON"]);
+}
+
+/// No position of a geometry is farther from the shape of its cover than the cover says.
+#[test]
+fn a_cover_holds_all_of_its_geometry() {
+    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let mut chance = Chance::new(std::env::var("TEST_SHAPES_SEED").map_or(seed, |seed| seed.parse().unwrap()));
+    let shapes = Shapes::new("geometry", "0-1");
+    shapes.install();
+    let rows: Vec<String> = (1..60)
+        .map(|id| {
+            let shape = some_shape(&mut chance);
+            format!("({id}, 'a', ST_Segmentize({shape}, (SELECT (ST_Length(g) + ST_Perimeter(g)) / (2100 + 300 * {id}) FROM (SELECT {shape} AS g) AS s)))")
+        })
+        .collect();
+    shapes.tracked.db.run(&format!("INSERT INTO shape VALUES {}", rows.join(", ")));
+    // In metres, too.
+    shapes.tracked.db.run("INSERT INTO shape SELECT id + 100, name, ST_Transform(g, 3857) FROM shape WHERE id > 0 AND id < 60 AND ST_YMin(g) > -85 AND ST_YMax(g) < 85");
+    let pairs = "SELECT count(*), max((SELECT max(ST_Distance(geom, ST_GeometryN(place, 1))) FROM ST_DumpPoints(g)) / ST_X(ST_EndPoint(ST_GeometryN(place, 2)))), bool_and(ST_Equals(ST_GeometryN(place, 3), ST_Envelope(g)))
+        FROM oar_tiles.change, unnest(places) AS place JOIN shape ON ST_Envelope(g) = ST_GeometryN(place, 3) AND ST_SRID(g) = ST_SRID(place)
+        WHERE GeometryType(place) = 'GEOMETRYCOLLECTION'";
+    let row = &shapes.tracked.db.rows(pairs)[0];
+    let (count, far, boxed): (i64, f64, bool) = (row.get(0), row.get(1), row.get(2));
+    assert!(count > 20 && boxed, "TEST_SHAPES_SEED={seed}: {count}");
+    assert!(far <= 1.0, "TEST_SHAPES_SEED={seed}: {far}");
 }
 
 #[test]
@@ -106,6 +163,7 @@ fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
     shapes.tracked.db.run(
         "DO $$ DECLARE text text := pg_get_functiondef('oar_tiles.note_1'::regproc); BEGIN
              EXECUTE replace(replace(text, 'NOT EXISTS (SELECT FROM oar_tiles_new OFFSET 100)', 'false'), 'NOT EXISTS (SELECT FROM oar_tiles_old OFFSET 100)', 'false');
+             UPDATE oar_tiles.state SET layout = 2;
              UPDATE oar_tiles.watch SET noter_xmin = (SELECT xmin FROM pg_proc WHERE oid = noter);
          END $$",
     );
@@ -117,6 +175,7 @@ fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
     shapes.tracked.db.run("UPDATE shape SET name = 'b' WHERE id = 1");
     let upgraded = shapes.install();
     assert!(upgraded.contains("the triggers stay"), "{upgraded}");
+    assert_eq!(shapes.tracked.db.value::<i32>("SELECT layout FROM oar_tiles.state"), 3);
     let both = shapes.change(&format!("INSERT INTO shape VALUES (2, 'a', {L})"));
     assert!(both.dirty.len() > by_box.differing.len());
     let by_shape = shapes.change("UPDATE shape SET name = 'c' WHERE id = 1");
@@ -143,7 +202,11 @@ fn some_shape(chance: &mut Chance) -> String {
         4 => format!("ST_Difference({hull}, ST_Scale({hull}, '0.5 0.5'::geometry, ST_Centroid({hull})))")
             .replace("'0.5 0.5'::geometry", "ST_MakePoint(0.5, 0.5)"),
         5 => format!("ST_Collect({hull}, ST_Translate({hull}, {}, 1))", 2.0 * size),
-        _ => format!("ST_Segmentize({hull}, {})", size / 800.0),
+        _ => {
+            let line = format!("ST_GeomFromText('LINESTRING({})', 4326)", places.join(", "));
+            let crossed = format!("ST_GeomFromText('POLYGON({ring})', 4326)");
+            format!("ST_Segmentize({}, {})", chance.one_of(&[&hull, &line, &crossed]), size / 800.0)
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! their type, which only a superuser can make, never by a cast. They are compared as bytes (`*<>`), or by operators that are certain to be those
 //! of PostgreSQL, PostGIS or an extension.
 
+mod shape;
 mod statements;
 
 use md5::{Digest as _, Md5};

@@ -5,6 +5,7 @@
 //! quarter).
 
 use super::TriggerFunction;
+use super::shape::shape_or_box;
 use crate::changes::log::literal;
 use crate::changes::relations::{TableColumn, TableKeyColumn, WatchSource};
 use crate::postgis::quoted;
@@ -18,10 +19,6 @@ const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 /// A statement that changed at most this many lines or polygons is logged with their shapes, any other with their boxes: so an entry of shapes
 /// takes less than 10 MB.
 pub(in crate::changes) const MAX_ROWS_WITH_SHAPES: u32 = 100;
-
-/// The most bytes of a geometry that is logged as it is. To look at the parts of a larger one takes a writer three times as long as the whole
-/// statement.
-const MAX_SHAPE_BYTES: u32 = 32 << 10;
 
 /// How many rows a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +79,11 @@ struct Pairing {
 }
 
 impl TriggerFunction<'_> {
+    /// Whether the geometries of this watch are looked at once for their shapes, so that those of new rows that did not move are not.
+    fn shapes_after_pairing(&self, amount: StatementSize) -> bool {
+        amount == StatementSize::Shapes && self.logs_shapes()
+    }
+
     /// The statement that logs one position for each row of a table: the text before the table's name, and the text after it.
     pub(in crate::changes) fn one_side_statement(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
@@ -108,7 +110,13 @@ impl TriggerFunction<'_> {
             // The position of a missing row is NULL by itself.
             format!("{old} AS old_{target}, {new} AS new_{target}")
         };
-        let inner: Vec<String> = held.iter().map(sides).collect();
+        let after = self.shapes_after_pairing(amount);
+        let geometry = quoted(self.geometry().column);
+        let inner: Vec<String> = if after {
+            vec![format!("o.{geometry} AS old_geometry, n.{geometry} AS new_geometry")]
+        } else {
+            held.iter().map(sides).collect()
+        };
         // A point moved if its coordinates differ; for other geometries the bytes are compared.
         let moved = match (self.source, held) {
             (_, [LogColumn::X, LogColumn::Y]) => {
@@ -126,6 +134,10 @@ impl TriggerFunction<'_> {
             .iter()
             .map(|held| {
                 let target = held.target();
+                if after {
+                    let [old, new] = ["old_geometry", "new_geometry"].map(|value| self.position(*held, value, amount));
+                    return format!("{old} AS old_{target}, CASE WHEN {moved} THEN {new} END AS new_{target}");
+                }
                 format!("old_{target}, CASE WHEN {moved} THEN new_{target} END AS new_{target}")
             })
             .collect();
@@ -170,10 +182,15 @@ impl TriggerFunction<'_> {
                 .collect();
             return format!("jsonb_object(ARRAY[{}]::text[], ARRAY[{}]::text[])", names.join(", "), values.join(", "));
         }
+        self.position(held, &format!("{row}.{}", quoted(self.geometry().column)), amount)
+    }
+
+    /// SQL for the value of a column of the log, from the value of the geometry column: NULL if it has no position.
+    fn position(&self, held: LogColumn, value: &str, amount: StatementSize) -> String {
         let postgis = quoted(self.postgis);
-        let WatchedGeometry { column, shape, srid, geography } = self.geometry();
+        let WatchedGeometry { shape, srid, geography, .. } = self.geometry();
         let cast = if geography { format!("::{postgis}.geometry") } else { String::new() };
-        let g = format!("{row}.{}{cast}", quoted(column));
+        let g = format!("{value}{cast}");
         let is_point = format!("{postgis}.GeometryType({g}) = 'POINT'");
         let coordinate = |function: &str| match shape {
             // NULL for an empty point.
@@ -193,6 +210,14 @@ impl TriggerFunction<'_> {
         match held {
             LogColumn::X => coordinate("ST_X"),
             LogColumn::Y => coordinate("ST_Y"),
+            // NULL for an empty geometry, without reading a large one once more.
+            _ if self.shapes_after_pairing(amount) && srid != 0 => {
+                if shape == "Geometry" {
+                    format!("CASE WHEN NOT {is_point} THEN {place} END")
+                } else {
+                    place
+                }
+            }
             _ if srid != 0 && shape == "Geometry" => {
                 format!("CASE WHEN NOT {is_point} AND NOT {postgis}.ST_IsEmpty({g}) THEN {place} END")
             }
@@ -303,17 +328,6 @@ impl TriggerFunction<'_> {
             format!("\n       {group} HAVING {seen} > 0"),
         )
     }
-}
-
-/// SQL for the shape of a line or polygon `g`, if it is small; else its box, which is read without the rest of the geometry. Nothing here raises an
-/// error, whether the geometry is valid or not.
-fn shape_or_box(postgis: &str, g: &str) -> String {
-    // The first size is known without reading the geometry, but may be that of compressed bytes.
-    format!(
-        "CASE WHEN pg_column_size({g}) > {MAX_SHAPE_BYTES} THEN {postgis}.ST_Envelope({g})
-            WHEN {postgis}.GeometryType({g}) IN ('LINESTRING', 'POLYGON', 'MULTILINESTRING', 'MULTIPOLYGON') AND {postgis}.ST_MemSize({g}) <= {MAX_SHAPE_BYTES} THEN {g}
-            ELSE {postgis}.ST_Envelope({g}) END"
-    )
 }
 
 /// A further column with the number of the log entry that a changed row goes to.
