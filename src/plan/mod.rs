@@ -122,6 +122,9 @@ impl ZoomPlan {
 /// The most tiles that a plan lists as the heaviest of a zoom.
 const MAX_HEAVIEST_TILES: usize = 5;
 
+/// A plan of so many points, or of lines and polygons no more in number, takes a few milliseconds.
+const MAX_FEATURES_OF_ONE_THREAD: u64 = 2_000;
+
 /// Plans every zoom, shallowest first.
 ///
 /// A batch should hold `batch_features` pairs of a feature and a tile; a tile with more is its own batch.
@@ -136,7 +139,14 @@ pub fn plan(
     order: Order,
 ) -> io::Result<Vec<ZoomPlan>> {
     let zooms: Vec<Zoom> = zooms.iter().collect();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(zooms.len().max(1));
+    let features = |layer: &PlanLayer| zooms.iter().map(|zoom| layer.features(*zoom)).max().unwrap_or_default();
+    // Few are planned sooner than threads begin, and mostly beside other plans.
+    let is_small = layers.iter().map(features).sum::<u64>() <= MAX_FEATURES_OF_ONE_THREAD;
+    let most = if is_small { 1 } else { zooms.len().max(1) };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(most);
+    if threads == 1 {
+        return zooms.into_iter().map(|zoom| plan_zoom(zoom, layers, coverage, batch_features, order)).collect();
+    }
     let next = AtomicUsize::new(zooms.len());
     let plans: io::Result<Vec<ZoomPlan>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)

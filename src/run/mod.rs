@@ -13,6 +13,7 @@
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
 //! | `tilesets` | several tilesets in one command: one snapshot, one end |
+//! | `shared_rows` | the rows of layers that several tilesets have alike |
 //! | `variants/` | families: the variants of a tileset, and their own manifest |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
@@ -26,6 +27,7 @@ pub(crate) mod prepare;
 pub(crate) mod purging;
 mod queue_gate;
 pub(crate) mod seed;
+mod shared_rows;
 pub(crate) mod surveys;
 pub(crate) mod target;
 mod tilesets;
@@ -61,7 +63,7 @@ pub use variants::{
 pub(crate) use variants::FamilyReader;
 
 use target::Targets;
-use variants::StockPart;
+use variants::{SessionPart, StockPart};
 
 /// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
@@ -86,6 +88,8 @@ pub struct Job {
     pub(crate) known: Option<KnownState>,
     /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
     pub(crate) stock: Option<StockPart>,
+    /// The session of its family that draws it, if it is a variant that is seeded beside others.
+    pub(crate) session: Option<SessionPart>,
 }
 
 /// A part of a tileset, such as one shard of it.
@@ -133,6 +137,7 @@ impl Job {
             part: None,
             known: None,
             stock: None,
+            session: None,
         })
     }
 

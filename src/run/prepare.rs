@@ -5,13 +5,14 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::shared_rows::RowsToRead;
 use super::surveys::{CALL_COST, LayerSurveys, survey_layers};
 use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    CacheLimits, Database, ExpectedRows, Layer, OnLargeTile, PreparedLayer, Reads, Server, Snapshot, Worker,
+    CacheLimits, Database, ExpectedRows, Layer, OnLargeTile, PreparedLayer, Probed, Reads, Server, Snapshot, Worker,
     jumping_rows, probe_names,
 };
 use crate::report::{Event, Report, SkippedRows};
@@ -72,7 +73,7 @@ pub(crate) async fn prepare_on(
     sessions: usize,
     begun: Instant,
 ) -> Result<Prepared, CommandError> {
-    let Job { settings, report, stop, .. } = job;
+    let Job { settings, report, .. } = job;
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
     // The workers take their locks before rows are read, which takes long: a session that opened later would queue behind a statement that
@@ -99,11 +100,36 @@ pub(crate) async fn prepare_on(
     if probed.server.in_recovery {
         tracing::info!("the database is a standby");
     }
+    let Probed { server, layers, reads, .. } = probed;
+    plan_probed(job, ProbedRun { snapshot, server, layers, reads, workers }, warnings, order, begun).await
+}
+
+/// What is known of a run before the first row is read.
+pub(super) struct ProbedRun {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) server: Server,
+    pub(super) layers: Vec<Arc<Layer>>,
+    pub(super) reads: Reads,
+    /// Sessions that hold the locks of the one that holds the snapshot.
+    pub(super) workers: Vec<Worker>,
+}
+
+/// Surveys the layers, and plans batches in `order`.
+pub(super) async fn plan_probed(
+    job: &Job,
+    probed: ProbedRun,
+    mut warnings: Warnings<'_>,
+    order: Order,
+    begun: Instant,
+) -> Result<Prepared, CommandError> {
+    let Job { settings, report, stop, .. } = job;
+    let ProbedRun { snapshot, server, layers, reads, workers } = probed;
+    let is_whole = job.part.is_none();
     let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
     let LayerSurveys { planned, surveyed, skipped, mut has_features, invalid } =
-        survey_layers(job, &snapshot, &probed.layers, &workers).await?;
+        survey_layers(job, &snapshot, &layers, &workers).await?;
     let is_empty = |layer: &&Arc<Layer>| is_whole && has_features.remove(&layer.id()) == Some(false);
-    for layer in probed.layers.iter().filter(is_empty) {
+    for layer in layers.iter().filter(is_empty) {
         let name = layer.name();
         warnings.add(format!("layer \"{name}\" has no feature to draw: is its table filled, and its where right?"));
     }
@@ -118,7 +144,7 @@ pub(crate) async fn prepare_on(
     });
     let features = features.collect();
     let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
-    let functions: Vec<bool> = probed.layers.iter().map(|layer| layer.function().is_some()).collect();
+    let functions: Vec<bool> = layers.iter().map(|layer| layer.function().is_some()).collect();
     let side_by_side = settings.run.workers;
     let planning = tokio::task::spawn_blocking(move || {
         let planned_zooms = plan(&zooms, &planned, &coverage, batch, order)?;
@@ -135,14 +161,14 @@ pub(crate) async fn prepare_on(
         warnings.add(invalid_areas(layer, *count));
     }
     let thinned = check_limits(settings, &zooms, &mut warnings)?;
-    warn_of_calls(&probed.layers, &zooms, &mut warnings);
+    warn_of_calls(&layers, &zooms, &mut warnings);
     Ok(Prepared {
         snapshot,
-        server: probed.server,
-        layers: probed.layers,
+        server,
+        layers,
         surveyed,
         features,
-        reads: probed.reads,
+        reads,
         workers,
         zooms,
         bounds,
@@ -188,11 +214,14 @@ pub(crate) async fn with_cached_rows(
     job: &Job,
     workers: &[Worker],
 ) -> Result<Vec<PreparedLayer>, CommandError> {
-    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
-    let (mut layers, mut memory) = (Vec::new(), job.settings.run.rows_memory);
+    let (mut layers, mut memory) = (Vec::new(), job.rows_memory());
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
-        let mut layer = layer.clone();
+        let (options, snapshot) = (&job.settings.tileset.layers[number].options, &prepared.snapshot);
+        let mut layer = match job.rows_read_before(snapshot, layer, options) {
+            Some(before) if !layer.has_cached_rows() => before.layer,
+            _ => layer.clone(),
+        };
         if layer.has_cached_rows() {
             memory = memory.saturating_sub(layer.cached_bytes());
             layers.push(layer);
@@ -201,9 +230,12 @@ pub(crate) async fn with_cached_rows(
         let cost = CacheCost { rows: *rows, features: drawn, memory };
         if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-            let limits = CacheLimits { rows: ExpectedRows::Counted(*rows), memory };
-            layer = layer.cache_rows(&prepared.snapshot, workers, &coverage, zooms, limits).await?;
+            let RowsToRead { coverage, zooms, is_own } = job.rows_to_read(options);
+            let zooms = if is_own { layer.layer().drawn_zooms(&zooms) } else { zooms.iter().collect() };
+            let rows = if is_own { ExpectedRows::Counted(*rows) } else { ExpectedRows::About(*rows) };
+            layer = layer.cache_rows(snapshot, workers, &coverage, &zooms, CacheLimits { rows, memory }).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
+            job.keep_rows(snapshot, options, &layer, &prepared.skipped);
         } else {
             let why = match (layer.layer().traits().has_uniform_points, memory) {
                 (false, _) => "they are no points that look alike in every tile (cells and thinning make them differ)",
@@ -234,7 +266,7 @@ impl Prepared {
 }
 
 impl Warnings<'_> {
-    fn add(&mut self, message: String) {
+    pub(super) fn add(&mut self, message: String) {
         self.report.event(&Event::Warning { message: message.clone() });
         self.seen.push(message);
     }

@@ -11,7 +11,7 @@ use super::describe::{
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::StockPart;
-use super::{CommandError, Job};
+use super::{CommandError, Job, interrupted};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
@@ -26,24 +26,32 @@ pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
     restarting(&settings.database, report, stop, attempt).await.map_err(|error| with_what_remains(error, &job.target))
 }
 
+/// Seeds the job's target once, on the snapshot of its family.
+pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
+    Box::pin(attempt(job, 0)).await.map_err(|error| with_what_remains(interrupted(error, &job.stop), &job.target))
+}
+
 /// One whole seed on one snapshot.
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target first: an hour of work must not end at a folder that is not there.
     let Claimed { sink, before } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
-    let mut prepared = match &job.stock {
-        Some(stock) => stock.prepared(job, sink.needs().order).await?,
-        None => prepare_refreshed(job, sink.needs().order, job.settings.run.workers.get()).await?,
+    let order = sink.needs().order;
+    let mut prepared = match (&job.stock, &job.session) {
+        (Some(stock), _) => stock.prepared(job, order).await?,
+        (None, Some(session)) => session.prepared(job, order).await?,
+        (None, None) => prepare_refreshed(job, order, job.settings.run.workers.get()).await?,
     };
     // Of thousands of variants one says it for all.
     let is_told = job.stock.as_ref().is_some_and(|stock| stock.variant.is_some_and(|number| number > 0));
     if !is_told {
         prepared.warn(vanishing(&job.settings), &job.report);
     }
-    let key = match &job.stock {
-        Some(stock) => stock.key(),
-        None => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
+    let key = match (&job.stock, &job.session) {
+        (Some(stock), _) => stock.key(),
+        (None, Some(session)) => session.key(),
+        (None, None) => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
     };
 
     let mark = key.as_ref().map(|key| key.mark(&prepared.server.identity));
@@ -236,7 +244,7 @@ where
         layers = verify_cached_rows(first, layers, &batches).await?;
     }
     let cached: usize = layers.iter().map(PreparedLayer::cached_bytes).sum();
-    let spare = job.settings.run.rows_memory.saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
+    let spare = job.rows_memory().saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
     let limits = job.settings.run.limits;
     let limits = Limits { features: limits.features.max(NonZeroU64::new(spare).unwrap_or(NonZeroU64::MIN)), ..limits };
     let layers = RunLayers::new(&layers);

@@ -38,7 +38,7 @@ pub(super) async fn survey_layers(
     workers: &[Worker],
 ) -> Result<LayerSurveys, CommandError> {
     let (coverage, tileset) = (job.coverage(), &job.settings.tileset);
-    let (zooms, mut memory) = (&tileset.zooms, job.settings.run.rows_memory);
+    let (zooms, mut memory) = (&tileset.zooms, job.rows_memory());
     let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
     let (planned, surveyed, skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut all = LayerSurveys { planned, surveyed, skipped, has_features: BTreeMap::new(), invalid: BTreeMap::new() };
@@ -47,14 +47,23 @@ pub(super) async fn survey_layers(
         if all.surveyed.last().is_none_or(|before| before.layer().name() != layer.name()) {
             job.report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
+        let fresh = PreparedLayer::new(layer);
+        let before = job.rows_read_before(snapshot, &fresh, &settings.options);
+        let fresh = before.as_ref().map_or(fresh, |before| before.layer.clone());
+        memory = memory.saturating_sub(fresh.cached_bytes());
         let cached = cached_first(job, snapshot, layer, workers, memory).await?;
         let (prepared, seen) = if let Some((cached, places)) = cached {
             memory = memory.saturating_sub(cached.cached_bytes());
             (cached, Surveyed::of_places(places))
+        } else if let Some((places, skipped)) = before.and_then(|before| before.places) {
+            for rows in skipped {
+                add_skipped(&mut all.skipped, rows);
+            }
+            (fresh, Surveyed::of_places(places))
         } else {
             let folds = foldable(snapshot, layer).await?;
             let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
-            (PreparedLayer::new(layer).with_cells(folds, seen.counted.clone()), seen)
+            (fresh.with_cells(folds, seen.counted.clone()), seen)
         };
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *all.has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
@@ -107,7 +116,8 @@ async fn cached_first(
     }
     job.report.event(&Event::Reading { layer: layer.name().to_owned() });
     let limits = CacheLimits { rows: ExpectedRows::About(part.rows), memory };
-    let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), zooms, limits).await?;
+    let zooms = layer.drawn_zooms(zooms);
+    let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
     let places = cached.cached_places();
     Ok(places.map(|places| (cached, places)))
 }

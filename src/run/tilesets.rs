@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::shared_rows::SharedRows;
 use super::{CommandError, SeveralError};
-use crate::config::DatabaseSettings;
+use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
 use crate::stop::Stop;
@@ -15,13 +16,26 @@ pub struct SharedSnapshot {
     held: Arc<Mutex<Option<Arc<Snapshot>>>>,
     /// The layers whose materialized views are refreshed before the snapshot is taken.
     refreshed: Arc<[LayerOptions]>,
+    /// The rows that several of the tilesets draw from.
+    rows: Arc<SharedRows>,
 }
 
 impl SharedSnapshot {
     /// One that is taken after the materialized views of layers were refreshed, as far as these ask for it.
     #[must_use]
     pub fn after_refreshing(layers: impl IntoIterator<Item = LayerOptions>) -> SharedSnapshot {
-        SharedSnapshot { held: Arc::default(), refreshed: layers.into_iter().collect() }
+        SharedSnapshot { refreshed: layers.into_iter().collect(), ..SharedSnapshot::default() }
+    }
+
+    /// The same for the seeds of some tilesets, which also share the rows of layers that they have alike.
+    #[must_use]
+    pub fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
+        SharedSnapshot { rows: Arc::new(SharedRows::of(tilesets)), ..self }
+    }
+
+    /// The rows that several tilesets draw from.
+    pub(super) fn rows(&self) -> &SharedRows {
+        &self.rows
     }
 
     /// The snapshot for one run, in a session of its own: what a run reads is known by the locks of its session.
@@ -49,9 +63,10 @@ impl SharedSnapshot {
         database.snapshot_of(&held).await
     }
 
-    /// Gives the snapshot up: its session may be lost.
+    /// Gives the snapshot up: its session may be lost. What was read on it is forgotten.
     pub(crate) fn release(&self) {
         self.lock().take();
+        self.rows.forget();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {

@@ -53,6 +53,7 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     }
     let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
     let snapshot = SharedSnapshot::after_refreshing(layers.map(|layer| layer.options.clone()));
+    let snapshot = snapshot.sharing_rows_of(&tilesets);
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {

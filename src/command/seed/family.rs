@@ -1,16 +1,30 @@
 //! A seed of all variants of a tileset, on one snapshot.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use tokio::sync::Mutex;
 
 use crate::config::JobSettings;
+use crate::error::ErrorKind;
 use crate::report::RunReport;
 use crate::run::describe::budgets;
-use crate::run::seed::seed_target;
-use crate::run::variants::{FamilyRun, FamilyTargets, StockPart};
-use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome};
+use crate::run::seed::{seed_once, seed_target};
+use crate::run::variants::{FamilyRun, FamilySessions, FamilyStock, FamilyTally, FamilyTargets, StockPart};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, Job};
+use crate::stop::Stop;
+
+/// Where the tiles of the family's targets come from.
+enum FamilySource {
+    /// Rows that were read once for all.
+    Stock(Arc<FamilyStock>),
+    /// Sessions that draw one variant after the other.
+    Sessions(Arc<FamilySessions>),
+    /// Sessions of each target.
+    Own,
+}
 
 /// Seeds every variant of a tileset.
 ///
@@ -19,55 +33,127 @@ use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome};
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let stock = Box::pin(run.stock()).await?.map(Arc::new);
-    let (targets, table) = (&run.targets, &run.members.table);
-    let all = run.all.clone();
-    let numbers = all.iter().map(|_| None).chain((0..table.rows.len()).map(Some));
-    let each = numbers.map(|variant| {
-        let stock = stock.clone().map(|stock| StockPart { stock, variant });
-        let settings = match (variant, &all) {
-            (Some(number), _) => family.variant(&table.parameters, &table.rows[number]),
-            (None, Some(all)) => Ok(all.clone()),
-            (None, None) => Ok(family.settings().clone()),
-        };
+    // Without the rows it takes all sessions: it may have as many as all variants together.
+    let source = stock.as_ref().map_or(FamilySource::Own, |stock| FamilySource::Stock(Arc::clone(stock)));
+    let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
+    let whole = async {
+        let all = run.all.clone()?;
+        let output = all.tileset.output.clone();
+        Some((output, Box::pin(seeds.one(all, None)).await))
+    };
+    let members = async {
+        match &stock {
+            Some(stock) => run.read_members(stock).await,
+            None => Ok(false),
+        }
+    };
+    let (whole, has_members) = futures_util::join!(whole, members);
+    drop(seeds);
+    if let Some((output, done)) = whole {
+        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+    }
+    let has_members = has_members?;
+    let source = match stock.filter(|_| has_members) {
+        Some(stock) => FamilySource::Stock(stock),
+        None => {
+            Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
+        }
+    };
+    // Without the rows or the sessions of all, each has as many sessions as the whole run may have.
+    let side_by_side = match &source {
+        FamilySource::Stock(_) => family.settings().run.workers.get(),
+        FamilySource::Sessions(sessions) => sessions.count(),
+        FamilySource::Own => 1,
+    };
+    let (seeds, table) = (TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) }, &run.members.table);
+    let each = table.rows.iter().enumerate().map(|(number, row)| {
+        let (settings, seeds) = (family.variant(&table.parameters, row), &seeds);
         async move {
             let settings = settings?;
             let output = settings.tileset.output.clone();
-            Ok::<_, CommandError>((output, Box::pin(one(targets, settings, stock)).await))
+            Ok::<_, CommandError>((output, Box::pin(seeds.one(settings, Some(number))).await))
         }
     });
-    // Without the rows of all, each has as many sessions as the whole run may have.
-    let side_by_side = if stock.is_some() { family.settings().run.workers.get() } else { 1 };
     let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
     while let Some(target) = ended.next().await {
         let (output, done): (PathBuf, _) = target?;
-        match done {
-            Ok(done) => {
-                run.tally.seeded(&done);
-                run.published.extend(done.manifest.publication.map(|publication| (output, publication.id)));
-            }
-            Err(error) => run.tally.failed(output.display().to_string(), error, &options.stop)?,
-        }
+        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
     }
     drop(ended);
+    drop(seeds);
     run.finish().await
 }
 
-/// Seeds one target.
-async fn one(
-    targets: &FamilyTargets<'_>,
-    settings: JobSettings,
-    stock: Option<StockPart>,
-) -> Result<RunReport, CommandError> {
-    let job = targets.job(settings)?;
-    let with_stock = crate::run::Job { stock: stock.clone(), ..job.clone() };
-    let done = match seed_target(&with_stock).await {
-        // A point that only the database can draw.
-        Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => seed_target(&job).await?,
-        done => done?,
+/// Notes how the seed of a target has ended.
+fn note(
+    tally: &mut FamilyTally,
+    published: &mut HashMap<PathBuf, String>,
+    output: PathBuf,
+    done: Result<RunReport, CommandError>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    match done {
+        Ok(done) => {
+            tally.seeded(&done);
+            published.extend(done.manifest.publication.map(|publication| (output, publication.id)));
+            Ok(())
+        }
+        Err(error) => tally.failed(output.display().to_string(), error, stop),
+    }
+}
+
+/// The seeds of a family's targets.
+struct TargetSeeds<'a> {
+    targets: &'a FamilyTargets<'a>,
+    source: FamilySource,
+    /// Held by the one target that has as many sessions as the whole run may have.
+    own: Mutex<()>,
+}
+
+impl TargetSeeds<'_> {
+    /// Seeds one target: a variant by its number, or all.
+    async fn one(&self, settings: JobSettings, variant: Option<usize>) -> Result<RunReport, CommandError> {
+        let job = self.targets.job(settings)?;
+        let done = match &self.source {
+            FamilySource::Own => None,
+            FamilySource::Stock(stock) => {
+                let stock = Some(StockPart { stock: Arc::clone(stock), variant });
+                match seed_target(&Job { stock, ..job.clone() }).await {
+                    // A point that only the database can draw.
+                    Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
+                    done => Some(done?),
+                }
+            }
+            FamilySource::Sessions(sessions) => in_session(&job, sessions).await?,
+        };
+        let done = if let Some(done) = done {
+            done
+        } else {
+            let _alone = self.own.lock().await;
+            seed_target(&job).await?
+        };
+        job.purge_published(false).await?;
+        budgets::complete(&done.output, &done.failed)?;
+        Ok(done)
+    }
+}
+
+/// Seeds a variant in one of the family's sessions; `None` if it has to start over, in sessions of its own.
+async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
+    let done = async {
+        let part = sessions.take().await?;
+        let done = seed_once(&Job { session: Some(part.clone()), ..job.clone() }).await?;
+        // After an error nobody knows what state the session is in.
+        part.give_back();
+        Ok::<_, CommandError>(done)
     };
-    job.purge_published(false).await?;
-    budgets::complete(&done.output, &done.failed)?;
-    Ok(done)
+    match done.await {
+        Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
+            tracing::debug!("{error}: the variant is seeded in sessions of its own");
+            Ok(None)
+        }
+        done => done.map(Some),
+    }
 }
 
 /// What a seed of a family would make: a line for each target, with the values of the variant.

@@ -162,6 +162,12 @@ impl Layer {
         &self.zooms
     }
 
+    /// Those of some zooms at which it is drawn, in ascending order.
+    #[must_use]
+    pub fn drawn_zooms(&self, zooms: &ZoomList) -> Vec<Zoom> {
+        zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect()
+    }
+
     /// Its id in the configuration. A layer that is drawn in several ways at different zooms is several [`Layer`]s with the same id.
     #[must_use]
     pub fn id(&self) -> LayerId {

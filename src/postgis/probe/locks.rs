@@ -45,4 +45,12 @@ impl LayerLocks {
         session.set_savepoint().await?;
         Ok(session)
     }
+
+    /// A further session of a run that holds the locks, and draws one variant after the other.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or a lock is not granted within `lock_timeout`.
+    pub async fn further_session(&self, database: &Database, snapshot: &Arc<Snapshot>) -> Result<Snapshot, Error> {
+        snapshot.in_session(self.session(database, snapshot).await?).await
+    }
 }

@@ -81,8 +81,15 @@ pub struct VariantLayer {
 }
 
 impl PreparedLayer {
-    /// The layer's cached rows for all variants, with `condition` or all alike in every variant. `layer` is the layer as a variant has it. `None` if
-    /// the rows are not in memory, or the statements fail.
+    /// The layer's cached rows for variants of which each has all of them. `layer` is the layer as a variant has it. `None` if the rows are not in
+    /// memory.
+    #[must_use]
+    pub fn for_all_variants(&self, layer: Arc<Layer>) -> Option<FamilyRows> {
+        let rows = self.cached_rows().filter(|rows| rows.are_in_memory())?;
+        Some(FamilyRows { layer, rows: Arc::clone(rows), members: None })
+    }
+
+    /// The layer's cached rows for all variants, with `condition`. `layer` is the layer as a variant has it. `None` if the rows are not in memory, or the statements fail.
     ///
     /// # Errors
     /// If the session is lost, or a stop was asked for.
@@ -90,18 +97,16 @@ impl PreparedLayer {
         &self,
         snapshot: &Snapshot,
         layer: Arc<Layer>,
-        condition: Option<FamilyCondition<'_>>,
+        condition: FamilyCondition<'_>,
         coverage: &Coverage,
         zooms: &ZoomList,
     ) -> Result<Option<FamilyRows>, Error> {
-        let Some(rows) = self.cached_rows().filter(|rows| rows.are_in_memory()) else { return Ok(None) };
-        let rows = Arc::clone(rows);
-        let Some(condition) = condition else { return Ok(Some(FamilyRows { layer, rows, members: None })) };
+        let Some(all) = self.for_all_variants(layer) else { return Ok(None) };
         snapshot.keeper.set_savepoint().await?;
-        let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| self.layer().zooms.contains(*zoom)).collect();
+        let zooms = self.layer().drawn_zooms(zooms);
         let reading = MembersReading { snapshot, layer: self.layer(), condition, coverage, zooms: &zooms };
-        match Box::pin(reading.members(rows.count())).await {
-            Ok(members) => Ok(members.map(|members| FamilyRows { layer, rows, members: Some(members) })),
+        match Box::pin(reading.members(all.rows.count())).await {
+            Ok(members) => Ok(members.map(|members| FamilyRows { members: Some(members), ..all })),
             Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
                 tracing::info!(
                     "layer \"{}\": its rows are read for each variant by itself: {error}",

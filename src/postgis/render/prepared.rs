@@ -8,7 +8,8 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom, ZoomList};
+use crate::scratch::MAX_POINTS_IN_MEMORY;
+use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
 /// A probed layer with what a run computed before drawing it: counted cells, cached rows. Clones share everything.
 #[derive(Debug, Clone)]
@@ -38,6 +39,12 @@ impl PreparedLayer {
         PreparedLayer { cached_rows, ..self }
     }
 
+    /// The layer with the cached rows of another one, which has the same rows at the same places.
+    #[must_use]
+    pub fn with_rows_of(self, other: &PreparedLayer) -> PreparedLayer {
+        self.with_cached_rows(other.cached_rows.clone())
+    }
+
     /// The layer with all rows cached that the coverage shows at some zooms, read by the workers side by side; without cached rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
@@ -47,18 +54,17 @@ impl PreparedLayer {
         snapshot: &Snapshot,
         workers: &[Worker],
         coverage: &Coverage,
-        zooms: &ZoomList,
+        zooms: &[Zoom],
         limits: CacheLimits,
     ) -> Result<PreparedLayer, Error> {
         snapshot.keeper.set_savepoint().await?;
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
         let layer = self.layer();
-        let zooms: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         let read = CachedRows::read_all(
             RowReaders { keeper: &snapshot.keeper, others: &readers },
             layer,
             coverage,
-            &zooms,
+            zooms,
             limits,
         )
         .await;
@@ -109,6 +115,13 @@ impl PreparedLayer {
     pub fn cached_places(&self) -> Option<LayerFootprints> {
         let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
         Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
+    }
+
+    /// The same, if they are no more than a plan keeps in memory.
+    #[must_use]
+    pub fn few_cached_places(&self) -> Option<LayerFootprints> {
+        let is_few = self.cached_rows.as_ref().is_some_and(|rows| rows.count() <= MAX_POINTS_IN_MEMORY);
+        if is_few { self.cached_places() } else { None }
     }
 
     /// The memory that its cached rows take, in bytes.

@@ -20,4 +20,15 @@ impl Session {
         let params: Vec<Param<'_>> = values.iter().map(|value| -> Param<'_> { (value, Type::TEXT) }).collect();
         self.all("opening a session", &format!("SELECT {}", set.join(", ")), &params).await.map(drop)
     }
+    /// Marks the state to which the session returns before each variant: it holds its locks, and has no values.
+    pub(in crate::postgis) async fn set_variant_savepoint(&self) -> Result<(), Error> {
+        self.transaction_control("SAVEPOINT oar_tiles_variant", "while opening a session").await
+    }
+
+    /// Gives the session's transaction the values of the next variant instead of those of the one before. It keeps them when a statement fails.
+    pub(in crate::postgis) async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
+        self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles_variant", "between two variants").await?;
+        self.set_parameters(values).await?;
+        self.set_savepoint().await
+    }
 }

@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use super::error::Error;
 use super::locks::LockWatcher;
 use super::origin::ExportedSnapshot;
-use super::{Database, Param, Session};
+use super::{Database, Param, Session, SessionOptions};
 
 /// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -22,8 +22,8 @@ pub struct Snapshot {
     cursor: String,
     /// The snapshot that this one was imported from, which has to last as long.
     _source: Option<Arc<Snapshot>>,
-    /// Watches for others that wait for the run.
-    _watcher: LockWatcher,
+    /// Watches for others that wait for the run; `None` if another snapshot of the run does.
+    _watcher: Option<LockWatcher>,
 }
 
 impl Snapshot {
@@ -64,6 +64,21 @@ impl Snapshot {
         Snapshot { cursor, ..self }
     }
 
+    /// The same database state in a further session of the same run, which draws one variant after the other.
+    pub(in crate::postgis) async fn in_session(self: &Arc<Snapshot>, keeper: Session) -> Result<Snapshot, Error> {
+        keeper.set_variant_savepoint().await?;
+        let (exported, cursor) = (self.exported.clone(), self.cursor.clone());
+        Ok(Snapshot { keeper, exported, cursor, _source: Some(Arc::clone(self)), _watcher: None })
+    }
+
+    /// Forgets what was set for the variant before, and gives the session's transaction the values of another one.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was asked for.
+    pub async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
+        self.keeper.begin_variant(values).await
+    }
+
     /// All rows of a statement on this snapshot.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         self.keeper.all(context, sql, params).await
@@ -71,6 +86,13 @@ impl Snapshot {
 }
 
 impl Database {
+    /// The same database, whose further sessions read for a variant with these values.
+    #[must_use]
+    pub fn with_parameters(&self, values: Vec<String>) -> Database {
+        let options = SessionOptions { parameters: values, ..(*self.options).clone() };
+        Database { options: Arc::new(options), ..self.clone() }
+    }
+
     /// Takes the snapshot of a run.
     ///
     /// # Errors
@@ -102,7 +124,7 @@ impl Database {
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
         let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
-        Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: LockWatcher::start(self) })
+        Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: Some(LockWatcher::start(self)) })
     }
 
     /// The same database state for another run, in a session with locks of its own.
@@ -113,6 +135,6 @@ impl Database {
         let keeper = self.on(source).await?;
         let (exported, cursor) = (source.exported.clone(), source.cursor.clone());
         let source = Some(Arc::clone(source));
-        Ok(Snapshot { exported, cursor, _source: source, keeper, _watcher: LockWatcher::start(self) })
+        Ok(Snapshot { exported, cursor, _source: source, keeper, _watcher: Some(LockWatcher::start(self)) })
     }
 }

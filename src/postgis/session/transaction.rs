@@ -169,7 +169,7 @@ impl Session {
     }
 
     /// Runs a statement that controls the transaction, which fails only if the session is lost.
-    async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
+    pub(super) async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
         let ended = self.client.batch_execute(sql).await;
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);

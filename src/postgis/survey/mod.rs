@@ -90,6 +90,21 @@ pub async fn survey(
     survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: usize::MAX, readers: &[] }, zooms).await
 }
 
+/// The same by several sessions on the snapshot side by side, where that pays.
+///
+/// # Errors
+/// If the database cannot be asked, or a stop was asked for.
+pub(crate) async fn survey_side_by_side(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    coverage: &Coverage,
+    zooms: &ZoomList,
+    readers: &[&Session],
+) -> Result<Surveyed, Error> {
+    let pass = SurveyPass { snapshot, layer, folds: None, coverage, most_points: usize::MAX, readers };
+    survey_with(pass, zooms).await
+}
+
 /// The same, for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file. `readers` are sessions on the
 /// snapshot that may read side by side.
 ///

@@ -9,6 +9,7 @@
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `look` | which variants a change may concern |
 //! | `stock` | the rows of all variants, read once |
+//! | `sessions` | where they are not: sessions that draw one variant after the other |
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
@@ -19,6 +20,7 @@ mod reader;
 mod record;
 mod removal;
 mod run;
+mod sessions;
 mod stock;
 mod tally;
 
@@ -43,6 +45,7 @@ pub(crate) use record::{StoredFamily, WrittenFamily};
 pub(crate) use removal::remove_target;
 pub use run::{FamilyOptions, FamilyOutcome, FamilyWork};
 pub(crate) use run::{FamilyRun, FamilyTargets};
+pub(crate) use sessions::{FamilySessions, SessionPart};
 pub(crate) use stock::{FamilyStock, StockPart};
 pub(crate) use tally::FamilyTally;
 

@@ -10,11 +10,12 @@ use super::super::describe::IdentityKey;
 use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::another::OtherFamily;
 use super::{
-    Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilyStock, FamilyTally, RecordedVariant,
-    StoredFamily, WrittenFamily, remove_target,
+    Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, FamilyStock, FamilyTally,
+    RecordedVariant, StoredFamily, WrittenFamily, remove_target,
 };
 use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
+use crate::error::ErrorKind;
 use crate::postgis::{VariantParameter, server_of};
 use crate::report::{FamilyReport, Report};
 use crate::stop::Stop;
@@ -171,6 +172,31 @@ impl<'a> FamilyRun<'a> {
             Box::pin(FamilyStock::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
         };
         restarting(&job.settings.database, report, stop, read).await
+    }
+
+    /// Reads which rows of the stock belong to which variant, while the tileset without conditions may be drawn from it already. False if each variant
+    /// has to read its own rows.
+    pub(crate) async fn read_members(&self, stock: &FamilyStock) -> Result<bool, CommandError> {
+        let FamilyOptions { report, stop, .. } = self.options;
+        match Box::pin(stock.read_members(self, &self.family.job(report, stop)?)).await {
+            // What was read of the rows is lost with the session.
+            Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
+                tracing::debug!("each variant reads its own rows: {error}");
+                self.options.snapshot.release();
+                Ok(false)
+            }
+            read => read,
+        }
+    }
+
+    /// The sessions that draw one variant after the other; `None` if each variant has to have sessions of its own.
+    pub(crate) async fn sessions(&self) -> Result<Option<FamilySessions>, CommandError> {
+        let FamilyOptions { report, stop, snapshot, .. } = self.options;
+        let job = self.family.job(report, stop)?.sharing(snapshot);
+        let open = async |_restarts| {
+            Box::pin(FamilySessions::open(self, &job)).await.inspect_err(|_error| job.release_snapshot())
+        };
+        restarting(&job.settings.database, report, stop, open).await
     }
 
     /// What is known of all variants; `None` if each has to be looked at by itself.

@@ -1,10 +1,11 @@
 //! The rows of all variants of a family, read once.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::super::describe::IdentityKey;
 use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
+use super::super::shared_rows::ReadBefore;
 use super::super::{CommandError, Job};
 use super::FamilyRun;
 use crate::encode::Packing;
@@ -12,12 +13,13 @@ use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
-    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, PreparedLayer, Reads,
-    Server, Snapshot, VariantLayer, Worker, bound_condition, probe_names, survey, verify_cached_rows,
+    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, LayerOptions,
+    PreparedLayer, Reads, Server, Session, Snapshot, VariantLayer, Worker, bound_condition, probe_names,
+    survey_side_by_side, verify_cached_rows,
 };
 use crate::report::{Event, SkippedRows};
 use crate::sink::Needs;
-use crate::tile::{Batch, Coverage, Order, ZoomList};
+use crate::tile::{Batch, Coverage, LayerFootprints, Order, ZoomList};
 
 /// The rows of all layers of a family, on the snapshot of its run.
 pub(crate) struct FamilyStock {
@@ -29,8 +31,10 @@ pub(crate) struct FamilyStock {
     reads: Reads,
     /// Those of the tileset without conditions.
     all: Vec<FamilyRows>,
-    /// Those of the variants.
-    layers: Vec<FamilyRows>,
+    /// Those of the variants, once it is known which belong to which.
+    layers: OnceLock<Vec<FamilyRows>>,
+    /// The layers with all rows.
+    prepared: Vec<PreparedLayer>,
     skipped: Vec<SkippedRows>,
     /// How the tiles of the family are packed.
     packing: Packing,
@@ -49,7 +53,7 @@ pub(crate) struct StockPart {
 impl FamilyStock {
     /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own.
     pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyStock>, CommandError> {
-        let (family, settings) = (run.family, &job.settings);
+        let settings = &job.settings;
         if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
             return Ok(None);
         }
@@ -75,17 +79,11 @@ impl FamilyStock {
         let Ok(conditioned) = probe_names(&snapshot, &conditioned).await?.probe_rows().await else { return Ok(None) };
         let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
         let (mut prepared, mut planned, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        let mut memory = settings.run.rows_memory;
+        let mut memory = job.rows_memory();
         for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
-            let seen = survey(&snapshot, layer, None, &coverage, zooms).await?;
-            let rows = seen.places.all().map(|places| places.len() as u64).sum();
-            for rows in seen.skipped {
-                let layer = layer.name().to_owned();
-                skipped.push(SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples });
-            }
-            planned.push(plan_layer(layer, &settings.options.budget.features, seen.places));
-            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory };
-            let cached = PreparedLayer::new(layer).cache_rows(&snapshot, &workers, &coverage, zooms, limits).await?;
+            let reading = LayerReading { job, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
+            let (cached, places) = reading.read(layer, &settings.options, &mut skipped).await?;
+            planned.push(plan_layer(layer, &settings.options.budget.features, places));
             if !cached.has_cached_rows() {
                 return Ok(None);
             }
@@ -101,25 +99,14 @@ impl FamilyStock {
                 prepared = verify_cached_rows(worker, prepared, &batches).await?;
             }
         }
-        drop(workers);
-        let (mut all, mut layers) = (Vec::new(), Vec::new());
+        if prepared.iter().any(|layer| layer.cached_places().is_none()) {
+            return Ok(None);
+        }
+        let mut all = Vec::new();
         for layer in &prepared {
-            let condition = family.condition(layer.layer().name());
-            let table = &run.members.table;
-            let own = match condition {
-                None => Arc::clone(layer.layer()),
-                Some(sql) => {
-                    let bound = bound_condition(sql, &table.parameters)
-                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
-                    Arc::new(layer.layer().with_condition(&bound))
-                }
-            };
-            let condition = condition.map(|sql| FamilyCondition { sql, table });
-            let whole = layer.for_variants(&snapshot, Arc::clone(layer.layer()), None, &coverage, zooms).await?;
-            let rows = layer.for_variants(&snapshot, own, condition, &coverage, zooms).await?;
-            let (Some(whole), Some(rows)) = (whole, rows) else { return Ok(None) };
+            let whole = layer.for_all_variants(Arc::clone(layer.layer()));
+            let Some(whole) = whole else { return Ok(None) };
             all.push(whole);
-            layers.push(rows);
         }
         snapshot.check_partitions(&conditioned.reads).await?;
         let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
@@ -132,12 +119,84 @@ impl FamilyStock {
             key,
             reads_of_all: probed.reads,
             reads: conditioned.reads,
-            all,
             packing: settings.run.limits.packing,
-            tiles: (layers.len() == 1).then(|| Arc::new(FamilyTiles::new(memory))),
-            layers,
+            tiles: (all.len() == 1).then(|| Arc::new(FamilyTiles::new(memory))),
+            all,
+            layers: OnceLock::new(),
+            prepared,
             skipped,
         }))
+    }
+}
+
+impl FamilyStock {
+    /// Reads which rows belong to which variant. False if that cannot be told from here, so that each variant has to read its own rows.
+    pub(super) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
+        let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
+        let table = &run.members.table;
+        let mut layers = Vec::new();
+        for layer in &self.prepared {
+            let rows = match run.family.condition(layer.layer().name()) {
+                None => layer.for_all_variants(Arc::clone(layer.layer())),
+                Some(sql) => {
+                    let bound = bound_condition(sql, &table.parameters)
+                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                    let own = Arc::new(layer.layer().with_condition(&bound));
+                    let condition = FamilyCondition { sql, table };
+                    layer.for_variants(&self.snapshot, own, condition, &coverage, zooms).await?
+                }
+            };
+            let Some(rows) = rows else { return Ok(false) };
+            layers.push(rows);
+        }
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(self.layers.set(layers).is_ok())
+    }
+}
+
+/// Reads the rows of one layer.
+struct LayerReading<'a> {
+    job: &'a Job,
+    snapshot: &'a Snapshot,
+    workers: &'a [Worker],
+    coverage: &'a Coverage,
+    memory: usize,
+}
+
+impl LayerReading<'_> {
+    /// The layer with its rows, if they can be cached, and where they lie. Adds rows that cannot be drawn to `skipped`.
+    async fn read(
+        &self,
+        layer: &Arc<Layer>,
+        options: &LayerOptions,
+        skipped: &mut Vec<SkippedRows>,
+    ) -> Result<(PreparedLayer, LayerFootprints), CommandError> {
+        let LayerReading { job, snapshot, workers, coverage, memory } = *self;
+        let zooms = &job.settings.tileset.zooms;
+        let fresh = PreparedLayer::new(layer);
+        // Rows of other places might belong to a variant, which shows none of them.
+        let before = job.rows_read_before(snapshot, &fresh, options).filter(|before| before.are_own);
+        if let Some(ReadBefore { layer, places: Some((places, not_drawn)), .. }) = before {
+            skipped.extend(not_drawn);
+            return Ok((layer, places));
+        }
+        let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
+        let seen = survey_side_by_side(snapshot, layer, coverage, zooms, &readers).await?;
+        let rows = seen.places.all().map(|places| places.len() as u64).sum();
+        skipped.extend(seen.skipped.into_iter().map(|one| {
+            let layer = layer.name().to_owned();
+            SkippedRows { layer, reason: one.reason, rows: one.rows, examples: one.examples }
+        }));
+        let cached = if let Some(before) = before {
+            before.layer
+        } else {
+            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory };
+            fresh.cache_rows(snapshot, workers, coverage, &layer.drawn_zooms(zooms), limits).await?
+        };
+        if job.rows_to_read(options).is_own {
+            job.keep_rows(snapshot, options, &cached, skipped);
+        }
+        Ok((cached, seen.places))
     }
 }
 
@@ -158,7 +217,9 @@ impl StockPart {
         let planning = tokio::task::spawn_blocking(move || {
             let layers: Vec<VariantLayer> = match part.variant {
                 None => part.stock.all.iter().map(|rows| rows.of_variant(0)).collect(),
-                Some(number) => part.stock.layers.iter().map(|rows| rows.of_variant(number)).collect(),
+                Some(number) => {
+                    part.stock.layers.get().into_iter().flatten().map(|rows| rows.of_variant(number)).collect()
+                }
             };
             let (mut planned, mut surveyed, mut features) = (Vec::new(), Vec::new(), Vec::new());
             for (VariantLayer { prepared, places, rows }, limits) in layers.into_iter().zip(limits) {

@@ -3,6 +3,7 @@
 mod changing;
 mod messages;
 mod seeding;
+mod sharing;
 
 use std::path::PathBuf;
 

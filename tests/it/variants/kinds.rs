@@ -1,8 +1,8 @@
 //! Layers of every kind: each variant equals a run of its own with that condition, after a seed and after a reseed.
 
 use super::World;
-use crate::support::Archive;
 use crate::support::tracked::Tiles;
+use crate::support::{Archive, until};
 
 /// Tables of lines and areas, and a function of tiles.
 const TABLES: &str = "CREATE TABLE road (id int PRIMARY KEY, region text, g geometry(LineString, 4326));
@@ -44,6 +44,14 @@ impl World {
             .file("region.toml", &format!("[tileset]\nzoom = \"0-5\"\noutput = \"FOLDER/region.mbtiles\"\n{layers}"));
         self.oar_tiles(&config, &["seed", "--progress", "none", "--force", "--allow-shrink"]).ok();
         Archive::open(&self.path("region.mbtiles")).stored()
+    }
+
+    /// What a run of one tileset of zooms 0 to 4 makes.
+    fn of_zooms(&self, layers: &str) -> Tiles {
+        let output = "output = \"FOLDER/single.mbtiles\"";
+        let config = self.file("zooms.toml", &format!("[tileset]\nzoom = \"0-4\"\n{output}\n{layers}"));
+        self.oar_tiles(&config, &["seed", "--progress", "none", "--force", "--allow-shrink"]).ok();
+        Archive::open(&self.path("single.mbtiles")).stored()
     }
 
     /// Asserts that every region is what a run of its own makes of the layers that `alone` gives for it.
@@ -117,4 +125,56 @@ fn variants_fill_the_query_of_a_function() {
     let target = world.path("by/b.pmtiles");
     let verified = world.oar_tiles(&config, &["verify", target.to_str().unwrap(), "--database"]);
     assert_eq!(verified.code, 0, "{}", verified.stdout);
+}
+
+/// Layers of the kinds that the database draws, all of one table's rows or of a query's.
+const DRAWN: &str = "[[layer]]\nname = \"roads\"\ntable = \"road\"\ngeometry = \"g\"\nproperties = [\"id\"]
+[[layer]]\nname = \"lands\"\ntable = \"land\"\ngeometry = \"g\"\nproperties = [\"id\"]\nsimplify = { tolerance = 1, zoom = \"0-2\" }
+[[layer]]\nname = \"thinned\"\ntable = \"spot\"\ngeometry = \"g\"\nproperties = [\"id\"]\nmax_tile_features = 9\non_large_tile = \"thin\"\nrank = \"id\"
+[[layer]]\nname = \"cells\"\ntable = \"spot\"\ngeometry = \"g\"\nbuffer = 256\n[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = { count = \"count(*)\" }
+[[layer]]\nname = \"asked\"\nsql = \"SELECT id, g FROM land WHERE g && !bbox! AND id % 4 < !zoom!\"\nkey = [\"id\"]\nproperties = [\"id\"]
+";
+
+/// The layers of [`DRAWN`], each with a condition on its rows.
+fn drawn_where(condition: &str) -> String {
+    DRAWN
+        .replace("\ngeometry = \"g\"", &format!("\ngeometry = \"g\"\nwhere = \"{condition}\""))
+        .replace("\nkey = [\"id\"]", &format!("\nkey = [\"id\"]\nwhere = \"{condition}\""))
+}
+
+#[test]
+fn variants_that_the_database_draws_take_turns_in_few_sessions() {
+    let world = World::with_kinds();
+    world.db.run("CREATE TABLE spot (id int PRIMARY KEY, g geometry(Point, 4326)); CREATE INDEX ON spot USING gist (g);
+                  INSERT INTO spot SELECT n, ST_SetSRID(ST_MakePoint(n * 37 % 160 - 80, n * 23 % 130 - 65), 4326) FROM generate_series(1, 400) AS n");
+    let conditions = ["roads", "lands", "thinned", "cells", "asked"].map(|layer| {
+        // The sets overlap. One value fails where the database draws.
+        format!("{layer} = \"id % !n! < 2 AND 1 / (!n! - 7) < 9\"")
+    });
+    let family = |layers: &str| {
+        format!(
+            "[tileset]\nname = \"numbers\"\nzoom = \"0-4\"\n[tileset.variants]\nvalues = \"SELECT n FROM generate_series(2, 13) AS n\"\nwhere = {{ {} }}\noutput = \"FOLDER/by/{{n}}.mbtiles\"\nall = \"FOLDER/all.mbtiles\"\n{layers}",
+            conditions.join(", ")
+        )
+    };
+    let config = world.file("numbers.toml", &family(DRAWN));
+    let sessions = || {
+        let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+        until("the sessions of the run have ended", || world.db.rows(open)[0].get::<_, i64>(0) == 0);
+        let begun = "SELECT coalesce((to_jsonb(s) ->> 'sessions')::int8, -1) FROM pg_stat_database AS s WHERE datname = current_database()";
+        world.db.rows(begun)[0].get::<_, i64>(0)
+    };
+    let before = sessions();
+    let done = world.oar_tiles(&config, &["seed", "--progress", "none", "--workers", "2"]);
+    let begun = sessions() - before;
+    done.fails(3, &["/by/7.mbtiles", "division by zero"]);
+    // PostgreSQL 13 does not count them. Each variant in sessions of its own would take four or more.
+    assert!(before < 0 || begun < 2 * 12, "{begun} sessions of the server for 12 variants");
+    for n in (2..=13).filter(|n| *n != 7) {
+        let expected = world.of_zooms(&drawn_where(&format!("id % {n} < 2")));
+        assert!(expected.len() > 20, "{n}");
+        assert!(Archive::open(&world.path(&format!("by/{n}.mbtiles"))).stored() == expected, "{n}");
+    }
+    assert!(!world.path("by/7.mbtiles").exists());
+    assert!(Archive::open(&world.path("all.mbtiles")).stored() == world.of_zooms(DRAWN));
 }

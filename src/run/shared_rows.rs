@@ -1,0 +1,227 @@
+//! The rows of layers that several tilesets of one seed have alike: read once, and kept in memory until the last of these tilesets is seeded.
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::Job;
+use super::variants::SessionPart;
+use crate::config::JobSettings;
+use crate::postgis::{ExportedSnapshot, LayerOptions, PreparedLayer, Snapshot};
+use crate::report::SkippedRows;
+use crate::tile::{AreaPart, Coverage, LayerFootprints, ZoomList};
+
+/// The layers that several tilesets of a seed have alike, and their rows.
+#[derive(Debug, Default)]
+pub(super) struct SharedRows {
+    wanted: Vec<WantedLayer>,
+    kept: Mutex<KeptLayers>,
+}
+
+/// A layer of a tileset.
+#[derive(Debug)]
+struct WantedLayer {
+    tileset: String,
+    options: LayerOptions,
+    scope: RowScope,
+}
+
+/// Where rows are wanted.
+#[derive(Debug, Clone, PartialEq)]
+struct RowScope {
+    /// The zooms at which the layer is drawn.
+    zooms: ZoomList,
+    /// The parts of the world; none for all of it.
+    parts: Vec<AreaPart>,
+}
+
+/// The rows that were read.
+#[derive(Debug, Default)]
+struct KeptLayers {
+    /// The tilesets whose seeds have begun.
+    begun: HashSet<String>,
+    layers: Vec<KeptLayer>,
+}
+
+#[derive(Debug)]
+struct KeptLayer {
+    options: LayerOptions,
+    snapshot: ExportedSnapshot,
+    rows: PreparedLayer,
+    /// The rows that cannot be drawn, if the survey before has looked in the same places.
+    skipped: Option<Vec<SkippedRows>>,
+}
+
+/// Rows that another tileset of the seed has read.
+pub(super) struct ReadBefore {
+    /// The layer with these rows.
+    pub(super) layer: PreparedLayer,
+    /// True if the tileset needs all of them: it is about no smaller part of the world.
+    pub(super) are_own: bool,
+    /// Where they lie, and which rows cannot be drawn. `None` if a survey has to tell.
+    pub(super) places: Option<(LayerFootprints, Vec<SkippedRows>)>,
+}
+
+/// What is read of a layer.
+pub(super) struct RowsToRead {
+    /// The part of the world.
+    pub(super) coverage: Coverage,
+    /// The zooms.
+    pub(super) zooms: ZoomList,
+    /// True if this is what the tileset needs by itself.
+    pub(super) is_own: bool,
+}
+
+impl RowScope {
+    fn of(settings: &JobSettings, options: &LayerOptions) -> Option<RowScope> {
+        let drawn = settings.tileset.zooms.iter().filter(|zoom| options.zooms.contains(*zoom));
+        Some(RowScope { zooms: ZoomList::of(drawn)?, parts: settings.tileset.bbox.clone() })
+    }
+
+    /// Both together.
+    fn joined(mut self, other: &RowScope) -> RowScope {
+        self.zooms = self.zooms.union(&other.zooms);
+        if self.parts.is_empty() || other.parts.is_empty() {
+            self.parts.clear();
+        } else {
+            let new = other.parts.iter().filter(|part| !self.parts.contains(part)).cloned();
+            self.parts.extend(new.collect::<Vec<_>>());
+        }
+        self
+    }
+
+    /// True if rows are searched in the same boxes: those of the shallowest zoom, which reaches farthest beyond the parts of the world.
+    fn has_rows_of(&self, other: &RowScope) -> bool {
+        self.parts == other.parts && (self.parts.is_empty() || self.zooms.min() == other.zooms.min())
+    }
+}
+
+/// True if two layers give the same rows at the same places: they may differ in the zooms at which they are drawn, and in what a tile may hold.
+fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
+    let alike = LayerOptions {
+        id: one.id,
+        zooms: one.zooms.clone(),
+        budget: one.budget.clone(),
+        on_tile_error: one.on_tile_error,
+        refresh: one.refresh,
+        is_sample: one.is_sample,
+        ..other.clone()
+    };
+    *one == alike
+}
+
+impl SharedRows {
+    /// The layers of some tilesets.
+    pub(super) fn of(tilesets: &[JobSettings]) -> SharedRows {
+        let layers =
+            tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));
+        let wanted = layers.filter_map(|(settings, layer)| {
+            let options = layer.options.clone();
+            let scope = RowScope::of(settings, &options)?;
+            Some(WantedLayer { tileset: settings.tileset.name.clone(), options, scope })
+        });
+        SharedRows { wanted: wanted.collect(), kept: Mutex::default() }
+    }
+
+    /// Forgets all rows.
+    pub(super) fn forget(&self) {
+        self.lock().layers.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, KeptLayers> {
+        // Its parts are replaced as wholes.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scope of all tilesets that have a layer alike; `None` if only one has it.
+    fn scope(&self, options: &LayerOptions) -> Option<RowScope> {
+        let alike: Vec<&WantedLayer> =
+            self.wanted.iter().filter(|wanted| have_same_rows(&wanted.options, options)).collect();
+        let first = alike.first().filter(|first| alike.iter().any(|other| other.tileset != first.tileset))?;
+        Some(alike.iter().fold(first.scope.clone(), |all, wanted| all.joined(&wanted.scope)))
+    }
+
+    /// Notes that the seed of a tileset begins, and forgets rows that neither it nor a later one wants.
+    fn begin(&self, tileset: &str) {
+        let mut kept = self.lock();
+        kept.begun.insert(tileset.to_owned());
+        let KeptLayers { begun, layers } = &mut *kept;
+        let is_open = |wanted: &&WantedLayer| wanted.tileset == tileset || !begun.contains(&wanted.tileset);
+        let open: Vec<&LayerOptions> = self.wanted.iter().filter(is_open).map(|wanted| &wanted.options).collect();
+        layers.retain(|layer| open.iter().any(|options| have_same_rows(options, &layer.options)));
+    }
+}
+
+impl Job {
+    fn shared_rows(&self) -> Option<&SharedRows> {
+        // A shard and a variant have rows of their own.
+        let is_whole = self.part.is_none() && self.settings.run.rows_memory > 0;
+        self.snapshot.as_ref().filter(|_| is_whole).map(super::SharedSnapshot::rows)
+    }
+
+    /// What the tilesets of the seed want of a layer, all together.
+    fn shared_scope(&self, options: &LayerOptions) -> Option<(RowScope, RowScope)> {
+        let all = self.shared_rows()?.scope(options)?;
+        Some((all, RowScope::of(&self.settings, options)?))
+    }
+
+    /// The memory for cached rows that those of earlier tilesets leave to this one, which begins.
+    pub(super) fn rows_memory(&self) -> usize {
+        let all = self.settings.run.rows_memory / self.session.as_ref().map_or(1, SessionPart::side_by_side);
+        let Some(shared) = self.shared_rows() else { return all };
+        shared.begin(&self.settings.tileset.name);
+        let own = &self.settings.tileset.layers;
+        let kept = shared.lock();
+        let others =
+            kept.layers.iter().filter(|kept| own.iter().all(|own| !have_same_rows(&own.options, &kept.options)));
+        all.saturating_sub(others.map(|kept| kept.rows.cached_bytes()).sum())
+    }
+
+    /// The rows of a layer, if another tileset of the seed has read them on the same snapshot.
+    pub(super) fn rows_read_before(
+        &self,
+        snapshot: &Snapshot,
+        layer: &PreparedLayer,
+        options: &LayerOptions,
+    ) -> Option<ReadBefore> {
+        let (all, own) = self.shared_scope(options)?;
+        let shared = self.shared_rows()?.lock();
+        let is_it = |kept: &&KeptLayer| kept.snapshot == *snapshot.exported() && have_same_rows(&kept.options, options);
+        let kept = shared.layers.iter().find(is_it)?;
+        let layer = layer.clone().with_rows_of(&kept.rows);
+        let are_own = own.has_rows_of(&all);
+        let skipped = kept.skipped.as_ref().filter(|_| are_own && layer.layer().is_found_by_area());
+        let places = skipped.and_then(|skipped| Some((layer.few_cached_places()?, skipped.clone())));
+        tracing::debug!("layer \"{}\": its rows were read before, for another tileset", options.name);
+        Some(ReadBefore { layer, are_own, places })
+    }
+
+    /// What is read of a layer, so that all tilesets of the seed which have it can draw from the rows.
+    pub(super) fn rows_to_read(&self, options: &LayerOptions) -> RowsToRead {
+        match self.shared_scope(options) {
+            Some((all, own)) if !own.has_rows_of(&all) => {
+                RowsToRead { coverage: Coverage::new(&all.parts), zooms: all.zooms, is_own: false }
+            }
+            _ => RowsToRead { coverage: self.coverage(), zooms: self.settings.tileset.zooms.clone(), is_own: true },
+        }
+    }
+
+    /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows of all layers that cannot be drawn.
+    pub(super) fn keep_rows(
+        &self,
+        snapshot: &Snapshot,
+        options: &LayerOptions,
+        layer: &PreparedLayer,
+        skipped: &[SkippedRows],
+    ) {
+        let Some((all, own)) = self.shared_scope(options).filter(|_| layer.has_cached_rows()) else { return };
+        let Some(mut shared) = self.shared_rows().map(SharedRows::lock) else { return };
+        shared.layers.retain(|kept| !have_same_rows(&kept.options, options));
+        let of_layer = skipped.iter().filter(|rows| rows.layer == options.name).cloned();
+        shared.layers.push(KeptLayer {
+            options: options.clone(),
+            snapshot: snapshot.exported().clone(),
+            rows: layer.clone(),
+            skipped: own.has_rows_of(&all).then(|| of_layer.collect()),
+        });
+    }
+}

@@ -1,0 +1,160 @@
+//! Sessions that draw the variants of a family whose rows are not read once: each is opened, locked and probed once, and draws one variant after the
+//! other.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::super::describe::IdentityKey;
+use super::super::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
+use super::super::{CommandError, Job};
+use super::FamilyRun;
+use crate::config::LayerSettings;
+use crate::error::ErrorKind;
+use crate::postgis::{
+    Database, Layer, LayerKind, LayerLocks, Probed, Reads, Server, Snapshot, Worker, bound_condition, jumping_rows,
+    probe_names,
+};
+use crate::tile::Order;
+
+/// The sessions of a family, on the snapshot of its run.
+pub(crate) struct FamilySessions {
+    database: Database,
+    snapshot: Arc<Snapshot>,
+    server: Server,
+    key: Option<IdentityKey>,
+    /// The layers as every variant has them, with conditions that read the values from the session.
+    layers: Vec<Arc<Layer>>,
+    reads: Reads,
+    locks: LayerLocks,
+    /// Sessions that no variant uses now.
+    idle: Mutex<Vec<Arc<Snapshot>>>,
+    /// How many there may be.
+    count: usize,
+}
+
+/// The session that draws one variant.
+#[derive(Clone)]
+pub(crate) struct SessionPart {
+    sessions: Arc<FamilySessions>,
+    session: Arc<Snapshot>,
+}
+
+impl FamilySessions {
+    /// The sessions of a family; `None` if each variant needs its own, because the layers are not the same in all of them but for their rows.
+    pub(super) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
+        let (family, settings) = (run.family, &job.settings);
+        let calls = |layer: &LayerSettings| matches!(layer.options.kind, LayerKind::Function(_));
+        if run.members.table.rows.len() < 2 || settings.tileset.layers.iter().any(calls) {
+            return Ok(None);
+        }
+        let database = job.database()?;
+        let snapshot = job.take_snapshot(&database, false).await?;
+        let options = |layers: &[LayerSettings]| layers.iter().map(|layer| layer.options.clone()).collect::<Vec<_>>();
+        // A session of its own probes, so that a statement which fails leaves the others as they are.
+        let Some(whole) = suited(probed(&snapshot, &options(&settings.tileset.layers)).await)? else { return Ok(None) };
+        // No row fulfils a condition on values that are not set. This tells what the conditions read.
+        let table = &run.members.table;
+        let conditioned = settings.with_variant_conditions(&table.parameters)?;
+        let Some(conditioned) = suited(probed(&snapshot, &options(&conditioned.tileset.layers)).await)? else {
+            return Ok(None);
+        };
+        let mut layers = Vec::new();
+        for layer in &whole.layers {
+            layers.push(match family.condition(layer.name()) {
+                None => Arc::clone(layer),
+                Some(sql) => {
+                    let bound = bound_condition(sql, &table.parameters)
+                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                    Arc::new(layer.with_condition(&bound))
+                }
+            });
+        }
+        let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
+        whole.warnings.into_iter().for_each(|warning| warnings.add(warning));
+        for layer in &whole.layers {
+            if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
+                warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
+            }
+        }
+        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        Ok(Some(FamilySessions {
+            database,
+            snapshot,
+            server: whole.server,
+            key,
+            layers,
+            reads: conditioned.reads,
+            locks: conditioned.locks,
+            idle: Mutex::default(),
+            count: settings.run.workers.get(),
+        }))
+    }
+
+    /// How many variants may be drawn side by side.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// A session for one variant.
+    pub(crate) async fn take(self: &Arc<FamilySessions>) -> Result<SessionPart, CommandError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = match idle {
+            Some(session) => session,
+            None => Arc::new(self.locks.further_session(&self.database, &self.snapshot).await?),
+        };
+        Ok(SessionPart { sessions: Arc::clone(self), session })
+    }
+}
+
+async fn probed(snapshot: &Snapshot, options: &[crate::postgis::LayerOptions]) -> Result<Probed, CommandError> {
+    Ok(probe_names(snapshot, options).await?.probe_rows().await?)
+}
+
+/// What was probed; `None` if that has to be found out, and said, for each variant by itself.
+fn suited(probed: Result<Probed, CommandError>) -> Result<Option<Probed>, CommandError> {
+    match probed {
+        Ok(probed) => Ok(Some(probed)),
+        Err(error) if matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Interrupted) => Err(error),
+        Err(error) => {
+            tracing::debug!("each variant has sessions of its own: {error}");
+            Ok(None)
+        }
+    }
+}
+
+impl SessionPart {
+    /// The key of the change log.
+    pub(crate) fn key(&self) -> Option<IdentityKey> {
+        self.sessions.key.clone()
+    }
+
+    /// How many variants are drawn side by side, and share the memory of a run.
+    pub(crate) fn side_by_side(&self) -> usize {
+        self.sessions.count
+    }
+
+    /// Surveys and plans the variant of a job.
+    pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
+        let (begun, sessions) = (Instant::now(), &self.sessions);
+        let values = &job.settings.database.session.parameters;
+        self.session.begin_variant(values).await?;
+        // A worker that has to open another session gives it the same values.
+        let database = sessions.database.with_parameters(values.clone());
+        let packing = job.settings.run.limits.packing;
+        let worker = Worker::alone(&database, &self.session, &sessions.locks, packing).await?;
+        let probed = ProbedRun {
+            snapshot: Arc::clone(&self.session),
+            server: sessions.server.clone(),
+            layers: sessions.layers.clone(),
+            reads: sessions.reads.clone(),
+            workers: vec![worker],
+        };
+        let warnings = Warnings { report: &job.report, seen: Vec::new() };
+        plan_probed(job, probed, warnings, order, begun).await
+    }
+
+    /// Gives the session back, for another variant.
+    pub(crate) fn give_back(self) {
+        self.sessions.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.session);
+    }
+}
