@@ -9,6 +9,7 @@
 //! | `surveys` | where the features of all layers lie |
 //! | `purging` | CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
+//! | `family_seed` | a seed of one target of a family |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
@@ -22,6 +23,7 @@
 pub(crate) mod attempts;
 pub(crate) mod describe;
 mod error;
+pub(crate) mod family_seed;
 pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod purging;
@@ -57,7 +59,7 @@ pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
-    RecordedVariant,
+    RecordedVariant, SeededVariants,
 };
 
 pub(crate) use variants::FamilyReader;

@@ -157,11 +157,46 @@ pub enum ShardsError {
         /// The layer.
         layer: String,
     },
-    /// The tileset is made in variants.
+    /// Materialized views are refreshed, which only one process may do, and no shard of whole targets has the snapshot of another.
     #[error(
-        "the tileset has variants, whose rows are read once for all of them, and shards of it would read them again and again: run {SEED} on one machine, or give each machine a configuration with some of the values"
+        "layer \"{layer}\" has refresh = true, and shards of variants or of several tilesets must not refresh it each by itself: refresh it before begin, and write refresh = false"
     )]
-    Variants,
+    RefreshesOfTargets {
+        /// The layer.
+        layer: String,
+    },
+    /// Shards would write tiles that clients see already.
+    #[error(
+        "{target} is written in place, where a late request of a shard could replace a newer tile: write publish = \"versioned\" and a {{version}} in the template, choose an archive, or run {SEED} on one machine"
+    )]
+    InPlace {
+        /// The target.
+        target: String,
+    },
+    /// What is not for shards that are whole targets.
+    #[error("{what} is not for shards of variants or of several tilesets: {next}")]
+    NotForTargets {
+        /// The flag.
+        what: &'static str,
+        /// What to do instead.
+        next: &'static str,
+    },
+    /// Targets of a shard could not be seeded.
+    #[error(
+        "targets of shard {shard} that failed: {failed} of {of}, each for the reason given above: {named}. Run the shard again"
+    )]
+    FailedTargets {
+        /// The shard, counted from 1.
+        shard: u32,
+        /// How many failed.
+        failed: u64,
+        /// How many it has.
+        of: u64,
+        /// The outputs of the first ones.
+        named: String,
+        /// What kind of failure this is altogether.
+        kind: ErrorKind,
+    },
     /// The snapshot of the run is gone.
     #[error(
         "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with {SHARDS_ABORT}, and begin again"
@@ -288,11 +323,14 @@ impl ShardsError {
             | ShardsError::TwoIndexes { .. }
             | ShardsError::OutOfRange { .. }
             | ShardsError::NoState { .. }
-            | ShardsError::Variants
+            | ShardsError::RefreshesOfTargets { .. }
+            | ShardsError::InPlace { .. }
+            | ShardsError::NotForTargets { .. }
             | ShardsError::Refreshes { .. } => ErrorKind::Usage,
             ShardsError::Aborted { .. } | ShardsError::SnapshotGone { .. } | ShardsError::Thawed { .. } => {
                 ErrorKind::NeedsSeed
             }
+            ShardsError::FailedTargets { kind, .. } => *kind,
             ShardsError::File(error) => error.kind(),
             ShardsError::Target(error) => error.kind(),
             ShardsError::Begun { .. }

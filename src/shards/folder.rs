@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `plan.json` | the plan | once; who is first has begun the run |
 //! | `RUN/done-0017.json` | a shard that is done | once; who is first has done it |
+//! | `RUN/seeded-0017-ID-0-0.json` | variants that an attempt has seeded, some in each | before it says that it is done |
 //! | `RUN/attempt-0017-ID.json` | an attempt that lives | again and again |
 //! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
 //! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
@@ -18,7 +19,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan, now};
+use super::begun::{BegunPlan, DoneFigures};
+use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, now};
+use super::targets::TargetsDone;
 use super::{RunReader, ShardsError};
 use crate::postgis::ExportedSnapshot;
 use crate::sink::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
@@ -55,6 +58,26 @@ pub struct Attempt {
     pub is_alive: bool,
 }
 
+/// A list of variants that an attempt at a shard has seeded.
+#[derive(Debug, Clone, Copy)]
+pub struct SeededList<'a> {
+    /// The shard, counted from 1.
+    pub shard: u32,
+    /// The attempt.
+    pub attempt: &'a str,
+    /// The place of the tileset in the plan.
+    pub tileset: usize,
+    /// Which list, counted from 0.
+    pub number: u32,
+}
+
+impl SeededList<'_> {
+    fn name(self, run: &str) -> String {
+        let SeededList { shard, attempt, tileset, number } = self;
+        format!("{run}/seeded-{shard:04}-{attempt}-{tileset}-{number}.json")
+    }
+}
+
 impl WorkFolder {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ShardsError> {
         let Some(note) = self.notes.read(name)? else { return Ok(None) };
@@ -78,19 +101,25 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If it cannot be read, or is that of another version of the program.
-    pub fn plan(&self) -> Result<Option<ShardPlan>, ShardsError> {
+    pub fn plan(&self) -> Result<Option<BegunPlan>, ShardsError> {
         #[derive(serde::Deserialize)]
         struct OfVersion {
             version: u32,
             run: String,
             generator: String,
+            /// Those of a plan whose shards are whole targets.
+            #[serde(default)]
+            tilesets: Option<serde::de::IgnoredAny>,
         }
-        let Some(OfVersion { version, run, generator }) = self.read(PLAN)? else { return Ok(None) };
+        let Some(OfVersion { version, run, generator, tilesets }) = self.read(PLAN)? else { return Ok(None) };
         if version != PLAN_VERSION || generator != GENERATOR {
             let (work, ours) = (self.name.clone(), GENERATOR.to_owned());
             return Err(ShardsError::OtherVersion { work, run, theirs: generator, ours });
         }
-        self.read(PLAN)
+        Ok(match tilesets {
+            Some(_) => self.read(PLAN)?.map(BegunPlan::Targets),
+            None => self.read(PLAN)?.map(BegunPlan::Columns),
+        })
     }
 
     /// The id of the run that was begun, whichever version has begun it; `None` if there is none.
@@ -109,7 +138,7 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
-    pub fn begun(&self) -> Result<ShardPlan, ShardsError> {
+    pub fn begun(&self) -> Result<BegunPlan, ShardsError> {
         self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
     }
 
@@ -117,10 +146,10 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If another one was begun, or the plan cannot be written.
-    pub fn begin(&self, plan: &ShardPlan) -> Result<(), ShardsError> {
+    pub fn begin(&self, plan: &BegunPlan) -> Result<(), ShardsError> {
         if bytes(plan).len() > MAX_KEPT_NOTE {
             // A shard takes about 200 bytes for 15 zooms.
-            let most = u32::try_from(plan.shards.len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
+            let most = u32::try_from(plan.weights().len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
             return Err(ShardsError::TooManyShards { shards: plan.count(), most });
         }
         if self.write_first(PLAN, plan)? {
@@ -151,12 +180,57 @@ impl WorkFolder {
         self.read(&format!("{run}/{}", done_name(shard)))
     }
 
+    /// A shard of whole targets that is done; `None` if it is not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn targets_done(&self, run: &str, shard: u32) -> Result<Option<TargetsDone>, ShardsError> {
+        self.read(&format!("{run}/{}", done_name(shard)))
+    }
+
+    /// What a shard of either kind says that is done; `None` if it is not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn done_figures(&self, run: &str, shard: u32) -> Result<Option<DoneFigures>, ShardsError> {
+        self.read(&format!("{run}/{}", done_name(shard)))
+    }
+
     /// Says that a shard is done; false if another attempt was faster.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write_done(&self, run: &str, done: &DoneNote) -> Result<bool, ShardsError> {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
+    }
+
+    /// The same of a shard of whole targets.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_targets_done(&self, run: &str, done: &TargetsDone) -> Result<bool, ShardsError> {
+        self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
+    }
+
+    /// Writes one of the lists of the variants that an attempt has seeded.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_seeded(&self, run: &str, list: SeededList<'_>, seeded: &impl Serialize) -> Result<(), ShardsError> {
+        self.notes.write(&list.name(run), &bytes(seeded), &NoteCondition::Always)?;
+        Ok(())
+    }
+
+    /// Reads one of these lists.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not there.
+    pub fn seeded<T: DeserializeOwned>(&self, run: &str, list: SeededList<'_>) -> Result<T, ShardsError> {
+        let name = list.name(run);
+        self.read(&name)?.ok_or_else(|| ShardsError::Damaged {
+            place: format!("{name} in {}", self.name),
+            what: "it is not there".to_owned(),
+        })
     }
 
     /// The shards that are done, by their numbers.

@@ -18,6 +18,8 @@
 //! | file | what |
 //! |---|---|
 //! | `plan` | the plan and the other documents of the work folder |
+//! | `targets` | the same where shards are whole targets: several tilesets, and variants |
+//! | `begun` | a plan of either kind |
 //! | `cut` | which columns belong to which shard |
 //! | `index` | which shard a process is: a flag, or the variable of a scheduler |
 //! | `folder` | the work folder: documents, files, who is first |
@@ -26,8 +28,12 @@
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
+//! Several tilesets of one configuration, and variants, are divided as a whole: each target is seeded by one shard, as by `seed`, and the commit
+//! brings all of them to one state, as `reseed` does.
+//!
 //! The verbs are in `command/shards`.
 
+mod begun;
 mod cut;
 mod error;
 mod folder;
@@ -36,10 +42,12 @@ mod merge;
 mod plan;
 mod run_file;
 mod shard_sink;
+mod targets;
 
+pub use begun::{BegunPlan, DoneFigures};
 pub use cut::{ColumnWeights, cut};
 pub use error::ShardsError;
-pub use folder::{Attempt, WorkFolder};
+pub use folder::{Attempt, SeededList, WorkFolder};
 pub use index::{ShardIndex, index_of};
 pub use merge::{Merged, MergedRecord};
 pub use plan::{
@@ -48,3 +56,7 @@ pub use plan::{
 };
 pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
 pub use shard_sink::{FinishedShard, ShardSink};
+pub use targets::{
+    OutputRange, PlannedTileset, SeededFamily, TargetsDone, TargetsPart, TargetsPlan, TargetsShard, WeighedTarget,
+    divide,
+};

@@ -131,14 +131,6 @@ impl ShardPlan {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
     }
 
-    /// What the heaviest shard costs, compared with the mean; 1 if there is nothing to draw.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
-    pub fn heaviest(&self) -> f64 {
-        let (all, most) = self.shards.iter().fold((0, 0), |(all, most), one| (all + one.weight, one.weight.max(most)));
-        if all == 0 { 1.0 } else { most as f64 * self.shards.len() as f64 / all as f64 }
-    }
-
     /// A shard, counted from 1.
     #[must_use]
     pub fn shard(&self, number: u32) -> Option<&PlannedShard> {

@@ -66,6 +66,13 @@ pub(super) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSetting
     Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
+/// The same, of the first of several tilesets unless the flags choose one.
+pub(super) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+    let values = gathered(flags)?;
+    let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
+    Ok(JobSettings::resolve(&first, &environment(), &[])?)
+}
+
 /// The settings with the layers, zooms and output of a draft.
 pub(super) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSettings, CommandError> {
     let values = gathered_over(flags, Some(draft))?;

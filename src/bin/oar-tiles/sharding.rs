@@ -1,22 +1,26 @@
 //! `shards`: a seed on several machines.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use oar_tiles::cli::{SettingFlags, Shards, ShardsBegin, ShardsCommit, ShardsRun};
-use oar_tiles::command::{seed, shards};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::{reseed, seed, shards};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{
-    Report, Style, grouped, print, print_document, render_run, render_shards, report, say, start_log,
+    FailureKind, Report, ReseedReport, Style, grouped, print, print_document, render_family, render_reseed, render_run,
+    render_shards, report, say, start_log,
 };
-use oar_tiles::run::{CommandError, Job};
-use oar_tiles::shards::{ShardPlan, WorkFolder, index_of};
+use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyWork, Job};
+use oar_tiles::shards::{BegunPlan, ShardPlan, ShardsError, TargetsPlan, WorkFolder, index_of};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use oar_tiles::suggested::SHARDS_RUN;
 
-use super::given::{resolved, resolved_without_layers};
+use super::given::{resolved, resolved_all, resolved_first_without_layers};
 use super::on_runtime;
 use super::shown::{Closing, style};
+use super::tilesets::{file_of, for_each, have_own_files};
 
 pub(super) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandError> {
     match arguments {
@@ -50,7 +54,7 @@ fn with_folder(
     run: impl FnOnce(&Job, &WorkFolder) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     start_log(0);
-    let settings = resolved_without_layers(&SettingFlags { config: config.cloned(), ..SettingFlags::default() })?;
+    let settings = resolved_first_without_layers(&SettingFlags { config: config.cloned(), ..SettingFlags::default() })?;
     on_runtime(async || {
         let job = shards::quiet_job(&settings, stop)?;
         let folder = job.work_folder(work)?;
@@ -60,34 +64,76 @@ fn with_folder(
 
 fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
-    let settings = resolved(&arguments.given, true, "shards begin")?;
+    let all = resolved_all(&arguments.given, true)?;
     let options = shards::BeginOptions {
         shards: arguments.shards,
         hold: arguments.hold,
         frozen: arguments.frozen,
         connections: arguments.connections,
     };
-    let shown = report(style(&settings, arguments.quiet));
-    on_runtime(async || {
-        let job = Job::new(settings, arguments.force, &shown, stop)?;
-        let work = job.work_folder(&arguments.work.work)?;
-        let begun = shards::begin(&job, &work, options).await?;
-        let plan = &begun.plan;
-        if !arguments.quiet {
-            say(&format!(
-                "{} tiles in {} shards, the heaviest {:.1} times the mean; now run each with {SHARDS_RUN} --work {}",
-                grouped(plan.tiles),
-                plan.count(),
-                plan.heaviest(),
-                work.name
-            ));
+    on_runtime(async || match &all[..] {
+        [settings] if settings.tileset.variants.is_none() => {
+            begin_one(arguments, settings.clone(), options, stop).await
         }
-        print(&format!("{}\n", plan.run))?;
-        if arguments.hold {
-            shards::hold(&job, &work, &begun, arguments.hold_for).await?;
-        }
-        Ok(())
+        all => begin_several(arguments, all, options, stop).await,
     })
+}
+
+/// Begins a run whose shards are strips of one tileset.
+async fn begin_one(
+    arguments: &ShardsBegin,
+    settings: JobSettings,
+    options: shards::BeginOptions,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let shown = report(style(&settings, arguments.quiet));
+    let job = Job::new(settings, arguments.force, &shown, stop)?;
+    let work = job.work_folder(&arguments.work.work)?;
+    let begun = Box::pin(shards::begin(&job, &work, options)).await?;
+    let plan = BegunPlan::Columns(Box::new(begun.plan.clone()));
+    say_begun(arguments, &plan, &format!("{} tiles", grouped(begun.plan.tiles)), &work)?;
+    if arguments.hold {
+        shards::hold(&job, &work, &begun, arguments.hold_for).await?;
+    }
+    Ok(())
+}
+
+/// Begins a run whose shards are whole targets.
+async fn begin_several(
+    arguments: &ShardsBegin,
+    all: &[JobSettings],
+    options: shards::BeginOptions,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let Some(first) = all.first() else { return Ok(()) };
+    let shown = report(style(first, arguments.quiet));
+    let work = work_beside(all, &arguments.work.work, stop)?;
+    let begun = shards::begin_targets(all, &work, options, arguments.force, &shown, stop);
+    let plan = Box::pin(begun).await?;
+    let targets: u64 = plan.tilesets.iter().map(|tileset| tileset.targets).sum();
+    let what = format!("{} tiles of {} targets", grouped(plan.tiles), grouped(targets));
+    say_begun(arguments, &BegunPlan::Targets(Box::new(plan)), &what, &work)
+}
+
+fn say_begun(arguments: &ShardsBegin, plan: &BegunPlan, what: &str, work: &WorkFolder) -> Result<(), CommandError> {
+    if !arguments.quiet {
+        say(&format!(
+            "{what} in {} shards, the heaviest {:.1} times the mean; now run each with {SHARDS_RUN} --work {}",
+            plan.count(),
+            plan.heaviest(),
+            work.name
+        ));
+    }
+    Ok(print(&format!("{}\n", plan.run()))?)
+}
+
+/// The work folder of a run over several targets, which is none of them.
+fn work_beside(all: &[JobSettings], work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
+    let mut folder = None;
+    for settings in all {
+        folder = Some(shards::folder(settings, work, stop)?);
+    }
+    folder.map_or_else(|| Err(ShardsError::NoWorkFolder { text: work.to_owned() }.into()), Ok)
 }
 
 /// The settings of a command with the target, zooms and boxes of the plan, unless flags name others.
@@ -105,7 +151,15 @@ fn of_plan(mut settings: JobSettings, flags: &SettingFlags, plan: &ShardPlan) ->
     Ok(settings)
 }
 
-/// The work folder of a command, its plan, and the job as the plan has it.
+/// A run as a command finds it.
+enum FoundRun {
+    /// Shards are strips of one tileset: the job as the plan has it.
+    Columns(Box<(Job, ShardPlan)>),
+    /// Shards are whole targets: the settings of the tilesets.
+    Targets(Vec<JobSettings>, Box<TargetsPlan>),
+}
+
+/// The work folder of a command, and the run in it.
 fn planned(
     flags: &SettingFlags,
     work: &str,
@@ -113,31 +167,51 @@ fn planned(
     force: bool,
     stop: &Stop,
     shown: impl FnOnce(&JobSettings) -> Style,
-) -> Result<(Job, WorkFolder, ShardPlan), CommandError> {
-    let settings = resolved(flags, false, what)?;
-    let folder = shards::folder(&settings, work, stop)?;
-    let plan = tokio::task::block_in_place(|| folder.begun())?;
-    let settings = of_plan(settings, flags, &plan)?;
-    let shown: std::sync::Arc<dyn Report> = report(shown(&settings));
-    let job = Job::new(settings, force, &shown, stop)?;
-    let work = job.work_folder(work)?;
-    Ok((job, work, plan))
+) -> Result<(WorkFolder, FoundRun), CommandError> {
+    let all = resolved_all(flags, false)?;
+    let folder = work_beside(&all, work, stop)?;
+    match tokio::task::block_in_place(|| folder.begun())? {
+        BegunPlan::Columns(plan) => {
+            let settings = of_plan(resolved(flags, false, what)?, flags, &plan)?;
+            let shown: Arc<dyn Report> = report(shown(&settings));
+            let job = Job::new(settings, force, &shown, stop)?;
+            let work = job.work_folder(work)?;
+            Ok((work, FoundRun::Columns(Box::new((job, *plan)))))
+        }
+        BegunPlan::Targets(plan) => {
+            let all = shards::of_targets_plan(all, &plan, flags.zoom.is_some(), !flags.bbox.is_empty())?;
+            Ok((folder, FoundRun::Targets(all, plan)))
+        }
+    }
 }
 
 fn run_shard(arguments: &ShardsRun, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     on_runtime(async || {
         let shown = |settings: &JobSettings| style(settings, arguments.quiet);
-        let (job, work, plan) = planned(&arguments.given, &arguments.work.work, "shards run", false, stop, shown)?;
-        let variable = |name: &str| std::env::var(name).ok();
-        let index = index_of(arguments.shard.as_deref(), variable, &plan.run, plan.count())?;
-        let end = Box::pin(shards::run(&job, &work, &plan, index.number)).await?;
+        let (work, found) = planned(&arguments.given, &arguments.work.work, "shards run", false, stop, shown)?;
+        let index = |run: &str, count: u32| {
+            index_of(arguments.shard.as_deref(), |name: &str| std::env::var(name).ok(), run, count)
+        };
+        let (number, end) = match &found {
+            FoundRun::Columns(found) => {
+                let (job, plan) = &**found;
+                let index = index(&plan.run, plan.count())?;
+                (index.number, Box::pin(shards::run(job, &work, plan, index.number)).await?)
+            }
+            FoundRun::Targets(all, plan) => {
+                let index = index(&plan.run, BegunPlan::Targets(plan.clone()).count())?;
+                let shown = report(all.first().map_or(Style::Warnings, shown));
+                let of_variants = report(Style::Warnings);
+                let shown = [&shown, &of_variants];
+                let run = shards::run_targets(all, &work, plan, index.number, shown, stop);
+                (index.number, Box::pin(run).await?)
+            }
+        };
         if !arguments.quiet {
             say(&match end {
-                shards::ShardEnd::Done(done) => {
-                    format!("shard {} is done: {} tiles", index.number, grouped(done.tiles))
-                }
-                shards::ShardEnd::AlreadyDone => format!("shard {} was done already", index.number),
+                shards::ShardEnd::Done { tiles } => format!("shard {number} is done: {} tiles", grouped(tiles)),
+                shards::ShardEnd::AlreadyDone => format!("shard {number} was done already"),
             });
         }
         Ok(())
@@ -148,17 +222,94 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
     start_log(arguments.verbose);
     on_runtime(async || {
         let shown = |settings: &JobSettings| style(settings, arguments.quiet);
-        let (mut job, work, _plan) =
+        let (work, found) =
             planned(&arguments.given, &arguments.work.work, "shards commit", arguments.force, stop, shown)?;
-        if arguments.allow_shrink {
-            job.settings.tileset.max_shrink = MaxShrink::ALL;
+        match found {
+            FoundRun::Columns(found) => Box::pin(commit_one(arguments, found.0, &work, &found.1)).await,
+            FoundRun::Targets(all, plan) => Box::pin(commit_several(arguments, all, &work, &plan, stop)).await,
         }
-        let prints = !matches!(style(&job.settings, arguments.quiet), Style::Json | Style::Quiet);
-        let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
-        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
-        let done = Box::pin(shards::commit(&job, &work)).await?;
-        closing.show(&render_run(&done), &done)?;
-        job.purge_published(false).await?;
-        seed::complete(&done)
     })
+}
+
+/// Commits a run whose shards are strips of one tileset.
+async fn commit_one(
+    arguments: &ShardsCommit,
+    mut job: Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+) -> Result<(), CommandError> {
+    if arguments.allow_shrink {
+        job.settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    let prints = !matches!(style(&job.settings, arguments.quiet), Style::Json | Style::Quiet);
+    let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
+    let job = job.with_changed_out(arguments.changed_out.as_deref())?;
+    let done = Box::pin(shards::commit(&job, work, plan)).await?;
+    closing.show(&render_run(&done), &done)?;
+    job.purge_published(false).await?;
+    seed::complete(&done)
+}
+
+/// Commits a run whose shards are whole targets: brings each of them to the state of one snapshot.
+async fn commit_several(
+    arguments: &ShardsCommit,
+    all: Vec<JobSettings>,
+    work: &WorkFolder,
+    plan: &TargetsPlan,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    if arguments.changed_out.is_some() {
+        let next = "the notes beside each target have its changed tiles";
+        return Err(ShardsError::NotForTargets { what: "--changed-out", next }.into());
+    }
+    have_own_files(&all, &[("--report", arguments.report.as_deref())])?;
+    let Some(first) = all.first() else { return Ok(()) };
+    let shown = report(style(first, arguments.quiet));
+    let ready = Box::pin(shards::ready_targets(&all, work, plan, &shown, stop)).await?;
+    let mut number = 0;
+    let ended = for_each(all, arguments.quiet, stop, async |mut settings| {
+        if arguments.allow_shrink {
+            settings.tileset.max_shrink = MaxShrink::ALL;
+        }
+        let parts = ready.families.get(&number).cloned();
+        number += 1;
+        let style = style(&settings, arguments.quiet);
+        let prints = !matches!(style, Style::Json | Style::Quiet);
+        let file = file_of(arguments.report.as_ref(), &settings.tileset.name);
+        let closing = Closing::new(prints, file.as_ref(), &settings.tileset.output)?;
+        let options = ReseedOptions::default();
+        if let Some(family) = Family::of(&settings) {
+            let how = FamilyOptions {
+                force: plan.force || arguments.force,
+                prunes: false,
+                dry_run: false,
+                work: FamilyWork::Reseed,
+                report: report(Style::Warnings),
+                stop: stop.clone(),
+                snapshot: ready.snapshot.clone(),
+                like: None,
+                parts: Some(parts.unwrap_or_default()),
+            };
+            let done = Box::pin(reseed::reseed_family(&family, &how, &options)).await?;
+            closing.show(&render_family(&done.report), &done.report)?;
+            return done.complete;
+        }
+        let job = Job::new(settings, false, &report(style), stop)?.sharing(&ready.snapshot);
+        let outcome = Box::pin(reseed::reseed(&job, &options)).await?;
+        match &outcome {
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) | ReseedOutcome::Seeded(_) => {
+                let nothing = ReseedReport::nothing(job.target.to_string());
+                closing.show(&render_reseed(&nothing), &nothing)?;
+            }
+        }
+        job.purge_published(false).await?;
+        outcome.complete()
+    });
+    let ended = Box::pin(ended).await;
+    // What is missing then is said, and a reseed makes up for it.
+    if ended.as_ref().err().is_none_or(|error| error.failure_kind() == FailureKind::Partial) {
+        shards::end_targets(work, plan).await?;
+    }
+    ended
 }

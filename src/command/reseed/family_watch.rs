@@ -97,6 +97,7 @@ impl Watched for WatchedFamily<'_> {
             stop: job.stop.clone(),
             snapshot: SharedSnapshot::after_refreshing(layers),
             like: Some(job.clone()),
+            parts: None,
         };
         self.is_whole.set(false);
         let done = Box::pin(reseed_family(self.family, &run, options)).await?;

@@ -5,13 +5,15 @@ use std::time::{Instant, UNIX_EPOCH};
 
 use super::weigh::{LayerCost, WeighedLayer, weigh};
 use crate::changes::{self, TrackedLayer, tracked};
-use crate::postgis::{Database, Layer, Snapshot};
+use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::run::attempts::{aside, restarting};
 use crate::run::describe::{fingerprint, vanishing};
 use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
-use crate::shards::{PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
+use crate::shards::{
+    BegunPlan, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id,
+};
 use crate::sink::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom};
 
@@ -40,17 +42,7 @@ pub struct BegunRun {
 /// # Errors
 /// If another run was begun in the work folder, the target is another tileset's, or the database cannot be read.
 pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
-    let folder = work.clone();
-    if let Some(run) = aside(move || folder.run()).await?? {
-        return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
-    }
-    if job.settings.tileset.variants.is_some() {
-        return Err(ShardsError::Variants.into());
-    }
-    let folder = work.clone();
-    if let Some(example) = aside(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
-        return Err(ShardsError::Stranger { work: work.name.clone(), example }.into());
-    }
+    check_folder(work).await?;
     let needs = {
         let sink = claim(job).await?.sink;
         let needs = sink.needs();
@@ -60,6 +52,19 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
     };
     let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
     restarting(&job.settings.database, &job.report, &job.stop, attempt).await
+}
+
+/// Refuses a work folder that holds a run, or something else.
+pub(super) async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
+    let folder = work.clone();
+    if let Some(run) = aside(move || folder.run()).await?? {
+        return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
+    }
+    let folder = work.clone();
+    if let Some(example) = aside(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
+        return Err(ShardsError::Stranger { work: work.name.clone(), example }.into());
+    }
+    Ok(())
 }
 
 async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Needs) -> Result<BegunRun, CommandError> {
@@ -81,7 +86,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,
         _ => {
-            check_tracked(job, &database, &prepared).await?;
+            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads).await?;
             StateKind::Tracked
         }
     };
@@ -133,7 +138,8 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         if let Some(version) = written.shared() {
             target.begin_shared(&version)?;
         }
-        match (folder.begin(&written), written.shared()) {
+        let shared = written.shared();
+        match (folder.begin(&BegunPlan::Columns(Box::new(written))), shared) {
             (Err(error), Some(version)) => {
                 target.give_up_shared(&version)?;
                 Err(error.into())
@@ -143,6 +149,11 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     })
     .await??;
     Ok(BegunRun { plan, snapshot })
+}
+
+/// What all tiles of a plan cost, as one shard.
+pub(super) fn weight_of(prepared: &Prepared, rows_memory: usize) -> u64 {
+    shards_of(prepared, 1, rows_memory).first().map_or(0, |shard| shard.weight)
 }
 
 /// The plan cut into shards.
@@ -155,17 +166,23 @@ fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<Planned
 }
 
 /// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots.
-async fn check_tracked(job: &Job, database: &Database, prepared: &Prepared) -> Result<(), CommandError> {
-    if let Some(table) = &prepared.reads.row_security {
+pub(super) async fn check_tracked(
+    job: &Job,
+    database: &Database,
+    snapshot: &Arc<Snapshot>,
+    layers: &[Arc<Layer>],
+    reads: &Reads,
+) -> Result<(), CommandError> {
+    if let Some(table) = &reads.row_security {
         let why = format!("{table} has row level security, so rows may appear without being changed");
         return Err(ShardsError::NoState { why }.into());
     }
-    let reading: Vec<TrackedLayer<'_>> = (prepared.layers.iter().zip(&job.settings.tileset.layers))
+    let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
         .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
         .collect();
-    let cursor = prepared.snapshot.cursor().parse().unwrap_or_default();
+    let cursor = snapshot.cursor().parse().unwrap_or_default();
     let schema = &job.settings.database.changes.schema;
-    match tracked(database, &prepared.snapshot, schema, &reading, &cursor).await {
+    match tracked(database, snapshot, schema, &reading, &cursor).await {
         Ok(_) => Ok(()),
         Err(changes::Error::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
         Err(other) => Err(other.into()),

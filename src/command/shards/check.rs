@@ -28,7 +28,7 @@ pub fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
         .collect()
 }
 
-fn damaged(what: String) -> CommandError {
+pub(super) fn damaged(what: String) -> CommandError {
     ShardsError::Damaged { place: "the plan".to_owned(), what }.into()
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::check::{check_database, check_settings};
+use super::missing::none_missing;
 use super::repair::{Repairs, ahead, cursor, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::manifest::{Manifest, Publication};
@@ -26,7 +27,7 @@ use crate::sink::Sink as _;
 use crate::tile::{TileCoord, Zoom};
 
 /// How long a commit waits for its database to have seen what the shards have.
-const CATCH_UP: Duration = Duration::from_secs(60);
+pub(super) const CATCH_UP: Duration = Duration::from_secs(60);
 
 /// Threads that read documents of shards: each may wait for a server.
 const READERS: usize = 16;
@@ -35,13 +36,11 @@ const READERS: usize = 16;
 ///
 /// # Errors
 /// If a shard is missing, the settings are not those of the plan, or the target cannot be written; it then is as before, or as the error says.
-pub async fn commit(job: &Job, work: &WorkFolder) -> Result<RunReport, CommandError> {
-    let folder = work.clone();
-    let plan = aside(move || folder.begun()).await??;
-    check_settings(job, work, &plan)?;
+pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<RunReport, CommandError> {
+    check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
     let shards = aside(move || all_done(&folder, &of)).await??;
-    let attempt = async |restarts| Box::pin(attempt(job, work, &plan, &shards, restarts)).await;
+    let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, restarts)).await;
     let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
     let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
@@ -54,16 +53,7 @@ pub async fn commit(job: &Job, work: &WorkFolder) -> Result<RunReport, CommandEr
 /// What all shards say, in their order.
 fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, ShardsError> {
     let run = plan.run.as_str();
-    let numbers: Vec<u32> = work.done_numbers(run)?;
-    let missing: Vec<u32> = (1..=plan.count()).filter(|number| numbers.binary_search(number).is_err()).collect();
-    if !missing.is_empty() {
-        return Err(ShardsError::Missing {
-            run: run.to_owned(),
-            missing: u32::try_from(missing.len()).unwrap_or(u32::MAX),
-            shards: plan.count(),
-            named: named(&missing),
-        });
-    }
+    let numbers = none_missing(work, run, plan.count())?;
     let read = |numbers: &[u32]| -> Result<Vec<DoneNote>, ShardsError> {
         let mut all = Vec::new();
         for number in numbers {
@@ -83,19 +73,6 @@ fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, Shards
     shards.retain(|shard| (1..=plan.count()).contains(&shard.shard));
     shards.sort_by_key(|shard| shard.shard);
     Ok(shards)
-}
-
-/// Numbers as ranges, such as `3, 7-9`.
-fn named(numbers: &[u32]) -> String {
-    let mut ranges: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == *number => *last = *number,
-            _ => ranges.push((*number, *number)),
-        }
-    }
-    let one = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 async fn attempt(
@@ -311,15 +288,4 @@ fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
         }
     }
     joined
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn missing_shards_are_named_as_ranges() {
-        assert_eq!(named(&[1]), "1");
-        assert_eq!(named(&[3, 4, 5, 9, 11, 12]), "3-5, 9, 11-12");
-    }
 }

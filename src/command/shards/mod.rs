@@ -7,11 +7,14 @@
 //! | `simulation` | what shards of very many features would take |
 //! | `hold` | keeps the snapshot of a held run |
 //! | `check` | whether a process has the settings and the database of the plan |
+//! | `attempt` | an attempt at a shard: its place, its end |
 //! | `run` | renders one shard |
 //! | `slots` | how many shards may be connected at once |
+//! | `missing` | which shards are missing |
 //! | `commit` | counts, merges, publishes |
 //! | `repair` | what changed since the snapshots of the shards, rendered again |
 //! | `stream` | the edits of all shards, handed to the target |
+//! | `targets/` | the same verbs where shards are whole targets |
 //! | `status` | `status` and `abort` |
 
 use crate::config::JobSettings;
@@ -20,10 +23,12 @@ use crate::run::{CommandError, Job};
 use crate::shards::WorkFolder;
 use crate::stop::Stop;
 
+mod attempt;
 mod begin;
 mod check;
 mod commit;
 mod hold;
+mod missing;
 mod repair;
 mod run;
 #[cfg(test)]
@@ -31,15 +36,18 @@ mod simulation;
 mod slots;
 mod status;
 mod stream;
+mod targets;
 mod weigh;
 
+pub use attempt::ShardEnd;
 pub use begin::{BeginOptions, BegunRun, begin};
 pub use check::{boxes_of, zooms_of};
 pub use commit::commit;
 pub use hold::hold;
-pub use run::{ShardEnd, run};
+pub use run::run;
 
 pub use status::{abort, status};
+pub use targets::{ReadyTargets, begin_targets, end_targets, of_targets_plan, ready_targets, run_targets};
 
 /// A job for what needs no more than the settings: how targets and the work folder are reached.
 ///

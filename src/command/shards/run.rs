@@ -1,35 +1,23 @@
 //! `shards run`: renders one shard into a sorted run in the work folder, and says that it is done.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::attempt::{OwnShard, ShardEnd};
 use super::check::{check_database, check_settings};
-use super::slots::slot;
+use super::slots::{self, Places};
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::attempts::{aside, restarting};
 use crate::run::describe::{budgets, names};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::{Rendered, render};
-use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job, JobPart};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
-    ShardsError, StateKind, WorkFolder, now, random_id,
+    ShardsError, StateKind, WorkFolder, random_id,
 };
 use crate::sink::TargetError;
-
-/// How often an attempt says that it lives, and looks whether its run goes on.
-const HEARTBEAT: Duration = Duration::from_secs(10);
-
-/// How `shards run` ended.
-#[derive(Debug)]
-pub enum ShardEnd {
-    /// The shard is done.
-    Done(Box<DoneNote>),
-    /// Another attempt has done it, or the run was committed.
-    AlreadyDone,
-}
 
 /// Renders the shard `number`, counted from 1.
 ///
@@ -37,40 +25,15 @@ pub enum ShardEnd {
 /// If it could not be rendered, the settings are not those of the plan, or the run was given up.
 pub async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
     check_settings(job, work, plan)?;
-    let shard = Shard { job, work, plan, number };
-    if let Some(end) = shard.late().await? {
-        return Ok(end);
-    }
-    let attempt = AttemptNote {
-        shard: number,
-        attempt: random_id(),
-        holder: format!("process {} on {}", std::process::id(), host()),
-        began: now(),
-        alive: now(),
+    let own = OwnShard { job, work, run: &plan.run, number };
+    let shard = Shard { job, work, plan, number, own };
+    let places = Places {
+        run: &plan.run,
+        connections: plan.connections,
+        shards: plan.count(),
+        further: slots::SESSIONS_BESIDE_WORKERS,
     };
-    let lease = match slot(job, work, plan).await {
-        Ok(lease) => lease,
-        Err(error) => return shard.unless_late(error).await,
-    };
-    let mut lease = lease;
-    let ended = tokio::select! {
-        done = Box::pin(shard.rendered(&attempt)) => done,
-        why = lease.kept() => Err(ShardsError::LostSlot { why }.into()),
-        error = shard.watched(&attempt) => Err(error),
-    };
-    lease.release().await;
-    let (folder, run, own) = (work.clone(), plan.run.clone(), attempt.clone());
-    let forgotten = aside(move || {
-        folder.forget_snapshot(&run, &own.attempt)?;
-        folder.forget_attempt(&run, &own)
-    });
-    if let Err(error) = forgotten.await? {
-        tracing::warn!("the note of this attempt stays in the work folder: {error}");
-    }
-    match ended {
-        Ok(end) => Ok(end),
-        Err(error) => shard.unless_late(error).await,
-    }
+    own.attempted(places, async |attempt| shard.rendered(attempt).await).await
 }
 
 /// One shard.
@@ -79,58 +42,10 @@ struct Shard<'a> {
     work: &'a WorkFolder,
     plan: &'a ShardPlan,
     number: u32,
+    own: OwnShard<'a>,
 }
 
 impl Shard<'_> {
-    /// How the shard ends if there is nothing left to do; an error if its run was given up.
-    async fn late(&self) -> Result<Option<ShardEnd>, CommandError> {
-        let (folder, run, number) = (self.work.clone(), self.plan.run.clone(), self.number);
-        let looked = aside(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done(&run, number)?)));
-        match looked.await?? {
-            (Some(RunEnd::Aborted), _) => {
-                Err(ShardsError::Aborted { work: self.work.name.clone(), run: self.plan.run.clone() }.into())
-            }
-            (Some(RunEnd::Committed), _) | (None, Some(_)) => Ok(Some(ShardEnd::AlreadyDone)),
-            (None, None) => Ok(None),
-        }
-    }
-
-    /// The error, unless the shard is done without this attempt, or was given up.
-    async fn unless_late(&self, error: CommandError) -> Result<ShardEnd, CommandError> {
-        if self.job.stop.asked().is_some() {
-            return Err(error);
-        }
-        match self.late().await {
-            Ok(Some(end)) => Ok(end),
-            Ok(None) => Err(error),
-            Err(CommandError::Shards(aborted @ ShardsError::Aborted { .. })) => Err(aborted.into()),
-            Err(_unreadable) => Err(error),
-        }
-    }
-
-    /// Says again and again that the attempt lives; returns once its run has ended.
-    async fn watched(&self, attempt: &AttemptNote) -> CommandError {
-        loop {
-            let (folder, run, own) = (self.work.clone(), self.plan.run.clone(), attempt.clone());
-            let looked = aside(move || {
-                let end = folder.end_of(&run)?;
-                if end.is_none() {
-                    folder.note_attempt(&run, &own)?;
-                }
-                Ok::<_, ShardsError>(end)
-            });
-            match looked.await {
-                Ok(Ok(None)) => {}
-                Ok(Ok(Some(_end))) => {
-                    return ShardsError::Aborted { work: self.work.name.clone(), run: self.plan.run.clone() }.into();
-                }
-                Ok(Err(error)) => tracing::warn!("the work folder cannot be written yet: {error}"),
-                Err(error) => return error,
-            }
-            tokio::time::sleep(HEARTBEAT).await;
-        }
-    }
-
     async fn rendered(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let Shard { job, .. } = *self;
         let render = async |_restarts| Box::pin(self.attempt(attempt)).await;
@@ -139,7 +54,7 @@ impl Shard<'_> {
 
     /// One attempt, on one snapshot.
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
-        let Shard { job, work, plan, number } = *self;
+        let Shard { job, work, plan, number, .. } = *self;
         let begun = Instant::now();
         let (columns, rows) = plan.shard(number).map(|shard| (shard.columns.clone(), shard.rows)).unwrap_or_default();
         let database = job.database()?;
@@ -217,7 +132,7 @@ impl Shard<'_> {
             workers,
         };
         let (folder, run) = (work.clone(), plan.run.clone());
-        aside(move || store(&folder, &run, done, finished.file)).await?
+        aside(move || store(&folder, &run, &done, finished.file)).await?
     }
 
     /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has done its work:
@@ -226,7 +141,7 @@ impl Shard<'_> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
         aside(move || folder.note_adding(&run, &adding)).await??;
-        self.late().await
+        self.own.late().await
     }
 
     /// Notes that no request for tiles of the snapshot is under way any more.
@@ -280,7 +195,7 @@ fn done_zoom(zoom: &crate::pipeline::ZoomStats) -> DoneZoom {
 fn store(
     work: &WorkFolder,
     run: &str,
-    done: DoneNote,
+    done: &DoneNote,
     file: tempfile::NamedTempFile,
 ) -> Result<ShardEnd, CommandError> {
     let goes_on = |work: &WorkFolder| match work.end_of(run)? {
@@ -295,9 +210,9 @@ fn store(
         work.files.store(name, file).map_err(ShardsError::from)?;
     }
     // The run may have ended during the upload. What comes after this look is removed with the run, or stays as a file that nobody reads.
-    let is_first = goes_on(work)? && work.write_done(run, &done)?;
+    let is_first = goes_on(work)? && work.write_done(run, done)?;
     if is_first {
-        return Ok(ShardEnd::Done(Box::new(done)));
+        return Ok(ShardEnd::Done { tiles: done.tiles });
     }
     if let Some(name) = &done.file {
         work.files.remove(name).map_err(ShardsError::from)?;

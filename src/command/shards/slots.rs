@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::run::attempts::aside;
 use crate::run::writer_lease::{LeaseWait, WriterLease};
 use crate::run::{CommandError, Job};
-use crate::shards::{ShardPlan, ShardsError, WorkFolder};
+use crate::shards::{ShardsError, WorkFolder};
 
 /// How long a slot stays with a shard that does not renew it.
 const LEASE: Duration = Duration::from_secs(30);
@@ -15,19 +15,34 @@ const LEASE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The sessions of a shard beside its workers: the one that holds its snapshot, and the lock watcher.
-const FURTHER_SESSIONS: u32 = 2;
+pub(super) const SESSIONS_BESIDE_WORKERS: u32 = 2;
 
-/// How many shards may run at once if each has `workers` workers and the connections of `plan` are the limit.
-pub(super) fn slots(plan: &ShardPlan, workers: usize) -> u32 {
-    let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(FURTHER_SESSIONS);
-    (plan.connections / each).max(1)
+/// The places among which the shards of a run are divided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Places<'a> {
+    /// The run's id.
+    pub(super) run: &'a str,
+    /// The sessions that all shards together may have.
+    pub(super) connections: u32,
+    /// The number of shards.
+    pub(super) shards: u32,
+    /// The sessions of a shard beside its workers.
+    pub(super) further: u32,
+}
+
+impl Places<'_> {
+    /// How many shards may run at once if each has `workers` workers.
+    fn count(&self, workers: usize) -> u32 {
+        let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(self.further);
+        (self.connections / each).max(1).min(self.shards.max(1))
+    }
 }
 
 /// Waits for a slot.
-pub(super) async fn slot(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<WriterLease, CommandError> {
-    let count = slots(plan, job.settings.run.workers.get()).min(plan.count());
+pub(super) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Result<WriterLease, CommandError> {
+    let count = places.count(job.settings.run.workers.get());
     let first = fastrand::u32(0..count);
-    let name = |slot: u32| format!("{}/slot-{slot}.json", plan.run);
+    let name = |slot: u32| format!("{}/slot-{slot}.json", places.run);
     let mut waits: Vec<LeaseWait> =
         (0..count).map(|at| LeaseWait::of(work.notes.clone(), name((first + at) % count), LEASE)).collect();
     let mut is_told = false;
@@ -42,16 +57,16 @@ pub(super) async fn slot(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Resu
             return Ok(taken.map_err(ShardsError::from)?);
         }
         if !is_told {
-            tracing::info!("waiting for one of the {count} places among {} connections", plan.connections);
+            tracing::info!("waiting for one of the {count} places among {} connections", places.connections);
             is_told = true;
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())) => {}
             signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
-        let (folder, run) = (work.clone(), plan.run.clone());
+        let (folder, run) = (work.clone(), places.run.to_owned());
         if aside(move || folder.end_of(&run)).await??.is_some() {
-            return Err(ShardsError::Aborted { work: work.name.clone(), run: plan.run.clone() }.into());
+            return Err(ShardsError::Aborted { work: work.name.clone(), run: places.run.to_owned() }.into());
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::manifest::moment;
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
 use crate::run::{CommandError, Job};
-use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
+use crate::shards::{BegunPlan, RunEnd, ShardsError, StateKind, WorkFolder, now};
 
 /// The state of the run in a work folder. May wait for a server.
 ///
@@ -11,11 +11,11 @@ use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
 /// If there is no run, or the folder cannot be read.
 pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     let plan = work.begun()?;
-    let (numbers, attempts) = (work.done_numbers(&plan.run)?, work.attempts(&plan.run)?);
+    let (numbers, attempts) = (work.done_numbers(plan.run())?, work.attempts(plan.run())?);
     let mut shards = Vec::new();
-    for (number, planned) in (1..).zip(&plan.shards) {
+    for (number, weight) in (1..).zip(plan.weights()) {
         let done = match numbers.binary_search(&number) {
-            Ok(_) => work.done(&plan.run, number)?,
+            Ok(_) => work.done_figures(plan.run(), number)?,
             Err(_) => None,
         };
         let attempt = attempts.iter().find(|attempt| attempt.note.shard == number && attempt.is_alive);
@@ -30,7 +30,7 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
         shards.push(ShardStatus {
             shard: number,
             state,
-            weight: planned.weight,
+            weight,
             tiles: done.as_ref().map(|done| done.tiles),
             bytes: done.as_ref().map(|done| done.bytes),
             seconds: done.as_ref().map(|done| done.seconds).or(running),
@@ -39,17 +39,27 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     }
     let count = |state| u32::try_from(shards.iter().filter(|shard| shard.state == state).count()).unwrap_or(u32::MAX);
     let is_done = |shard: &&ShardStatus| shard.state == ShardState::Done;
+    let (output, state, connections, started, tiles) = match &plan {
+        BegunPlan::Columns(plan) => {
+            let state = match plan.state {
+                StateKind::Tracked => "tracked",
+                StateKind::Held => "held",
+                StateKind::Frozen => "frozen",
+            };
+            (plan.output.clone(), state, plan.connections, plan.started, plan.tiles)
+        }
+        BegunPlan::Targets(plan) => {
+            let outputs: Vec<&str> = plan.tilesets.iter().map(|tileset| tileset.output.as_str()).collect();
+            (outputs.join(", "), "tracked", plan.connections, plan.started, plan.tiles)
+        }
+    };
     Ok(ShardsStatus {
-        run: plan.run,
-        output: plan.output,
-        state: match plan.state {
-            StateKind::Tracked => "tracked",
-            StateKind::Held => "held",
-            StateKind::Frozen => "frozen",
-        },
-        connections: plan.connections,
-        started: moment(plan.started),
-        tiles: plan.tiles,
+        run: plan.run().to_owned(),
+        output,
+        state,
+        connections,
+        started: moment(started),
+        tiles,
         done: count(ShardState::Done),
         running: count(ShardState::Running),
         missing: count(ShardState::Missing),
@@ -68,7 +78,8 @@ pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
     // The plan of another version of the program is not read.
     let plan = work.plan().unwrap_or_default();
     work.end(&run, RunEnd::Aborted)?;
-    if let Some((plan, version)) = plan.and_then(|plan| Some((plan.output.clone(), plan.shared()?)))
+    if let Some(BegunPlan::Columns(plan)) = plan
+        && let Some((plan, version)) = plan.shared().map(|version| (plan.output.clone(), version))
         && let Err(error) = job.target.beside(&plan).and_then(|target| target.give_up_shared(&version))
     {
         tracing::warn!("the tiles of version {} of {plan} stay for a week: {error}", version.version);

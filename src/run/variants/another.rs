@@ -50,7 +50,7 @@ impl StoredFamily {
 
 impl Family {
     /// What the configuration says of values and conditions, as the manifest has it.
-    pub(super) fn settings_mark(&self) -> FamilySettingsMark {
+    pub(crate) fn settings_mark(&self) -> FamilySettingsMark {
         let of = |parts: &mut dyn Iterator<Item = &str>| {
             let mut hash = Md5::new();
             for part in parts {

@@ -7,6 +7,7 @@
 //! | `another` | what tells two families of one name apart |
 //! | `reader` | the same, read again and again by a server |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
+//! | `in_parts` | a family that was seeded in parts, such as shards |
 //! | `look` | which variants a change may concern |
 //! | `stock` | the rows of all variants, read once |
 //! | `sessions` | where they are not: sessions that draw one variant after the other |
@@ -14,6 +15,7 @@
 //! | `removal` | the deletion of a variant whose value has vanished |
 
 mod another;
+mod in_parts;
 mod look;
 mod now;
 mod reader;
@@ -38,6 +40,7 @@ use crate::sink::NoteStore;
 use crate::stop::Stop;
 
 pub use another::FamilySettingsMark;
+pub use in_parts::SeededVariants;
 pub(crate) use look::{FamilyLook, VariantState};
 pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};

@@ -38,7 +38,9 @@ impl FamilyReader {
     pub(crate) fn read(&self, known: Option<&str>) -> Result<Option<ReadFamily>, CommandError> {
         match record::read_unless(&self.0, known)? {
             record::ReadRecord::Same => Ok(None),
-            record::ReadRecord::Other(stored) => Ok(Some(ReadFamily { record: stored.record, tag: stored.tag })),
+            record::ReadRecord::Other(stored) => {
+                Ok(Some(ReadFamily { record: stored.record, tag: stored.tag.unwrap_or_default() }))
+            }
             record::ReadRecord::Missing => {
                 Err(super::needs_seed(&self.0, "its variants were never seeded, or their manifest is gone"))
             }

@@ -73,7 +73,10 @@ pub(crate) struct StoredFamily {
     pub(crate) record: FamilyRecord,
     /// The state of the database that all variants show; `None` if the manifest cannot be read, and is replaced.
     pub(crate) cursor: Option<Cursor>,
-    pub(super) tag: String,
+    /// Identifies the note; `None` if there is none.
+    pub(super) tag: Option<String>,
+    /// True if the note has this record.
+    pub(super) is_written: bool,
 }
 
 /// A record that is to be written instead of the one that was read.
@@ -139,7 +142,10 @@ pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Op
     match read(place) {
         Err(error @ CommandError::NeedsSeed { .. }) => {
             let Some(note) = place.notes()?.read(MANIFEST)? else { return Ok(None) };
-            Ok(Some((StoredFamily { record: FamilyRecord::default(), cursor: None, tag: note.tag }, Some(error))))
+            Ok(Some((
+                StoredFamily { record: FamilyRecord::default(), cursor: None, tag: Some(note.tag), is_written: false },
+                Some(error),
+            )))
         }
         stored => Ok(stored?.map(|stored| (stored, None))),
     }
@@ -167,7 +173,12 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
     let FamilyManifest { snapshot, database, output, settings, parameters: kinds, .. } = manifest;
     let cursor: Cursor = snapshot.parse().map_err(|error: CursorError| unreadable(error.to_string()))?;
     let record = FamilyRecord { snapshot, database, output, settings, kinds, variants };
-    Ok(ReadRecord::Other(Box::new(StoredFamily { record, cursor: Some(cursor), tag: note.tag })))
+    Ok(ReadRecord::Other(Box::new(StoredFamily {
+        record,
+        cursor: Some(cursor),
+        tag: Some(note.tag),
+        is_written: true,
+    })))
 }
 
 /// Writes the manifest, and removes the lists that it does not name. May wait for a server.
@@ -180,7 +191,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
     }
     let (notes, record) = (place.notes()?, &written.record);
     let mut lists = Vec::new();
-    let old = written.before.as_ref().map(|before| &before.record.variants);
+    let old = written.before.as_ref().filter(|before| before.is_written).map(|before| &before.record.variants);
     let is_as_before = old == Some(&record.variants);
     if is_as_before && let Some(note) = notes.read(MANIFEST)? {
         // A reseed mostly moves the cursor alone.
@@ -206,8 +217,8 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         lists,
     };
     let body = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::from)?;
-    let condition = match &written.before {
-        Some(before) => NoteCondition::Unchanged(before.tag.clone()),
+    let condition = match written.before.as_ref().and_then(|before| before.tag.clone()) {
+        Some(tag) => NoteCondition::Unchanged(tag),
         None => NoteCondition::Absent,
     };
     notes.write(MANIFEST, &body, &condition)?;

@@ -11,7 +11,7 @@ use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::another::OtherFamily;
 use super::{
     Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, FamilyStock, FamilyTally,
-    RecordedVariant, StoredFamily, WrittenFamily, remove_target,
+    RecordedVariant, SeededVariants, StoredFamily, WrittenFamily, remove_target,
 };
 use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
@@ -39,6 +39,8 @@ pub struct FamilyOptions {
     pub snapshot: SharedSnapshot,
     /// The run that waits where those of the variants have to wait, and publishes only while they may; `None` if that is everywhere and always.
     pub like: Option<Job>,
+    /// What was seeded in parts before, and is brought to one state now.
+    pub parts: Option<Arc<SeededVariants>>,
 }
 
 /// What a run of a family does.
@@ -77,7 +79,7 @@ pub(crate) struct FamilyRun<'a> {
     pub(crate) tally: FamilyTally,
     /// The publications of the targets that this run has written, by their outputs.
     pub(crate) published: HashMap<PathBuf, String>,
-    record: FamilyRecord,
+    pub(super) record: FamilyRecord,
     begun: Instant,
 }
 
@@ -95,7 +97,7 @@ impl<'a> FamilyRun<'a> {
     pub(crate) async fn begin(family: &'a Family, options: &'a FamilyOptions) -> Result<FamilyRun<'a>, CommandError> {
         let begun = Instant::now();
         let FamilyOptions { report, stop, snapshot, force, .. } = options;
-        let mut before = if options.work == FamilyWork::Seed {
+        let mut before = if options.work == FamilyWork::Seed || options.parts.is_some() {
             family.stored_or_replaced(report, stop).await?
         } else {
             family.stored(report, stop).await?
@@ -141,6 +143,9 @@ impl<'a> FamilyRun<'a> {
             if what != OtherFamily::Conditions {
                 before.record.variants.clear();
             }
+        }
+        if let Some(parts) = &options.parts {
+            before = Some(parts.over(before, &record));
         }
         let all = family.all()?;
         let old = before.iter().flat_map(|before| &before.record.variants);

@@ -78,6 +78,24 @@ pub(super) fn names(folder: &Path, begin: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(begin)).collect()
 }
 
+/// An MBTiles file with one text in the place of its manifest, which holds times, and without the count of transactions that have written it
+/// (SQLite file format, sections 1.3.7 and 1.3.15), so that the other bytes can be compared.
+pub(super) fn without_times(path: &Path) -> Vec<u8> {
+    let copy = path.with_extension("compared");
+    std::fs::copy(path, &copy).unwrap();
+    let file = rusqlite::Connection::open(&copy).unwrap();
+    file.execute_batch(
+        "PRAGMA journal_mode = DELETE; UPDATE metadata SET value = 'times' WHERE name = 'oar_tiles_manifest'; VACUUM",
+    )
+    .unwrap();
+    drop(file);
+    let mut bytes = std::fs::read(&copy).unwrap();
+    for counter in [24..28, 92..96] {
+        bytes[counter].fill(0);
+    }
+    bytes
+}
+
 /// A random statement of a writer.
 pub(super) fn write(db: &Db, random: &mut fastrand::Rng) {
     let some = format!("id IN (SELECT id FROM api_facility ORDER BY md5(id || '{}') LIMIT 3)", random.u32(..));

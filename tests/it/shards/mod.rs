@@ -10,4 +10,5 @@ mod schedulers;
 mod servers;
 mod shared_version;
 mod states;
+mod whole_targets;
 mod writers;

@@ -104,22 +104,6 @@ fn a_work_folder_that_holds_something_else_is_refused_and_nothing_of_it_is_remov
 }
 
 #[test]
-fn a_tileset_with_variants_is_not_cut_into_shards() {
-    let tracked = Tracked::facilities(20);
-    let sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
-    let config = tracked.path("variants.toml");
-    let layer = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\n";
-    let variants = format!(
-        "[tileset.variants]\nvalues = [{{ code = \"CN\" }}, {{ code = \"BD\" }}]\nwhere = {{ facilities = \"country_code = !code!\" }}\noutput = {:?}\n",
-        tracked.path("{code}.mbtiles")
-    );
-    std::fs::write(&config, layer.to_owned() + &variants).unwrap();
-    let mut begin = crate::support::program::program();
-    begin.args(["shards", "begin", "--shards", "2", "--work", &sharded.work, "--database-url", &tracked.db.url]);
-    run(begin.arg("--config").arg(&config)).fails(2, &["has variants, whose rows are read once for all of them"]);
-}
-
-#[test]
 fn tiles_that_cannot_be_rendered_end_the_commit_with_3_and_no_shard() {
     let tracked = Tracked::facilities(60);
     tracked.db.run(

@@ -2,29 +2,11 @@
 
 use std::path::Path;
 
-use super::helpers::{Sharded, names};
+use super::helpers::{Sharded, names, without_times};
 use crate::support::places::Places;
 use crate::support::program::{run, wait};
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, seed, until};
-
-/// An MBTiles file with one text in the place of its manifest, which holds times, and without the count of transactions that have written it
-/// (SQLite file format, sections 1.3.7 and 1.3.15), so that the other bytes can be compared.
-fn without_times(path: &Path) -> Vec<u8> {
-    let copy = path.with_extension("compared");
-    std::fs::copy(path, &copy).unwrap();
-    let file = rusqlite::Connection::open(&copy).unwrap();
-    file.execute_batch(
-        "PRAGMA journal_mode = DELETE; UPDATE metadata SET value = 'times' WHERE name = 'oar_tiles_manifest'; VACUUM",
-    )
-    .unwrap();
-    drop(file);
-    let mut bytes = std::fs::read(&copy).unwrap();
-    for counter in [24..28, 92..96] {
-        bytes[counter].fill(0);
-    }
-    bytes
-}
 
 /// What a manifest says but for its times, its publication, and its snapshot, which other databases of the server move on.
 fn manifest(text: &str) -> serde_json::Value {

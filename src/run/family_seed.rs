@@ -1,0 +1,24 @@
+//! A seed of one target of a family, from the rows of all variants where they were read.
+
+use super::seed::seed_target;
+use super::variants::{FamilyTargets, StockPart};
+use super::{CommandError, Job};
+use crate::config::JobSettings;
+use crate::report::RunReport;
+
+/// Seeds one target of a family, and tells CDNs. What could not be rendered is part of the report.
+pub(crate) async fn seed_one(
+    targets: &FamilyTargets<'_>,
+    settings: JobSettings,
+    stock: Option<StockPart>,
+) -> Result<RunReport, CommandError> {
+    let job = targets.job(settings)?;
+    let with_stock = Job { stock, ..job.clone() };
+    let done = match seed_target(&with_stock).await {
+        // A point that only the database can draw.
+        Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => seed_target(&job).await?,
+        done => done?,
+    };
+    job.purge_published(false).await?;
+    Ok(done)
+}
