@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::support::gate::gated;
-use crate::support::program::{program, run, signal, wait};
+use crate::support::program::{program, run};
 use crate::support::watching::Watching;
 use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
@@ -83,7 +83,7 @@ fn what_needs_a_seed_ends_it() {
     let target = folder.path().join("t.mbtiles");
     let watching = Watching::start(&db.url, &target, &[]);
     watching.says("needs a full seed: there is none yet");
-    assert_eq!(wait(watching.child).code, 4);
+    assert_eq!(watching.ended(), 4);
 }
 
 /// Whether somebody waits for the triggers' notifications.
@@ -182,10 +182,10 @@ fn a_signal_lets_tiles_in_hand_be_finished() {
     let gate = Gate::close(&db);
     let watching = Watching::start(&db.url, &target, &["--config", &config]);
     gate.wait_for(1);
-    signal(&watching.child, "TERM");
+    watching.signal("TERM");
     gate.open();
     watching.says(" dirty tile");
-    assert_eq!(wait(watching.child).code, 0);
+    assert_eq!(watching.ended(), 0);
     let fresh = folder.path().join("fresh.mbtiles");
     seed(&db.url, &fresh, &["--config", &config, "--zoom", "0-8"]).ok();
     assert!(Archive::open(&target).stored() == Archive::open(&fresh).stored());

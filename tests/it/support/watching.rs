@@ -8,10 +8,19 @@ use std::time::Duration;
 
 use crate::support::program::{program, signal, wait};
 
-/// A watching run, and what it says.
+/// A watching run, and what it says. It is killed with the test, which may fail: a process that goes on would hold what the test has opened.
 pub(crate) struct Watching {
-    pub child: Child,
+    child: Option<Child>,
     pub lines: Receiver<String>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+    }
 }
 
 impl Watching {
@@ -44,7 +53,7 @@ impl Watching {
                 BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(heard.send(line)));
             });
         }
-        Watching { child, lines }
+        Watching { child: Some(child), lines }
     }
 
     /// Waits for a line that holds a text.
@@ -61,16 +70,26 @@ impl Watching {
         panic!("«{text}» never came:\n{seen}");
     }
 
+    /// Sends it a signal, such as `TERM`.
+    pub(crate) fn signal(&self, name: &str) {
+        signal(self.child.as_ref().unwrap(), name);
+    }
+
+    /// Waits until it has ended; gives the exit code.
+    pub(crate) fn ended(mut self) -> i32 {
+        wait(self.child.take().unwrap()).code
+    }
+
     /// Asks it to end; gives the exit code, and what it said that was not heard before.
-    pub(crate) fn end_with_lines(self) -> (i32, String) {
-        signal(&self.child, "TERM");
-        let code = wait(self.child).code;
+    pub(crate) fn end_with_lines(mut self) -> (i32, String) {
+        self.signal("TERM");
+        let code = wait(self.child.take().unwrap()).code;
         (code, self.lines.iter().map(|line| line + "\n").collect())
     }
 
     /// Asks it to end.
     pub(crate) fn end(self) -> i32 {
-        signal(&self.child, "TERM");
-        wait(self.child).code
+        self.signal("TERM");
+        self.ended()
     }
 }
