@@ -87,6 +87,7 @@ fn views_queries_and_parts_of_the_world_are_read_by_several_sessions_where_that_
          CREATE VIEW distinct_rows AS SELECT DISTINCT ON (tag) tag, short, maybe, word, place FROM many ORDER BY tag, word;
          CREATE VIEW costly AS SELECT tag, short, maybe, word, place FROM many AS m
              WHERE (SELECT count(*) FROM shorts WHERE called < word) >= 0;
+         CREATE VIEW dear AS SELECT tag, short, maybe, word, place FROM many WHERE place IS NULL OR ST_Transform(place, 3857) IS NOT NULL;
          ANALYZE",
     );
     let columns = "tag, short, maybe, word, place";
@@ -107,6 +108,7 @@ fn views_queries_and_parts_of_the_world_are_read_by_several_sessions_where_that_
         (query.as_str(), true),
         ("table = \"distinct_rows\"", false),
         ("table = \"costly\"", false),
+        ("table = \"dear\"", false),
     ] {
         let (found, said) = seeded_from(&db.url, folder.path(), from, "4", &[]);
         // The survey, and the reading of rows.
