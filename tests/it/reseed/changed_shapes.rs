@@ -133,8 +133,9 @@ fn a_large_shape_is_noted_with_a_cover_of_fewer_vertices() {
 /// No position of a geometry is farther from the shape of its cover than the cover says.
 #[test]
 fn a_cover_holds_all_of_its_geometry() {
-    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
-    let mut chance = Chance::new(std::env::var("TEST_SHAPES_SEED").map_or(seed, |seed| seed.parse().unwrap()));
+    let begin = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let seed = std::env::var("TEST_SHAPES_SEED").map_or(begin, |seed| seed.parse().unwrap());
+    let mut chance = Chance::new(seed);
     let shapes = Shapes::new("geometry", "0-1");
     shapes.install();
     let rows: Vec<String> = (1..60)
@@ -146,7 +147,8 @@ fn a_cover_holds_all_of_its_geometry() {
     shapes.tracked.db.run(&format!("INSERT INTO shape VALUES {}", rows.join(", ")));
     // In metres, too.
     shapes.tracked.db.run("INSERT INTO shape SELECT id + 100, name, ST_Transform(g, 3857) FROM shape WHERE id > 0 AND id < 60 AND ST_YMin(g) > -85 AND ST_YMax(g) < 85");
-    let pairs = "SELECT count(*), max((SELECT max(ST_Distance(geom, ST_GeometryN(place, 1))) FROM ST_DumpPoints(g)) / ST_X(ST_EndPoint(ST_GeometryN(place, 2)))), bool_and(ST_Equals(ST_GeometryN(place, 3), ST_Envelope(g)))
+    // Of a hole outside of its outer ring, ST_Distance knows nothing.
+    let pairs = "SELECT count(*), max((SELECT max(least(ST_Distance(geom, ST_GeometryN(place, 1)), ST_Distance(geom, ST_Boundary(ST_GeometryN(place, 1))))) FROM ST_DumpPoints(g)) / ST_X(ST_EndPoint(ST_GeometryN(place, 2)))), bool_and(ST_Equals(ST_GeometryN(place, 3), ST_Envelope(g)))
         FROM oar_tiles.change, unnest(places) AS place JOIN shape ON ST_Envelope(g) = ST_GeometryN(place, 3) AND ST_SRID(g) = ST_SRID(place)
         WHERE GeometryType(place) = 'GEOMETRYCOLLECTION'";
     let row = &shapes.tracked.db.rows(pairs)[0];
