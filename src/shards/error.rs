@@ -149,6 +149,14 @@ pub enum ShardsError {
         /// Why the change log does not do.
         why: String,
     },
+    /// Nothing would bring the targets of shards to one state.
+    #[error(
+        "there is no change log that would bring all targets to one state ({why}): run {TRACK_INSTALL} as the owner of the tables; shards of several tilesets or variants know no other way"
+    )]
+    NoStateOfTargets {
+        /// Why the change log does not do.
+        why: String,
+    },
     /// Materialized views are refreshed, which only one process may do.
     #[error(
         "layer \"{layer}\" has refresh = true, and shards must not refresh it each by itself: hold one snapshot with begin --hold"
@@ -323,6 +331,7 @@ impl ShardsError {
             | ShardsError::TwoIndexes { .. }
             | ShardsError::OutOfRange { .. }
             | ShardsError::NoState { .. }
+            | ShardsError::NoStateOfTargets { .. }
             | ShardsError::RefreshesOfTargets { .. }
             | ShardsError::InPlace { .. }
             | ShardsError::NotForTargets { .. }

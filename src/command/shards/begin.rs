@@ -86,7 +86,8 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,
         _ => {
-            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads).await?;
+            let refused = |why| ShardsError::NoState { why };
+            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads, refused).await?;
             StateKind::Tracked
         }
     };
@@ -165,17 +166,18 @@ fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<Planned
     cut(&weigh(&prepared.zooms, &layers), &zooms, count)
 }
 
-/// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots.
+/// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots. `refused` gives the error, by the reason.
 pub(super) async fn check_tracked(
     job: &Job,
     database: &Database,
     snapshot: &Arc<Snapshot>,
     layers: &[Arc<Layer>],
     reads: &Reads,
+    refused: impl Fn(String) -> ShardsError,
 ) -> Result<(), CommandError> {
     if let Some(table) = &reads.row_security {
         let why = format!("{table} has row level security, so rows may appear without being changed");
-        return Err(ShardsError::NoState { why }.into());
+        return Err(refused(why).into());
     }
     let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
         .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
@@ -184,7 +186,7 @@ pub(super) async fn check_tracked(
     let schema = &job.settings.database.changes.schema;
     match tracked(database, snapshot, schema, &reading, &cursor).await {
         Ok(_) => Ok(()),
-        Err(changes::Error::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
+        Err(changes::Error::Untracked(why)) => Err(refused(why.to_string()).into()),
         Err(other) => Err(other.into()),
     }
 }

@@ -131,7 +131,8 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
                 break;
             }
             kills += 1;
-            step += 1 + step / 2;
+            // `begin` has few file operations.
+            step += if verb == "begin" { 1 } else { 1 + step / 2 };
         }
         assert!(kills >= 3, "{verb}: {kills} kills");
     }

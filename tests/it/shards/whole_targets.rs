@@ -279,4 +279,10 @@ fn what_cannot_be_divided_into_targets_is_refused() {
         .fails(2, &["--changed-out is not for shards of variants or of several tilesets"]);
     divided.verb("abort", &[]).ok();
     assert!(!divided.variants().is_empty(), "what was seeded stays");
+    let in_bucket = text.replace(divided.folder.to_str().unwrap(), "s3://nowhere").replace(".mbtiles\"", "/\"");
+    std::fs::write(&other, in_bucket).unwrap();
+    with("begin", &["--shards", "2"]).fails(2, &["is written in place, where a late request of a shard could replace"]);
+    tracked.db.run("DROP SCHEMA oar_tiles CASCADE");
+    let no_state = ["there is no change log that would bring all targets to one state", "know no other way"];
+    begin(&[]).fails(2, &no_state);
 }

@@ -114,7 +114,8 @@ pub(super) async fn check_divisible(
         let snapshot = Arc::new(database.snapshot().await?);
         let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &options).await?;
-        check_tracked(&job, &database, &snapshot, &probed.layers, &probed.reads).await?;
+        let refused = |why| ShardsError::NoStateOfTargets { why };
+        check_tracked(&job, &database, &snapshot, &probed.layers, &probed.reads, refused).await?;
     }
     Ok(())
 }
