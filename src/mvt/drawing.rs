@@ -17,7 +17,7 @@ fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
     first_value(bytes.get(offset as usize..)?).map(|(value, _)| value)
 }
 
-/// A layer of so many bytes is heavy.
+/// Layers of this many bytes or more get their header in place: a copy would take their memory twice.
 const HEAVY: usize = 1 << 16;
 
 /// The buffers of one feature.
@@ -169,11 +169,13 @@ pub struct TileInPieces {
 }
 
 impl TileInPieces {
-    /// Begins without features. All together they have at most so many encoded bytes.
+    /// A tile without features. `bytes` is about what the encoded values of all features will take.
     #[must_use]
     pub fn new(bytes: usize) -> TileInPieces {
-        // Growing would take twice the memory for a moment; what is not used costs nothing.
-        TileInPieces { values: Vec::with_capacity(bytes), ..TileInPieces::default() }
+        let mut values = Vec::new();
+        // Growing would take twice the memory for a moment; what is not used costs nothing. If so much cannot be reserved, the vector grows.
+        values.try_reserve(bytes).unwrap_or_default();
+        TileInPieces { values, ..TileInPieces::default() }
     }
 
     /// Adds some of the features (by their numbers, ascending) at positions of the tile's grid, behind those that are here. `None` if there is no

@@ -122,7 +122,7 @@ impl ZoomPlan {
 /// The most tiles that a plan lists as the heaviest of a zoom.
 const MAX_HEAVIEST_TILES: usize = 5;
 
-/// A plan of so many points, or of lines and polygons no more in number, takes a few milliseconds.
+/// Up to this many features are planned on one thread: that takes a few milliseconds.
 const MAX_FEATURES_OF_ONE_THREAD: u64 = 2_000;
 
 /// Plans every zoom, shallowest first.

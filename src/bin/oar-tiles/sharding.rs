@@ -127,7 +127,7 @@ fn say_begun(arguments: &ShardsBegin, plan: &BegunPlan, what: &str, work: &WorkF
     Ok(print(&format!("{}\n", plan.run()))?)
 }
 
-/// The work folder of a run over several targets, which is none of them.
+/// The work folder of a run over several targets. A folder that is one of the targets is refused.
 fn work_beside(all: &[JobSettings], work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
     let mut folder = None;
     for settings in all {
