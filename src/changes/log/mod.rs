@@ -23,8 +23,9 @@ pub(super) use trust::SchemaFlaws;
 /// is held.
 pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
 
-/// The version of the log's layout. In a log of version 2 large shapes are boxes, not covers, and all else is the same.
-pub(super) const LAYOUT: i32 = 3;
+/// The version of the log's layout. In a log of version 2 large shapes are boxes, not covers; in one of version 3 those in other reference systems
+/// than EPSG:4326 and 3857 are logged whole. All else is the same, so entries of before an upgrade are read, too.
+pub(super) const LAYOUT: i32 = 4;
 
 /// The oldest layout that is safe. A log of version 1 does not record the owner of the trigger functions, which ran casts of the columns' types.
 pub(super) const SAFE_LAYOUT: i32 = 2;

@@ -174,8 +174,9 @@ fn x_range(placement: Placement<'_>) -> [String; 2] {
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     let (half, end) = (units.half_world(), units.half_world() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
+    // Not the difference of both: that of the greatest numbers overflows, which is an error.
     format!(
-        "({east} - {west} < {most:?} AND ({west} <= {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} >= -{half:?}))"
+        "({east} < {west} + {most:?} AND ({west} <= {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} >= -{half:?}))"
     )
 }
 

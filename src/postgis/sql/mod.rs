@@ -28,7 +28,7 @@ pub(crate) use cells::without_bounds;
 pub(super) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
 };
-pub(super) use cover::without_covers;
+pub(super) use cover::{boxes_beyond, covers, systems_of_covers, without_covers};
 pub(super) use edge::{rows_beyond, rows_that_jump};
 pub(super) use function::call;
 pub(super) use key_range::{KeyRange, KeySample, TABLE_PAGES, hash_conditions, key_bounds, scan};

@@ -8,7 +8,9 @@
 //! | `gatherer` | rows gathered in cells on the way |
 //! | `folding`, `fold_reader` | which aggregates are computed on the way, and the values that they take |
 //! | `positions` | the positions of changed geometries |
+//! | `covers` | where those lie of which the change log holds covers |
 
+mod covers;
 mod fold_reader;
 mod folding;
 mod gatherer;

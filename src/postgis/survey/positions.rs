@@ -1,13 +1,16 @@
 //! The positions of geometries that are not in the layer's own relation, such as those of the change log.
 
+use std::collections::BTreeSet;
+
 use tokio_postgres::Row;
 
+use super::covers::Covers;
 use super::outline::outline;
 use super::rows::{box_footprint, position};
 use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;
-use crate::tile::{HALF_WORLD_METRES, Spot, WorldBox, latitude};
+use crate::tile::{HALF_WORLD_METRES, Spot, WorldBox, Zoom, latitude};
 
 /// Geometries of any kind, each in any reference system.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +41,55 @@ pub async fn changed_positions(
 ) -> Result<(), Error> {
     let own = Shape { points: false, geography: false, ..layer.shape };
     in_one_system(snapshot, layer, context, geometries, own, &mut each).await?;
-    let systems = sql::other_systems(geometries.relation, &quoted(geometries.column), own.srid);
-    let systems = snapshot.all(context, &systems, &[]).await.map_err(|error| explain(error, layer))?;
-    for srid in systems.iter().map(|row| row.get(0)) {
+    let column = quoted(geometries.column);
+    let systems = sql::other_systems(geometries.relation, &column, own.srid);
+    for srid in srids(snapshot, layer, context, &systems).await? {
         let edge = EdgeUnits::of(&snapshot.keeper, context, srid).await?;
         let other = Shape { edge, ..Shape::of_any(srid, false) };
         in_one_system(snapshot, layer, context, geometries, other, &mut each).await?;
     }
+    if !geometries.are_rows {
+        return Ok(());
+    }
+    let mut systems = srids(snapshot, layer, context, &sql::systems_of_covers(geometries.relation, &column)).await?;
+    systems.iter_mut().filter(|srid| **srid == 0).for_each(|srid| *srid = own.srid);
+    for srid in BTreeSet::from_iter(systems) {
+        let edge = EdgeUnits::of(&snapshot.keeper, context, srid).await?;
+        let placement = Placement {
+            shape: Shape { edge, ..Shape::of_any(srid, false) },
+            ..placement_of_changes(layer, geometries, &column)
+        };
+        let covers =
+            Covers { relation: geometries.relation, column: &column, placement, with_unknown: srid == own.srid };
+        covers.places(snapshot, layer, context, &mut each).await?;
+        let beyond = sql::boxes_beyond(placement, geometries.relation, &column, srid == own.srid);
+        // In a layer of cells, the middle of the box is not known to be that of the geometry.
+        let boxes = Placement { column: "box", grid: None, ..placement };
+        read(snapshot, layer, context, boxes, &beyond, Some(layer.zooms.max()), &mut each).await?;
+    }
     Ok(())
 }
 
-/// The positions of those geometries that are in the reference system of `shape`, and, if that is the layer's own, of those without one.
+/// The numbers of reference systems that a statement gives.
+async fn srids(snapshot: &Snapshot, layer: &Layer, context: &str, statement: &str) -> Result<Vec<i32>, Error> {
+    let rows = snapshot.all(context, statement, &[]).await.map_err(|error| explain(error, layer))?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// How changed geometries of a layer are placed.
+fn placement_of_changes<'a>(layer: &'a Layer, geometries: ChangedGeometries<'_>, column: &'a str) -> Placement<'a> {
+    Placement {
+        column,
+        grid: layer.grid().filter(|_| geometries.are_rows),
+        // A row beyond ±180° may have been deleted since.
+        reaches_beyond: true,
+        srid_varies: false,
+        ..layer.placement()
+    }
+}
+
+/// The positions of those geometries that are in the reference system of `shape`, and, if that is the layer's own, of those without one. Covers in
+/// other systems than EPSG:4326 and 3857 are left out.
 async fn in_one_system(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -58,18 +99,30 @@ async fn in_one_system(
     each: &mut impl FnMut(Spot),
 ) -> Result<(), Error> {
     let column = quoted(geometries.column);
-    let placement = Placement {
-        column: &column,
-        shape,
-        grid: layer.grid().filter(|_| geometries.are_rows),
-        // A row beyond ±180° may have been deleted since.
-        reaches_beyond: true,
-        srid_varies: false,
-        ..layer.placement()
-    };
+    let placement = Placement { shape, ..placement_of_changes(layer, geometries, &column) };
     // The geometry of a declared query stands for whatever lies in its box.
     let outlined = (geometries.are_rows && layer.lists_tiles()).then(|| layer.zooms.max());
-    let is_in_degrees = shape.srid == 4326;
+    let own = if geometries.are_rows {
+        sql::without_covers(geometries.relation, &column, outlined.is_some())
+    } else {
+        geometries.relation.to_owned()
+    };
+    let relation = sql::of_one_system(&own, &column, shape.srid, shape.srid == layer.shape.srid, outlined.is_some());
+    read(snapshot, layer, context, placement, &relation, outlined, each).await
+}
+
+/// The positions of the geometries of a relation. With `outlined`, the deepest zoom, lines and polygons are told apart from their boxes if the layer
+/// is planned by them, and the relation has the column of how far they reach.
+async fn read(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    context: &str,
+    placement: Placement<'_>,
+    relation: &str,
+    outlined: Option<Zoom>,
+    each: &mut impl FnMut(Spot),
+) -> Result<(), Error> {
+    let is_in_degrees = placement.shape.srid == 4326 || placement.shape.edge == Some(EdgeUnits::Degrees);
     let each = |row: &Row| {
         if placement.is_gathered() {
             if let Some(at) = position(row) {
@@ -77,7 +130,7 @@ async fn in_one_system(
             }
         } else if let Some(footprint) = box_footprint(row) {
             let far = outlined.and_then(|_| row.get::<_, Option<f64>>(7)).unwrap_or_default();
-            let wkb = outlined.and_then(|_| row.get::<_, Option<&[u8]>>(6));
+            let wkb = outlined.filter(|_| layer.lists_tiles()).and_then(|_| row.get::<_, Option<&[u8]>>(6));
             each(match wkb.and_then(outline) {
                 Some((outline, _)) => reaching(Spot::Shape { world: footprint.world, outline }, far, is_in_degrees),
                 None => reaching(Spot::Box(footprint.world), far, is_in_degrees),
@@ -85,13 +138,7 @@ async fn in_one_system(
         }
         Ok(())
     };
-    let own = if geometries.are_rows {
-        sql::without_covers(geometries.relation, &column, outlined.is_some())
-    } else {
-        geometries.relation.to_owned()
-    };
-    let relation = sql::of_one_system(&own, &column, shape.srid, shape.srid == layer.shape.srid, outlined.is_some());
-    let statement = sql::positions(placement, &relation, outlined);
+    let statement = sql::positions(placement, relation, outlined);
     snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
 }
 

@@ -160,7 +160,7 @@ fn a_log_that_does_not_reach_back_is_not_trusted() {
         "{message}"
     );
     tracking.db.run("UPDATE oar_tiles.state SET layout = 9");
-    let newer = "the change log in the schema \"oar_tiles\" has layout 9, this program knows 3: update oar-tiles";
+    let newer = "the change log in the schema \"oar_tiles\" has layout 9, this program knows 4: update oar-tiles";
     assert_eq!(tracking.check(&wider).unwrap_err(), newer);
     tracking.install(&[]).fails(1, &[newer]);
 }

@@ -177,7 +177,7 @@ fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
     shapes.tracked.db.run("UPDATE shape SET name = 'b' WHERE id = 1");
     let upgraded = shapes.install();
     assert!(upgraded.contains("the triggers stay"), "{upgraded}");
-    assert_eq!(shapes.tracked.db.value::<i32>("SELECT layout FROM oar_tiles.state"), 3);
+    assert_eq!(shapes.tracked.db.value::<i32>("SELECT layout FROM oar_tiles.state"), 4);
     let both = shapes.change(&format!("INSERT INTO shape VALUES (2, 'a', {L})"));
     assert!(both.dirty.len() > by_box.differing.len());
     let by_shape = shapes.change("UPDATE shape SET name = 'c' WHERE id = 1");

@@ -3,6 +3,7 @@
 pub(crate) mod cached_rows_near_changes;
 pub(crate) mod changed_out;
 pub(crate) mod changed_shapes;
+pub(crate) mod covers;
 pub(crate) mod dirty_out;
 pub(crate) mod dirty_tiles;
 pub(crate) mod edge_cases;

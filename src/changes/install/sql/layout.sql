@@ -65,7 +65,7 @@ CREATE TABLE {schema}.change (
     rows        int4 NOT NULL,         -- changed rows
     x           float8[],              -- points, in the reference system of the column; NaN and infinity may be among them
     y           float8[],
-    places      {postgis}.geometry[],  -- other geometries: the geometry, or its box
+    places      {postgis}.geometry[],  -- other geometries: the geometry, its cover, or its box
     keys        jsonb[],               -- for a query: the columns that it refers to, each as text
     everything  boolean NOT NULL DEFAULT false
 );

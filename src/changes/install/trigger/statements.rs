@@ -5,7 +5,7 @@
 //! quarter).
 
 use super::TriggerFunction;
-use super::shape::shape_or_box;
+use super::shape::{shape_or_box, whole_or_cover};
 use crate::changes::log::literal;
 use crate::changes::relations::{TableColumn, TableKeyColumn, WatchSource};
 use crate::postgis::quoted;
@@ -17,7 +17,8 @@ pub(in crate::changes) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 
 /// A statement that changed at most this many lines or polygons is logged with their shapes, any other with their boxes: so an entry of shapes
-/// takes less than 10 MB.
+/// takes less than 10 MB. In other reference systems than EPSG:4326 and 3857 only large ones are logged with their boxes: an entry of at most
+/// 10,000 rows takes less than 700 MB, and an array may take 1 GB.
 pub(in crate::changes) const MAX_ROWS_WITH_SHAPES: u32 = 100;
 
 /// How many rows a statement changed.
@@ -157,7 +158,7 @@ impl TriggerFunction<'_> {
 
     /// Whether shapes of a few changed rows are logged, where boxes would be for many.
     pub(in crate::changes) fn logs_shapes(&self) -> bool {
-        self.held().contains(&LogColumn::Shape) && matches!(self.geometry().srid, 0 | 3857 | 4326)
+        self.held().contains(&LogColumn::Shape)
     }
 
     /// The columns of the log that hold the positions of this watch.
@@ -202,10 +203,11 @@ impl TriggerFunction<'_> {
             // Both axes of 4326 and 3857 are monotone in each other, so the box of the projected geometry is the projection of its box.
             StatementSize::Few | StatementSize::Many => format!("{postgis}.ST_Envelope({g})"),
         };
+        let other = || whole_or_cover(&postgis, &g, amount == StatementSize::Shapes);
         let place = match srid {
             4326 | 3857 => bounded,
-            0 => format!("CASE WHEN {postgis}.ST_SRID({g}) IN (4326, 3857) THEN {bounded} ELSE {g} END"),
-            _ => g.clone(),
+            0 => format!("CASE WHEN {postgis}.ST_SRID({g}) IN (4326, 3857) THEN {bounded} ELSE {} END", other()),
+            _ => other(),
         };
         match held {
             LogColumn::X => coordinate("ST_X"),
