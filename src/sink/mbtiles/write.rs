@@ -9,7 +9,7 @@ use super::companions::{
     beside_holds_changes, clear_away, refuse_companions, refuse_foreign, refuse_irregular_companions, without_links,
 };
 use super::open_files::unless_open;
-use super::tiles_hash::TilesHash;
+use super::tiles_hash::EditsHash;
 use super::{KIND, MBTILES_APPLICATION_ID, MbtilesError, MbtilesReader, ORDER, SqliteCause};
 use crate::sink::compare::{ArchiveComparison, NO_ARCHIVE};
 use crate::sink::publication::tell;
@@ -24,7 +24,7 @@ pub(super) struct NewArchive {
     connection: Connection,
     staging: Staging,
     /// `agg_tiles_hash` of what is written.
-    hash: TilesHash,
+    hash: EditsHash,
     /// Whether tiles that are to be removed are noted, as a patch does.
     notes_removals: bool,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
@@ -64,7 +64,7 @@ impl NewArchive {
         Ok(NewArchive {
             connection,
             staging,
-            hash: TilesHash::new(),
+            hash: EditsHash::new(false),
             notes_removals: false,
             comparison: None,
             before_manifest: Vec::new(),
@@ -76,6 +76,7 @@ impl NewArchive {
         let mut archive = NewArchive::create(target, stop)?;
         archive.connection.execute_batch(TILES_OF_PATCH).map_err(|source| failed(&archive.staging, source))?;
         archive.notes_removals = true;
+        archive.hash = EditsHash::new(true);
         Ok(archive)
     }
 
@@ -83,18 +84,16 @@ impl NewArchive {
         let mut written = Written::default();
         let transaction = self.connection.unchecked_transaction()?;
         let mut insert = transaction.prepare_cached(INSERT)?;
-        for edit in edits {
+        for edit in &edits {
             match edit {
                 TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
                     let tile = id.coord;
-                    insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &*bytes])?;
-                    self.hash.add(tile, Some(&bytes));
+                    insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), &**bytes])?;
                     written.stored += 1;
                 }
                 TileEdit::Remove(id) if self.notes_removals => {
                     let tile = id.coord;
                     insert.execute(params![tile.zoom().get(), tile.x(), tile.tms_row(), None::<&[u8]>])?;
-                    self.hash.add(tile, None);
                     written.removed += 1;
                 }
                 // The archive is new, so there is nothing to delete or to keep.
@@ -104,6 +103,7 @@ impl NewArchive {
         }
         drop(insert);
         transaction.commit()?;
+        self.hash.add(edits);
         written.added = written.stored;
         Ok(written)
     }

@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileExt as _;
 
 use super::contents::KnownContents;
 use super::layout::{
@@ -115,7 +116,9 @@ impl Body {
             Ok(length) if length > 0 => length,
             _ => return Err(WriteFault::Size(bytes.len())),
         };
-        let offset = if let Some(offset) = self.contents.place(bytes, self.length) {
+        let (file, end) = (&self.file, self.length);
+        let known = self.contents.place(bytes, end, |offset, length| stored(file, end, offset, length))?;
+        let offset = if let Some(offset) = known {
             offset
         } else {
             let offset = self.length;
@@ -268,6 +271,19 @@ impl Body {
             center: [e7(longitude, 180.0), e7(latitude, 90.0)],
         }
     }
+}
+
+/// The content of an offset and a length, of `end` bytes of tile data that were written.
+fn stored(file: &BufWriter<File>, end: u64, offset: u64, length: u32) -> io::Result<Vec<u8>> {
+    let (place, waiting) = (TILES + offset, file.buffer());
+    let mut bytes = vec![0; length as usize];
+    // A content waits in the writer's buffer as a whole, or not at all.
+    let waits = place.checked_sub(TILES + end - waiting.len() as u64).map(|from| &waiting[from as usize..]);
+    match waits.and_then(|waits| waits.get(..bytes.len())) {
+        Some(found) => bytes.copy_from_slice(found),
+        None => file.get_ref().read_exact_at(&mut bytes, place)?,
+    }
+    Ok(bytes)
 }
 
 /// Ten-millionths of a degree (section 3.4).
