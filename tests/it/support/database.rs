@@ -71,7 +71,9 @@ impl Db {
         let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let runtime = runtime();
         let admin = connect(&runtime, server);
-        runtime.block_on(admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))).unwrap();
+        runtime
+            .block_on(admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")))
+            .unwrap();
         let url = with_database(server, &name);
         let client = connect(&runtime, &url);
         Db { url, name, server: server.to_owned(), runtime, client }
@@ -88,8 +90,9 @@ impl Db {
     }
 
     fn filled(self, count: u32) -> Db {
-        self.script("scripts/schema.sql", &[]);
-        self.script("scripts/facilities.sql", &[("count", &count.to_string())]);
+        // In the session that is there: psql would be two processes and two sessions more.
+        self.run(include_str!("../../../scripts/schema.sql"));
+        self.run(&include_str!("../../../scripts/facilities.sql").replace(":count", &count.to_string()));
         self
     }
 
@@ -113,16 +116,6 @@ impl Db {
     /// Connects anew, after the server was restarted.
     pub(crate) fn reconnect(&mut self) {
         self.client = connect(&self.runtime, &self.url);
-    }
-
-    fn script(&self, path: &str, variables: &[(&str, &str)]) {
-        let mut psql = Command::new("psql");
-        psql.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-f"]).arg(super::repository(path));
-        for (name, value) in variables {
-            psql.args(["-v", &format!("{name}={value}")]);
-        }
-        let done = psql.arg(&self.url).output().unwrap();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
     /// Runs some SQL.
