@@ -10,6 +10,7 @@ use crate::config::ConfigError;
 use crate::plan::HeavyTile;
 use crate::purge::OutboxError;
 use crate::report::{MetricsFileError, ReportFileError};
+use crate::scratch::temporary_folder;
 use crate::shards::ShardsError;
 use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::stop::Signal;
@@ -372,7 +373,8 @@ pub enum CommandError {
     Died(String),
     /// A scratch file of the plan cannot be read.
     #[error(
-        "where features lie cannot be read back from the temporary folder. Look into its disk, or set TMPDIR to another folder"
+        "where features lie cannot be read back from the temporary folder {}. Look into its disk, or set TMPDIR to another folder",
+        temporary_folder().display()
     )]
     Scratch(#[source] std::io::Error),
     /// A stop was asked for.

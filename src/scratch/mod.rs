@@ -18,6 +18,6 @@ pub fn scratch_file() -> io::Result<File> {
 }
 
 /// Where scratch files lie: `TMPDIR`, or `/var/tmp`, which is on a disk where `/tmp` may be in memory.
-fn temporary_folder() -> PathBuf {
+pub(crate) fn temporary_folder() -> PathBuf {
     std::env::var_os("TMPDIR").filter(|folder| !folder.is_empty()).map_or_else(|| "/var/tmp".into(), PathBuf::from)
 }

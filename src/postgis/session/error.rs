@@ -7,6 +7,7 @@ use tokio_postgres::error::SqlState;
 use super::server_name::ServerName;
 use crate::encode::EncodeError;
 use crate::error::{ErrorKind, Obstacle};
+use crate::scratch::temporary_folder;
 use crate::tile::{TileCoord, TileRect};
 
 /// The error that the server or the network reported.
@@ -318,7 +319,8 @@ pub enum Error {
     },
     /// The scratch file of many points cannot be written or read.
     #[error(
-        "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder does not take it. Make room there, or set TMPDIR to another folder"
+        "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder {} does not take it. Make room there, or set TMPDIR to another folder",
+        temporary_folder().display()
     )]
     Scratch {
         /// Which layer.

@@ -5,7 +5,7 @@ use std::path::Path;
 use oar_tiles::mvt::decode;
 
 use crate::support::program::{bare_program, run, seed_command};
-use crate::support::{Archive, Db, seed};
+use crate::support::{Archive, Db, SmallDisk, seed};
 
 /// Rows around some towns, on the edges of the world and of tiles, in the middle between two units of a grid, in several reference
 /// systems, with values of every kind that a tile can hold.
@@ -166,10 +166,25 @@ fn a_temporary_folder_that_takes_no_rows_is_named_and_the_database_draws() {
     // SQLite's own scratch lists go elsewhere.
     command.env("TMPDIR", &missing).env("SQLITE_TMPDIR", folder.path());
     let stderr = run(&mut command).ok().stderr;
-    let expected = "layer \"wide\": its rows are not cached: they take more memory than rows_mb allows, and the temporary folder does not take them (No such file or directory (os error 2)";
-    assert!(stderr.contains(expected), "{stderr}");
+    let missing = missing.display();
+    let expected = format!(
+        "layer \"wide\": its rows are not cached: they take more memory than rows_mb allows, and the temporary folder {missing} does not take them (No such file or directory (os error 2)"
+    );
+    assert!(stderr.contains(&expected), "{stderr}");
     assert!(stderr.contains("Make room there, set TMPDIR to another one, or raise rows_mb"), "{stderr}");
-    assert!(Archive::open(&output).tiles().len() > 10);
+    let tiles = Archive::open(&output).tiles();
+    assert!(tiles.len() > 10);
+
+    // A folder that is full after some of them.
+    if let Some(disk) = SmallDisk::mount(&folder.path().join("disk"), "300k") {
+        let stderr = run(command.env("TMPDIR", &disk.path)).ok().stderr;
+        let expected =
+            format!("the temporary folder {} does not take them (No space left on device", disk.path.display());
+        assert!(stderr.contains(&expected), "{stderr}");
+        assert!(stderr.contains("Make room there, set TMPDIR to another one, or raise rows_mb"), "{stderr}");
+        assert!(Archive::open(&output).tiles() == tiles);
+        assert_eq!(std::fs::read_dir(&disk.path).unwrap().count(), 0, "nothing is left there");
+    }
 
     let config = written(folder.path(), "[run]\nrows_mb = 50000000\n");
     let expected = format!("run.rows_mb (from {config}): 50000000 must lie between 0 and 16000000");

@@ -1,7 +1,7 @@
 //! Layers that several tilesets have alike: their rows are read once, and each target is what a run of its own makes.
 
 use super::World;
-use crate::support::program::Run;
+use crate::support::program::{Run, program, run};
 use crate::support::{Archive, until};
 
 /// A layer with a property that counts how often it is computed: once for each row that is read, and each time that the database draws it.
@@ -30,15 +30,15 @@ impl World {
     fn counting() -> World {
         let world = World { db: crate::support::Db::with_facilities(ROWS as u32), ..World::new() };
         world.db.run(&format!(
-            "CREATE FUNCTION counted(t text) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN upper(t); END $$;
+            "CREATE FUNCTION counted(t text) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN rpad(upper(t), 300, 'a few words of that name'); END $$;
              ALTER DATABASE {} SET track_functions = 'pl'",
             world.db.name
         ));
         world
     }
 
-    /// A seed, and how often the property was computed in it.
-    fn counted_seed(&self, config: &str) -> (Run, i64) {
+    /// A seed with some memory for rows, and how often the property was computed in it.
+    fn counted_seed(&self, config: &str, rows_mb: &str) -> (Run, i64) {
         let asked = "SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions WHERE funcname = 'counted'";
         let calls = || {
             // A session tells its figures at its end.
@@ -47,7 +47,9 @@ impl World {
             self.db.rows(asked)[0].get::<_, i64>(0)
         };
         let before = calls();
-        let run = self.oar_tiles(config, &["seed", "--progress", "none", "-vv"]).ok();
+        let mut seed = program();
+        seed.args(["seed", "--progress", "none", "-vv", "--config", config, "--database-url", &self.db.url]);
+        let run = run(seed.env("OAR_TILES_ROWS_MB", rows_mb)).ok();
         (run, calls() - before)
     }
 }
@@ -68,18 +70,23 @@ fn configuration(world: &World, tilesets: &[&str]) -> String {
 #[test]
 fn rows_of_a_layer_that_tilesets_share_are_read_once() {
     let world = World::counting();
-    let (run, together) = world.counted_seed(&configuration(&world, &SHARING));
+    let (run, together) = world.counted_seed(&configuration(&world, &SHARING), "auto");
     assert_eq!(run.stderr.matches("rows are cached").count(), 1, "{}", run.stderr);
     let read = |target: &str| Archive::open(&world.archive_of(target, "copy.mbtiles")).stored();
     let tiles = TARGETS.map(read);
     assert!(tiles.iter().all(|tiles| tiles.len() > 20), "{:?}", tiles.each_ref().map(std::collections::BTreeMap::len));
     let mut alone = 0;
     for keys in SHARING {
-        let (run, own) = world.counted_seed(&configuration(&world, &[keys]));
+        let (run, own) = world.counted_seed(&configuration(&world, &[keys]), "auto");
         assert!(own >= ROWS / 2, "{own}: {}", run.stderr);
         alone += own;
     }
     assert!(TARGETS.map(read) == tiles, "other bytes than runs of their own");
     // Some tiles of each target are drawn by the database, too, to compare them.
     assert!(together < ROWS + ROWS / 4, "{together}, and {alone} in runs of their own");
+    // The same rows in a scratch file, which all of them read.
+    let (run, _) = world.counted_seed(&configuration(&world, &SHARING), "1");
+    assert!(run.stderr.contains("rows are cached, in a scratch file"), "{}", run.stderr);
+    assert!(run.stderr.contains("its rows were read before, for another tileset"), "{}", run.stderr);
+    assert!(TARGETS.map(read) == tiles, "other bytes with rows in a scratch file");
 }

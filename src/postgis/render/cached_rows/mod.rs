@@ -23,6 +23,7 @@ use crate::mvt::{Drawer, Features, TileInPieces};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::ExpectedRows;
+use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Candidate, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit, WorldRect, Zoom,
@@ -217,8 +218,9 @@ fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area]) 
     };
     drawn.unwrap_or_else(|error| {
         tracing::warn!(
-            "layer \"{}\": its cached rows cannot be read back from the temporary folder ({error}), so the database draws what they would. Look into the disk of the folder, or set TMPDIR to another one",
-            layer.name
+            "layer \"{}\": its cached rows cannot be read back from the temporary folder {} ({error}), so the database draws what they would. Look into its disk, or set TMPDIR to another one",
+            layer.name,
+            temporary_folder().display()
         );
         DrawnAreas { left: areas.to_vec(), ..DrawnAreas::default() }
     })

@@ -14,6 +14,7 @@ use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::split::{self, RowScan};
 use crate::postgis::sql::{self, CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
+use crate::scratch::temporary_folder;
 use crate::tile::{Coverage, Positions, Zoom};
 
 /// The most bytes of rows in memory, with room for the group that comes last: places among the bytes have 32 bits.
@@ -41,7 +42,8 @@ impl RowsRefused {
             RowsRefused::TooLarge => "they take more memory than rows_mb allows".to_owned(),
             RowsRefused::Others => "other rows come with each query".to_owned(),
             RowsRefused::NoRoom(error) => format!(
-                "they take more memory than rows_mb allows, and the temporary folder does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb"
+                "they take more memory than rows_mb allows, and the temporary folder {} does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
+                temporary_folder().display()
             ),
         }
     }
