@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use oar_tiles::sink::{
@@ -13,6 +13,7 @@ use oar_tiles::tile::TileCoord;
 use rusqlite::Connection;
 
 use crate::support::folder::Folder;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{humble, program, run};
 use crate::support::refusal::names;
 use crate::support::s3::coord;
@@ -65,7 +66,7 @@ fn version(path: &Path, count: u32) -> u8 {
 }
 
 /// Another process with a read transaction on an archive.
-struct Reader(Child, BufReader<std::process::ChildStdout>);
+struct Reader(Process, BufReader<std::process::ChildStdout>);
 
 impl Reader {
     fn of(path: &Path) -> Reader {
@@ -77,7 +78,7 @@ for line in sys.stdin:
     print(sorted({data[0] for (data,) in archive.execute('SELECT tile_data FROM tiles')}), flush=True)";
         let mut python = Command::new("python3");
         let python = python.args(["-c", script]).arg(path).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = python.spawn().unwrap();
+        let mut child = python.start();
         let answers = BufReader::new(child.stdout.take().unwrap());
         Reader(child, answers)
     }
@@ -206,7 +207,7 @@ fn killed_at_any_moment_it_holds_the_old_state_or_the_new_one_and_can_be_edited_
     let mut half_written = 0;
     for kill in 0..12 {
         let mut child = child(&path, u32::MAX);
-        let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = child.stdin(Stdio::null()).stdout(Stdio::null()).start();
         until("the child writes", || journal.exists());
         std::thread::sleep(Duration::from_millis(3 * kill));
         child.kill().unwrap();

@@ -5,12 +5,13 @@ use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
 use crate::support::gate::gated;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{over_rows, program, run, seed_command, signal, start_seed, wait};
 use crate::support::{Archive, Cluster, Db, Door, Gate, Place, SmallDisk, seed, until};
 
@@ -55,7 +56,7 @@ fn tiles(path: &Path) -> std::collections::BTreeMap<(u8, u32, u32), Vec<u8>> {
 
 /// Reads what a run says until a line holds the text.
 #[track_caller]
-fn read_until(child: &mut Child, from: impl std::io::Read + Send + 'static, text: &str) {
+fn read_until(child: &mut Process, from: impl std::io::Read + Send + 'static, text: &str) {
     let (line_read, lines) = std::sync::mpsc::channel();
     // Goes on reading after the text was seen: a full pipe would hold the run up.
     std::thread::spawn(move || {
@@ -116,7 +117,7 @@ fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() 
 /// Sends a signal and waits. Two seconds are promised (issue 2) and some tenths of one are usual; a loaded machine may take
 /// longer.
 #[track_caller]
-fn stopped_by(child: Child, name: &str, what: &str) {
+fn stopped_by(child: Process, name: &str, what: &str) {
     let begun = Instant::now();
     signal(&child, name);
     let ended = wait(child);
@@ -163,7 +164,7 @@ fn a_stop_while_tiles_are_stored_leaves_the_old_target() {
         command
             .args(["seed", "--progress", "json", "--config", &config, "--database-url", &db.url, "--output"])
             .arg(&target.path);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
         let stdout = child.stdout.take().unwrap();
         read_until(&mut child, stdout, r#""event":"stored""#);
         stopped_by(child, name, "storing");
@@ -183,7 +184,7 @@ fn a_stop_ends_a_run_that_asks_the_database_no_more() {
         let mut command = program();
         command.args(["seed", "--progress", "json", "--zoom", "0-16", "--config"]).arg(&config);
         command.args(["--database-url", &db.url, "--output"]).arg(&target.path);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
         let stdout = child.stdout.take().unwrap();
         read_until(&mut child, stdout, r#""event":"stored""#);
         stopped_by(child, name, "drawing");

@@ -4,11 +4,12 @@
 //! other.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::support::gate::gated;
 use crate::support::places::Places;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::proxy::{Proxy, SLOW_DOWN};
 use crate::support::s3::Prefix;
@@ -17,8 +18,8 @@ use crate::support::{Db, Gate, Place, seed, until};
 
 const SIGNALS: [(&str, i32); 2] = [("INT", 130), ("TERM", 143)];
 
-fn start(command: &mut Command) -> Child {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+fn start(command: &mut Command) -> Process {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
 }
 
 /// A command with its arguments in one text; what stands in braces is put in place of its name.
@@ -34,7 +35,7 @@ fn command(line: &str, names: &[(&str, &str)]) -> Command {
 
 /// Waits until a process listens to SIGINT and SIGTERM. Before that they kill it, as they kill any process.
 #[track_caller]
-fn listens(child: &Child) {
+fn listens(child: &Process) {
     let status = format!("/proc/{}/status", child.id());
     until("the program listens to signals", || {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
@@ -46,7 +47,7 @@ fn listens(child: &Child) {
 
 /// Waits until a process does nothing: a fifth of a second in which none of its threads has run.
 #[track_caller]
-fn waits(child: &Child) {
+fn waits(child: &Process) {
     listens(child);
     let switches = || {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", child.id())).into_iter().flatten().flatten();
@@ -65,7 +66,7 @@ fn waits(child: &Child) {
 
 /// Sends a signal, and gives the run when it has ended. Two seconds are promised; a loaded machine may take longer.
 #[track_caller]
-fn stopped(child: Child, (name, code): (&str, i32), what: &str) -> Run {
+fn stopped(child: Process, (name, code): (&str, i32), what: &str) -> Run {
     listens(&child);
     let begun = Instant::now();
     signal(&child, name);
@@ -79,7 +80,7 @@ fn stopped(child: Child, (name, code): (&str, i32), what: &str) -> Run {
 
 /// The same for a run that can still say so.
 #[track_caller]
-fn interrupted(child: Child, by: (&str, i32), what: &str) {
+fn interrupted(child: Process, by: (&str, i32), what: &str) {
     let ended = stopped(child, by, what);
     assert!(ended.stderr.contains("error: interrupted"), "{what}: {}", ended.stderr);
 }
@@ -224,14 +225,14 @@ fn a_reader_that_does_not_read() {
     .zip(SIGNALS.into_iter().cycle())
     {
         let mut command = command(line, &names);
-        let child = command.stdin(Stdio::null()).stdout(full.writer()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(full.writer()).stderr(Stdio::piped()).start();
         waits(&child);
         interrupted(child, by, line);
     }
     // Nothing can be said to those who do not read standard error.
     for by in SIGNALS {
         let mut command = command("seed --progress lines --output {new} --database-url {url}", &names);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(full.writer()).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(full.writer()).start();
         waits(&child);
         stopped(child, by, "standard error");
     }

@@ -2,12 +2,13 @@
 //! database, every command names it, and a reseed mends it or needs a seed.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::support::damaged::Chance;
 use crate::support::gate::gated;
 use crate::support::places::Places;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{ROWS_LAYER, Run, humble, program, run};
 use crate::support::tree::files;
 use crate::support::{Db, Gate, Place, until};
@@ -64,9 +65,9 @@ impl World {
         self.run(&[&["reseed", "--progress", "none", "--output", &self.places.place(name)], arguments].concat())
     }
 
-    fn start(&self, config: &str, arguments: &[&str]) -> Child {
+    fn start(&self, config: &str, arguments: &[&str]) -> Process {
         let mut command = self.command_with(config, arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start()
     }
 
     /// The names of the tiles in a target.
@@ -319,7 +320,7 @@ fn a_killed_seed_from_another_database_is_named() {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
-        let mut child = world.places.with_keys(&mut command).spawn().unwrap();
+        let mut child = world.places.with_keys(&mut command).start();
         gate.wait_for(1);
         until("the note", || world.run(&["inspect", &place]).stdout.contains("not finished: a seed of zooms 0-14"));
         child.kill().unwrap();

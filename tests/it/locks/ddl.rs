@@ -2,11 +2,11 @@
 //! Each statement is fired at each phase of a seed, while a third session reads the table all the time.
 
 use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use crate::support::gate::gated;
 use crate::support::others::{Reader, Statements};
+use crate::support::process::Process;
 use crate::support::program::{Run, start_seed, wait};
 use crate::support::{Archive, Db, Gate, Place, seed, until};
 
@@ -159,7 +159,7 @@ impl World {
         ["--config", &self.config, "--zoom", ZOOM]
     }
 
-    fn start(&self, output: &Path) -> Child {
+    fn start(&self, output: &Path) -> Process {
         start_seed(&self.db.url, output, &self.arguments())
     }
 

@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use crate::support::gate::gated;
 use crate::support::others::Statements;
+use crate::support::process::Start as _;
 use crate::support::program::{program, run, wait};
 use crate::support::watching::Watching;
 use crate::support::{Archive, Db, Gate, Place, seed, until};
@@ -53,7 +54,7 @@ fn a_reseed_of_many_batches_takes_all_of_its_locks_before_its_survey() {
     let mut command = program();
     command.args(["reseed", "--progress", "none", "--config", &world.config, "--database-url", &world.db.url]);
     command.arg("--output").arg(world.target());
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     gate.wait_for(1);
     let sessions = "SELECT count(DISTINCT pid) FROM pg_locks WHERE granted AND relation = 'api_facility'::regclass AND mode = 'AccessShareLock'";
     // Two workers beside the session that holds the snapshot.

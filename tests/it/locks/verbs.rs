@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use crate::support::gate::gated;
 use crate::support::others::{Connection, Statements};
+use crate::support::process::Start as _;
 use crate::support::program::{over_rows, program, run, wait};
 use crate::support::{Archive, Cluster, Db, Gate, OldTarget, Place, database, seed, until};
 
@@ -35,7 +36,7 @@ fn every_verb_gives_way_and_ends_well() {
             db.run("UPDATE api_facility SET name = upper(name) WHERE id < 'C'");
         }
         let gate = Gate::close(&db);
-        let child = command(verb, &db.url, &config, &target).spawn().unwrap();
+        let child = command(verb, &db.url, &config, &target).start();
         gate.wait_for(1);
         let altered = format!("ALTER TABLE api_facility ADD COLUMN more_{number} int");
         Statements::start(&db.url, &[&altered]).end(verb[0]);
@@ -198,7 +199,7 @@ fn what_comes_from_the_primary_does_not_wait_for_a_run_on_a_standby() {
         let config = gated(folder.path(), Place::Render, &format!("[database]\nlock_timeout = \"{limit}\"\n"));
         admin.run("SELECT pg_advisory_lock(1)");
         let mut seeding = command(&["seed", "--zoom", "0-5"], &url, &config, &target);
-        let child = seeding.spawn().unwrap();
+        let child = seeding.start();
         let waiting =
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
         until("sessions at the gate", || admin.value::<i64>(waiting) >= 2);

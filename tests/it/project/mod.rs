@@ -6,4 +6,5 @@ pub(crate) mod image;
 pub(crate) mod imports;
 pub(crate) mod manual;
 pub(crate) mod names;
+pub(crate) mod processes;
 pub(crate) mod version;

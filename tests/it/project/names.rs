@@ -12,25 +12,29 @@ const CONVENTIONAL: [&str; 1] = ["Error"];
 /// Names of constants that say neither what they bound nor in which unit.
 const VAGUE: [&str; 7] = ["FEW", "MOST", "LEAST", "LARGE", "WORTH", "CHUNK", "UNSURE"];
 
-/// The source files without their tests: path below `src` and text.
-fn sources() -> Vec<(String, String)> {
+/// The Rust files below a folder of the repository: path in that folder and text.
+pub(super) fn texts_below(folder: &str) -> Vec<(String, String)> {
     fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() { walk(&path, files) } else { files.push(path) }
         }
     }
-    let root = crate::support::repository("src");
+    let root = crate::support::repository(folder);
     let mut files = Vec::new();
     walk(Path::new(&root), &mut files);
     let code = files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "rs"));
     code.map(|path| {
         let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        let text = std::fs::read_to_string(path).unwrap();
-        (name, text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())
+        (name, std::fs::read_to_string(path).unwrap())
     })
-    .filter(|(name, _)| !name.ends_with("tests.rs"))
     .collect()
+}
+
+/// The source files without their tests: path below `src` and text.
+fn sources() -> Vec<(String, String)> {
+    let code = texts_below("src").into_iter().filter(|(name, _)| !name.ends_with("tests.rs"));
+    code.map(|(name, text)| (name, text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())).collect()
 }
 
 /// The name that follows one of some keywords at the beginning of a line, after its visibility.

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::command_line::{AWS_SECRET, Purged};
+use crate::support::process::{Process, Start as _};
 use crate::support::stub::{Stub, StubAnswer, StubRequest};
 use crate::support::until;
 
@@ -54,8 +55,7 @@ fn python(script: &str, arguments: &[&str], input: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .start();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let ended = child.wait_with_output().unwrap();
     assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
@@ -64,7 +64,7 @@ fn python(script: &str, arguments: &[&str], input: &str) -> String {
 
 /// moto's server, killed with the value.
 struct Moto {
-    child: Child,
+    _child: Process,
     port: u16,
 }
 
@@ -77,23 +77,14 @@ impl Moto {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let moto = Moto { child, port };
+            .start();
+        let moto = Moto { _child: child, port };
         until("moto listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         moto
     }
 
     fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
-    }
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("moto is left behind: {error}");
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::support::nginx::{Answer, Nginx, ask};
 use crate::support::places::{Places, files_below};
+use crate::support::process::Start as _;
 use crate::support::program::{program, run, signal, wait};
 use crate::support::served::{Served, status};
 use crate::support::varnish::Varnish;
@@ -161,8 +162,7 @@ fn holds(purge: &str, origin: fn(&Places) -> Origin, cache: fn(u16) -> Cache, st
                 .stdin(std::process::Stdio::null())
                 .stdout(std::process::Stdio::piped())
                 .stderr(std::process::Stdio::piped())
-                .spawn()
-                .unwrap();
+                .start();
             if round % 3 < 2 {
                 std::thread::sleep(Duration::from_millis(40 + 31 * round));
                 signal(&child, "KILL");

@@ -1,9 +1,10 @@
 //! Providers over TLS, by a real server: a certificate that nobody trusts, or of another name, is refused before a secret is sent.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::command_line::Purged;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{program, run};
 use crate::support::until;
 
@@ -35,7 +36,7 @@ server.serve_forever()
 
 /// The server, killed with the value.
 struct TlsServer {
-    child: Child,
+    _child: Process,
     folder: tempfile::TempDir,
     port: String,
 }
@@ -61,10 +62,10 @@ impl TlsServer {
         let python = std::env::var("TEST_PYTHON").expect("scripts/test installs Python");
         let mut command = Command::new(python);
         command.args(["-c", SERVER]).arg(folder.path()).stdin(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().unwrap();
+        let child = command.start();
         until("the server listens", || Path::new(&file("port")).exists());
         let port = std::fs::read_to_string(file("port")).unwrap();
-        TlsServer { child, folder, port }
+        TlsServer { _child: child, folder, port }
     }
 
     fn certificate(&self) -> PathBuf {
@@ -73,14 +74,6 @@ impl TlsServer {
 
     fn asked(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("asked")).unwrap_or_default()
-    }
-}
-
-impl Drop for TlsServer {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("a server is left behind: {error}");
-        }
     }
 }
 

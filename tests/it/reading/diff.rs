@@ -5,6 +5,7 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
+use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run};
 use crate::support::tracked::differences;
 use crate::support::{Archive, Db, seed};
@@ -102,7 +103,7 @@ fn who_closes_the_output_early_has_seen_enough() {
     seed(&db.url, &target, &["--zoom", "0-1"]).ok();
     let mut command = program();
     command.arg("inspect").arg(&target).args(["0/0/0", "--geojson"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     drop(child.stdout.take());
     let ended = child.wait_with_output().unwrap();
     assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use crate::support::process::Start as _;
 use crate::support::program::{program, run, wait};
 use crate::support::tracked::{SOME, Tracked};
 use crate::support::{Cluster, Db, until};
@@ -21,7 +22,7 @@ fn a_table_that_is_rewritten_while_the_run_waits_for_it_is_read_on_a_new_snapsho
             .args([verb, "--progress", "none", "--database-url", &tracked.db.url, "--output"])
             .arg(&target)
             .args(ZOOM);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
         let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
         until("the run waits for the table", || tracked.db.value::<i64>(waiting) == 1);
         tracked.db.run("COMMIT");

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::gate::gated;
 use crate::support::places::Places;
+use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::Prefix;
@@ -85,7 +86,7 @@ fn a_reseed_killed_at_any_moment_is_continued_by_the_next() {
         for round in 0..5 {
             change(&db, number * 10 + round);
             let mut command = reseed_command(&places, &db.url, name);
-            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
             let moment = chance.rotate_left(u32::try_from(number * 5 + round).unwrap()) % whole;
             std::thread::sleep(Duration::from_micros(moment));
             child.kill().unwrap();
@@ -111,7 +112,7 @@ fn a_database_that_crashes_in_the_middle_is_asked_again() {
     change(&db, 3);
     let gate = Gate::close(&db);
     let mut command = gated_reseed(&config, &db, &target);
-    let child = command.spawn().unwrap();
+    let child = command.start();
     gate.wait_for(1);
     cluster.crash();
     cluster.start();
@@ -138,7 +139,7 @@ fn a_database_that_crashes_before_anything_is_rendered_is_asked_again() {
         db.run("CHECKPOINT");
         db.run(&format!("BEGIN; LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"));
         let mut command = reseed_command(&places, &db.url, "t.mbtiles");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
         until("it waits for the table", || db.value::<i64>(waiting) > 0);
         cluster.crash();
         cluster.start();
@@ -173,7 +174,7 @@ fn an_s3_server_killed_at_any_moment_of_a_reseed_has_everything_after_the_next()
         for round in 0..2_u32 {
             change(&db, number * 10 + u64::from(round));
             let mut command = reseed_command(&places, &db.url, name);
-            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
             std::thread::sleep(Duration::from_micros(
                 chance.rotate_left(round * 7 + u32::try_from(number).unwrap()) % whole,
             ));
@@ -235,7 +236,7 @@ fn of_two_reseeds_at_once_one_is_told_to_wait() {
         seed(&db.url, &target, &["--config", &config, "--zoom", "0-9"]).ok();
         change(&db, 5);
         let gate = Gate::close(&db);
-        let first = reseed(&target).spawn().unwrap();
+        let first = reseed(&target).start();
         gate.wait_for(1);
         run(&mut reseed(&target)).fails(1, &["another run "]);
         gate.open();
@@ -255,7 +256,7 @@ fn an_interrupted_reseed_leaves_the_target_and_goes_on_later() {
     change(&db, 6);
     let gate = Gate::close(&db);
     let mut command = gated_reseed(&config, &db, &target);
-    let child = command.spawn().unwrap();
+    let child = command.start();
     gate.wait_for(1);
     signal(&child, "TERM");
     wait(child).fails(143, &["error: interrupted: the target is unchanged"]);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::writer::Fleet;
 use crate::support::places::Places;
+use crate::support::process::Start as _;
 use crate::support::program::{ROWS_LAYER, humble, program, run, seed};
 use crate::support::s3::Prefix;
 use crate::support::s3_server::S3Server;
@@ -54,7 +55,7 @@ fn a_writer_that_is_killed_beside_the_server_costs_no_answer() {
                 .collect();
             for round in 0..8_u64 {
                 db.run(&format!("UPDATE api_facility SET name = name || '{round}'"));
-                let mut writer = places.seed_command(&db, kind, &flags).spawn().unwrap();
+                let mut writer = places.seed_command(&db, kind, &flags).start();
                 // At other moments of its work each time; when is not asserted.
                 std::thread::sleep(Duration::from_millis(40 * round));
                 writer.kill().unwrap();

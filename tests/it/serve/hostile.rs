@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::jobs::{Answers, fleet_with, writer};
 use crate::support::Db;
 use crate::support::nginx::{ask, read_answer};
+use crate::support::process::Start as _;
 use crate::support::program::seed;
 use crate::support::served::{GZIP, Served, small_target, status};
 
@@ -157,8 +158,7 @@ fn odd_paths_and_headers_are_answered_and_never_with_an_error_of_the_server() {
 fn under_slow_clients(served: &Served, arguments: &[&str]) -> String {
     let mut attack = Command::new("slowhttptest");
     attack.args(arguments).args(["-c", "200", "-r", "200", "-u", &format!("{}0/0/0.pbf", served.url)]);
-    let mut attack =
-        attack.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("scripts/test installs slowhttptest");
+    let mut attack = attack.stdout(Stdio::piped()).stderr(Stdio::null()).start();
     let mut answered = 0;
     while attack.try_wait().unwrap().is_none() {
         let begun = Instant::now();

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::writer::Fleet;
 use crate::support::nginx::{Answer, ask};
+use crate::support::process::Start as _;
 use crate::support::program::{program, run};
 use crate::support::served::{GZIP, Served, status};
 use crate::support::until;
@@ -178,7 +179,7 @@ fn jobs_are_taken_from_who_has_the_token_done_and_told_as_described() {
     let described = fleet.places.folder.path().join("openapi.json");
     std::fs::write(&described, served.admin("/openapi.json").1).unwrap();
     let mut python = Command::new(std::env::var("TEST_PYTHON").expect("scripts/test installs the readers"));
-    let mut python = python.args(["-c", FITS]).arg(&described).stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut python = python.args(["-c", FITS]).arg(&described).stdin(std::process::Stdio::piped()).start();
     python.stdin.take().unwrap().write_all(json!(answers.0).to_string().as_bytes()).unwrap();
     assert!(python.wait().unwrap().success());
 }

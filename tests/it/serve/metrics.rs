@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+use crate::support::process::Start as _;
 use crate::support::program::seed;
 use crate::support::served::{GZIP, Served, small_target};
 use crate::support::tracked::Tracked;
@@ -14,12 +15,7 @@ use crate::support::{Db, until};
 
 /// Feeds a program; its exit code and everything that it said.
 fn fed(command: &mut Command, text: &str) -> (Option<i32>, String) {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("scripts/test installs promtool");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let done = child.wait_with_output().unwrap();
     (done.status.code(), String::from_utf8_lossy(&[done.stdout, done.stderr].concat()).into_owned())

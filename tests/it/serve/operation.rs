@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::support::nginx::{Balancer, ask};
 use crate::support::places::Places;
+use crate::support::process::Start as _;
 use crate::support::program::{ROWS_LAYER, program};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::served::{GZIP, Served, small_target, status};
@@ -212,7 +213,7 @@ fn each_request_is_a_line_of_the_access_log() {
         write("none", false);
         let mut command = program();
         command.args(["serve", &target, "--listen", "127.0.0.1:0", "--drain", "0s", "--config"]).arg(&config);
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::piped()).start();
         let id = child.id().to_string();
         let signal = |name: &str| Command::new("kill").args([name, &id]).status().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

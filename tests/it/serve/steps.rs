@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::writer::{Fleet, answers, bodies};
 use crate::support::places::Tiles;
+use crate::support::process::Start as _;
 use crate::support::program::program;
 use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::served::Served;
@@ -76,7 +77,7 @@ impl Stage {
             let mut seeds: Vec<_> = some
                 .iter()
                 .map(|kind| fleet.places.seed_command(&fleet.db, kind, &["--zoom", "0-3", "--public-url", "relative"]))
-                .map(|mut command| command.spawn().unwrap())
+                .map(|mut command| command.start())
                 .collect();
             assert!(seeds.iter_mut().all(|seed| seed.wait().unwrap().success()));
         }

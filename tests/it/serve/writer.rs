@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::support::browser::Browser;
 use crate::support::places::{Places, Tiles};
+use crate::support::process::Start as _;
 use crate::support::program::{program, run, signal};
 use crate::support::schemas::text_fits;
 use crate::support::served::{Served, status};
@@ -267,7 +268,7 @@ fn a_watch_from_a_shell_beside_a_writer_does_no_harm() {
         let mut command = program();
         command.args(["reseed", "--watch", "--progress", "none", "--config", &fleet.places.config]);
         command.args(["--database-url", &fleet.db.url, "--output", &fleet.places.place(kind)]);
-        let mut watch = fleet.places.with_keys(&mut command).stdout(std::process::Stdio::null()).spawn().unwrap();
+        let mut watch = fleet.places.with_keys(&mut command).stdout(std::process::Stdio::null()).start();
         for round in 0..4 {
             fleet.change(round);
         }

@@ -1,9 +1,10 @@
 //! What tests of shards share.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::support::Db;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{Run, program, run};
 
 /// A run of shards: its database, its target, its work folder.
@@ -53,9 +54,9 @@ impl<'a> Sharded<'a> {
         self.verb("run", &["--shard", &shard.to_string(), "--workers", "1"])
     }
 
-    pub(super) fn start(&self, verb: &str, arguments: &[&str]) -> Child {
+    pub(super) fn start(&self, verb: &str, arguments: &[&str]) -> Process {
         let mut command = self.command(verb, arguments);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
     }
 
     /// Begins, renders every shard and commits.

@@ -2,12 +2,13 @@
 //! twice or comes late, and whoever writes between the shards and the commit.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use super::helpers::{names, without_times, write};
 use crate::support::killed::is_killed_at;
 use crate::support::places::files_below;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::tracked::{Tracked, differences};
 use crate::support::{Archive, Db, until};
@@ -67,9 +68,9 @@ impl<'a> Divided<'a> {
         self.verb("run", &["--shard", &shard.to_string(), "--workers", "2"])
     }
 
-    fn start(&self, shard: u32) -> Child {
+    fn start(&self, shard: u32) -> Process {
         let mut command = self.command("run", &["--shard", &shard.to_string(), "--workers", "1"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
     }
 
     fn whole(&self, verb: &str) -> Run {

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use super::process::{Process, Start as _};
 use super::{Db, until};
 
 /// An address that stands for several servers, as the reader address of a cluster does: each further connection goes to the next of them.
@@ -36,7 +37,7 @@ pub(crate) fn address(url: &str) -> String {
 
 /// `PgBouncer` that lends a server's connection for one transaction. Stopped with the value.
 pub(crate) struct Pooler {
-    child: Child,
+    child: Process,
     port: u16,
     _folder: tempfile::TempDir,
 }
@@ -79,8 +80,7 @@ impl Pooler {
         if fs::metadata(folder.path()).unwrap().uid() == 0 {
             pgbouncer.args(["-u", "nobody"]);
         }
-        let child =
-            pgbouncer.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = pgbouncer.arg(&ini).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
         let mut pooler = Pooler { child, port, _folder: folder };
         until("the pooler listens", || {
             assert!(pooler.child.try_wait().unwrap().is_none(), "the pooler has ended");
@@ -91,15 +91,5 @@ impl Pooler {
 
     pub(crate) fn url(&self, db: &Db) -> String {
         format!("postgresql://anyone@127.0.0.1:{}/{}", self.port, db.name)
-    }
-}
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        for done in [self.child.kill(), self.child.wait().map(|_| ())] {
-            if let Err(error) = done {
-                eprintln!("the pooler is left behind: {error}");
-            }
-        }
     }
 }

@@ -1,18 +1,20 @@
 //! Chromium without a window, driven through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+
+use super::process::{Process, Start as _};
 
 /// The longest wait for an answer, and for a page to say something.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A browser with one page. Ended with the value.
 pub(crate) struct Browser {
-    child: Child,
+    child: Process,
     commands: ChildStdin,
     messages: Receiver<Value>,
     session: Option<String>,
@@ -40,8 +42,7 @@ impl Browser {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+            .start();
         let (commands, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         let (send, messages) = channel();
         std::thread::spawn(move || {
@@ -145,9 +146,6 @@ impl Drop for Browser {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
-        }
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("Chromium {} is left behind: {error}", self.child.id());
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod manual;
 pub(crate) mod nginx;
 pub(crate) mod others;
 pub(crate) mod places;
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod redis;

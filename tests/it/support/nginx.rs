@@ -5,13 +5,14 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use super::process::{Process, Start as _};
 use super::{Tree, manual, until};
 
 /// nginx, stopped with the value.
 pub(crate) struct Nginx {
-    child: Child,
+    child: Process,
     pub port: u16,
     _prefix: tempfile::TempDir,
 }
@@ -116,8 +117,7 @@ impl Nginx {
             .env("PATH", path)
             .args(["-p", &below(""), "-e", &below("log"), "-c", &below("nginx.conf")])
             .stderr(Stdio::inherit())
-            .spawn()
-            .expect("nginx is installed by scripts/test");
+            .start();
         let nginx = Nginx { child, port, _prefix: prefix };
         until("nginx listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         nginx

@@ -1,8 +1,10 @@
 //! The program itself, run as a user runs it.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use super::process::{Process, Start as _};
 
 /// A run that has ended.
 pub(crate) struct Run {
@@ -111,20 +113,20 @@ pub(crate) fn seed(url: &str, output: &Path, arguments: &[&str]) -> Run {
 }
 
 /// Starts `oar-tiles seed` and does not wait.
-pub(crate) fn start_seed(url: &str, output: &Path, arguments: &[&str]) -> Child {
+pub(crate) fn start_seed(url: &str, output: &Path, arguments: &[&str]) -> Process {
     let mut command = seed_command(url, output, arguments);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
 }
 
 /// Sends a signal, by name as `kill` knows it.
-pub(crate) fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Process, name: &str) {
     let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
 /// Waits for a started run; one that never ends is killed, and fails the test.
 #[track_caller]
-pub(crate) fn wait(mut child: Child) -> Run {
+pub(crate) fn wait(mut child: Process) -> Run {
     let begun = Instant::now();
     while child.try_wait().unwrap().is_none() {
         if begun.elapsed() > Duration::from_secs(60) {

@@ -2,13 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
+use super::process::{Process, Start as _};
 use super::until;
 
 /// A server that keeps nothing on disk, killed with the value.
 pub(crate) struct Redis {
-    child: Child,
+    child: Process,
     port: u16,
     password: String,
     arguments: Vec<String>,
@@ -93,23 +94,12 @@ impl Redis {
     }
 }
 
-fn begun(port: u16, password: &str, arguments: &[String]) -> Child {
+fn begun(port: u16, password: &str, arguments: &[String]) -> Process {
     let port = port.to_string();
     Command::new("redis-server")
         .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--requirepass", password])
         .args(arguments)
         .current_dir(std::env::temp_dir())
         .stdout(Stdio::null())
-        .spawn()
-        .expect("scripts/test installs redis-server")
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait()
-            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
-        {
-            eprintln!("a Redis server is left behind: {error}");
-        }
-    }
+        .start()
 }

@@ -1,11 +1,12 @@
 //! `oar-tiles serve` and `preview` as processes.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::Db;
 use super::nginx::{Answer, ask};
 use super::places::Places;
+use super::process::{Process, Start as _};
 use super::program::{program, seed};
 
 /// The header of clients that take gzip.
@@ -36,7 +37,7 @@ fn settles(target: &str) {
 
 /// A server, killed with the value.
 pub(crate) struct Served {
-    pub(crate) child: Child,
+    pub(crate) child: Process,
     /// Where its tiles are; ends with a slash.
     pub(crate) url: String,
     pub(crate) port: u16,
@@ -64,7 +65,7 @@ impl Served {
 
     /// A command that serves and says where.
     pub(crate) fn of(command: &mut Command) -> Served {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).start();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut line = || lines.next().expect("the server says where it listens").unwrap();
         let url = line().split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
@@ -105,14 +106,4 @@ fn port_of(line: &str) -> u16 {
 /// The status of an answer.
 pub(crate) fn status(answer: &Answer) -> u16 {
     answer.head.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        if let Ok(None) = self.child.try_wait()
-            && let Err(error) = self.child.kill().and_then(|()| self.child.wait())
-        {
-            eprintln!("a server is left behind: {error}");
-        }
-    }
 }

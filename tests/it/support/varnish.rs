@@ -1,14 +1,15 @@
 //! Varnish with the lines of `examples/varnish.vcl`.
 
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use super::nginx::{Answer, ask};
+use super::process::{Process, Start as _};
 use super::{repository, until};
 
 /// Varnish, killed with the value.
 pub(crate) struct Varnish {
-    child: Child,
+    _child: Process,
     pub(crate) port: u16,
     _folder: tempfile::TempDir,
 }
@@ -33,22 +34,13 @@ impl Varnish {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
-            .expect("varnish is installed by scripts/test");
-        let varnish = Varnish { child, port, _folder: folder };
+            .start();
+        let varnish = Varnish { _child: child, port, _folder: folder };
         until("varnish listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
         varnish
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
         ask(self.port, "GET", path, "Accept-Encoding: gzip\r\n")
-    }
-}
-
-impl Drop for Varnish {
-    fn drop(&mut self) {
-        if let Err(error) = self.child.kill().and_then(|()| self.child.wait()) {
-            eprintln!("varnish cannot be stopped: {error}");
-        }
     }
 }

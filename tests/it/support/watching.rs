@@ -2,25 +2,17 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use super::process::{Process, Start as _};
 use crate::support::program::{program, signal, wait};
 
 /// A watching run, and what it says. It is killed with the test, which may fail: a process that goes on would hold what the test has opened.
 pub(crate) struct Watching {
-    child: Option<Child>,
+    child: Process,
     pub lines: Receiver<String>,
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            drop(child.kill());
-            drop(child.wait());
-        }
-    }
 }
 
 impl Watching {
@@ -44,7 +36,7 @@ impl Watching {
     /// Starts a command that watches.
     pub(crate) fn of(command: &mut Command) -> Watching {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
+        let mut child = command.start();
         let (heard, lines) = channel();
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         for from in [Box::new(out) as Box<dyn std::io::Read + Send>, Box::new(err)] {
@@ -53,7 +45,7 @@ impl Watching {
                 BufReader::new(from).lines().map_while(Result::ok).for_each(|line| drop(heard.send(line)));
             });
         }
-        Watching { child: Some(child), lines }
+        Watching { child, lines }
     }
 
     /// Waits for a line that holds a text.
@@ -72,18 +64,18 @@ impl Watching {
 
     /// Sends it a signal, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
-        signal(self.child.as_ref().unwrap(), name);
+        signal(&self.child, name);
     }
 
     /// Waits until it has ended; gives the exit code.
-    pub(crate) fn ended(mut self) -> i32 {
-        wait(self.child.take().unwrap()).code
+    pub(crate) fn ended(self) -> i32 {
+        wait(self.child).code
     }
 
     /// Asks it to end; gives the exit code, and what it said that was not heard before.
-    pub(crate) fn end_with_lines(mut self) -> (i32, String) {
+    pub(crate) fn end_with_lines(self) -> (i32, String) {
         self.signal("TERM");
-        let code = wait(self.child.take().unwrap()).code;
+        let code = wait(self.child).code;
         (code, self.lines.iter().map(|line| line + "\n").collect())
     }
 

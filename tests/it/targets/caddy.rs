@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use crate::support::nginx::{Answer, ask};
+use crate::support::process::{Process, Start as _};
 use crate::support::{Db, Tree, repository, until};
 
 /// Caddy, stopped with the value.
 struct Caddy {
-    child: Child,
+    _child: Process,
     port: u16,
     _home: tempfile::TempDir,
 }
@@ -30,20 +31,13 @@ impl Caddy {
         fs::write(&file, config).unwrap();
         let mut caddy = Command::new("caddy");
         caddy.env("HOME", home.path()).args(["run", "--adapter", "caddyfile", "--config"]).arg(&file);
-        let child = caddy.stderr(Stdio::null()).spawn().expect("caddy is installed by scripts/test");
+        let child = caddy.stderr(Stdio::null()).start();
         until("Caddy listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-        Caddy { child, port, _home: home }
+        Caddy { _child: child, port, _home: home }
     }
 
     fn get(&self, path: &str, headers: &str) -> Answer {
         ask(self.port, "GET", path, headers)
-    }
-}
-
-impl Drop for Caddy {
-    fn drop(&mut self) {
-        drop(self.child.kill());
-        drop(self.child.wait());
     }
 }
 

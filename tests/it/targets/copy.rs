@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use crate::support::archive::Address;
 use crate::support::damaged::{Chance, as_images_and_map, changed, packed};
+use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::{Archive, Db, OldTarget, seed, until};
 
@@ -128,8 +129,7 @@ fn an_interrupted_copy_leaves_the_target_as_it_was() {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .start();
         let status = format!("/proc/{}/status", child.id());
         until("the program listens to signals", || {
             let status = std::fs::read_to_string(&status).unwrap();

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::support::places::Places;
+use crate::support::process::Start as _;
 use crate::support::program::wait;
 use crate::support::{Archive, Db, shared_data};
 
@@ -97,7 +98,7 @@ fn kill_9_at_random_moments_then_a_second_run_gives_the_tiles_of_an_undisturbed_
     let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0);
     eprintln!("moments from {seed}");
     for (number, name) in ["t.pmtiles", "s3:tiles/", "s3:t.pmtiles", "s3:tiles/", "t.pmtiles"].iter().enumerate() {
-        let mut child = places.seed_command(&db, name, &["--zoom", "0-7"]).spawn().unwrap();
+        let mut child = places.seed_command(&db, name, &["--zoom", "0-7"]).start();
         let moment = 20 + (seed >> (8 * number) & 0xff) * 2;
         std::thread::sleep(std::time::Duration::from_millis(moment));
         child.kill().unwrap();

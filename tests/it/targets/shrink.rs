@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
 use crate::support::places::{Places, Tiles};
+use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::{Db, until};
 
@@ -173,7 +174,7 @@ fn a_watch_says_so_and_goes_on_trying() {
     let place = world.places.place("tiles/");
     let mut command =
         world.command("reseed", &["--watch", "--debounce", "50ms", "--poll", "200ms", "--output", &place]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
     let errors = std::io::BufReader::new(child.stderr.take().unwrap());
     let (heard, lines) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

@@ -130,6 +130,8 @@ fn of_two_servers_one_writes_all_variants_and_the_other_takes_over() {
     world.db.run("UPDATE api_facility SET name = name || ' and sons'");
     both("c2", &world.tiles_of(2));
     both("", &world.single_run("true"));
+    let state = writer(&second);
+    assert_eq!((&state["role"], &state["published"]), (&"standby".into(), &0.into()), "the other one lives: {state}");
     until("it says that it has published", || writer(&first)["published"].as_u64() > Some(0));
     world.db.run(
         "INSERT INTO contributor VALUES (9, 'new'); INSERT INTO membership SELECT 9, id FROM api_facility LIMIT 30",

@@ -65,6 +65,37 @@ fn a_target_that_somebody_replaced_is_looked_at_by_itself() {
 }
 
 #[test]
+fn tiles_that_could_not_be_rendered_are_tried_again_though_no_row_has_changed() {
+    let world = World::new(120, 4);
+    let letters = |sql: &str| {
+        world
+            .db
+            .run(&format!("CREATE OR REPLACE FUNCTION letters(of text) RETURNS int STABLE AS '{sql}' LANGUAGE sql"));
+    };
+    letters("SELECT 1000 / greatest(length(of), 1)");
+    world.db.run(
+        "INSERT INTO api_facility (id, name, address, country_code, location, created_at, updated_at) VALUES ('own', '', '', 'BD', ST_SetSRID(ST_MakePoint(-120, -50), 4326), now(), now());
+         INSERT INTO membership VALUES (2, 'own')",
+    );
+    let config = world.contributors(".mbtiles");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let shown = "on_tile_error = \"skip\"\nproperties = { id = \"id\", letters = \"letters(name::text)\" }";
+    std::fs::write(&config, text.replace("properties = [\"id\", \"name\"]", shown)).unwrap();
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    let seed = ["seed", "--progress", "none"];
+    world.oar_tiles(&config, &seed).ok();
+    let whole = world.held("by/c2.mbtiles");
+    // The change log has nothing of what breaks its tiles, and nothing of what mends them.
+    letters("SELECT 1000 / length(of)");
+    world.oar_tiles(&config, &seed).fails(3, &["by/c2.mbtiles", "division by zero"]);
+    assert_ne!(world.held("by/c2.mbtiles"), whole);
+    letters("SELECT 1000 / greatest(length(of), 1)");
+    untouched(&world.oar_tiles(&config, &RESEED).ok(), "3 of 4");
+    assert_eq!(world.held("by/c2.mbtiles"), whole);
+    untouched(&world.oar_tiles(&config, &RESEED).ok(), "4 of 4");
+}
+
+#[test]
 fn a_log_that_cannot_be_trusted_is_one_message() {
     let world = World::new(60, 4);
     let config = world.contributors(".mbtiles");

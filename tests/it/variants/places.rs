@@ -1,13 +1,15 @@
 //! Families in buckets and in versions, killed runs, and the verbs that take all variants.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::{CONDITION, World};
-use crate::support::Archive;
+use crate::support::gate::PASS;
+use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::s3::{Prefix, keys};
 use crate::support::tracked::Tiles;
+use crate::support::{Archive, Gate};
 
 const RESEED: [&str; 3] = ["reseed", "--progress", "none"];
 
@@ -167,7 +169,7 @@ fn a_killed_reseed_of_a_family_is_made_up_for() {
             let mut command = program();
             command.args(RESEED).args(["--config", &config, "--database-url", &world.db.url]);
             let quiet = std::process::Stdio::null;
-            let child = command.stdin(quiet()).stdout(quiet()).stderr(quiet()).spawn().unwrap();
+            let child = command.stdin(quiet()).stdout(quiet()).stderr(quiet()).start();
             // At another moment in each round, from the first look to the last variant.
             std::thread::sleep(Duration::from_millis(60 + 90 * round));
             signal(&child, "KILL");
@@ -177,6 +179,33 @@ fn a_killed_reseed_of_a_family_is_made_up_for() {
         world.variants_are_single_runs(ending);
         let nothing = world.oar_tiles(&config, &RESEED).ok();
         assert!(nothing.stdout.contains("4 variants: 0 tiles written"), "{}", nothing.stdout);
+    }
+}
+
+#[test]
+fn a_family_whose_sessions_are_lost_in_the_middle_shows_all_of_its_rows() {
+    // Rows that are read once for all variants, and variants that the database draws one after the other: the last ones stand before the gate.
+    for run in ["", "[run]\nrows_mb = 0\nworkers = 2\nbatch_features = 50\n"] {
+        let world = World::new(150, 5);
+        let config = world.family("FOLDER/by/{slug}.pmtiles", "FOLDER/all.pmtiles", run);
+        let gated =
+            format!("properties = {{ id = \"id\", name = \"name\", gate = \"CASE WHEN id = 'own' THEN {PASS} END\" }}");
+        let text = std::fs::read_to_string(&config).unwrap();
+        std::fs::write(&config, text.replace("properties = [\"id\", \"name\"]", &gated)).unwrap();
+        world.db.run("INSERT INTO api_facility (id, name, address, country_code, location, created_at, updated_at) VALUES ('own', 'own', '', 'BD', ST_SetSRID(ST_MakePoint(-120, -50), 4326), now(), now()); INSERT INTO membership VALUES (4, 'own')");
+        let gate = Gate::close(&world.db);
+        let mut command = program();
+        command.args(["seed", "--progress", "none", "--config", &config, "--database-url", &world.db.url]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
+        gate.wait_for(1);
+        let lost = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'";
+        assert!(!world.db.rows(lost).is_empty());
+        gate.open();
+        wait(child).ok();
+        let names = ["by/c1", "by/c2", "by/c3", "by/c4", "by/c5", "all"].map(|name| format!("{name}.pmtiles"));
+        let held = names.each_ref().map(|name| world.held(name));
+        world.oar_tiles(&config, &["seed", "--progress", "none", "--force"]).ok();
+        assert_eq!(held, names.each_ref().map(|name| world.held(name)), "{run}");
     }
 }
 

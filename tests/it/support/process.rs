@@ -1,0 +1,57 @@
+//! Processes that tests start. Each is killed with its value: a test that fails leaves none behind. Nothing else in these tests starts a process that it
+//! does not wait for (`project::processes`).
+
+use std::ops::{Deref, DerefMut};
+use std::process::{Child, Command, Output};
+
+/// A process that was started; killed with the value, unless it has ended.
+pub(crate) struct Process(Option<Child>);
+
+impl Process {
+    /// Waits until it has ended; gives what it has written to the pipes that nobody took.
+    pub(crate) fn wait_with_output(mut self) -> std::io::Result<Output> {
+        self.0.take().expect("only this takes it").wait_with_output()
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        self.0.as_ref().expect("only its end takes it")
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        self.0.as_mut().expect("only its end takes it")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(child) = &mut self.0 else { return };
+        let has_ended = matches!(child.try_wait(), Ok(Some(_)));
+        if !has_ended && let Err(error) = child.kill().and_then(|()| child.wait()) {
+            eprintln!("process {} is left behind: {error}", child.id());
+        }
+    }
+}
+
+/// Starts a command.
+pub(crate) trait Start {
+    /// Starts it and does not wait.
+    fn start(&mut self) -> Process;
+}
+
+impl Start for Command {
+    #[track_caller]
+    fn start(&mut self) -> Process {
+        match self.spawn() {
+            Ok(child) => Process(Some(child)),
+            Err(error) => {
+                panic!("{} cannot be started: {error}: does scripts/test install it?", self.get_program().display())
+            }
+        }
+    }
+}
