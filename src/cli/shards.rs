@@ -98,6 +98,9 @@ pub struct ShardsCommit {
     /// Where the shards meet.
     #[command(flatten)]
     pub work: ShardsWork,
+    /// How long to wait for a database that has not seen yet what the shards have, such as a replica that is behind
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    pub catch_up: Duration,
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,

@@ -69,6 +69,14 @@ pub enum ShardsError {
         /// The run.
         run: String,
     },
+    /// The attempt came too late.
+    #[error("shard {shard} of run {run} is done, or its run has ended: this attempt at it writes nothing more")]
+    Late {
+        /// The shard, counted from 1.
+        shard: u32,
+        /// The run.
+        run: String,
+    },
     /// Another version of the program made the plan.
     #[error(
         "run {run} in {work} was begun by {theirs}, and this is {ours}: use one version for begin, run and commit, or begin again"
@@ -251,7 +259,7 @@ pub enum ShardsError {
     },
     /// The commit's database is behind that of a shard.
     #[error(
-        "the database has not seen yet what shard {shard} has ({behind} is behind {ahead}): commit against the primary, or again once the replica has caught up"
+        "the database has not seen yet what shard {shard} has ({behind} is behind {ahead}): commit against the primary, wait longer with --catch-up, or commit again once the replica has caught up"
     )]
     Behind {
         /// The shard, counted from 1.
@@ -344,6 +352,7 @@ impl ShardsError {
             ShardsError::Target(error) => error.kind(),
             ShardsError::Begun { .. }
             | ShardsError::Damaged { .. }
+            | ShardsError::Late { .. }
             | ShardsError::OtherDatabase { .. }
             | ShardsError::Missing { .. }
             | ShardsError::Behind { .. }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use oar_tiles::cli::{SettingFlags, Shards, ShardsBegin, ShardsCommit, ShardsRun};
-use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, SeedInstead};
 use oar_tiles::command::{reseed, seed, shards};
 use oar_tiles::config::JobSettings;
 use oar_tiles::report::{
@@ -244,7 +244,7 @@ async fn commit_one(
     let prints = !matches!(style(&job.settings, arguments.quiet), Style::Json | Style::Quiet);
     let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
     let job = job.with_changed_out(arguments.changed_out.as_deref())?;
-    let done = Box::pin(shards::commit(&job, work, plan)).await?;
+    let done = Box::pin(shards::commit(&job, work, plan, arguments.catch_up)).await?;
     closing.show(&render_run(&done), &done)?;
     job.purge_published(false).await?;
     seed::complete(&done)
@@ -265,7 +265,7 @@ async fn commit_several(
     have_own_files(&all, &[("--report", arguments.report.as_deref())])?;
     let Some(first) = all.first() else { return Ok(()) };
     let shown = report(style(first, arguments.quiet));
-    let ready = Box::pin(shards::ready_targets(&all, work, plan, &shown, stop)).await?;
+    let ready = Box::pin(shards::ready_targets(&all, work, plan, arguments.catch_up, &shown, stop)).await?;
     let mut number = 0;
     let ended = for_each(all, arguments.quiet, stop, async |mut settings| {
         if arguments.allow_shrink {
@@ -277,7 +277,7 @@ async fn commit_several(
         let prints = !matches!(style, Style::Json | Style::Quiet);
         let file = file_of(arguments.report.as_ref(), &settings.tileset.name);
         let closing = Closing::new(prints, file.as_ref(), &settings.tileset.output)?;
-        let options = ReseedOptions::default();
+        let options = ReseedOptions { seeds: SeedInstead::Versions, ..ReseedOptions::default() };
         if let Some(family) = Family::of(&settings) {
             let how = FamilyOptions {
                 force: plan.force || arguments.force,
@@ -298,7 +298,8 @@ async fn commit_several(
         let outcome = Box::pin(reseed::reseed(&job, &options)).await?;
         match &outcome {
             ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
-            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) | ReseedOutcome::Seeded(_) => {
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), &**done)?,
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => {
                 let nothing = ReseedReport::nothing(job.target.to_string());
                 closing.show(&render_reseed(&nothing), &nothing)?;
             }

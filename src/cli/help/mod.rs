@@ -33,7 +33,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
         "Target",
         &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
     ),
-    ("Shards", &["work", "shards", "shard", "hold", "hold-for", "frozen", "connections"]),
+    ("Shards", &["work", "shards", "shard", "hold", "hold-for", "frozen", "connections", "catch-up"]),
     ("Keep running", &["watch", "debounce", "poll"]),
     ("Checks", &["sample", "all", "database", "check"]),
     ("Change log", &["reader", "owner", "older-than"]),

@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::catch_up::{SeenByShard, caught_up};
 use super::check::{check_database, check_settings};
 use super::missing::none_missing;
-use super::repair::{Repairs, ahead, cursor, repairs, seen_by_all};
+use super::repair::{Repairs, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::StageTimes;
-use crate::postgis::{Database, Snapshot, probe};
+use crate::postgis::probe;
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
@@ -26,21 +27,18 @@ use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, State
 use crate::sink::Sink as _;
 use crate::tile::{TileCoord, Zoom};
 
-/// How long a commit waits for its database to have seen what the shards have.
-pub(super) const CATCH_UP: Duration = Duration::from_secs(60);
-
 /// Threads that read documents of shards: each may wait for a server.
 const READERS: usize = 16;
 
-/// Commits the run of a work folder.
+/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards.
 ///
 /// # Errors
 /// If a shard is missing, the settings are not those of the plan, or the target cannot be written; it then is as before, or as the error says.
-pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<RunReport, CommandError> {
+pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
     check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
     let shards = aside(move || all_done(&folder, &of)).await??;
-    let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, restarts)).await;
+    let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, wait, restarts)).await;
     let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
     let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
@@ -80,13 +78,14 @@ async fn attempt(
     work: &WorkFolder,
     plan: &ShardPlan,
     shards: &[DoneNote],
+    wait: Duration,
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
     let Claimed { sink, before } = claimed(job, plan).await?;
     let publication = Publication::after(before.as_ref());
     let database = job.database()?;
-    let snapshot = Arc::new(caught_up(job, plan, &database, shards).await?);
+    let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
     let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let probed = probe(&snapshot, &options).await?;
     check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
@@ -113,7 +112,8 @@ async fn attempt(
     let planned = expected(shards, repaired.as_ref());
     let database = database_text(mark.as_ref(), Some(&plan.reads));
     let fingerprint = plan.fingerprint.clone();
-    let opening = Opening { fingerprint, layers: layer_names.clone(), database, planned, before_manifest };
+    let (layers_there, snapshot) = (layer_names.clone(), cursor.clone());
+    let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
     let mut open = open(job, sink, opening).await?;
     let mut warnings = plan.warnings.clone();
     if let Some(message) = relative(&open.sink, &job.target) {
@@ -228,30 +228,12 @@ fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, na
     LayerRecord { budgets: joined(reported), failed }
 }
 
-/// A snapshot that has seen what every shard has; waits for a replica that is behind.
-async fn caught_up(
-    job: &Job,
-    plan: &ShardPlan,
-    database: &Database,
-    shards: &[DoneNote],
-) -> Result<Snapshot, CommandError> {
-    let since = Instant::now();
-    loop {
-        let snapshot = database.snapshot().await?;
-        if plan.state != StateKind::Tracked {
-            return Ok(snapshot);
-        }
-        let Some(ahead) = ahead(shards, &cursor(snapshot.cursor())?)? else { return Ok(snapshot) };
-        if since.elapsed() > CATCH_UP {
-            let (behind, shard) = (snapshot.cursor().to_owned(), ahead.shard);
-            return Err(ShardsError::Behind { shard, behind, ahead: ahead.seen.clone() }.into());
-        }
-        drop(snapshot);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
-        }
+/// What the commit's snapshot has to have seen: nothing where all shards show the snapshot of the plan.
+fn seen(plan: &ShardPlan, shards: &[DoneNote]) -> Result<Vec<SeenByShard>, CommandError> {
+    if plan.state != StateKind::Tracked {
+        return Ok(Vec::new());
     }
+    shards.iter().map(|shard| SeenByShard::of(shard.shard, &shard.seen)).collect()
 }
 
 fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<RunZoom> {

@@ -11,6 +11,7 @@
 //! | `run` | renders one shard |
 //! | `slots` | how many shards may be connected at once |
 //! | `missing` | which shards are missing |
+//! | `catch_up` | waits for a database that is behind |
 //! | `commit` | counts, merges, publishes |
 //! | `repair` | what changed since the snapshots of the shards, rendered again |
 //! | `stream` | the edits of all shards, handed to the target |
@@ -25,6 +26,7 @@ use crate::stop::Stop;
 
 mod attempt;
 mod begin;
+mod catch_up;
 mod check;
 mod commit;
 mod hold;

@@ -34,16 +34,6 @@ pub(super) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     Ok(all)
 }
 
-/// The first shard that has seen more than a snapshot.
-pub(super) fn ahead<'a>(shards: &'a [DoneNote], snapshot: &Cursor) -> Result<Option<&'a DoneNote>, CommandError> {
-    for shard in shards {
-        if !snapshot.sees_all_of(&cursor(&shard.seen)?) {
-            return Ok(Some(shard));
-        }
-    }
-    Ok(None)
-}
-
 pub(super) fn cursor(text: &str) -> Result<Cursor, CommandError> {
     text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
 }

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::super::commit::CATCH_UP;
+use super::super::catch_up::{SeenByShard, caught_up};
 use super::super::missing::none_missing;
 use super::super::repair::cursor;
 use super::check::{check_tilesets, job_of};
 use crate::config::JobSettings;
 use crate::report::Report;
 use crate::run::attempts::{aside, restarting};
-use crate::run::{CommandError, Job, RecordedVariant, SeededVariants, SharedSnapshot};
+use crate::run::{CommandError, RecordedVariant, SeededVariants, SharedSnapshot};
 use crate::shards::{RunEnd, SeededList, ShardsError, TargetsDone, TargetsPlan, WorkFolder};
 use crate::stop::Stop;
 
@@ -24,7 +24,7 @@ pub struct ReadyTargets {
     pub families: BTreeMap<usize, Arc<SeededVariants>>,
 }
 
-/// Looks whether all targets of a run are seeded.
+/// Looks whether all targets of a run are seeded. Waits up to `wait` for a database that is behind those of the shards.
 ///
 /// # Errors
 /// If a shard is missing, the settings are not those of the plan, or the database has not seen what a shard has.
@@ -32,6 +32,7 @@ pub async fn ready_targets(
     all: &[JobSettings],
     work: &WorkFolder,
     plan: &TargetsPlan,
+    wait: Duration,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<ReadyTargets, CommandError> {
@@ -46,8 +47,12 @@ pub async fn ready_targets(
     let Some(first) = all.first() else { return Err(ShardsError::NoPlan { work: work.name.clone() }.into()) };
     let snapshot = SharedSnapshot::default();
     let job = job_of(first, false, report, stop)?.sharing(&snapshot);
-    let since = Instant::now();
-    let look = async |_restarts| Box::pin(caught_up(&job, &dones, since)).await;
+    let seen: Result<Vec<_>, _> = dones.iter().map(|done| SeenByShard::of(done.shard, &done.seen)).collect();
+    let seen = seen?;
+    let look = async |_restarts| {
+        let look = async { caught_up(&job, &job.database()?, &seen, wait).await };
+        Box::pin(look).await.map(drop).inspect_err(|_error| job.release_snapshot())
+    };
     restarting(&job.settings.database, report, stop, look).await?;
     Ok(ReadyTargets { snapshot, families })
 }
@@ -87,33 +92,6 @@ fn families(
         }
     }
     Ok(families.into_iter().map(|(tileset, parts)| (tileset, Arc::new(parts))).collect())
-}
-
-/// Waits until the snapshot that all targets share has seen what every shard has.
-async fn caught_up(job: &Job, dones: &[TargetsDone], since: Instant) -> Result<(), CommandError> {
-    loop {
-        let taken = async { job.take_snapshot(&job.database()?, false).await };
-        let taken = taken.await.inspect_err(|_error| job.release_snapshot())?;
-        let now = cursor(taken.cursor())?;
-        let mut ahead = None;
-        for done in dones {
-            if !now.sees_all_of(&cursor(&done.seen)?) {
-                ahead = Some(done);
-                break;
-            }
-        }
-        let Some(ahead) = ahead else { return Ok(()) };
-        job.release_snapshot();
-        if since.elapsed() > CATCH_UP {
-            let (behind, shard) = (taken.cursor().to_owned(), ahead.shard);
-            return Err(ShardsError::Behind { shard, behind, ahead: ahead.seen.clone() }.into());
-        }
-        drop(taken);
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
-        }
-    }
 }
 
 /// Ends a run whose targets are up to date, and clears the work folder.
