@@ -20,10 +20,10 @@
 //! | `plan` | the plan and the other documents of the work folder |
 //! | `targets` | the same where shards are whole targets: several tilesets, and variants |
 //! | `begun` | a plan of either kind |
-//! | `cut` | which columns belong to which shard |
+//! | `cut/` | which columns belong to which shard |
 //! | `index` | which shard a process is: a flag, or the variable of a scheduler |
-//! | `folder` | the work folder: documents, files, who is first |
-//! | `run_file` | the sorted run of a shard |
+//! | `folder/` | the work folder: documents, files, who is first |
+//! | `run_file/` | the sorted run of a shard |
 //! | `shard_sink` | what a shard writes: its run, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |

@@ -1,0 +1,258 @@
+//! Which columns of tiles belong to which shard.
+//!
+//! | file | what |
+//! |---|---|
+//! | `weights` | what columns cost, and the rows below them |
+//! | `parts` | a list of columns in contiguous parts of about equal weight |
+
+mod parts;
+mod weights;
+
+use std::collections::BTreeMap;
+
+use super::plan::PlannedShard;
+use crate::tile::{ColumnRange, ColumnRanges, Zoom};
+
+use parts::{CutUnit, Group, Weighed, ends};
+use weights::{RowSums, first_of};
+
+pub use weights::ColumnWeights;
+
+/// A zoom is cut into strips that all deeper zooms share if it has at least this many columns for each shard: with fewer, strips would be of unequal
+/// weight, and tiles of shallow zooms would show rows far beyond their strip.
+const MIN_COLUMNS_PER_SHARD: u64 = 4;
+
+/// Of two cuts whose heaviest shards differ by less than this share, the one that costs less altogether is taken.
+const TIE: f64 = 0.03;
+
+/// A list of units, cut into contiguous parts.
+struct Cut {
+    units: Vec<Weighed>,
+    ends: Vec<usize>,
+    heaviest: f64,
+    whole: f64,
+}
+
+/// Cuts all columns of some zooms into `shards` shards of about equal weight. Every column of every zoom belongs to one shard.
+///
+/// A shard reads the rows between its westernmost and its easternmost tile. So shallow zooms, whose tiles show rows of all the world, come first,
+/// and as many of them into one shard as fit; from which zoom on columns follow each other from west to east is tried out.
+#[must_use]
+pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedShard> {
+    let Some(deepest) = zooms.last().copied() else { return Vec::new() };
+    let is_strip = |zoom: Zoom| 1_u64 << zoom.get() >= MIN_COLUMNS_PER_SHARD * u64::from(shards) || zoom == deepest;
+    let units = units(weights, zooms, deepest, is_strip);
+    let rows = weights.rows_by_place(deepest);
+    let mut best: Option<Cut> = None;
+    for first in zooms
+        .iter()
+        .copied()
+        .take_while(|zoom| !is_strip(*zoom))
+        .chain(zooms.iter().copied().find(|zoom| is_strip(*zoom)))
+    {
+        let is_ahead = |unit: &Weighed| matches!(unit.unit, CutUnit::Column(zoom, _) if zoom < first);
+        let (ahead, behind): (Vec<Weighed>, Vec<Weighed>) = units.iter().copied().partition(is_ahead);
+        let units = [ahead, behind].concat();
+        let ends = ends(&units, &rows, shards);
+        let costs: Vec<f64> = groups(&units, &ends).map(|group| group.cost(&rows)).collect();
+        let (heaviest, whole) = (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum());
+        let is_better = best.as_ref().is_none_or(|best| {
+            heaviest < best.heaviest * (1.0 - TIE) || heaviest < best.heaviest * (1.0 + TIE) && whole < best.whole
+        });
+        if is_better {
+            best = Some(Cut { units, ends, heaviest, whole });
+        }
+    }
+    let strip_zooms: Vec<Zoom> = zooms.iter().copied().filter(|zoom| is_strip(*zoom)).collect();
+    best.map_or_else(Vec::new, |best| best.shards(&rows, &strip_zooms, deepest))
+}
+
+/// All units from west to east, of those that begin at the same place the shallower ones first.
+fn units(weights: &ColumnWeights, zooms: &[Zoom], deepest: Zoom, is_strip: impl Fn(Zoom) -> bool) -> Vec<Weighed> {
+    let mut units: Vec<Weighed> = Vec::new();
+    for zoom in zooms.iter().copied().filter(|zoom| !is_strip(*zoom)) {
+        let of_zoom = weights.tiles.get(&zoom);
+        units.extend((0..=zoom.last()).map(|column| {
+            let tiles = of_zoom.and_then(|zoom| zoom.get(&column)).copied().unwrap_or_default();
+            let (from, wide) = (first_of(zoom, column, deepest), 1 << (deepest.get() - zoom.get()));
+            Weighed { unit: CutUnit::Column(zoom, column), tiles, from, end: from + wide }
+        }));
+    }
+    // A column of a shallower zoom belongs to the shard that has the first of the columns below it.
+    let mut strips: BTreeMap<u32, (f64, u64)> = BTreeMap::new();
+    for zoom in zooms.iter().copied().filter(|zoom| is_strip(*zoom)) {
+        for (column, weight) in weights.tiles.get(&zoom).into_iter().flatten() {
+            let (tiles, wide) = strips.entry(column << (deepest.get() - zoom.get())).or_default();
+            (*tiles, *wide) = (*tiles + weight, (*wide).max(1 << (deepest.get() - zoom.get())));
+        }
+    }
+    units.extend(strips.into_iter().map(|(column, (tiles, wide))| {
+        let from = u64::from(column);
+        Weighed { unit: CutUnit::Strip(column), tiles, from, end: from + wide }
+    }));
+    let depth = |unit: &Weighed| match unit.unit {
+        CutUnit::Column(zoom, _) => zoom.get(),
+        CutUnit::Strip(_) => deepest.get() + 1,
+    };
+    units.sort_by_key(|unit| (unit.from, depth(unit)));
+    units
+}
+
+fn groups<'a>(units: &'a [Weighed], ends: &'a [usize]) -> impl Iterator<Item = Group> + 'a {
+    let begins = std::iter::once(0).chain(ends.iter().copied());
+    begins.zip(ends).map(|(from, end)| units[from..*end].iter().fold(Group::NONE, Group::with))
+}
+
+impl Cut {
+    fn shards(&self, rows: &RowSums, strip_zooms: &[Zoom], deepest: Zoom) -> Vec<PlannedShard> {
+        let mut planned = Vec::new();
+        let (mut from, mut strip_from) = (0, 0);
+        for (number, (end, group)) in self.ends.iter().copied().zip(groups(&self.units, &self.ends)).enumerate() {
+            let own = &self.units[from..end];
+            let is_last = number + 1 == self.ends.len();
+            let mut columns: BTreeMap<Zoom, Vec<ColumnRange>> = BTreeMap::new();
+            for Weighed { unit, .. } in own {
+                let CutUnit::Column(zoom, column) = *unit else { continue };
+                let ranges = columns.entry(zoom).or_default();
+                match ranges.last_mut() {
+                    Some(range) if range.last + 1 == column => range.last = column,
+                    _ => ranges.push(ColumnRange { zoom, first: column, last: column }),
+                }
+            }
+            let mut ranges: Vec<ColumnRange> = columns.into_values().flatten().collect();
+            // The strip ends where that of the next shard begins, so that columns without features belong to somebody: rows may come there.
+            let has_strip = own.iter().any(|one| matches!(one.unit, CutUnit::Strip(_))) || is_last;
+            if has_strip {
+                let next = self.units[end..].iter().find_map(|one| match one.unit {
+                    CutUnit::Strip(column) => Some(u64::from(column)),
+                    CutUnit::Column(..) => None,
+                });
+                let strip_end = if is_last { 1_u64 << deepest.get() } else { next.unwrap_or(1_u64 << deepest.get()) };
+                ranges.extend(strip_zooms.iter().filter_map(|zoom| range(*zoom, deepest, strip_from, strip_end)));
+                strip_from = strip_end;
+            }
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "sums of counts")]
+            let [weight, rows] = [group.cost(rows), group.rows(rows).rows].map(|sum| sum.round() as u64);
+            planned.push(PlannedShard { weight, rows, columns: ColumnRanges::new(ranges) });
+            from = end;
+        }
+        planned
+    }
+}
+
+/// The columns of a zoom whose first column of the deepest zoom lies in `from..end`.
+fn range(zoom: Zoom, deepest: Zoom, from: u64, end: u64) -> Option<ColumnRange> {
+    let wide = 1_u64 << (deepest.get() - zoom.get());
+    let (first, behind) = (from.div_ceil(wide), end.div_ceil(wide));
+    let column = |column: u64| u32::try_from(column).ok();
+    (first < behind).then_some(())?;
+    Some(ColumnRange { zoom, first: column(first)?, last: column(behind - 1)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, TileRect};
+
+    fn zooms(last: u8) -> Vec<Zoom> {
+        (0..=last).filter_map(Zoom::new).collect()
+    }
+
+    fn batch(zoom: u8, x0: u32, x1: u32) -> Batch {
+        let zoom = Zoom::new(zoom).unwrap();
+        Batch {
+            areas: vec![Area { rect: TileRect { zoom, x0, y0: 0, x1, y1: 0 }, search: vec![SearchBox::Area] }],
+            repeats: Vec::new(),
+            planned: Planned::Occupied,
+            tiles: 1,
+            layers: vec![LayerCount { tiles: 1, features: 1 }],
+            needs_cell_counts: false,
+        }
+    }
+
+    /// Every column of every zoom belongs to exactly one shard.
+    fn check(shards: &[PlannedShard], zooms: &[Zoom]) {
+        for zoom in zooms {
+            let mut owners = vec![0; zoom.last() as usize + 1];
+            for range in shards.iter().flat_map(|shard| shard.columns.ranges()).filter(|range| range.zoom == *zoom) {
+                owners[range.first as usize..=range.last as usize].iter_mut().for_each(|count| *count += 1);
+            }
+            assert!(owners.iter().all(|count| *count == 1), "zoom {zoom}: {owners:?}");
+        }
+    }
+
+    #[test]
+    fn every_column_belongs_to_one_shard_whatever_the_weights() {
+        let mut random = fastrand::Rng::with_seed(22);
+        for _ in 0..300 {
+            let last = random.u8(0..12);
+            let mut weights = ColumnWeights::default();
+            for _ in 0..random.usize(0..200) {
+                let zoom = random.u8(0..=last);
+                let side = 1_u32 << zoom;
+                let x0 = random.u32(0..side);
+                let batch = batch(zoom, x0, random.u32(x0..side));
+                weights.add(&batch, f64::from(random.u32(0..10_000)));
+                if zoom == last {
+                    weights.add_rows(&batch, 10.0, f64::from(random.u32(0..10_000)));
+                }
+            }
+            let first = random.u8(0..=last);
+            let zooms: Vec<Zoom> = zooms(last).into_iter().filter(|zoom| zoom.get() >= first).collect();
+            for count in [1, 2, 3, 8, 50] {
+                let shards = cut(&weights, &zooms, count);
+                assert_eq!(shards.len(), count as usize);
+                check(&shards, &zooms);
+            }
+        }
+    }
+
+    #[test]
+    fn shards_weigh_about_the_same() {
+        let mut random = fastrand::Rng::with_seed(22);
+        let mut weights = ColumnWeights::default();
+        // Most features lie in a few places, as facilities do.
+        for zoom in 0..=14 {
+            for _ in 0..4_000 {
+                let place = if random.bool() { 0.55 + 0.05 * random.f64() } else { random.f64() };
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "below 2^14")]
+                let x = (place * f64::from(1 << zoom)) as u32;
+                weights.add(&batch(zoom, x, x), 10.0);
+            }
+        }
+        for count in [2, 8, 12] {
+            let shards = cut(&weights, &zooms(14), count);
+            let (heaviest, all) =
+                shards.iter().fold((0, 0), |(most, all), one| (one.weight.max(most), all + one.weight));
+            assert!(heaviest * u64::from(count) * 10 <= all * 13, "{count}: {heaviest} of {all}");
+        }
+    }
+
+    #[test]
+    fn the_deep_zooms_of_a_shard_lie_above_each_other() {
+        let mut weights = ColumnWeights::default();
+        for zoom in 0..=10 {
+            weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
+        }
+        let shards = cut(&weights, &zooms(10), 4);
+        let last: Vec<String> = shards[3].columns.ranges().iter().map(ToString::to_string).collect();
+        assert_eq!(last.last().unwrap().split_once('-').unwrap().1, "1023");
+        assert!(last.iter().any(|range| range.starts_with("5/")), "{last:?}");
+        assert!(!last.iter().any(|range| range.starts_with("0/")), "{last:?}");
+    }
+
+    #[test]
+    fn tiles_that_need_the_same_rows_come_into_one_shard_as_far_as_shards_stay_even() {
+        let mut weights = ColumnWeights::default();
+        for zoom in 0..=8 {
+            weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
+        }
+        weights.add_rows(&batch(8, 0, 255), 1_000.0, 4_000.0);
+        let shards = cut(&weights, &zooms(8), 4);
+        check(&shards, &zooms(8));
+        // The tile of zoom 0 cannot be cut: 1,000 features, and all rows.
+        assert_eq!(shards.iter().map(|shard| shard.weight).max(), Some(5_000));
+        let rows: Vec<u64> = shards.iter().map(|shard| shard.rows).collect();
+        assert!(rows.iter().sum::<u64>() <= 2_700, "{rows:?}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The work folder: documents (notes) and files of one run at a time.
+//!
+//! | note | what | written |
+//! |---|---|---|
+//! | `plan.json` | the plan | once; who is first has begun the run |
+//! | `RUN/done-0017.json` | a shard that is done | once; who is first has done it |
+//! | `RUN/seeded-0017-ID-0-0.json` | variants that an attempt has seeded, some in each | before it says that it is done |
+//! | `RUN/attempt-0017-ID.json` | an attempt that lives | again and again |
+//! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
+//! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
+//! | `RUN/slot-3.json` | the lease of some of the run's connections | again and again |
+//! | `ended.json` | the last runs, and how they ended | when a run ends |
+//!
+//! The sorted runs are files, `RUN/shard-0017-ID.run`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `done` | shards that are done, and the variants that they have seeded |
+//! | `attempts` | attempts that live, that add tiles, that share a snapshot |
+
+mod attempts;
+mod done;
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::begun::BegunPlan;
+use super::plan::{DoneNote, EndedRun, PLAN_VERSION, RunEnd};
+use super::{RunReader, ShardsError};
+use crate::sink::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
+
+pub use attempts::Attempt;
+pub use done::SeededList;
+
+/// The note with the plan.
+const PLAN: &str = "plan.json";
+
+/// The note with the runs that have ended.
+const ENDED: &str = "ended.json";
+
+/// The most runs in [`ENDED`].
+const MAX_ENDED: usize = 50;
+
+/// The work folder.
+#[derive(Debug, Clone)]
+pub struct WorkFolder {
+    /// As the user named it.
+    pub name: String,
+    /// The documents.
+    pub notes: Arc<dyn NoteStore>,
+    /// The files.
+    pub files: WorkFiles,
+}
+
+impl WorkFolder {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ShardsError> {
+        let Some(note) = self.notes.read(name)? else { return Ok(None) };
+        let damaged = |error: serde_json::Error| ShardsError::Damaged {
+            place: format!("{name} in {}", self.name),
+            what: error.to_string(),
+        };
+        serde_json::from_slice(&note.body).map(Some).map_err(damaged)
+    }
+
+    /// Writes a note that nobody may have written before; false if somebody has.
+    fn write_first(&self, name: &str, body: &impl Serialize) -> Result<bool, ShardsError> {
+        match self.notes.write(name, &bytes(body), &NoteCondition::Absent) {
+            Ok(_) => Ok(true),
+            Err(NoteError::Changed { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The plan; `None` if no run was begun.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is that of another version of the program.
+    pub fn plan(&self) -> Result<Option<BegunPlan>, ShardsError> {
+        #[derive(serde::Deserialize)]
+        struct OfVersion {
+            version: u32,
+            run: String,
+            generator: String,
+            /// Those of a plan whose shards are whole targets.
+            #[serde(default)]
+            tilesets: Option<serde::de::IgnoredAny>,
+        }
+        let Some(OfVersion { version, run, generator, tilesets }) = self.read(PLAN)? else { return Ok(None) };
+        if version != PLAN_VERSION || generator != GENERATOR {
+            let (work, ours) = (self.name.clone(), GENERATOR.to_owned());
+            return Err(ShardsError::OtherVersion { work, run, theirs: generator, ours });
+        }
+        Ok(match tilesets {
+            Some(_) => self.read(PLAN)?.map(BegunPlan::Targets),
+            None => self.read(PLAN)?.map(BegunPlan::Columns),
+        })
+    }
+
+    /// The id of the run that was begun, whichever version has begun it; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the plan cannot be read.
+    pub fn run(&self) -> Result<Option<String>, ShardsError> {
+        #[derive(serde::Deserialize)]
+        struct OfRun {
+            run: String,
+        }
+        Ok(self.read::<OfRun>(PLAN)?.map(|plan| plan.run))
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn begun(&self) -> Result<BegunPlan, ShardsError> {
+        self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
+    }
+
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// If another one was begun, or the plan cannot be written.
+    pub fn begin(&self, plan: &BegunPlan) -> Result<(), ShardsError> {
+        if bytes(plan).len() > MAX_KEPT_NOTE {
+            // A shard takes about 200 bytes for 15 zooms.
+            let most = u32::try_from(plan.weights().len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
+            return Err(ShardsError::TooManyShards { shards: plan.count(), most });
+        }
+        if self.write_first(PLAN, plan)? {
+            return Ok(());
+        }
+        let run = self.run()?.unwrap_or_default();
+        Err(ShardsError::Begun { work: self.name.clone(), run })
+    }
+
+    /// How a run has ended; `None` if it goes on.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn end_of(&self, run: &str) -> Result<Option<RunEnd>, ShardsError> {
+        if self.run()?.as_deref() == Some(run) {
+            return Ok(None);
+        }
+        let ended = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default();
+        let end = ended.iter().rev().find(|ended| ended.run == run).map(|ended| ended.end);
+        Ok(Some(end.unwrap_or(RunEnd::Aborted)))
+    }
+
+    /// The name of the file of an attempt's sorted run.
+    #[must_use]
+    pub fn run_name(run: &str, shard: u32, attempt: &str) -> String {
+        format!("{run}/shard-{shard:04}-{attempt}.run")
+    }
+
+    /// Opens the sorted run of a shard, if it has one, which reads `chunk` bytes at once.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open_run(&self, done: &DoneNote, chunk: usize) -> Result<Option<RunReader>, ShardsError> {
+        let Some(name) = &done.file else { return Ok(None) };
+        let (file, place) = (self.files.open(name)?, self.files.place(name));
+        RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
+    }
+
+    /// Ends a run: from now on every attempt is late. Removes what it left, the plan first. Does nothing to another run.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn end(&self, run: &str, end: RunEnd) -> Result<(), ShardsError> {
+        let mut ended = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default();
+        if !ended.iter().any(|ended| ended.run == run) {
+            ended.push(EndedRun { run: run.to_owned(), end });
+            let older = ended.len().saturating_sub(MAX_ENDED);
+            ended.drain(..older);
+            self.notes.write(ENDED, &bytes(&ended), &NoteCondition::Always)?;
+        }
+        if self.run()?.as_deref() == Some(run) {
+            self.notes.remove(PLAN)?;
+        }
+        self.clear(run)
+    }
+
+    /// Removes the notes and files of a run.
+    ///
+    /// # Errors
+    /// If they cannot be removed.
+    pub fn clear(&self, run: &str) -> Result<(), ShardsError> {
+        for name in self.notes.list(run)? {
+            self.notes.remove(&name)?;
+        }
+        Ok(self.files.remove_folder(run)?)
+    }
+}
+
+fn bytes(body: &impl Serialize) -> Vec<u8> {
+    // Plain data can always be serialized.
+    serde_json::to_vec(body).unwrap_or_default()
+}
