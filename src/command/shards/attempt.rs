@@ -71,9 +71,22 @@ impl OwnShard<'_> {
         if let Err(error) = forgotten.await? {
             tracing::warn!("the note of this attempt stays in the work folder: {error}");
         }
-        match ended {
+        let ended = match ended {
             Ok(end) => Ok(end),
             Err(error) => self.unless_late(error).await,
+        };
+        if !matches!(ended, Ok(ShardEnd::Done { .. })) {
+            self.clear_if_over().await;
+        }
+        ended
+    }
+
+    /// Removes what this attempt has left in the work folder after the run has ended, and was cleared.
+    async fn clear_if_over(&self) {
+        let (folder, run) = (self.work.clone(), self.run.to_owned());
+        let cleared = aside(move || if folder.end_of(&run)?.is_some() { folder.clear(&run) } else { Ok(()) });
+        if let Ok(Err(error)) = cleared.await {
+            tracing::warn!("files of this attempt stay in the work folder: {error}");
         }
     }
 

@@ -11,6 +11,9 @@ use crate::shards::{ShardsError, WorkFolder};
 /// How long a slot stays with a shard that does not renew it.
 const LEASE: Duration = Duration::from_secs(30);
 
+/// The most places beyond one for each shard: a shard that was killed and is run again need not wait until the lease of the attempt before has ended.
+const SPARE_PLACES: u32 = 8;
+
 /// The pause between two rounds over the slots.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -34,7 +37,7 @@ impl Places<'_> {
     /// How many shards may run at once if each has `workers` workers.
     fn count(&self, workers: usize) -> u32 {
         let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(self.further);
-        (self.connections / each).max(1).min(self.shards.max(1))
+        (self.connections / each).clamp(1, self.shards.max(1).saturating_add(SPARE_PLACES))
     }
 }
 

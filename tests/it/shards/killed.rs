@@ -187,7 +187,7 @@ fn a_commit_of_a_version_is_killed_before_each_of_its_requests() {
             break;
         }
         kills += 1;
-        step += 1 + step / 4;
+        step += 1 + step / 3;
         copy(&kept, &here);
         places.prefix.restore(&objects);
     }

@@ -1,9 +1,12 @@
 //! One seed in shards: whatever is killed, started twice or comes late, and whoever writes meanwhile, the result is that of one machine.
 
+mod divided;
 mod helpers;
 
 mod faults;
 mod killed;
+mod late_targets;
+mod order;
 mod refusals;
 mod same_as_a_seed;
 mod schedulers;

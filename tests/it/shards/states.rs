@@ -18,6 +18,10 @@ fn while_others_write_the_commit_shows_its_own_state() {
     for shard in [4, 1, 5, 2, 3] {
         (0..4).for_each(|_| write(&tracked.db, &mut random));
         sharded.run(shard).ok();
+        if shard == 4 {
+            // Every tile of the first shard, and what no later shard has to tell.
+            tracked.db.run("UPDATE api_facility SET name = name || ' & Sons'");
+        }
     }
     (0..4).for_each(|_| write(&tracked.db, &mut random));
     sharded.verb("commit", &[]).ok();
@@ -104,6 +108,32 @@ fn a_frozen_database_that_changes_is_refused() {
     sharded.begin(2, &["--frozen"]);
     write(&db, &mut fastrand::Rng::with_seed(1));
     sharded.run(2).fails(4, &["the database is not as it was when run ", "--frozen needs a copy that nobody writes"]);
+}
+
+#[test]
+fn a_snapshot_of_the_same_name_on_another_server_or_of_another_state_is_refused_with_both() {
+    let db = Db::with_facilities(20);
+    let folder = tempfile::tempdir().unwrap();
+    let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
+    let holder = sharded.start("begin", &["--shards", "1", "--hold"]);
+    until("the run is begun", || sharded.verb("status", &[]).code == 0);
+    let status: serde_json::Value = serde_json::from_str(&sharded.verb("status", &["--json"]).stdout).unwrap();
+    let notes = sharded.notes(status["run"].as_str().unwrap());
+    let path = notes.join(&names(&notes, "snapshot-")[0]);
+    let text = std::fs::read_to_string(&path).unwrap();
+    // The name is that of a snapshot here: nothing but its origin tells that another one is meant.
+    for (part, other) in [("started", "2020-02-02 00:00:00+00"), ("database", "7"), ("snapshot", "7:7:")] {
+        let mut note: serde_json::Value = serde_json::from_str(&text).unwrap();
+        note["origin"][part] = other.into();
+        std::fs::write(&path, note.to_string()).unwrap();
+        let texts = ["stands for several servers, and the sessions of a run need one: ", " (started ", ", and "];
+        let refused = sharded.verb("run", &["--shard", "1"]).fails(1, &texts);
+        assert!(part == "database" || refused.stderr.contains(other), "{}", refused.stderr);
+    }
+    std::fs::write(&path, text).unwrap();
+    sharded.run(1).ok();
+    sharded.verb("commit", &[]).ok();
+    wait(holder).ok();
 }
 
 #[test]

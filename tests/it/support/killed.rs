@@ -26,3 +26,20 @@ pub(crate) fn is_killed_at(number: usize, command: &Command) -> bool {
     assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
     true
 }
+
+/// Runs a command to its end, whatever that is; the files that it has renamed or removed, one line of strace for each, in order.
+pub(crate) fn renamed_and_removed(command: &Command) -> Vec<String> {
+    let listed = tempfile::NamedTempFile::new().unwrap();
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-y", "-o"]).arg(listed.path());
+    traced.args(["-e", "trace=rename,renameat,renameat2,unlink,unlinkat", "-e", "status=successful"]);
+    traced.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => traced.env(name, value),
+            None => traced.env_remove(name),
+        };
+    }
+    traced.stdin(Stdio::null()).output().unwrap();
+    std::fs::read_to_string(listed.path()).unwrap().lines().map(str::to_owned).collect()
+}

@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     None,
     /// It is served later.
     Slow(Duration),
+    /// It is served once [`Proxy::let_go`] was called.
+    Held,
     /// It is answered as if the server had stored the object, which it has not.
     Taken,
     /// It is answered with an S3 error.
@@ -63,6 +65,9 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     closed: AtomicBool,
+    /// Requests that are held back, and whether they go on.
+    held: AtomicUsize,
+    lets_go: AtomicBool,
 }
 
 impl Proxy {
@@ -76,6 +81,8 @@ impl Proxy {
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
             closed: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
+            lets_go: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -100,6 +107,17 @@ impl Proxy {
     /// How many connections there have been.
     pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// How many requests are held back.
+    pub(crate) fn held(&self) -> usize {
+        self.shared.held.load(Ordering::Relaxed)
+    }
+
+    /// Serves the requests that are held back, and waits until they are served.
+    pub(crate) fn let_go(&self) {
+        self.shared.lets_go.store(true, Ordering::Relaxed);
+        super::until("what was held back is served", || self.held() == 0);
     }
 
     /// Takes the requests seen until now.
@@ -148,6 +166,7 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
         if let Fault::Slow(delay) = fault {
             std::thread::sleep(delay);
         }
+        let _held = matches!(fault, Fault::Held).then(|| HeldRequest::wait(shared));
         if let Fault::Error(status, code, message) = fault {
             let body = format!(
                 "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>{message}</Message><RequestId>1</RequestId></Error>"
@@ -190,6 +209,25 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             }
             _ => to_client.write_all(&message)?,
         }
+    }
+}
+
+/// A request that was held back, until it is served.
+struct HeldRequest<'a>(&'a Shared);
+
+impl<'a> HeldRequest<'a> {
+    fn wait(shared: &'a Shared) -> HeldRequest<'a> {
+        shared.held.fetch_add(1, Ordering::Relaxed);
+        while !shared.lets_go.load(Ordering::Relaxed) && !shared.closed.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        HeldRequest(shared)
+    }
+}
+
+impl Drop for HeldRequest<'_> {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
