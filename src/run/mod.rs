@@ -86,6 +86,8 @@ pub struct Job {
     pub snapshot: Option<SharedSnapshot>,
     /// The part that it renders; `None` for all tiles within its zooms and boxes.
     pub part: Option<JobPart>,
+    /// Asked whether a seed may write the target, once it has locked it.
+    pub(crate) guard: Option<Arc<dyn WriteGuard>>,
     /// What the family's manifest says that the target shows, if it is a variant.
     pub(crate) known: Option<KnownState>,
     /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
@@ -109,6 +111,15 @@ pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
     /// The id of the publication.
     pub(crate) publication: String,
+}
+
+/// Asked whether a run may write a target, at the moment from which on no other run can: it has locked the target, and changed nothing.
+pub(crate) trait WriteGuard: Send + Sync {
+    /// Called on a thread that may block.
+    ///
+    /// # Errors
+    /// If the run has to leave the target as it is.
+    fn may_write(&self) -> Result<(), CommandError>;
 }
 
 impl Job {
@@ -137,6 +148,7 @@ impl Job {
             gate: None,
             snapshot: None,
             part: None,
+            guard: None,
             known: None,
             stock: None,
             session: None,
@@ -186,9 +198,11 @@ impl Job {
         Job { gate: Some(gate), ..self }
     }
 
-    /// The same run, whose batches wait where those of `other` do, and which tells whoever that one tells before its manifest becomes visible.
+    /// The same run, whose batches wait where those of `other` do, which asks whoever that one asks whether it may write, and tells whoever that one
+    /// tells before its manifest becomes visible.
     pub(crate) fn like(self, other: &Job) -> Job {
-        Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
+        let (gate, guard) = (other.gate.clone(), other.guard.clone());
+        Job { target: self.target.telling_like(&other.target), gate, guard, ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
@@ -252,6 +266,11 @@ impl Job {
     /// The same run, which also tells `listener` what it changed before its manifest becomes visible.
     pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
         Job { target: self.target.with_listener(listener), ..self }
+    }
+
+    /// The same run, whose seeds ask `guard` before they write.
+    pub(crate) fn guarded(self, guard: Arc<dyn WriteGuard>) -> Job {
+        Job { guard: Some(guard), ..self }
     }
 
     /// The same run with other settings.

@@ -59,6 +59,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         fingerprint: fingerprint(&job.settings, &prepared.layers),
         layers: names(&prepared.layers),
         database: database(mark.as_ref(), Some(&prepared.reads.digest)),
+        snapshot: prepared.snapshot.cursor().to_owned(),
         planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         before_manifest: job.target.before_manifest(before.as_ref(), &publication)?,
     };
@@ -128,7 +129,7 @@ pub(crate) struct Claimed {
 
 /// Opens the target for this run, and refuses that of another tileset.
 pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
-    let (target, tileset) = (job.target.clone(), &job.settings.tileset);
+    let (target, tileset, guard) = (job.target.clone(), &job.settings.tileset, job.guard.clone());
     let names = TilesetNames {
         name: tileset.name.clone(),
         layers: tileset.layers.iter().map(|layer| layer.options.name.clone()).collect(),
@@ -136,6 +137,9 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     };
     aside(move || {
         let mut sink = target.sink(OpenMode::Replace)?;
+        if let Some(guard) = guard {
+            guard.may_write()?;
+        }
         sink.claim()?;
         let before = refuse_other(&target, &names)?;
         Ok(Claimed { sink, before })
@@ -160,6 +164,8 @@ pub(crate) struct Opening {
     pub(crate) layers: Vec<String>,
     /// What tells the database and the tables from others.
     pub(crate) database: String,
+    /// The snapshot that its tiles show.
+    pub(crate) snapshot: String,
     /// Tiles planned.
     pub(crate) planned: u64,
     /// Told what changed before the manifest becomes visible.
@@ -180,7 +186,7 @@ pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Resu
         list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
         dirty: None,
         before_manifest: opening.before_manifest,
-        run: RunKind::Seed { database: opening.database },
+        run: RunKind::Seed { database: opening.database, snapshot: opening.snapshot },
     };
     let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
     let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };

@@ -175,6 +175,8 @@ pub enum RunKind {
     Seed {
         /// The database and the tables.
         database: String,
+        /// The snapshot that its tiles show, as `pg_current_snapshot()` gives it.
+        snapshot: String,
     },
     /// It renders the dirty tiles.
     Reseed {

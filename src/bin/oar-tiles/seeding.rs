@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{Reseed, Seed};
-use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, SeedInstead};
 use oar_tiles::command::{reseed, seed};
 use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
@@ -234,7 +234,7 @@ pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
     Ok(ReseedOptions {
         filter,
         dry_run: arguments.dry_run,
-        or_seed: arguments.or_seed,
+        seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
         dirty_out: arguments.dirty_out.clone(),
         has_warned: false,
         on_dirty: None,

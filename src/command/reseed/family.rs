@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::try_join_all;
 
-use super::{ReseedOptions, ReseedOutcome, reseed};
+use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed};
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::run::attempts::aside;
@@ -35,12 +35,12 @@ pub async fn reseed_family(
             .filter(|variant| !variant.vanished)
             .map(|variant| variant.segments.clone())
             .collect(),
-        None if reseeding.or_seed => HashSet::new(),
+        None if reseeding.seeds == SeedInstead::WhereNeeded => HashSet::new(),
         None => return Err(family.needs_seed(&options.report, &options.stop, "its variants were never seeded")?),
     };
     let look = match Box::pin(run.look()).await {
         // Each is seeded for its own reason.
-        Err(error) if reseeding.or_seed && error.kind() == ErrorKind::NeedsSeed => None,
+        Err(error) if reseeding.seeds == SeedInstead::WhereNeeded && error.kind() == ErrorKind::NeedsSeed => None,
         look => look?,
     };
     if options.work == FamilyWork::LookAgain

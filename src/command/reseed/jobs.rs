@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::NamedTempFile;
 
 use super::or_seed::seed_instead;
-use super::{ReseedOptions, ReseedOutcome, once};
+use super::{ReseedOptions, ReseedOutcome, SeedInstead, once};
 use crate::report::{Event, Report, ReseedReport, with_causes};
 use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
 use crate::serve::{JobDesk, JobEnd, JobProgress, JobSpec, JobWork, StartedJob};
@@ -109,7 +109,7 @@ async fn run_one(
         None => TilesWanted::Changed,
     };
     let filter = DirtyFilter { tiles: wanted, zoom: spec.zooms.clone(), ..DirtyFilter::default() };
-    let options = ReseedOptions { filter, or_seed: false, ..options.clone() };
+    let options = ReseedOptions { filter, seeds: SeedInstead::Never, ..options.clone() };
     let running = async {
         if spec.work == JobWork::Seed {
             let target = job.target.to_string();

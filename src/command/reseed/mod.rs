@@ -53,8 +53,8 @@ pub struct ReseedOptions {
     pub filter: DirtyFilter,
     /// Say what would be done, and write nothing.
     pub dry_run: bool,
-    /// Seed the target where it needs it.
-    pub or_seed: bool,
+    /// When the target is seeded instead.
+    pub seeds: SeedInstead,
     /// Where to write the dirty tiles.
     pub dirty_out: Option<PathBuf>,
     /// An earlier look of the same watch has warned about the role.
@@ -65,6 +65,18 @@ pub struct ReseedOptions {
     pub write_back: Option<WriteBackDesk>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobDesk>,
+}
+
+/// When a reseed seeds its target instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SeedInstead {
+    /// Only where there are more changes than are worth telling apart.
+    #[default]
+    Never,
+    /// Where it needs a seed.
+    WhereNeeded,
+    /// Where something changed, and it is published as versions, each of which is written as a whole. Else such a target is refused.
+    Versions,
 }
 
 /// Told which tiles are dirty; `None` if every tile may be.
@@ -157,7 +169,11 @@ async fn once(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, Comma
     let attempt = async |restarts| Box::pin(run::attempt(job, options, restarts)).await;
     let ended = Box::pin(restarting(&job.settings.database, &job.report, &job.stop, attempt)).await;
     match ended.map_err(|error| with_what_remains(error, &job.target)) {
-        Err(error) if options.or_seed && !options.dry_run && error.kind() == ErrorKind::NeedsSeed => {
+        Err(error)
+            if options.seeds == SeedInstead::WhereNeeded
+                && !options.dry_run
+                && error.kind() == ErrorKind::NeedsSeed =>
+        {
             or_seed::seed_instead(job, options, &error).await
         }
         ended => ended,

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
-use super::{ReseedOptions, ReseedOutcome};
+use super::{ReseedOptions, ReseedOutcome, SeedInstead};
 use crate::manifest::Publication;
 use crate::patch::Patches;
 use crate::pipeline::{self, BatchKind};
@@ -66,14 +66,16 @@ impl ReseedRun<'_> {
     async fn through(self) -> Result<Option<ReseedOutcome>, CommandError> {
         let work = self.look.work().await?;
         let (report, dirty_out) = (&self.look.job.report, self.options.dirty_out.as_deref());
+        let writes_whole = self.options.seeds == SeedInstead::Versions && self.look.job.target.publishes_versions();
         // A seed warns by itself.
-        let seeds = matches!(work, Work::All(_)) && !self.options.dry_run;
+        let seeds =
+            (matches!(work, Work::All(_)) || writes_whole && matches!(work, Work::Some(_))) && !self.options.dry_run;
         for message in self.look.superuser.iter().filter(|_| !seeds) {
             report.event(&Event::Warning { message: message.clone() });
         }
         let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.job.settings, &[]));
         match work {
-            Work::Nothing if self.mends() => {
+            Work::Nothing if self.mends() && !writes_whole => {
                 let nothing = DirtyTiles::nothing(&self.look.state);
                 Box::pin(self.render(nothing)).await
             }
@@ -86,12 +88,7 @@ impl ReseedRun<'_> {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 everything()?;
                 tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
-                self.tell_dirty(None);
-                // The seed takes a snapshot of its own.
-                let Look { job, snapshot, .. } = self.look;
-                drop(snapshot);
-                let done = seed_target(&job).await?;
-                Ok(Some(ReseedOutcome::Seeded(Box::new(done))))
+                self.seed().await.map(Some)
             }
             Work::Some(changed) if self.options.dry_run => {
                 if let Some(path) = dirty_out {
@@ -99,8 +96,22 @@ impl ReseedRun<'_> {
                 }
                 Ok(Some(ReseedOutcome::Planned(plan(&changed))))
             }
+            Work::Some(_changed) if writes_whole => {
+                everything()?;
+                self.seed().await.map(Some)
+            }
             Work::Some(changed) => Box::pin(self.render(changed)).await,
         }
+    }
+
+    /// Renders every tile instead.
+    async fn seed(self) -> Result<ReseedOutcome, CommandError> {
+        self.tell_dirty(None);
+        // The seed takes a snapshot of its own.
+        let Look { job, snapshot, .. } = self.look;
+        drop(snapshot);
+        let done = Box::pin(seed_target(&job)).await?;
+        Ok(ReseedOutcome::Seeded(Box::new(done)))
     }
 
     fn tell_dirty(&self, tiles: Option<&TileRectList>) {

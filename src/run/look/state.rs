@@ -55,8 +55,14 @@ impl TargetState {
             return Err(needs_seed(target, why));
         }
         let manifest: Manifest = serde_json::from_str(text).map_err(|error| unreadable(error.to_string()))?;
-        let cursor =
-            manifest.snapshot.parse().map_err(|error: crate::changes::CursorError| unreadable(error.to_string()))?;
+        let state = |text: &String| {
+            text.parse::<Cursor>().map_err(|error: crate::changes::CursorError| unreadable(error.to_string()))
+        };
+        let mut cursor = state(&manifest.snapshot)?;
+        // A run that took its snapshot before it had the target, and has not finished, may have left tiles that are older than the manifest.
+        for left in described.unfinished.iter().flat_map(|intent| &intent.snapshots) {
+            cursor = cursor.meet(&state(left)?);
+        }
         let parts = manifest
             .regions()
             .map(|region| part(&region.zooms, &region.bbox))
@@ -73,6 +79,9 @@ impl TargetState {
 
     /// Takes over what the manifest of a family says of the target, if it speaks of what is there.
     pub(crate) fn know(&mut self, known: &KnownState) {
+        if self.is_to_be_mended() {
+            return;
+        }
         let publication = self.manifest.publication.as_ref();
         if publication.is_some_and(|own| own.id == known.publication) && known.cursor.sees_all_of(&self.cursor) {
             self.cursor = known.cursor.clone();

@@ -148,6 +148,11 @@ impl Target {
         self.targets.work_folder(text, &self.url)
     }
 
+    /// True if the target is a directory or a prefix that is published as versions.
+    pub(crate) fn publishes_versions(&self) -> bool {
+        !self.is_archive() && self.targets.writes_versions()
+    }
+
     /// True if shards can write a new version of the target themselves: each only adds tiles, under conditions.
     pub(crate) fn can_share_version(&self) -> bool {
         matches!(self.url, TargetUrl::S3Prefix { .. })

@@ -9,7 +9,7 @@ use crate::tile::ZoomList;
 
 /// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the run may only have changed tiles
 /// that the manifest speaks for, and rendered them from the same tables with the same configuration: such a tile shows a later state than
-/// the manifest, and the reseed renders what changed since the manifest anyway.
+/// the manifest, or the snapshot that the intent names, and the reseed renders what changed since both anyway.
 pub(crate) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),

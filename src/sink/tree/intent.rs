@@ -32,6 +32,10 @@ pub struct Intent {
     /// The tiles that it may change at most; `None` if they are all tiles of its zooms and boxes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<TileRectList>,
+    /// The snapshots that its tiles show, and those of the same run before it, as `pg_current_snapshot()` gives them. Another run may have brought
+    /// the target to a later state since they were taken.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<String>,
     /// When it began, in seconds since 1970 (UTC); 0 if that is not known.
     #[serde(default)]
     pub began: u64,
@@ -57,10 +61,11 @@ pub enum IntentKind {
 impl Intent {
     /// The intent of a run.
     pub(in crate::sink) fn of(tileset: &Tileset) -> Intent {
-        let (run, database) = match &tileset.run {
-            RunKind::Seed { database } => (IntentKind::Seed, Some(database.clone())),
-            RunKind::Reseed { database, .. } => (IntentKind::Reseed, Some(database.clone())),
-            RunKind::Copy => (IntentKind::Copy, None),
+        let (run, database, snapshots) = match &tileset.run {
+            RunKind::Seed { database, snapshot } => (IntentKind::Seed, Some(database.clone()), vec![snapshot.clone()]),
+            // It renders what changed since the manifest that it finds under the lock.
+            RunKind::Reseed { database, .. } => (IntentKind::Reseed, Some(database.clone()), Vec::new()),
+            RunKind::Copy => (IntentKind::Copy, None, Vec::new()),
         };
         let Scope { zooms, coverage } = &tileset.scope;
         let parts = if coverage.is_world() { &[] } else { coverage.parts() };
@@ -71,6 +76,7 @@ impl Intent {
             zooms: zooms.to_string(),
             bbox: parts.iter().map(AreaPart::to_string).collect(),
             tiles: tileset.dirty.clone().filter(|_| tileset.unwritten == Unwritten::Keep),
+            snapshots,
             began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         }
     }
@@ -95,6 +101,7 @@ impl Intent {
             zooms,
             bbox: Vec::new(),
             tiles: None,
+            snapshots: Vec::new(),
             began: 0,
         }
     }
@@ -106,9 +113,10 @@ impl Intent {
         Scope::read(&self.zooms, &self.bbox).unwrap_or_else(everything)
     }
 
-    /// True if both are the same except for their time.
+    /// True if both are the same except for their time and their snapshots.
     fn is_again(&self, other: &Intent) -> bool {
-        Intent { began: 0, ..self.clone() } == Intent { began: 0, ..other.clone() }
+        let timeless = |intent: &Intent| Intent { began: 0, snapshots: Vec::new(), ..intent.clone() };
+        timeless(self) == timeless(other)
     }
 }
 
@@ -137,9 +145,14 @@ impl fmt::Display for Intent {
 /// The last second of the year 9999, the last that RFC 3339 can express, in seconds since 1970.
 const LATEST: u64 = 253_402_300_799;
 
-/// Adds an intent; replaces one that differs in nothing but its time.
-fn add(intents: &mut Vec<Intent>, intent: Intent) {
+/// Adds an intent; replaces one that differs in nothing but its time and its snapshots, which it takes over.
+fn add(intents: &mut Vec<Intent>, mut intent: Intent) {
+    let again = intents.iter().filter(|other| other.is_again(&intent));
+    let snapshots: Vec<String> = again.flat_map(|other| other.snapshots.clone()).collect();
     intents.retain(|other| !other.is_again(&intent));
+    let new = snapshots.into_iter().filter(|snapshot| !intent.snapshots.contains(snapshot));
+    let new: Vec<String> = new.collect();
+    intent.snapshots.splice(0..0, new);
     intents.push(intent);
 }
 
@@ -276,7 +289,7 @@ mod tests {
             list_changes: false,
             dirty: None,
             before_manifest: Vec::new(),
-            run: RunKind::Seed { database: "d".to_owned() },
+            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
         }
     }
 
@@ -357,8 +370,9 @@ mod tests {
         let version = OpenIntents::untouched(&tileset("0-9", &[]), wide.to_vec());
         assert_eq!((&version.noted[..], &version.left()[..]), (&wide[..], &wide[..]));
         let mut intents = wide.to_vec();
-        add(&mut intents, Intent { began: 7, ..seed("0-8", &[]) });
+        add(&mut intents, Intent { began: 7, snapshots: vec!["4:4:".to_owned()], ..seed("0-8", &[]) });
         assert_eq!(intents.len(), 1, "the same run again");
+        assert_eq!(intents[0].snapshots, ["5:5:", "4:4:"], "tiles of both may be there");
         add(&mut intents, seed("0-9", &[]));
         assert_eq!(intents.len(), 2);
     }

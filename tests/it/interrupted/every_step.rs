@@ -21,7 +21,13 @@ fn other_runs() -> Vec<(&'static str, Tileset)> {
         ("another configuration", Tileset { fingerprint: "other".to_owned(), ..whole.clone() }),
         ("more zooms", whole.clone()),
         ("a box", tileset("0-7", &["0,-85,180,85"])),
-        ("another database", Tileset { run: RunKind::Seed { database: "other".to_owned() }, ..whole.clone() }),
+        (
+            "another database",
+            Tileset {
+                run: RunKind::Seed { database: "other".to_owned(), snapshot: "5:5:".to_owned() },
+                ..whole.clone()
+            },
+        ),
         ("a copy", Tileset { run: RunKind::Copy, ..whole }),
     ]
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod connections;
 pub(crate) mod every_step;
+mod overtaken;
 pub(crate) mod seed;
 pub(crate) mod signals;
 pub(crate) mod unfinished;

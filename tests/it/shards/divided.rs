@@ -1,10 +1,11 @@
 //! Runs whose shards are whole targets: what their tests share.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use super::helpers::names;
 use crate::support::places::files_below;
+use crate::support::process::{Process, Start as _};
 use crate::support::program::{Run, program, run};
 use crate::support::tracked::{Tiles, Tracked, differences};
 use crate::support::{Archive, Db};
@@ -73,9 +74,9 @@ impl<'a> Divided<'a> {
         self.verb("run", &["--shard", &shard.to_string(), "--workers", "2"])
     }
 
-    pub(super) fn start(&self, shard: u32) -> Child {
+    pub(super) fn start(&self, shard: u32) -> Process {
         let mut command = self.command("run", &["--shard", &shard.to_string(), "--workers", "1"]);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
     }
 
     pub(super) fn whole(&self, verb: &str) -> Run {

@@ -97,7 +97,7 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
         list_changes: false,
         dirty: None,
         before_manifest: Vec::new(),
-        run: RunKind::Seed { database: "d".to_owned() },
+        run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
     }
 }
 

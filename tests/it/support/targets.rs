@@ -92,7 +92,7 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
         list_changes: true,
         dirty: None,
         before_manifest: Vec::new(),
-        run: RunKind::Seed { database: "d".to_owned() },
+        run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
     }
 }
 

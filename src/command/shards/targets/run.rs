@@ -18,7 +18,7 @@ use crate::run::describe::compare;
 use crate::run::family_seed::seed_one;
 use crate::run::seed::seed_target;
 use crate::run::variants::{FamilyRun, StockPart};
-use crate::run::{CommandError, Family, FamilyOptions, FamilyWork, Job, RecordedVariant, SharedSnapshot};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyWork, Job, RecordedVariant, SharedSnapshot, WriteGuard};
 use crate::shards::{
     AttemptNote, OutputRange, SeededFamily, SeededList, ShardsError, TargetsDone, TargetsPart, TargetsPlan, WorkFolder,
 };
@@ -64,7 +64,8 @@ pub async fn run_targets(
     own.attempted(places, async |attempt| Box::pin(seeding.seeded(attempt)).await).await
 }
 
-/// Lets a target be published only while its shard is not done by another attempt, and its run goes on: an attempt that wakes later changes nothing.
+/// Lets a target be written and published only while its shard is not done by another attempt, and its run goes on: an attempt that wakes later
+/// changes nothing. The commit, and other attempts, cannot write a target while this one has it locked.
 #[derive(Debug)]
 struct WhileItGoesOn {
     work: WorkFolder,
@@ -72,14 +73,25 @@ struct WhileItGoesOn {
     shard: u32,
 }
 
+impl WhileItGoesOn {
+    fn goes_on(&self) -> Result<bool, ShardsError> {
+        Ok(self.work.end_of(&self.run)?.is_none() && self.work.done_figures(&self.run, self.shard)?.is_none())
+    }
+
+    fn late(&self) -> ShardsError {
+        ShardsError::Late { shard: self.shard, run: self.run.clone() }
+    }
+}
+
+impl WriteGuard for WhileItGoesOn {
+    fn may_write(&self) -> Result<(), CommandError> {
+        if self.goes_on()? { Ok(()) } else { Err(self.late().into()) }
+    }
+}
+
 impl BeforeManifest for WhileItGoesOn {
     fn stored(&self, _stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
-        let goes_on = || {
-            Ok::<_, ShardsError>(
-                self.work.end_of(&self.run)?.is_none() && self.work.done_figures(&self.run, self.shard)?.is_none(),
-            )
-        };
-        match goes_on() {
+        match self.goes_on() {
             Ok(true) => Ok(()),
             Err(ShardsError::Note(error)) => Err(error.into()),
             Ok(false) | Err(_) => {
@@ -121,7 +133,8 @@ impl SeededSoFar {
     fn add_failed(&mut self, output: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
         let kind = error.kind();
         let ends_all = matches!(kind, ErrorKind::Interrupted | ErrorKind::Transient(_))
-            || matches!(error, CommandError::Restarts { .. } | CommandError::HeldUp { .. });
+            || matches!(error, CommandError::Restarts { .. } | CommandError::HeldUp { .. })
+            || matches!(error, CommandError::Shards(ShardsError::Late { .. } | ShardsError::Aborted { .. }));
         if stop.asked().is_some() || ends_all {
             return Err(error);
         }
@@ -215,9 +228,11 @@ impl Seeding<'_> {
         Ok((cursor, seen))
     }
 
-    /// A run on the snapshot of the shard, which publishes only while the shard is this attempt's.
+    /// A run on the snapshot of the shard, which writes and publishes only while the shard is this attempt's.
     fn job(&self, job: Job) -> Job {
-        job.sharing(&self.snapshot).with_listener(Arc::clone(&self.guard) as Arc<dyn BeforeManifest>)
+        let guard = &self.guard;
+        let job = job.sharing(&self.snapshot).guarded(Arc::clone(guard) as Arc<dyn WriteGuard>);
+        job.with_listener(Arc::clone(guard) as Arc<dyn BeforeManifest>)
     }
 
     /// Seeds variants of a family, as many side by side as a seed does.
@@ -306,14 +321,22 @@ impl Seeding<'_> {
         seed: impl AsyncFn() -> Result<RunReport, CommandError>,
     ) -> Result<RunReport, CommandError> {
         loop {
-            match seed().await {
-                Err(CommandError::Target(error)) if error.is_held() => {
-                    if self.own.late().await?.is_some() {
-                        return Err(CommandError::Target(error));
-                    }
-                    tracing::info!("{error}");
-                }
-                seeded => return seeded,
+            let error = match seed().await {
+                Err(error) => error,
+                done => return done,
+            };
+            if self.own.job.stop.asked().is_some() {
+                return Err(error);
+            }
+            // Of an attempt that is late no target is of interest any more, whatever became of this one.
+            match self.own.late().await {
+                Ok(Some(_end)) => return Err(self.guard.late().into()),
+                Err(CommandError::Shards(aborted @ ShardsError::Aborted { .. })) => return Err(aborted.into()),
+                Ok(None) | Err(_) => {}
+            }
+            match &error {
+                CommandError::Target(held) if held.is_held() => tracing::info!("{error}"),
+                _ => return Err(error),
             }
             tokio::select! {
                 () = tokio::time::sleep(PAUSE_WHILE_HELD) => {}
