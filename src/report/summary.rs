@@ -48,6 +48,8 @@ pub struct RunReport {
     pub plan_seconds: f64,
     /// Time to read the rows that are cached, in seconds: a part of `plan_seconds`.
     pub reading_seconds: f64,
+    /// How many sessions read the rows of a layer side by side, at most; 0 if no rows were read to be cached.
+    pub reading_sessions: usize,
     /// Time to render and store, in seconds.
     pub render_seconds: f64,
     /// Time to complete the target, in seconds.

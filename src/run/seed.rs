@@ -75,7 +75,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
 
     job.report.event(&Event::Finishing);
     let finishing = Instant::now();
-    let Rendered { sink, outcome, reading, rendering, workers, drawing } = rendered;
+    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
     prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
@@ -106,6 +106,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
         reading_seconds: reading.as_secs_f64(),
+        reading_sessions,
         render_seconds: rendering.as_secs_f64(),
         finish_seconds: finishing.elapsed().as_secs_f64(),
         stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
@@ -215,6 +216,8 @@ pub(crate) struct Rendered<S> {
     pub(crate) outcome: PipelineOutcome,
     /// How long reading rows into memory took.
     pub(crate) reading: Duration,
+    /// How many sessions read the rows of a layer side by side, at most; 0 if no rows were read.
+    pub(crate) reading_sessions: usize,
     /// How long rendering and storing took.
     pub(crate) rendering: Duration,
     /// The number of workers.
@@ -250,6 +253,7 @@ where
         layers = verify_cached_rows(first, layers, &batches).await?;
     }
     let cached: usize = layers.iter().map(PreparedLayer::cached_bytes).sum();
+    let reading_sessions = layers.iter().map(PreparedLayer::reading_sessions).max().unwrap_or_default();
     let spare = job.rows_memory().saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
     let limits = job.settings.run.limits;
     let limits = Limits { features: limits.features.max(NonZeroU64::new(spare).unwrap_or(NonZeroU64::MIN)), ..limits };
@@ -267,7 +271,8 @@ where
     if let Some(signal) = job.stop.asked() {
         return Err(CommandError::Interrupted(signal));
     }
-    Ok(Rendered { sink, outcome, reading, rendering: begun.elapsed(), workers, drawing: layers.drawing_time() })
+    let (rendering, drawing) = (begun.elapsed(), layers.drawing_time());
+    Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing })
 }
 
 /// The most features, in all tiles together, of a variant that one thread draws.
@@ -307,7 +312,8 @@ where
         return Err(CommandError::Interrupted(signal));
     }
     let rendering = begun.elapsed();
-    Ok(Rendered { sink, outcome, reading: Duration::ZERO, rendering, workers, drawing: Duration::ZERO })
+    let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
+    Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
 }
 
 pub(crate) fn requests(finished: &Finished) -> Option<Requests> {

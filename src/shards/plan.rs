@@ -220,6 +220,9 @@ pub struct DoneNote {
     pub plan_seconds: f64,
     /// Time to read rows, in seconds.
     pub reading_seconds: f64,
+    /// How many sessions read the rows of a layer side by side, at most; 0 if no rows were read.
+    #[serde(default)]
+    pub reading_sessions: usize,
     /// Time to render, in seconds.
     pub render_seconds: f64,
     /// The whole time of the attempt, in seconds.

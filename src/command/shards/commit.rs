@@ -123,8 +123,7 @@ async fn attempt(
     let merging = Instant::now();
     let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
     let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
-    let packing = job.settings.run.limits.packing;
-    let options = StreamOptions { order, packing, shared };
+    let options = StreamOptions { order, packing: job.settings.run.limits.packing, shared };
     let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
@@ -165,6 +164,7 @@ async fn attempt(
         bytes,
         plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
         reading_seconds: sum(|shard| shard.reading_seconds),
+        reading_sessions: shards.iter().map(|shard| shard.reading_sessions).max().unwrap_or_default(),
         render_seconds: sum(|shard| shard.render_seconds),
         finish_seconds: finishing.elapsed().as_secs_f64(),
         stages: RunStages::new(

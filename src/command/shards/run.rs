@@ -100,14 +100,15 @@ impl Shard<'_> {
         let rendered = async {
             let rendered = render(&part, &mut prepared, sink.await??, tiles).await?;
             job.report.event(&Event::Finishing);
-            let Rendered { sink, outcome, reading, rendering, workers, .. } = rendered;
+            let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, .. } = rendered;
             let finished = aside(move || sink.end()).await??;
-            Ok::<_, CommandError>((finished, outcome, reading, rendering, workers))
+            Ok::<_, CommandError>((finished, outcome, (reading, reading_sessions), rendering, workers))
         };
         let rendered = Box::pin(rendered).await;
         // Its requests have been answered, or given up with their connections.
         self.end_adding(adding.as_ref()).await?;
-        let (FinishedShard { run: finished, is_exact }, outcome, reading, rendering, workers) = rendered?;
+        let (FinishedShard { run: finished, is_exact }, outcome, (reading, reading_sessions), rendering, workers) =
+            rendered?;
         let done = DoneNote {
             shard: number,
             attempt: attempt.attempt.clone(),
@@ -127,6 +128,7 @@ impl Shard<'_> {
             },
             plan_seconds: (prepared.took + reading).as_secs_f64(),
             reading_seconds: reading.as_secs_f64(),
+            reading_sessions,
             render_seconds: rendering.as_secs_f64(),
             seconds: begun.elapsed().as_secs_f64(),
             workers,

@@ -130,6 +130,12 @@ impl PreparedLayer {
         self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())
     }
 
+    /// How many sessions read its cached rows side by side; 0 if none are cached.
+    #[must_use]
+    pub fn reading_sessions(&self) -> usize {
+        self.cached_rows.as_ref().map_or(0, |rows| rows.sessions)
+    }
+
     /// The zoom from which on the cached rows serve areas near changes; `None` if no rows or all rows are cached.
     #[must_use]
     pub fn cached_from(&self) -> Option<Zoom> {

@@ -26,8 +26,15 @@ fn seeded(db: &Db, folder: &Path, key: &str, workers: &str, rows_mb: &str) -> (A
     );
     std::fs::write(&config, layer).unwrap();
     let arguments = ["--config", config.to_str().unwrap(), "--zoom", "1-4", "-vv", "--force", "--workers", workers];
-    let ran = run(seed_command(&db.url, &output, &arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+    let (mut command, report) = (seed_command(&db.url, &output, &arguments), folder.join("r.json"));
+    let ran = run(command.arg("--report").arg(&report).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
     assert!(ran.stderr.contains(" rows are cached, "), "{}", ran.stderr);
+    // The survey may say so, too.
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let lines: Vec<&str> =
+        ran.stderr.lines().filter_map(|line| line.split_once(BY_SESSIONS)).map(|(line, _)| line).collect();
+    let expected = lines.get(1).and_then(|line| line.split_whitespace().last()).unwrap_or("1");
+    assert_eq!(report["reading_sessions"].to_string(), expected, "{}", ran.stderr);
     (Archive::open(&output), ran.stderr)
 }
 

@@ -117,6 +117,7 @@ fn run_report() -> RunReport {
         bytes: 43_190_000,
         plan_seconds: 4.25,
         reading_seconds: 1.5,
+        reading_sessions: 4,
         render_seconds: 78.0,
         finish_seconds: 1.25,
         stages: RunStages {

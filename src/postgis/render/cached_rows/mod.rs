@@ -37,6 +37,8 @@ pub(in crate::postgis) use read::RowReaders;
 #[derive(Debug)]
 pub(in crate::postgis) struct CachedRows {
     rows: RowStore,
+    /// How many sessions read them, side by side.
+    pub(in crate::postgis) sessions: usize,
     /// The zoom from which on the rows serve areas near changes; `None` if all rows of the layer are here.
     pub(in crate::postgis) near: Option<Zoom>,
 }
@@ -143,7 +145,7 @@ impl CachedRows {
                 EncodedRows { positions: Positions::default(), features: Arc::default(), numbers: None }
             }
         };
-        CachedRows { rows: RowStore::Memory(rows), near: None }
+        CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
 
     /// Where the rows lie, in world units: x in the upper half, y in the lower half. Only of rows in memory.

@@ -262,7 +262,7 @@ impl CachedRows {
         };
         match read {
             Ok(store) => {
-                let cached = CachedRows { rows: store, near: None };
+                let cached = CachedRows { rows: store, sessions: parts.len(), near: None };
                 let (name, bytes) = (&layer.name, cached.bytes());
                 let place = if matches!(cached.rows, RowStore::File(_)) { "in a scratch file, with" } else { "in" };
                 tracing::debug!("layer \"{name}\": {rows} rows are cached, {place} {bytes} bytes of memory");
