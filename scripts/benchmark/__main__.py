@@ -63,8 +63,8 @@ def arguments():
     parser.add_argument("--rows", action="store_true",
                         help="also the seed with rows_mb = 160, with the default and with all rows in memory, in turns: time and peak memory")
     parser.add_argument("--shapes", action="store_true",
-                        help="only countries, land and counties instead of facilities (npm packages; needs npm and ogr2ogr), beside the floor and, "
-                        "if it is on the PATH, tippecanoe")
+                        help="only countries, land and counties instead of facilities (npm packages; needs npm and ogr2ogr), beside the floor, "
+                        "tippecanoe, if it is on the PATH, and freestiler, if python3 has it and geopandas")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",

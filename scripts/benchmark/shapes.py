@@ -1,5 +1,5 @@
-"""Polygons that fill many tiles: Natural Earth's countries and land, and the counties of the United States, from packages of npm, beside tippecanoe
-and the floor."""
+"""Polygons that fill many tiles: Natural Earth's countries and land, and the counties of the United States, from packages of npm, beside the floor,
+tippecanoe, and freestiler."""
 
 import json
 import os
@@ -28,6 +28,13 @@ class ShapesCase:
     peer: bool = True
     workers: str = ""
 
+
+# freestiler (PyPI) draws the features of a GeoDataFrame: file of features, archive, layer, zooms.
+FREESTILER = """
+import sys, geopandas, freestiler
+frame = geopandas.read_file(sys.argv[1]).set_crs(4326, allow_override=True)
+freestiler.freestile(frame, sys.argv[2], layer_name=sys.argv[3], min_zoom=int(sys.argv[4]), max_zoom=int(sys.argv[5]))
+"""
 
 CASES = [
     ShapesCase("countries", "world-atlas/countries-50m.json", "countries", "0-10"),
@@ -96,7 +103,21 @@ def measure_case(bench, case, source):
         ratios = [peer / one for peer, one in zip(peers, seconds)]
         bench.row(f"{case.name}: tippecanoe", f"{median(peers):.2f} s", "", f"{tiles_in(other):,}", megabytes(other),
                   f"{median(ratios):.1f} x seed ({listed(ratios, '.1f')})")
+    if case.peer and has_freestiler():
+        tiles = bench.file("freestiler.pmtiles")
+        remove(tiles)
+        limit = bench.options.peer_limit
+        taken, _ = bench.measured(["python3", "-c", FREESTILER, bench.file("shapes.geojson"), tiles, case.name, bench.low, bench.high], limit=limit)
+        if taken is None:
+            bench.row(f"{case.name}: freestiler, once", f"stopped after {limit} s")
+        else:
+            bench.row(f"{case.name}: freestiler, once", f"{taken:.2f} s", "", "", megabytes(tiles), f"{taken / median(seconds):.1f} x seed")
     bench.config = os.environ["OAR_TILES_CONFIG"] = config
+
+
+def has_freestiler():
+    """Whether the python3 on the PATH has freestiler, and geopandas, which reads its features."""
+    return subprocess.run(["python3", "-c", "import freestiler, geopandas"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def tippecanoe(bench, case, source, file):

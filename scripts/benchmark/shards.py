@@ -69,23 +69,8 @@ def sharded(bench, clock, target, work, more):
 def measure(bench):
     bench.install_triggers()
     clock = Clock(bench)
-    ratios, commits, heaviest = [], [], []
-    for _ in range(bench.runs):
-        for name in ["seed.mbtiles", "shards.mbtiles"]:
-            remove(bench.file(name))
-        seed = clock.run(bench.command("seed", "--zoom", bench.zooms, "--output", bench.file("seed.mbtiles")))
-        begin, runs, commit, _ = sharded(bench, clock, bench.file("shards.mbtiles"), bench.file("work/"), [])
-        processor = [sum(one[1:]) for one in [begin, *runs, commit]]
-        ratios.append(sum(processor) / sum(seed[1:]))
-        commits.append(commit[0] / seed[0])
-        own = [sum(one[1:]) for one in runs]
-        heaviest.append(max(own) / (sum(own) / SHARDS))
-        bench.say(f"  seed {seed[0]:.2f} s (program {seed[1]:.2f}, database {seed[2]:.2f}); begin {begin[0]:.2f} s ({begin[1]:.2f}, {begin[2]:.2f}), "
-                  f"shards {listed(one[0] for one in runs)} s (together {sum(one[1] for one in runs):.2f}, {sum(one[2] for one in runs):.2f}), "
-                  f"commit {commit[0]:.2f} s ({commit[1]:.2f}, {commit[2]:.2f})")
-    bench.row(f"{SHARDS} shards: processor time", "", ratio=f"{median(ratios):.2f} x seed ({listed(ratios)})")
-    bench.row("commit of an archive", "", ratio=f"{median(commits):.2f} x seed ({listed(commits)})")
-    bench.row("heaviest shard, processor time", "", ratio=f"{median(heaviest):.2f} x mean ({listed(heaviest)})")
+    for kind in ["mbtiles", "pmtiles"]:
+        measure_archive(bench, clock, kind)
     config = s3_config(bench)
     with open(config, "a") as settings:
         settings.write('[target]\ntemplate = "{version}/{z}/{x}/{y}.pbf"\npublish = "versioned"\n')
@@ -94,3 +79,24 @@ def measure(bench):
     bench.row("shards into a version of a prefix", f"{sum(one[0] for one in runs):.2f} s", tiles=f"{told['manifest']['stored']:,}")
     bench.row("commit of that prefix", f"{commit[0]:.2f} s", tiles=f"{told['manifest']['stored']:,}",
               ratio=f"{told['requests']['requests']:,} requests for tiles")
+
+
+def measure_archive(bench, clock, kind):
+    """Shards beside the seed of the same archive."""
+    ratios, commits, heaviest = [], [], []
+    for _ in range(bench.runs):
+        for name in ["seed", "shards"]:
+            remove(bench.file(f"{name}.{kind}"))
+        seed = clock.run(bench.command("seed", "--zoom", bench.zooms, "--output", bench.file(f"seed.{kind}")))
+        begin, runs, commit, _ = sharded(bench, clock, bench.file(f"shards.{kind}"), bench.file("work/"), [])
+        processor = [sum(one[1:]) for one in [begin, *runs, commit]]
+        ratios.append(sum(processor) / sum(seed[1:]))
+        commits.append(commit[0] / seed[0])
+        own = [sum(one[1:]) for one in runs]
+        heaviest.append(max(own) / (sum(own) / SHARDS))
+        bench.say(f"  {kind}: seed {seed[0]:.2f} s (program {seed[1]:.2f}, database {seed[2]:.2f}); begin {begin[0]:.2f} s ({begin[1]:.2f}, {begin[2]:.2f}), "
+                  f"shards {listed(one[0] for one in runs)} s (together {sum(one[1] for one in runs):.2f}, {sum(one[2] for one in runs):.2f}), "
+                  f"commit {commit[0]:.2f} s ({commit[1]:.2f}, {commit[2]:.2f})")
+    bench.row(f"{SHARDS} shards into {kind}: processor time", "", ratio=f"{median(ratios):.2f} x seed ({listed(ratios)})")
+    bench.row(f"commit of {kind}", "", ratio=f"{median(commits):.2f} x seed ({listed(commits)})")
+    bench.row("heaviest shard, processor time", "", ratio=f"{median(heaviest):.2f} x mean ({listed(heaviest)})")
