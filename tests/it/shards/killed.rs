@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::helpers::{Sharded, write};
 use super::shared_version::{filled, fresh, shown, versioned, versions};
-use crate::support::killed::is_killed_at;
+use crate::support::killed::{REMOVALS, RENAMES, SYNCS, is_killed_at, is_killed_at_one_of};
 use crate::support::places::{Places, Tiles, files_below};
 use crate::support::program::{program, run, wait};
 use crate::support::proxy::{Fault, Proxy};
@@ -61,22 +61,27 @@ fn a_commit_is_right_after_any_kill(name: &str, least_kills: u32) {
     tracked.db.run("UPDATE api_facility SET name = name || '!' WHERE id = (SELECT min(id) FROM api_facility)");
     let new = tiles(tracked.seed("fresh.mbtiles", &["--zoom", "0-3"]).to_str().unwrap());
     copy(&here, &kept);
-    let (mut step, mut kills) = (1, 0);
+    let (mut step, mut kills, mut operations) = (1, 0, None);
     loop {
-        let is_killed = is_killed_at(step, &sharded.command("commit", &[]));
-        let what = format!("{name}, killed at {step}");
+        let command = sharded.command("commit", &[]);
+        let is_killed = match operations {
+            None => is_killed_at(step, &command),
+            Some(operations) => is_killed_at_one_of(operations, step, &command),
+        };
+        let what = format!("{name}, killed at {step} of {operations:?}");
         if is_killed && !name.ends_with('/') {
             let now = tiles(&sharded.target);
             assert!(now == old || now == new, "{what}: {} tiles", now.len());
         }
         commit_again(&sharded, &what);
         assert!(tiles(&sharded.target) == new, "{what}: the tiles");
-        if !is_killed {
+        copy(&kept, &here);
+        if !is_killed && operations.is_some() {
             break;
         }
-        kills += 1;
-        step = after(step);
-        copy(&kept, &here);
+        kills += u32::from(is_killed);
+        // Whatever other threads do, each file that is put in its place comes once.
+        (step, operations) = if is_killed { (after(step), operations) } else { (1, Some(RENAMES)) };
     }
     assert!(kills >= least_kills, "{name}: {kills} kills");
 }
@@ -102,7 +107,9 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
     let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
     sharded.more = ["--zoom", "0-1"].map(str::to_owned).to_vec();
     let mut random = fastrand::Rng::with_seed(4);
-    for verb in ["begin", "run"] {
+    for (verb, operations) in
+        [("begin", Some(RENAMES)), ("begin", Some(SYNCS)), ("begin", Some(REMOVALS)), ("run", None)]
+    {
         let (mut step, mut kills) = (1, 0);
         loop {
             // In the end one row is left, and then none.
@@ -113,8 +120,11 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
                 sharded.begin(1, &[]);
                 sharded.command("run", &["--shard", "1", "--workers", "1"])
             };
-            let is_killed = is_killed_at(step, &command);
-            let what = format!("{verb}, killed at {step}");
+            let is_killed = match operations {
+                None => is_killed_at(step, &command),
+                Some(operations) => is_killed_at_one_of(operations, step, &command),
+            };
+            let what = format!("{verb}, killed at {step} of {operations:?}");
             if verb == "begin" && is_killed {
                 let begun = sharded.verb("begin", &["--shards", "1"]);
                 let is_begun = begun.stderr.contains("already");
@@ -134,7 +144,7 @@ fn begin_and_a_shard_are_killed_at_each_file_operation() {
             // `begin` has few file operations.
             step += if verb == "begin" { 1 } else { 1 + step / 2 };
         }
-        assert!(kills >= 3, "{verb}: {kills} kills");
+        assert!(kills >= if verb == "begin" { 1 } else { 3 }, "{verb}, {operations:?}: {kills} kills");
     }
 }
 

@@ -42,6 +42,10 @@ fn a_commit_brings_variants_to_its_own_state_seeds_new_ones_and_names_those_that
         for shard in [3, 1, 2] {
             divided.run(shard).ok();
             (0..3).for_each(|_| write(&tracked.db, &mut random));
+            if shard == 3 {
+                // Every tile of the first shard, and what no later shard has to tell.
+                tracked.db.run("UPDATE api_facility SET name = name || ' & Sons'");
+            }
         }
         let seeded = divided.variants();
         assert!(seeded.iter().any(|name| name.starts_with("a1")), "{seeded:?}");

@@ -6,11 +6,27 @@ use std::process::{Command, Stdio};
 const FILE_OPERATIONS: &str =
     "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,pwrite64,ftruncate,mkdir,link,linkat";
 
-/// Runs a command until one of its threads is about to begin its file operation with this number; true if it came to that.
+/// Those that put a file in its place.
+pub(crate) const RENAMES: &str = "rename,renameat,renameat2";
+
+/// Those that make a file durable.
+pub(crate) const SYNCS: &str = "fsync,fdatasync";
+
+/// Those that remove a file.
+pub(crate) const REMOVALS: &str = "unlink,unlinkat";
+
+/// Runs a command until one of its threads is about to begin the call with this number of one of the system calls that change files; true if it came
+/// to that. Strace counts each thread and each system call for itself: what comes after more calls of another thread is reached by
+/// [`is_killed_at_one_of`].
 pub(crate) fn is_killed_at(number: usize, command: &Command) -> bool {
+    is_killed_at_one_of(FILE_OPERATIONS, number, command)
+}
+
+/// The same for some of the system calls.
+pub(crate) fn is_killed_at_one_of(operations: &str, number: usize, command: &Command) -> bool {
     let mut traced = Command::new("strace");
-    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={FILE_OPERATIONS}")]);
-    traced.args(["-e", &format!("inject={FILE_OPERATIONS}:signal=SIGKILL:when={number}")]);
+    traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={operations}")]);
+    traced.args(["-e", &format!("inject={operations}:signal=SIGKILL:when={number}")]);
     traced.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
