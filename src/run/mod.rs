@@ -44,7 +44,7 @@ use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::Packing;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
-use crate::postgis::{Database, Snapshot, refresh_views};
+use crate::postgis::{Database, Snapshot, Worker, refresh_views};
 use crate::report::Report;
 use crate::shards::WorkFolder;
 use crate::sink::{BeforeManifest, ChangedTiles};
@@ -217,6 +217,12 @@ impl Job {
     /// If `text` names no folder and no prefix of a bucket, or names the target.
     pub fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         self.target.work_folder(text)
+    }
+
+    /// The workers that read rows side by side. The rows of a part lie in pages all over the table, which each of them would go through, and the
+    /// sample by which they share the rows as well: so one session reads them, and others read those of other parts.
+    pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
+        if self.part.is_some() { &[] } else { workers }
     }
 
     /// The tiles that it is about.

@@ -233,7 +233,8 @@ pub(crate) async fn with_cached_rows(
             let RowsToRead { coverage, zooms, is_own } = job.rows_to_read(options);
             let zooms = if is_own { layer.layer().drawn_zooms(&zooms) } else { zooms.iter().collect() };
             let rows = if is_own { ExpectedRows::Counted(*rows) } else { ExpectedRows::About(*rows) };
-            layer = layer.cache_rows(snapshot, workers, &coverage, &zooms, CacheLimits { rows, memory }).await?;
+            let readers = job.readers(workers);
+            layer = layer.cache_rows(snapshot, readers, &coverage, &zooms, CacheLimits { rows, memory }).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
             job.keep_rows(snapshot, options, &layer, &prepared.skipped);
         } else {

@@ -37,6 +37,7 @@ pub(super) async fn survey_layers(
     layers: &[Arc<Layer>],
     workers: &[Worker],
 ) -> Result<LayerSurveys, CommandError> {
+    let workers = job.readers(workers);
     let (coverage, tileset) = (job.coverage(), &job.settings.tileset);
     let (zooms, mut memory) = (&tileset.zooms, job.rows_memory());
     let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();

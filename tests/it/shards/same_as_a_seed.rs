@@ -47,6 +47,18 @@ fn a_single_feature_and_none_at_all_are_cut_as_well() {
     }
 }
 
+#[test]
+fn the_rows_of_a_shard_are_read_by_one_session_and_once() {
+    let tracked = Tracked::facilities(20_000);
+    let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+    sharded.more = ["--zoom", "4-6", "-vv"].map(str::to_owned).to_vec();
+    sharded.begin(2, &[]);
+    for shard in ["1", "2"] {
+        let ran = sharded.verb("run", &["--shard", shard, "--workers", "2"]).ok();
+        assert!(ran.stderr.contains(" rows are cached, ") && !ran.stderr.contains("side by side"), "{}", ran.stderr);
+    }
+}
+
 /// The parts of a PMTiles archive (PMTiles v3, section 3) but its metadata: the counts of the header, root, leaves, tiles.
 fn parts(path: &Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap();
