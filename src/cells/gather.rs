@@ -155,14 +155,14 @@ pub struct Gathering {
     shallow: Vec<(Zoom, ZoomGathering)>,
     /// The other zooms, which are gathered at the end, one by one: at a deep zoom nearly every row has its own cell.
     deep: Vec<Zoom>,
-    /// The rows for the deep zooms.
+    /// The rows for the deep zooms, without values once there are too many of these.
     members: Members,
     /// What is folded; `None` if rows are only counted.
     wanted: Option<WantedFolds>,
     count: u64,
 }
 
-/// What is folded beside the number of members, at zooms that have few cells.
+/// What is folded beside the number of members, at zooms with few cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedFolds {
     /// How values are folded.
@@ -173,6 +173,9 @@ pub struct WantedFolds {
 
 /// Looking up one row takes as long as gathering this many.
 const LONE_LOOKUP_COST: u64 = 8;
+
+/// The most cells of a deep zoom, each with its values, that are kept: some 20 MB.
+const MAX_DEEP_CELLS: usize = 1 << 19;
 
 impl Gathering {
     /// Begins without rows.
@@ -190,18 +193,29 @@ impl Gathering {
         self.count += members.len() as u64;
         let kept = |(_, cells): &(Zoom, ZoomGathering)| cells.folding.as_ref().map_or(0, Folding::kept);
         let folds = self.wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
-        if members.values.len() != members.len() * folds
-            || self.shallow.iter().map(kept).sum::<usize>() > MAX_FOLDED_VALUES
-        {
+        let has_values = members.values.len() == members.len() * folds;
+        if !has_values || self.shallow.iter().map(kept).sum::<usize>() > MAX_FOLDED_VALUES {
             self.shallow.iter_mut().for_each(|(_, cells)| cells.folding = None);
         }
         for (zoom, cells) in &mut self.shallow {
             cells.add(&members, &self.grid, *zoom);
         }
         if !self.deep.is_empty() {
+            let may_keep = has_values && self.folds_deep() && self.members.values.len() <= MAX_FOLDED_VALUES;
             self.members.at.extend(members.at);
             self.members.source.extend(members.source);
+            if may_keep {
+                self.members.values.extend(members.values);
+            } else {
+                self.members.values = Vec::new();
+            }
         }
+    }
+
+    /// True if all rows that were added have their values.
+    fn folds_deep(&self) -> bool {
+        let folds = self.wanted.as_ref().map(|wanted| wanted.folds.len());
+        folds.is_some_and(|folds| self.members.values.len() == self.members.len() * folds)
     }
 
     /// The number of rows added.
@@ -221,7 +235,9 @@ impl Gathering {
         let work = || {
             let mut done = Vec::new();
             while let Some(zoom) = next() {
-                let mut cells = ZoomGathering::default();
+                let wanted = self.wanted.as_ref().filter(|_| self.folds_deep());
+                let folding = wanted.map(|wanted| Folding::new(&wanted.folds));
+                let mut cells = ZoomGathering { folding, ..ZoomGathering::default() };
                 cells.add(&self.members, &self.grid, zoom);
                 done.push(self.at_zoom(zoom, cells));
             }
@@ -244,7 +260,7 @@ impl Gathering {
     }
 
     fn at_zoom(&self, zoom: Zoom, cells: ZoomGathering) -> (Zoom, Footprints, Option<ZoomCells>) {
-        let grid = &self.grid;
+        let (grid, is_deep) = (&self.grid, self.deep.contains(&zoom));
         let cells = if grid.merges { cells.merged(grid) } else { cells };
         let folding = cells.folding;
         let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
@@ -277,6 +293,7 @@ impl Gathering {
         let folded = match (&self.wanted, folding) {
             (None, _) => Some(Vec::new()),
             (Some(wanted), _) if wanted.few_lone && lone * LONE_LOOKUP_COST > self.count => None,
+            (Some(wanted), _) if is_deep && cells.len() * (1 + wanted.folds.len()) > MAX_DEEP_CELLS => None,
             (_, None) => None,
             (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
         };
@@ -383,11 +400,34 @@ mod tests {
         };
         let known = |counts: &CellCounts| zooms.iter().map(|zoom| counts.has(*zoom)).collect::<Vec<_>>();
         let counts = gathered(10, 22, false);
-        assert_eq!(known(&counts), [true, true, false], "the cells of a deep zoom are many");
+        assert_eq!(known(&counts), [true, true, true]);
+        assert_eq!(folded(&counts, 12), [[Some(1), Some(11)]], "the others are far away");
         assert_eq!(folded(&counts, 0), [[Some(9), Some(11)]]);
         assert_eq!(folded(&counts, 2), [[Some(1), Some(11)], [Some(8), Some(10)]]);
-        assert_eq!(known(&gathered(10, 22, true)), [true, true, false], "one of eleven is alone");
+        assert_eq!(known(&gathered(10, 22, true)), [true, true, true], "one of eleven is alone");
         assert_eq!(known(&gathered(5, 12, true)), [true, false, false], "one of six is too many");
         assert_eq!(known(&gathered(10, 20, false)), [false, false, false], "a member came without values");
+    }
+
+    #[test]
+    fn the_cells_of_a_deep_zoom_are_kept_if_they_are_few() {
+        let zooms: Vec<Zoom> = [0, 14].map(|level| Zoom::new(level).unwrap()).into();
+        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
+        let known = |cells: u32, folds: &[Fold]| {
+            let wanted = WantedFolds { folds: folds.to_vec(), few_lone: false };
+            let mut gathering = Gathering::new(grid, &zooms, Some(wanted));
+            let mut all = 0..cells;
+            while !all.is_empty() {
+                let part: Vec<u32> = all.by_ref().take(10_000).collect();
+                let at: Vec<[f64; 2]> = part.iter().map(|cell| [f64::from(*cell) * 131_072.0, 0.0]).collect();
+                let values = vec![Some(1); part.len() * folds.len()];
+                gathering.add(Members { at, values, ..Members::default() });
+            }
+            let counts = gathering.finish().1;
+            zooms.iter().map(|zoom| counts.has(*zoom)).collect::<Vec<_>>()
+        };
+        assert_eq!(known(32_768, &[]), [true, true]);
+        assert_eq!(known(32_768, &[Fold::Sum; 15]), [true, true]);
+        assert_eq!(known(32_768, &[Fold::Sum; 16]), [true, false], "their values are too many");
     }
 }
