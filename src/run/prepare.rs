@@ -239,7 +239,7 @@ pub(crate) async fn with_cached_rows(
             job.keep_rows(snapshot, options, &layer, &prepared.skipped);
         } else {
             let why = match (layer.layer().traits().has_uniform_points, memory) {
-                (false, _) => "they are no points that look alike in every tile (cells and thinning make them differ)",
+                (false, _) => "they are no points that look alike in every tile (cells make them differ)",
                 (true, 0) => "rows_mb leaves no room",
                 (true, _) => "each is drawn in fewer than 3 tiles",
             };

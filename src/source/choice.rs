@@ -4,7 +4,7 @@
 //! | source | draws | prepared | at the first of these that holds |
 //! |---|---|---|---|
 //! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
-//! | cached rows | uniform points | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, and none of the tile's points is ambiguous |
+//! | cached rows | uniform points | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, none of the tile's points is ambiguous, and none is left out |
 //! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
 //! | database | every layer | nothing | always |
 //!
@@ -15,8 +15,18 @@
 pub struct LayerTraits {
     /// True if its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
     pub has_uniform_points: bool,
+    /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
+    pub is_thinned: bool,
     /// True if its features are identified and sorted by their keys in the tile, so that the tile may be patched.
     pub is_patchable: bool,
+}
+
+impl LayerTraits {
+    /// True if all of its rows are in the tiles, as points that are the same in every tile.
+    #[must_use]
+    pub const fn shows_all_points(self) -> bool {
+        self.has_uniform_points && !self.is_thinned
+    }
 }
 
 /// What a run is about to do with a layer.
@@ -98,12 +108,13 @@ mod tests {
 
     #[test]
     fn what_is_prepared_follows_from_the_layer_and_the_work() {
-        let points = LayerTraits { has_uniform_points: true, is_patchable: true };
+        let points = LayerTraits { has_uniform_points: true, is_thinned: false, is_patchable: true };
         let cost = CacheCost { rows: 1, features: 9, memory: 100 };
         let reseed = LayerWork::Reseed { knows_positions: true, memory: 1 };
         for (layer, work, expected) in [
             (points, LayerWork::Seed(cost), Preparation::CacheRows),
             (LayerTraits { is_patchable: false, ..points }, LayerWork::Seed(cost), Preparation::CacheRows),
+            (LayerTraits { is_thinned: true, ..points }, LayerWork::Seed(cost), Preparation::CacheRows),
             (LayerTraits { has_uniform_points: false, ..points }, LayerWork::Seed(cost), Preparation::None),
             (points, LayerWork::Seed(CacheCost { rows: 0, ..cost }), Preparation::None),
             (points, reseed, Preparation::CacheNeighbourhood),

@@ -24,7 +24,6 @@ impl Layer {
             && !self.differs_by_zoom()
             && self.margin.bounds == TileBounds::Mercator
             && self.margin.candidates.is_none()
-            && !self.budget.thins()
             && self.has_plain_values
             && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
     }
@@ -32,7 +31,11 @@ impl Layer {
     /// The traits by which a run chooses the sources that draw the layer.
     #[must_use]
     pub fn traits(&self) -> LayerTraits {
-        LayerTraits { has_uniform_points: self.has_uniform_points(), is_patchable: self.as_points().is_some() }
+        LayerTraits {
+            has_uniform_points: self.has_uniform_points(),
+            is_thinned: self.budget.thins(),
+            is_patchable: self.as_points().is_some(),
+        }
     }
 
     /// Where a tile holds the keys of the features; `None` if the layer cannot be patched.

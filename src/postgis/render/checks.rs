@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cached_rows::DrawnAreas;
+use super::cached_rows::{DrawnAreas, MostFeatures};
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
@@ -49,17 +49,18 @@ pub async fn verify_cached_rows(
 }
 
 impl BatchDrawing<'_> {
-    /// A layer's part of some areas, as far as cached rows can draw it; `None` if its rows are not cached.
+    /// A layer's part of some areas, as far as cached rows can draw it with at most `max_features` features a tile; `None` if its rows are not cached.
     pub(in crate::postgis) async fn with_cached_rows(
         self,
         index: usize,
         areas: &[Area],
+        max_features: &[Option<i64>],
     ) -> Result<Option<DrawnAreas>, Error> {
         let prepared = self.prepared(index);
         let Some(rows) = prepared.cached_rows() else { return Ok(None) };
         let (layer, rows, areas) = (Arc::clone(prepared.layer()), Arc::clone(rows), areas.to_vec());
-        let begun = Instant::now();
-        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas, None));
+        let (begun, most) = (Instant::now(), MostFeatures::of(&layer, max_features));
+        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas, &most, None));
         let drawn = tokio::select! {
             biased;
             _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),
@@ -109,7 +110,8 @@ impl BatchDrawing<'_> {
             };
             let compared: &[Area] = light.as_slice();
             let compared = if compared.is_empty() { &batch.areas[..] } else { compared };
-            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, compared).await? else {
+            let no_limits = Vec::new();
+            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, compared, &no_limits).await? else {
                 return Ok(false);
             };
             // The lightest tile will do: this compares encodings.
@@ -121,7 +123,7 @@ impl BatchDrawing<'_> {
                 .map(|area| area.within(rect))
                 .collect();
             let mut rendered = Tiles::new();
-            let work = LayerAreas { index, areas: &areas, max_features: &Vec::new(), candidates: Candidates::Found };
+            let work = LayerAreas { index, areas: &areas, max_features: &no_limits, candidates: Candidates::Found };
             match self.layer(work, &mut rendered).await {
                 Ok(_) if rendered.values().eq([&tile]) => {}
                 Ok(_) => return Ok(false),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::cached_rows::CachedRows;
+use super::cached_rows::{CachedRows, MostFeatures};
 use super::family_tiles::FamilyTiles;
 use super::prepared::PreparedLayer;
 use crate::postgis::layer::{Layer, QueryValues, filled_parameters, search_boxes};
@@ -276,7 +276,7 @@ fn drawn(
     for (index, (layer, planned)) in layers.iter().zip(planned).enumerate().filter(|(_, (_, planned))| **planned > 0) {
         let needs_database = || Error::NeedsDatabase { layer: layer.layer().name.clone() };
         let rows = layer.cached_rows().ok_or_else(needs_database)?;
-        let drawn = rows.draw(layer.layer(), index, areas, shared);
+        let drawn = rows.draw(layer.layer(), index, areas, &MostFeatures::default(), shared);
         if !drawn.left.is_empty() || drawn.count.tiles != *planned {
             return Err(needs_database());
         }

@@ -4,6 +4,7 @@ use super::KeyRange;
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried, placed};
 use super::survey::near;
+use super::thin::RANK;
 use super::{filter, is_in_world, world_columns, world_sides};
 use crate::postgis::layer::{Layer, PlaceholderSql};
 
@@ -79,7 +80,9 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parame
     // Values other than texts count as two bytes each, about what the program keeps of a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
-    let size = format!("{}{size}", 2 * layer.properties.len() + 1);
+    // The rank is computed for nothing else than that a row for which it fails is noticed.
+    let rank = layer.rank.iter().map(|_| format!(" + 0 * ({RANK} IS NULL)::int4"));
+    let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, rank.collect::<String>());
     format!(
         "{with}SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
 FROM (

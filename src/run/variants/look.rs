@@ -260,7 +260,7 @@ impl FamilyScope {
     fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> FamilyScope {
         let tileset = &settings.tileset;
         let part = ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
-        let is_suited = |layer: &Layer| layer.traits().has_uniform_points && layer.is_found_by_area();
+        let is_suited = |layer: &Layer| layer.traits().shows_all_points() && layer.is_found_by_area();
         // A layer that is drawn in several ways has the same rows at all zooms.
         let shows = |layer: &Layer| {
             layers.iter().position(|other| other.id() == layer.id() && is_suited(other) && other.has_rows_of(layer))

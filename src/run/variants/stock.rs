@@ -69,7 +69,7 @@ impl FamilyStock {
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let is_suited = |layer: &Arc<Layer>| layer.traits().has_uniform_points && layer.is_found_by_area();
+        let is_suited = |layer: &Arc<Layer>| layer.traits().shows_all_points() && layer.is_found_by_area();
         if !probed.layers.iter().all(is_suited) {
             return Ok(None);
         }

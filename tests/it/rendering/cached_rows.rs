@@ -97,7 +97,6 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
     for more in [
         "properties = [\"id\", \"object\"]",
         "properties = { id = \"id\", z = \"!zoom!\" }",
-        "properties = [\"id\"]\nmax_tile_features = 100\non_large_tile = \"thin\"",
         "properties = [\"id\"]\ntile_bounds = \"degrees\"",
         "properties = [\"id\"]\ncandidates = 0.01",
         // An error of a row that lies in the box, but in no tile of it: nobody needs that row.
@@ -105,8 +104,65 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
     ] {
         compare(&db, "0-6", &layer("points", "degrees", more), &[], 0);
     }
+    // A rank that fails for a row in no tile, which only the database finds out.
+    let failing = "properties = [\"id\"]\nbeyond = \"skip\"\nmax_tile_features = 100\non_large_tile = \"thin\"\nrank = \"1 / (id - 5003)\"";
+    compare(&db, "0-6", &layer("points", "degrees", failing), &[], 0);
     // One zoom does not pay.
     compare(&db, "6", &layer("points", "degrees", PLAIN), &[], 0);
+}
+
+#[test]
+fn of_a_thinned_layer_the_database_draws_only_the_tiles_from_which_features_are_left_out() {
+    let db = Db::new();
+    db.run(ROWS);
+    // As many as are allowed, by features and by bytes, with a rank and without.
+    for (budget, left) in [
+        ("max_tile_features = 100", true),
+        ("max_tile_features = { \"0-3\" = 40 }\nrank = \"whole\"", true),
+        ("max_tile_features = 1511", false),
+        ("max_tile_features = 1510", true),
+        ("max_tile_bytes = 3000\nrank = \"word\"", true),
+        ("max_tile_bytes = { \"1-2\" = 5000 }\nmax_tile_features = { \"0-1\" = 700 }\nrank = \"hash\"", true),
+    ] {
+        let more = format!("{PLAIN}\non_large_tile = \"thin\"\n{budget}");
+        let stderr = compare(&db, "0-8", &layer("points", "degrees", &more), &[], 1);
+        let is_left = stderr.contains("left to the database, for ambiguous points or large tiles");
+        assert_eq!(is_left, left, "{budget}\n{stderr}");
+    }
+    // Every tile.
+    let more = format!("{PLAIN}\non_large_tile = \"thin\"\nmax_tile_features = 1");
+    compare(&db, "0-6", &layer("points", "degrees", &more), &[], 1);
+    // Below clusters.
+    let below = "[layer.cluster]\nzoom = \"0-3\"\nsize = \"1/4\"\n";
+    let more = format!("{PLAIN}\non_large_tile = \"thin\"\nmax_tile_features = 20\n{below}");
+    compare(&db, "0-8", &layer("points", "degrees", &more), &[], 1);
+}
+
+#[test]
+fn what_is_left_out_is_reported_alike_whatever_draws() {
+    let db = Db::with_facilities(5_000);
+    let folder = tempfile::tempdir().unwrap();
+    let thinned = "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = [\"id\", \"name\"]\non_large_tile = \"thin\"\nmax_tile_features = 200\nmax_tile_bytes = { \"2-9\" = 4000 }\n";
+    let config = written(folder.path(), thinned);
+    let told = |rows_mb: &str| {
+        let (output, report) = (folder.path().join(format!("{rows_mb}.mbtiles")), folder.path().join("r.json"));
+        let arguments = ["--config", &config, "--zoom", "0-9", "--report", report.to_str().unwrap()];
+        let ran = run(seed_command(&db.url, &output, &arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+        let drawing = report["stages"]["drawing"].as_f64().unwrap();
+        let tables: Vec<String> = ran.stdout.lines().filter(|line| line.contains("thin")).map(str::to_owned).collect();
+        (drawing > 0.0, (report["budgets"].clone(), tables, Archive::open(&output).tiles()))
+    };
+    let ((is_cached, found), (is_not, expected)) = (told("100"), told("0"));
+    assert!(is_cached && !is_not);
+    assert!(found.0[0]["thinned_tiles"].as_u64() > Some(10) && !found.1.is_empty(), "{:?}", found.1);
+    assert!(
+        (&found.0, &found.1) == (&expected.0, &expected.1),
+        "{:?} {:?}",
+        (found.0, found.1),
+        (expected.0, expected.1)
+    );
+    assert!(found.2 == expected.2);
 }
 
 #[test]
@@ -148,6 +204,41 @@ fn rows_beyond_the_memory_are_drawn_from_a_scratch_file() {
         assert_eq!(found.len(), expected.len());
         assert!(found == expected, "{name}");
     }
+}
+
+/// Wide rows, and rows beside the buffers of tiles in which nothing else lies, in the same columns.
+const WIDE_AND_BESIDE: &str = "
+CREATE TABLE wide AS SELECT i AS id, repeat('x', 10000) AS name,
+    ST_SetSRID(ST_MakePoint(10 + (hashint4(i) & 65535) / 1700.0 - 185 * (i % 2), 10 + (hashint4(-i) & 65535) / 1700.0), 4326) AS loc
+FROM generate_series(1, 700) AS i;
+INSERT INTO wide SELECT 50000 + i, 'beside', ST_Transform(ST_SetSRID(ST_MakePoint(
+    -20037508.342789244 + 40075016.685578488 / 64 * (2 + (i % 30) * 2 - 64 / 4096.0 - (1 + i % 11) / 8.0 / 4096),
+    20037508.342789244 - 40075016.685578488 / 64 * (45 + (i / 30) * 3 + 0.5)), 3857), 4326)
+FROM generate_series(1, 120) AS i;
+ALTER TABLE wide ADD PRIMARY KEY (id); CREATE INDEX ON wide USING gist (loc); ANALYZE wide";
+
+#[test]
+fn tiles_whose_rows_all_lie_beyond_their_buffer_are_empty_however_little_memory_there_is() {
+    let db = Db::new();
+    db.run(WIDE_AND_BESIDE);
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(
+        folder.path(),
+        "[[layer]]\nname = \"wide\"\ntable = \"wide\"\ngeometry = \"loc\"\nproperties = [\"id\", \"name\"]\n",
+    );
+    let seeded = |rows_mb: &str| {
+        let output = folder.path().join(format!("{rows_mb}.mbtiles"));
+        let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", "4-6", "-vv"]);
+        let stderr = run(command.env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        (Archive::open(&output).tiles(), stderr)
+    };
+    let ((tiles, spilled), (expected, memory)) = (seeded("1"), seeded("100"));
+    assert!(spilled.stderr.contains("with 0 features is drawn in "), "{}", spilled.stderr);
+    let empty =
+        |run: &crate::support::program::Run| run.stdout.lines().last().unwrap().split(':').next().unwrap().to_owned();
+    assert!(!empty(&spilled).contains(" 0 rendered to nothing"), "{}", spilled.stdout);
+    assert_eq!(empty(&spilled), empty(&memory));
+    assert!(tiles == expected);
 }
 
 #[test]

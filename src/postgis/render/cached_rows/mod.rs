@@ -3,7 +3,7 @@
 //! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the database encodes each
 //! row once and gives its position. The program computes which tiles the row touches, and at which grid unit, with the arithmetic of the plan
 //! and of `ST_AsMVTGeom`. The database draws the tiles of points that are ambiguous: so close to the boundary of two grid units that rounding
-//! decides.
+//! decides. It also draws the tiles from which features are left out: only the database knows their rank.
 //!
 //! - `read`: from the statement's rows to cached rows, in memory or in a scratch file.
 //! - `row_file`: the scratch file of a layer whose rows take more memory than they may; `memory_limit`: what its batches take together.
@@ -59,6 +59,23 @@ struct EncodedRows {
     numbers: Option<Vec<u32>>,
 }
 
+/// The most features of a tile by zoom, beyond which features are left out.
+#[derive(Debug, Clone, Default)]
+pub(in crate::postgis) struct MostFeatures(Vec<Option<i64>>);
+
+impl MostFeatures {
+    /// Those of a layer that is thinned to `limits` (zoom 0 first); without limit if it is not thinned.
+    pub(in crate::postgis) fn of(layer: &Layer, limits: &[Option<i64>]) -> MostFeatures {
+        if layer.budget.thins() { MostFeatures(limits.to_vec()) } else { MostFeatures::default() }
+    }
+
+    /// True if features may be left out of a tile of a zoom with some rows.
+    fn is_exceeded(&self, zoom: Zoom, rows: usize) -> bool {
+        let most = self.0.get(usize::from(zoom.get())).copied().flatten();
+        most.is_some_and(|most| usize::try_from(most).is_ok_and(|most| rows > most))
+    }
+}
+
 /// The result of drawing areas from cached rows.
 #[derive(Default)]
 pub(in crate::postgis) struct DrawnAreas {
@@ -79,8 +96,8 @@ impl DrawnAreas {
     }
 }
 
-/// If more than one tile in this many holds an ambiguous point, the database renders the whole batch, else those tiles one by one.
-const MAX_AMBIGUOUS_SHARE: u64 = 8;
+/// If more than one tile in this many is left to the database, it renders the whole batch, else those tiles one by one.
+const MAX_LEFT_SHARE: u64 = 8;
 
 /// The expected number of rows, and the most memory that they may take when cached.
 #[derive(Debug, Clone, Copy)]
@@ -180,19 +197,20 @@ impl CachedRows {
     }
 
     /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are packed already are taken from `shared`, which is for
-    /// tilesets of one layer.
+    /// tilesets of one layer. Tiles with more than `most` rows are left to the database.
     pub(in crate::postgis) fn draw(
         &self,
         layer: &Layer,
         index: usize,
         areas: &[Area],
+        most: &MostFeatures,
         shared: Option<&FamilyTiles>,
     ) -> DrawnAreas {
         let searched = areas.iter().filter(|area| is_searched(area, index)).cloned();
         let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| self.holds(area, index));
         let mut drawn = match &self.rows {
-            RowStore::Memory(rows) => rows.draw(layer, index, areas, shared),
-            RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas),
+            RowStore::Memory(rows) => rows.draw(layer, index, areas, most, shared),
+            RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas, most),
         };
         drawn.left.extend(others);
         drawn
@@ -201,19 +219,21 @@ impl CachedRows {
 
 /// Draws areas from the rows in a scratch file: together if their rows do not take too much memory, else in halves, and a tile with too many rows
 /// in pieces. All are left to the database if the file cannot be read.
-fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area]) -> DrawnAreas {
+fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], most: &MostFeatures) -> DrawnAreas {
     let parts: Vec<WorldRect> = areas.iter().map(|area| part_of(layer, area)).collect();
-    let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), None)), areas) {
+    let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), most, None)), areas) {
         (Ok(None), [area]) => match area.rect.halves() {
             Some((one, other)) => {
-                let [one, other] = [one, other].map(|rect| drawn_from_file(rows, layer, index, &[area.within(rect)]));
+                let [one, other] =
+                    [one, other].map(|rect| drawn_from_file(rows, layer, index, &[area.within(rect)], most));
                 return one.and(other);
             }
-            None => drawn_in_pieces(rows, layer, index, area),
+            None => drawn_in_pieces(rows, layer, index, area, most),
         },
         (Ok(None), _) => {
             let (some, others) = areas.split_at(areas.len() / 2);
-            return drawn_from_file(rows, layer, index, some).and(drawn_from_file(rows, layer, index, others));
+            return drawn_from_file(rows, layer, index, some, most)
+                .and(drawn_from_file(rows, layer, index, others, most));
         }
         (Ok(Some(drawn)), _) => Ok(drawn),
         (Err(error), _) => Err(error),
@@ -234,34 +254,50 @@ fn part_of(layer: &Layer, area: &Area) -> WorldRect {
 }
 
 /// Draws an area of one tile, whose rows together take more memory than they may.
-fn drawn_in_pieces(rows: &RowFile, layer: &Layer, index: usize, area: &Area) -> io::Result<DrawnAreas> {
+fn drawn_in_pieces(
+    rows: &RowFile,
+    layer: &Layer,
+    index: usize,
+    area: &Area,
+    most: &MostFeatures,
+) -> io::Result<DrawnAreas> {
     let none = || DrawnAreas { left: vec![area.clone()], ..DrawnAreas::default() };
     let Some(coord) = area.rect.first() else { return Ok(none()) };
     let part = part_of(layer, area);
     let mut tile = TileInPieces::new(rows.bytes_within(&part));
-    let (mut pieces, mut is_sure) = (0, true);
+    let (mut pieces, mut found, mut is_drawn) = (0, 0, true);
     rows.in_pieces(&part, |rows| {
         let candidates = rows.candidates(layer, index, std::slice::from_ref(area));
         let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
-        is_sure = candidates.iter().all(|one| one.at != Unit::Unsure) && tile.add(&rows.features, drawn).is_some();
+        found += candidates.len();
+        is_drawn = !most.is_exceeded(coord.zoom(), found)
+            && candidates.iter().all(|one| one.at != Unit::Unsure)
+            && tile.add(&rows.features, drawn).is_some();
         pieces += 1;
-        is_sure
+        is_drawn
     })?;
     let name = &layer.name;
-    if !is_sure {
-        tracing::debug!("layer \"{name}\": areas left to the database, for ambiguous points: 1");
+    if !is_drawn {
+        note_left(layer, 1);
         return Ok(none());
+    }
+    if found == 0 {
+        return Ok(DrawnAreas::default());
     }
     let features = tile.features();
     tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
-    if features == 0 {
-        return Ok(DrawnAreas::default());
-    }
-    let mvt = tile.finish(rows.layer());
+    // A tile whose rows all lie beyond its buffer was planned, and is empty.
+    let mvt = if features == 0 { Vec::new() } else { tile.finish(rows.layer()) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
     let tiles = Tiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
     Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
+}
+
+/// Logs that the database draws areas.
+fn note_left(layer: &Layer, areas: usize) {
+    let why = if layer.budget.thins() { "ambiguous points or large tiles" } else { "ambiguous points" };
+    tracing::debug!("layer \"{}\": areas left to the database, for {why}: {areas}", layer.name);
 }
 
 impl EncodedRows {
@@ -291,13 +327,21 @@ impl EncodedRows {
         candidates
     }
 
-    fn draw(&self, layer: &Layer, index: usize, areas: Vec<Area>, shared: Option<&FamilyTiles>) -> DrawnAreas {
+    fn draw(
+        &self,
+        layer: &Layer,
+        index: usize,
+        areas: Vec<Area>,
+        most: &MostFeatures,
+        shared: Option<&FamilyTiles>,
+    ) -> DrawnAreas {
         let candidates = self.candidates(layer, index, &areas);
-        let (mut drawer, mut ambiguous) = (Drawer::new(&self.features), BTreeSet::new());
+        let (mut drawer, mut left) = (Drawer::new(&self.features), BTreeSet::new());
         let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
-            let is_sure = of_tile.iter().all(|one| one.at != Unit::Unsure);
+            let is_sure =
+                !most.is_exceeded(tile.zoom(), of_tile.len()) && of_tile.iter().all(|one| one.at != Unit::Unsure);
             let place = of_tile[0].tile;
             let features_at = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate));
             let shared = shared.filter(|_| is_sure).and_then(|shared| {
@@ -310,7 +354,7 @@ impl EncodedRows {
                 _ => is_sure.then(|| drawer.tile(features_at.clone())).flatten(),
             };
             let Some(mvt) = mvt else {
-                ambiguous.insert(place);
+                left.insert(place);
                 continue;
             };
             let features = features_at.count() as u64;
@@ -320,9 +364,8 @@ impl EncodedRows {
             let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared };
             tiles.push((place.cast_signed(), rendered));
         }
-        let ambiguous: Vec<TileCoord> =
-            ambiguous.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
-        let left = if ambiguous.len() as u64 * MAX_AMBIGUOUS_SHARE > count.tiles {
+        let left: Vec<TileCoord> = left.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
+        let left: Vec<Area> = if left.len() as u64 * MAX_LEFT_SHARE > count.tiles {
             (tiles, count) = (Vec::new(), LayerCount::default());
             areas
         } else {
@@ -330,11 +373,10 @@ impl EncodedRows {
                 let rect = TileRect::from(tile);
                 areas.iter().find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
             };
-            ambiguous.into_iter().filter_map(area_of).collect()
+            left.into_iter().filter_map(area_of).collect()
         };
         if !left.is_empty() {
-            let (layer, areas) = (&layer.name, left.len());
-            tracing::debug!("layer \"{layer}\": areas left to the database, for ambiguous points: {areas}");
+            note_left(layer, left.len());
         }
         DrawnAreas { tiles: tiles.into_iter().collect(), count, left }
     }

@@ -26,8 +26,20 @@ use crate::tile::{Positions, WorldRect};
 
 pub(super) use writer::RowFileWriter;
 
-/// The bytes of a block. Smaller ones read less that a batch does not need, and need a longer index.
-const BLOCK_BYTES: usize = 16 << 10;
+/// The most bytes of a block but for its last row. Smaller ones read less that a batch does not need, and need a longer index.
+const MAX_BLOCK_BYTES: usize = 16 << 10;
+
+/// The least.
+const MIN_BLOCK_BYTES: usize = 1 << 10;
+
+/// A tile needs at least a block of each run. With little memory there are many runs, so their blocks are small: a block takes at most this part of the
+/// memory that batches may take.
+const BLOCKS_IN_MEMORY: usize = 1024;
+
+/// The bytes of a block, where batches may take `limit` bytes of memory.
+fn block_bytes(limit: usize) -> usize {
+    (limit / BLOCKS_IN_MEMORY).clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES)
+}
 
 /// The number of a row, its position, and the length of its features' bytes come before these.
 const HEADER_BYTES: usize = 24;

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use super::{BATCH_ROW_BYTES, BLOCK_BYTES, HEADER_BYTES, MemoryLimit, RowBlock, RowFile, RowRun, code};
+use super::{BATCH_ROW_BYTES, HEADER_BYTES, MemoryLimit, RowBlock, RowFile, RowRun, block_bytes, code};
 use crate::mvt::Features;
 use crate::scratch::scratch_file;
 
@@ -69,7 +69,8 @@ impl RowFileWriter {
         let mut order: Vec<(u64, u32)> = rows.map(|number| (code(at[number]), number as u32)).collect();
         order.sort_unstable();
         let mut run = RowRun { base: part as u32, blocks: Vec::new() };
-        let (mut block, mut rows, mut first_code) = (Vec::with_capacity(2 * BLOCK_BYTES), 0, 0);
+        let most = block_bytes(self.limit);
+        let (mut block, mut rows, mut first_code) = (Vec::with_capacity(2 * most), 0, 0);
         for (place, (code, number)) in order.iter().enumerate() {
             let encoded = features.encoded(*number).unwrap_or_default();
             if rows == 0 {
@@ -82,7 +83,7 @@ impl RowFileWriter {
             block.extend((encoded.len() as u32).to_le_bytes());
             block.extend_from_slice(encoded);
             rows += 1;
-            if block.len() >= BLOCK_BYTES || place + 1 == order.len() {
+            if block.len() >= most || place + 1 == order.len() {
                 self.file.write_all_at(&block, self.written)?;
                 let bytes = block.len() as u32;
                 run.blocks.push(RowBlock { first: first_code, offset: self.written, bytes, rows });
