@@ -21,8 +21,9 @@ impl JumpingRows {
     /// Finds them, at the layer's shallowest zoom; `None` if there are none. The spatial index serves it: rows that lie on one side alone are not
     /// visited. Of the others every vertex is read, so a run that has to be quick does not ask.
     pub(in crate::postgis) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
-        let is_asked = !layer.shape.points && !layer.shape.geography && layer.function().is_none();
-        let Some(units) = layer.shape.edge.filter(|_| is_asked) else { return Ok(None) };
+        let is_asked = !layer.shape.points && layer.function().is_none();
+        let units = if layer.shape.geography { Some(EdgeUnits::Degrees) } else { layer.shape.edge };
+        let Some(units) = units.filter(|_| is_asked) else { return Ok(None) };
         let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
         let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
         let params: Vec<Param<'_>> = values.params(layer).collect();
@@ -32,17 +33,23 @@ impl JumpingRows {
         let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
         let Some(row) = rows.first().filter(|_| count > 0) else { return Ok(None) };
         let (table, column) = (&layer.relation, &layer.geometry);
-        let with = "with the function unwrapped of docs/world-edge.md (\"Shapes that jump across ±180°\")";
-        let unwrapped = match units {
-            EdgeUnits::Degrees => format!("unwrapped({column})"),
-            EdgeUnits::Metres => format!("ST_Transform(unwrapped(ST_Transform({column}, 4326)), {})", layer.shape.srid),
+        let with = "docs/world-edge.md (\"Shapes that jump across ±180°\")";
+        let (degrees, unwrapped) = match units {
+            EdgeUnits::Degrees if layer.shape.geography => {
+                (format!("{column}::geometry"), format!("unwrapped({column}::geometry)::geography"))
+            }
+            EdgeUnits::Degrees => (column.clone(), format!("unwrapped({column})")),
+            EdgeUnits::Metres => {
+                let degrees = format!("ST_Transform({column}, 4326)");
+                let unwrapped = format!("ST_Transform(unwrapped({degrees}), {})", layer.shape.srid);
+                (degrees, unwrapped)
+            }
         };
         let remedy = if layer.is_query() {
-            format!("write {unwrapped} in the query, {with}")
+            format!("write {unwrapped} in the query, with the function unwrapped of {with}")
         } else {
             format!(
-                "UPDATE {table} SET {column} = {unwrapped} WHERE ST_XMax({column}) - ST_XMin({column}) > {}; {with}",
-                units.half_world()
+                "UPDATE {table} SET {column} = {unwrapped} WHERE jumps({degrees}); with the functions unwrapped and jumps of {with}"
             )
         };
         Ok(Some(JumpingRows { count, remedy, examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default() }))

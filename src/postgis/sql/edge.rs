@@ -276,8 +276,8 @@ pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation:
 }
 
 /// How many rows have two neighbouring vertices on different sides of ±180° with most of the world between them, and the keys of up to three:
-/// count, examples. One row. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts in a shape that
-/// is not valid alone. `relation` and the parameters are those of `rows_beyond`.
+/// count, examples. One row. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts in a part that
+/// is not valid alone; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of `rows_beyond`.
 pub(in crate::postgis) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let (g, srid, half) = (layer.placement().geometry(), layer.shape.srid, units.half_world());
     let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());
@@ -287,11 +287,11 @@ pub(in crate::postgis) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relati
     SELECT {key} AS key FROM {relation}
     WHERE {g} && ST_MakeEnvelope(-1e30, -1e30, -{near:?}, 1e30, {srid}) AND {g} && ST_MakeEnvelope({near:?}, -1e30, 1e30, 1e30, {srid})
         AND CASE WHEN ST_Dimension({g}) > 0 AND EXISTS (
-            SELECT FROM (
+            SELECT FROM ST_Dump({g}) AS part, LATERAL (
                 SELECT abs(ST_X(geom) - lag(ST_X(geom)) OVER (
                     PARTITION BY path[1:cardinality(path) - 1] ORDER BY path[cardinality(path)])) AS step
-                FROM ST_DumpPoints({g}) AS dumped (path, geom)
-            ) AS steps WHERE step > {half:?} AND (step < {whole:?} OR NOT ST_IsValid({g}))
+                FROM ST_DumpPoints(part.geom) AS dumped (path, geom)
+            ) AS steps WHERE ST_Dimension(part.geom) > 0 AND step > {half:?} AND (step < {whole:?} OR NOT ST_IsValid(part.geom))
         ) THEN true {filter} ELSE false END
 ) AS jumping",
         key = super::key_text(layer),

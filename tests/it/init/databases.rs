@@ -26,6 +26,12 @@ pub(crate) fn init(db: &Db, folder: &Folder, arguments: &[&str]) -> Run {
     run(&mut command)
 }
 
+/// The same instead of the file that is there.
+fn anew(db: &Db, folder: &Folder, arguments: &[&str]) -> Run {
+    std::fs::remove_file(folder.beside("oar-tiles.toml")).unwrap();
+    init(db, folder, arguments)
+}
+
 /// The text of the file that `init` wrote.
 pub(crate) fn written(folder: &Folder) -> String {
     std::fs::read_to_string(folder.beside("oar-tiles.toml")).unwrap()
@@ -296,11 +302,11 @@ fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
         "CREATE TABLE lands (id int PRIMARY KEY, geom geometry(Geometry, 4326));
         INSERT INTO lands SELECT 1, ST_Segmentize('SRID=4326;POLYGON((0 0, 40 40, 40 0, 0 40, 0 0))'::geometry, 0.1);
         INSERT INTO lands SELECT 2, ST_Buffer('SRID=4326;POINT(-50 0)'::geometry, 20, 400);
-        INSERT INTO lands VALUES (3, 'SRID=4326;POLYGON((-100 0, -60 40, -60 0, -100 40, -100 0))');
+        INSERT INTO lands VALUES (3, 'SRID=4326;POLYGON((-100 0, -60 40, -60 0, -100 40, -100 0))'), (4, 'SRID=4326;LINESTRING(1 1, 1 1)');
         CREATE INDEX ON lands USING gist (geom)",
     );
     let said = init(&db, &folder, &[]).ok().stdout;
-    let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\");";
+    let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\") AND GeometryType(\"geom\") IN ('POLYGON', 'MULTIPOLYGON');";
     for part in [
         "has polygons that are not valid (2 of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out",
         remedy,
@@ -309,6 +315,38 @@ fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
     }
     db.run(&remedy.replace("\"public\".", ""));
     assert!(!init(&db, &folder, &["--output", "again.toml"]).ok().stdout.contains("not valid"));
+    let kept = "SELECT ST_AsText(geom) = 'LINESTRING(1 1,1 1)' FROM lands WHERE id = 4";
+    assert!(db.value::<bool>(kept), "a line that is not valid stays as it is");
+
+    // A column of polygons takes one of polygons in parts.
+    db.run(
+        "CREATE TABLE fields (id int PRIMARY KEY, geom geometry(Polygon, 4326));
+        INSERT INTO fields SELECT 1, ST_Segmentize('SRID=4326;POLYGON((0 0, 40 40, 40 0, 0 40, 0 0))'::geometry, 0.1);
+        CREATE INDEX ON fields USING gist (geom)",
+    );
+    let said = init(&db, &folder, &["--table", "fields", "--output", "fields.toml"]).ok().stdout;
+    let remedy = "ALTER TABLE \"public\".\"fields\" ALTER COLUMN \"geom\" TYPE geometry(MultiPolygon, 4326) USING ST_Multi(ST_CollectionExtract(ST_MakeValid(\"geom\"), 3));";
+    assert!(said.contains(remedy), "{said}");
+    db.run(&remedy.replace("\"public\".", ""));
+    assert!(db.value::<bool>("SELECT ST_IsValid(geom) AND ST_NumGeometries(geom) = 2 FROM fields"));
+}
+
+#[test]
+fn a_partitioned_table_gets_a_key_that_it_can_have() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    db.run(
+        "CREATE TABLE events (kind int, geom geometry(Point, 4326)) PARTITION BY LIST (kind);
+        CREATE TABLE events_1 PARTITION OF events DEFAULT;
+        INSERT INTO events SELECT i % 3, ST_SetSRID(ST_MakePoint(i % 7, 1), 4326) FROM generate_series(1, 60) AS i;
+        CREATE INDEX ON events USING gist (geom)",
+    );
+    let said = init(&db, &folder, &["--table", "events"]).ok().stdout;
+    let remedy = said.split("Mend it: ").nth(1).unwrap().lines().next().unwrap();
+    assert_eq!(remedy, "ALTER TABLE \"public\".\"events\" ADD COLUMN id uuid NOT NULL DEFAULT gen_random_uuid();");
+    db.run(remedy);
+    let said = anew(&db, &folder, &["--table", "events"]).ok().stdout;
+    assert!(said.contains("The values of \"id\" are all different today, and each run checks that\n"), "{said}");
 }
 
 #[test]
@@ -346,25 +384,82 @@ fn of_a_table_without_rows_only_an_index_tells_a_key() {
     assert!(seeded.stdout.contains("; nothing was rendered\n"), "{}", seeded.stdout);
 }
 
+/// The functions that mend jumps, as the manual prints them.
+fn create_functions_of_the_manual(db: &Db) {
+    let manual = std::fs::read_to_string(repository("docs/world-edge.md")).unwrap();
+    let functions = manual.split("```sql\n").filter(|block| block.starts_with("CREATE FUNCTION "));
+    let functions: Vec<&str> = functions.map(|block| block.split("```").next().unwrap()).collect();
+    assert_eq!(functions.len(), 2);
+    for function in functions {
+        db.run(function);
+    }
+}
+
+/// Boxes around the world, and lines along a parallel, beside shapes that jump.
+const AROUND_THE_WORLD: &str = "
+CREATE TABLE zone (id int PRIMARY KEY, geom geometry(Geometry, 4326), place geography);
+INSERT INTO zone VALUES (1, 'SRID=4326;POLYGON((-180 -60,180 -60,180 60,-180 60,-180 -60))'),
+    (2, 'SRID=4326;LINESTRING(-180 0,180 0)'),
+    (3, 'SRID=4326;POLYGON((170 62,-170 62,-170 70,170 70,170 62))'),
+    (4, 'SRID=4326;POLYGON((-180 10,180 10,180 20,0 20,-180 20,-180 10))'),
+    (5, 'SRID=4326;MULTIPOLYGON(((-180 -20,180 -20,180 -10,-180 -10,-180 -20)),((0 0,1 0,1 1,0 0)))'),
+    (6, 'SRID=4326;MULTIPOLYGON(((-180 -20,180 -20,180 -10,-180 -10,-180 -20)),((170 62,-170 62,-170 70,170 70,170 62)))'),
+    (7, 'SRID=4326;MULTILINESTRING((-180 1,180 1),(179 3,-179 3))'),
+    (8, 'SRID=4326;POLYGON EMPTY'), (9, NULL), (10, 'SRID=4326;GEOMETRYCOLLECTION(LINESTRING(170 0,-170 0),POINT(1 1))');
+CREATE INDEX ON zone USING gist (geom)";
+
+#[test]
+fn what_mends_jumps_leaves_all_other_shapes_as_they_are() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    db.run(AROUND_THE_WORLD);
+    create_functions_of_the_manual(&db);
+    let jumps = "rows have lines or rings that jump from one side of ±180° to the other: they are drawn as bands across the map: ";
+    let remedy = "UPDATE \"public\".\"zone\" SET \"geom\" = unwrapped(\"geom\") WHERE jumps(\"geom\");";
+    let said = init(&db, &folder, &["--table", "zone"]).ok().stdout;
+    assert!(said.contains(&format!("4 {jumps}10, 3, 6, …")) && said.contains(remedy), "{said}");
+    let shapes = || -> Vec<String> {
+        let rows = db.rows("SELECT coalesce(ST_AsText(ST_Normalize(geom)), '-') FROM zone ORDER BY id");
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    let before = shapes();
+    // Whoever runs the function on all rows loses nothing either.
+    for statement in [remedy, "UPDATE zone SET geom = unwrapped(geom)"] {
+        db.run(statement);
+        let after = shapes();
+        let kept: Vec<usize> = (0..10).filter(|row| before[*row] == after[*row]).map(|row| row + 1).collect();
+        assert_eq!(kept, [1, 2, 4, 5, 8, 9, 10], "{after:?}");
+    }
+    let mended = "SELECT bool_and(ST_IsValid(geom) AND NOT jumps(geom)) AND sum(ST_Area(geom)) = 20 * 8 * 2 + 360 * 10 FROM zone WHERE id IN (3, 6, 7)";
+    assert!(db.value::<bool>(mended), "{:?}", shapes());
+
+    // The same shapes as geographies.
+    db.run("UPDATE zone SET place = 'POLYGON((170 62,-170 62,-170 70,170 70,170 62))', geom = NULL WHERE id = 3; UPDATE zone SET place = 'LINESTRING(1 1, 2 2)' WHERE place IS NULL");
+    db.run("ALTER TABLE zone DROP COLUMN geom");
+    let said = anew(&db, &folder, &["--table", "zone"]).ok().stdout;
+    let remedy = "UPDATE \"public\".\"zone\" SET \"place\" = unwrapped(\"place\"::geometry)::geography WHERE jumps(\"place\"::geometry);";
+    assert!(said.contains("1 row has lines or rings that jump") && said.contains(remedy), "{said}");
+    let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
+    assert!(seed().contains(remedy), "{}", seed());
+    db.run(remedy);
+    assert!(!seed().contains("jump"), "{}", seed());
+}
+
 #[test]
 fn shapes_that_jump_across_the_edge_are_named_with_sql_that_mends_them() {
     let (db, folder) = (Db::new(), Folder::new());
     db.run("SET search_path = public");
     atlas::load(&db, "countries", "world-atlas/countries-50m.json", "countries");
     let jumps = "3 rows have lines or rings that jump from one side of ±180° to the other: they are drawn as bands across the map: 171, 240, 76";
-    let remedy =
-        "UPDATE \"public\".\"countries\" SET \"g\" = unwrapped(\"g\") WHERE ST_XMax(\"g\") - ST_XMin(\"g\") > 180;";
+    let remedy = "UPDATE \"public\".\"countries\" SET \"g\" = unwrapped(\"g\") WHERE jumps(\"g\");";
     let said = init(&db, &folder, &[]).ok().stdout;
-    let mend = format!("{jumps}. Mend them: {remedy} with the function unwrapped of docs/world-edge.md");
+    let mend = format!("{jumps}. Mend them: {remedy} with the functions unwrapped and jumps of docs/world-edge.md");
     assert!(said.contains(&format!("note: layer \"countries\": {mend}")), "{said}");
     let doctor = with_file(&db, &folder, &["doctor"]).stdout;
     assert!(doctor.contains(jumps) && doctor.contains(remedy), "{doctor}");
     let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
     assert!(seed().contains(&format!("layer \"countries\": {mend}")));
-    // The function as the manual prints it.
-    let manual = std::fs::read_to_string(repository("docs/world-edge.md")).unwrap();
-    let function = manual.split("```sql\n").find(|block| block.starts_with("CREATE FUNCTION unwrapped")).unwrap();
-    db.run(function.split("```").next().unwrap());
+    create_functions_of_the_manual(&db);
     db.run(remedy);
     let holds = |name: &str, place: &str| {
         let sql = format!(

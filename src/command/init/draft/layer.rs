@@ -126,11 +126,7 @@ impl LayerDraft<'_> {
         if let Some(count) = self.geometry.rows.as_ref().ok().map(|rows| rows.invalid_areas).filter(|count| *count > 0)
         {
             let mend = match relation.kind {
-                SpatialKind::Table | SpatialKind::PartitionedTable => format!(
-                    "UPDATE {table} SET {column} = {} WHERE NOT ST_IsValid({});",
-                    self.made_valid(),
-                    self.as_geometry()
-                ),
+                SpatialKind::Table | SpatialKind::PartitionedTable => self.makes_valid(&table, &column),
                 _ => format!("give {} in its definition", self.made_valid()),
             };
             remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out, and a seed takes several times as long where they are large. Mend it: {mend}"));
@@ -147,7 +143,11 @@ impl LayerDraft<'_> {
             remarks.push(format!("{table} has no row, so its zooms, and what tells rows apart, are not known: fill it, and run oar-tiles init again"));
         }
         match (self.row_key(), relation.kind) {
-            (RowKey::Today(name), SpatialKind::Table | SpatialKind::PartitionedTable) => remarks.push(format!(
+            (RowKey::Today(name), SpatialKind::PartitionedTable) => remarks.push(format!(
+                "{table} has no key. The values of {} are all different today, and each run checks that",
+                quoted(&name)
+            )),
+            (RowKey::Today(name), SpatialKind::Table) => remarks.push(format!(
                 "{table} has no key. The values of {} are all different today, and each run checks that. If they have to be different at all times, say so: ALTER TABLE {table} ADD PRIMARY KEY ({});",
                 quoted(&name), quoted(&name)
             )),
@@ -163,7 +163,13 @@ impl LayerDraft<'_> {
                 } else {
                     ("", "")
                 };
-                remarks.push(format!("{table} has no key{osm_id}, so its rows are told apart by their whole content, which costs time. Mend it: ALTER TABLE {table} ADD COLUMN {id} bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY;{until}"));
+                let definition = if relation.kind == SpatialKind::PartitionedTable {
+                    // Its primary key has to hold the columns by which it is divided, and before PostgreSQL 17 it has no identity columns.
+                    "uuid NOT NULL DEFAULT gen_random_uuid()"
+                } else {
+                    "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+                };
+                remarks.push(format!("{table} has no key{osm_id}, so its rows are told apart by their whole content, which costs time. Mend it: ALTER TABLE {table} ADD COLUMN {id} {definition};{until}"));
             }
             (RowKey::Content { .. }, _) => remarks.push(format!("no column of {table} tells its rows apart, so their whole content does, which costs time. Let it give a key")),
         }
@@ -192,10 +198,29 @@ impl LayerDraft<'_> {
         format!("{}{cast}", quoted(&self.geometry.column))
     }
 
-    /// The column as valid polygons, of the type that it declares.
+    /// The statement that makes the polygons of a table valid. Other shapes stay as they are.
+    fn makes_valid(&self, table: &str, column: &str) -> String {
+        let GeometryColumn { shape, srid, is_geography, .. } = self.geometry;
+        let (valid, geometry) = (self.made_valid(), self.as_geometry());
+        if shape.starts_with("Polygon") {
+            // A valid polygon may have several parts.
+            let kind = if *is_geography { "geography" } else { "geometry" };
+            return format!(
+                "ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}(Multi{shape}, {srid}) USING {valid};"
+            );
+        }
+        let are_polygons = if shape.starts_with("MultiPolygon") {
+            String::new()
+        } else {
+            format!(" AND GeometryType({geometry}) IN ('POLYGON', 'MULTIPOLYGON')")
+        };
+        format!("UPDATE {table} SET {column} = {valid} WHERE NOT ST_IsValid({geometry}){are_polygons};")
+    }
+
+    /// The column as valid polygons, of the type that it declares, or of its parts.
     fn made_valid(&self) -> String {
         let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry());
-        let valid = if self.geometry.shape == "MultiPolygon" { format!("ST_Multi({valid})") } else { valid };
+        let valid = if self.geometry.shape.contains("Polygon") { format!("ST_Multi({valid})") } else { valid };
         if self.geometry.is_geography { format!("{valid}::geography") } else { valid }
     }
 
