@@ -10,7 +10,11 @@ use std::sync::OnceLock;
 /// The `--config FILE` of this process, as a shell reads it, with a space before it.
 static CONFIG: OnceLock<String> = OnceLock::new();
 
-/// A command of this program, by its verbs. It is shown with the file that `use_config` was given.
+/// The `--work FOLDER` of this process, in the same way.
+static WORK: OnceLock<String> = OnceLock::new();
+
+/// A command of this program, by its verbs. It is shown with the file that `use_config` was given, and one for shards with the folder that
+/// `use_work` was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuggestedCommand(&'static str);
 
@@ -65,7 +69,12 @@ impl SuggestedCommand {
 
 impl fmt::Display for SuggestedCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "oar-tiles {}{}", self.0, CONFIG.get().map_or("", String::as_str))
+        write!(f, "oar-tiles {}{}", self.0, CONFIG.get().map_or("", String::as_str))?;
+        match WORK.get().filter(|_| self.0.starts_with("shards ")) {
+            Some(work) if *self == SHARDS_BEGIN => write!(f, "{work} --shards N"),
+            Some(work) => f.write_str(work),
+            None => Ok(()),
+        }
     }
 }
 
@@ -77,6 +86,11 @@ pub(crate) fn track_command(verb: &str) -> SuggestedCommand {
 /// Says which file `--config` names: once a process, before the first message. A later call changes nothing.
 pub fn use_config(file: &Path) {
     CONFIG.get_or_init(|| format!(" --config {}", for_shell(&file.to_string_lossy())));
+}
+
+/// Says which work folder `--work` names: once a process, before the first message. A later call changes nothing.
+pub fn use_work(folder: &str) {
+    WORK.get_or_init(|| format!(" --work {}", for_shell(folder)));
 }
 
 /// A word as a POSIX shell reads it: in single quotes if it holds anything but letters, digits and a few harmless signs.

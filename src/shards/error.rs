@@ -30,7 +30,7 @@ pub enum ShardsError {
         example: String,
     },
     /// There is no plan.
-    #[error("{work} holds no run: begin one with {SHARDS_BEGIN} --work {work}")]
+    #[error("{work} holds no run: begin one with {SHARDS_BEGIN}")]
     NoPlan {
         /// The work folder.
         work: String,
@@ -245,7 +245,7 @@ pub enum ShardsError {
     },
     /// Shards are missing.
     #[error(
-        "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit ({SHARDS_STATUS} shows which run now)"
+        "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit ({SHARDS_STATUS} shows which run now). If they end with 4, give the run up with {SHARDS_ABORT}"
     )]
     Missing {
         /// The run.

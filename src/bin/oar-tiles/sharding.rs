@@ -15,7 +15,7 @@ use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyWork, Job};
 use oar_tiles::shards::{BegunPlan, ShardPlan, ShardsError, TargetsPlan, WorkFolder, index_of};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
-use oar_tiles::suggested::SHARDS_RUN;
+use oar_tiles::suggested::{SHARDS_RUN, use_work};
 
 use super::given::{resolved, resolved_all, resolved_first_without_layers};
 use super::on_runtime;
@@ -23,6 +23,13 @@ use super::shown::{Closing, style};
 use super::tilesets::{file_of, for_each, have_own_files};
 
 pub(super) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandError> {
+    use_work(match arguments {
+        Shards::Begin(arguments) => &arguments.work.work,
+        Shards::Run(arguments) => &arguments.work.work,
+        Shards::Commit(arguments) => &arguments.work.work,
+        Shards::Status(arguments) => &arguments.work.work,
+        Shards::Abort(arguments) => &arguments.work.work,
+    });
     match arguments {
         Shards::Begin(arguments) => run_begin(arguments, stop),
         Shards::Run(arguments) => run_shard(arguments, stop),
@@ -91,7 +98,7 @@ async fn begin_one(
     let work = job.work_folder(&arguments.work.work)?;
     let begun = Box::pin(shards::begin(&job, &work, options)).await?;
     let plan = BegunPlan::Columns(Box::new(begun.plan.clone()));
-    say_begun(arguments, &plan, &format!("{} tiles", grouped(begun.plan.tiles)), &work)?;
+    say_begun(arguments, &plan, &format!("{} tiles", grouped(begun.plan.tiles)))?;
     if arguments.hold {
         shards::hold(&job, &work, &begun, arguments.hold_for).await?;
     }
@@ -112,16 +119,15 @@ async fn begin_several(
     let plan = Box::pin(begun).await?;
     let targets: u64 = plan.tilesets.iter().map(|tileset| tileset.targets).sum();
     let what = format!("{} tiles of {} targets", grouped(plan.tiles), grouped(targets));
-    say_begun(arguments, &BegunPlan::Targets(Box::new(plan)), &what, &work)
+    say_begun(arguments, &BegunPlan::Targets(Box::new(plan)), &what)
 }
 
-fn say_begun(arguments: &ShardsBegin, plan: &BegunPlan, what: &str, work: &WorkFolder) -> Result<(), CommandError> {
+fn say_begun(arguments: &ShardsBegin, plan: &BegunPlan, what: &str) -> Result<(), CommandError> {
     if !arguments.quiet {
         say(&format!(
-            "{what} in {} shards, the heaviest {:.1} times the mean; now run each with {SHARDS_RUN} --work {}",
+            "{what} in {} shards, the heaviest {:.1} times the mean; now run each with {SHARDS_RUN}",
             plan.count(),
-            plan.heaviest(),
-            work.name
+            plan.heaviest()
         ));
     }
     Ok(print(&format!("{}\n", plan.run()))?)
@@ -309,8 +315,14 @@ async fn commit_several(
     });
     let ended = Box::pin(ended).await;
     // What is missing then is said, and a reseed makes up for it.
-    if ended.as_ref().err().is_none_or(|error| error.failure_kind() == FailureKind::Partial) {
-        shards::end_targets(work, plan).await?;
+    match ended {
+        Err(error) if error.failure_kind() != FailureKind::Partial => Err(error),
+        ended => {
+            shards::end_targets(work, plan).await?;
+            ended.map_err(|error| match error {
+                CommandError::Several(several) => several.after_commit().into(),
+                other => other,
+            })
+        }
     }
-    ended
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
+use crate::suggested::RESEED;
 
 /// Why a command for several tilesets or variants ended without success.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,24 @@ pub enum SeveralError {
         failed: usize,
         /// How many variants there are.
         of: usize,
+        /// What kind of failure this is altogether.
+        kind: ErrorKind,
+    },
+    /// Some targets of a run of shards failed, which is committed all the same.
+    #[error(
+        "the run is committed, but {failed} of {of} {what} failed, each for the reason given above: {named}. Once the causes are gone, {RESEED}{flags} makes up for it"
+    )]
+    Committed {
+        /// What failed: "tilesets" or "variants".
+        what: &'static str,
+        /// How many failed.
+        failed: usize,
+        /// How many there are.
+        of: usize,
+        /// The names or outputs of the first ones.
+        named: String,
+        /// The flags that choose them, with a space before them.
+        flags: String,
         /// What kind of failure this is altogether.
         kind: ErrorKind,
     },
@@ -74,11 +93,34 @@ pub enum SeveralError {
 }
 
 impl SeveralError {
+    /// The same of a run of shards that is committed: it cannot be committed once more.
+    #[must_use]
+    pub fn after_commit(self) -> SeveralError {
+        match self {
+            SeveralError::Tilesets { tilesets, of, kind } => SeveralError::Committed {
+                what: "tilesets",
+                failed: tilesets.len(),
+                of,
+                named: tilesets.join(", "),
+                flags: format!(" {}", again(&tilesets)),
+                kind,
+            },
+            SeveralError::Variants { outputs, failed, of, kind, .. } => {
+                let more = if outputs.len() < failed { ", …" } else { "" };
+                let named = format!("{}{more}", outputs.join(", "));
+                SeveralError::Committed { what: "variants", failed, of, named, flags: String::new(), kind }
+            }
+            other => other,
+        }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            SeveralError::Tilesets { kind, .. } | SeveralError::Variants { kind, .. } => *kind,
+            SeveralError::Tilesets { kind, .. }
+            | SeveralError::Variants { kind, .. }
+            | SeveralError::Committed { kind, .. } => *kind,
             SeveralError::NoVariant { .. }
             | SeveralError::NotForVariants { .. }
             | SeveralError::NoVariantFolder { .. } => ErrorKind::Usage,

@@ -1,5 +1,6 @@
 //! What is refused, and how that is said: exit codes decide what a scheduler does.
 
+use super::divided::{COUNTRIES, Divided, LAYER};
 use super::helpers::{Sharded, names};
 use crate::support::Db;
 use crate::support::places::Places;
@@ -13,9 +14,10 @@ fn without_anything_that_brings_shards_to_one_state_a_run_does_not_begin() {
     let sharded = Sharded::into(&db, folder.path(), "t.mbtiles");
     let texts = ["there is no change log that would bring all shards to one state", "begin --hold", "--frozen"];
     sharded.verb("begin", &["--shards", "2"]).fails(2, &texts);
-    sharded
-        .verb("run", &["--shard", "1"])
-        .fails(2, &["holds no run: begin one with oar-tiles shards begin", " --work "]);
+    sharded.verb("run", &["--shard", "1"]).fails(
+        2,
+        &["holds no run: begin one with oar-tiles shards begin", &format!(" --work {} --shards N", sharded.work)],
+    );
 }
 
 #[test]
@@ -23,7 +25,13 @@ fn indexes_settings_and_databases_that_do_not_fit_are_refused() {
     let tracked = Tracked::facilities(60);
     let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
     let id = sharded.begin(3, &[]);
-    sharded.verb("begin", &["--shards", "3"]).fails(1, &[&format!("holds run {id} already")]);
+    sharded.verb("begin", &["--shards", "3"]).fails(
+        1,
+        &[
+            &format!("holds run {id} already"),
+            &format!(" --work {}, give it up with oar-tiles shards abort", sharded.work),
+        ],
+    );
     let with = |variables: &[(&str, &str)]| {
         let mut command = sharded.command("run", &[]);
         run(command.envs(variables.iter().copied()))
@@ -38,7 +46,14 @@ fn indexes_settings_and_databases_that_do_not_fit_are_refused() {
     assert_eq!((&status["done"], &status["missing"]), (&1.into(), &2.into()), "{status}");
     assert_eq!(status["shards"][1]["state"], "done", "counted from 10 by tens, 20 is the second");
 
-    sharded.verb("commit", &[]).fails(1, &["2 of 3 shards of run ", " are not done: 1, 3. Run these again"]);
+    sharded.verb("commit", &[]).fails(
+        1,
+        &[
+            "2 of 3 shards of run ",
+            " are not done: 1, 3. Run these again",
+            "If they end with 4, give the run up with oar-tiles shards abort",
+        ],
+    );
     sharded
         .verb("run", &["--shard", "1", "--output", "other.mbtiles"])
         .fails(2, &["was begun with other settings: output"]);
@@ -129,4 +144,44 @@ fn tiles_that_cannot_be_rendered_end_the_commit_with_3_and_no_shard() {
     tracked.db.run("UPDATE api_facility SET name = 'Mended' WHERE id = 'lonely'");
     sharded.verb("commit", &[]).ok();
     tracked.is_fresh(std::path::Path::new(&sharded.target), &["--zoom", "0-7", "--config", config.to_str().unwrap()]);
+}
+
+/// The commit clears the work folder, so it cannot be repeated: its last line names what can.
+#[test]
+fn a_commit_without_some_targets_says_that_a_reseed_makes_up_for_them() {
+    let tracked = Tracked::facilities(60);
+    tracked.db.run(
+        "INSERT INTO api_facility VALUES ('lonely', '', 'A', 'BD', ST_SetSRID(ST_MakePoint(-150, -40), 4326), false, now(), now())",
+    );
+    let layer = LAYER.replace("[\"id\", \"name\"]", "{ id = \"id\", letters = \"1000 / length(name)\" }");
+    let layer = format!("[[layer]]\n{layer}on_tile_error = \"skip\"\n");
+    let several = format!(
+        "{layer}[tileset_defaults]\nzoom = \"0-4\"\n[[tileset]]\nname = \"whole\"\noutput = \"FOLDER/whole.mbtiles\"\n\
+         [[tileset]]\nname = \"part\"\noutput = \"FOLDER/part.pmtiles\"\nbbox = [\"60,0,120,40\"]\n"
+    );
+    let variants = format!(
+        "[tileset]\nzoom = \"0-5\"\n[tileset.variants]\nvalues = \"{COUNTRIES}\"\nwhere = {{ facilities = \"lower(country_code) = !country!\" }}\noutput = \"FOLDER/by/{{country}}.mbtiles\"\n{layer}"
+    );
+    for (name, text, said, flags) in [
+        (
+            "several",
+            several,
+            "2 of 2 tilesets failed, each for the reason given above: whole, part. ",
+            " --tileset whole --tileset part",
+        ),
+        ("variants", variants, " variants failed, each for the reason given above: ", ""),
+    ] {
+        let divided = Divided::with(&tracked, name, &text);
+        divided.begin(2);
+        for shard in [1, 2] {
+            divided.run(shard);
+        }
+        let said = [
+            "the run is committed, but ",
+            said,
+            &format!("Once the causes are gone, oar-tiles reseed --config {}{flags} makes up for it", divided.config),
+        ];
+        divided.verb("commit", &[]).fails(3, &said);
+        divided.verb("status", &[]).fails(2, &["holds no run"]);
+    }
 }
