@@ -36,7 +36,13 @@ pub async fn reseed_family(
             .map(|variant| variant.segments.clone())
             .collect(),
         None if reseeding.seeds == SeedInstead::WhereNeeded => HashSet::new(),
-        None => return Err(family.needs_seed(&options.report, &options.stop, "its variants were never seeded")?),
+        None => {
+            return Err(family.needs_seed(
+                &options.report,
+                &options.stop,
+                "its variants were never seeded, or some of them could not be",
+            )?);
+        }
     };
     let look = match Box::pin(run.look()).await {
         // Each is seeded for its own reason.

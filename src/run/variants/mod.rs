@@ -248,7 +248,9 @@ impl Family {
     async fn known(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<StoredFamily, CommandError> {
         match self.stored(report, stop).await? {
             Some(stored) => Ok(stored),
-            None => Err(self.needs_seed(report, stop, "its variants were never seeded")?),
+            None => {
+                Err(self.needs_seed(report, stop, "its variants were never seeded, or some of them could not be")?)
+            }
         }
     }
 

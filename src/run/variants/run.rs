@@ -273,7 +273,7 @@ impl<'a> FamilyRun<'a> {
             variant.publication = publication.cloned();
         }
         let FamilyRun { family, before, tally, record, begun, .. } = self;
-        let complete = tally.complete();
+        let (complete, are_published) = (tally.complete(), tally.are_published());
         let mut done = tally.report;
         done.snapshot = match (&complete, &before) {
             (Err(_), Some(before)) => before.record.snapshot.clone(),
@@ -282,7 +282,7 @@ impl<'a> FamilyRun<'a> {
         // A variant that failed is behind. Its next run begins where the family's manifest says.
         let snapshot = done.snapshot.clone();
         let is_known = before.as_ref().is_some_and(|before| before.cursor.is_some());
-        if !dry_run && (complete.is_ok() || is_known) {
+        if !dry_run && (complete.is_ok() || is_known || are_published) {
             let written = WrittenFamily { record: FamilyRecord { snapshot, ..record }, before };
             family.write(written, report, stop).await?;
         }

@@ -68,6 +68,11 @@ impl FamilyTally {
         Ok(())
     }
 
+    /// True if all targets that failed were published, without some of their tiles.
+    pub(crate) fn are_published(&self) -> bool {
+        self.kinds.iter().all(|kind| *kind == ErrorKind::Partial)
+    }
+
     /// The error of the run, if targets have failed.
     pub(crate) fn complete(&self) -> Result<(), CommandError> {
         let Some(first) = self.kinds.first() else { return Ok(()) };

@@ -193,20 +193,26 @@ impl Play<'_> {
     /// One batch of the seed gets through its door.
     fn batch_ends(&mut self) {
         let at_doors = format!(
-            "SELECT coalesce(min(objid::bigint), 0), count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
-             AND classid = {} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            "SELECT objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+             AND classid = {} AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) ORDER BY 1",
             SEED + 100
         );
-        let (mut first, running) = (0_i64, i64::try_from(self.load.seed[0]).unwrap());
+        let at_doors = || -> Vec<i64> { self.stage.db.rows(&at_doors).iter().map(|row| row.get(0)).collect() };
+        let mut doors = Vec::new();
         until("every batch that runs stands at its door", || {
-            let row = &self.stage.db.rows(&at_doors)[0];
-            first = row.get(0);
-            row.get::<_, i64>(1) == running
+            doors = at_doors();
+            doors.len() == self.load.seed[0]
         });
+        let first = doors[0];
         self.stage.db.run(&format!("SELECT pg_advisory_unlock({}, {first})", SEED + 100));
         // Its worker comes back with the next batch.
         self.load.seed[0] -= 1;
         self.load = self.load.settled(self.shares);
+        // The server may show the same before and after: the batch that begins instead tells that it has ended.
+        let running = self.load.seed[0];
+        until("the batches that run afterwards stand at their doors", || {
+            at_doors().iter().filter(|door| **door != first).count() == running
+        });
         self.step("a batch of the seed ends", |load| load.seed[1] += 1);
     }
 
