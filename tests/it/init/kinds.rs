@@ -19,10 +19,8 @@ fn a_primary_key_is_not_unique_over_the_children_of_a_table() {
     std::fs::write(folder.beside("c.toml"), "[[layer]]\nname = \"mill\"\ntable = \"mill\"\n").unwrap();
     let config = folder.beside("c.toml");
     let seeded = |config: &str| seed(&db.url, &folder.beside("t.mbtiles"), &["--config", config, "--zoom", "0-3"]);
-    seeded(config.to_str().unwrap()).fails(
-        2,
-        &["the key (\"id\") does not tell the rows of \"public\".\"mill\" apart: 2 rows have the key \"1\""],
-    );
+    seeded(config.to_str().unwrap())
+        .fails(2, &["the key (\"id\") does not tell the rows of \"public\".\"mill\" apart: 2 rows have the key \"1\""]);
     // Where the values differ in all of them, the primary key of the parent is the key.
     db.run("UPDATE mill_old SET id = id + 1000");
     seeded(config.to_str().unwrap()).ok();
@@ -58,7 +56,8 @@ fn a_domain_over_geometry_is_drawn_as_geometry_is() {
     assert!(written(&folder).contains("table = \"sites\""), "{}", written(&folder));
     let tiles = |rows: &str| {
         let (config, target) = (folder.beside("c.toml"), folder.beside("t.mbtiles"));
-        std::fs::write(&config, format!("[tileset]\nname = \"{}\"\n[[layer]]\nname = \"sites\"\n{rows}\n", rows.len())).unwrap();
+        std::fs::write(&config, format!("[tileset]\nname = \"{}\"\n[[layer]]\nname = \"sites\"\n{rows}\n", rows.len()))
+            .unwrap();
         drop(std::fs::remove_file(&target));
         seed(&db.url, &target, &["--config", config.to_str().unwrap(), "--zoom", "0-6"]).ok();
         Archive::open(&target).tiles()
@@ -68,10 +67,8 @@ fn a_domain_over_geometry_is_drawn_as_geometry_is() {
     assert_eq!(tiles("table = \"sites\""), expected);
     assert_eq!(tiles("sql = \"SELECT id, geom FROM sites\"\nkey = [\"id\"]"), expected);
     std::fs::write(folder.beside("c.toml"), "[[layer]]\nname = \"sites\"\ntable = \"sites\"\n").unwrap();
-    run(program()
-        .args(["track", "install", "--database-url", &db.url, "--config"])
-        .arg(folder.beside("c.toml")))
-    .fails(2, &["\"geom\" of \"public\".\"sites\" is of the domain ", ", whose changes no trigger logs"]);
+    run(program().args(["track", "install", "--database-url", &db.url, "--config"]).arg(folder.beside("c.toml")))
+        .fails(2, &["\"geom\" of \"public\".\"sites\" is of the domain ", ", whose changes no trigger logs"]);
 }
 
 #[test]
@@ -86,13 +83,18 @@ fn rows_that_policies_may_hide_are_named() {
     ));
     let url = db.url.replacen("oar_tiles@", &format!("{role}@"), 1);
     let config = folder.beside("c.toml");
-    std::fs::write(&config, "[[layer]]\nname = \"mill\"\ntable = \"mill\"\n[[layer]]\nname = \"again\"\ntable = \"mill\"\n").unwrap();
+    std::fs::write(
+        &config,
+        "[[layer]]\nname = \"mill\"\ntable = \"mill\"\n[[layer]]\nname = \"again\"\ntable = \"mill\"\n",
+    )
+    .unwrap();
     let warning = format!(
         "row level security: policies decide which rows of public.mill the role \"{role}\" sees, and only these are drawn. For all rows, connect as a role with BYPASSRLS, or run CREATE POLICY oar_tiles ON public.mill FOR SELECT TO \"{role}\" USING (true) as its owner"
     );
     let all = || {
         drop(std::fs::remove_file(folder.beside("oar-tiles.toml")));
-        let seeded = seed(&url, &folder.beside("t.mbtiles"), &["--config", config.to_str().unwrap(), "--zoom", "0-3"]).ok();
+        let seeded =
+            seed(&url, &folder.beside("t.mbtiles"), &["--config", config.to_str().unwrap(), "--zoom", "0-3"]).ok();
         let doctor = run(program().args(["doctor", "--database-url", &url, "--config"]).arg(&config));
         let mut init = crate::support::program::bare_program();
         let init = run(init.args(["init", "--database-url", &url]).current_dir(folder.beside("")));

@@ -43,9 +43,11 @@ fn a_transaction_that_locks_in_the_other_order_is_not_ended_by_a_deadlock() {
 
     // Who keeps the lock is named after lock_timeout, as ever.
     somebody.run("BEGIN; LOCK TABLE b IN ACCESS EXCLUSIVE MODE");
+    let brief = format!("[database]\nlock_timeout = \"700ms\"\nrestarts = 0\n{LAYERS}");
+    std::fs::write(config, brief).unwrap();
     let mut command = program();
     command.args(["seed", "--progress", "none", "--zoom", "0-4", "--config", config, "--database-url", &db.url]);
-    command.args(["--lock-timeout", "700ms", "--output"]).arg(&target).env("OAR_TILES_RESTARTS", "0");
+    command.arg("--output").arg(&target);
     run(&mut command).fails(
         1,
         &[
