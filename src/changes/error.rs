@@ -84,6 +84,20 @@ pub enum Error {
         /// Which server.
         server: ServerName,
     },
+    /// The schema of the log holds objects that are not the log's.
+    #[error(
+        "the schema {schema} of {server} holds what is not of the change log: {objects}. Nothing was removed. Move each to another schema ({next}), or drop it, and run the command again"
+    )]
+    HoldsOthers {
+        /// The schema, quoted.
+        schema: String,
+        /// Which server.
+        server: ServerName,
+        /// The objects, each with its kind.
+        objects: String,
+        /// The statement that moves the first.
+        next: String,
+    },
     /// Roles other than its owner can alter the schema, and so have their statements run with the rights of the role that installs.
     #[error(
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
@@ -180,6 +194,7 @@ impl Error {
             | Error::Refused { .. }
             | Error::SuperusersTable { .. }
             | Error::WrongOwner { .. }
+            | Error::HoldsOthers { .. }
             | Error::NotThere { .. } => ErrorKind::Usage,
             Error::NoRight { .. }
             | Error::NoPruning { .. }

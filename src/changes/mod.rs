@@ -30,7 +30,7 @@ mod relations;
 pub use crate::cursor::{Cursor, CursorError};
 pub use error::{Error, Untracked};
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{DecodingMethod, WATCHER_LOCK, identity_key};
+pub use log::{DecodingMethod, WATCHER_LOCK, identity_key, namesake_of_log};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,

@@ -198,6 +198,7 @@ impl JobSettings {
                 check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
             );
         };
+        let changes = check.changes(&given.changes)?;
         let database = DatabaseSettings {
             connect,
             session: SessionOptions {
@@ -207,9 +208,10 @@ impl JobSettings {
                 // One more: the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
                 parameters: Vec::new(),
+                change_log: changes.schema.clone(),
             },
             restarts: check.present("database.restarts", given.database.restarts)?,
-            changes: check.changes(&given.changes)?,
+            changes,
         };
         let run = RunSettings {
             workers,

@@ -36,7 +36,9 @@ pub async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Res
         return Ok(None);
     }
     let session = database.writing().await?;
+    session.begin_writing(CONTEXT).await?;
     let cursor = session.one(CONTEXT, "SELECT pg_current_snapshot()::text", &[]).await?.get(0);
+    session.script(CONTEXT, "COMMIT").await?;
     let mut refreshed = BTreeSet::new();
     for layer in wanted {
         refresh(&session, layer, &mut refreshed).await?;
@@ -55,9 +57,10 @@ async fn refresh(session: &Session, layer: &LayerOptions, refreshed: &mut BTreeS
         of: "the layer",
         is_sample: layer.is_sample,
     };
+    session.begin_writing(CONTEXT).await?;
     let view = look_up(session, name).await?.quoted();
     if !refreshed.insert(view.clone()) {
-        return Ok(());
+        return session.script(CONTEXT, "COMMIT").await.map(drop);
     }
     let row = session.one(CONTEXT, FACTS, &[(&view, Type::TEXT)]).await?;
     let (kind, may, beside): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
@@ -83,7 +86,6 @@ async fn refresh(session: &Session, layer: &LayerOptions, refreshed: &mut BTreeS
         ));
     }
     let context = format!("layer \"{}\": refreshing {view}", layer.name);
-    session.begin_writing(&context).await?;
     let way = if beside { "CONCURRENTLY " } else { "" };
     session.script(&context, &format!("REFRESH MATERIALIZED VIEW {way}{view}; COMMIT")).await?;
     tracing::info!(

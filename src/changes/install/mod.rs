@@ -15,7 +15,7 @@ mod watch_script;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{Error, Untracked};
-use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, of_schema};
+use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, namesake, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
 use crate::cursor::Cursor;
@@ -71,6 +71,8 @@ pub async fn plan_install(
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
     let mut watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
     warnings.append(&mut replicated(&session, &watched).await?);
+    let tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
+    warnings.extend(namesake(&session, schema, &tables, CONTEXT).await?);
     let flaws = plan.check_trust(&session, database, &installer).await?;
     let facts = plan.installed(&session, layers, &watched).await?;
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
@@ -271,12 +273,25 @@ pub fn removal(schema: &str) -> String {
 /// If there is no log in the schema, the role lacks a right, or a table is locked for too long.
 pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Error> {
     let session = database.writing().await?;
+    session.begin_writing_plainly(CONTEXT).await?;
     let (name, server) = (quoted(schema), database.server().clone());
     match Presence::look_up(&session, schema, CONTEXT).await? {
-        Presence::Readable | Presence::Unreadable { .. } => {}
+        Presence::Readable => {
+            let others = session.all(CONTEXT, &of_schema(include_str!("sql/others.sql"), schema), &[]).await?;
+            let others: Vec<(String, String)> = others.iter().map(|row| (row.get(0), row.get(1))).collect();
+            if let Some((kind, first)) = others.first() {
+                let next = format!("ALTER {kind} {first} SET SCHEMA public");
+                let objects =
+                    others.iter().map(|(kind, name)| format!("{} {name}", kind.to_lowercase())).collect::<Vec<_>>();
+                let objects = objects.join(", ");
+                return Err(Error::HoldsOthers { schema: name, server, objects, next });
+            }
+        }
+        Presence::Unreadable { .. } => {}
         Presence::Foreign => return Err(Error::Foreign { schema: name, server }),
         Presence::Nothing => return Err(Error::NotThere { schema: name, server }),
     }
+    session.script(CONTEXT, "ROLLBACK").await?;
     let ended = session.script("removing the change log", &removal(schema)).await;
     ended.map_err(|error| Error::from_script("remove", database.server(), error))
 }

@@ -4,16 +4,19 @@
 mod decoding;
 mod facts;
 mod identity;
+mod namesake;
 mod presence;
 mod sql_text;
 mod trust;
 
 pub use decoding::DecodingMethod;
 pub use identity::identity_key;
+pub use namesake::namesake_of_log;
 
 pub(super) use decoding::{Decoding, decoding_expression};
 pub(super) use facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
 pub(super) use identity::ADD_KEY;
+pub(super) use namesake::namesake;
 pub(super) use presence::Presence;
 pub(super) use sql_text::{QUALIFIED_NAME, at_postgis, literal, literal_in_block, of_schema};
 pub(super) use trust::SchemaFlaws;

@@ -81,6 +81,12 @@ impl PlannedWatch {
             WatchSource::Column(name) => {
                 if let Some(column) = self.table.column(name).filter(|column| !column.is_spatial) {
                     let (name, kind) = (quoted(name), &column.type_text);
+                    if !matches!(column.kind.as_str(), "geometry" | "geography") {
+                        return refused(
+                            format!("{name} of {table} is of the domain {kind}, whose changes no trigger logs"),
+                            "Give the column the type beneath the domain (ALTER TABLE … ALTER COLUMN … TYPE geometry), or run seed each time",
+                        );
+                    }
                     return refused(
                         format!(
                             "{name} of {table} is of type {kind}, which is called as a type of PostGIS, and is none"

@@ -1,7 +1,7 @@
 //! The change log: is it there, safe and whole; how much waits in it, and how much room it takes.
 
 use super::DoctorOptions;
-use crate::changes::{self, backlogs, check_safety};
+use crate::changes::{self, backlogs, check_safety, namesake_of_log};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, quoted};
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped, with_causes};
@@ -32,6 +32,9 @@ pub(super) async fn check(
         Ok(()) => {}
         Err(error @ changes::Error::Mendable { .. }) => checkup.told(AREA, CheckLevel::Warning, with_causes(&error)),
         Err(error) => return Err(error.into()),
+    }
+    if let Some(namesake) = namesake_of_log(&snapshot, schema).await? {
+        checkup.told(AREA, CheckLevel::Warning, namesake);
     }
     let logged = match backlogs(database, &snapshot, schema).await {
         Err(changes::Error::Untracked(why)) => {

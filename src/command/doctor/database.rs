@@ -96,7 +96,7 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
     // A layer that is drawn in several ways has the same problem in each.
     let mut said: Vec<String> = Vec::new();
     for trial in Box::pin(try_layers(snapshot, &layers)).await? {
-        let warnings = trial.warnings.into_iter().map(|text| (CheckLevel::Warning, text));
+        let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
         let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::report::with_causes(error)));
         let mut is_fine = true;
         for (level, text) in warnings.chain(errors) {

@@ -52,7 +52,7 @@ pub async fn draft(
     let database = Database::new(&settings.connect, session, stop)?;
     let snapshot = database.snapshot().await?;
     let is_wanted = |schema: &str, name: &str| is_meant(tables, schema, name);
-    let discovery = Box::pin(discover(&snapshot, &settings.changes.schema, is_wanted)).await?;
+    let discovery = Box::pin(discover(&snapshot, is_wanted)).await?;
     if discovery.relations.is_empty() && discovery.functions.is_empty() {
         return Err(nothing(&database, tables, &discovery));
     }
@@ -88,6 +88,9 @@ async fn refuse_undrawable(
         }
     }
     for (trial, part) in Box::pin(try_layers(snapshot, &layers)).await?.into_iter().zip(parts) {
+        if let Some(hiding) = &trial.row_security {
+            draft.remark(part, hiding.clone());
+        }
         if let Some(jumps) = &trial.jumps {
             draft.remark(part, format!("layer \"{}\": {}", trial.layer, jumps.advice()));
         }

@@ -199,8 +199,8 @@ impl SpatialRelation {
 }
 
 /// All relations with a geometry, by schema and name.
-pub(in crate::postgis) async fn relations(session: &Session, change_log: &str) -> Result<Vec<SpatialRelation>, Error> {
-    objects(session, include_str!("sql/relations.sql"), &[(&change_log, Type::TEXT)]).await
+pub(in crate::postgis) async fn relations(session: &Session) -> Result<Vec<SpatialRelation>, Error> {
+    objects(session, include_str!("sql/relations.sql"), &[]).await
 }
 
 /// The tables that a view reads.

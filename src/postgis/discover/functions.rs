@@ -1,7 +1,6 @@
 //! Functions that give the bytes of a tile, as other tile servers call them.
 
 use serde::Deserialize;
-use tokio_postgres::types::Type;
 
 use super::catalog::objects;
 use crate::postgis::session::{Error, Session, quoted};
@@ -34,7 +33,7 @@ impl SpatialFunction {
     }
 }
 
-/// All of them, by schema and name, without those in the schema `change_log` and those of extensions.
-pub(in crate::postgis) async fn functions(session: &Session, change_log: &str) -> Result<Vec<SpatialFunction>, Error> {
-    objects(session, include_str!("sql/functions.sql"), &[(&change_log, Type::TEXT)]).await
+/// All of them, by schema and name, without those of extensions.
+pub(in crate::postgis) async fn functions(session: &Session) -> Result<Vec<SpatialFunction>, Error> {
+    objects(session, include_str!("sql/functions.sql"), &[]).await
 }

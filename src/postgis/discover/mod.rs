@@ -74,18 +74,14 @@ pub struct Discovery {
     pub names: Vec<String>,
 }
 
-/// Looks at every relation with a geometry that `is_wanted` by its schema and name, without those in the schema `change_log`.
+/// Looks at every relation with a geometry that `is_wanted` by its schema and name.
 ///
 /// # Errors
 /// If PostGIS is missing or too old, or the database is lost.
-pub async fn discover(
-    snapshot: &Snapshot,
-    change_log: &str,
-    is_wanted: impl Fn(&str, &str) -> bool,
-) -> Result<Discovery, Error> {
+pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> bool) -> Result<Discovery, Error> {
     let session = &snapshot.keeper;
     let database = server(session).await?.identity.name;
-    let found = relations(session, change_log).await?;
+    let found = relations(session).await?;
     let names = found.iter().map(SpatialRelation::name_for_people).collect();
     let mut discovered = Vec::new();
     for relation in found {
@@ -115,7 +111,7 @@ pub async fn discover(
         let filled = filled_columns(session, &relation).await?;
         discovered.push(DiscoveredRelation { relation, geometries, distinct, filled, reads });
     }
-    let functions = functions(session, change_log).await?;
+    let functions = functions(session).await?;
     let functions = functions.into_iter().filter(|found| is_wanted(&found.schema, &found.name)).collect();
     Ok(Discovery { database, relations: discovered, functions, names })
 }

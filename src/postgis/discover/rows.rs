@@ -219,7 +219,9 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     }
     let sides: [Option<f64>; 4] = [row.get(4), row.get(5), row.get(6), row.get(7)];
     let sums: [Option<f64>; 3] = [row.get(8), row.get(9), row.get(10)];
-    if let [Some(west), Some(south), Some(east), Some(north)] = sides
+    // Coordinates of several systems have no box in common.
+    if found.srids.len() <= 1
+        && let [Some(west), Some(south), Some(east), Some(north)] = sides
         && let [Some(area), Some(width), Some(height)] = sums
         && sides.iter().flatten().all(|side| side.is_finite())
     {

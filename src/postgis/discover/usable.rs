@@ -2,7 +2,9 @@
 
 use crate::error::ErrorKind;
 use crate::postgis::layer::{LayerOptions, RowZooms};
-use crate::postgis::probe::{JumpingRows, LayerLocks, LayerProbe, NamedLayer};
+use crate::postgis::probe::{
+    JumpingRows, LayerProbe, RowSecurity, names_and_locks, row_security, row_security_warning,
+};
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::tile::LayerId;
 
@@ -17,6 +19,8 @@ pub struct LayerTrial {
     pub warnings: Vec<String>,
     /// Rows with lines or rings that jump across ±180°.
     pub jumps: Option<JumpingRows>,
+    /// The warning that policies may hide rows of tables that it reads and no layer before did.
+    pub row_security: Option<String>,
     /// Why it cannot be drawn; empty if it can. The first is what a run would say, the others are what it would say once that is mended.
     pub errors: Vec<Error>,
 }
@@ -29,6 +33,7 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
     let session = &snapshot.keeper;
     crate::postgis::probe::server(session).await?;
     let mut trials = Vec::new();
+    let mut said: Vec<RowSecurity> = Vec::new();
     for options in layers {
         let mut warnings = Vec::new();
         let (mut errors, mut jumps) = (Vec::new(), None);
@@ -45,7 +50,12 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
             }
             keep_different(&mut errors);
         }
-        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, jumps, errors });
+        // The transaction keeps the locks of the layers before.
+        let mut hiding = row_security(session).await?;
+        hiding.retain(|one| !said.contains(one));
+        let row_security = row_security_warning(&hiding);
+        said.append(&mut hiding);
+        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, jumps, row_security, errors });
     }
     Ok(trials)
 }
@@ -97,8 +107,8 @@ async fn try_layer(
     warnings: &mut Vec<String>,
     jumps: &mut Option<JumpingRows>,
 ) -> Result<(), Error> {
-    let named = LayerProbe { session, options }.names().await?;
-    LayerLocks::of(std::iter::once(NamedLayer::layer(&named))).take(session).await?;
+    let (named, _locks) = names_and_locks(session, std::slice::from_ref(options)).await?;
+    let Some(named) = named.into_iter().next() else { return Ok(()) };
     let layer = named.rows(warnings).await?;
     *jumps = JumpingRows::of(session, &layer).await?;
     Ok(())

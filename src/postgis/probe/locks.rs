@@ -5,8 +5,9 @@
 
 use std::sync::Arc;
 
-use crate::postgis::layer::Layer;
-use crate::postgis::session::{Database, Error, Session, Snapshot};
+use super::layer::{LayerProbe, NamedLayer};
+use crate::postgis::layer::{Layer, LayerOptions};
+use crate::postgis::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
 /// The statements whose planning locks everything that the layers of a run read. Clones share them.
@@ -30,8 +31,19 @@ impl LayerLocks {
         LayerLocks(statements.collect())
     }
 
-    /// Takes the locks.
+    /// Takes the locks, in several attempts if need be.
     pub(in crate::postgis) async fn take(&self, session: &Session) -> Result<(), Error> {
+        let attempts = LockAttempts::begin(session).await?;
+        loop {
+            let attempt = self.take_at_once(session).await;
+            if attempts.ended(attempt).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the locks one after the other, in one attempt.
+    async fn take_at_once(&self, session: &Session) -> Result<(), Error> {
         for LockStatement { context, sql } in &*self.0 {
             session.all(context, &format!("EXPLAIN {sql}"), &[]).await?;
         }
@@ -52,5 +64,27 @@ impl LayerLocks {
     /// If it cannot be opened, or a lock is not granted within `lock_timeout`.
     pub async fn further_session(&self, database: &Database, snapshot: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         snapshot.in_session(self.session(database, snapshot).await?).await
+    }
+}
+
+/// Probes the names and expressions of layers, which locks what they read, then takes all their locks.
+pub(in crate::postgis) async fn names_and_locks<'a>(
+    session: &'a Session,
+    layers: &'a [LayerOptions],
+) -> Result<(Vec<NamedLayer<'a>>, LayerLocks), Error> {
+    let attempts = LockAttempts::begin(session).await?;
+    loop {
+        let attempt = async {
+            let mut named = Vec::new();
+            for options in layers {
+                named.push(LayerProbe { session, options }.names().await?);
+            }
+            let locks = LayerLocks::of(named.iter().map(NamedLayer::layer));
+            locks.take_at_once(session).await?;
+            Ok((named, locks))
+        };
+        if let Some(done) = attempts.ended(Box::pin(attempt).await).await? {
+            return Ok(done);
+        }
     }
 }

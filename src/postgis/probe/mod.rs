@@ -31,6 +31,8 @@ pub use reads::Reads;
 pub use server::{Server, server_of};
 
 pub(in crate::postgis) use layer::{LayerProbe, NamedLayer};
+pub(in crate::postgis) use locks::names_and_locks;
+pub(in crate::postgis) use reads::{RowSecurity, row_security, row_security_warning};
 pub(crate) use relation::{RelationName, look_up};
 pub(in crate::postgis) use server::server;
 
@@ -70,12 +72,7 @@ pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions])
     let server = server(session).await?;
     // Before statements over the layers are planned: planning alone runs functions of other owners.
     let superuser = superuser(session).await?;
-    let mut named = Vec::new();
-    for options in layers {
-        named.push(LayerProbe { session, options }.names().await?);
-    }
-    let locks = LayerLocks::of(named.iter().map(NamedLayer::layer));
-    locks.take(session).await?;
+    let (named, locks) = names_and_locks(session, layers).await?;
     Ok(NamedLayers { snapshot, server, layers: named, locks, superuser })
 }
 
@@ -97,6 +94,7 @@ impl NamedLayers<'_> {
             layers.push(Arc::new(named.rows(&mut warnings).await?));
         }
         let reads = reads(&snapshot.keeper, &locks).await?;
+        warnings.extend(row_security_warning(&row_security(&snapshot.keeper).await?));
         Ok(Probed { server, layers, locks, reads, warnings, superuser })
     }
 }

@@ -36,9 +36,11 @@ pub(in crate::postgis) async fn query_relation(
     }
     let types: Vec<String> = names.iter().map(|name| format!("pg_typeof(given.{})::oid", quoted(name))).collect();
     let types = format!(
-        "SELECT t.typname::text, t.typcollation <> 0
+        "SELECT coalesce(base.typname, t.typname)::text, t.typcollation <> 0
          FROM unnest((SELECT ARRAY[{}]::oid[] FROM {nothing})) WITH ORDINALITY AS given (type, place)
-         JOIN pg_type AS t ON t.oid = given.type ORDER BY given.place",
+         JOIN pg_type AS t ON t.oid = given.type
+         LEFT JOIN pg_type AS base ON t.typtype = 'd' AND base.oid = t.typbasetype AND base.typname IN ('geometry', 'geography')
+         ORDER BY given.place",
         types.join(", ")
     );
     let rows = session.all(&context, &types, &[]).await?;

@@ -1,7 +1,7 @@
 //! The tables and views that the layers read: locks against rewriting them, and a hash that identifies them by more than their names.
 
 use super::locks::LayerLocks;
-use crate::postgis::session::{Error, Session, Snapshot};
+use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
 /// The tables and views that layers read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,43 @@ pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> 
     let reads = Reads { digest: row.get(0), row_security: row.get(1), has_partitions: row.get(3) };
     let made = session.one("checking whether tables were rewritten", MADE, &[]).await?;
     made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
+}
+
+/// Tables that this transaction has locked and of which policies may hide rows from this role, without those whose policies let it read every row.
+const ROW_SECURITY: &str = "
+    SELECT DISTINCT format('%I.%I', n.nspname, c.relname), current_user::text
+    FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p') AND row_security_active(c.oid)
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND (EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid AND NOT p.polpermissive) OR NOT EXISTS (
+          SELECT FROM pg_policy AS p
+          WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*') AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+            AND EXISTS (SELECT FROM unnest(p.polroles) AS r WHERE r = 0 OR pg_has_role(r, 'USAGE'))))
+    ORDER BY 1";
+
+/// A table of which policies may hide rows from a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::postgis) struct RowSecurity {
+    /// Schema and name, quoted where they have to be.
+    pub(in crate::postgis) table: String,
+    /// The role.
+    role: String,
+}
+
+/// The tables, among those that the session has locked, of which policies may hide rows from the role.
+pub(in crate::postgis) async fn row_security(session: &Session) -> Result<Vec<RowSecurity>, Error> {
+    let rows = session.all("looking for row level security", ROW_SECURITY, &[]).await?;
+    Ok(rows.iter().map(|row| RowSecurity { table: row.get(0), role: row.get(1) }).collect())
+}
+
+/// The warning that policies may hide rows of these tables; `None` for no table.
+pub(in crate::postgis) fn row_security_warning(found: &[RowSecurity]) -> Option<String> {
+    let RowSecurity { table: first, role } = found.first()?;
+    let tables: Vec<&str> = found.iter().map(|one| one.table.as_str()).collect();
+    let (tables, role) = (tables.join(", "), quoted(role));
+    Some(format!(
+        "row level security: policies decide which rows of {tables} the role {role} sees, and only these are drawn. For all rows, connect as a role with BYPASSRLS, or run CREATE POLICY oar_tiles ON {first} FOR SELECT TO {role} USING (true) as its owner"
+    ))
 }
 
 /// A locked table that the catalog does not show was made after the snapshot was taken: names are looked up in the present. A table that took

@@ -10,7 +10,7 @@ use crate::suggested::SEED;
 #[derive(Debug)]
 pub(crate) struct Column {
     pub name: String,
-    /// The name of its type.
+    /// The name of its type; of the type beneath, if it is a domain over geometry or geography.
     pub kind: String,
     /// The schema of its type: `pg_catalog` for the types of PostgreSQL itself.
     pub kind_schema: String,
@@ -31,11 +31,13 @@ impl Column {
     }
 }
 
-/// A unique index over plain columns that covers all rows at all times: not partial, deferred or half built.
+/// A unique index over plain columns that covers all rows of a table at all times: not partial, deferred or half built.
 #[derive(Debug)]
 pub(crate) struct UniqueIndex {
     pub columns: Vec<String>,
     pub primary: bool,
+    /// False if the table has children by inheritance, whose rows it shows, too, and the index does not cover.
+    pub covers_children: bool,
 }
 
 /// The kinds of relations that the probe distinguishes.
@@ -94,10 +96,13 @@ const FIND: &str = "
 
 const COLUMNS: &str = "
     SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
-           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
-           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END,
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(modifier) ELSE 0 END,
+           CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(modifier) ELSE '' END,
            tn.nspname::text
-    FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid JOIN pg_namespace tn ON tn.oid = t.typnamespace
+    FROM pg_attribute a JOIN pg_type own ON own.oid = a.atttypid
+    LEFT JOIN pg_type base ON own.typtype = 'd' AND base.oid = own.typbasetype AND base.typname IN ('geometry', 'geography')
+    JOIN pg_type t ON t.oid = coalesce(base.oid, own.oid) JOIN pg_namespace tn ON tn.oid = t.typnamespace
+    CROSS JOIN LATERAL (SELECT CASE WHEN base.oid IS NULL THEN a.atttypmod ELSE own.typtypmod END AS modifier) AS declared
     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum";
 
@@ -106,7 +111,8 @@ const INDEXES: &str = "
            ARRAY(SELECT a.attname::text
                  FROM unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
                  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-                 WHERE k.place <= i.indnkeyatts ORDER BY k.place)
+                 WHERE k.place <= i.indnkeyatts ORDER BY k.place),
+           NOT EXISTS (SELECT FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhparent WHERE h.inhparent = i.indrelid AND p.relkind = 'r')
     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam
     WHERE i.indrelid = $1 AND i.indisvalid
     ORDER BY i.indexrelid";
@@ -179,7 +185,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
         let (is_unique, primary, method): (bool, bool, String) = (row.get(0), row.get(1), row.get(2));
         let names: Vec<String> = row.get(3);
         if is_unique {
-            unique.push(UniqueIndex { columns: names, primary });
+            unique.push(UniqueIndex { columns: names, primary, covers_children: row.get(4) });
         } else if matches!(method.as_str(), "gist" | "spgist") {
             spatial_indexes.extend(names.into_iter().take(1));
         }

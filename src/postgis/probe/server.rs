@@ -23,41 +23,37 @@ pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
     server(&snapshot.keeper).await
 }
 
-/// Probes the server, and puts the schema of PostGIS on the session's search path.
+/// Probes the server. The extension says where PostGIS is: a function of any name may be anybody's.
 pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
     let context = "asking the server for its version";
     let found = session
         .all(
             context,
-            "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE'), current_user::text
-             FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
-             WHERE p.proname = 'postgis_lib_version' ORDER BY pg_function_is_visible(p.oid) DESC LIMIT 1",
+            "SELECT n.nspname::text, has_schema_privilege(n.oid, 'USAGE'), current_user::text, e.extversion
+             FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'",
             &[],
         )
         .await?;
     let Some(row) = found.first() else { return Err(Error::NoPostgis { server: session.server().clone() }) };
-    let (schema, usable, role): (String, bool, String) = (row.get(0), row.get(1), row.get(2));
+    let (schema, usable, role, installed): (String, bool, String, String) =
+        (quoted(&row.get::<_, String>(0)), row.get(1), row.get(2), row.get(3));
     if !usable {
-        let (schema, role) = (quoted(&schema), quoted(&role));
+        let role = quoted(&role);
         return Err(Error::Setting {
             what: format!("the role {role} may not use the schema {schema}, in which PostGIS is"),
             next: format!("run GRANT USAGE ON SCHEMA {schema} TO {role} as its owner"),
         });
     }
-    session.set_postgis_schema(schema).await?;
-    let row = session
-        .one(
-            context,
-            "SELECT postgis_lib_version(), current_setting('server_version'), current_database()::text,
-                    (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
-                    has_function_privilege('pg_control_system()', 'EXECUTE'),
-                    has_function_privilege('pg_control_checkpoint()', 'EXECUTE'),
-                    CASE WHEN NOT pg_is_in_recovery()
-                        THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END",
-            &[],
-        )
-        .await?;
-    let postgis: String = row.get(0);
+    let sql = format!(
+        "SELECT {schema}.postgis_lib_version(), current_setting('server_version'), current_database()::text,
+                (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
+                has_function_privilege('pg_control_system()', 'EXECUTE'),
+                has_function_privilege('pg_control_checkpoint()', 'EXECUTE'),
+                CASE WHEN NOT pg_is_in_recovery()
+                    THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END"
+    );
+    let row = session.one(context, &sql, &[]).await?;
+    let postgis = row.get::<_, Option<String>>(0).unwrap_or(installed);
     let version: Vec<u32> = postgis.split(['.', '-', ' ']).map_while(|part| part.parse().ok()).collect();
     if let [major, minor, ..] = version[..]
         && (major, minor) < OLDEST_POSTGIS

@@ -7,6 +7,7 @@
 //! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
 //! | `origin` | whether all sessions of a run are on one server |
 //! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
+//! | `search_path` | where names are looked up, and whether others have put objects there that stand in for PostGIS |
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
@@ -22,6 +23,7 @@ mod options;
 mod origin;
 mod parameters;
 mod prepared;
+mod search_path;
 mod server_name;
 mod session_room;
 mod snapshot;
@@ -29,6 +31,7 @@ mod transaction;
 mod values;
 mod writing;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -45,6 +48,7 @@ use connect::cancel::cancel;
 use connect::tls;
 use locks::Locks;
 use prepared::PreparedStatements;
+use search_path::SearchPath;
 use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
@@ -59,6 +63,7 @@ pub use values::SessionValue;
 
 pub(super) use error::area_name;
 pub(crate) use identifier::quoted;
+pub(super) use locks::LockAttempts;
 pub(super) use parameters::setting_of;
 
 /// How often the server is asked to cancel a statement, and how long each time the statement may take to end.
@@ -76,8 +81,8 @@ pub struct Database {
     tls: MakeRustlsConnect,
     server: ServerName,
     pub(in crate::postgis) options: Arc<SessionOptions>,
-    /// The schema of PostGIS, once the probe found it.
-    pub(in crate::postgis) postgis: Arc<OnceLock<String>>,
+    /// The search path of all sessions, once the first found it.
+    path: Arc<OnceLock<SearchPath>>,
     pub(in crate::postgis) locks: Arc<Locks>,
     pub(in crate::postgis) stop: Stop,
 }
@@ -93,6 +98,8 @@ pub(crate) struct Session {
     pub(in crate::postgis) exported: Option<ExportedSnapshot>,
     /// Its read-only transaction; `None` for a session that may write.
     pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
+    /// True while it takes locks in attempts: a wait that is too long is no news.
+    waits_briefly: AtomicBool,
 }
 
 impl Database {
@@ -120,7 +127,7 @@ impl Database {
             tls,
             server: connect.server.clone(),
             options: Arc::new(options),
-            postgis: Arc::default(),
+            path: Arc::default(),
             locks: Arc::default(),
             stop: stop.clone(),
         })
@@ -191,7 +198,8 @@ impl Database {
         let transaction = Transaction::new(&client);
         self.locks.register(&transaction);
         let (database, own) = (self.clone(), Some(Arc::clone(&transaction)));
-        let session = Session { prepared: None, client, cancel, database, exported, transaction: own };
+        let waits_briefly = AtomicBool::new(false);
+        let session = Session { prepared: None, client, cancel, database, exported, transaction: own, waits_briefly };
         session.begin(&transaction).await?;
         Ok(session)
     }
@@ -263,21 +271,6 @@ impl Database {
 impl Session {
     pub(in crate::postgis) fn server(&self) -> &ServerName {
         &self.database.server
-    }
-
-    /// Records the schema of PostGIS, and puts it on the search path of this session and all that follow.
-    pub(in crate::postgis) async fn set_postgis_schema(&self, schema: String) -> Result<(), Error> {
-        let schema = self.database.postgis.get_or_init(|| schema);
-        self.add_to_search_path(schema).await
-    }
-
-    /// Adds a schema to the search path, if it is not on it.
-    pub(in crate::postgis) async fn add_to_search_path(&self, schema: &str) -> Result<(), Error> {
-        let sql = "SELECT set_config(
-                       'search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), $1), true)
-                   WHERE NOT $2 = ANY (current_schemas(true)::text[])";
-        let (quoted, schema) = (quoted(schema), schema.to_owned());
-        self.all("opening a session", sql, &[(&quoted, Type::TEXT), (&schema, Type::TEXT)]).await.map(|_| ())
     }
 
     /// All rows of a statement. `context` says what the run does, for messages, here and below.
@@ -356,13 +349,18 @@ impl Session {
             return Err(gave_way);
         }
         match done {
-            Err(error @ Error::Locked { .. }) => {
-                let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
-                // Boxed, or the future of every statement would be as large as that of opening a connection.
-                Err(Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await)
+            Err(error @ Error::Locked { .. }) if !self.waits_briefly.load(Ordering::Relaxed) => {
+                Err(self.with_holder(error).await)
             }
             done => done,
         }
+    }
+
+    /// Adds to the error of a wait that was too long which lock it was, and which process holds it.
+    async fn with_holder(&self, error: Error) -> Error {
+        let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
+        // Boxed, or the future of every statement would be as large as that of opening a connection.
+        Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await
     }
 
     /// The meaning of a failed statement that began at `begun`.

@@ -19,6 +19,8 @@ pub struct SessionOptions {
     pub connections: usize,
     /// The values of the variant that the sessions read for, by the number of the parameter; none without variants.
     pub parameters: Vec<String>,
+    /// The schema of the change log, which no session has on its search path.
+    pub change_log: String,
 }
 
 impl SessionOptions {
@@ -60,6 +62,7 @@ mod tests {
                 work_mem: String::new(),
                 connections: 1,
                 parameters: Vec::new(),
+                change_log: String::new(),
             };
             assert_eq!(options.is_statement_limit(seconds(after)), expected, "{after} s of {limit} s");
         }

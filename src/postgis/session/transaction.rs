@@ -11,6 +11,7 @@ use tokio_postgres::error::SqlState;
 use super::Session;
 use super::error::{Cause, Error};
 use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
+use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
 
 /// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
 pub(in crate::postgis) struct Transaction {
@@ -70,8 +71,9 @@ impl Session {
         let options = &self.database.options;
         let snapshot =
             self.exported.as_ref().map(|from| format!("SET TRANSACTION SNAPSHOT '{}';", from.id.replace('\'', "''")));
+        let path = self.database.path.get().map(SearchPath::set);
         let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot}
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot} {SCHEMAS} {SAFE_PATH}
              SET LOCAL statement_timeout = {timeout};
              SET LOCAL idle_in_transaction_session_timeout = 0; -- the keeper of the snapshot waits for the whole run
              SET LOCAL lock_timeout = {lock_timeout};
@@ -84,7 +86,8 @@ impl Session {
              SET LOCAL intervalstyle = 'postgres';
              SET LOCAL extra_float_digits = 1;
              SET LOCAL bytea_output = 'hex';
-             SELECT pid, virtualxid, {ORIGIN_COLUMNS} FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'",
+             SELECT pid, virtualxid, {ORIGIN_COLUMNS} FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'; {path}",
+            path = path.as_deref().unwrap_or_default(),
             snapshot = snapshot.unwrap_or_default(),
             timeout = options.statement_timeout.as_millis(),
             lock_timeout = options.lock_limit().as_millis(),
@@ -104,11 +107,10 @@ impl Session {
         {
             return Err(self.other_server(from, &origin));
         }
-        self.set_parameters(&options.parameters).await?;
-        match self.database.postgis.get() {
-            Some(schema) => self.add_to_search_path(schema).await,
-            None => Ok(()),
+        if path.is_none() {
+            self.find_search_path(messages.iter().find_map(schemas).unwrap_or("[]")).await?;
         }
+        self.set_parameters(&options.parameters).await
     }
 
     /// Where the session is.
@@ -182,14 +184,23 @@ impl Session {
     }
 }
 
+/// The schemas of the role's search path, if `message` is the answer with them.
+fn schemas(message: &SimpleQueryMessage) -> Option<&str> {
+    let SimpleQueryMessage::Row(row) = message else { return None };
+    if row.len() == 1 { row.get(0) } else { None }
+}
+
 /// Where the session is, if `message` is the answer with its origin.
 fn origin(message: &SimpleQueryMessage) -> Option<SessionOrigin> {
     let SimpleQueryMessage::Row(row) = message else { return None };
-    SessionOrigin::of(row)
+    if row.len() > 1 { SessionOrigin::of(row) } else { None }
 }
 
 /// The answer of the server that identifies the transaction, if `message` is that answer.
 fn backend(message: &SimpleQueryMessage) -> Option<Backend> {
     let SimpleQueryMessage::Row(row) = message else { return None };
+    if row.len() < 2 {
+        return None;
+    }
     Some(Backend { pid: row.get(0)?.parse().ok()?, transaction: row.get(1)?.to_owned() })
 }

@@ -1,11 +1,13 @@
 //! Sessions that may write. Only the change log needs them; everything else reads a snapshot.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use tokio_postgres::SimpleQueryMessage;
 
 use super::error::Error;
+use super::search_path::{SAFE_PATH, SCHEMAS};
 use super::{Database, Session};
 
 impl Database {
@@ -16,12 +18,8 @@ impl Database {
             _ = self.stop.wait() => return Err(Error::Interrupted),
         };
         let (cancel, client) = (client.cancel_token(), Arc::new(client));
-        Ok(Session { prepared: None, client, cancel, database: self.clone(), exported: None, transaction: None })
-    }
-
-    /// The schema of PostGIS; `None` before the probe.
-    pub(crate) fn postgis_schema(&self) -> Option<&str> {
-        self.postgis.get().map(String::as_str)
+        let (database, waits_briefly) = (self.clone(), AtomicBool::new(false));
+        Ok(Session { prepared: None, client, cancel, database, exported: None, transaction: None, waits_briefly })
     }
 }
 
@@ -29,11 +27,19 @@ impl Session {
     /// Begins a transaction that may write. It has the search path and the lock limit of a reading transaction.
     pub(crate) async fn begin_writing(&self, context: &str) -> Result<(), Error> {
         let lock_limit = self.database.options.lock_limit().as_millis();
-        self.script(context, &format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}")).await?;
-        match self.database.postgis_schema() {
-            Some(schema) => self.add_to_search_path(schema).await,
-            None => Ok(()),
+        let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit};");
+        if let Some(path) = self.database.path.get() {
+            return self.script(context, &format!("{begin} {}", path.set())).await.map(drop);
         }
+        let schemas = self.script(context, &format!("{begin} {SCHEMAS} {SAFE_PATH}")).await?;
+        self.find_search_path(schemas.last().map_or("[]", String::as_str)).await
+    }
+
+    /// Begins a transaction in which all names mean PostgreSQL's own objects, whoever owns the schemas of the role's search path.
+    pub(crate) async fn begin_writing_plainly(&self, context: &str) -> Result<(), Error> {
+        let lock_limit = self.database.options.lock_limit().as_millis();
+        let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; {SAFE_PATH}");
+        self.script(context, &begin).await.map(drop)
     }
 
     /// Runs statements one after the other, as psql would, and gives the first column of every row. The first failure ends the script.

@@ -5,6 +5,7 @@ pub(crate) mod column_kinds;
 pub(crate) mod commands;
 pub(crate) mod database_identity;
 pub(crate) mod install;
+pub(crate) mod namesake;
 pub(crate) mod owner;
 pub(crate) mod rights;
 pub(crate) mod views;

@@ -2,5 +2,6 @@
 
 pub(crate) mod databases;
 mod files;
+mod kinds;
 mod refused;
 mod tables;

@@ -10,5 +10,6 @@ pub(crate) mod doctor_of_addresses;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod queries;
+pub(crate) mod search_path;
 pub(crate) mod settings;
 pub(crate) mod warnings;

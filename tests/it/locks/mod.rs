@@ -2,4 +2,5 @@
 
 pub(crate) mod ddl;
 pub(crate) mod reseed;
+pub(crate) mod two_tables;
 pub(crate) mod verbs;

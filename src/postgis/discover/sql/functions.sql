@@ -1,5 +1,5 @@
 -- The functions that are called once a tile, one JSON object each: (z or zoom integer, x integer, y integer), or these and a json, jsonb or
--- text, which return bytea, or a row whose first column is bytea. $1 is the schema of the change log.
+-- text, which return bytea, or a row whose first column is bytea.
 SELECT json_build_object(
     'schema', n.nspname,
     'name', p.proname,
@@ -9,7 +9,7 @@ SELECT json_build_object(
         FROM unnest(p.proargtypes) WITH ORDINALITY AS argument (type, place) JOIN pg_type AS t ON t.oid = argument.type)
 )::text
 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
-WHERE p.prokind = 'f' AND p.pronargs IN (3, 4) AND n.nspname NOT IN ('pg_catalog', 'information_schema', $1)
+WHERE p.prokind = 'f' AND p.pronargs IN (3, 4) AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND lower(p.proargnames[1]) IN ('z', 'zoom') AND lower(p.proargnames[2]) = 'x' AND lower(p.proargnames[3]) = 'y'
   AND p.proargtypes[0] IN (20, 23) AND p.proargtypes[1] IN (20, 23) AND p.proargtypes[2] IN (20, 23)
   AND (p.pronargs = 3 OR p.proargtypes[3] IN ('json'::regtype, 'jsonb'::regtype, 'text'::regtype))

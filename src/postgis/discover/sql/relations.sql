@@ -1,5 +1,5 @@
--- Every relation with a column of PostGIS's types geometry or geography, one JSON object each: not the system's, not an extension's, not
--- those of the change log ($1), no temporary table, and no partition, whose rows its parent shows.
+-- Every relation with a column of PostGIS's types geometry or geography, or of a domain over one, one JSON object each: not the system's, not an
+-- extension's, no temporary table, and no partition, whose rows its parent shows. No table of the change log has such a column.
 SELECT json_build_object(
     'oid', c.oid::int8,
     'schema', n.nspname,
@@ -34,13 +34,14 @@ SELECT json_build_object(
             'is_composite', base.typtype = 'c',
             'not_null', a.attnotnull,
             'readable', COALESCE(has_column_privilege(a.attrelid, a.attnum, 'SELECT'), false),
-            'is_spatial', t.typname IN ('geometry', 'geography'),
-            'srid', CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(a.atttypmod) ELSE 0 END,
-            'shape', CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(a.atttypmod) ELSE '' END
+            'is_spatial', base.typname IN ('geometry', 'geography'),
+            'srid', CASE WHEN base.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(modifier) ELSE 0 END,
+            'shape', CASE WHEN base.typname IN ('geometry', 'geography') THEN postgis_typmod_type(modifier) ELSE '' END
         ) ORDER BY a.attnum)
         FROM pg_attribute AS a
         JOIN pg_type AS t ON t.oid = a.atttypid
         JOIN pg_type AS base ON base.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+        CROSS JOIN LATERAL (SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier) AS declared
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     ),
     -- Unique over all rows at all times, the primary key first, then the one with the fewest columns.
@@ -54,6 +55,8 @@ SELECT json_build_object(
                 WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
             FROM pg_index AS i
             WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
+              -- Its rows are those of its children, too, which no index of its own covers.
+              AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid))
         ) AS key
     ),
     'indexed', (
@@ -67,9 +70,10 @@ SELECT json_build_object(
 )::text
 FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
-  AND n.nspname NOT IN ('pg_catalog', 'information_schema', $1)
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema')
   AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
   AND EXISTS (
       SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
-      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND t.typname IN ('geometry', 'geography'))
+      JOIN pg_type AS base ON base.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END
+      WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND base.typname IN ('geometry', 'geography'))
 ORDER BY n.nspname, c.relname

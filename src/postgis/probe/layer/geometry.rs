@@ -175,7 +175,11 @@ impl LayerProbe<'_> {
     pub(in crate::postgis) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
         let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
         let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
-        if relation.unique.iter().any(|index| index.columns.iter().all(|name| is_key(name) && not_null(name))) {
+        if relation
+            .unique
+            .iter()
+            .any(|index| index.covers_children && index.columns.iter().all(|name| is_key(name) && not_null(name)))
+        {
             return Ok(());
         }
         let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");

@@ -7,7 +7,8 @@
 //! - Every session takes its locks on everything that the layers read before the sessions render (`probe::LayerLocks`): in a seed between the
 //!   probe of names and the probe of rows, so before any session reads a row; in a reseed once the number of sessions is known, which is after
 //!   the session that holds the snapshot looked for the dirty tiles (with `--area`, by a survey).
-//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over.
+//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While it takes the locks of the layers it waits
+//!   200 ms at a time and releases what it has in between (`attempts`), so that it is no part of a deadlock.
 //! - A separate connection watches which processes wait for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: it ends all of
 //!   its transactions, and starts over on a new snapshot if it still needs the database.
 //!
@@ -16,6 +17,7 @@
 //! them is visible to PostgreSQL: if another process holds one of them and waits for a layer's table, the session that holds that table is the
 //! one that waits in the server, so PostgreSQL sees the circle and ends it.
 
+mod attempts;
 mod queue;
 mod room;
 mod watcher;
@@ -31,6 +33,7 @@ use super::Database;
 use super::error::Error;
 use super::transaction::Transaction;
 
+pub(in crate::postgis) use attempts::LockAttempts;
 pub(super) use watcher::LockWatcher;
 
 /// The longest wait for the run's transactions to end once it gives way.

@@ -20,25 +20,27 @@ const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.que
 ///
 /// A process whose wait has ended since `pg_locks` was read is blocked by nobody, and left out.
 ///
+/// The connection has the role's own search path, so functions and operators on arrays are named with their schema.
+///
 /// `pg_blocking_pids` does not cover the process that replays the log on a standby: that one waits for the run if it asks for an exclusive lock.
 const QUEUE: &str = "
     WITH held AS MATERIALIZED (
         SELECT pid, locktype, database, relation, virtualxid, mode, granted FROM pg_catalog.pg_locks
     ), ours AS MATERIALIZED (
-        SELECT coalesce(array_agg(pid), '{}') AS pids FROM held WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY ($1)
+        SELECT coalesce(pg_catalog.array_agg(pid), '{}') AS pids FROM held WHERE locktype = 'virtualxid' AND granted AND virtualxid = ANY ($1)
     ), waiting AS MATERIALIZED (
         SELECT held.*, held.pid = ANY (ours.pids) AS is_ours, pg_catalog.pg_blocking_pids(held.pid) AS blockers
         FROM held CROSS JOIN ours
         WHERE NOT held.granted AND held.locktype = 'relation'
-            AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+            AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
     )
     SELECT waiting.is_ours, waiting.pid, waiting.relation, n.nspname::text, c.relname::text, {process}
     FROM waiting CROSS JOIN ours
         LEFT JOIN pg_catalog.pg_class AS c ON c.oid = waiting.relation
         LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         LEFT JOIN pg_catalog.pg_stat_activity AS who ON who.pid = CASE WHEN NOT waiting.is_ours THEN waiting.pid ELSE (
-            SELECT min(blocker) FROM unnest(waiting.blockers) AS blocker WHERE blocker <> ALL (ours.pids)) END
-    WHERE waiting.is_ours AND waiting.blockers <> '{}' OR waiting.blockers && ours.pids
+            SELECT pg_catalog.min(blocker) FROM pg_catalog.unnest(waiting.blockers) AS blocker WHERE blocker <> ALL (ours.pids)) END
+    WHERE waiting.is_ours AND waiting.blockers OPERATOR(pg_catalog.<>) '{}' OR waiting.blockers OPERATOR(pg_catalog.&&) ours.pids
         OR waiting.mode = 'AccessExclusiveLock' AND EXISTS (
             SELECT FROM held AS mine
             WHERE mine.granted AND mine.pid = ANY (ours.pids) AND mine.locktype = 'relation'
@@ -53,7 +55,7 @@ const EXCLUSIVE: &str = "
         JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
         LEFT JOIN pg_catalog.pg_stat_activity AS who ON who.pid = held.pid
     WHERE held.locktype = 'relation' AND held.mode = 'AccessExclusiveLock' AND c.relpersistence <> 't'
-        AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+        AND held.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
         AND held.virtualtransaction <> ALL ($1)
     ORDER BY held.granted DESC, c.relkind IN ('r', 'p', 'm', 'v') DESC, held.pid
     LIMIT 1";

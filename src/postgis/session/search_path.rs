@@ -1,0 +1,111 @@
+//! Where PostgreSQL looks for the names in a run's statements, and whether others have put objects there that it would take for those of PostGIS.
+//!
+//! The first session of a run reads its role's search path, with `pg_catalog` alone in force, and checks the schemas on it. All sessions of the
+//! run then have the same path: these schemas without that of the change log, then the schema of PostGIS.
+
+use tokio_postgres::types::Type;
+
+use super::error::Error;
+use super::{Database, Session, quoted};
+
+const CONTEXT: &str = "opening a session";
+
+/// The search path while nothing on the role's own has been checked.
+pub(super) const SAFE_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
+
+/// The schemas of the role's own search path that are there and may be used, as JSON. No name in it is looked up on that path.
+pub(super) const SCHEMAS: &str = "SELECT pg_catalog.array_to_json(pg_catalog.current_schemas(false));";
+
+/// The schema of PostGIS, and whether the schema $1 holds a change log, which the comment on its table tells.
+const PLACES: &str = "
+    SELECT (SELECT n.nspname::text FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'),
+        EXISTS (
+            SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = 'state' AND obj_description(c.oid, 'pg_class') = 'oar-tiles change log')";
+
+/// The objects of others that a message names.
+const MAX_OBJECTS_SHOWN: usize = 3;
+
+/// The search path of all sessions of a run.
+#[derive(Debug, Clone)]
+pub(in crate::postgis) struct SearchPath {
+    /// The schema of PostGIS; `None` if the database has none.
+    pub(in crate::postgis) postgis: Option<String>,
+    /// The schemas in their order, quoted.
+    schemas: String,
+}
+
+impl SearchPath {
+    /// The statement that puts it in force until the end of the transaction.
+    pub(super) fn set(&self) -> String {
+        let schemas = if self.schemas.is_empty() { "''" } else { &self.schemas };
+        format!("SET LOCAL search_path = {schemas};")
+    }
+}
+
+impl Database {
+    /// The schema of PostGIS; `None` before the first session, or if the database has none.
+    pub(crate) fn postgis_schema(&self) -> Option<&str> {
+        self.path.get()?.postgis.as_deref()
+    }
+}
+
+impl Session {
+    /// Finds the search path from the answer to [`SCHEMAS`], checks it and puts it in force. [`SAFE_PATH`] is in force before.
+    pub(super) async fn find_search_path(&self, schemas: &str) -> Result<(), Error> {
+        let mut schemas: Vec<String> = serde_json::from_str(schemas).map_err(|error| Error::Query {
+            context: CONTEXT.to_owned(),
+            next: "This is a defect of oar-tiles: please report it",
+            source: std::io::Error::other(error).into(),
+        })?;
+        let change_log = &self.database.options.change_log;
+        let row = self.one(CONTEXT, PLACES, &[(change_log, Type::TEXT)]).await?;
+        let (postgis, has_log): (Option<String>, bool) = (row.get(0), row.get(1));
+        // Tables of the change log have names such as "state", which are not what a layer means.
+        schemas.retain(|schema| !(schema.starts_with("pg_temp_") || has_log && schema == change_log));
+        let missing = postgis.clone().filter(|postgis| !schemas.contains(postgis));
+        schemas.extend(missing);
+        self.check_schemas(&schemas, postgis.as_deref()).await?;
+        let quoted: Vec<String> = schemas.iter().map(|schema| quoted(schema)).collect();
+        let path = SearchPath { postgis, schemas: quoted.join(", ") };
+        self.script(CONTEXT, &path.set()).await?;
+        if path.postgis.is_some() {
+            self.database.path.get_or_init(|| path);
+        }
+        Ok(())
+    }
+
+    /// Refuses objects of others that PostgreSQL would take for those of PostGIS, or for its own.
+    async fn check_schemas(&self, schemas: &[String], postgis: Option<&str>) -> Result<(), Error> {
+        let sql = include_str!("sql/foreign_objects.sql");
+        let found = self.all(CONTEXT, sql, &[(&schemas, Type::TEXT_ARRAY)]).await?;
+        let Some(first) = found.first() else { return Ok(()) };
+        let role = quoted(&first.get::<_, String>(4));
+        let text = |row: &tokio_postgres::Row, column| row.get::<_, String>(column);
+        let mut shown: Vec<String> = found
+            .iter()
+            .take(MAX_OBJECTS_SHOWN)
+            .map(|row| format!("the {} {} of the role {}", text(row, 0), text(row, 1), quoted(&text(row, 3))))
+            .collect();
+        if found.len() > shown.len() {
+            shown.push(format!("{} more", found.len() - shown.len()));
+        }
+        let is_clean = |schema: &&String| found.iter().all(|row| text(row, 2) != **schema);
+        let clean: Vec<String> = schemas.iter().filter(is_clean).map(|schema| quoted(schema)).collect();
+        let off = if found.iter().any(|row| Some(text(row, 2).as_str()) == postgis) || clean.is_empty() {
+            String::new()
+        } else {
+            format!(
+                ", or take the schema off the search path: ALTER ROLE {role} SET search_path = {}",
+                clean.join(", ")
+            )
+        };
+        Err(Error::Setting {
+            what: format!(
+                "on the search path, others have objects with names of PostGIS or PostgreSQL: {}. They could run with the rights of the role {role}, and change tiles",
+                shown.join(", ")
+            ),
+            next: format!("drop or rename them{off}"),
+        })
+    }
+}
