@@ -7,4 +7,6 @@ pub(crate) mod database_identity;
 pub(crate) mod install;
 pub(crate) mod owner;
 pub(crate) mod rights;
+pub(crate) mod surroundings;
 pub(crate) mod views;
+pub(crate) mod waiting;
