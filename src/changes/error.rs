@@ -71,6 +71,14 @@ pub enum Error {
         /// The cause.
         source: postgis::Error,
     },
+    /// Another session holds the advisory lock of installs.
+    #[error(
+        "the advisory lock (1868657268, 2), which one install at a time takes, was not free within 10 s: nothing was changed. The cause names who holds it: run the command again when that has ended"
+    )]
+    Taken {
+        /// The cause.
+        source: postgis::Error,
+    },
     /// Another install ran at the same time.
     #[error("somebody else installed into the change log at the same time: nothing was changed. Run the command again")]
     Overtaken,
@@ -132,6 +140,16 @@ pub enum Error {
         /// Which server.
         server: ServerName,
         /// What is wrong.
+        what: String,
+    },
+    /// The roles as which the triggers run lack rights.
+    #[error(
+        "the triggers in {server} lack rights, so that writes to the tracked tables fail: {what}. Run {TRACK_INSTALL} again, as a role that may grant them"
+    )]
+    LacksRights {
+        /// Which server.
+        server: ServerName,
+        /// Each right that is lacking, and the statement that grants it.
         what: String,
     },
     /// The trigger functions would belong to a superuser.
@@ -199,8 +217,10 @@ impl Error {
             Error::NoRight { .. }
             | Error::NoPruning { .. }
             | Error::Locked { .. }
+            | Error::Taken { .. }
             | Error::Installed(_)
             | Error::Mendable { .. }
+            | Error::LacksRights { .. }
             | Error::Overtaken
             | Error::Unreadable { .. } => ErrorKind::Failed,
         }
@@ -226,7 +246,8 @@ impl Error {
         };
         match code.as_deref() {
             Some("42501") => Error::NoRight { verb, server: server.clone(), source: error },
-            Some("55P03") => Error::Locked { verb, source: error },
+            Some("55P03" | "40P01") => Error::Locked { verb, source: error },
+            Some(TAKEN) => Error::Taken { source: error },
             Some(OVERTAKEN) => Error::Overtaken,
             Some(UNSAFE) => Error::Refused { verb, server: server.clone(), source: error },
             _ => Error::Database(error),
@@ -236,6 +257,9 @@ impl Error {
 
 /// The SQLSTATE of a script that finds another state of the log than it was written for.
 pub(in crate::changes) const OVERTAKEN: &str = "OT001";
+
+/// The SQLSTATE of a script that finds the advisory lock of installs taken.
+pub(in crate::changes) const TAKEN: &str = "OT003";
 
 /// The SQLSTATE of a script that finds a schema or role that is not safe.
 pub(in crate::changes) const UNSAFE: &str = "OT002";
@@ -300,6 +324,18 @@ pub enum Untracked {
         now: u64,
         /// The next transaction when the target was written.
         seen: u64,
+    },
+    /// The log knows transactions that the database has not reached.
+    #[error(
+        "the change log knows transactions up to {known}, and the next one of the database {server} is {now}: it came out of a dump of another server, or somebody wrote to it. Run {TRACK_INSTALL}, then {SEED} once"
+    )]
+    Ahead {
+        /// Which server.
+        server: ServerName,
+        /// The last transaction that the log knows.
+        known: u64,
+        /// The next transaction of the database.
+        now: u64,
     },
     /// The log was pruned past the target.
     #[error(

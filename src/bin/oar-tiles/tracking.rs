@@ -132,9 +132,15 @@ async fn prune_log(
         (Some(_), []) => Vec::new(),
         (_, named) => track::settings_of(tilesets, named),
     };
-    let track::PrunedLog { server, rows, left } =
+    let track::PrunedLog { server, rows, left, kept_by } =
         track::prune(&settings.database, &targets, arguments.older_than, shown, stop).await?;
-    let why = if left == 0 { "" } else { ", which not every target has seen yet (track status)" };
+    let why = match kept_by {
+        _ if left == 0 => String::new(),
+        None => ", which not every target has seen yet (track status)".to_owned(),
+        Some(transaction) => format!(
+            ", because {transaction} is open: no target can have seen all that was committed since it began. Reseed and prune again when it has ended"
+        ),
+    };
     let space = if rows == 0 {
         ""
     } else {

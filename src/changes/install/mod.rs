@@ -6,7 +6,9 @@
 //! | `watch_script` | the statements of one watch, and of what a layer needs |
 //! | `trigger/` | the trigger function of a watch |
 //! | `owner` | the role that owns the trigger functions |
+//! | `locks` | which tables are locked, and how long writers wait |
 
+mod locks;
 mod owner;
 mod script;
 mod trigger;
@@ -24,9 +26,10 @@ use tokio_postgres::types::Type;
 
 use crate::postgis::{Database, Session, quoted};
 
-use owner::{Installer, LogOwnership};
-use script::ScriptContext;
-use watch_script::{WatchScript, add_needs};
+use locks::{TableLocks, lock_block, run_script};
+use owner::{GIVEN, Installer, LogOwnership};
+use script::{BEGIN, ScriptContext, ScriptWork};
+use watch_script::{WatchChange, WatchScript, add_needs};
 
 pub use script::Installation;
 
@@ -58,7 +61,7 @@ pub async fn plan_install(
     let postgis = database.postgis_schema().unwrap_or("public");
     let session = database.writing().await?;
     session.begin_writing(CONTEXT).await?;
-    let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new() };
+    let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new(), locks: TableLocks::default() };
     let mut warnings = Vec::new();
     let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
     for layer in layers {
@@ -78,6 +81,9 @@ pub async fn plan_install(
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
         plan.add_others(&session, facts, &mut watched).await?;
     }
+    if facts.is_none() {
+        warnings.extend(installer.warn_of_backups(schema, &watched, request.readers));
+    }
     let log = LogOwnership { schema, given: request.owner, facts: facts.as_ref(), watched: &watched };
     let owner = installer.choose(&session, &log, request.is_printed).await?;
     session.script(CONTEXT, "ROLLBACK").await?;
@@ -94,8 +100,9 @@ pub async fn plan_install(
         last = last.max(number);
         numbers.insert((watch.request.relation, watch.request.source.clone()), number);
         let script = WatchScript { options, postgis, number, watch, before };
-        if let Some((sql, step)) = script.write() {
+        if let Some(WatchChange { sql, step, locks }) = script.write() {
             plan.step(&sql, step);
+            plan.locks.merge(locks);
         }
     }
     for (layer, requests) in &needs {
@@ -112,9 +119,10 @@ pub async fn plan_install(
             plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.layer.name()));
         }
     }
-    let is_unsafe = !flaws.mendable.is_empty();
+    let is_unsafe = !flaws.mendable.is_empty() || !flaws.lacking.is_empty();
     let transaction = ScriptContext { schema, postgis, facts: facts.as_ref(), owner: &owner, is_unsafe, last };
-    Ok(transaction.write(plan.statements, plan.steps, request.readers, warnings))
+    let work = ScriptWork { statements: plan.statements, steps: plan.steps, locks: plan.locks };
+    Ok(transaction.write(work, request.readers, warnings))
 }
 
 /// The statements of an install while it is planned.
@@ -123,6 +131,7 @@ struct Plan<'a> {
     options: &'a ChangesOptions,
     statements: Vec<String>,
     steps: Vec<String>,
+    locks: TableLocks,
 }
 
 impl Plan<'_> {
@@ -253,7 +262,7 @@ impl Plan<'_> {
 /// # Errors
 /// If the role lacks a right, a table is locked for too long, or another install ran in the meantime.
 pub async fn run(database: &Database, installation: &Installation) -> Result<(), Error> {
-    script(database, "install", &installation.sql).await
+    run_script(database, "install", &installation.sql).await.map(drop)
 }
 
 /// The statements that remove the log with its triggers.
@@ -262,7 +271,10 @@ pub fn removal(schema: &str) -> String {
     let state = literal(&format!("{}.state", quoted(schema)));
     let borrow =
         include_str!("sql/borrow.sql").replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
-    let sql = include_str!("sql/remove.sql").replace("{borrow}", borrow.trim_end());
+    let sql =
+        include_str!("sql/remove.sql").replace("{begin}", BEGIN.trim_end()).replace("{borrow}", borrow.trim_end());
+    let sql = sql.replace("{lock}", lock_block(include_str!("sql/removed.sql").trim_end()).trim_end());
+    let sql = sql.replace("{given}", &GIVEN.replace("{role}", "owner"));
     let sql = sql.replace("{give_back}", include_str!("sql/give_back.sql").trim_end());
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
@@ -272,9 +284,9 @@ pub fn removal(schema: &str) -> String {
 /// # Errors
 /// If there is no log in the schema, the role lacks a right, or a table is locked for too long.
 pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Error> {
+    let (name, server) = (quoted(schema), database.server().clone());
     let session = database.writing().await?;
     session.begin_writing_plainly(CONTEXT).await?;
-    let (name, server) = (quoted(schema), database.server().clone());
     match Presence::look_up(&session, schema, CONTEXT).await? {
         Presence::Readable => {
             let others = session.all(CONTEXT, &of_schema(include_str!("sql/others.sql"), schema), &[]).await?;
@@ -292,14 +304,8 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Er
         Presence::Nothing => return Err(Error::NotThere { schema: name, server }),
     }
     session.script(CONTEXT, "ROLLBACK").await?;
-    let ended = session.script("removing the change log", &removal(schema)).await;
-    ended.map_err(|error| Error::from_script("remove", database.server(), error))
-}
-
-async fn script(database: &Database, verb: &'static str, sql: &str) -> Result<(), Error> {
-    let session = database.writing().await?;
-    let ended = session.script("installing the change log", sql).await;
-    ended.map(drop).map_err(|error| Error::from_script(verb, database.server(), error))
+    drop(session);
+    run_script(database, "remove", &removal(schema)).await
 }
 
 /// A warning for each watched table that logical replication writes, which fires no triggers of statements.

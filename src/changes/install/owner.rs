@@ -7,6 +7,7 @@ use crate::changes::error::Error;
 use crate::changes::log::{Facts, SAFE_LAYOUT, literal_in_block, of_schema};
 use crate::changes::relations::PlannedWatch;
 use crate::postgis::{Session, quoted};
+use crate::suggested::TRACK_INSTALL;
 
 /// The owner of the trigger functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub(in crate::changes) enum FunctionOwner {
     /// The owner of each table, because the role that installs may not make roles.
     OfEachTable,
 }
+
+/// The query for the objects in PostGIS's schema on which `{role}` was granted rights.
+pub(in crate::changes) const GIVEN: &str = include_str!("sql/given.sql");
 
 /// The role that installs.
 pub(in crate::changes) struct Installer {
@@ -72,6 +76,22 @@ impl Installer {
             Some((owner, false)) if self.is_superuser && *owner != self.role => Some(owner),
             _ => None,
         }
+    }
+
+    /// A warning if others own watched tables: they can back them up with the log only if they may read it.
+    pub(in crate::changes) fn warn_of_backups(
+        &self,
+        schema: &str,
+        watched: &[PlannedWatch],
+        readers: &[String],
+    ) -> Option<String> {
+        let cannot_read = |owner: &String| *owner != self.role && !readers.contains(owner);
+        let mut tables = watched.iter().map(|watch| &watch.table);
+        let owner = &tables.find(|table| !table.is_of_superuser && cannot_read(&table.owner))?.owner;
+        let (role, schema) = (quoted(owner), quoted(schema));
+        Some(format!(
+            "backups by {role}, who owns tracked tables, fail with \"permission denied for schema\" from now on, unless they leave the change log out: pg_dump -N '{schema}'. Or let the role read it: {TRACK_INSTALL} --reader {owner}"
+        ))
     }
 
     /// The name of the log's own role. Roles belong to the whole server, so the name contains the database and a hash of the schema.
@@ -176,13 +196,12 @@ impl FunctionOwner {
     }
 
     /// The statements after functions were made: their owner, its rights, and the end of the membership.
-    pub(in crate::changes) fn end(&self, schema: &str, postgis: &str) -> String {
+    pub(in crate::changes) fn end(&self, schema: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
         let parts =
             [include_str!("sql/rights.sql"), include_str!("sql/checked.sql"), include_str!("sql/give_back.sql")];
-        of_schema(&parts.concat(), schema)
+        of_schema(&parts.concat().replace("{given}", &GIVEN.replace("{role}", "former.owner")), schema)
             .replace("{is_made}", &is_made.to_string())
-            .replace("{postgis}", &literal_in_block(postgis))
             .replace("{chosen}", &self.literal())
     }
 }

@@ -1,8 +1,9 @@
 //! The whole script of an install, from BEGIN to COMMIT.
 
+use super::locks::{TableLocks, one_at_a_time};
 use super::owner::FunctionOwner;
 use crate::changes::error::OVERTAKEN;
-use crate::changes::log::{ADD_KEY, Facts, LAYOUT, SAFE_LAYOUT, WATCHER_LOCK, at_postgis, of_schema};
+use crate::changes::log::{ADD_KEY, Facts, LAYOUT, SAFE_LAYOUT, at_postgis, of_schema};
 use crate::postgis::quoted;
 
 /// A planned install.
@@ -17,6 +18,21 @@ pub struct Installation {
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
+
+/// What a script does to watches and layers.
+pub(in crate::changes) struct ScriptWork {
+    pub(in crate::changes) statements: Vec<String>,
+    /// What the statements do, in words.
+    pub(in crate::changes) steps: Vec<String>,
+    /// The tables that they alter.
+    pub(in crate::changes) locks: TableLocks,
+}
+
+/// The first statements of a script.
+pub(in crate::changes) const BEGIN: &str = include_str!("sql/begin.sql");
+
+/// The statements that let the tables be published.
+const REPLICA_IDENTITY: &str = include_str!("sql/replica_identity.sql");
 
 /// The state of the database for which a script is written.
 pub(in crate::changes) struct ScriptContext<'a> {
@@ -35,11 +51,11 @@ impl ScriptContext<'_> {
     /// The script around the statements for watches and layers.
     pub(in crate::changes) fn write(
         &self,
-        statements: Vec<String>,
-        mut steps: Vec<String>,
+        work: ScriptWork,
         readers: &[String],
         warnings: Vec<String>,
     ) -> Installation {
+        let ScriptWork { statements, mut steps, locks } = work;
         let schema = quoted(self.schema);
         let begin = match self.facts {
             None => {
@@ -50,6 +66,14 @@ impl ScriptContext<'_> {
         };
         if self.facts.is_some_and(|facts| !facts.has_key) {
             steps.push(format!("schema {schema}: the key by which targets say which database they show"));
+        }
+        if self.facts.is_some_and(|facts| facts.ahead.is_some()) {
+            steps.push(format!(
+                "schema {schema}: emptied, because it is ahead of the database. Every target needs a seed"
+            ));
+        }
+        if self.facts.is_some_and(|facts| !facts.is_identified) {
+            steps.push(format!("schema {schema}: a replica identity, so that its tables may be published"));
         }
         let is_upgrade = self.facts.is_some_and(|facts| facts.layout < SAFE_LAYOUT);
         let is_owned_anew = self.facts.is_none_or(|facts| self.owner.differs(facts)) || is_upgrade || self.is_unsafe;
@@ -62,17 +86,11 @@ impl ScriptContext<'_> {
             return Installation { sql, is_done, steps, warnings };
         }
         let mut parts = vec![
-            format!(
-                "BEGIN READ WRITE;
-SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL lock_timeout = '10s';   -- every later session queues behind one that waits for a table
-SET LOCAL statement_timeout = 0;
-SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
-                WATCHER_LOCK.0,
-                WATCHER_LOCK.1 + 1
-            ),
+            BEGIN.to_owned(),
+            one_at_a_time(),
             of_schema(if self.facts.is_none() { include_str!("sql/schema.sql") } else { "" }, self.schema),
             of_schema("{guard}", self.schema),
+            locks.block(&self.altered_tables()),
             begin,
         ];
         let alters = is_owned_anew || !statements.is_empty();
@@ -80,7 +98,7 @@ SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
             parts.push(self.owner.begin(self.schema, self.facts.is_none_or(|facts| self.owner.differs(facts))));
             parts.extend(statements);
             parts.push(format!("UPDATE {schema}.state SET installs = installs + 1, last_watch = {};", self.last));
-            parts.push(self.owner.end(self.schema, self.postgis));
+            parts.push(self.owner.end(self.schema));
         }
         for reader in readers {
             let reader = quoted(reader);
@@ -100,9 +118,22 @@ SELECT pg_advisory_xact_lock({}, {}); -- one install at a time",
         Installation { sql, is_done, steps, warnings }
     }
 
+    /// The tables of the log that the script alters.
+    fn altered_tables(&self) -> Vec<String> {
+        let Some(facts) = self.facts else { return Vec::new() };
+        let altered = [
+            ("change", !facts.is_identified),
+            ("needs", !facts.is_identified),
+            ("state", !facts.has_key || facts.layout < SAFE_LAYOUT),
+        ];
+        let altered = altered.into_iter().filter(|(_, is_altered)| *is_altered);
+        altered.map(|(table, _)| format!("{}.{}", quoted(self.schema), quoted(table))).collect()
+    }
+
     /// The tables of a new log.
     fn new_log(&self) -> String {
         let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
+        let layout = layout.replace("{replica_identity}", REPLICA_IDENTITY.trim_end());
         let layout = layout.replace("{schema}", &quoted(self.schema));
         format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/new.sql"), self.schema))
     }
@@ -124,7 +155,16 @@ DO $oar_tiles$ BEGIN
 END $oar_tiles$;",
             facts.installs
         );
-        let check = if facts.has_key { check } else { format!("{check}\n{}", self.add_key()) };
+        let mut check = check;
+        if !facts.is_identified {
+            check.push_str(&format!("\n{}", REPLICA_IDENTITY.replace("{schema}", &schema)));
+        }
+        if facts.ahead.is_some() {
+            check.push_str(&format!("\n{}", include_str!("sql/anew.sql").replace("{schema}", &schema)));
+        }
+        if !facts.has_key || facts.ahead.is_some() {
+            check.push_str(&format!("\n{}", self.add_key()));
+        }
         if facts.layout == LAYOUT {
             return check;
         }

@@ -2,13 +2,23 @@
 
 use std::collections::BTreeSet;
 
+use super::locks::{LockMode, TableLocks};
 use super::trigger::TriggerFunction;
 use crate::changes::log::{Facts, MemberFacts, QUALIFIED_NAME, WatchFacts, literal, ties, triggers};
 use crate::changes::options::{ChangesOptions, TrackedLayer};
 use crate::changes::relations::{PlannedWatch, WatchSource};
 use crate::postgis::quoted;
 
-/// The statements of one watch.
+/// The statements that install or alter a watch.
+pub(in crate::changes) struct WatchChange {
+    pub(in crate::changes) sql: String,
+    /// What they do, in words.
+    pub(in crate::changes) step: String,
+    /// The tables that they alter.
+    pub(in crate::changes) locks: TableLocks,
+}
+
+/// The state of a watch, and what it is to be.
 pub(in crate::changes) struct WatchScript<'a> {
     pub(in crate::changes) options: &'a ChangesOptions,
     pub(in crate::changes) postgis: &'a str,
@@ -32,8 +42,8 @@ END $oar_tiles$;
 }
 
 impl WatchScript<'_> {
-    /// The statements, and what they do in words; `None` if everything is installed.
-    pub(in crate::changes) fn write(&self) -> Option<(String, String)> {
+    /// The statements; `None` if everything is installed.
+    pub(in crate::changes) fn write(&self) -> Option<WatchChange> {
         let (options, watch, number) = (self.options, self.watch, self.number);
         let has = |name: &String| watch.table.column(name).is_some();
         // Columns that other layers need stay, unless the table does not have them any more.
@@ -82,7 +92,7 @@ impl WatchScript<'_> {
         }
         let (schema, name) = (quoted(&options.schema), literal(&watch.request.name));
         let function = TriggerFunction::name(&options.schema, number);
-        let mut sql = self.locks();
+        let mut sql = String::new();
         if self.before.is_some() && !self.may_replace() {
             // A function that is not ours may belong to another role, or grant rights to it.
             sql.push_str(&format!("DROP FUNCTION IF EXISTS {function}() CASCADE;\n"));
@@ -115,7 +125,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
             columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "),
             if geometry.is_some() { "" } else { ", for the declared geometry" }
         );
-        Some((sql, step))
+        Some(WatchChange { sql, step, locks: self.locks() })
     }
 
     /// True if the function is the one that was installed, so that it may be replaced.
@@ -123,12 +133,19 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         self.before.is_some_and(|before| before.function_is_ours)
     }
 
-    /// The locks on all tables. Once they are held, every earlier writer has ended, and every later one sees the new triggers and function.
-    fn locks(&self) -> String {
-        let mut names: Vec<&str> = self.watch.table.kin.iter().map(|kin| kin.name.as_str()).collect();
-        names.sort_unstable();
-        let names: Vec<String> = names.into_iter().map(|name| format!("ONLY {name}")).collect();
-        format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE;\n", names.join(", "))
+    /// The locks on all tables that get triggers or lose some.
+    fn locks(&self) -> TableLocks {
+        let mut locks = TableLocks::default();
+        for kin in &self.watch.table.kin {
+            locks.add(&kin.name, LockMode::ShareRowExclusive);
+        }
+        for member in self.before.iter().flat_map(|before| &before.members) {
+            let stays = self.may_replace() && member.is_kin && member.is_same();
+            if !stays && !member.found.is_empty() {
+                locks.add(&member.name, LockMode::AccessExclusive);
+            }
+        }
+        locks
     }
 
     /// The triggers of every table that does not have them as they were installed.

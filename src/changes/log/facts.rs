@@ -26,6 +26,11 @@ pub(in crate::changes) struct Facts {
     pub(in crate::changes) owner_is_made: bool,
     /// True if the log has an identity key.
     pub(in crate::changes) has_key: bool,
+    /// A transaction that the log knows and the database has not reached; `None` if there is none, as there should be.
+    #[serde(deserialize_with = "transaction_if_any")]
+    pub(in crate::changes) ahead: Option<u64>,
+    /// True if each table of the log has a replica identity.
+    pub(in crate::changes) is_identified: bool,
     pub(in crate::changes) needs: Vec<Need>,
     pub(in crate::changes) watches: Vec<WatchFacts>,
 }
@@ -175,4 +180,10 @@ pub(in crate::changes) fn ties(relation: &str) -> String {
 fn transaction<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(serde::de::Error::custom)
+}
+
+/// The same for one that there may be.
+fn transaction_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }

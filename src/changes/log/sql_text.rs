@@ -39,6 +39,7 @@ pub(in crate::changes) fn of_schema(sql: &str, schema: &str) -> String {
     let filled = sql
         .replace("{guard}", include_str!("sql/guard.sql").trim_end())
         .replace("{trust}", include_str!("sql/trust.sql").trim_end())
+        .replace("{needed}", include_str!("sql/needed.sql").trim_end())
         .replace("{unsafe}", UNSAFE)
         .replace("{name}", &literal(schema))
         .replace("{quoted}", &literal(&quoted(schema)))

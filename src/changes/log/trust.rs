@@ -1,4 +1,4 @@
-//! Whether only superusers and its owner can alter the schema of the log.
+//! Whether only superusers and its owner can alter the schema of the log, and whether the triggers have the rights that they need.
 
 use super::sql_text::of_schema;
 use crate::changes::error::Error;
@@ -11,6 +11,8 @@ pub(in crate::changes) struct SchemaFlaws {
     pub(in crate::changes) lasting: Vec<String>,
     /// Flaws that another install mends.
     pub(in crate::changes) mendable: Vec<String>,
+    /// Rights that the triggers lack, which another install grants.
+    pub(in crate::changes) lacking: Vec<String>,
 }
 
 impl SchemaFlaws {
@@ -26,6 +28,11 @@ impl SchemaFlaws {
             let list = if row.get(1) { &mut found.mendable } else { &mut found.lasting };
             list.push(row.get(0));
         }
+        let sql = of_schema(
+            "SELECT DISTINCT needed.what FROM ({needed}) AS needed WHERE NOT needed.is_held ORDER BY 1",
+            schema,
+        );
+        found.lacking = session.all(context, &sql, &[]).await?.iter().map(|row| row.get(0)).collect();
         Ok(found)
     }
 

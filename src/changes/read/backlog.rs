@@ -19,19 +19,21 @@ pub struct WatchBacklog {
 }
 
 /// The result of pruning.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruned {
     /// The number of changed rows that were deleted.
     pub rows: u64,
     /// The number of changed rows that are left.
     pub left: u64,
+    /// The open transaction that keeps the targets from having seen them, in words; `None` if it is not a transaction that does.
+    pub kept_by: Option<String>,
 }
 
-/// Checks that only the owner of the log can alter it, and that the triggers can only append to it. Call this before anything else of the log is
-/// read.
+/// Checks that only the owner of the log can alter it, and that the triggers can append to it and do no more. Call this before anything else of the
+/// log is read.
 ///
 /// # Errors
-/// [`Error::Unsafe`]; [`Error::Mendable`] if another install mends it.
+/// [`Error::Unsafe`]; [`Error::Mendable`] or [`Error::LacksRights`] if another install mends it.
 pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
     let context = "checking whether the change log is safe";
     let server = database.server();
@@ -48,7 +50,10 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
         }
     }
     if flaws.mendable.is_empty() {
-        return Ok(());
+        return match &flaws.lacking[..] {
+            [] => Ok(()),
+            lacking => Err(Error::LacksRights { server: server.clone(), what: lacking.join("; ") }),
+        };
     }
     Err(Error::Mendable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
 }
@@ -99,7 +104,8 @@ pub async fn prune(
     drop(snapshot);
     let log = quoted(schema);
     let mut conditions = Vec::new();
-    if let Some(first) = seen.iter().map(Cursor::xmin).min() {
+    let first = seen.iter().map(Cursor::xmin).min();
+    if let Some(first) = first {
         conditions.push(format!("noted.xid < '{first}'::xid8"));
     }
     if let Some(older) = older {
@@ -115,9 +121,24 @@ pub async fn prune(
               edge AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1)))
          SELECT coalesce(sum(rows), 0)::text FROM gone;
          SELECT coalesce(sum(rows), 0)::text FROM {log}.change;
-         COMMIT"
+         SELECT coalesce(({}), '');
+         COMMIT",
+        open_transaction(first)
     );
     let counts = session.script(context, &sql).await.map_err(failed)?;
     let count = |at: usize| counts.get(at).and_then(|text| text.parse().ok()).unwrap_or_default();
-    Ok(Pruned { rows: count(0), left: count(1) })
+    let (rows, left) = (count(0), count(1));
+    let kept_by = counts.get(2).filter(|text| left > 0 && !text.is_empty()).cloned();
+    Ok(Pruned { rows, left, kept_by })
+}
+
+/// SQL that names a transaction, if it is still open: no snapshot since it began has seen all of what ended after it.
+fn open_transaction(transaction: Option<u64>) -> String {
+    // The views show the lower 32 bits (PostgreSQL documentation, section 8.19).
+    let xid = transaction.unwrap_or_default() & u64::from(u32::MAX);
+    format!(
+        "SELECT format('the prepared transaction %L', p.gid) FROM pg_prepared_xacts AS p WHERE p.transaction::text = '{xid}'
+          UNION ALL
+          SELECT format('a transaction of process %s', a.pid) FROM pg_stat_activity AS a WHERE a.backend_xid::text = '{xid}' LIMIT 1"
+    )
 }

@@ -86,10 +86,15 @@ fn check_log(
     if facts.layout > LAYOUT {
         return Err(Untracked::Newer { schema: quoted(schema), found: facts.layout, known: LAYOUT });
     }
-    if let Ok(now) = snapshot.cursor().parse::<Cursor>()
-        && cursor.xmax() > now.xmax()
-    {
-        return Err(Untracked::Older { server: server.clone(), now: now.xmax(), seen: cursor.xmax() });
+    if let Ok(now) = snapshot.cursor().parse::<Cursor>() {
+        let now = now.xmax();
+        // Said first: after a restore both are true, and an install comes before the seed.
+        if let Some(known) = facts.ahead {
+            return Err(Untracked::Ahead { server: server.clone(), known, now });
+        }
+        if cursor.xmax() > now {
+            return Err(Untracked::Older { server: server.clone(), now, seen: cursor.xmax() });
+        }
     }
     if facts.pruned >= cursor.xmin() {
         return Err(Untracked::Pruned { pruned: facts.pruned, seen: cursor.xmin() });
@@ -122,6 +127,10 @@ fn watches_of(
         names.sort_by_key(|name| watch.column(name).map(|column| column.number));
         for name in names {
             check_column(&layer, watch, name, cursor)?;
+        }
+        // After the columns: an altered one is why everything is logged, and will be until another install.
+        if watch.everything {
+            return Err(Untracked::Everything { layer, table: watch.name.clone() });
         }
         let (source, methods) = match &watch.query {
             None => {
@@ -188,9 +197,6 @@ fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), U
     }
     if !cursor.sees(watch.since) {
         return Err(Untracked::InstalledSince { layer, table });
-    }
-    if watch.everything {
-        return Err(Untracked::Everything { layer, table });
     }
     Ok(())
 }

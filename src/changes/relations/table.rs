@@ -25,6 +25,7 @@ pub(in crate::changes) struct Table {
 /// A table through which rows of the watched one can be changed: the table itself, a partition, a child or a parent.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Kin {
+    pub(in crate::changes) oid: u32,
     /// Schema and name, quoted.
     pub(in crate::changes) name: String,
     /// `pg_class.relkind`.
@@ -42,6 +43,9 @@ pub(in crate::changes) struct TableColumn {
     /// The OID of its type.
     #[serde(rename = "type")]
     pub(in crate::changes) type_oid: u32,
+    /// The modifier of its type (`pg_attribute.atttypmod`): of a geometry, its shape, reference system and dimensions.
+    #[serde(rename = "modifier")]
+    pub(in crate::changes) type_modifier: i32,
     /// The name of its type.
     pub(in crate::changes) kind: String,
     /// The geometry type that it declares, such as "Point"; "Geometry" for any.

@@ -30,6 +30,7 @@ pub(super) async fn check(
     let snapshot = database.snapshot().await?;
     match check_safety(database, &snapshot, schema).await {
         Ok(()) => {}
+        Err(error @ changes::Error::LacksRights { .. }) => checkup.told(AREA, CheckLevel::Error, with_causes(&error)),
         Err(error @ changes::Error::Mendable { .. }) => checkup.told(AREA, CheckLevel::Warning, with_causes(&error)),
         Err(error) => return Err(error.into()),
     }

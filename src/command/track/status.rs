@@ -20,7 +20,7 @@ use crate::stop::Stop;
 pub struct LogStatus {
     /// What the log holds, and how far targets are behind.
     pub backlog: Backlog,
-    /// Why the triggers are not safe, if they are not.
+    /// Why the triggers are not safe or fail, if they do.
     safety: Result<(), changes::Error>,
 }
 
@@ -63,7 +63,9 @@ pub async fn status(
         let database = Database::new(&database.connect, database.session.clone(), stop)?;
         let snapshot = database.snapshot().await?;
         let safety = match changes::check_safety(&database, &snapshot, schema).await {
-            Err(error) if !matches!(error, changes::Error::Mendable { .. }) => return Err(error.into()),
+            Err(error) if !matches!(error, changes::Error::Mendable { .. } | changes::Error::LacksRights { .. }) => {
+                return Err(error.into());
+            }
             safety => safety,
         };
         let logged = changes::backlogs(&database, &snapshot, schema).await?;
@@ -178,6 +180,8 @@ pub struct PrunedLog {
     pub rows: u64,
     /// Changed rows that are left.
     pub left: u64,
+    /// The open transaction that keeps the targets from having seen them, in words.
+    pub kept_by: Option<String>,
 }
 
 /// Runs `track prune`.
@@ -212,5 +216,6 @@ pub async fn prune(
         seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
     }
     let pruned = changes::prune(&database, schema, &seen, older).await?;
-    Ok(PrunedLog { server: database.server().to_string(), rows: pruned.rows, left: pruned.left })
+    let changes::Pruned { rows, left, kept_by } = pruned;
+    Ok(PrunedLog { server: database.server().to_string(), rows, left, kept_by })
 }

@@ -21,7 +21,7 @@ fn state(db: &Db) -> Vec<String> {
         UNION ALL SELECT format('needs %s %s %s', layer, watch, columns) FROM oar_tiles.needs
         UNION ALL SELECT format('state %s %s %s', layout, installs, last_watch) FROM oar_tiles.state
         UNION ALL SELECT format('trigger %s %s %s', tgrelid::regclass, tgname, tgenabled) FROM pg_trigger WHERE NOT tgisinternal
-        UNION ALL SELECT regexp_replace(format('function %s %s %s', proname, proconfig, prosrc), 'atttypid = [0-9]+', '', 'g')
+        UNION ALL SELECT regexp_replace(format('function %s %s %s', proname, proconfig, prosrc), 'atttypid = [0-9]+|ARRAY\\[[0-9, ]+\\]::oid', '', 'g')
             FROM pg_proc WHERE pronamespace = 'oar_tiles'::regnamespace
         UNION ALL SELECT format('relation %s %s %s', relname, relkind, replace(relacl::text, (SELECT owner FROM oar_tiles.state), 'owner'))
             FROM pg_class WHERE relnamespace = 'oar_tiles'::regnamespace AND relkind <> 't'

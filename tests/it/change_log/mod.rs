@@ -8,4 +8,6 @@ pub(crate) mod install;
 pub(crate) mod namesake;
 pub(crate) mod owner;
 pub(crate) mod rights;
+pub(crate) mod surroundings;
 pub(crate) mod views;
+pub(crate) mod waiting;

@@ -71,6 +71,7 @@ CREATE TABLE {schema}.change (
 );
 CREATE INDEX change_xid ON {schema}.change (xid);
 CREATE INDEX change_everything ON {schema}.change (xid) WHERE everything;
+{replica_identity}
 -- Coordinates do not compress, so writers need not try.
 ALTER TABLE {schema}.change
     ALTER COLUMN x SET STORAGE EXTERNAL, ALTER COLUMN y SET STORAGE EXTERNAL, ALTER COLUMN places SET STORAGE EXTERNAL;

@@ -1,7 +1,4 @@
-BEGIN READ WRITE;
-SET LOCAL search_path = pg_catalog, pg_temp;
-SET LOCAL lock_timeout = '10s';   -- every later session queues behind one that waits for a table
-SET LOCAL statement_timeout = 0;
+{begin}
 DO $oar_tiles$
 BEGIN
     IF obj_description(to_regclass({schema_state}), 'pg_class') IS DISTINCT FROM 'oar-tiles change log' THEN
@@ -10,6 +7,7 @@ BEGIN
 END
 $oar_tiles$;
 {guard}
+{lock}
 {borrow}
 SELECT format('%s: triggers removed', name) FROM {schema}.member GROUP BY name ORDER BY name;
 DO $oar_tiles$
@@ -38,6 +36,9 @@ BEGIN
             FROM {schema}.member AS m JOIN pg_class AS c ON c.oid = m.relation JOIN pg_roles AS r ON r.rolname = owner AND r.oid <> c.relowner
         LOOP
             EXECUTE format('REVOKE SELECT ON %s FROM %I', one.called, owner);
+        END LOOP;
+        FOR one IN {given} LOOP
+            EXECUTE format('REVOKE ALL ON %s FROM %I', one.object, owner);
         END LOOP;
     END IF;
 END

@@ -36,18 +36,6 @@ BEGIN
                 EXECUTE format('REVOKE CREATE ON SCHEMA %s FROM %I', log, one.owner_name);
             END IF;
         END IF;
-        IF NOT has_schema_privilege(one.owner, {name}, 'USAGE') THEN
-            EXECUTE format('GRANT USAGE ON SCHEMA %s TO %I', log, one.owner_name);
-        END IF;
-        IF NOT has_table_privilege(one.owner, log || '.change', 'INSERT') THEN
-            EXECUTE format('GRANT INSERT ON %s.change TO %I', log, one.owner_name);
-        END IF;
-        IF NOT has_table_privilege(one.owner, log || '.watch', 'SELECT') THEN
-            EXECUTE format('GRANT SELECT ON %s.watch TO %I', log, one.owner_name);
-        END IF;
-        IF NOT has_schema_privilege(one.owner, {postgis}, 'USAGE') THEN
-            EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', {postgis}, one.owner_name);
-        END IF;
         FOR other IN
             SELECT c.oid, c.oid::regclass AS called, n.oid AS schema, n.nspname
             FROM {schema}.member AS m JOIN pg_class AS c ON c.oid = m.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -69,13 +57,22 @@ BEGIN
             WHERE w.id = one.id AND p.oid = one.noter AND w.noter_xmin <> p.xmin;
         END IF;
     END LOOP;
-    -- Former owners of functions lose the right to append.
+    -- Former owners of functions lose the right to append, and present ones the right to say when: an entry's transaction and time are defaults.
     FOR other IN
-        SELECT DISTINCT a.grantee FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
-        WHERE c.oid = (log || '.change')::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner AND a.grantee NOT IN (
-            SELECT p.proowner FROM {schema}.watch AS w JOIN pg_proc AS p ON p.oid = w.noter)
+        SELECT a.grantee FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+        WHERE c.oid = (log || '.change')::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner
+        UNION
+        SELECT a.grantee FROM pg_attribute AS t CROSS JOIN LATERAL aclexplode(t.attacl) AS a
+        WHERE t.attrelid = (log || '.change')::regclass AND a.privilege_type = 'INSERT' AND (t.attname IN ('xid', 'at') OR a.grantee NOT IN (
+            SELECT p.proowner FROM {schema}.watch AS w JOIN pg_proc AS p ON p.oid = w.noter))
     LOOP
         EXECUTE format('REVOKE INSERT ON %s.change FROM %I', log, pg_get_userbyid(other.grantee));
+    END LOOP;
+    -- To each role itself: what it has because everybody has it may be taken from everybody.
+    FOR other IN SELECT needed.* FROM (
+{needed}
+    ) AS needed WHERE NOT needed.is_own AND needed.is_grantable LOOP
+        EXECUTE other.grant_statement;
     END LOOP;
     SELECT s.owner, s.owner_is_made INTO former FROM {schema}.state AS s;
     IF former.owner IS DISTINCT FROM chosen AND EXISTS (SELECT FROM pg_roles WHERE rolname = former.owner) THEN
@@ -95,6 +92,9 @@ BEGIN
                 SELECT format('SCHEMA %s', log), n.nspowner FROM pg_namespace AS n WHERE n.nspname = {name}
             LOOP
                 CONTINUE WHEN pg_get_userbyid(other.owner) = former.owner;
+                EXECUTE format('REVOKE ALL ON %s FROM %I', other.object, former.owner);
+            END LOOP;
+            FOR other IN {given} LOOP
                 EXECUTE format('REVOKE ALL ON %s FROM %I', other.object, former.owner);
             END LOOP;
         END IF;

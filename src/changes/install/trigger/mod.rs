@@ -10,6 +10,8 @@
 mod shape;
 mod statements;
 
+use std::collections::BTreeSet;
+
 use md5::{Digest as _, Md5};
 
 use crate::changes::log::{WATCHER_LOCK, literal};
@@ -94,6 +96,10 @@ DECLARE
     found int8;
     noted int8;
 BEGIN
+    -- On a copy of the table, in a copy of the database that was made without rights, writers go on. No reader trusts such a copy.
+    IF TG_RELID <> ALL ({tables}) AND {lacks_rights} THEN
+        RETURN NULL;
+    END IF;
     IF {missing} THEN
         -- A column is gone or has another type: writers go on, and whoever reads the log is told.
         INSERT INTO {log}.change (watch, rows, everything) VALUES ({watch}, 0, true);
@@ -142,6 +148,8 @@ BEGIN
     RETURN NULL;
 END
 ",
+            tables = self.tables(),
+            lacks_rights = self.lacks_rights(),
             missing = self.lacks_a_column(),
             watch = self.watch,
             update_many = self.both_sides_statement(StatementSize::Many),
@@ -155,6 +163,22 @@ END
         )
     }
 
+    /// SQL for the OIDs of the tables that have the triggers.
+    fn tables(&self) -> String {
+        let oids: BTreeSet<u32> = self.table.kin.iter().map(|kin| kin.oid).collect();
+        let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
+        format!("ARRAY[{}]::oid[]", oids.join(", "))
+    }
+
+    /// SQL for whether the owner of this function may not append to the log. A name in a schema that a role may not use is an error.
+    fn lacks_rights(&self) -> String {
+        let schema = literal(self.schema);
+        let change = literal(&format!("{}.change", quoted(self.schema)));
+        format!(
+            "(CASE WHEN has_schema_privilege({schema}, 'USAGE') THEN NOT has_any_column_privilege({change}, 'INSERT') ELSE true END)"
+        )
+    }
+
     /// SQL for whether the changed table lacks a watched column, or has one in another type where the type matters.
     fn lacks_a_column(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
@@ -164,7 +188,12 @@ END
         };
         let cases = self.columns.iter().chain(geometry).filter_map(|name| {
             let column = self.table.column(name)?;
-            Some(format!("WHEN {} THEN a.atttypid = {} ", literal(name), column.type_oid))
+            // The statements depend on the shape and the reference system that the column declares.
+            let modifier = match geometry {
+                Some(geometry) if geometry == name => format!(" AND a.atttypmod = {}", column.type_modifier),
+                _ => String::new(),
+            };
+            Some(format!("WHEN {} THEN a.atttypid = {}{modifier} ", literal(name), column.type_oid))
         });
         let cases: String = cases.collect();
         let types = if cases.is_empty() { cases } else { format!(" AND CASE a.attname {cases}ELSE true END") };

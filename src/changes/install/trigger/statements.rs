@@ -260,21 +260,33 @@ impl TriggerFunction<'_> {
             };
         }
         // Without a key, the nth of equal old rows is paired with the nth of equal new rows. A row without a partner has changed.
+        let (image, nth) = (self.free_name("oar_tiles_image"), self.free_name("oar_tiles_nth"));
+        let columns: Vec<String> = self.columns.iter().map(|name| format!("r.{}", quoted(name))).collect();
         let numbered = |table: &str, row: &str| {
             format!(
-                "(SELECT *, row_number() OVER (PARTITION BY oar_tiles_image) AS oar_tiles_nth
-            FROM (SELECT r.*, concat({}) COLLATE \"C\" AS oar_tiles_image FROM {table} AS r) AS r) AS {row}",
+                "(SELECT *, row_number() OVER (PARTITION BY {image}) AS {nth}
+            FROM (SELECT {}, concat({}) COLLATE \"C\" AS {image} FROM {table} AS r) AS r) AS {row}",
+                columns.join(", "),
                 record("r", self.columns)
             )
         };
         Pairing {
             old: numbered("oar_tiles_old", "o"),
             new: numbered("oar_tiles_new", "n"),
-            on: "o.oar_tiles_image = n.oar_tiles_image AND o.oar_tiles_nth = n.oar_tiles_nth".to_owned(),
-            old_here: "o.oar_tiles_nth IS NOT NULL".to_owned(),
-            new_here: "n.oar_tiles_nth IS NOT NULL".to_owned(),
-            changed: "o.oar_tiles_nth IS NULL OR n.oar_tiles_nth IS NULL".to_owned(),
+            on: format!("o.{image} = n.{image} AND o.{nth} = n.{nth}"),
+            old_here: format!("o.{nth} IS NOT NULL"),
+            new_here: format!("n.{nth} IS NOT NULL"),
+            changed: format!("o.{nth} IS NULL OR n.{nth} IS NULL"),
         }
+    }
+
+    /// A name that no watched column has: `name`, or one like it.
+    fn free_name(&self, name: &str) -> String {
+        let mut name = name.to_owned();
+        while self.columns.contains(&name) {
+            name.push('_');
+        }
+        name
     }
 
     /// SQL for whether an old row and its new version differ in any byte of a watched column. Records can be compared so whatever the types of their

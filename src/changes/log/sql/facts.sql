@@ -24,6 +24,11 @@ SELECT json_build_object(
     -- A log of layout 1 does not have these columns.
     'owner', to_jsonb(state) ->> 'owner', 'owner_is_made', coalesce((to_jsonb(state) ->> 'owner_is_made')::boolean, false),
     'has_key', (to_jsonb(state) ->> 'identity_key') IS NOT NULL,
+    'ahead', (SELECT known.xid::text FROM (
+            SELECT state.pruned AS xid UNION ALL (SELECT e.xid FROM {schema}.change AS e ORDER BY e.xid DESC LIMIT 1)) AS known
+        WHERE known.xid >= pg_snapshot_xmax(pg_current_snapshot()) ORDER BY known.xid DESC LIMIT 1),
+    'is_identified', (SELECT bool_and(c.relreplident NOT IN ('d', 'n')) FROM pg_class AS own JOIN pg_class AS c USING (relnamespace)
+        WHERE own.oid = state.tableoid AND c.relname IN ('needs', 'change')),
     'needs', (SELECT coalesce(json_agg(needed), '[]') FROM needed),
     'watches', (SELECT coalesce(json_agg(json_build_object(
         'id', w.id, 'relation', w.relation::int8, 'name', w.name, 'geometry', w.geometry, 'query', w.query,

@@ -36,9 +36,9 @@ noter AS (
 -- Roles that own trigger functions and no table: they exist for nothing else.
 keeper AS (SELECT DISTINCT r.* FROM noter JOIN pg_roles AS r ON r.oid = noter.proowner WHERE NOT noter.is_of_table),
 granted AS (
-    SELECT c.relname, a.grantee, a.privilege_type FROM part AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
+    SELECT c.relname, a.grantee, a.privilege_type, false AS is_narrow FROM part AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
     UNION
-    SELECT c.relname, a.grantee, a.privilege_type
+    SELECT c.relname, a.grantee, a.privilege_type, t.attname NOT IN ('xid', 'at')
     FROM part AS c JOIN pg_attribute AS t ON t.attrelid = c.oid CROSS JOIN LATERAL aclexplode(t.attacl) AS a
 )
 SELECT format('%1$s may make objects in it: REVOKE CREATE ON SCHEMA %2$s FROM %1$s', who.called, {quoted}) AS what, false AS is_mendable
@@ -80,7 +80,8 @@ WHERE g.grantee NOT IN (SELECT oid FROM trusted)
   -- Readers, the role that prunes, and the trigger functions have these rights.
   AND g.privilege_type NOT IN ('SELECT', 'MAINTAIN')
   AND (g.relname, g.privilege_type) NOT IN (('change', 'DELETE'), ('state', 'UPDATE'))
-  AND NOT (g.relname = 'change' AND g.privilege_type = 'INSERT' AND g.grantee IN (SELECT proowner FROM noter))
+  -- Who can act as a table's owner could say of an entry that a later transaction made it. The role of a log of before cannot act.
+  AND NOT (g.relname = 'change' AND g.privilege_type = 'INSERT' AND g.grantee IN (SELECT proowner FROM noter WHERE g.is_narrow OR NOT is_of_table))
 UNION ALL
 SELECT format('the function %s runs as %s, who is a superuser or can become one', noter.called, who.called), true
 FROM noter JOIN who ON who.oid = noter.proowner

@@ -12,7 +12,7 @@ above AS (
 ),
 kin AS (SELECT * FROM below UNION SELECT * FROM above),
 column_type AS (
-    SELECT a.attnum, a.attname, a.atttypid, t.typname,
+    SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, t.typname,
         -- Not exact: float8 (0 and -0), numeric (1.0 and 1.00), bpchar, interval, timetz, jsonb and all types that are not built in.
         t.typnamespace = 'pg_catalog'::regnamespace AND t.typname IN ('bool', 'bytea', 'date', 'int2', 'int4', 'int8', 'oid',
             'text', 'time', 'timestamp', 'timestamptz', 'uuid', 'varchar') AS is_exact,
@@ -32,11 +32,11 @@ SELECT json_build_object(
     'is_of_superuser', (SELECT r.rolsuper FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner WHERE c.oid = $1),
     'is_ours', (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = $1),
     'kin', (SELECT json_agg(json_build_object(
-            'name', {called}, 'kind', c.relkind, 'persistence', c.relpersistence,
+            'oid', c.oid::int8, 'name', {called}, 'kind', c.relkind, 'persistence', c.relpersistence,
             'columns', ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
         ) ORDER BY c.oid <> $1, n.nspname, c.relname)
         FROM kin JOIN pg_class AS c ON c.oid = kin.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
-    'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'kind', typname, 'shape', shape, 'srid', srid,
+    'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'modifier', atttypmod, 'kind', typname, 'shape', shape, 'srid', srid,
         'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry,
         'is_spatial', is_spatial, 'called', called, 'decoding', decoding)
         ORDER BY attnum) FROM column_type),

@@ -1,0 +1,102 @@
+//! The tables that an install or a removal locks before it changes anything, and how often it tries.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::changes::error::{Error, TAKEN};
+use crate::changes::log::{WATCHER_LOCK, literal_in_block};
+use crate::postgis::Database;
+
+/// How long an install or a removal tries to get the tables.
+const MAX_TRYING: Duration = Duration::from_secs(10);
+
+/// The pause after a try, in which those who have queued behind it go on.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How a table is locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::changes) enum LockMode {
+    /// Beside readers, to add triggers.
+    ShareRowExclusive,
+    /// Alone, to drop triggers or to alter the table.
+    AccessExclusive,
+}
+
+impl LockMode {
+    fn sql(self) -> &'static str {
+        match self {
+            LockMode::ShareRowExclusive => "SHARE ROW EXCLUSIVE",
+            LockMode::AccessExclusive => "ACCESS EXCLUSIVE",
+        }
+    }
+}
+
+/// The tables that a script locks: schema and name, quoted.
+#[derive(Debug, Default)]
+pub(in crate::changes) struct TableLocks(BTreeMap<String, LockMode>);
+
+impl TableLocks {
+    pub(in crate::changes) fn add(&mut self, table: &str, mode: LockMode) {
+        let known = self.0.entry(table.to_owned()).or_insert(mode);
+        *known = mode.max(*known);
+    }
+
+    pub(in crate::changes) fn merge(&mut self, other: TableLocks) {
+        for (table, mode) in other.0 {
+            self.add(&table, mode);
+        }
+    }
+
+    /// The block that takes the locks, and then those on tables of the log: writers take them in this order, too. Once they are held, every earlier
+    /// writer has ended, and every later one sees the new triggers and functions.
+    pub(in crate::changes) fn block(&self, of_log: &[String]) -> String {
+        let alone = |table: &String| (table.clone(), LockMode::AccessExclusive);
+        let targets: Vec<String> = self
+            .0
+            .iter()
+            .map(|(table, mode)| (table.clone(), *mode))
+            .chain(of_log.iter().map(alone))
+            .map(|(table, mode)| format!("({}, '{}')", literal_in_block(&format!("ONLY {table}")), mode.sql()))
+            .collect();
+        if targets.is_empty() {
+            return String::new();
+        }
+        lock_block(&format!("SELECT * FROM (VALUES {}) AS t (called, mode)", targets.join(",\n        ")))
+    }
+}
+
+/// The block that locks the tables that a query gives as `called`, each in its `mode`, in their order.
+pub(in crate::changes) fn lock_block(query: &str) -> String {
+    include_str!("sql/lock.sql").replace("{targets}", query)
+}
+
+/// The block that keeps other installs out.
+pub(in crate::changes) fn one_at_a_time() -> String {
+    include_str!("sql/one_at_a_time.sql")
+        .replace("{class}", &WATCHER_LOCK.0.to_string())
+        .replace("{object}", &(WATCHER_LOCK.1 + 1).to_string())
+        .replace("{taken}", TAKEN)
+}
+
+/// Runs a script in one transaction, and gives the first column of each row. A script waits for a table for a fraction of a second only; it is run
+/// again until it gets all its tables.
+pub(in crate::changes) async fn run_script(
+    database: &Database,
+    verb: &'static str,
+    sql: &str,
+) -> Result<Vec<String>, Error> {
+    let session = database.writing().await?;
+    let context = if verb == "remove" { "removing the change log" } else { "installing the change log" };
+    let begun = Instant::now();
+    loop {
+        let error = match session.script(context, sql).await {
+            Ok(rows) => return Ok(rows),
+            Err(error) => Error::from_script(verb, database.server(), error),
+        };
+        if !matches!(error, Error::Locked { .. } | Error::Taken { .. }) || begun.elapsed() + PAUSE > MAX_TRYING {
+            return Err(error);
+        }
+        session.script(context, "ROLLBACK").await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+}

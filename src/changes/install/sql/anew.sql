@@ -1,0 +1,6 @@
+-- The log is ahead of this database: it came out of a dump of another server, or somebody wrote to it. What it says is worth nothing, and targets
+-- that followed it must not be taken for such that follow it now.
+ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
+WITH gone AS (DELETE FROM {schema}.change RETURNING xid)
+UPDATE {schema}.state SET identity_key = NULL,
+    pruned = coalesce((SELECT xid FROM gone WHERE xid < pg_current_xact_id() ORDER BY xid DESC LIMIT 1), '0');

@@ -1,0 +1,3 @@
+-- These have no primary key: without an identity, nothing could be deleted from them in a database that publishes all tables.
+ALTER TABLE {schema}.needs REPLICA IDENTITY FULL;
+ALTER TABLE {schema}.change REPLICA IDENTITY FULL;
