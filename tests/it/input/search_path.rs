@@ -67,7 +67,7 @@ impl World {
             ("seed", &["seed", "--progress", "none", "--zoom", "0-4", "--config", &config, "--output", &target]),
             ("reseed", &["reseed", "--progress", "none", "--config", &config, "--output", &target]),
             ("check", &["config", "--check", "--database", "--config", &config]),
-            ("doctor", &["doctor", "--config", &config]),
+            ("doctor", &["doctor", &target, "--config", &config]),
         ];
         let run_one = |(name, arguments): (&'static str, &[&str])| {
             let ended = run(program().args(arguments).env("DATABASE_URL", &self.db.url));
