@@ -124,16 +124,14 @@ fn objects_of_others_with_names_of_postgis_are_refused_before_one_runs() {
     world.function("postgis_lib_version()", "text", "NULL");
     world.function("st_asmvtgeom(geometry, box2d, int, int, bool)", "geometry", "NULL");
     world.function("my_own(geometry)", "geometry", "NULL");
-    let next = format!(
-        "could run with the rights of the role \"oar_tiles\", and change tiles: drop or rename them, or take the schema off the search path: ALTER ROLE \"oar_tiles\" SET search_path = \"public\""
-    );
+    let next = "could run with the rights of the role \"oar_tiles\", and change tiles: drop or rename them, or take the schema off the search path: ALTER ROLE \"oar_tiles\" SET search_path = \"public\"";
     for path in [format!("{other}, public"), format!("public, {other}")] {
         world.search_path(&path);
         world.is_refused(&[
             "others have objects with names of PostGIS or PostgreSQL",
             &format!("the function {other}.postgis_lib_version() of the role \"{other}\""),
             &format!("the function {other}.st_asmvtgeom(public.geometry,public.box2d,integer,integer,boolean) of the role \"{other}\""),
-            &next,
+            next,
         ]);
     }
     // Off the path they are nobody's business.
