@@ -151,6 +151,7 @@ fn a_database_without_postgis_or_with_an_old_one_is_refused() {
         2,
         &["error: the database ", &shown("has no PostGIS: run CREATE EXTENSION postgis in it as its owner")],
     );
+    db.run("CREATE EXTENSION postgis");
     for version in ["3.0.3", "2.5.4dev"] {
         db.run(&format!(
             "CREATE OR REPLACE FUNCTION postgis_lib_version() RETURNS text LANGUAGE sql AS $$ SELECT '{version}' $$"
@@ -159,6 +160,9 @@ fn a_database_without_postgis_or_with_an_old_one_is_refused() {
             "has PostGIS {version}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)"
         ))]);
     }
+    // Then the version of the extension counts.
+    db.run("CREATE OR REPLACE FUNCTION postgis_lib_version() RETURNS text LANGUAGE sql AS 'SELECT NULL'");
+    old.refuses(&db.url, &[], 2, &["has no table"]);
 }
 
 #[test]

@@ -20,11 +20,12 @@ impl World {
     fn new(postgis: &str) -> World {
         let db = Db::empty();
         let other = format!("{}_other", db.name);
+        // The other schema is the older one, so that the catalog's index names its functions first.
         db.run(&format!(
-            "CREATE SCHEMA IF NOT EXISTS {postgis}; CREATE EXTENSION postgis SCHEMA {postgis};
+            "CREATE ROLE {other} LOGIN; CREATE SCHEMA {other} AUTHORIZATION {other}; GRANT USAGE ON SCHEMA {other} TO PUBLIC;
+             CREATE SCHEMA IF NOT EXISTS {postgis}; CREATE EXTENSION postgis SCHEMA {postgis};
              CREATE TABLE public.mill (id int PRIMARY KEY, geom {postgis}.geometry(Point, 4326));
-             INSERT INTO public.mill SELECT n, {postgis}.ST_SetSRID({postgis}.ST_MakePoint(n, n), 4326) FROM generate_series(1, 50) AS n;
-             CREATE ROLE {other} LOGIN; CREATE SCHEMA {other} AUTHORIZATION {other}; GRANT USAGE ON SCHEMA {other} TO PUBLIC"
+             INSERT INTO public.mill SELECT n, {postgis}.ST_SetSRID({postgis}.ST_MakePoint(n, n), 4326) FROM generate_series(1, 50) AS n"
         ));
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("c.toml"), LAYER).unwrap();
