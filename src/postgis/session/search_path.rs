@@ -77,6 +77,11 @@ impl Session {
 
     /// Refuses objects of others that PostgreSQL would take for those of PostGIS, or for its own.
     async fn check_schemas(&self, schemas: &[String], postgis: Option<&str>) -> Result<(), Error> {
+        // Finding the objects takes some thirty milliseconds, and hardly any database has one.
+        let sql = include_str!("sql/may_be_foreign.sql");
+        if !self.one(CONTEXT, sql, &[(&schemas, Type::TEXT_ARRAY)]).await?.get::<_, bool>(0) {
+            return Ok(());
+        }
         let sql = include_str!("sql/foreign_objects.sql");
         let found = self.all(CONTEXT, sql, &[(&schemas, Type::TEXT_ARRAY)]).await?;
         let Some(first) = found.first() else { return Ok(()) };
