@@ -12,7 +12,7 @@
 //!
 //! | part | subject |
 //! |---|---|
-//! | `options`, `error` | settings, errors |
+//! | `options`, `untracked`, `error` | settings, why the log may not be complete, errors |
 //! | `log` | the log as it is: layout, state, trust, how logged values are read back, the database's identity |
 //! | `relations` | which tables and columns a layer reads, and what the catalog says of these tables |
 //! | `install` | what an install writes: tables, functions, triggers, their owner |
@@ -26,9 +26,10 @@ mod log;
 mod options;
 mod read;
 mod relations;
+mod untracked;
 
 pub use crate::cursor::{Cursor, CursorError};
-pub use error::{Error, Untracked};
+pub use error::Error;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use log::{DecodingMethod, WATCHER_LOCK, identity_key, namesake_of_log};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
@@ -36,3 +37,4 @@ pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
     notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,
 };
+pub use untracked::Untracked;

@@ -16,10 +16,11 @@ mod watch_script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::{Error, Untracked};
+use super::error::Error;
 use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, namesake, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
+use super::untracked::Untracked;
 use crate::cursor::Cursor;
 use crate::suggested::SEED;
 use tokio_postgres::types::Type;

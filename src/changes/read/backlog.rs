@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::changes::error::{Error, Untracked};
+use crate::changes::error::Error;
 use crate::changes::log::{Presence, SAFE_LAYOUT, SchemaFlaws};
+use crate::changes::untracked::Untracked;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, Snapshot, quoted};
 

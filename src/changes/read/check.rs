@@ -1,8 +1,9 @@
 //! Checks whether the log holds everything that a target has not seen.
 
-use crate::changes::error::{Error, Untracked};
+use crate::changes::error::Error;
 use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, WatchFacts};
 use crate::changes::options::TrackedLayer;
+use crate::changes::untracked::Untracked;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 use crate::suggested::TRACK_INSTALL;

@@ -145,12 +145,13 @@ const POSTGIS: Table = &[
 
 /// `src/changes/`.
 const CHANGES: Table = &[
-    ("error", &[]),
+    ("untracked", &[]),
+    ("error", &["untracked"]),
     ("options", &[]),
     ("log", &["error"]),
     ("relations", &["log", "options", "error"]),
-    ("install", &["relations", "log", "options", "error"]),
-    ("read", &["log", "options", "error"]),
+    ("install", &["relations", "log", "options", "error", "untracked"]),
+    ("read", &["log", "options", "error", "untracked"]),
 ];
 
 /// `src/sink/`. `tree` is what directories and buckets have in common; a kind of target imports another only where it stores it: a PMTiles
