@@ -78,12 +78,13 @@ impl Session {
     /// Refuses objects of others that PostgreSQL would take for those of PostGIS, or for its own.
     async fn check_schemas(&self, schemas: &[String], postgis: Option<&str>) -> Result<(), Error> {
         // Finding the objects takes some thirty milliseconds, and hardly any database has one.
-        let sql = include_str!("sql/may_be_foreign.sql");
-        if !self.one(CONTEXT, sql, &[(&schemas, Type::TEXT_ARRAY)]).await?.get::<_, bool>(0) {
+        let sql = |text: &str| text.replace("{searched}", include_str!("sql/searched.sql").trim_end());
+        let may_be = sql(include_str!("sql/may_be_foreign.sql"));
+        if !self.one(CONTEXT, &may_be, &[(&schemas, Type::TEXT_ARRAY)]).await?.get::<_, bool>(0) {
             return Ok(());
         }
-        let sql = include_str!("sql/foreign_objects.sql");
-        let found = self.all(CONTEXT, sql, &[(&schemas, Type::TEXT_ARRAY)]).await?;
+        let objects = sql(include_str!("sql/foreign_objects.sql"));
+        let found = self.all(CONTEXT, &objects, &[(&schemas, Type::TEXT_ARRAY)]).await?;
         let Some(first) = found.first() else { return Ok(()) };
         let role = quoted(&first.get::<_, String>(4));
         let text = |row: &tokio_postgres::Row, column| row.get::<_, String>(column);

@@ -1,6 +1,6 @@
-//! Taking several locks. A session that holds some of them and waits for another is part of a deadlock if whoever holds that one wants one of the
-//! session's own. PostgreSQL looks for deadlocks after `deadlock_timeout` and ends one of the two, which may be the other. So the session waits only
-//! briefly, then releases all that it has taken and tries again, within `lock_timeout`.
+//! Taking several locks without a deadlock. A session that holds one lock and waits for a second makes a deadlock if the holder of the second waits
+//! for the first. After `deadlock_timeout` PostgreSQL ends one of the two sessions, which may be the other one. So this session waits only briefly,
+//! then releases all its locks and tries again, within `lock_timeout`.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -2,22 +2,10 @@
 -- for its own if their schema stands before pg_catalog. Left out are those that belong to a superuser, this role or the owner of PostGIS, and
 -- members of extensions of such owners. Where PostgreSQL has the name, too, only what takes a type of PostGIS, or any, can come before PostGIS.
 -- The statement runs with pg_catalog alone on the search path, so that all names in its answer have their schema.
-WITH postgis AS (
-    SELECT e.oid, e.extowner FROM pg_extension AS e WHERE e.extname = 'postgis'
-),
+{searched},
 member AS (
     SELECT d.classid, d.objid FROM pg_depend AS d JOIN postgis AS p ON p.oid = d.refobjid
     WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
-),
-trusted AS (
-    SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
-    UNION
-    SELECT p.extowner FROM postgis AS p
-),
-place AS (
-    SELECT n.oid, n.nspname, s.rank < coalesce(array_position($1, 'pg_catalog'), 0) AS is_before
-    FROM unnest($1) WITH ORDINALITY AS s (name, rank) JOIN pg_namespace AS n ON n.nspname = s.name
-    WHERE n.nspname <> 'pg_catalog'
 ),
 spatial AS (
     SELECT array_agg(t.oid) AS types FROM pg_type AS t

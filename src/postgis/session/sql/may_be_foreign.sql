@@ -1,18 +1,6 @@
 -- True if the schemas $1 of a search path may hold what foreign_objects.sql looks for: something with a name of PostGIS that belongs to no superuser,
 -- this role or the owner of PostGIS, or a schema before pg_catalog. Nearly always false, and told without reading all members of PostGIS.
-WITH postgis AS (
-    SELECT e.oid, e.extowner FROM pg_extension AS e WHERE e.extname = 'postgis'
-),
-trusted AS (
-    SELECT r.oid FROM pg_roles AS r WHERE r.rolsuper OR r.rolname = current_user
-    UNION
-    SELECT p.extowner FROM postgis AS p
-),
-place AS (
-    SELECT n.oid, s.rank < coalesce(array_position($1, 'pg_catalog'), 0) AS is_before
-    FROM unnest($1) WITH ORDINALITY AS s (name, rank) JOIN pg_namespace AS n ON n.nspname = s.name
-    WHERE n.nspname <> 'pg_catalog'
-)
+{searched}
 SELECT EXISTS (SELECT FROM place AS s WHERE s.is_before)
     OR EXISTS (
         SELECT FROM pg_proc AS c
