@@ -7,7 +7,7 @@ use crate::suggested::{TRACK_INSTALL, track_command};
 
 /// Why the change log could not be installed, removed or read.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum ChangeLogError {
     /// The database failed.
     #[error(transparent)]
     Database(#[from] postgis::Error),
@@ -135,7 +135,7 @@ pub enum Error {
     #[error(
         "the triggers in {server} are not safe: {what}. Run {TRACK_INSTALL} again, as the role that owns the schema {schema}; targets stay as good as they are"
     )]
-    Mendable {
+    Repairable {
         /// The schema, quoted.
         schema: String,
         /// Which server.
@@ -199,46 +199,50 @@ pub enum Error {
     },
 }
 
-impl Error {
+impl ChangeLogError {
     /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Error::Database(error) => error.kind(),
-            Error::Untracked(_) => ErrorKind::NeedsSeed,
-            Error::NotTrackable { .. }
-            | Error::Query { .. }
-            | Error::Foreign { .. }
-            | Error::Unsafe { .. }
-            | Error::Refused { .. }
-            | Error::SuperusersTable { .. }
-            | Error::WrongOwner { .. }
-            | Error::HoldsOthers { .. }
-            | Error::NotThere { .. } => ErrorKind::Usage,
-            Error::NoRight { .. }
-            | Error::NoPruning { .. }
-            | Error::Locked { .. }
-            | Error::Taken { .. }
-            | Error::Installed(_)
-            | Error::Mendable { .. }
-            | Error::LacksRights { .. }
-            | Error::Overtaken
-            | Error::Unreadable { .. } => ErrorKind::Failed,
+            ChangeLogError::Database(error) => error.kind(),
+            ChangeLogError::Untracked(_) => ErrorKind::NeedsSeed,
+            ChangeLogError::NotTrackable { .. }
+            | ChangeLogError::Query { .. }
+            | ChangeLogError::Foreign { .. }
+            | ChangeLogError::Unsafe { .. }
+            | ChangeLogError::Refused { .. }
+            | ChangeLogError::SuperusersTable { .. }
+            | ChangeLogError::WrongOwner { .. }
+            | ChangeLogError::HoldsOthers { .. }
+            | ChangeLogError::NotThere { .. } => ErrorKind::Usage,
+            ChangeLogError::NoRight { .. }
+            | ChangeLogError::NoPruning { .. }
+            | ChangeLogError::Locked { .. }
+            | ChangeLogError::Taken { .. }
+            | ChangeLogError::Installed(_)
+            | ChangeLogError::Repairable { .. }
+            | ChangeLogError::LacksRights { .. }
+            | ChangeLogError::Overtaken
+            | ChangeLogError::Unreadable { .. } => ErrorKind::Failed,
         }
     }
 
     /// The meaning of a failed pruning.
-    pub(in crate::changes) fn from_prune(server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn from_prune(server: &ServerName, error: postgis::Error) -> ChangeLogError {
         match &error {
             postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
-                Error::NoPruning { server: server.clone(), source: error }
+                ChangeLogError::NoPruning { server: server.clone(), source: error }
             }
-            _ => Error::Database(error),
+            _ => ChangeLogError::Database(error),
         }
     }
 
     /// The meaning of a failed script.
-    pub(in crate::changes) fn from_script(verb: &'static str, server: &ServerName, error: postgis::Error) -> Error {
+    pub(in crate::changes) fn from_script(
+        verb: &'static str,
+        server: &ServerName,
+        error: postgis::Error,
+    ) -> ChangeLogError {
         let code = match &error {
             postgis::Error::Query { source: Cause { code, .. }, .. } => {
                 code.as_ref().map(|code| code.code().to_owned())
@@ -246,12 +250,12 @@ impl Error {
             _ => None,
         };
         match code.as_deref() {
-            Some("42501") => Error::NoRight { verb, server: server.clone(), source: error },
-            Some("55P03" | "40P01") => Error::Locked { verb, source: error },
-            Some(TAKEN) => Error::Taken { source: error },
-            Some(OVERTAKEN) => Error::Overtaken,
-            Some(UNSAFE) => Error::Refused { verb, server: server.clone(), source: error },
-            _ => Error::Database(error),
+            Some("42501") => ChangeLogError::NoRight { verb, server: server.clone(), source: error },
+            Some("55P03" | "40P01") => ChangeLogError::Locked { verb, source: error },
+            Some(TAKEN) => ChangeLogError::Taken { source: error },
+            Some(OVERTAKEN) => ChangeLogError::Overtaken,
+            Some(UNSAFE) => ChangeLogError::Refused { verb, server: server.clone(), source: error },
+            _ => ChangeLogError::Database(error),
         }
     }
 }

@@ -29,7 +29,7 @@ mod relations;
 mod untracked;
 
 pub use crate::cursor::{Cursor, CursorError};
-pub use error::Error;
+pub use error::ChangeLogError;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use log::{DecodingMethod, WATCHER_LOCK, identity_key, namesake_of_log};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};

@@ -50,7 +50,7 @@ pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
     if let Some(path) = sources.file {
         match std::fs::read_to_string(path) {
             Ok(text) => {
-                let text = mended(path, text, sources.variables, &mut problems);
+                let text = without_problems(path, text, sources.variables, &mut problems);
                 if let Err(error) = values.add_file_text(&text, path) {
                     problems.push(error);
                 }
@@ -84,7 +84,12 @@ pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
 }
 
 /// The text of a file with its variables replaced, and without what cannot be read.
-fn mended(path: &Path, mut text: String, variables: &[(String, String)], problems: &mut Vec<ConfigError>) -> String {
+fn without_problems(
+    path: &Path,
+    mut text: String,
+    variables: &[(String, String)],
+    problems: &mut Vec<ConfigError>,
+) -> String {
     let look_up = |name: &str| variables.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
     while problems.len() < MAX_PROBLEMS {
         match variables::expanded(path, &text, &look_up) {
@@ -204,14 +209,14 @@ fn resolved(
             Ok(settings) => return Ok(Some(settings)),
             Err(error) => error,
         };
-        let is_mended = match &error {
+        let is_dropped = match &error {
             ConfigError::Setting { key, .. } => drop_value(values, &defaults, key),
             ConfigError::Connection(_) => drop_value(values, &defaults, "database.url"),
             ConfigError::UnknownLayer { .. } => !std::mem::take(&mut layers).is_empty(),
             _ => false,
         };
         problems.push(error);
-        if !is_mended {
+        if !is_dropped {
             break;
         }
     }

@@ -108,9 +108,9 @@ impl<'a> MvtLayer<'a> {
 const MAX_DECODED: usize = 1 << 30;
 
 /// How much of that is left.
-struct Memory(usize);
+struct DecodeBudget(usize);
 
-impl Memory {
+impl DecodeBudget {
     /// Reserves memory for some items of a size, before they are allocated.
     fn take(&mut self, count: usize, size: usize) -> Result<(), Broken> {
         let left = self.0.checked_sub(count.saturating_mul(size));
@@ -147,7 +147,7 @@ impl MvtError {
 /// 1 GB of memory decoded.
 pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
-    let (mut names, mut memory) = (HashSet::new(), Memory(MAX_DECODED));
+    let (mut names, mut memory) = (HashSet::new(), DecodeBudget(MAX_DECODED));
     for field in Fields(raw) {
         let (number, value) = field.map_err(MvtError::new)?;
         if number != 3 {
@@ -166,7 +166,7 @@ pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     Ok(layers)
 }
 
-fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<MvtLayer<'a>, MvtError> {
+fn layer<'a>(bytes: &'a [u8], memory: &mut DecodeBudget) -> Result<MvtLayer<'a>, MvtError> {
     // A vector that grows takes twice its size.
     const KEY: usize = 2 * size_of::<&str>();
     const VALUE: usize = 2 * size_of::<MvtValue<'_>>();
@@ -216,7 +216,7 @@ fn layer<'a>(bytes: &'a [u8], memory: &mut Memory) -> Result<MvtLayer<'a>, MvtEr
     Ok(layer)
 }
 
-fn feature(bytes: &[u8], layer: &MvtLayer<'_>, memory: &mut Memory) -> Result<Feature, String> {
+fn feature(bytes: &[u8], layer: &MvtLayer<'_>, memory: &mut DecodeBudget) -> Result<Feature, String> {
     // A byte is a number at most. Of a polygon, nine numbers make the smallest ring, which takes 200 bytes.
     const NUMBER: usize = 2 * size_of::<u32>();
     const COMMAND: usize = 24;

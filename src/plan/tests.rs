@@ -15,39 +15,23 @@ use crate::tile::{
     TileRect, WorldBox, WorldRect,
 };
 
-/// A small generator of chance (splitmix64), so that a failing case can be run again.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn position(&mut self) -> u32 {
-        // Half of the positions crowd around one spot, the rest lie anywhere.
-        if self.below(2) == 0 { 3_000_000_000 + self.below(1 << 24) as u32 } else { self.next() as u32 }
-    }
+fn position(chance: &mut fastrand::Rng) -> u32 {
+    // Half of the positions crowd around one spot, the rest lie anywhere.
+    if chance.bool() { 3_000_000_000 + chance.u32(..1 << 24) } else { chance.u32(..) }
 }
 
-fn points(chance: &mut Chance, count: u64) -> Footprints {
-    let points = (0..count).map(|_| u64::from(chance.position()) << 32 | u64::from(chance.position()));
+fn points(chance: &mut fastrand::Rng, count: u64) -> Footprints {
+    let points = (0..count).map(|_| u64::from(position(chance)) << 32 | u64::from(position(chance)));
     Footprints::Points(SortedPoints::new(points.collect()))
 }
 
-fn boxes(chance: &mut Chance, count: u64) -> Footprints {
-    let footprint = |chance: &mut Chance| {
-        let (x, y) = (chance.position(), chance.position());
-        let size = 1_u32 << chance.below(31);
+fn boxes(chance: &mut fastrand::Rng, count: u64) -> Footprints {
+    let footprint = |chance: &mut fastrand::Rng| {
+        let (x, y) = (position(chance), position(chance));
+        let size = 1_u32 << chance.u64(..31);
         let (x1, y1) = (x.saturating_add(size), y.saturating_add(size / 3));
         // Some run over the antimeridian, by as much as others do not.
-        let (x, x1) = if chance.below(4) == 0 { (x1, x) } else { (x, x1) };
+        let (x, x1) = if chance.u64(..4) == 0 { (x1, x) } else { (x, x1) };
         let source = SourceBox { min_x: x as f32, min_y: -(y1 as f32), max_x: x1 as f32, max_y: -(y as f32) };
         BoxFootprint { world: WorldBox::new(x, y, x1, y1), source }
     };
@@ -96,8 +80,8 @@ fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32
 #[test]
 fn every_occupied_tile_is_planned_once_with_its_exact_count() {
     for seed in 0..60 {
-        let chance = &mut Chance(seed);
-        let count = chance.below(40);
+        let chance = &mut fastrand::Rng::with_seed(seed);
+        let count = chance.u64(..40);
         let layers = [
             layer("0-6", 64, points(chance, count)),
             layer("2-5", 4096 * 2, boxes(chance, count / 4)),
@@ -110,7 +94,7 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
             1 => &wanted[..1],
             _ => wanted,
         });
-        let target = NonZeroU64::new(1 + chance.below(30)).unwrap();
+        let target = NonZeroU64::new(1 + chance.u64(..30)).unwrap();
         let order = if seed % 2 == 0 { Order::ZoomColumnTmsRow } else { Order::Hilbert };
         for zoom in plan(&"0-6".parse().unwrap(), &layers, &coverage, target, order).unwrap() {
             let slow = slowly(zoom.zoom, &layers, &coverage.rects(zoom.zoom));
@@ -167,7 +151,7 @@ fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
 #[test]
 fn points_in_a_file_are_planned_as_points_in_memory() {
     for seed in 0..12 {
-        let chance = &mut Chance(seed);
+        let chance = &mut fastrand::Rng::with_seed(seed);
         let layers = [
             layer("0-8", 64, points(chance, 200)),
             layer("2-5", 64, boxes(chance, 20)),
@@ -177,7 +161,7 @@ fn points_in_a_file_are_planned_as_points_in_memory() {
             0 => Coverage::new(&["-20,-60,160,70".parse().unwrap(), "150,-70,-170,75".parse().unwrap()]),
             _ => Coverage::new(&[]),
         };
-        let target = NonZeroU64::new(1 + chance.below(90)).unwrap();
+        let target = NonZeroU64::new(1 + chance.u64(..90)).unwrap();
         for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
             let of = |layers: &[PlanLayer]| plan(&"0-8".parse().unwrap(), layers, &coverage, target, order).unwrap();
             assert_eq!(of(&filed(&layers)), of(&layers), "seed {seed}");
@@ -275,11 +259,10 @@ fn tiles_inside_of_rings_of_different_directions_are_not_taken_for_the_same() {
 
 #[test]
 fn a_dense_city_is_cut_into_batches_of_the_target_size() {
-    let mut chance = Chance(7);
+    let mut chance = fastrand::Rng::with_seed(7);
     let city = (0..50_000)
         .map(|_| {
-            u64::from(3_000_000_000 + chance.below(1 << 27) as u32) << 32
-                | u64::from(1_900_000_000 + chance.below(1 << 27) as u32)
+            u64::from(3_000_000_000 + chance.u32(..1 << 27)) << 32 | u64::from(1_900_000_000 + chance.u32(..1 << 27))
         })
         .collect();
     let layers = [layer("0-14", 64, Footprints::Points(SortedPoints::new(city)))];

@@ -41,7 +41,7 @@ pub use layer::{
     QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, joined_conditions, parameter_array,
     placeholder_in,
 };
-pub(crate) use layer::{FunctionComment, ToldLayer};
+pub(crate) use layer::{CommentLayer, FunctionComment};
 pub use probe::{
     JumpingRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names, server_of,
 };

@@ -105,7 +105,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
         }
     }
     for target in &backlog.targets {
-        text.extend(target.purges.iter().filter_map(|purge| told(&target.target, purge)));
+        text.extend(target.purges.iter().filter_map(|purge| undelivered(&target.target, purge)));
     }
     if let Some(why) = &backlog.no_notifications {
         text.push_str(&format!("no notifications wake reseed --watch ({why}): it looks into the change log instead\n"));
@@ -114,7 +114,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
 }
 
 /// What waits for a CDN before a target; `None` if nothing does.
-fn told(target: &str, purge: &PurgeStatus) -> Option<String> {
+fn undelivered(target: &str, purge: &PurgeStatus) -> Option<String> {
     let tiles = purge.tiles.map_or_else(|| "every tile".to_owned(), |tiles| counted(tiles, "tile"));
     match &purge.stopped {
         Some(why) => Some(format!(

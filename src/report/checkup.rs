@@ -76,7 +76,7 @@ impl Checkup {
     }
 
     /// Notes a text of another part of the program, which names its remedy itself.
-    pub fn told(&mut self, area: CheckArea, level: CheckLevel, what: impl Into<String>) {
+    pub fn add(&mut self, area: CheckArea, level: CheckLevel, what: impl Into<String>) {
         self.results.push(CheckResult { area, level, what: what.into(), remedy: None });
     }
 

@@ -32,7 +32,7 @@ pub enum CommandError {
     Database(#[from] crate::postgis::Error),
     /// The change log.
     #[error(transparent)]
-    Changes(crate::changes::Error),
+    Changes(crate::changes::ChangeLogError),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),

@@ -1,7 +1,7 @@
 //! A seed of one target of a family, from the rows of all variants where they were read.
 
 use super::seed::seed_target;
-use super::variants::{FamilyTargets, StockPart};
+use super::variants::{FamilyCachePart, FamilyTargets};
 use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::report::RunReport;
@@ -10,11 +10,11 @@ use crate::report::RunReport;
 pub(crate) async fn seed_one(
     targets: &FamilyTargets<'_>,
     settings: JobSettings,
-    stock: Option<StockPart>,
+    cache: Option<FamilyCachePart>,
 ) -> Result<RunReport, CommandError> {
     let job = targets.job(settings)?;
-    let with_stock = Job { stock, ..job.clone() };
-    let done = match seed_target(&with_stock).await {
+    let with_cache = Job { family_cache: cache, ..job.clone() };
+    let done = match seed_target(&with_cache).await {
         // A point that only the database can draw.
         Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => seed_target(&job).await?,
         done => done?,

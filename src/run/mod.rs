@@ -65,7 +65,7 @@ pub use variants::{
 pub(crate) use variants::FamilyReader;
 
 use target::Targets;
-use variants::{SessionPart, StockPart};
+use variants::{FamilyCachePart, SessionPart};
 
 /// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
@@ -91,7 +91,7 @@ pub struct Job {
     /// What the family's manifest says that the target shows, if it is a variant.
     pub(crate) known: Option<KnownState>,
     /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
-    pub(crate) stock: Option<StockPart>,
+    pub(crate) family_cache: Option<FamilyCachePart>,
     /// The session of its family that draws it, if it is a variant that is seeded beside others.
     pub(crate) session: Option<SessionPart>,
 }
@@ -150,7 +150,7 @@ impl Job {
             part: None,
             guard: None,
             known: None,
-            stock: None,
+            family_cache: None,
             session: None,
         })
     }

@@ -257,8 +257,8 @@ async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
     let mut said = Vec::new();
     while job.stop.asked().is_none() {
         let patience = DeliveryPatience { retries: false, repeats: false };
-        let told = job.tell_cdns(std::slice::from_ref(&options), patience).await;
-        let (next, messages) = match &told {
+        let delivered = job.tell_cdns(std::slice::from_ref(&options), patience).await;
+        let (next, messages) = match &delivered {
             Ok(all) => {
                 let next = all.iter().find_map(|one| match &one.end {
                     DeliveryEnd::Waits(_) => Some(PURGE_RETRY),

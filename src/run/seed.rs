@@ -10,7 +10,7 @@ use super::describe::{
 };
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
-use super::variants::StockPart;
+use super::variants::FamilyCachePart;
 use super::{CommandError, Job, interrupted};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
@@ -38,18 +38,18 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let Claimed { sink, before } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
     let order = sink.needs().order;
-    let mut prepared = match (&job.stock, &job.session) {
-        (Some(stock), _) => stock.prepared(job, order).await?,
+    let mut prepared = match (&job.family_cache, &job.session) {
+        (Some(cache), _) => cache.prepared(job, order).await?,
         (None, Some(session)) => session.prepared(job, order).await?,
         (None, None) => prepare_refreshed(job, order, job.settings.run.workers.get()).await?,
     };
     // Of thousands of variants one says it for all.
-    let is_told = job.stock.as_ref().is_some_and(|stock| stock.variant.is_some_and(|number| number > 0));
-    if !is_told {
+    let is_reported = job.family_cache.as_ref().is_some_and(|cache| cache.variant.is_some_and(|number| number > 0));
+    if !is_reported {
         prepared.warn(vanishing(&job.settings), &job.report);
     }
-    let key = match (&job.stock, &job.session) {
-        (Some(stock), _) => stock.key(),
+    let key = match (&job.family_cache, &job.session) {
+        (Some(cache), _) => cache.key(),
         (None, Some(session)) => session.key(),
         (None, None) => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
     };
@@ -65,7 +65,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     };
     let (our_fingerprint, planned) = (opening.fingerprint.clone(), opening.planned);
     let mut open = open(job, sink, opening).await?;
-    if !is_told {
+    if !is_reported {
         prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
     }
     let rendered = render(job, &mut prepared, open.sink, planned).await?;
@@ -242,8 +242,8 @@ where
 {
     let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    if let Some(stock) = &job.stock {
-        return render_from_stock(job, stock, prepared, sink, batches).await;
+    if let Some(cache) = &job.family_cache {
+        return render_from_cache(job, cache, prepared, sink, batches).await;
     }
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
@@ -279,9 +279,9 @@ where
 const MAX_FEATURES_HERE: u64 = 500_000;
 
 /// The same from the rows of a family, which were all read before.
-async fn render_from_stock<S>(
+async fn render_from_cache<S>(
     job: &Job,
-    stock: &StockPart,
+    cache: &FamilyCachePart,
     prepared: &Prepared,
     sink: S,
     batches: Vec<Batch>,
@@ -291,7 +291,7 @@ where
     CommandError: From<S::Error>,
 {
     let begun = Instant::now();
-    let mut sources = stock.sources(job, &prepared.surveyed, sink.needs());
+    let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
     let features: u64 = batches.iter().map(Batch::features).sum();
     let (limits, stored) = (job.settings.run.limits, stored_events(&job.report));

@@ -109,9 +109,9 @@ async fn seed_one(
         let done = seed::seed(&job).await?;
         closing.show(&render_run(&done), &done)?;
         metrics.wrote(done.written, done.bytes);
-        let told = job.purge_published(false).await;
+        let purged = job.purge_published(false).await;
         note_purges(&mut metrics, &job).await?;
-        told?;
+        purged?;
         seed::complete(&done)
     };
     let ended = run().await;
@@ -195,9 +195,9 @@ async fn reseed_one(
         }
         if !arguments.dry_run {
             // Also where nothing changed: an earlier run may have left something.
-            let told = job.purge_published(false).await;
+            let purged = job.purge_published(false).await;
             note_purges(&mut metrics, &job).await?;
-            told?;
+            purged?;
         }
         outcome.complete()
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::changes::error::{Error, TAKEN};
+use crate::changes::error::{ChangeLogError, TAKEN};
 use crate::changes::log::{WATCHER_LOCK, literal_in_block};
 use crate::postgis::Database;
 
@@ -84,16 +84,18 @@ pub(in crate::changes) async fn run_script(
     database: &Database,
     verb: &'static str,
     sql: &str,
-) -> Result<Vec<String>, Error> {
+) -> Result<Vec<String>, ChangeLogError> {
     let session = database.writing().await?;
     let context = if verb == "remove" { "removing the change log" } else { "installing the change log" };
     let begun = Instant::now();
     loop {
         let error = match session.script(context, sql).await {
             Ok(rows) => return Ok(rows),
-            Err(error) => Error::from_script(verb, database.server(), error),
+            Err(error) => ChangeLogError::from_script(verb, database.server(), error),
         };
-        if !matches!(error, Error::Locked { .. } | Error::Taken { .. }) || begun.elapsed() + PAUSE > MAX_TRYING {
+        if !matches!(error, ChangeLogError::Locked { .. } | ChangeLogError::Taken { .. })
+            || begun.elapsed() + PAUSE > MAX_TRYING
+        {
             return Err(error);
         }
         session.script(context, "ROLLBACK").await?;

@@ -16,7 +16,7 @@ mod watch_script;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::error::Error;
+use super::error::ChangeLogError;
 use super::log::{Facts, LAYOUT, Presence, SchemaFlaws, literal, namesake, of_schema};
 use super::options::{ChangesOptions, TrackedLayer};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
@@ -57,7 +57,7 @@ pub async fn plan_install(
     options: &ChangesOptions,
     layers: &[TrackedLayer<'_>],
     request: InstallRequest<'_>,
-) -> Result<Installation, Error> {
+) -> Result<Installation, ChangeLogError> {
     let schema = &options.schema;
     let postgis = database.postgis_schema().unwrap_or("public");
     let session = database.writing().await?;
@@ -152,10 +152,10 @@ impl Plan<'_> {
         session: &Session,
         database: &Database,
         installer: &Installer,
-    ) -> Result<SchemaFlaws, Error> {
+    ) -> Result<SchemaFlaws, ChangeLogError> {
         let (schema, server) = (&self.options.schema, database.server());
         if let Presence::Foreign = Presence::look_up(session, schema, CONTEXT).await? {
-            return Err(Error::Foreign { schema: quoted(schema), server: server.clone() });
+            return Err(ChangeLogError::Foreign { schema: quoted(schema), server: server.clone() });
         }
         let mut flaws = SchemaFlaws::look_up(session, schema, CONTEXT).await?;
         if let Some(owner) = installer.distrusted_owner() {
@@ -171,7 +171,7 @@ impl Plan<'_> {
         &self,
         session: &Session,
         requests: impl Iterator<Item = &'w WatchRequest>,
-    ) -> Result<Vec<PlannedWatch>, Error> {
+    ) -> Result<Vec<PlannedWatch>, ChangeLogError> {
         let mut all: Vec<PlannedWatch> = Vec::new();
         for request in requests {
             let known = all
@@ -200,14 +200,14 @@ impl Plan<'_> {
         session: &Session,
         layers: &[TrackedLayer<'_>],
         watched: &[PlannedWatch],
-    ) -> Result<Option<Facts>, Error> {
+    ) -> Result<Option<Facts>, ChangeLogError> {
         let schema = &self.options.schema;
         match Presence::look_up(session, schema, CONTEXT).await? {
             Presence::Readable => {}
             // A schema with other tables was refused before.
             Presence::Nothing | Presence::Foreign => return Ok(None),
             Presence::Unreadable { role } => {
-                return Err(Error::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
+                return Err(ChangeLogError::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
             }
         }
         let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
@@ -215,7 +215,7 @@ impl Plan<'_> {
         let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         if facts.layout > LAYOUT {
             let schema = quoted(schema);
-            return Err(Error::Installed(Untracked::Newer { schema, found: facts.layout, known: LAYOUT }));
+            return Err(ChangeLogError::Installed(Untracked::Newer { schema, found: facts.layout, known: LAYOUT }));
         }
         if facts.layout < LAYOUT {
             let sql = format!("SELECT array_agg(relation) FROM {}.watch", quoted(schema));
@@ -226,7 +226,12 @@ impl Plan<'_> {
     }
 
     /// Adds the watches that other configurations installed, so that their functions are replaced, too.
-    async fn add_others(&self, session: &Session, facts: &Facts, watched: &mut Vec<PlannedWatch>) -> Result<(), Error> {
+    async fn add_others(
+        &self,
+        session: &Session,
+        facts: &Facts,
+        watched: &mut Vec<PlannedWatch>,
+    ) -> Result<(), ChangeLogError> {
         for before in &facts.watches {
             let is_where_it_was = before.current_name.as_ref() == Some(&before.name);
             if !is_where_it_was || watched.iter().any(|watch| watch.is_installed_as(before)) {
@@ -262,7 +267,7 @@ impl Plan<'_> {
 ///
 /// # Errors
 /// If the role lacks a right, a table is locked for too long, or another install ran in the meantime.
-pub async fn run(database: &Database, installation: &Installation) -> Result<(), Error> {
+pub async fn run(database: &Database, installation: &Installation) -> Result<(), ChangeLogError> {
     run_script(database, "install", &installation.sql).await.map(drop)
 }
 
@@ -284,10 +289,10 @@ pub fn removal(schema: &str) -> String {
 ///
 /// # Errors
 /// If there is no log in the schema, the role lacks a right, or a table is locked for too long.
-pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Error> {
+pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, ChangeLogError> {
     let (name, server) = (quoted(schema), database.server().clone());
     let session = database.writing().await?;
-    session.begin_writing_plainly(CONTEXT).await?;
+    session.begin_writing_without_search_path(CONTEXT).await?;
     match Presence::look_up(&session, schema, CONTEXT).await? {
         Presence::Readable => {
             let others = session.all(CONTEXT, &of_schema(include_str!("sql/others.sql"), schema), &[]).await?;
@@ -297,12 +302,12 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Er
                 let objects =
                     others.iter().map(|(kind, name)| format!("{} {name}", kind.to_lowercase())).collect::<Vec<_>>();
                 let objects = objects.join(", ");
-                return Err(Error::HoldsOthers { schema: name, server, objects, next });
+                return Err(ChangeLogError::HoldsOthers { schema: name, server, objects, next });
             }
         }
         Presence::Unreadable { .. } => {}
-        Presence::Foreign => return Err(Error::Foreign { schema: name, server }),
-        Presence::Nothing => return Err(Error::NotThere { schema: name, server }),
+        Presence::Foreign => return Err(ChangeLogError::Foreign { schema: name, server }),
+        Presence::Nothing => return Err(ChangeLogError::NotThere { schema: name, server }),
     }
     session.script(CONTEXT, "ROLLBACK").await?;
     drop(session);
@@ -310,7 +315,7 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Er
 }
 
 /// A warning for each watched table that logical replication writes, which fires no triggers of statements.
-async fn replicated(session: &Session, watched: &[PlannedWatch]) -> Result<Vec<String>, Error> {
+async fn replicated(session: &Session, watched: &[PlannedWatch]) -> Result<Vec<String>, ChangeLogError> {
     let relations: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
     let sql = "SELECT DISTINCT format('%I.%I', n.nspname, c.relname)
                FROM pg_subscription_rel AS s JOIN pg_class AS c ON c.oid = s.srrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace

@@ -3,7 +3,7 @@
 use md5::{Digest as _, Md5};
 use tokio_postgres::types::Type;
 
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::{Facts, SAFE_LAYOUT, literal_in_block, of_schema};
 use crate::changes::relations::PlannedWatch;
 use crate::postgis::{Session, quoted};
@@ -51,7 +51,7 @@ impl Installer {
         session: &Session,
         schema: &str,
         context: &str,
-    ) -> Result<Installer, Error> {
+    ) -> Result<Installer, ChangeLogError> {
         let sql = "
             SELECT r.rolname::text, r.rolsuper, r.rolsuper OR r.rolcreaterole, d.oid, o.rolname::text, o.rolsuper
             FROM pg_roles AS r
@@ -106,7 +106,7 @@ impl Installer {
         session: &Session,
         log: &LogOwnership<'_>,
         is_printed: bool,
-    ) -> Result<FunctionOwner, Error> {
+    ) -> Result<FunctionOwner, ChangeLogError> {
         let LogOwnership { schema, given, facts, watched } = *log;
         let recorded = facts.filter(|facts| facts.layout >= SAFE_LAYOUT);
         let owner = match (given, recorded) {
@@ -129,7 +129,7 @@ impl Installer {
             FunctionOwner::OfEachTable => {
                 let table = watched.iter().find(|watch| watch.table.is_of_superuser && watch.table.is_ours);
                 if let Some(watch) = table {
-                    return Err(Error::SuperusersTable {
+                    return Err(ChangeLogError::SuperusersTable {
                         table: watch.request.name.clone(),
                         owner: quoted(&watch.table.owner),
                         next: self.statements(&self.role_of_log(schema)),
@@ -142,9 +142,9 @@ impl Installer {
         Ok(owner)
     }
 
-    fn refused(&self, role: &str, what: &'static str, schema: &str) -> Error {
+    fn refused(&self, role: &str, what: &'static str, schema: &str) -> ChangeLogError {
         let better = if what == "is not there" { role.to_owned() } else { self.role_of_log(schema) };
-        Error::WrongOwner { role: quoted(role), what, next: self.statements(&better), better }
+        ChangeLogError::WrongOwner { role: quoted(role), what, next: self.statements(&better), better }
     }
 
     /// The statements that make a role which this installer may use.

@@ -121,7 +121,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
             "{}: {} on {}; notes changes of {}{}",
             watch.request.name,
             if is_intact { "the triggers stay" } else { "triggers" },
-            watch.table.kin.iter().map(|kin| kin.name.as_str()).collect::<Vec<_>>().join(", "),
+            watch.table.relatives.iter().map(|relative| relative.name.as_str()).collect::<Vec<_>>().join(", "),
             columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "),
             if geometry.is_some() { "" } else { ", for the declared geometry" }
         );
@@ -136,11 +136,11 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
     /// The locks on all tables that get triggers or lose some.
     fn locks(&self) -> TableLocks {
         let mut locks = TableLocks::default();
-        for kin in &self.watch.table.kin {
-            locks.add(&kin.name, LockMode::ShareRowExclusive);
+        for relative in &self.watch.table.relatives {
+            locks.add(&relative.name, LockMode::ShareRowExclusive);
         }
         for member in self.before.iter().flat_map(|before| &before.members) {
-            let stays = self.may_replace() && member.is_kin && member.is_same();
+            let stays = self.may_replace() && member.is_related && member.is_same();
             if !stays && !member.found.is_empty() {
                 locks.add(&member.name, LockMode::AccessExclusive);
             }
@@ -152,7 +152,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
     fn triggers(&self, function: &str) -> String {
         let member =
             |name: &str| self.before.and_then(|before| before.members.iter().find(|member| member.name == name));
-        let detached = self.before.iter().flat_map(|before| &before.members).filter(|member| !member.is_kin);
+        let detached = self.before.iter().flat_map(|before| &before.members).filter(|member| !member.is_related);
         let mut sql = String::new();
         let drop = |member: &MemberFacts| {
             // A line is name, state and xmin; the name may contain spaces.
@@ -164,8 +164,8 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         for member in detached {
             sql.push_str(&drop(member));
         }
-        for kin in &self.watch.table.kin {
-            let found = member(&kin.name);
+        for relative in &self.watch.table.relatives {
+            let found = member(&relative.name);
             if self.may_replace() && found.is_some_and(MemberFacts::is_same) {
                 continue;
             }
@@ -176,7 +176,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
                 ("delete", "AFTER DELETE", " REFERENCING OLD TABLE AS oar_tiles_old"),
                 ("truncate", "BEFORE TRUNCATE", ""),
             ] {
-                let (table, trigger) = (&kin.name, quoted(&self.trigger(verb)));
+                let (table, trigger) = (&relative.name, quoted(&self.trigger(verb)));
                 // ALWAYS: also in sessions with session_replication_role = replica.
                 sql.push_str(&format!(
                     "CREATE TRIGGER {trigger} {when} ON {table}{rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
@@ -200,9 +200,14 @@ ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};
     /// The statements that record what was installed.
     fn records(&self, function: &str, fresh: &[&String], gone: &[&String], is_intact: bool) -> String {
         let (schema, number, name) = (quoted(&self.options.schema), self.number, literal(&self.watch.request.name));
-        let kin: Vec<String> =
-            self.watch.table.kin.iter().map(|kin| format!("{}::regclass", literal(&kin.name))).collect();
-        let kin = format!("ARRAY[{}]::oid[]", kin.join(", "));
+        let oids: Vec<String> = self
+            .watch
+            .table
+            .relatives
+            .iter()
+            .map(|relative| format!("{}::regclass", literal(&relative.name)))
+            .collect();
+        let oids = format!("ARRAY[{}]::oid[]", oids.join(", "));
         let mut sql = String::new();
         if !gone.is_empty() {
             sql.push_str(&format!(
@@ -226,7 +231,7 @@ ON CONFLICT (watch, column_name) DO UPDATE SET attnum = excluded.attnum, attribu
             "DELETE FROM {schema}.member WHERE watch = {number};
 INSERT INTO {schema}.member (watch, relation, name, triggers, ties)
 SELECT {number}, c.oid, {QUALIFIED_NAME}, {triggers}, {ties}
-FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({kin});
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace WHERE c.oid = ANY ({oids});
 UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc AS p WHERE id = {number} AND p.oid = {signature}::regprocedure;
 ",
             triggers = triggers("c.oid", &format!("{signature}::regprocedure")),

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 
 use super::decoding::{Decoding, decoding_expression};
 use super::sql_text::QUALIFIED_NAME;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::cursor::Cursor;
 use crate::postgis::{Session, quoted};
 
@@ -26,7 +26,7 @@ pub(in crate::changes) struct Facts {
     pub(in crate::changes) owner_is_made: bool,
     /// True if the log has an identity key.
     pub(in crate::changes) has_key: bool,
-    /// A transaction that the log knows and the database has not reached; `None` if there is none, as there should be.
+    /// A transaction id in the log that is higher than any of this database: the log is a copy from another server. `None` if there is none.
     #[serde(deserialize_with = "transaction_if_any")]
     pub(in crate::changes) ahead: Option<u64>,
     /// True if each table of the log has a replica identity.
@@ -105,7 +105,7 @@ pub(in crate::changes) struct MemberFacts {
     /// True if the table was related to the watched table when the triggers were installed.
     pub(in crate::changes) is_noted: bool,
     /// True if the table is related to the watched table now.
-    pub(in crate::changes) is_kin: bool,
+    pub(in crate::changes) is_related: bool,
     /// The triggers as installed, a line each: name, state, xmin.
     pub(in crate::changes) noted: Option<String>,
     /// The triggers now, in the same form.
@@ -121,7 +121,7 @@ pub(in crate::changes) struct MemberFacts {
 impl MemberFacts {
     /// True if the table and its triggers are as they were installed.
     pub(in crate::changes) fn is_same(&self) -> bool {
-        self.is_noted && self.is_kin && self.is_tied == Some(true) && self.noted.as_deref() == Some(&self.found)
+        self.is_noted && self.is_related && self.is_tied == Some(true) && self.noted.as_deref() == Some(&self.found)
     }
 }
 
@@ -145,7 +145,7 @@ impl Facts {
         tables: &[u32],
         since: &Cursor,
         context: &str,
-    ) -> Result<Facts, Error> {
+    ) -> Result<Facts, ChangeLogError> {
         let sql = include_str!("sql/facts.sql")
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
             .replace("{ties}", &ties("k.relation"))
@@ -156,7 +156,7 @@ impl Facts {
         let params =
             [(&definitions as _, Type::TEXT_ARRAY), (&tables as _, Type::OID_ARRAY), (&since as _, Type::TEXT)];
         let text: String = session.one(context, &sql, &params).await?.get(0);
-        serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the change log", source })
+        serde_json::from_str(&text).map_err(|source| ChangeLogError::Unreadable { what: "the change log", source })
     }
 }
 

@@ -2,7 +2,7 @@
 //! to those who cannot read the log.
 
 use super::presence::Presence;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::postgis::{Snapshot, quoted};
 
 /// The statements that give a log its key, if it has none: 244 bits from PostgreSQL's strong random number generator.
@@ -16,7 +16,7 @@ const CONTEXT: &str = "reading the change log's key";
 ///
 /// # Errors
 /// If the database fails.
-pub async fn identity_key(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, Error> {
+pub async fn identity_key(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
     let session = &snapshot.keeper;
     match Presence::look_up(session, schema, CONTEXT).await? {
         Presence::Readable => {}

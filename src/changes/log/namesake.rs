@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::Presence;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::postgis::{Session, Snapshot, quoted};
 
 /// What such a role does by mistake, and how to end that; `None` if it is neither this role nor the owner of one of the tables (their OIDs).
@@ -12,7 +12,7 @@ pub(in crate::changes) async fn namesake(
     schema: &str,
     tables: &[u32],
     context: &str,
-) -> Result<Option<String>, Error> {
+) -> Result<Option<String>, ChangeLogError> {
     let sql = include_str!("sql/namesake.sql");
     let row = session.one(context, sql, &[(&schema, Type::TEXT), (&tables, Type::OID_ARRAY)]).await?;
     let name = quoted(schema);
@@ -27,7 +27,7 @@ pub(in crate::changes) async fn namesake(
 ///
 /// # Errors
 /// If the database is lost.
-pub async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, Error> {
+pub async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
     let (session, context) = (&snapshot.keeper, "looking for a role with the name of the change log's schema");
     let tables = match Presence::look_up(session, schema, context).await? {
         Presence::Readable => {

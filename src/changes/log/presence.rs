@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::sql_text::with_tables;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::postgis::Session;
 
 /// What a schema holds.
@@ -20,7 +20,11 @@ pub(in crate::changes) enum Presence {
 
 impl Presence {
     /// Asks the catalog, which every role may read.
-    pub(in crate::changes) async fn look_up(session: &Session, schema: &str, context: &str) -> Result<Presence, Error> {
+    pub(in crate::changes) async fn look_up(
+        session: &Session,
+        schema: &str,
+        context: &str,
+    ) -> Result<Presence, ChangeLogError> {
         let row =
             session.one(context, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
         let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));

@@ -1,7 +1,7 @@
 //! Whether only superusers and its owner can alter the schema of the log, and whether the triggers have the rights that they need.
 
 use super::sql_text::of_schema;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::postgis::{ServerName, Session, quoted};
 
 /// The flaws of a log's schema, in words.
@@ -21,7 +21,7 @@ impl SchemaFlaws {
         session: &Session,
         schema: &str,
         context: &str,
-    ) -> Result<SchemaFlaws, Error> {
+    ) -> Result<SchemaFlaws, ChangeLogError> {
         let sql = of_schema(include_str!("sql/trust.sql"), schema);
         let mut found = SchemaFlaws::default();
         for row in session.all(context, &sql, &[]).await? {
@@ -39,11 +39,11 @@ impl SchemaFlaws {
     /// Refuses a schema with lasting flaws.
     ///
     /// # Errors
-    /// [`Error::Unsafe`].
-    pub(in crate::changes) fn check(&self, schema: &str, server: &ServerName) -> Result<(), Error> {
+    /// [`ChangeLogError::Unsafe`].
+    pub(in crate::changes) fn check(&self, schema: &str, server: &ServerName) -> Result<(), ChangeLogError> {
         if self.lasting.is_empty() {
             return Ok(());
         }
-        Err(Error::Unsafe { schema: quoted(schema), server: server.clone(), what: self.lasting.join("; ") })
+        Err(ChangeLogError::Unsafe { schema: quoted(schema), server: server.clone(), what: self.lasting.join("; ") })
     }
 }

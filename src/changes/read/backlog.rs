@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::{Presence, SAFE_LAYOUT, SchemaFlaws};
 use crate::changes::untracked::Untracked;
 use crate::cursor::Cursor;
@@ -34,8 +34,8 @@ pub struct Pruned {
 /// log is read.
 ///
 /// # Errors
-/// [`Error::Unsafe`]; [`Error::Mendable`] or [`Error::LacksRights`] if another install mends it.
-pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), Error> {
+/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install mends it.
+pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
     let context = "checking whether the change log is safe";
     let server = database.server();
     let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
@@ -53,17 +53,21 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
     if flaws.mendable.is_empty() {
         return match &flaws.lacking[..] {
             [] => Ok(()),
-            lacking => Err(Error::LacksRights { server: server.clone(), what: lacking.join("; ") }),
+            lacking => Err(ChangeLogError::LacksRights { server: server.clone(), what: lacking.join("; ") }),
         };
     }
-    Err(Error::Mendable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
+    Err(ChangeLogError::Repairable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
 }
 
 /// What the log holds of each watch.
 ///
 /// # Errors
 /// If there is no log, or it cannot be read.
-pub async fn backlogs(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<Vec<WatchBacklog>, Error> {
+pub async fn backlogs(
+    database: &Database,
+    snapshot: &Snapshot,
+    schema: &str,
+) -> Result<Vec<WatchBacklog>, ChangeLogError> {
     let context = "reading the state of the change log";
     let presence = Presence::look_up(&snapshot.keeper, schema, context).await?;
     let schema = quoted(schema);
@@ -98,7 +102,7 @@ pub async fn prune(
     schema: &str,
     seen: &[Cursor],
     older: Option<Duration>,
-) -> Result<Pruned, Error> {
+) -> Result<Pruned, ChangeLogError> {
     let context = "pruning the change log";
     let snapshot = database.snapshot().await?;
     backlogs(database, &snapshot, schema).await?;
@@ -115,7 +119,7 @@ pub async fn prune(
     // Without a condition, delete nothing.
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
     let session = database.writing().await?;
-    let failed = |error| Error::from_prune(database.server(), error);
+    let failed = |error| ChangeLogError::from_prune(database.server(), error);
     session.begin_writing(context).await.map_err(failed)?;
     let sql = format!(
         "WITH gone AS (DELETE FROM {log}.change AS noted WHERE {conditions} RETURNING noted.xid, noted.rows),

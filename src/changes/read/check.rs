@@ -1,6 +1,6 @@
 //! Checks whether the log holds everything that a target has not seen.
 
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, WatchFacts};
 use crate::changes::options::TrackedLayer;
 use crate::changes::untracked::Untracked;
@@ -44,14 +44,14 @@ const CONTEXT: &str = "reading the state of the change log";
 /// the snapshot.
 ///
 /// # Errors
-/// [`Error::Untracked`] with the first reason why the log is not complete.
+/// [`ChangeLogError::Untracked`] with the first reason why the log is not complete.
 pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,
     schema: &str,
     layers: &[TrackedLayer<'_>],
     cursor: &Cursor,
-) -> Result<Vec<Vec<Watch>>, Error> {
+) -> Result<Vec<Vec<Watch>>, ChangeLogError> {
     let session = &snapshot.keeper;
     let server = database.server();
     match Presence::look_up(session, schema, CONTEXT).await? {
@@ -208,7 +208,7 @@ fn flaw(member: &MemberFacts) -> Option<String> {
     if member.is_same() {
         return None;
     }
-    Some(match (member.is_noted, member.is_kin) {
+    Some(match (member.is_noted, member.is_related) {
         (false, _) => format!("{name} became its partition, child or parent since the triggers were installed"),
         (true, false) => format!("{name} was its partition, child or parent when the triggers were installed"),
         (true, true) if member.is_tied != Some(true) => {

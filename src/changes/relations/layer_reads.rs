@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use tokio_postgres::types::Type;
 
 use super::watched::{WatchRequest, WatchSource};
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::QUALIFIED_NAME;
 use crate::changes::options::{TrackOptions, TrackedLayer};
 use crate::postgis::{self, RelationName, Session, look_up, quoted, without_bounds};
@@ -37,7 +37,10 @@ struct CatalogRelation {
 const CONTEXT: &str = "asking what a layer reads";
 
 /// Finds what a layer reads. Leaves a temporary view in the session's transaction.
-pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, Error> {
+pub(in crate::changes) async fn layer_reads(
+    session: &Session,
+    layer: TrackedLayer<'_>,
+) -> Result<LayerReads, ChangeLogError> {
     let reader = DependencyReader { session, layer, may_make_views: may_make_views(session).await? };
     if let Some(function) = layer.layer.function().filter(|_| layer.track.is_empty()) {
         return Err(reader.not_trackable(
@@ -81,7 +84,7 @@ pub(in crate::changes) async fn layer_reads(session: &Session, layer: TrackedLay
 }
 
 /// Whether the role may make temporary views.
-async fn may_make_views(session: &Session) -> Result<bool, Error> {
+async fn may_make_views(session: &Session) -> Result<bool, ChangeLogError> {
     let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
     Ok(session.one(CONTEXT, sql, &[]).await?.get(0))
 }
@@ -94,26 +97,26 @@ struct DependencyReader<'a> {
 }
 
 impl DependencyReader<'_> {
-    async fn relation(&self, name: &str) -> Result<CatalogRelation, Error> {
+    async fn relation(&self, name: &str) -> Result<CatalogRelation, ChangeLogError> {
         let sql = "SELECT oid, relkind::text FROM pg_class WHERE oid = $1::text::regclass";
         let row = self.session.one(CONTEXT, sql, &[(&name, Type::TEXT)]).await?;
         Ok(CatalogRelation { oid: row.get(0), kind: row.get(1) })
     }
 
     /// The layer's relation. A query counts as a view without a name.
-    async fn own_relation(&self) -> Result<CatalogRelation, Error> {
+    async fn own_relation(&self) -> Result<CatalogRelation, ChangeLogError> {
         if self.layer.layer.is_query() {
             return Ok(CatalogRelation { oid: 0, kind: "v".to_owned() });
         }
         self.relation(&self.layer.layer.relation).await
     }
 
-    fn not_trackable(&self, what: String, next: &str) -> Error {
-        Error::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
+    fn not_trackable(&self, what: String, next: &str) -> ChangeLogError {
+        ChangeLogError::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
     }
 
     /// Refuses a relation whose changes fire no trigger.
-    fn check_trackable(&self, name: &str, kind: &str) -> Result<(), Error> {
+    fn check_trackable(&self, name: &str, kind: &str) -> Result<(), ChangeLogError> {
         match kind {
             "m" => Err(self.not_trackable(
                 format!("{name} is a materialized view, and REFRESH fires no trigger: its changes cannot be noted"),
@@ -132,7 +135,7 @@ impl DependencyReader<'_> {
         &self,
         own: &CatalogRelation,
         warnings: &mut Vec<String>,
-    ) -> Result<Vec<Dependency>, Error> {
+    ) -> Result<Vec<Dependency>, ChangeLogError> {
         let layer = self.layer.layer;
         if !self.may_make_views {
             warnings.push(format!(
@@ -166,7 +169,11 @@ impl DependencyReader<'_> {
     }
 
     /// The watch for a table that is declared in `[[layer.track]]`.
-    async fn declared_watch(&self, track: &TrackOptions, depends: &[Dependency]) -> Result<WatchRequest, Error> {
+    async fn declared_watch(
+        &self,
+        track: &TrackOptions,
+        depends: &[Dependency],
+    ) -> Result<WatchRequest, ChangeLogError> {
         let name = self.layer.layer.name();
         let wanted = RelationName {
             layer: name,
@@ -194,7 +201,7 @@ impl DependencyReader<'_> {
             );
             let failed = |error| match error {
                 source @ postgis::Error::Query { .. } => {
-                    Error::Query { layer: name.to_owned(), table: table.clone(), source }
+                    ChangeLogError::Query { layer: name.to_owned(), table: table.clone(), source }
                 }
                 other => other.into(),
             };
@@ -250,7 +257,7 @@ impl DependencyReader<'_> {
     }
 
     /// The tables that a view depends on.
-    async fn dependencies(&self, view: &str) -> Result<Vec<Dependency>, Error> {
+    async fn dependencies(&self, view: &str) -> Result<Vec<Dependency>, ChangeLogError> {
         let sql = include_str!("sql/reads.sql").replace("{called}", QUALIFIED_NAME);
         let rows = self.session.all(CONTEXT, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::{Decoding, QUALIFIED_NAME, at_postgis, decoding_expression, literal};
 use crate::postgis::{Session, quoted};
 
@@ -16,7 +16,7 @@ pub(in crate::changes) struct Table {
     /// Whether this role has the owner's rights.
     pub(in crate::changes) is_ours: bool,
     /// The table itself first; its partitions, children and parents.
-    pub(in crate::changes) kin: Vec<Kin>,
+    pub(in crate::changes) relatives: Vec<TableRelative>,
     pub(in crate::changes) columns: Vec<TableColumn>,
     /// The columns of a unique index over all rows; empty if there is none.
     pub(in crate::changes) key: Vec<TableKeyColumn>,
@@ -24,7 +24,7 @@ pub(in crate::changes) struct Table {
 
 /// A table through which rows of the watched one can be changed: the table itself, a partition, a child or a parent.
 #[derive(Debug, Deserialize)]
-pub(in crate::changes) struct Kin {
+pub(in crate::changes) struct TableRelative {
     pub(in crate::changes) oid: u32,
     /// Schema and name, quoted.
     pub(in crate::changes) name: String,
@@ -82,13 +82,14 @@ impl Table {
         postgis: &str,
         oid: u32,
         context: &str,
-    ) -> Result<Table, Error> {
+    ) -> Result<Table, ChangeLogError> {
         let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
             .replace("{decoding}", &decoding_expression("a.atttypid", "a.atttypmod"))
             .replace("{called}", QUALIFIED_NAME);
         let text: String = session.one(context, &sql, &[(&oid, Type::OID)]).await?.get(0);
-        serde_json::from_str(&text).map_err(|source| Error::Unreadable { what: "the catalog's answer", source })
+        serde_json::from_str(&text)
+            .map_err(|source| ChangeLogError::Unreadable { what: "the catalog's answer", source })
     }
 
     pub(in crate::changes) fn column(&self, name: &str) -> Option<&TableColumn> {

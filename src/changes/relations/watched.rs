@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::table::Table;
-use crate::changes::error::Error;
+use crate::changes::error::ChangeLogError;
 use crate::changes::log::WatchFacts;
 use crate::postgis::quoted;
 use crate::suggested::SEED;
@@ -71,10 +71,10 @@ impl PlannedWatch {
     /// Refuses tables of which the triggers would miss changes.
     ///
     /// # Errors
-    /// [`Error::NotTrackable`].
-    pub(in crate::changes) fn check(&self) -> Result<(), Error> {
+    /// [`ChangeLogError::NotTrackable`].
+    pub(in crate::changes) fn check(&self) -> Result<(), ChangeLogError> {
         let refused = |what: String, next: &str| {
-            Err(Error::NotTrackable { layer: self.request.layer.clone(), what, next: next.to_owned() })
+            Err(ChangeLogError::NotTrackable { layer: self.request.layer.clone(), what, next: next.to_owned() })
         };
         let table = &self.request.name;
         let logged = match &self.request.source {
@@ -108,9 +108,9 @@ impl PlannedWatch {
                 "Write the query without that column. Columns of enums, domains and types of extensions can be referred to",
             );
         }
-        for kin in &self.table.kin {
-            let name = &kin.name;
-            if kin.kind == "f" {
+        for relative in &self.table.relatives {
+            let name = &relative.name;
+            if relative.kind == "f" {
                 return refused(
                     format!(
                         "{table} has the foreign table {name} as a partition or child, whose changes cannot be noted"
@@ -118,13 +118,13 @@ impl PlannedWatch {
                     &format!("Take it out, or run {SEED} each time"),
                 );
             }
-            if kin.persistence == "u" {
+            if relative.persistence == "u" {
                 return refused(
                     format!("{name} is unlogged: a crash empties it, and nothing notes that"),
                     &format!("Run ALTER TABLE {name} SET LOGGED, or run {SEED} each time"),
                 );
             }
-            let missing = self.columns.iter().find(|column| !kin.columns.contains(column));
+            let missing = self.columns.iter().find(|column| !relative.columns.contains(column));
             if let Some(column) = missing {
                 return refused(
                     format!(

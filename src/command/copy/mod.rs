@@ -174,11 +174,11 @@ fn knows_layers(described: &[Described], sources: &Sources) -> Result<(), Comman
 /// The metadata of the copy: that of the sources, and where they have none, what the tiles show.
 fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: &Scope) -> Metadata {
     let levels = || sources.tiles.iter().map(|tile| tile.id.coord.zoom());
-    let told = described.iter().try_fold(None::<(u8, u8)>, |all, one| {
+    let described_zooms = described.iter().try_fold(None::<(u8, u8)>, |all, one| {
         let (from, to) = one.zooms?;
         Some(Some(all.map_or((from, to), |(first, last)| (first.min(from), last.max(to)))))
     });
-    let zooms = match told.flatten() {
+    let zooms = match described_zooms.flatten() {
         Some((from, to)) if !is_part => zooms(from, to),
         _ => zooms(levels().min().map_or(0, Zoom::get), levels().max().map_or(0, Zoom::get)),
     };

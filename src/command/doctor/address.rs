@@ -42,7 +42,7 @@ pub(super) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Resu
     let look = async {
         match https_client() {
             Ok(client) => AddressCheck { client, checkup }.run(url).await,
-            Err(error) => checkup.told(AREA, CheckLevel::Error, format!("TLS cannot be set up: {error}")),
+            Err(error) => checkup.add(AREA, CheckLevel::Error, format!("TLS cannot be set up: {error}")),
         }
     };
     tokio::select! {
@@ -311,18 +311,18 @@ impl AddressCheck<'_> {
     async fn cdn(&mut self, tile: &AddressAnswer) {
         // The first request may have put the tile into the cache.
         let Some(again) = self.get(&tile.url, None).await else { return };
-        let told = ["cf-cache-status", "x-cache", "x-cache-status", "cdn-cache", "cache-status"]
+        let value = ["cf-cache-status", "x-cache", "x-cache-status", "cdn-cache", "cache-status"]
             .into_iter()
             .map(|name| (name, again.header(name)))
-            .find(|(_, told)| !told.is_empty());
-        let Some((name, told)) = told else { return };
-        let is_kept = told.to_ascii_lowercase().contains("hit");
+            .find(|(_, value)| !value.is_empty());
+        let Some((name, value)) = value else { return };
+        let is_kept = value.to_ascii_lowercase().contains("hit");
         if is_kept {
-            self.checkup.fine(AREA, format!("the CDN keeps tiles: {name}: {told}"));
+            self.checkup.fine(AREA, format!("the CDN keeps tiles: {name}: {value}"));
         } else {
             self.checkup.warn(
                 AREA,
-                format!("the CDN has not kept {} ({name}: {told}), so that each request reaches the origin", tile.url),
+                format!("the CDN has not kept {} ({name}: {value}), so that each request reaches the origin", tile.url),
                 "give the CDN a rule that caches .pbf (Cloudflare keeps only the kinds of files that it knows), and look at Cache-Control (docs/cdn.md)",
             );
         }

@@ -30,17 +30,21 @@ pub(super) async fn check(
     let snapshot = database.snapshot().await?;
     match check_safety(database, &snapshot, schema).await {
         Ok(()) => {}
-        Err(error @ changes::Error::LacksRights { .. }) => checkup.told(AREA, CheckLevel::Error, with_causes(&error)),
-        Err(error @ changes::Error::Mendable { .. }) => checkup.told(AREA, CheckLevel::Warning, with_causes(&error)),
+        Err(error @ changes::ChangeLogError::LacksRights { .. }) => {
+            checkup.add(AREA, CheckLevel::Error, with_causes(&error))
+        }
+        Err(error @ changes::ChangeLogError::Repairable { .. }) => {
+            checkup.add(AREA, CheckLevel::Warning, with_causes(&error))
+        }
         Err(error) => return Err(error.into()),
     }
     if let Some(namesake) = namesake_of_log(&snapshot, schema).await? {
-        checkup.told(AREA, CheckLevel::Warning, namesake);
+        checkup.add(AREA, CheckLevel::Warning, namesake);
     }
     let logged = match backlogs(database, &snapshot, schema).await {
-        Err(changes::Error::Untracked(why)) => {
+        Err(changes::ChangeLogError::Untracked(why)) => {
             // A target that is only seeded needs none.
-            checkup.told(AREA, CheckLevel::Warning, why.to_string());
+            checkup.add(AREA, CheckLevel::Warning, why.to_string());
             return Ok(());
         }
         logged => logged?,
@@ -94,7 +98,7 @@ async fn behind(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
             checkup.fine(AREA, format!("so much has changed that the next reseed renders all of {}", job.target));
         }
         Err(error) if error.kind() == ErrorKind::NeedsSeed => {
-            checkup.told(AREA, CheckLevel::Error, with_causes(&error));
+            checkup.add(AREA, CheckLevel::Error, with_causes(&error));
         }
         Err(error) => return Err(error),
     }

@@ -102,7 +102,7 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
         for (level, text) in warnings.chain(errors) {
             is_fine = false;
             if !said.contains(&text) {
-                checkup.told(AREA, level, text.clone());
+                checkup.add(AREA, level, text.clone());
                 said.push(text);
             }
         }

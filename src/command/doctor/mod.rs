@@ -66,7 +66,7 @@ fn note(checkup: &mut Checkup, area: CheckArea, error: CommandError) -> Result<(
     if error.kind() == ErrorKind::Interrupted {
         return Err(error);
     }
-    checkup.told(area, CheckLevel::Error, with_causes(&error));
+    checkup.add(area, CheckLevel::Error, with_causes(&error));
     Ok(())
 }
 

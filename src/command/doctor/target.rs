@@ -24,7 +24,7 @@ pub(super) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
     let exists = match before {
         Ok(found) => found.is_some(),
         Err(error) => {
-            checkup.told(AREA, CheckLevel::Error, with_causes(&error));
+            checkup.add(AREA, CheckLevel::Error, with_causes(&error));
             return Ok(());
         }
     };
@@ -48,9 +48,9 @@ async fn lock(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
     match aside(move || target.sink(OpenMode::Edit).map(drop)).await? {
         Ok(()) => checkup.fine(AREA, format!("{} can be written, and nobody else writes it", job.target)),
         Err(CommandError::Target(error)) if error.is_held() => {
-            checkup.told(AREA, CheckLevel::Warning, with_causes(&error));
+            checkup.add(AREA, CheckLevel::Warning, with_causes(&error));
         }
-        Err(error) => checkup.told(AREA, CheckLevel::Error, with_causes(&error)),
+        Err(error) => checkup.add(AREA, CheckLevel::Error, with_causes(&error)),
     }
     Ok(())
 }

@@ -18,12 +18,12 @@ pub(super) enum Counts {
     Waiting,
     /// The layers with their cell counts.
     Known(Arc<RunLayers>),
-    /// Counting failed; the task that counts returns the error.
+    /// CountingWorker failed; the task that counts returns the error.
     Failed,
 }
 
 /// A worker that waits for the cell counts only for batches that need them.
-pub(super) struct Counting {
+pub(super) struct CountingWorker {
     pub(super) worker: Worker,
     /// The layers without cell counts; with them, once they were needed.
     pub(super) layers: Arc<RunLayers>,
@@ -31,7 +31,7 @@ pub(super) struct Counting {
     pub(super) counts: Option<watch::Receiver<Counts>>,
 }
 
-impl Source for Counting {
+impl Source for CountingWorker {
     type Error = Error;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {

@@ -81,14 +81,14 @@ pub enum SeedInstead {
 
 /// Told which tiles are dirty; `None` if every tile may be.
 #[derive(Clone)]
-pub struct DirtyListener(Arc<ToldOfDirtyTiles>);
+pub struct DirtyListener(Arc<OnDirtyTiles>);
 
-type ToldOfDirtyTiles = dyn Fn(Option<&TileRectList>) + Send + Sync;
+type OnDirtyTiles = dyn Fn(Option<&TileRectList>) + Send + Sync;
 
 impl DirtyListener {
-    /// Calls `told` with the dirty tiles of each run.
-    pub fn new(told: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
-        DirtyListener(Arc::new(told))
+    /// Calls `listener` with the dirty tiles of each run.
+    pub fn new(listener: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
+        DirtyListener(Arc::new(listener))
     }
 
     fn tell(&self, tiles: Option<&TileRectList>) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::counts::Counting;
+use super::counts::CountingWorker;
 use crate::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::plan::DrawnLayer;
 use crate::postgis::{Layer, PreparedLayer};
@@ -34,7 +34,11 @@ pub(super) fn patches(
 }
 
 /// A source that patches tiles, with a reader of the target of its own. May wait for a server.
-pub(super) fn patching(source: Counting, patches: Option<&Arc<Patches>>, target: &Target) -> Patching<Counting> {
+pub(super) fn patching(
+    source: CountingWorker,
+    patches: Option<&Arc<Patches>>,
+    target: &Target,
+) -> Patching<CountingWorker> {
     let reader = patches.and_then(|patches| match target.reader() {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {

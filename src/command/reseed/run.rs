@@ -75,7 +75,7 @@ impl ReseedRun<'_> {
         }
         let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.job.settings, &[]));
         match work {
-            Work::Nothing if self.mends() && !writes_whole => {
+            Work::Nothing if self.has_repairs() && !writes_whole => {
                 let nothing = DirtyTiles::nothing(&self.look.state);
                 Box::pin(self.render(nothing)).await
             }
@@ -122,10 +122,10 @@ impl ReseedRun<'_> {
 
     /// True if the run has something to do though nothing changed: to count what an interrupted run left and to take out its note, or to give
     /// the target another address.
-    fn mends(&self) -> bool {
+    fn has_repairs(&self) -> bool {
         let filter = &self.options.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
-        is_whole && (self.look.state.is_to_be_mended() || self.is_readdressed())
+        is_whole && (self.look.state.needs_repair() || self.is_readdressed())
     }
 
     /// True if the settings give a directory or a prefix another address than its notes do.
@@ -139,8 +139,7 @@ impl ReseedRun<'_> {
         let tileset = self.tileset(&changed)?;
         self.tell_dirty(changed.changed().as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
-        let (target, counts) =
-            (self.look.job.target.clone(), state.is_to_be_mended() || !state.manifest.kept.is_empty());
+        let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
         let (sink, before, held) = aside(move || {
             let mut sink = target.sink(OpenMode::Edit)?;
             let before = sink.begin(&tileset)?;

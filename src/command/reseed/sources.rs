@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
-use super::counts::{Counting, Counts};
+use super::counts::{CountingWorker, Counts};
 use super::patches::patching;
 use super::run::{MAX_BATCHES_OF_ONE_SESSION, ReseedRun};
 use crate::patch::{Patches, Patching, PositionsInTiles};
@@ -82,9 +82,9 @@ impl ReseedRun<'_> {
         layers: &Arc<RunLayers>,
         counts: &watch::Receiver<Counts>,
         patches: Option<&Arc<Patches>>,
-    ) -> Result<Vec<Patching<Counting>>, CommandError> {
-        let counting = |worker| Counting { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
-        let counting: Vec<Counting> = workers.into_iter().map(counting).collect();
+    ) -> Result<Vec<Patching<CountingWorker>>, CommandError> {
+        let counting = |worker| CountingWorker { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
+        let counting: Vec<CountingWorker> = workers.into_iter().map(counting).collect();
         // Each has a reader of the target for what is patched.
         let (target, patches) = (self.look.job.target.clone(), patches.cloned());
         aside(move || {

@@ -75,8 +75,8 @@ impl WatchWriter {
 
     /// Watches again and again, until the job's stop is asked for.
     async fn watched(&self, job: &Job, desk: &WriterDesk) {
-        let told = desk.clone();
-        let on_dirty = DirtyListener::new(move |tiles| told.dirty(tiles));
+        let listening_desk = desk.clone();
+        let on_dirty = DirtyListener::new(move |tiles| listening_desk.dirty(tiles));
         let options = ReseedOptions {
             on_dirty: Some(on_dirty),
             jobs: Some(desk.jobs().clone()),

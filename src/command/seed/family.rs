@@ -12,14 +12,14 @@ use crate::error::ErrorKind;
 use crate::report::RunReport;
 use crate::run::describe::budgets;
 use crate::run::seed::{seed_once, seed_target};
-use crate::run::variants::{FamilyRun, FamilySessions, FamilyStock, FamilyTally, FamilyTargets, StockPart};
+use crate::run::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, Job};
 use crate::stop::Stop;
 
 /// Where the tiles of the family's targets come from.
 enum FamilySource {
     /// Rows that were read once for all.
-    Stock(Arc<FamilyStock>),
+    Cache(Arc<FamilyCache>),
     /// Sessions that draw one variant after the other.
     Sessions(Arc<FamilySessions>),
     /// Sessions of each target.
@@ -32,9 +32,9 @@ enum FamilySource {
 /// If the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
-    let stock = Box::pin(run.stock()).await?.map(Arc::new);
+    let cache = Box::pin(run.cache()).await?.map(Arc::new);
     // Without the rows it takes all sessions: it may have as many as all variants together.
-    let source = stock.as_ref().map_or(FamilySource::Own, |stock| FamilySource::Stock(Arc::clone(stock)));
+    let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
     let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
     let whole = async {
         let all = run.all.clone()?;
@@ -42,8 +42,8 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         Some((output, Box::pin(seeds.one(all, None)).await))
     };
     let members = async {
-        match &stock {
-            Some(stock) => run.read_members(stock).await,
+        match &cache {
+            Some(cache) => run.read_members(cache).await,
             None => Ok(false),
         }
     };
@@ -53,15 +53,15 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
     }
     let has_members = has_members?;
-    let source = match stock.filter(|_| has_members) {
-        Some(stock) => FamilySource::Stock(stock),
+    let source = match cache.filter(|_| has_members) {
+        Some(cache) => FamilySource::Cache(cache),
         None => {
             Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
         }
     };
     // Without the rows or the sessions of all, each has as many sessions as the whole run may have.
     let side_by_side = match &source {
-        FamilySource::Stock(_) => family.settings().run.workers.get(),
+        FamilySource::Cache(_) => family.settings().run.workers.get(),
         FamilySource::Sessions(sessions) => sessions.count(),
         FamilySource::Own => 1,
     };
@@ -116,9 +116,9 @@ impl TargetSeeds<'_> {
         let job = self.targets.job(settings)?;
         let done = match &self.source {
             FamilySource::Own => None,
-            FamilySource::Stock(stock) => {
-                let stock = Some(StockPart { stock: Arc::clone(stock), variant });
-                match seed_target(&Job { stock, ..job.clone() }).await {
+            FamilySource::Cache(cache) => {
+                let cache = Some(FamilyCachePart { cache: Arc::clone(cache), variant });
+                match seed_target(&Job { family_cache: cache, ..job.clone() }).await {
                     // A point that only the database can draw.
                     Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
                     done => Some(done?),

@@ -186,7 +186,7 @@ pub(super) async fn check_tracked(
     let schema = &job.settings.database.changes.schema;
     match tracked(database, snapshot, schema, &reading, &cursor).await {
         Ok(_) => Ok(()),
-        Err(changes::Error::Untracked(why)) => Err(refused(why.to_string()).into()),
+        Err(changes::ChangeLogError::Untracked(why)) => Err(refused(why.to_string()).into()),
         Err(other) => Err(other.into()),
     }
 }

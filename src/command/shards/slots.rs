@@ -48,7 +48,7 @@ pub(super) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
     let name = |slot: u32| format!("{}/slot-{slot}.json", places.run);
     let mut waits: Vec<LeaseWait> =
         (0..count).map(|at| LeaseWait::of(work.notes.clone(), name((first + at) % count), LEASE)).collect();
-    let mut is_told = false;
+    let mut is_reported = false;
     loop {
         let looked = aside(move || {
             let taken = waits.iter_mut().find_map(|wait| wait.look_once().transpose());
@@ -59,9 +59,9 @@ pub(super) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
         if let Some(taken) = taken {
             return Ok(taken.map_err(ShardsError::from)?);
         }
-        if !is_told {
+        if !is_reported {
             tracing::info!("waiting for one of the {count} places among {} connections", places.connections);
-            is_told = true;
+            is_reported = true;
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())) => {}

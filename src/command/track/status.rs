@@ -21,7 +21,7 @@ pub struct LogStatus {
     /// What the log holds, and how far targets are behind.
     pub backlog: Backlog,
     /// Why the triggers are not safe or fail, if they do.
-    safety: Result<(), changes::Error>,
+    safety: Result<(), changes::ChangeLogError>,
 }
 
 impl LogStatus {
@@ -63,7 +63,12 @@ pub async fn status(
         let database = Database::new(&database.connect, database.session.clone(), stop)?;
         let snapshot = database.snapshot().await?;
         let safety = match changes::check_safety(&database, &snapshot, schema).await {
-            Err(error) if !matches!(error, changes::Error::Mendable { .. } | changes::Error::LacksRights { .. }) => {
+            Err(error)
+                if !matches!(
+                    error,
+                    changes::ChangeLogError::Repairable { .. } | changes::ChangeLogError::LacksRights { .. }
+                ) =>
+            {
                 return Err(error.into());
             }
             safety => safety,

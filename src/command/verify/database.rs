@@ -302,8 +302,8 @@ impl Comparison {
         let from = self.looked.tiles.partition_point(|held| key(held).0 < key(&id.into()).0);
         let to = self.looked.tiles.partition_point(|held| key(held).0 <= key(&id.into()).0);
         self.accounted[from..to].fill(true);
-        let is_told = |manifest: &Manifest| manifest.unrendered.iter().any(|told| *told == id.to_string());
-        if !self.looked.manifest.as_ref().is_some_and(is_told) {
+        let is_listed = |manifest: &Manifest| manifest.unrendered.iter().any(|listed| *listed == id.to_string());
+        if !self.looked.manifest.as_ref().is_some_and(is_listed) {
             self.looked.findings.add(FindingKind::Unrendered, || format!("tile {id}"));
         }
     }

@@ -8,7 +8,7 @@ use crate::manifest::Manifest;
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::run::CommandError;
-use crate::run::target::{Target, unmendable};
+use crate::run::target::{Target, why_not_repairable};
 use crate::sink::{Described, PartialScope, ReadError, Scope, TileReader, VectorLayer, read_all};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, ZoomList, beyond_in_degrees};
@@ -88,7 +88,7 @@ impl CheckedTarget {
                     let what = || format!("it says that {stored} tiles are stored, but there are {tiles}");
                     self.findings.add(FindingKind::Manifest, what);
                 }
-                for why in described.unfinished.iter().filter_map(|intent| unmendable(intent, &manifest)) {
+                for why in described.unfinished.iter().filter_map(|intent| why_not_repairable(intent, &manifest)) {
                     self.findings.add(FindingKind::Unfinished, || why);
                 }
                 self.manifest = Some(manifest);
@@ -117,7 +117,7 @@ impl CheckedTarget {
         let (total, count) = (wanted.len() as u128, u128::from(amount.of(wanted.len() as u64)));
         let spread = (0..count).filter_map(|i| wanted.get(usize::try_from(i * total / count).ok()?));
         let chosen: Vec<TileId> = spread.copied().collect();
-        let mut told = DescribedTiles::new(described, &partial);
+        let mut expected = DescribedTiles::new(described, &partial);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(TILES_PER_CHUNK) {
             if let Some(signal) = stop.asked() {
@@ -126,7 +126,7 @@ impl CheckedTarget {
             let read = read_all(&mut **reader, chunk, |id, stored| {
                 findings.decoded += 1;
                 match stored.map(|stored| gunzip.unpack(&stored)) {
-                    Some(Ok(raw)) => told.compare(id, &raw, findings),
+                    Some(Ok(raw)) => expected.compare(id, &raw, findings),
                     Some(Err(error)) => findings.add(FindingKind::Broken, || format!("tile {id}: {error}")),
                     None => {
                         findings.add(FindingKind::Structure, || format!("tile {id} is listed, but it cannot be found"));
@@ -185,10 +185,13 @@ impl DescribedTiles<'_> {
 
     fn undescribed(&self, id: &TileId, layer: &mvt::MvtLayer<'_>) -> Vec<String> {
         let (name, zoom) = (layer.name, id.coord.zoom().get());
-        let Some(told) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
+        let Some(expected) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
         let mut found = Vec::new();
-        if !(told.minzoom..=told.maxzoom).contains(&zoom) && !self.partial.holds(*id) {
-            found.push(format!("layer {name:?} is described for the zooms {}-{} only", told.minzoom, told.maxzoom));
+        if !(expected.minzoom..=expected.maxzoom).contains(&zoom) && !self.partial.holds(*id) {
+            found.push(format!(
+                "layer {name:?} is described for the zooms {}-{} only",
+                expected.minzoom, expected.maxzoom
+            ));
         }
         let mut seen = HashSet::new();
         let properties = layer.features.iter().flat_map(|feature| layer.properties(feature));
@@ -200,7 +203,7 @@ impl DescribedTiles<'_> {
             if found.len() >= MAX_NAMED_UNDESCRIBED {
                 break;
             }
-            match told.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
+            match expected.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
                 None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),
                 // Other programs may describe the type of a property in words of their own.
                 Some(other) if other != kind && ["String", "Number", "Boolean"].contains(&other) => {

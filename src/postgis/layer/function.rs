@@ -16,7 +16,7 @@ pub(crate) struct CalledFunction {
     /// A hash of its text in the database.
     pub(in crate::postgis) body: String,
     /// What its comment says of its tiles.
-    pub(in crate::postgis) told: FunctionComment,
+    pub(in crate::postgis) comment: FunctionComment,
     /// Whether the layer's rows say where tiles may be.
     pub(in crate::postgis) is_bounded: bool,
 }
@@ -30,7 +30,7 @@ pub(crate) struct FunctionComment {
     /// Whom to credit.
     pub(crate) attribution: Option<String>,
     /// The layers in its tiles (TileJSON 3.0.0, section 3.3).
-    pub(crate) vector_layers: Vec<ToldLayer>,
+    pub(crate) vector_layers: Vec<CommentLayer>,
     /// The kind of its tiles, as HTTP calls it.
     pub(crate) content_type: Option<String>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct FunctionComment {
 /// A layer that a function's comment describes.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(crate) struct ToldLayer {
+pub(crate) struct CommentLayer {
     /// Its name in the tile.
     pub(crate) id: String,
     /// What it shows.
@@ -60,8 +60,8 @@ impl FunctionComment {
 
 impl CalledFunction {
     /// What its comment says of its tiles.
-    pub(crate) fn told(&self) -> &FunctionComment {
-        &self.told
+    pub(crate) fn comment(&self) -> &FunctionComment {
+        &self.comment
     }
 
     /// Whether the layer's rows say where tiles may be; if not, it is called for every tile.
@@ -89,8 +89,8 @@ mod tests {
     fn a_comment_is_read_if_it_is_an_object_of_tilejson() {
         let text =
             r#"{"description": "Trees", "tiles": [1], "vector_layers": [{"id": "trees", "fields": {"n": "Number"}}]}"#;
-        let told = FunctionComment::read(Some(text));
-        assert_eq!((told.description.as_deref(), told.vector_layers[0].id.as_str()), (Some("Trees"), "trees"));
+        let comment = FunctionComment::read(Some(text));
+        assert_eq!((comment.description.as_deref(), comment.vector_layers[0].id.as_str()), (Some("Trees"), "trees"));
         for nothing in [None, Some("Trees of the town"), Some("[1]"), Some(r#"{"vector_layers": 3}"#)] {
             assert_eq!(FunctionComment::read(nothing), FunctionComment::default(), "{nothing:?}");
         }

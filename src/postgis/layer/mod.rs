@@ -40,7 +40,7 @@ pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, shifted_boxes, wo
 pub(super) use budget::{Rank, same_max_features};
 pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
 pub(super) use explain::explain;
-pub(crate) use function::{CalledFunction, FunctionComment, ToldLayer};
+pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 pub(super) use narrowed::setting;
 pub(super) use placement::{Placement, Shape};
 pub(super) use query::{PIXEL_METRES, PlaceholderSql, filled_parameters};

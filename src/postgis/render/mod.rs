@@ -68,7 +68,7 @@ pub use statements::RunLayers;
 pub use version::RENDERING_VERSION;
 
 /// The tiles of a batch, by their position in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
-type Tiles = BTreeMap<i64, RenderedTile>;
+type BatchTiles = BTreeMap<i64, RenderedTile>;
 
 /// How often a batch is tried again on a new connection while the snapshot lives.
 const MAX_RECONNECTS: u32 = 2;

@@ -36,7 +36,7 @@ impl Session {
     }
 
     /// Begins a transaction in which all names mean PostgreSQL's own objects, whoever owns the schemas of the role's search path.
-    pub(crate) async fn begin_writing_plainly(&self, context: &str) -> Result<(), Error> {
+    pub(crate) async fn begin_writing_without_search_path(&self, context: &str) -> Result<(), Error> {
         let lock_limit = self.database.options.lock_limit().as_millis();
         let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; {SAFE_PATH}");
         self.script(context, &begin).await.map(drop)

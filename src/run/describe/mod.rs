@@ -15,7 +15,7 @@ use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
-use crate::postgis::{FunctionComment, Layer, RENDERING_VERSION, ToldLayer};
+use crate::postgis::{CommentLayer, FunctionComment, Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
 use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
@@ -242,17 +242,17 @@ pub(crate) fn metadata(
     };
     let vector_layers = |layer: &Layer| {
         let Some((minzoom, maxzoom)) = drawn(layer) else { return Vec::new() };
-        let told = layer.function().map_or(&[][..], |function| &function.told().vector_layers);
-        if !told.is_empty() {
+        let declared = layer.function().map_or(&[][..], |function| &function.comment().vector_layers);
+        if !declared.is_empty() {
             let within = |zoom: u8| zoom.clamp(minzoom, maxzoom);
-            let one = |told: &ToldLayer| VectorLayer {
-                id: told.id.clone(),
-                description: told.description.clone(),
-                minzoom: within(told.minzoom.unwrap_or(minzoom)),
-                maxzoom: within(told.maxzoom.unwrap_or(maxzoom)),
-                fields: told.fields.iter().map(|(name, kind)| (name.clone(), kind.clone().into())).collect(),
+            let one = |declared: &CommentLayer| VectorLayer {
+                id: declared.id.clone(),
+                description: declared.description.clone(),
+                minzoom: within(declared.minzoom.unwrap_or(minzoom)),
+                maxzoom: within(declared.maxzoom.unwrap_or(maxzoom)),
+                fields: declared.fields.iter().map(|(name, kind)| (name.clone(), kind.clone().into())).collect(),
             };
-            return told.iter().map(one).collect();
+            return declared.iter().map(one).collect();
         }
         let text = texts.iter().find(|text| text.name == layer.name());
         let of_property = |name: &str| text.and_then(|text| text.of_properties.get(name)).cloned();
@@ -261,14 +261,14 @@ pub(crate) fn metadata(
         let description = text.and_then(|text| text.description.clone()).unwrap_or_default();
         vec![VectorLayer { id: layer.name().to_owned(), description, minzoom, maxzoom, fields: fields.collect() }]
     };
-    let told = |of: fn(&FunctionComment) -> &Option<String>| {
-        layers.iter().find_map(|layer| of(layer.function()?.told()).clone())
+    let declared = |of: fn(&FunctionComment) -> &Option<String>| {
+        layers.iter().find_map(|layer| of(layer.function()?.comment()).clone())
     };
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
-        description: tileset.description.clone().or_else(|| told(|comment| &comment.description)),
-        attribution: tileset.attribution.clone().or_else(|| told(|comment| &comment.attribution)),
+        description: tileset.description.clone().or_else(|| declared(|comment| &comment.description)),
+        attribution: tileset.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
         version: tileset.version.clone(),
         vector_layers: merged(layers.iter().flat_map(|layer| vector_layers(layer))),
         zooms,

@@ -5,11 +5,11 @@ use crate::error::{ErrorKind, Obstacle};
 use crate::report::FailureKind;
 use crate::stop::Stop;
 
-impl From<crate::changes::Error> for CommandError {
+impl From<crate::changes::ChangeLogError> for CommandError {
     /// What the database did stays an error of the database: a run starts over if it was lost, whatever was read from it.
-    fn from(error: crate::changes::Error) -> CommandError {
+    fn from(error: crate::changes::ChangeLogError) -> CommandError {
         match error {
-            crate::changes::Error::Database(error) => CommandError::Database(error),
+            crate::changes::ChangeLogError::Database(error) => CommandError::Database(error),
             other => CommandError::Changes(other),
         }
     }

@@ -115,7 +115,7 @@ impl<'a> Look<'a> {
         }
         let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
-        if state.unmendable().is_some() && writes {
+        if state.why_not_repairable().is_some() && writes {
             // A run that is under way has left nothing to repair. It holds the target's lock, so opening the target will fail.
             let target = target.clone();
             drop(aside(move || target.sink(OpenMode::Edit)).await??);
@@ -196,7 +196,7 @@ impl<'a> Look<'a> {
             .collect();
         let watches = tracked(&self.database, snapshot, schema, &reading, since).await;
         let watches = watches.map_err(|error| match error {
-            changes::Error::Untracked(why) => CommandError::Untracked { target: job.target.to_string(), why },
+            changes::ChangeLogError::Untracked(why) => CommandError::Untracked { target: job.target.to_string(), why },
             other => other.into(),
         })?;
         self.is_of_this_database()?;

@@ -6,7 +6,7 @@ use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, draw
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
 use crate::run::describe::{IdentityKey, SameDatabase, compare};
-use crate::run::target::{Target, regions_to_seed, unmendable};
+use crate::run::target::{Target, regions_to_seed, why_not_repairable};
 use crate::run::{CommandError, KnownState};
 use crate::sink::{Described, GENERATOR, PartialScope, ReadError};
 use crate::tile::{AreaPart, Coverage, NoTile, TileCoord, ZoomList};
@@ -79,7 +79,7 @@ impl TargetState {
 
     /// Takes over what the manifest of a family says of the target, if it speaks of what is there.
     pub(crate) fn know(&mut self, known: &KnownState) {
-        if self.is_to_be_mended() {
+        if self.needs_repair() {
             return;
         }
         let publication = self.manifest.publication.as_ref();
@@ -145,12 +145,12 @@ impl TargetState {
     }
 
     /// Why a reseed cannot repair what unfinished runs left in the target, if it cannot.
-    pub(crate) fn unmendable(&self) -> Option<String> {
-        self.described.unfinished.iter().find_map(|intent| unmendable(intent, &self.manifest))
+    pub(crate) fn why_not_repairable(&self) -> Option<String> {
+        self.described.unfinished.iter().find_map(|intent| why_not_repairable(intent, &self.manifest))
     }
 
     /// True if an unfinished run may have left something to repair.
-    pub(crate) fn is_to_be_mended(&self) -> bool {
+    pub(crate) fn needs_repair(&self) -> bool {
         !self.described.unfinished.is_empty()
     }
 
@@ -179,7 +179,7 @@ impl TargetState {
             let why = "the tables and views that its layers read are not those of then: one was replaced, redefined, attached or detached";
             return Err(needs_seed(target, why));
         }
-        if let Some(why) = self.unmendable() {
+        if let Some(why) = self.why_not_repairable() {
             return Err(needs_seed(target, why));
         }
         if let Some(table) = &reads.row_security {

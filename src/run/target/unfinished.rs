@@ -10,7 +10,7 @@ use crate::tile::ZoomList;
 /// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the run may only have changed tiles
 /// that the manifest speaks for, and rendered them from the same tables with the same configuration: such a tile shows a later state than
 /// the manifest, or the snapshot that the intent names, and the reseed renders what changed since both anyway.
-pub(crate) fn unmendable(intent: &Intent, manifest: &Manifest) -> Option<String> {
+pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
         IntentKind::Replaced => format!("tiles of {intent} are still there"),
@@ -47,7 +47,7 @@ pub(crate) fn regions_to_seed(
     unfinished: &[Intent],
 ) -> Result<Vec<Region>, CommandError> {
     let mut regions = Vec::new();
-    if unfinished.iter().any(|intent| unmendable(intent, manifest).is_some()) {
+    if unfinished.iter().any(|intent| why_not_repairable(intent, manifest).is_some()) {
         let tiles = target.reader()?.list()?;
         for intent in unfinished {
             let scope = intent.scope();

@@ -165,7 +165,7 @@ impl FamilyLook {
         let manifest = &state.manifest;
         let tileset = &settings.tileset;
         let is_whole = state.unrendered.is_empty()
-            && !state.is_to_be_mended()
+            && !state.needs_repair()
             && manifest.kept.is_empty()
             && state.partial.regions().is_empty()
             && manifest.zooms == tileset.zooms.to_string()
@@ -208,7 +208,7 @@ impl FamilyLog<'_> {
         let schema = &settings.database.changes.schema;
         let watches = tracked(database, self.snapshot, schema, &reading, self.cursor).await;
         watches.map_err(|error| match error {
-            changes::Error::Untracked(why) => self.untracked(why),
+            changes::ChangeLogError::Untracked(why) => self.untracked(why),
             other => other.into(),
         })
     }
@@ -234,10 +234,10 @@ impl FamilyLog<'_> {
                 if rows_of(watch) > MAX_PLACES as u64 {
                     return Ok(None);
                 }
-                let mut is_told = true;
-                let each = |spot: crate::tile::Spot| is_told = is_told && found.add(scope, index, spot.world());
+                let mut fits = true;
+                let each = |spot: crate::tile::Spot| fits = fits && found.add(scope, index, spot.world());
                 unseen_positions(self.snapshot, schema, self.cursor, watch, layer, each).await?;
-                if !is_told {
+                if !fits {
                     return Ok(None);
                 }
             }

@@ -9,12 +9,13 @@
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `in_parts` | a family that was seeded in parts, such as shards |
 //! | `look` | which variants a change may concern |
-//! | `stock` | the rows of all variants, read once |
+//! | `cache` | the rows of all variants, read once |
 //! | `sessions` | where they are not: sessions that draw one variant after the other |
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
 mod another;
+mod cache;
 mod in_parts;
 mod look;
 mod now;
@@ -23,7 +24,6 @@ mod record;
 mod removal;
 mod run;
 mod sessions;
-mod stock;
 mod tally;
 
 use std::collections::HashMap;
@@ -40,6 +40,7 @@ use crate::sink::NoteStore;
 use crate::stop::Stop;
 
 pub use another::FamilySettingsMark;
+pub(crate) use cache::{FamilyCache, FamilyCachePart};
 pub use in_parts::SeededVariants;
 pub(crate) use look::{FamilyLook, VariantState};
 pub(crate) use reader::FamilyReader;
@@ -49,7 +50,6 @@ pub(crate) use removal::remove_target;
 pub use run::{FamilyOptions, FamilyOutcome, FamilyWork};
 pub(crate) use run::{FamilyRun, FamilyTargets};
 pub(crate) use sessions::{FamilySessions, SessionPart};
-pub(crate) use stock::{FamilyStock, StockPart};
 pub(crate) use tally::FamilyTally;
 
 /// The variants of a tileset.

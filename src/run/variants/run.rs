@@ -10,7 +10,7 @@ use super::super::describe::IdentityKey;
 use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::another::OtherFamily;
 use super::{
-    Family, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, FamilyStock, FamilyTally,
+    Family, FamilyCache, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, FamilyTally,
     RecordedVariant, SeededVariants, StoredFamily, WrittenFamily, remove_target,
 };
 use crate::changes::Cursor;
@@ -170,20 +170,20 @@ impl<'a> FamilyRun<'a> {
     }
 
     /// The rows of all variants, read once; `None` if each variant has to read its own.
-    pub(crate) async fn stock(&self) -> Result<Option<FamilyStock>, CommandError> {
+    pub(crate) async fn cache(&self) -> Result<Option<FamilyCache>, CommandError> {
         let FamilyOptions { report, stop, snapshot, .. } = self.options;
         let job = self.family.job(report, stop)?.sharing(snapshot);
         let read = async |_restarts| {
-            Box::pin(FamilyStock::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
+            Box::pin(FamilyCache::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
         };
         restarting(&job.settings.database, report, stop, read).await
     }
 
-    /// Reads which rows of the stock belong to which variant, while the tileset without conditions may be drawn from it already. False if each variant
+    /// Reads which of the cached rows belong to which variant, while the tileset without conditions may be drawn from it already. False if each variant
     /// has to read its own rows.
-    pub(crate) async fn read_members(&self, stock: &FamilyStock) -> Result<bool, CommandError> {
+    pub(crate) async fn read_members(&self, cache: &FamilyCache) -> Result<bool, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
-        match Box::pin(stock.read_members(self, &self.family.job(report, stop)?)).await {
+        match Box::pin(cache.read_members(self, &self.family.job(report, stop)?)).await {
             // What was read of the rows is lost with the session.
             Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
                 tracing::debug!("each variant reads its own rows: {error}");

@@ -17,7 +17,7 @@ use crate::tile::TileCoord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct LiveEpoch(u64);
 
-/// The least epoch of the live tiles beside a publication. It falls back to that of the publication before once the log has told what changed
+/// The least epoch of the live tiles beside a publication. It falls back to that of the publication before once the log has been read
 /// up to this one. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveSince(Arc<AtomicU64>);
@@ -28,20 +28,20 @@ impl LiveSince {
     }
 }
 
-/// A publication of which the log has not told yet what changed up to it.
+/// A publication up to which the log has not been read yet.
 #[derive(Debug)]
-struct Untold {
+struct AwaitingLog {
     since: LiveSince,
     before: LiveSince,
     shows: Arc<Cursor>,
 }
 
 /// The most publications that wait for the log. The live tiles beside the oldest of more stay evicted.
-const MAX_UNTOLD: usize = 16;
+const MAX_AWAITING_LOG: usize = 16;
 
 #[derive(Debug, Default)]
 struct LeastStates {
-    untold: VecDeque<Untold>,
+    awaiting_log: VecDeque<AwaitingLog>,
     /// What every tile must show.
     all: Option<Arc<Cursor>>,
     /// What a tile must show, by the counter that it shares with others in [`LastChanged`].
@@ -60,8 +60,8 @@ pub(crate) struct LiveEpochs {
 
 impl LeastStates {
     /// Takes out the oldest publication, if a look has seen all that it shows.
-    fn next_told(&mut self, seen: &Cursor) -> Option<Untold> {
-        if seen.sees_all_of(&self.untold.front()?.shows) { self.untold.pop_front() } else { None }
+    fn next_reached(&mut self, seen: &Cursor) -> Option<AwaitingLog> {
+        if seen.sees_all_of(&self.awaiting_log.front()?.shows) { self.awaiting_log.pop_front() } else { None }
     }
 
     /// Every tile must show at least this database state.
@@ -147,28 +147,28 @@ impl LiveEpochs {
     }
 
     /// A publication is about to be seen by requests, which shows a database state (`None` if it does not say): live tiles beside it must not be
-    /// older. `is_told_later` says that a look into the log is to tell which tiles have changed up to it.
-    pub(super) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_told_later: bool) -> LiveSince {
+    /// older. `is_followed`: the log is read later, and shows which tiles have changed up to it.
+    pub(super) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
         let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
         let Some(shows) = shows.cloned().map(Arc::new) else { return since };
         let mut least = self.least();
-        if !is_told_later {
+        if !is_followed {
             least.raise_all(&shows);
             return since;
         }
-        least.untold.push_back(Untold { since: since.clone(), before: before.clone(), shows });
-        if least.untold.len() > MAX_UNTOLD
-            && let Some(oldest) = least.untold.pop_front()
+        least.awaiting_log.push_back(AwaitingLog { since: since.clone(), before: before.clone(), shows });
+        if least.awaiting_log.len() > MAX_AWAITING_LOG
+            && let Some(oldest) = least.awaiting_log.pop_front()
         {
             least.raise_all(&oldest.shows);
         }
         since
     }
 
-    /// The log has told what changed up to a database state.
-    pub(super) fn told(&self, seen: &Cursor) {
+    /// The log has been read up to a database state.
+    pub(super) fn log_reached(&self, seen: &Cursor) {
         let mut least = self.least();
-        while let Some(Untold { since, before, .. }) = least.next_told(seen) {
+        while let Some(AwaitingLog { since, before, .. }) = least.next_reached(seen) {
             since.0.store(before.get().0, Ordering::Release);
         }
     }
@@ -189,8 +189,8 @@ impl LiveEpochs {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();
         let of_tile = least.by_slot.get(&LastChanged::slot(tile));
-        let untold = least.untold.iter().map(|untold| &untold.shows);
-        let is_new = least.all.iter().chain(of_tile).chain(untold).all(|least| shown.sees_all_of(least));
+        let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
+        let is_new = least.all.iter().chain(of_tile).chain(awaiting_log).all(|least| shown.sees_all_of(least));
         if is_new {
             least.raise(tile, shown);
             self.taken.change([tile], now);

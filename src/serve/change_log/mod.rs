@@ -125,7 +125,7 @@ impl KnownChanges {
             state.by_log.add(&look);
             (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(Instant::now()), None);
         });
-        self.0.epochs.told(&seen);
+        self.0.epochs.log_reached(&seen);
     }
 
     /// The database was asked whether it is there, and had nothing new.
@@ -158,14 +158,14 @@ impl KnownChanges {
         self.change(|state| state.by_log.shows(snapshot, scopes));
     }
 
-    /// The least epoch of live tiles beside a publication that is about to be seen by requests. They stay as they are if the log has told
-    /// already what changed up to the database state that it shows; otherwise until it has.
+    /// The least epoch of live tiles beside a publication that is about to be seen by requests. They stay as they are if the log was read
+    /// already up to the database state that it shows; otherwise they are evicted until it is.
     pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
         if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
             return last.clone();
         }
-        let is_told_later = self.is_followed();
-        let since = self.0.epochs.published(snapshot, last, is_told_later);
+        let is_followed = self.is_followed();
+        let since = self.0.epochs.published(snapshot, last, is_followed);
         self.0.look_wanted.notify_one();
         since
     }

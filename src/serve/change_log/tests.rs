@@ -68,8 +68,8 @@ fn live_tiles_outlive_a_publication_whose_changes_the_log_tells_and_no_other() {
     assert!(!is_same(&unfollowed, &first), "nobody follows the log");
     known.looked(look("110:110:", &[105], Some(&[tile(9, 9)])));
     assert!(!is_same(&unfollowed, &first), "what changed before it was followed is not known");
-    assert!(is_same(&known.beside(Some(&cursor("109:109:")), &first), &first), "the log has told already");
-    // Two publications that show more than the log has told; it tells of both, one after the other.
+    assert!(is_same(&known.beside(Some(&cursor("109:109:")), &first), &first), "the log has been read up to it");
+    // Two publications that show more than was read of the log; it is read up to both, one after the other.
     let second = known.beside(Some(&cursor("112:112:")), &first);
     let third = known.beside(Some(&cursor("115:115:")), &second);
     assert!(second.get() > first.get() && third.get() >= second.get());

@@ -90,8 +90,8 @@ impl MbtilesReader {
                 .push(format!("{what}, which is not computed for an archive, so SQLite's integrity check did not run"));
         } else {
             let mut check = self.connection.prepare(&format!("PRAGMA integrity_check({MAX_NAMED_TILES})"))?;
-            let told: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-            let broken = told.iter().filter(|line| *line != "ok");
+            let lines: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let broken = lines.iter().filter(|line| *line != "ok");
             found.extend(broken.map(|line| format!("SQLite's integrity check: {}", line.trim())));
         }
         let journal: String = self.connection.pragma_query_value(None, "journal_mode", |row| row.get(0))?;
@@ -194,8 +194,8 @@ impl MbtilesReader {
             hash.add(tile, Some(&data));
         }
         let hash = hash.finish();
-        if let Some(told) = expected.hash.as_ref().filter(|told| !told.eq_ignore_ascii_case(&hash)) {
-            found.named.push(format!("its agg_tiles_hash is {told}, but its tiles have {hash}: they were changed"));
+        if let Some(stated) = expected.hash.as_ref().filter(|stated| !stated.eq_ignore_ascii_case(&hash)) {
+            found.named.push(format!("its agg_tiles_hash is {stated}, but its tiles have {hash}: they were changed"));
         }
         Ok(true)
     }

@@ -183,7 +183,7 @@ impl MbtilesReader {
     }
 
     /// A value of the metadata, parsed by `read`; `None` if it is not there.
-    fn told<T>(
+    fn parsed<T>(
         &self,
         rows: &BTreeMap<String, String>,
         name: &str,
@@ -225,14 +225,14 @@ impl TileReader for MbtilesReader {
     fn describe(&mut self) -> Result<Described, ReadError> {
         let mut rows = self.metadata()?;
         let zoom = |text: &str| text.trim().parse::<u8>().ok().filter(|zoom| *zoom <= 30);
-        let zooms = self.told(&rows, "minzoom", zoom)?.zip(self.told(&rows, "maxzoom", zoom)?);
-        let bounds = self.told(&rows, "bounds", |text| {
+        let zooms = self.parsed(&rows, "minzoom", zoom)?.zip(self.parsed(&rows, "maxzoom", zoom)?);
+        let bounds = self.parsed(&rows, "bounds", |text| {
             let sides: Vec<f64> = text.split(',').map(|side| side.trim().parse().ok()).collect::<Option<_>>()?;
             let sides = <[f64; 4]>::try_from(sides).ok().filter(|sides| sides.iter().all(|side| side.is_finite()));
             sides.map(LonLatBox::from_sides)
         })?;
-        let center = self.told(&rows, "center", |text| text.parse().ok())?;
-        let vector_layers = self.told(&rows, "json", vector_layers)?.unwrap_or_default();
+        let center = self.parsed(&rows, "center", |text| text.parse().ok())?;
+        let vector_layers = self.parsed(&rows, "json", vector_layers)?.unwrap_or_default();
         let mut taken = |name: &str| rows.remove(name);
         Ok(Described {
             name: taken("name"),

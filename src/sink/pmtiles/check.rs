@@ -107,19 +107,19 @@ fn check_place_on_the_map(header: &Header, broken: &mut Vec<String>) {
 fn check_sums(header: &Header, mut sums: Sums, broken: &mut Vec<String>) {
     sums.offsets.sort_unstable();
     sums.offsets.dedup();
-    for (what, told, found) in [
+    for (what, stated, found) in [
         ("addressed tiles", header.addressed, sums.addressed),
         ("tile entries", header.entries, sums.entries),
         ("tile contents", header.contents, sums.offsets.len() as u64),
     ] {
-        if told != found {
-            broken.push(format!("The header counts {told} {what}, but there are {found}."));
+        if stated != found {
+            broken.push(format!("The header counts {stated} {what}, but there are {found}."));
         }
     }
-    for (what, told, id) in [("shallowest", header.min_zoom, sums.first), ("deepest", header.max_zoom, sums.last)] {
+    for (what, stated, id) in [("shallowest", header.min_zoom, sums.first), ("deepest", header.max_zoom, sums.last)] {
         match id.map(TileCoord::from_pmtiles_id) {
-            Some(Some(tile)) if tile.zoom().get() != told => {
-                broken.push(format!("The header names {told} as the {what} zoom, but it is {}.", tile.zoom()));
+            Some(Some(tile)) if tile.zoom().get() != stated => {
+                broken.push(format!("The header names {stated} as the {what} zoom, but it is {}.", tile.zoom()));
             }
             Some(None) => broken.push("Some tile ids lie beyond zoom 22, the deepest that is read.".to_owned()),
             Some(Some(_)) | None => {}

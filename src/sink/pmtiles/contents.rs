@@ -101,21 +101,21 @@ mod tests {
     use super::*;
 
     /// Contents as an archive stores them.
-    struct Archive {
+    struct StoredContents {
         contents: KnownContents,
         stored: Vec<u8>,
         /// How many contents were read back.
         read: usize,
     }
 
-    impl Archive {
-        fn new() -> Archive {
-            Archive { contents: KnownContents::new(), stored: Vec::new(), read: 0 }
+    impl StoredContents {
+        fn new() -> StoredContents {
+            StoredContents { contents: KnownContents::new(), stored: Vec::new(), read: 0 }
         }
 
         /// The offset of bytes that are known; else they are stored.
         fn put(&mut self, bytes: &[u8]) -> Option<u64> {
-            let Archive { contents, stored, read } = self;
+            let StoredContents { contents, stored, read } = self;
             let known = contents.place(bytes, stored.len() as u64, |offset, length| {
                 *read += 1;
                 Ok(stored[offset as usize..][..length as usize].to_vec())
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn the_same_bytes_have_one_place_and_are_read_back_once() {
-        let mut archive = Archive::new();
+        let mut archive = StoredContents::new();
         assert_eq!((archive.put(b"a"), archive.put(b"b")), (None, None));
         for _ in 0..3 {
             assert_eq!((archive.put(b"a"), archive.put(b"b")), (Some(0), Some(1)));
@@ -147,7 +147,7 @@ mod tests {
             crc.sum()
         };
         assert_eq!(sum(one), sum(other));
-        let mut archive = Archive::new();
+        let mut archive = StoredContents::new();
         assert_eq!((archive.put(one), archive.put(other)), (None, None));
         assert_eq!((archive.put(other), archive.put(one)), (Some(8), None));
         assert_eq!(archive.put(one), Some(16));
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_is_known_stays_known_when_all_slots_are_kept() {
-        let mut archive = Archive::new();
+        let mut archive = StoredContents::new();
         let count = 2 * MAX_FEW as u64;
         for number in 0..count {
             assert_eq!(archive.put(&number.to_le_bytes()), None);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn beyond_its_size_the_table_forgets_and_never_mixes_up() {
-        let mut archive = Archive::new();
+        let mut archive = StoredContents::new();
         let count = 2 * SLOTS as u64;
         for number in 0..count {
             assert_eq!(archive.put(&number.to_le_bytes()), None);

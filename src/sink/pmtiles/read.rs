@@ -239,11 +239,11 @@ impl TileReader for PmtilesReader {
     }
 
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
-        let (mut tiles, told) = (Vec::new(), self.header.addressed);
+        let (mut tiles, stated) = (Vec::new(), self.header.addressed);
         self.walk(&mut |archive, entry| {
             let count = tiles.len() as u64 + u64::from(entry.run);
-            if told > 0 && count > told {
-                return Err(archive.damaged(format!("its header counts {told} tiles, but its directories hold more")));
+            if stated > 0 && count > stated {
+                return Err(archive.damaged(format!("its header counts {stated} tiles, but its directories hold more")));
             }
             if count > MAX_LISTED_TILES {
                 return Err(foreign(&*archive.bytes, format!("it holds more than {MAX_LISTED_TILES} tiles")));
@@ -257,9 +257,9 @@ impl TileReader for PmtilesReader {
             }
             Ok(())
         })?;
-        if (tiles.len() as u64) < told {
+        if (tiles.len() as u64) < stated {
             let held = tiles.len();
-            return Err(self.damaged(format!("its header counts {told} tiles, but its directories hold {held}")));
+            return Err(self.damaged(format!("its header counts {stated} tiles, but its directories hold {held}")));
         }
         Ok(tiles)
     }

@@ -10,19 +10,7 @@ use crate::sink::{Metadata, RunKind, Scope, Sink as _, TileEdit, TileReader as _
 use crate::stop::{Signal, Stop};
 use crate::tile::{Coverage, LonLatBox};
 
-type Tiles = BTreeMap<u64, Vec<u8>>;
-
-/// Chance, from a seed.
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 as usize % end
-    }
-}
+type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
 
 /// Few contents, of which some are as long as others, and one longer than what is read at a time.
 fn content(number: usize) -> Vec<u8> {
@@ -34,10 +22,10 @@ fn content(number: usize) -> Vec<u8> {
 }
 
 /// An archive of these tiles, entries in leaves of any size, tile data in any order and with gaps.
-fn archive(tiles: &Tiles, chance: &mut Chance) -> Vec<u8> {
+fn archive(tiles: &ExpectedTiles, chance: &mut fastrand::Rng) -> Vec<u8> {
     let mut archive = Archive::sound(PmtilesCompression::Gzip);
     let mut contents: Vec<&Vec<u8>> = tiles.values().collect::<BTreeSet<_>>().into_iter().collect();
-    let clustered = chance.below(2) == 0;
+    let clustered = chance.usize(..2) == 0;
     let (mut data, mut places) = (Vec::new(), BTreeMap::new());
     if clustered {
         // In the order of the first tile.
@@ -45,7 +33,7 @@ fn archive(tiles: &Tiles, chance: &mut Chance) -> Vec<u8> {
         contents = tiles.values().filter(|content| seen.insert(*content)).collect();
     }
     for content in contents {
-        data.extend(std::iter::repeat_n(0, if clustered { 0 } else { chance.below(3) }));
+        data.extend(std::iter::repeat_n(0, if clustered { 0 } else { chance.usize(..3) }));
         places.insert(content, data.len() as u64);
         data.extend(content);
     }
@@ -62,8 +50,8 @@ fn archive(tiles: &Tiles, chance: &mut Chance) -> Vec<u8> {
     (archive.root, archive.leaves, archive.tiles) = (Vec::new(), Vec::new(), data);
     let mut rest = &entries[..];
     while let Some(first) = rest.first() {
-        let (leaf, behind) = rest.split_at(1 + chance.below(rest.len().min(9)));
-        if chance.below(3) == 0 {
+        let (leaf, behind) = rest.split_at(1 + chance.usize(..rest.len().min(9)));
+        if chance.usize(..3) == 0 {
             archive.root.extend(leaf);
         } else {
             archive.root.push(entry(first.id, archive.leaves.len() as u64, 1, 0));
@@ -103,7 +91,7 @@ fn tileset() -> Tileset {
     }
 }
 
-fn held(path: &Path) -> Tiles {
+fn held(path: &Path) -> ExpectedTiles {
     let mut reader = PmtilesReader::open(path).unwrap();
     assert_eq!(reader.check().unwrap(), Vec::<String>::new());
     let walked = reader.walk(&mut |_, entry| {
@@ -122,21 +110,22 @@ fn whatever_the_old_archive_looks_like_the_new_one_is_sound_and_holds_what_it_sh
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
     for seed in 1..=200 {
-        let chance = &mut Chance(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+        let chance = &mut fastrand::Rng::with_seed(seed);
         // Large contents are slow to make: few have one.
-        let (dense, kinds) = (1 + chance.below(4), 1 + chance.below(if seed % 40 == 0 { 14 } else { 13 }));
-        let mut tiles: Tiles = (0..700).filter(|_| chance.below(4) < dense).map(|id| (id, Vec::new())).collect();
+        let (dense, kinds) = (1 + chance.usize(..4), 1 + chance.usize(..if seed % 40 == 0 { 14 } else { 13 }));
+        let mut tiles: ExpectedTiles =
+            (0..700).filter(|_| chance.usize(..4) < dense).map(|id| (id, Vec::new())).collect();
         let mut last = 0;
         for bytes in tiles.values_mut() {
             // Runs, also from one zoom into the next.
-            last = if chance.below(3) == 0 { last } else { chance.below(kinds) };
+            last = if chance.usize(..3) == 0 { last } else { chance.usize(..kinds) };
             *bytes = content(last);
         }
         std::fs::write(&path, archive(&tiles, chance)).unwrap();
-        let often = [1, 30, 1_000][chance.below(3)];
+        let often = [1, 30, 1_000][chance.usize(..3)];
         let (mut edits, mut expected) = (Vec::new(), [0; 5]);
-        for id in (0..710).filter(|_| often > 1 && chance.below(often) < 20).collect::<Vec<_>>() {
-            let kind = [chance.below(13), 14][usize::from(chance.below(13) == 0)];
+        for id in (0..710).filter(|_| often > 1 && chance.usize(..often) < 20).collect::<Vec<_>>() {
+            let kind = [chance.usize(..13), 14][usize::from(chance.usize(..13) == 0)];
             let old = tiles.get(&id).cloned();
             if kind == 14 {
                 edits.push(TileEdit::Remove(tile(id)));
@@ -144,7 +133,8 @@ fn whatever_the_old_archive_looks_like_the_new_one_is_sound_and_holds_what_it_sh
                 expected[4] += u64::from(tiles.remove(&id).is_some());
                 continue;
             }
-            let bytes = if chance.below(3) == 0 { old.clone().unwrap_or_else(|| content(kind)) } else { content(kind) };
+            let bytes =
+                if chance.usize(..3) == 0 { old.clone().unwrap_or_else(|| content(kind)) } else { content(kind) };
             expected[if old.as_ref() == Some(&bytes) { 2 } else { 0 }] += 1;
             expected[3] += u64::from(old.is_none());
             edits.push(TileEdit::Put(tile(id), bytes.clone().into()));

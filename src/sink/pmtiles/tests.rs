@@ -8,9 +8,9 @@ use crate::sink::{ReadError, TileReader as _};
 use crate::tile::{LonLatBox, TileCoord, TileId};
 
 /// Bytes in memory, which are never asked for what is not there.
-struct Memory(Vec<u8>);
+struct BytesInMemory(Vec<u8>);
 
-impl ReadAt for Memory {
+impl ReadAt for BytesInMemory {
     fn place(&self) -> &'static str {
         "memory"
     }
@@ -108,7 +108,7 @@ impl Archive {
     }
 
     fn reader(&self) -> Result<PmtilesReader, ReadError> {
-        PmtilesReader::over(Box::new(Memory(self.to_bytes())))
+        PmtilesReader::over(Box::new(BytesInMemory(self.to_bytes())))
     }
 }
 
@@ -118,7 +118,7 @@ pub(super) fn tile(id: u64) -> TileId {
 
 /// Does everything that can be done with an archive; gives the first error, if any.
 fn all_of(bytes: Vec<u8>) -> Result<Vec<String>, ReadError> {
-    let mut reader = PmtilesReader::over(Box::new(Memory(bytes)))?;
+    let mut reader = PmtilesReader::over(Box::new(BytesInMemory(bytes)))?;
     let (described, listed, checked) = (reader.describe(), reader.list(), reader.check());
     let some: Vec<TileId> = [0, 1, 2, 4, 5, 6, 7, 21, 30, 84, 85].map(tile).to_vec();
     let read = reader.read(&some);
@@ -184,7 +184,7 @@ fn what_is_not_for_us_is_named() {
         (b"SQLite format 3\0".to_vec(), "it does not begin with \"PMTiles\""),
         (vec![], "it does not begin with"),
     ] {
-        let error = PmtilesReader::over(Box::new(Memory(bytes))).err().unwrap();
+        let error = PmtilesReader::over(Box::new(BytesInMemory(bytes))).err().unwrap();
         assert!(matches!(error, ReadError::Foreign { .. }) && error.to_string().contains(text), "{error}");
     }
 }
@@ -217,7 +217,7 @@ fn leaves_that_point_in_a_circle_come_to_an_end() {
     let mut bytes = archive.to_bytes();
     let header = Header::from_bytes(&bytes).unwrap();
     bytes[header.leaves.offset as usize + 4] = 1;
-    let mut reader = PmtilesReader::over(Box::new(Memory(bytes))).unwrap();
+    let mut reader = PmtilesReader::over(Box::new(BytesInMemory(bytes))).unwrap();
     for error in [reader.list().err(), reader.read(&[tile(0)]).err()] {
         assert!(error.unwrap().to_string().contains("nested more than 4 deep"));
     }
@@ -271,7 +271,7 @@ fn every_broken_rule_is_named() {
         let (mut header, mut bytes) = (Header::from_bytes(&sound).unwrap(), sound.clone());
         change(&mut header, &mut bytes);
         bytes[..HEADER_LENGTH].copy_from_slice(&header.to_bytes());
-        let broken = PmtilesReader::over(Box::new(Memory(bytes))).unwrap().check().unwrap();
+        let broken = PmtilesReader::over(Box::new(BytesInMemory(bytes))).unwrap().check().unwrap();
         assert!(broken.iter().any(|broken| broken.contains(text)), "{broken:?} and not {text}");
     }
 }
@@ -282,7 +282,7 @@ fn an_archive_cut_off_anywhere_gives_an_error() {
         let bytes = Archive::sound(internal).to_bytes();
         assert_eq!(all_of(bytes.clone()).unwrap(), Vec::<String>::new());
         for end in 0..bytes.len() {
-            assert!(PmtilesReader::over(Box::new(Memory(bytes[..end].to_vec()))).is_err(), "cut off at {end}");
+            assert!(PmtilesReader::over(Box::new(BytesInMemory(bytes[..end].to_vec()))).is_err(), "cut off at {end}");
         }
     }
 }

@@ -181,8 +181,8 @@ pub(super) async fn open(
 /// Refuses a target that others wrote, like [`open`], but before the database is asked.
 pub(super) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
     // Tiles are recognized by the names of layers and versions, which are not known yet.
-    let is_told_later = tree.template.layers_apart() || tree.template.is_versioned();
-    if tree.force || is_told_later || !lease.begun().await.fingerprint.is_empty() {
+    let has_unknown_names = tree.template.layers_apart() || tree.template.is_versioned();
+    if tree.force || has_unknown_names || !lease.begun().await.fingerprint.is_empty() {
         return Ok(());
     }
     let place = || store.location.to_string();

@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn an_intent_is_read_back_with_its_scope_and_names_itself() {
-        for (zooms, bbox, told) in [
+        for (zooms, bbox, text) in [
             ("0-8", &[][..], "a seed of zooms 0-8 that began 2026-11-22T18:00:00Z"),
             ("3", &["1,2,3,4.5"], "a seed of zooms 3 in the box 1,2,3,4.5 that began 2026-11-22T18:00:00Z"),
             (
@@ -313,7 +313,7 @@ mod tests {
             ),
         ] {
             let intent = seed(zooms, bbox);
-            assert_eq!(intent.to_string(), told);
+            assert_eq!(intent.to_string(), text);
             let back: Intent = serde_json::from_str(&serde_json::to_string(&intent).unwrap()).unwrap();
             assert_eq!(back, intent);
             let (there, here) = (back.scope(), scope(zooms, bbox));

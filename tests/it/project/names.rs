@@ -1,4 +1,4 @@
-//! Names in the source: a type name occurs once, a constant says what it bounds, a parameter is no tuple.
+//! The source: a file has one subject, a type name occurs once, a constant says what it bounds, a parameter is no tuple.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use oar_tiles::cli::command;
 use oar_tiles::suggested::SuggestedCommand;
 
-/// Each module may call its own error `Error`, as in `std::io::Error` and `std::fmt::Error`: it is always written with its module.
-const CONVENTIONAL: [&str; 1] = ["Error"];
+/// The most lines of a source file: what has more has more than one subject.
+const MAX_LINES: usize = 420;
 
 /// Names of constants that say neither what they bound nor in which unit.
 const VAGUE: [&str; 7] = ["FEW", "MOST", "LEAST", "LARGE", "WORTH", "CHUNK", "UNSURE"];
@@ -33,7 +33,8 @@ pub(super) fn texts_below(folder: &str) -> Vec<(String, String)> {
 
 /// The source files without their tests: path below `src` and text.
 fn sources() -> Vec<(String, String)> {
-    let code = texts_below("src").into_iter().filter(|(name, _)| !name.ends_with("tests.rs"));
+    let code =
+        texts_below("src").into_iter().filter(|(name, _)| !name.ends_with("tests.rs") && !name.contains("/tests/"));
     code.map(|(name, text)| (name, text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())).collect()
 }
 
@@ -61,9 +62,15 @@ fn a_type_name_occurs_once() {
         }
     }
     assert!(places.len() > 300, "no types were found");
-    let doubled = places.iter().filter(|(_, files)| files.len() > 1);
-    let doubled: Vec<_> = doubled.filter(|(name, _)| !CONVENTIONAL.contains(&name.as_str())).collect();
+    let doubled: Vec<_> = places.iter().filter(|(_, files)| files.len() > 1).collect();
     assert!(doubled.is_empty(), "one name for several types: {doubled:#?}");
+}
+
+#[test]
+fn a_file_has_one_subject() {
+    let long = texts_below("src").into_iter().map(|(file, text)| (file, text.lines().count()));
+    let long: Vec<_> = long.filter(|(_, lines)| *lines > MAX_LINES).collect();
+    assert!(long.is_empty(), "split these: {long:?}");
 }
 
 #[test]

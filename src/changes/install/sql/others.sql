@@ -1,4 +1,4 @@
--- What lies in the schema of the log and is none of its tables and trigger functions: kind, and schema and name as SQL writes them.
+-- Objects in the log's schema that are neither its tables nor its trigger functions: their kind, and their name with the schema, quoted.
 SELECT upper(o.type), o.identity
 FROM pg_namespace AS n
 JOIN pg_depend AS d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n'

@@ -165,7 +165,7 @@ END
 
     /// SQL for the OIDs of the tables that have the triggers.
     fn tables(&self) -> String {
-        let oids: BTreeSet<u32> = self.table.kin.iter().map(|kin| kin.oid).collect();
+        let oids: BTreeSet<u32> = self.table.relatives.iter().map(|relative| relative.oid).collect();
         let oids: Vec<String> = oids.iter().map(u32::to_string).collect();
         format!("ARRAY[{}]::oid[]", oids.join(", "))
     }

@@ -18,7 +18,7 @@ above AS (
     UNION
     SELECT a.watch, i.inhparent FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.relation
 ),
-kin AS (SELECT * FROM below UNION SELECT * FROM above)
+relatives AS (SELECT * FROM below UNION SELECT * FROM above)
 SELECT json_build_object(
     'layout', state.layout, 'installs', state.installs, 'last_watch', state.last_watch, 'pruned', state.pruned::text,
     -- A log of layout 1 does not have these columns.
@@ -49,12 +49,12 @@ SELECT json_build_object(
         'members', (SELECT coalesce(json_agg(json_build_object(
                 'name', coalesce((SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
                     WHERE c.oid = coalesce(m.relation, k.relation)), m.name),
-                'is_noted', m.relation IS NOT NULL, 'is_kin', k.relation IS NOT NULL,
+                'is_noted', m.relation IS NOT NULL, 'is_related', k.relation IS NOT NULL,
                 'noted', m.triggers, 'found', {triggers}, 'is_tied', m.ties = {ties},
                 'is_kept', coalesce((SELECT c.relpersistence = 'p' FROM pg_class AS c WHERE c.oid = coalesce(m.relation, k.relation)), true),
                 'is_subscribed', EXISTS (SELECT FROM pg_subscription_rel AS s WHERE s.srrelid = k.relation))), '[]')
             FROM (SELECT * FROM {schema}.member WHERE watch = w.id) AS m
-            FULL JOIN (SELECT * FROM kin WHERE watch = w.id) AS k ON k.relation = m.relation)
+            FULL JOIN (SELECT * FROM relatives WHERE watch = w.id) AS k ON k.relation = m.relation)
     ) ORDER BY w.id), '[]') FROM chosen AS w)
 )::text
 FROM {schema}.state

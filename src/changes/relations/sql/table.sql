@@ -1,4 +1,4 @@
--- What an install must know of the table $1: its kin (the table, its partitions, children and parents), its columns, and the unique index that
+-- What an install must know of the table $1: its relatives (the table, its partitions, children and parents), its columns, and the unique index that
 -- pairs old rows with their new versions, with the equality operators of its operator classes where these are safe to use.
 WITH RECURSIVE below AS (
     SELECT $1::oid AS relation
@@ -10,7 +10,7 @@ above AS (
     UNION
     SELECT i.inhparent FROM above AS a JOIN pg_inherits AS i ON i.inhrelid = a.relation
 ),
-kin AS (SELECT * FROM below UNION SELECT * FROM above),
+relatives AS (SELECT * FROM below UNION SELECT * FROM above),
 column_type AS (
     SELECT a.attnum, a.attname, a.atttypid, a.atttypmod, t.typname,
         -- Not exact: float8 (0 and -0), numeric (1.0 and 1.00), bpchar, interval, timetz, jsonb and all types that are not built in.
@@ -31,11 +31,11 @@ SELECT json_build_object(
     'owner', (SELECT pg_get_userbyid(c.relowner) FROM pg_class AS c WHERE c.oid = $1),
     'is_of_superuser', (SELECT r.rolsuper FROM pg_class AS c JOIN pg_roles AS r ON r.oid = c.relowner WHERE c.oid = $1),
     'is_ours', (SELECT pg_has_role(c.relowner, 'USAGE') FROM pg_class AS c WHERE c.oid = $1),
-    'kin', (SELECT json_agg(json_build_object(
+    'relatives', (SELECT json_agg(json_build_object(
             'oid', c.oid::int8, 'name', {called}, 'kind', c.relkind, 'persistence', c.relpersistence,
             'columns', ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
         ) ORDER BY c.oid <> $1, n.nspname, c.relname)
-        FROM kin JOIN pg_class AS c ON c.oid = kin.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
+        FROM relatives JOIN pg_class AS c ON c.oid = relatives.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
     'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'modifier', atttypmod, 'kind', typname, 'shape', shape, 'srid', srid,
         'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry,
         'is_spatial', is_spatial, 'called', called, 'decoding', decoding)

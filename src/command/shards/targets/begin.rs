@@ -11,7 +11,7 @@ use crate::report::{Report, Style, report};
 use crate::run::attempts::{aside, restarting};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::claim;
-use crate::run::variants::{FamilyRun, StockPart};
+use crate::run::variants::{FamilyCachePart, FamilyRun};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyWork, Job, SharedSnapshot};
 use crate::shards::{BegunPlan, PLAN_VERSION, ShardsError, TargetsPlan, WeighedTarget, WorkFolder, divide, random_id};
 use crate::sink::GENERATOR;
@@ -124,17 +124,17 @@ async fn weigh_family(
         parts: None,
     };
     let run = FamilyRun::begin(family, &options).await?;
-    let stock = Box::pin(run.stock()).await?.map(Arc::new);
-    let has_members = match &stock {
-        Some(stock) => Box::pin(run.read_members(stock)).await?,
+    let cache = Box::pin(run.cache()).await?.map(Arc::new);
+    let has_members = match &cache {
+        Some(cache) => Box::pin(run.read_members(cache)).await?,
         None => false,
     };
-    let stock = stock.filter(|_| has_members);
+    let cache = cache.filter(|_| has_members);
     for (variant, settings) in run.members.each_target(family, run.all.as_ref()) {
         let settings = settings?;
         let output = settings.tileset.output.display().to_string();
-        let stock = stock.clone().map(|stock| StockPart { stock, variant });
-        let job = Job { stock, ..run.targets.job(settings)? };
+        let cache = cache.clone().map(|cache| FamilyCachePart { cache, variant });
+        let job = Job { family_cache: cache, ..run.targets.job(settings)? };
         add(variant.map(|_| output), weighed(&job).await?);
     }
     Ok(())
@@ -146,8 +146,8 @@ async fn weighed(job: &Job) -> Result<TargetCost, CommandError> {
         let planned = async {
             // Only sums are of interest.
             let order = Order::ZoomColumnTmsRow;
-            if let Some(stock) = &job.stock {
-                return stock.prepared(job, order).await;
+            if let Some(cache) = &job.family_cache {
+                return cache.prepared(job, order).await;
             }
             let (begun, database) = (Instant::now(), job.database()?);
             let snapshot = job.take_snapshot(&database, false).await?;

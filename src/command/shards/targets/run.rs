@@ -17,7 +17,7 @@ use crate::run::attempts::{aside, restarting};
 use crate::run::describe::compare;
 use crate::run::family_seed::seed_one;
 use crate::run::seed::seed_target;
-use crate::run::variants::{FamilyRun, StockPart};
+use crate::run::variants::{FamilyCachePart, FamilyRun};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyWork, Job, RecordedVariant, SharedSnapshot, WriteGuard};
 use crate::shards::{
     AttemptNote, OutputRange, SeededFamily, SeededList, ShardsError, TargetsDone, TargetsPart, TargetsPlan, WorkFolder,
@@ -174,7 +174,7 @@ impl Seeding<'_> {
                 None => {
                     let job = self.job(Job::new(settings.clone(), self.plan.force, &self.own.job.report, stop)?);
                     let output = settings.tileset.output.display().to_string();
-                    let seeded = self.patiently(async || {
+                    let seeded = self.while_written_by_others(async || {
                         let done = Box::pin(seed_target(&job)).await?;
                         job.purge_published(false).await?;
                         Ok(done)
@@ -259,24 +259,25 @@ impl Seeding<'_> {
         let range = part.variants.clone();
         let is_own = |output: &str| range.as_ref().is_some_and(|range: &OutputRange| range.contains(output));
         run.keep_part(is_own, part.whole);
-        let stock = Box::pin(run.stock()).await?.map(Arc::new);
-        let has_members = match &stock {
-            Some(stock) => Box::pin(run.read_members(stock)).await?,
+        let cache = Box::pin(run.cache()).await?.map(Arc::new);
+        let has_members = match &cache {
+            Some(cache) => Box::pin(run.read_members(cache)).await?,
             None => false,
         };
-        let stock = stock.filter(|_| has_members);
+        let cache = cache.filter(|_| has_members);
         let targets = &run.targets;
         let each = run.members.each_target(family, run.all.as_ref()).map(|(variant, settings)| {
-            let stock = stock.clone().map(|stock| StockPart { stock, variant });
+            let cache = cache.clone().map(|cache| FamilyCachePart { cache, variant });
             async move {
                 let settings = settings?;
                 let output = settings.tileset.output.clone();
-                let seeded =
-                    self.patiently(async || Box::pin(seed_one(targets, settings.clone(), stock.clone())).await);
+                let seeded = self.while_written_by_others(async || {
+                    Box::pin(seed_one(targets, settings.clone(), cache.clone())).await
+                });
                 Ok::<_, CommandError>((output, seeded.await))
             }
         });
-        let side_by_side = if stock.is_some() { family.settings().run.workers.get() } else { 1 };
+        let side_by_side = if cache.is_some() { family.settings().run.workers.get() } else { 1 };
         let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
         while let Some(target) = ended.next().await {
             let (output, done) = target?;
@@ -316,7 +317,7 @@ impl Seeding<'_> {
     }
 
     /// Seeds a target; waits while another attempt at the shard writes it.
-    async fn patiently(
+    async fn while_written_by_others(
         &self,
         seed: impl AsyncFn() -> Result<RunReport, CommandError>,
     ) -> Result<RunReport, CommandError> {

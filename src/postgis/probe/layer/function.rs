@@ -113,9 +113,9 @@ impl LayerProbe<'_> {
                 "Leave query out, or give the function a fourth argument of type json".to_owned(),
             ));
         }
-        let told = FunctionComment::read(function.comment.as_deref());
+        let comment = FunctionComment::read(function.comment.as_deref());
         if let Some(kind) =
-            told.content_type.as_ref().filter(|kind| !kind.contains("mvt") && !kind.contains("protobuf"))
+            comment.content_type.as_ref().filter(|kind| !kind.contains("mvt") && !kind.contains("protobuf"))
         {
             return Err(self.error(
                 format!(
@@ -132,7 +132,7 @@ impl LayerProbe<'_> {
             name: function.quoted(),
             query,
             body: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
-            told,
+            comment,
             is_bounded: wanted.is_bounded,
             arguments: function.arguments,
         })

@@ -6,6 +6,10 @@
 //!                               sorted: a run ─┘
 //! ```
 
+mod strips;
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fs::File;
@@ -15,15 +19,10 @@ use std::os::unix::fs::FileExt as _;
 
 use super::scratch_file;
 use crate::tile::{SortedPoints, WorldRect};
+use strips::{CodeRange, code, pieces, point, strips};
 
 /// The most points that are kept in memory, eight bytes each.
 pub const MAX_POINTS_IN_MEMORY: usize = 1 << 20;
-
-/// Points are sorted by strips of 2^22 world units (a column of zoom 10), by their latitude within a strip, and last by their longitude.
-const STRIP_BITS: u32 = 22;
-
-/// The bits of an x within its strip.
-const WITHIN_STRIP: u64 = (1 << STRIP_BITS) - 1;
 
 /// The index has the first point of each block of this many points.
 const POINTS_PER_BLOCK: u64 = 1024;
@@ -36,17 +35,6 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// The bytes of a point.
 const POINT_BYTES: usize = size_of::<u64>();
-
-/// Where a point lies in the order of the file.
-fn code(x: u32, y: u32) -> u64 {
-    u64::from(x >> STRIP_BITS) << (32 + STRIP_BITS) | u64::from(y) << STRIP_BITS | u64::from(x) & WITHIN_STRIP
-}
-
-/// The point of a code: x, y.
-#[expect(clippy::cast_possible_truncation, reason = "the parts of a code have at most 32 bits")]
-fn point(code: u64) -> [u32; 2] {
-    [((code >> (32 + STRIP_BITS) << STRIP_BITS) | code & WITHIN_STRIP) as u32, (code >> STRIP_BITS) as u32]
-}
 
 /// Sorted points.
 #[derive(Debug)]
@@ -238,54 +226,6 @@ impl PointFile {
     }
 }
 
-/// Neighbours in the order of the file.
-struct CodeRange {
-    first: u64,
-    /// Included.
-    last: u64,
-}
-
-/// The part of a rectangle that lies in one strip, its ends included.
-#[derive(Clone, Copy)]
-struct StripPart {
-    west: u32,
-    north: u32,
-    east: u32,
-    south: u32,
-}
-
-impl StripPart {
-    fn codes(&self) -> CodeRange {
-        CodeRange { first: code(self.west, self.north), last: code(self.east, self.south) }
-    }
-}
-
-/// The parts of a rectangle, from west to east.
-fn strips(rect: &WorldRect) -> impl Iterator<Item = StripPart> {
-    let unit = |value: i64| u32::try_from(value.max(0)).unwrap_or(u32::MAX);
-    let (west, north, east, south) = (unit(rect.west), unit(rect.north), unit(rect.east), unit(rect.south));
-    let is_empty = rect.east < 0 || rect.south < 0 || rect.west > u32::MAX.into() || rect.north > u32::MAX.into();
-    let count = if is_empty { 0 } else { ((east >> STRIP_BITS) + 1).saturating_sub(west >> STRIP_BITS) };
-    (0..count).map(move |number| {
-        let first = ((west >> STRIP_BITS) + number) << STRIP_BITS;
-        let last = first | u32::MAX >> (32 - STRIP_BITS);
-        StripPart { west: west.max(first), north, east: east.min(last), south }
-    })
-}
-
-/// The parts of the file's order in which the points of a rectangle lie: one for each strip, or one if it reaches from pole to pole.
-fn pieces(rect: &WorldRect) -> Vec<CodeRange> {
-    let mut pieces: Vec<CodeRange> = Vec::new();
-    for strip in strips(rect) {
-        let codes = strip.codes();
-        match pieces.last_mut() {
-            Some(before) if strip.north == 0 && strip.south == u32::MAX => before.last = codes.last,
-            _ => pieces.push(codes),
-        }
-    }
-    pieces
-}
-
 /// Writes points one after the other.
 struct PointWriter<'a> {
     file: &'a File,
@@ -350,95 +290,5 @@ impl PointReader<'_> {
         let code = self.buffer[self.next..].first_chunk().copied().map(u64::from_le_bytes);
         self.next += POINT_BYTES;
         Ok(code)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A linear congruential generator (Knuth's MMIX constants).
-    fn chance(state: &mut u64) -> u64 {
-        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *state >> 32
-    }
-
-    /// Points in a town and all over the world, and the corners of the world.
-    fn points(count: u64) -> Vec<u64> {
-        let mut state = 1;
-        let mut any = |number: u64| match number % 2 {
-            0 => chance(&mut state),
-            _ => 3_000_000_000 + chance(&mut state) % (1 << 23),
-        };
-        let mut points: Vec<u64> = (0..count).map(|number| any(number) << 32 | any(number)).collect();
-        points.extend([0, u64::MAX, u64::from(u32::MAX), u64::from(u32::MAX) << 32]);
-        points
-    }
-
-    fn sorted(points: &[u64], most: usize) -> SortedPlaces {
-        let mut sorter = PointSorter::new(most);
-        for point in points {
-            sorter.add(*point).unwrap();
-        }
-        sorter.finish().unwrap()
-    }
-
-    #[test]
-    fn a_rectangle_finds_its_points_in_the_file() {
-        let points = points(30_000);
-        let SortedPlaces::File(file) = sorted(&points, 7_000) else { panic!("in memory") };
-        assert_eq!(file.len(), points.len() as u64);
-        let whole = WorldRect { west: 0, north: 0, east: u32::MAX.into(), south: u32::MAX.into() };
-        assert_eq!(file.bounds(), whole);
-        let mut state = 3;
-        let mut rects = vec![whole, whole.grown(1 << 33), WorldRect { west: -9, north: -9, east: -1, south: -1 }];
-        for bits in 0..33 {
-            let (west, north) = (chance(&mut state).cast_signed(), chance(&mut state).cast_signed());
-            let square = WorldRect { west, north, east: west + (1 << bits), south: north + (1 << bits) };
-            rects.extend([square, WorldRect { north: 0, south: u32::MAX.into(), ..square }]);
-            let town = WorldRect { west: 3_000_000_000, north: 3_000_000_000 + (1 << 22), ..square };
-            rects.push(WorldRect { east: town.west + (1 << bits), south: town.north + (1 << bits), ..town });
-        }
-        for rect in rects {
-            let is_in = |point: &&u64| {
-                let (x, y) = ((**point >> 32).cast_signed(), (**point & u64::from(u32::MAX)).cast_signed());
-                (rect.west..=rect.east).contains(&x) && (rect.north..=rect.south).contains(&y)
-            };
-            let mut expected: Vec<u64> = points.iter().filter(is_in).copied().collect();
-            expected.sort_unstable();
-            let mut found = Vec::new();
-            file.within(&rect, |[x, y]| {
-                found.push(u64::from(x) << 32 | u64::from(y));
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-            found.sort_unstable();
-            assert_eq!(found, expected, "{rect:?}");
-        }
-        let about = |rect: &WorldRect| file.about_within(rect) * 100 / file.len();
-        assert!((90..=100).contains(&about(&whole)), "{} %", about(&whole));
-        let quarter = WorldRect { east: 1 << 31, south: 1 << 31, ..whole };
-        assert!((8..=20).contains(&about(&quarter)), "{} %", about(&quarter));
-        let mut first = 0;
-        file.within(&whole, |_| {
-            first += 1;
-            ControlFlow::Break(())
-        })
-        .unwrap();
-        assert_eq!(first, 1);
-    }
-
-    #[test]
-    fn few_points_stay_in_memory() {
-        assert!(matches!(sorted(&points(10), 14), SortedPlaces::Memory(_)));
-        assert!(matches!(sorted(&[], 14), SortedPlaces::Memory(_)));
-        assert!(matches!(sorted(&points(11), 14), SortedPlaces::File(_)));
-    }
-
-    #[test]
-    fn a_file_that_was_cut_off_is_an_error() {
-        let SortedPlaces::File(file) = sorted(&points(3_000), 1_000) else { panic!("in memory") };
-        file.file.set_len(50).unwrap();
-        assert!(file.within(&file.bounds(), |_| ControlFlow::Continue(())).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! The pipeline's own promises, with sources and sinks that misbehave on purpose.
 
+mod pace;
+
 use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -74,13 +76,13 @@ impl Slow {
 }
 
 /// Keeps the tiles in the order in which they come.
-struct Memory {
+struct MemorySink {
     fault: Fault,
     waiting: Arc<AtomicUsize>,
     edits: Vec<TileEdit>,
 }
 
-impl Sink for Memory {
+impl Sink for MemorySink {
     type Error = OnPurpose;
 
     fn needs(&self) -> Needs {
@@ -111,7 +113,7 @@ impl Sink for Memory {
 const COLUMNS: u32 = 60;
 const WINDOW: usize = 4;
 
-type Ended = Result<(Memory, PipelineOutcome), PipelineError<OnPurpose, OnPurpose>>;
+type Ended = Result<(MemorySink, PipelineOutcome), PipelineError<OnPurpose, OnPurpose>>;
 
 /// Runs sixty batches over three sources; gives what came of it and how many batches there were at most between rendering
 /// and storing.
@@ -136,7 +138,7 @@ fn batch(x: u32) -> Batch {
 fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
-    let sink = Memory { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
+    let sink = MemorySink { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
     let limits =
         Limits { window: NonZeroUsize::new(WINDOW).unwrap(), features, packing: Packing::Gzip(Level::new(1).unwrap()) };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -194,7 +196,7 @@ fn a_run_on_one_thread_ends_as_a_run_on_several() {
     for fault in [Fault::None, Fault::Source(31), Fault::Lost(7), Fault::Sink(3), Fault::Forgotten(COLUMNS - 1)] {
         let (waiting, most) = (Arc::new(AtomicUsize::new(COLUMNS as usize)), Arc::default());
         let source = Slow { fault, waiting: Arc::clone(&waiting), most };
-        let sink = Memory { fault, waiting, edits: Vec::new() };
+        let sink = MemorySink { fault, waiting, edits: Vec::new() };
         let batches: Vec<Batch> = (0..COLUMNS).map(batch).collect();
         let packing = Packing::Gzip(Level::new(1).unwrap());
         let here = run_here(&batches, |batch| source.rendered(batch), sink, packing, |_| ());
@@ -220,7 +222,7 @@ fn a_tile_that_another_target_has_packed_is_copied() {
                 RenderedTile { mvt, features: 1, shared: Some(Arc::clone(&shared)), ..RenderedTile::empty(tile(1)) };
             Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(0))])
         };
-        let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
+        let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
         let packing = Packing::Gzip(Level::new(1).unwrap());
         run_here(&[batch(0)], render, sink, packing, |_| ()).unwrap()
     };
@@ -266,7 +268,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     };
     let batches: Vec<Batch> = (0..30).map(batch).collect();
     let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.needs_cell_counts).count()));
-    let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
+    let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     let limits = Limits { window: NonZeroUsize::new(30).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run(batches, vec![Patient { others }], sink, limits, None, |_| ());
@@ -275,188 +277,4 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     // The sink counts two tiles a batch, one of them empty; these have none that is.
     let columns: Vec<u32> = ended.map(|(sink, _)| sink.edits.iter().map(|edit| edit.id().coord.x()).collect()).unwrap();
     assert!(columns.is_sorted() && columns.len() == 60);
-}
-
-/// Lets one batch through at a time, and counts.
-struct OneAtATime {
-    turn: Arc<Semaphore>,
-    entered: AtomicUsize,
-    pace: BatchPace,
-}
-
-impl BatchGate for OneAtATime {
-    fn enter(&self, kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchPass> {
-        assert_eq!(kind, BatchKind::Reseed);
-        Box::pin(async {
-            let turn = Arc::clone(&self.turn).acquire_owned().await.unwrap();
-            self.entered.fetch_add(1, SeqCst);
-            BatchPass::holding(turn)
-        })
-    }
-
-    fn pace(&self, _kind: BatchKind) -> &BatchPace {
-        &self.pace
-    }
-}
-
-/// Counts how many batches are rendered at once.
-struct Counting {
-    now: Arc<AtomicUsize>,
-    most: Arc<AtomicUsize>,
-}
-
-impl Source for Counting {
-    type Error = OnPurpose;
-
-    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
-        self.most.fetch_max(self.now.fetch_add(1, SeqCst) + 1, SeqCst);
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-        self.now.fetch_sub(1, SeqCst);
-        let rendered = |tile| RenderedTile {
-            mvt: vec![1],
-            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
-            features: 1,
-            ..RenderedTile::empty(tile)
-        };
-        Ok(batch.areas[0].rect.iter().map(rendered).collect())
-    }
-}
-
-#[test]
-fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
-    let zoom = Zoom::new(6).unwrap();
-    let batch = |x: u32| Batch {
-        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
-        repeats: Vec::new(),
-        planned: Planned::Occupied,
-        tiles: 2,
-        layers: vec![LayerCount { tiles: 2, features: 2 }],
-        needs_cell_counts: false,
-    };
-    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let source = |_| Counting { now: Arc::clone(&now), most: Arc::clone(&most) };
-    let sink = Memory { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
-    // The window is smaller than the number of sources: what waits at the gate never waits for the window.
-    let limits = Limits { window: NonZeroUsize::new(2).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
-    let gate = Arc::new(OneAtATime {
-        turn: Arc::new(Semaphore::new(1)),
-        entered: AtomicUsize::new(0),
-        pace: BatchPace::default(),
-    });
-    // None is joined with another.
-    let batch_features = NonZeroU64::new(2).unwrap();
-    let turns = BatchTurns { gate: Arc::<OneAtATime>::clone(&gate), kind: BatchKind::Reseed, batch_features };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let running = run((0..30).map(batch).collect(), (0..4).map(source).collect(), sink, limits, Some(turns), |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    assert!(ended.expect("the pipeline hangs").is_ok());
-    assert_eq!((most.load(SeqCst), gate.entered.load(SeqCst)), (1, 30));
-    assert_ne!(gate.pace.features(u64::MAX), BatchPace::default().features(u64::MAX));
-}
-
-/// A gate that is always open, and a pace that is known.
-struct OpenGate(BatchPace);
-
-impl BatchGate for OpenGate {
-    fn enter(&self, _kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchPass> {
-        Box::pin(async { BatchPass::free() })
-    }
-
-    fn pace(&self, _kind: BatchKind) -> &BatchPace {
-        &self.0
-    }
-}
-
-/// Keeps the number of features of each batch that it renders.
-struct MeasuredSource(Arc<Mutex<Vec<u64>>>);
-
-impl Source for MeasuredSource {
-    type Error = OnPurpose;
-
-    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
-        self.0.lock().unwrap().push(batch.features());
-        let rendered = |tile| RenderedTile {
-            mvt: vec![1],
-            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
-            features: 1,
-            ..RenderedTile::empty(tile)
-        };
-        Ok(batch.areas.iter().flat_map(|area| area.rect.iter()).map(rendered).collect())
-    }
-}
-
-/// Keeps what it is given.
-struct KeptEdits(Vec<TileEdit>);
-
-impl Sink for KeptEdits {
-    type Error = OnPurpose;
-
-    fn needs(&self) -> Needs {
-        Needs { order: Order::ZoomColumnTmsRow, layers_apart: false }
-    }
-
-    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, OnPurpose> {
-        Ok(None)
-    }
-
-    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, OnPurpose> {
-        let stored = edits.len() as u64;
-        self.0.extend(edits);
-        Ok(Written { stored, ..Written::default() })
-    }
-
-    fn finish(self, _metadata: &Metadata) -> Result<Finished, OnPurpose> {
-        Err(OnPurpose(0))
-    }
-}
-
-/// The features of each batch that one worker renders, if a feature takes `each` and the plan has `count` batches of some tiles with a
-/// number of features.
-fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, features: u64) -> Vec<u64> {
-    let zoom = Zoom::new(12).unwrap();
-    let batch = |x| Batch {
-        areas: vec![Area {
-            rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: tiles - 1 },
-            search: vec![SearchBox::Area],
-        }],
-        repeats: Vec::new(),
-        planned,
-        tiles: tiles.into(),
-        layers: vec![LayerCount { tiles: tiles.into(), features }],
-        needs_cell_counts: false,
-    };
-    let pace = BatchPace::default();
-    pace.note(1, each);
-    let batch_features = NonZeroU64::new(1_000).unwrap();
-    let turns = BatchTurns { gate: Arc::new(OpenGate(pace)), kind: BatchKind::Seed, batch_features };
-    let sizes: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let limits = Limits { window: NonZeroUsize::new(4).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let sources = vec![MeasuredSource(Arc::clone(&sizes))];
-    let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    let (sink, _) = ended.expect("the pipeline hangs").unwrap();
-    let places: Vec<u64> = sink.0.iter().map(|edit| Order::ZoomColumnTmsRow.place(edit.id().coord)).collect();
-    assert!(places.is_sorted_by(|one, next| one < next) && places.len() == (count * tiles) as usize);
-    sizes.lock().unwrap().clone()
-}
-
-#[test]
-fn batches_of_a_seed_are_joined_as_long_as_the_server_is_fast_enough() {
-    let (slow, fast) = (Duration::from_secs(1), Duration::from_micros(1));
-    assert_eq!(rendered_at_a_pace(slow, Planned::Occupied, 30, 7, 100), [100; 30]);
-    assert_eq!(rendered_at_a_pace(fast, Planned::Occupied, 30, 7, 100), [1_000; 3]);
-    // 500 features take a quarter of a second.
-    assert_eq!(rendered_at_a_pace(Duration::from_micros(500), Planned::Occupied, 30, 7, 100)[0], 500);
-}
-
-#[test]
-fn batches_of_a_reseed_are_cut_where_the_server_is_slow() {
-    let (slow, fast) = (Duration::from_secs(1), Duration::from_micros(1));
-    assert_eq!(rendered_at_a_pace(fast, Planned::Every, 3, 40, 800), [800; 3]);
-    assert_eq!(rendered_at_a_pace(slow, Planned::Every, 3, 40, 800), [100; 24]);
-    // A tile cannot be cut.
-    assert_eq!(rendered_at_a_pace(slow, Planned::Every, 2, 1, 800), [800; 2]);
 }

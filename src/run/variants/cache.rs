@@ -22,7 +22,7 @@ use crate::sink::Needs;
 use crate::tile::{Batch, Coverage, LayerFootprints, Order, ZoomList};
 
 /// The rows of all layers of a family, on the snapshot of its run.
-pub(crate) struct FamilyStock {
+pub(crate) struct FamilyCache {
     snapshot: Arc<Snapshot>,
     server: Server,
     key: Option<IdentityKey>,
@@ -42,17 +42,17 @@ pub(crate) struct FamilyStock {
     tiles: Option<Arc<FamilyTiles>>,
 }
 
-/// The part of a stock that one target draws from.
+/// The part of the cached rows that one target draws from.
 #[derive(Clone)]
-pub(crate) struct StockPart {
-    pub(crate) stock: Arc<FamilyStock>,
+pub(crate) struct FamilyCachePart {
+    pub(crate) cache: Arc<FamilyCache>,
     /// The number of the variant; `None` for the tileset without conditions.
     pub(crate) variant: Option<usize>,
 }
 
-impl FamilyStock {
+impl FamilyCache {
     /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own.
-    pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyStock>, CommandError> {
+    pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyCache>, CommandError> {
         let settings = &job.settings;
         if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
             return Ok(None);
@@ -113,7 +113,7 @@ impl FamilyStock {
         for rows in &skipped {
             job.report.event(&Event::Skipped(rows.clone()));
         }
-        Ok(Some(FamilyStock {
+        Ok(Some(FamilyCache {
             snapshot,
             server: probed.server,
             key,
@@ -129,7 +129,7 @@ impl FamilyStock {
     }
 }
 
-impl FamilyStock {
+impl FamilyCache {
     /// Reads which rows belong to which variant. False if that cannot be told from here, so that each variant has to read its own rows.
     pub(super) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
@@ -200,15 +200,15 @@ impl LayerReading<'_> {
     }
 }
 
-impl StockPart {
+impl FamilyCachePart {
     /// The key of the change log.
     pub(crate) fn key(&self) -> Option<IdentityKey> {
-        self.stock.key.clone()
+        self.cache.key.clone()
     }
 
     /// Plans the tiles of the target, which no session has to render.
     pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
-        let (begun, stock) = (Instant::now(), &self.stock);
+        let (begun, cache) = (Instant::now(), &self.cache);
         let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), job.settings.tileset.zooms.clone());
         let limits: Vec<_> =
@@ -216,9 +216,9 @@ impl StockPart {
         let (part, batch) = (self.clone(), job.batch_features(BatchKind::Seed));
         let planning = tokio::task::spawn_blocking(move || {
             let layers: Vec<VariantLayer> = match part.variant {
-                None => part.stock.all.iter().map(|rows| rows.of_variant(0)).collect(),
+                None => part.cache.all.iter().map(|rows| rows.of_variant(0)).collect(),
                 Some(number) => {
-                    part.stock.layers.get().into_iter().flatten().map(|rows| rows.of_variant(number)).collect()
+                    part.cache.layers.get().into_iter().flatten().map(|rows| rows.of_variant(number)).collect()
                 }
             };
             let (mut planned, mut surveyed, mut features) = (Vec::new(), Vec::new(), Vec::new());
@@ -234,16 +234,16 @@ impl StockPart {
             planning.await.map_err(|error| CommandError::Died(error.to_string()))??;
         let thinned = check_limits(&job.settings, &zooms, &mut warnings)?;
         Ok(Prepared {
-            snapshot: Arc::clone(&stock.snapshot),
-            server: stock.server.clone(),
+            snapshot: Arc::clone(&cache.snapshot),
+            server: cache.server.clone(),
             layers: surveyed.iter().map(|layer| Arc::clone(layer.layer())).collect(),
             surveyed,
             features,
-            reads: if self.variant.is_none() { stock.reads_of_all.clone() } else { stock.reads.clone() },
+            reads: if self.variant.is_none() { cache.reads_of_all.clone() } else { cache.reads.clone() },
             workers: Vec::new(),
             zooms,
             bounds,
-            skipped: if self.variant.is_none() { stock.skipped.clone() } else { Vec::new() },
+            skipped: if self.variant.is_none() { cache.skipped.clone() } else { Vec::new() },
             warnings: warnings.seen,
             thinned,
             took: begun.elapsed(),
@@ -252,8 +252,8 @@ impl StockPart {
 
     /// What draws the target, which needs its tiles like that. Targets of other kinds pack tiles otherwise, or not at all.
     pub(crate) fn sources(&self, job: &Job, layers: &[PreparedLayer], needs: Needs) -> Vec<CachedRenderer> {
-        let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.stock.packing;
-        let (layers, shared) = (Arc::new(layers.to_vec()), self.stock.tiles.as_ref().filter(|_| is_alike));
+        let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.cache.packing;
+        let (layers, shared) = (Arc::new(layers.to_vec()), self.cache.tiles.as_ref().filter(|_| is_alike));
         (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, shared, &job.stop)).collect()
     }
 }

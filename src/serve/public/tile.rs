@@ -1,0 +1,137 @@
+//! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+
+use super::tags::add_tile_headers;
+use super::{Counted, Site, SiteSettings};
+use crate::serve::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
+use crate::serve::http::negotiate::{Encoding, holds};
+use crate::serve::live::LiveError;
+use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
+use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
+use crate::serve::target::state::ServedState;
+use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
+use crate::tile::TileId;
+
+/// A tile that a client wants.
+pub(super) struct WantedTile<'a> {
+    pub(super) state: &'a Arc<ServedState>,
+    pub(super) tile: TileId,
+    /// The values that the request gives.
+    pub(super) given: Option<Arc<GivenParameters>>,
+    /// True if the tile has another address, by which it is purged.
+    pub(super) is_alias: bool,
+}
+
+/// The parameters that a query gives, or the answer that says what is wrong with it.
+pub(super) fn given_parameters(
+    tileset: &SiteTileset,
+    query: Option<&str>,
+    undeclared: UndeclaredNames,
+) -> Result<Option<GivenParameters>, Answer> {
+    given(&tileset.parameters.declared, query, undeclared)
+        .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
+}
+
+/// The parameters of a request for a tile, if there is room for their values.
+pub(super) fn with_parameters(
+    tileset: &SiteTileset,
+    request: &Request<Incoming>,
+    undeclared: UndeclaredNames,
+) -> Result<Option<Arc<GivenParameters>>, Answer> {
+    let Some(given) = given_parameters(tileset, request.uri().query(), undeclared)? else { return Ok(None) };
+    tileset.parameters.gate.pass(given.key).map_err(|TooManyKeys { retry_after }| {
+        answer::too_many("too many different values of parameters were asked for within a minute", retry_after)
+    })?;
+    Ok(Some(Arc::new(given)))
+}
+
+impl Site {
+    /// The answer to a request for a tile.
+    pub(super) async fn tile(
+        &self,
+        tileset: &SiteTileset,
+        wanted: WantedTile<'_>,
+        headers: &HeaderMap,
+        settings: &SiteSettings,
+    ) -> Counted {
+        let (WantedTile { state, tile, given, is_alias }, encoding) = (wanted, Encoding::for_client(headers));
+        let (read, origin) = match &given {
+            Some(given) => tileset.tiles.tile_with(state, tile, given, encoding).await,
+            None => tileset.tiles.tile(state, tile, encoding).await,
+        };
+        let freshness = match origin {
+            // A purge by path or URL does not reach what stands in a cache beside it, under a query or another address.
+            _ if given.is_some() || is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            TileOrigin::Ancestor => &Freshness::none(),
+            _ => settings.tile_freshness.at(tile.coord.zoom()),
+        };
+        let source = match origin {
+            TileOrigin::Stale(_) => SourceLabel::Stale,
+            TileOrigin::Ancestor => SourceLabel::Ancestor,
+            TileOrigin::Shared => SourceLabel::Redis,
+            TileOrigin::Ahead => {
+                tileset.metrics.hit_ahead();
+                SourceLabel::Memory
+            }
+            TileOrigin::Memory => SourceLabel::Memory,
+            TileOrigin::Target => SourceLabel::Target,
+            TileOrigin::Empty => SourceLabel::Empty,
+            TileOrigin::Live => SourceLabel::Live,
+            TileOrigin::Collapsed => SourceLabel::Collapsed,
+        };
+        let mut answer = match read {
+            Err(error) => {
+                let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
+                return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
+            }
+            Ok(None) => answer::empty(settings.empty_status.status(), freshness),
+            Ok(Some(found)) if origin == TileOrigin::Ancestor => {
+                answer::placeholder(found.body, TILE_TYPE, found.encoding)
+            }
+            Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, freshness),
+            Ok(Some(found)) => {
+                let content =
+                    Content { body: found.body, media_type: TILE_TYPE, encoding: found.encoding, tag: &found.tag };
+                answer::content(content, freshness)
+            }
+        };
+        let status = match origin {
+            TileOrigin::Memory | TileOrigin::Ahead | TileOrigin::Empty => HeaderValue::from_static("oar-tiles; hit"),
+            TileOrigin::Target | TileOrigin::Live => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored"),
+            TileOrigin::Collapsed => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored; collapsed"),
+            // A negative time to live is how long the tile has been stale (RFC 9211, section 2.4).
+            TileOrigin::Stale(age) => HeaderValue::from_str(&format!("oar-tiles; hit; ttl=-{}", age.as_secs().max(1)))
+                .unwrap_or_else(|_| HeaderValue::from_static("oar-tiles; hit")),
+            TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
+            TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
+        };
+        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
+        if let Some(headers) = settings.headers_of(of) {
+            add_tile_headers(answer.headers_mut(), &headers.headers, names, tile);
+        }
+        answer.headers_mut().insert(CACHE_STATUS, status);
+        Counted { answer, route: RouteLabel::Tile, source, tileset: None }
+    }
+}
+
+/// The answer if there is no tile to send. It tells the client no path, no host and nothing about the database; the log has the details.
+pub(super) fn no_tile(error: &TileError) -> Answer {
+    let what = match error {
+        TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
+        TileError::Unrendered => "this tile could not be rendered yet",
+        TileError::Live(LiveError::Overloaded { .. }) => "too many tiles wait to be rendered",
+        TileError::Live(_) => "this tile cannot be rendered at the moment",
+        TileError::Read(_) | TileError::Died(_) => "the tiles cannot be read at the moment",
+        TileError::Broken(_) => {
+            tracing::warn!("{error}");
+            "this tile cannot be read"
+        }
+    };
+    answer::unavailable(what, error.retry_after())
+}
