@@ -13,7 +13,7 @@ use crate::stop::Stop;
 /// The longest pause before an attempt: 2^5 s.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// Runs `attempt`; runs it again if the database goes away or others hold the run up. `attempt` gets the number of earlier attempts.
+/// Runs `attempt`, and runs it again if the database goes away or other sessions hold the run up. `attempt` gets the number of earlier attempts.
 pub(crate) async fn restarting<T>(
     database: &DatabaseSettings,
     report: &Arc<dyn Report>,
@@ -45,9 +45,9 @@ pub(crate) async fn restarting<T>(
     }
 }
 
-/// The obstacle because of which a run starts over after an error of this kind; `None` if it does not. `last` is the obstacle of the
-/// attempt before: a server that has answered once may be away for a while, and a table that was locked may be gone for a moment while
-/// others replace it.
+/// The obstacle that makes a run start over after an error of this kind; `None` if the run does not start over. `last` is the obstacle of the
+/// previous attempt. An unreachable server is a reason to start over only if it has answered before. A missing table is one only if a lock
+/// stopped the previous attempt, because others may be replacing the table at this moment.
 const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
     match (kind, last) {
         (ErrorKind::Transient(Obstacle::Unreachable), None) => None,
@@ -61,14 +61,14 @@ const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
 fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
     let doubling = Duration::from_secs(1 << restarts.min(MAX_DOUBLINGS));
     match obstacle {
-        // The session that waited has got its lock by now; if not, the run's first lock waits for it.
+        // The session that waited has its lock by now. If not, the run's first lock waits for that session.
         Obstacle::GaveWay => Duration::ZERO,
         Obstacle::Lost | Obstacle::Unreachable => doubling,
         Obstacle::HeldUp => doubling.min(lock_limit),
     }
 }
 
-/// Adds to the error of an interrupted run what remains in a synchronized target.
+/// Adds to the error of an interrupted run what the run leaves in a synchronized target.
 pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> CommandError {
     match (error, &target.url) {
         (CommandError::Interrupted(signal), TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }) => {
@@ -83,7 +83,7 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
 }
 
-/// Runs blocking reads on a thread that may block; gives up at once if a stop is asked for, because reading leaves nothing to undo.
+/// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,

@@ -106,7 +106,7 @@ pub enum CommandError {
         /// Why, and what to do.
         why: &'static str,
     },
-    /// A CDN was not told what changed.
+    /// A CDN was not notified of what changed.
     #[error(
         "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run {PURGE}"
     )]
@@ -116,7 +116,7 @@ pub enum CommandError {
         /// The CDNs.
         providers: String,
     },
-    /// There is nobody to tell.
+    /// The configuration names no CDN to notify.
     #[error("the configuration names no CDN for {target}: write a [[purge]] (sample-config.toml shows its keys)")]
     NoPurges {
         /// The target.
@@ -145,7 +145,7 @@ pub enum CommandError {
         /// The target.
         target: String,
     },
-    /// A target that cannot be brought up to date.
+    /// A target that only a seed can bring up to date.
     #[error("{target} needs a full seed: {why}. Run {SEED}, or reseed with --or-seed")]
     NeedsSeed {
         /// The target.
@@ -153,7 +153,7 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
-    /// Targets of which `track status` has said that they cannot be brought up to date.
+    /// Targets that cannot be brought up to date, for reasons that `track status` has reported.
     #[error(
         "targets that need a full seed: {targets} of {of}, for the reasons given above. Run {SEED}, or reseed with --or-seed"
     )]
@@ -163,7 +163,7 @@ pub enum CommandError {
         /// Of how many.
         of: usize,
     },
-    /// A run would take away more tiles than it may.
+    /// A run would delete more tiles than it may.
     #[error(
         "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
         crate::report::grouped(*held),
@@ -190,7 +190,7 @@ pub enum CommandError {
         /// What is wrong with it, and what to write.
         what: String,
     },
-    /// What a command was asked for does not fit the target.
+    /// A request to a command does not fit the target.
     #[error("{target}: {what}")]
     Unfit {
         /// The target.
@@ -198,12 +198,12 @@ pub enum CommandError {
         /// What does not fit, and what to do.
         what: String,
     },
-    /// `copy --since` of several sources.
+    /// `copy --since` was called with several sources.
     #[error(
         "--since compares one target with an older one: join them first (oar-tiles copy A B joined.mbtiles), and copy that one"
     )]
     NoPatchOfSeveral,
-    /// Other runs changed the target again and again while this one looked at it.
+    /// Other runs kept changing the target while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended {
         /// The target.
@@ -235,7 +235,7 @@ pub enum CommandError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A target that `verify` found wanting.
+    /// `verify` found errors in a target.
     #[error("{target} is not sound: {findings} listed above. Seed or copy it again")]
     Unsound {
         /// The target.
@@ -290,7 +290,7 @@ pub enum CommandError {
         /// The last cause.
         source: crate::postgis::Error,
     },
-    /// What others did in the database kept the run from its end too often.
+    /// Other sessions in the database blocked the run too often.
     #[error(
         "others in the database kept this run from its end {attempts} times: the target's manifest is unchanged. Run the command again when what the cause names is done (restarts and lock_timeout in [database] set how often it tries, and how long it waits)"
     )]
@@ -306,7 +306,7 @@ pub enum CommandError {
         /// What there is, and what to do.
         what: String,
     },
-    /// A file that a command writes for people beside the target.
+    /// A file that a command writes for people, in addition to the target.
     #[error(transparent)]
     File(#[from] WrittenFileError),
     /// Several tilesets, or the variants of one.
@@ -318,7 +318,7 @@ pub enum CommandError {
     /// The file of `--metrics`.
     #[error(transparent)]
     NoMetrics(#[from] MetricsFileError),
-    /// A page with a map cannot know where the tiles will be.
+    /// A page with a map cannot know the address of the tiles.
     #[error(
         "where clients find the tiles of {target} is not known: give --public-url https://…, below which {{z}}/{{x}}/{{y}} and tiles.json are"
     )]
@@ -332,7 +332,7 @@ pub enum CommandError {
         /// What was given.
         url: String,
     },
-    /// The admin listener of a server cannot be asked, or refused.
+    /// The admin listener of a server does not answer, or refused the request.
     #[error("{url} {what}")]
     Admin {
         /// Its URL.

@@ -1,4 +1,4 @@
-//! A seed of one target of a family, from the rows of all variants where they were read.
+//! A seed of one target of a family, from the cached rows of all variants if there are any.
 
 use super::seed::seed_target;
 use super::variants::{FamilyCachePart, FamilyTargets};
@@ -6,7 +6,7 @@ use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::report::RunReport;
 
-/// Seeds one target of a family, and tells CDNs. What could not be rendered is part of the report.
+/// Seeds one target of a family, and notifies CDNs. The report contains what could not be rendered.
 pub(crate) async fn seed_one(
     targets: &FamilyTargets<'_>,
     settings: JobSettings,
@@ -15,7 +15,7 @@ pub(crate) async fn seed_one(
     let job = targets.job(settings)?;
     let with_cache = Job { family_cache: cache, ..job.clone() };
     let done = match seed_target(&with_cache).await {
-        // A point that only the database can draw.
+        // The target has a point that only the database can draw.
         Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => seed_target(&job).await?,
         done => done?,
     };

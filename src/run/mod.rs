@@ -7,14 +7,14 @@
 //! | `attempts` | restarts on a new snapshot; work on threads that may block |
 //! | `prepare` | snapshot, probe, survey and plan of a seed |
 //! | `surveys` | where the features of all layers lie |
-//! | `purging` | CDNs after a publish |
+//! | `purging` | notifying CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `family_seed` | a seed of one target of a family |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
-//! | `tilesets` | several tilesets in one command: one snapshot, one end |
-//! | `shared_rows` | the rows of layers that several tilesets have alike |
+//! | `tilesets` | several tilesets in one command: the shared snapshot, and how the command ends |
+//! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `variants/` | families: the variants of a tileset, and their own manifest |
 //! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
@@ -80,19 +80,19 @@ pub struct Job {
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
     pub stop: Stop,
-    /// Where the run shares the database's sessions with others: its batches wait there for their turn.
+    /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
     pub gate: Option<Arc<dyn BatchGate>>,
     /// The snapshot, if the run shares it with the runs of other tilesets.
     pub snapshot: Option<SharedSnapshot>,
-    /// The part that it renders; `None` for all tiles within its zooms and boxes.
+    /// The part that the run renders; `None` for all tiles within its zooms and boxes.
     pub part: Option<JobPart>,
-    /// Asked whether a seed may write the target, once it has locked it.
+    /// Asked whether a seed may write the target, after the seed has locked it.
     pub(crate) guard: Option<Arc<dyn WriteGuard>>,
-    /// What the family's manifest says that the target shows, if it is a variant.
+    /// What the target shows according to the family's manifest, if it is a variant.
     pub(crate) known: Option<KnownState>,
-    /// The rows of its family, which the run draws from, if it is a variant that is seeded with others.
+    /// The rows of its family from which the run draws, if it is a variant that is seeded together with others.
     pub(crate) family_cache: Option<FamilyCachePart>,
-    /// The session of its family that draws it, if it is a variant that is seeded beside others.
+    /// The session of its family that draws it, if it is a variant that is seeded in parallel with others.
     pub(crate) session: Option<SessionPart>,
 }
 
@@ -101,11 +101,11 @@ pub struct Job {
 pub struct JobPart {
     /// Its columns of tiles.
     pub columns: ColumnRanges,
-    /// About how many rows its tiles show, each counted once.
+    /// The approximate number of rows that its tiles show, each counted once.
     pub rows: u64,
 }
 
-/// The state of the database that a publication of a target is known to show, beside what its own manifest says.
+/// The database state that a publication of a target is known to show, in addition to what its own manifest says.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
@@ -113,7 +113,8 @@ pub(crate) struct KnownState {
     pub(crate) publication: String,
 }
 
-/// Asked whether a run may write a target, at the moment from which on no other run can: it has locked the target, and changed nothing.
+/// Decides whether a run may write a target. It is asked when the run has locked the target, so that no other run can write it, and has changed
+/// nothing yet.
 pub(crate) trait WriteGuard: Send + Sync {
     /// Called on a thread that may block.
     ///
@@ -155,7 +156,7 @@ impl Job {
         })
     }
 
-    /// The same run, which also writes the list of changed tiles to a file.
+    /// The same run, which also writes the list of changed tiles to the file `path`.
     ///
     /// # Errors
     /// If the file cannot be written, or is the output.
@@ -176,13 +177,13 @@ impl Job {
         Job { target, report, stop, ..self.clone() }
     }
 
-    /// The turns of its batches, if it shares the database's sessions with others.
+    /// The turns of the run's batches, if it shares the database's sessions with others.
     pub(crate) fn turns(&self, kind: BatchKind) -> Option<BatchTurns> {
         let batch_features = self.settings.run.batch_features;
         self.gate.as_ref().map(|gate| BatchTurns { gate: Arc::clone(gate), kind, batch_features })
     }
 
-    /// The features of the batches in which a run is planned: as set, or fewer where others wait for the session meanwhile.
+    /// The number of features per batch when a run is planned: as configured, or fewer if others wait for the session meanwhile.
     pub(crate) fn batch_features(&self, kind: BatchKind) -> NonZeroU64 {
         let set = self.settings.run.batch_features;
         match (&self.gate, kind) {
@@ -192,14 +193,14 @@ impl Job {
         }
     }
 
-    /// The same run, whose batches wait at a gate.
+    /// The same run, with batches that wait at `gate`.
     #[must_use]
     pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
         Job { gate: Some(gate), ..self }
     }
 
-    /// The same run, whose batches wait where those of `other` do, which asks whoever that one asks whether it may write, and tells whoever that one
-    /// tells before its manifest becomes visible.
+    /// The same run with the gate, the guard and the listeners of `other`: its batches wait at the same gate, it asks the same guard before it
+    /// writes, and it notifies the same listeners before its manifest becomes visible.
     pub(crate) fn like(self, other: &Job) -> Job {
         let (gate, guard) = (other.gate.clone(), other.guard.clone());
         Job { target: self.target.telling_like(&other.target), gate, guard, ..self }
@@ -219,13 +220,14 @@ impl Job {
         self.target.work_folder(text)
     }
 
-    /// The workers that read rows side by side. The rows of a part lie in pages all over the table, which each of them would go through, and the
-    /// sample by which they share the rows as well: so one session reads them, and others read those of other parts.
+    /// The workers that read rows in parallel; none for a part. The rows of a part lie in pages all over the table. Each worker would read all of
+    /// these pages, and so would the sample by which the workers divide the rows. So one session reads the part, and other sessions read other
+    /// parts.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
         if self.part.is_some() { &[] } else { workers }
     }
 
-    /// The tiles that it is about.
+    /// The area that the run covers.
     pub(crate) fn coverage(&self) -> Coverage {
         let all = Coverage::new(&self.settings.tileset.bbox);
         match &self.part {
@@ -240,7 +242,7 @@ impl Job {
         Ok(Database::new(&settings.connect, settings.session.clone(), &self.stop)?)
     }
 
-    /// The snapshot of an attempt, after materialized views were refreshed if `refreshes`.
+    /// The snapshot of an attempt. If `refreshes`, it is taken after materialized views were refreshed.
     pub(crate) async fn take_snapshot(
         &self,
         database: &Database,
@@ -253,7 +255,7 @@ impl Job {
         }))
     }
 
-    /// Refreshes the materialized views that layers ask for, and takes a snapshot. Its cursor is of the time before.
+    /// Refreshes the materialized views for which layers ask, and takes a snapshot. The snapshot's cursor is from before the refresh.
     pub(crate) async fn refreshed_snapshot(&self, database: &Database) -> Result<Snapshot, CommandError> {
         let layers: Vec<_> = self.settings.tileset.layers.iter().map(|layer| &layer.options).collect();
         let before = refresh_views(database, &layers).await?;
@@ -264,12 +266,12 @@ impl Job {
         })
     }
 
-    /// Gives a shared snapshot up after an attempt that failed.
+    /// Releases a shared snapshot after an attempt that failed.
     pub(crate) fn release_snapshot(&self) {
         self.snapshot.iter().for_each(SharedSnapshot::release);
     }
 
-    /// The same run, which also tells `listener` what it changed before its manifest becomes visible.
+    /// The same run, which also notifies `listener` of what it changed before its manifest becomes visible.
     pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
         Job { target: self.target.with_listener(listener), ..self }
     }

@@ -1,4 +1,4 @@
-//! The beginning of `seed` and of its dry run: snapshot, probe, survey and plan.
+//! The beginning of a seed and of its dry run: snapshot, probe, survey and plan.
 
 use std::collections::HashSet;
 use std::num::{NonZeroU64, NonZeroUsize};
@@ -27,26 +27,26 @@ fn invalid_areas(layer: &str, count: u64) -> String {
     )
 }
 
-/// Everything known before the first tile.
+/// What is known before the first tile is rendered.
 pub(crate) struct Prepared {
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) server: Server,
     pub(crate) layers: Vec<Arc<Layer>>,
     /// The same layers with what the survey has counted.
     pub(crate) surveyed: Vec<PreparedLayer>,
-    /// The number of features of each layer; 0 if it differs by zoom.
+    /// The number of features of each layer; 0 if the number differs by zoom.
     pub(crate) features: Vec<u64>,
     pub(crate) reads: Reads,
-    /// Sessions that hold the locks of the first one.
+    /// Sessions that hold the same locks as the session that holds the snapshot.
     pub(crate) workers: Vec<Worker>,
     pub(crate) zooms: Vec<ZoomPlan>,
     /// The box around the features within the coverage.
     pub(crate) bounds: LonLatBox,
     pub(crate) skipped: Vec<SkippedRows>,
     pub(crate) warnings: Vec<String>,
-    /// The layers of which features will be left out, as text.
+    /// The layers from which features will be left out, as text.
     pub(crate) thinned: Vec<String>,
-    /// How long it took.
+    /// How long the preparation took.
     pub(crate) took: Duration,
 }
 
@@ -57,14 +57,14 @@ pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<
     prepare_on(job, &database, snapshot, order, sessions, begun).await
 }
 
-/// The same, after materialized views were refreshed.
+/// Does what [`prepare`] does, after it has refreshed materialized views.
 pub(crate) async fn prepare_refreshed(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
     let (begun, database) = (Instant::now(), job.database()?);
     let snapshot = job.take_snapshot(&database, true).await?;
     prepare_on(job, &database, snapshot, order, sessions, begun).await
 }
 
-/// The same on a snapshot that was taken at or after `begun`.
+/// Does what [`prepare`] does on a snapshot that was taken at or after `begun`.
 pub(crate) async fn prepare_on(
     job: &Job,
     database: &Database,
@@ -76,13 +76,13 @@ pub(crate) async fn prepare_on(
     let Job { settings, report, .. } = job;
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
-    // The workers take their locks before rows are read, which takes long: a session that opened later would queue behind a statement that
-    // waits for a lock of the first session.
+    // The workers take their locks before rows are read, which takes long. A session that opened later would queue behind a statement that waits
+    // for a lock of the first session.
     let packing = settings.run.limits.packing;
     let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
-    // Parts of one layer, each for its own zooms, are warned of alike.
+    // The parts of one layer, each for its own zooms, give the same warnings.
     let mut said = HashSet::new();
     probed
         .warnings
@@ -90,7 +90,7 @@ pub(crate) async fn prepare_on(
         .filter(|warning| said.insert(warning.clone()))
         .for_each(|warning| warnings.add(warning));
     let mut looked_at = HashSet::new();
-    // Of a part, the plan of the whole has warned before.
+    // A part is not checked: the plan of the whole run has already warned.
     let is_whole = job.part.is_none();
     for layer in probed.layers.iter().filter(|layer| is_whole && looked_at.insert(layer.name())) {
         if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
@@ -110,7 +110,7 @@ pub(super) struct ProbedRun {
     pub(super) server: Server,
     pub(super) layers: Vec<Arc<Layer>>,
     pub(super) reads: Reads,
-    /// Sessions that hold the locks of the one that holds the snapshot.
+    /// Sessions that hold the same locks as the session that holds the snapshot.
     pub(super) workers: Vec<Worker>,
 }
 
@@ -179,11 +179,11 @@ pub(super) async fn plan_probed(
     })
 }
 
-/// How many batches of calls a worker has at least, if there are so many calls. A call may take long, and with fewer batches a worker that has none
-/// left would wait for another one that still has many calls before it.
+/// The least number of batches of calls for each worker, if there are enough calls. A call may take long. With fewer batches, a worker that has
+/// none left would wait for another one that still has many calls to make.
 const BATCHES_OF_CALLS: u64 = 16;
 
-/// The features of a batch in which functions are called so seldom that all workers have batches; `None` if no function is called.
+/// The number of features per batch that leaves enough batches of function calls for all workers; `None` if no function is called.
 fn batch_of_calls(zooms: &[ZoomPlan], functions: &[bool], workers: NonZeroUsize) -> Option<NonZeroU64> {
     let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
     let called = batches.flat_map(|batch| batch.layers.iter().zip(functions)).filter(|(_, is_function)| **is_function);
@@ -192,7 +192,7 @@ fn batch_of_calls(zooms: &[ZoomPlan], functions: &[bool], workers: NonZeroUsize)
     (calls > 0).then(|| NonZeroU64::new(each * CALL_COST).unwrap_or(NonZeroU64::MIN))
 }
 
-/// Warns of functions that are called for every tile, because nothing says where their tiles can be.
+/// Warns of functions that are called for every tile, because the configuration does not say where their tiles can be.
 fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warnings<'_>) {
     for (number, layer) in layers.iter().enumerate() {
         if let Some(function) = layer.function().filter(|function| !function.is_bounded()) {
@@ -207,7 +207,7 @@ fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warni
     }
 }
 
-/// The layers, with rows cached where one query per zoom would cost more. The workers read them side by side.
+/// The layers, with cached rows where one query per zoom would cost more. The workers read the rows in parallel.
 pub(crate) async fn with_cached_rows(
     prepared: &Prepared,
     batches: &[&Batch],
@@ -250,7 +250,7 @@ pub(crate) async fn with_cached_rows(
     Ok(layers)
 }
 
-/// Warnings, reported as they come and kept for the closing report.
+/// Warnings that are reported at once and kept for the closing report.
 pub(crate) struct Warnings<'a> {
     pub(crate) report: &'a Arc<dyn Report>,
     pub(crate) seen: Vec<String>,
@@ -273,7 +273,7 @@ impl Warnings<'_> {
     }
 }
 
-/// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns the layers of which
+/// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns the layers from which
 /// features will be left out.
 pub(crate) fn check_limits(
     settings: &JobSettings,
@@ -312,7 +312,7 @@ pub(crate) fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
             for feature in 0..footprints.len() {
                 let world = footprints.world(feature);
                 let mut one = WorldRect::from(world);
-                // Bounds do not cross ±180°: with a feature that does, they span the whole width.
+                // A box does not cross ±180°. A feature that does makes it span the whole width.
                 if world.crosses_antimeridian() {
                     (one.west, one.east) = (0, WORLD_UNITS);
                 }

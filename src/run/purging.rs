@@ -1,4 +1,4 @@
-//! CDNs after a publish: what the run's outbox holds is sent.
+//! Purges after a publish: sends the content of the run's outbox to CDNs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl Job {
     pub(crate) fn purge_target(&self) -> Result<PurgeTarget, CommandError> {
         let tileset = &self.settings.tileset;
         let described = self.target.reader_of_what_is_there()?.map(|mut reader| reader.describe()).transpose()?;
-        // A target without a manifest (a copy of a part), or one that an older program has written, has no numbers to wait for.
+        // A target without a manifest (a copy of a part), or one that an older program has written, has no publication number to wait for.
         let number = |manifest: Option<String>| {
             manifest.and_then(|text| publication_of(&text)).map_or(u64::MAX, |publication| publication.number)
         };
@@ -52,7 +52,7 @@ impl Job {
             patterns,
             all_tiles,
             tags: self.tag_sender()?,
-            // Servers look at files at each request, and poll a target in a bucket.
+            // Servers check files at each request, but poll a target in a bucket.
             settle: if self.is_in_bucket() { SETTLE } else { Duration::ZERO },
         })
     }
@@ -84,7 +84,7 @@ impl Job {
         Ok(TagSender::Server(format!("{} of {}", with_band.join(", "), sent.names.tag.as_str())))
     }
 
-    /// The same; `None` if no CDN has to be told anything, which one look at the outbox shows.
+    /// Does the same if something waits in the outbox; `None` if no CDN has to be notified, for which one read of the outbox is enough.
     fn purge_target_if_something_waits(&self) -> Result<Option<PurgeTarget>, CommandError> {
         let outbox = Outbox::read(&*self.target.notes()?)?;
         let queue = |options: &PurgeOptions| outbox.queues.get(&queue_name(options));
@@ -92,11 +92,11 @@ impl Job {
         waits.then(|| self.purge_target()).transpose()
     }
 
-    /// Tells the CDNs what was published; waits for each as long as its settings say. What is not told is left in the outbox, with a
-    /// warning. With `retries`, those that have refused for good are asked again.
+    /// Notifies the CDNs of what was published, and waits for each as long as its settings say. What could not be sent stays in the outbox, with
+    /// a warning. With `retries`, CDNs that have refused for good are asked again.
     ///
     /// # Errors
-    /// If the outbox cannot be read or written, or a CDN that is required was not told.
+    /// If the outbox cannot be read or written, or a CDN that is required was not notified.
     pub async fn purge_published(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
         let patience = DeliveryPatience { retries, repeats: true };
         let delivered = self.tell_cdns(&self.settings.tileset.purges, patience).await?;
@@ -133,7 +133,7 @@ impl Job {
         Ok(aside(move || Outbox::read(&*notes)).await??)
     }
 
-    /// What waits for each CDN of the settings, and for those that were in the settings when it was published.
+    /// What waits for each CDN of the settings, and for CDNs that were in the settings at the time of a publish.
     ///
     /// # Errors
     /// If the outbox cannot be read.
@@ -185,13 +185,13 @@ fn status_of(provider: String, queue: &PurgeQueue) -> PurgeStatus {
     }
 }
 
-/// True if one of the settings' CDNs has the queue with this name.
+/// True if the queue belongs to one of the configured CDNs.
 #[must_use]
 fn is_configured(queue: &str, purges: &[PurgeOptions]) -> bool {
     purges.iter().any(|options| queue_name(options) == queue)
 }
 
-/// What the user has to know of a CDN that was not told everything.
+/// The warning for a CDN that was not notified of everything; `None` if there is nothing to report.
 fn warning(one: &Delivered) -> Option<String> {
     let (provider, url) = (one.provider, &one.url);
     match &one.end {
@@ -205,18 +205,18 @@ fn warning(one: &Delivered) -> Option<String> {
     }
 }
 
-/// How often a task tries again what waits.
+/// The pause before a task retries what waits.
 const PURGE_RETRY: Duration = Duration::from_secs(15);
 
-/// Tells CDNs beside a run that goes on: at its beginning, whenever it is woken, and while something waits. Each CDN has a task of its own:
-/// one that is slow does not hold up another.
+/// Notifies CDNs while a run goes on: at its beginning, whenever it is woken, and while something waits. Each CDN has a task of its own, so that
+/// a slow one does not delay another.
 pub(crate) struct PurgeTask {
     wake: Vec<Arc<Notify>>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl PurgeTask {
-    /// Begins; `None` if there are no CDNs.
+    /// Starts the tasks; `None` if there are no CDNs.
     pub(crate) fn begin(job: &Job) -> Option<PurgeTask> {
         let purges = &job.settings.tileset.purges;
         if purges.is_empty() {
@@ -230,12 +230,12 @@ impl PurgeTask {
         Some(PurgeTask { wake, tasks })
     }
 
-    /// Something was published.
+    /// Wakes the tasks because something was published.
     pub(crate) fn wake(&self) {
         self.wake.iter().for_each(|wake| wake.notify_one());
     }
 
-    /// Waits for its end, after a stop was asked for: a request that is under way is finished.
+    /// Waits until the tasks end after a stop was asked for. A request that is under way is finished.
     pub(crate) async fn end(mut self) {
         for task in &mut self.tasks {
             if let Err(error) = task.await {
@@ -247,12 +247,12 @@ impl PurgeTask {
 
 impl Drop for PurgeTask {
     fn drop(&mut self) {
-        // What they have not told stays in the outbox.
+        // What the tasks have not sent stays in the outbox.
         self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
-/// Tells one CDN until a stop is asked for.
+/// Notifies one CDN until a stop is asked for.
 async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
     let mut said = Vec::new();
     while job.stop.asked().is_none() {

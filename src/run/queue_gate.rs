@@ -1,4 +1,4 @@
-//! The gate before the batches of the server's own writer: they wait in its queue of work, behind live requests.
+//! The gate for batches of the server's own writer: they wait in the server's queue of work, behind live requests.
 
 use futures_util::future::BoxFuture;
 
@@ -9,14 +9,14 @@ use crate::stop::Stop;
 /// Lets batches wait for the server's workers.
 pub struct QueueGate {
     queue: WorkQueue,
-    /// The server's stop. Once it is asked for, no batch waits: the run has its grace to end.
+    /// The server's stop. Once it is asked for, no batch waits, so that the run can end within its grace.
     stop: Stop,
     seed: BatchPace,
     reseed: BatchPace,
 }
 
 impl QueueGate {
-    /// The gate to a queue, open for all once `stop` is asked for.
+    /// A gate in front of `queue` that lets every batch pass once `stop` is asked for.
     #[must_use]
     pub fn new(queue: WorkQueue, stop: &Stop) -> QueueGate {
         QueueGate { queue, stop: stop.clone(), seed: BatchPace::default(), reseed: BatchPace::default() }
@@ -32,7 +32,7 @@ impl BatchGate for QueueGate {
         Box::pin(async move {
             let mut ticket = self.queue.enter(class);
             tokio::select! {
-                // Only neighbours are dropped from the queue.
+                // The queue drops only work of the class `Neighbour`.
                 permit = ticket.permit() => permit.map_or_else(BatchPass::free, BatchPass::holding),
                 _ = self.stop.wait() => BatchPass::free(),
             }

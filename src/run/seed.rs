@@ -1,4 +1,4 @@
-//! A seed, top to bottom: claim the target, plan, render, store, the manifest last.
+//! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
 use crate::sink::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
 use crate::tile::{Batch, Coverage};
 
-/// Seeds the job's target; starts over on a new snapshot where that helps.
+/// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
     let attempt = async |restarts| Box::pin(attempt(job, restarts)).await.inspect_err(|_error| job.release_snapshot());
     let Job { settings, report, stop, .. } = job;
@@ -34,7 +34,7 @@ pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
 /// One whole seed on one snapshot.
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
-    // The target first: an hour of work must not end at a folder that is not there.
+    // The target is opened first: an hour of work must not end because a folder is missing.
     let Claimed { sink, before } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
     let order = sink.needs().order;
@@ -43,7 +43,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         (None, Some(session)) => session.prepared(job, order).await?,
         (None, None) => prepare_refreshed(job, order, job.settings.run.workers.get()).await?,
     };
-    // Of thousands of variants one says it for all.
+    // One of thousands of variants reports the warning for all.
     let is_reported = job.family_cache.as_ref().is_some_and(|cache| cache.variant.is_some_and(|number| number > 0));
     if !is_reported {
         prepared.warn(vanishing(&job.settings), &job.report);
@@ -128,7 +128,7 @@ pub(crate) struct Claimed {
     pub(crate) before: Option<Publication>,
 }
 
-/// Opens the target for this run, and refuses that of another tileset.
+/// Opens the target for this run; refuses a target of another tileset.
 pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     let (target, tileset, guard) = (job.target.clone(), &job.settings.tileset, job.guard.clone());
     let names = TilesetNames {
@@ -151,29 +151,29 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
 /// A target that a seed has begun to write.
 pub(crate) struct OpenTarget {
     pub(crate) sink: AnySink,
-    /// What the target said about itself before.
+    /// The target's description of itself before the run.
     pub(crate) before: Option<Described>,
     pub(crate) tiles_before: TilesBefore,
-    /// Tiles that the target holds outside of the run's scope.
+    /// The number of tiles that the target holds outside of the run's scope.
     pub(crate) outside: u64,
 }
 
-/// What has to be known of a seed before it writes its target.
+/// What has to be known before a seed writes its target.
 pub(crate) struct Opening {
     pub(crate) fingerprint: String,
     /// The names of the layers, by their ids.
     pub(crate) layers: Vec<String>,
-    /// What tells the database and the tables from others.
+    /// Identifies the database and the tables that the run reads.
     pub(crate) database: String,
     /// The snapshot that its tiles show.
     pub(crate) snapshot: String,
     /// Tiles planned.
     pub(crate) planned: u64,
-    /// Told what changed before the manifest becomes visible.
+    /// Notified of what changed before the manifest becomes visible.
     pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
-/// Begins to write the target, unless the plan alone shows that too few of its tiles would be left.
+/// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
 pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Result<OpenTarget, CommandError> {
     let (settings, planned) = (&job.settings, opening.planned);
     let target = job.target.clone();
@@ -195,7 +195,7 @@ pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Resu
     aside(move || {
         let before = sink.begin(&tileset)?;
         let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
-        // The plan knows where features are: no more tiles than it names can come of it.
+        // The plan is an upper bound: the seed cannot leave more tiles than it names.
         tiles_before.judge(planned.saturating_mul(slices), &report)?;
         let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
         let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
@@ -204,32 +204,33 @@ pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Resu
     .await?
 }
 
-/// How many tiles a target holds outside of a scope. May wait for a server.
+/// The number of tiles that a target holds outside of a scope. May wait for a server.
 fn tiles_outside(target: &Target, scope: &Scope) -> Result<u64, CommandError> {
     let tiles = target.reader()?.list()?;
     Ok(tiles.into_iter().filter(|id| !scope.holds(*id)).count() as u64)
 }
 
-/// A target that holds every tile of a seed, without its manifest.
+/// A target that holds every tile of a seed, but not its manifest yet.
 pub(crate) struct Rendered<S> {
     pub(crate) sink: S,
     pub(crate) outcome: PipelineOutcome,
     /// How long reading rows into memory took.
     pub(crate) reading: Duration,
-    /// How many sessions read the rows of a layer side by side, at most; 0 if no rows were read.
+    /// The most sessions that read the rows of one layer in parallel; 0 if no rows were read.
     pub(crate) reading_sessions: usize,
     /// How long rendering and storing took.
     pub(crate) rendering: Duration,
     /// The number of workers.
     pub(crate) workers: usize,
-    /// How much of the workers' time drawing from cached rows took.
+    /// How much of the workers' time was spent drawing from cached rows.
     pub(crate) drawing: Duration,
 }
 
-/// The memory of a feature that is rendered and not yet stored, in bytes: where it is drawn, its bytes in a tile as they come, and packed.
+/// The memory of a feature that is rendered and not stored yet, in bytes: what drawing it takes, its bytes in an uncompressed tile, and those in
+/// a compressed one.
 const FEATURE_IN_FLIGHT: u64 = 400;
 
-/// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is for heavy tiles.
+/// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is used for heavy tiles.
 pub(crate) async fn render<S>(
     job: &Job,
     prepared: &mut Prepared,
@@ -275,10 +276,10 @@ where
     Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing })
 }
 
-/// The most features, in all tiles together, of a variant that one thread draws.
+/// The most features, in all tiles together, of a variant that a single thread draws.
 const MAX_FEATURES_HERE: u64 = 500_000;
 
-/// The same from the rows of a family, which were all read before.
+/// Does what [`render`] does, but from the rows of a family, which were all read before.
 async fn render_from_cache<S>(
     job: &Job,
     cache: &FamilyCachePart,
@@ -296,7 +297,7 @@ where
     let features: u64 = batches.iter().map(Batch::features).sum();
     let (limits, stored) = (job.settings.run.limits, stored_events(&job.report));
     let (workers, ran) = match sources.pop() {
-        // Others are seeded beside it.
+        // Other variants are seeded in parallel.
         Some(source) if features <= MAX_FEATURES_HERE => {
             let render = move |batch: &Batch| source.render_here(batch);
             let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
@@ -321,7 +322,7 @@ pub(crate) fn requests(finished: &Finished) -> Option<Requests> {
     Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
 
-/// Passes a result on if the tables that the run has read are still the same as at its beginning. If not, that is the cause of a failure.
+/// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is the cause of a failure.
 pub(crate) async fn check_tables_unchanged<T>(
     ran: Result<T, CommandError>,
     snapshot: &Snapshot,
@@ -348,7 +349,7 @@ pub(crate) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) +
     }
 }
 
-/// The warning that no map finds the tiles by the target's TileJSON, if that is so.
+/// The warning that maps cannot find the tiles by the target's TileJSON; `None` if they can.
 pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
     let address = sink.relative_address()?;
     Some(format!(
@@ -356,7 +357,7 @@ pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
     ))
 }
 
-/// Errors of the parts keep their kind, so that a lost database can be told from a defect.
+/// Errors keep their kind, so that a lost database can be told from a defect.
 pub(crate) fn pipeline_error<E>(error: PipelineError<crate::postgis::Error, E>) -> CommandError
 where
     E: std::error::Error,

@@ -1,4 +1,5 @@
-//! The rows of layers that several tilesets of one seed have alike: read once, and kept in memory until the last of these tilesets is seeded.
+//! The rows of layers that are the same in several tilesets of one seed: read once, and kept in memory until the last of these tilesets is
+//! seeded.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,7 +11,7 @@ use crate::postgis::{ExportedSnapshot, LayerOptions, PreparedLayer, Snapshot};
 use crate::report::SkippedRows;
 use crate::tile::{AreaPart, Coverage, LayerFootprints, ZoomList};
 
-/// The layers that several tilesets of a seed have alike, and their rows.
+/// The layers that are the same in several tilesets of a seed, and their rows.
 #[derive(Debug, Default)]
 pub(super) struct SharedRows {
     wanted: Vec<WantedLayer>,
@@ -30,7 +31,7 @@ struct WantedLayer {
 struct RowScope {
     /// The zooms at which the layer is drawn.
     zooms: ZoomList,
-    /// The parts of the world; none for all of it.
+    /// The parts of the world; empty for the whole world.
     parts: Vec<AreaPart>,
 }
 
@@ -47,7 +48,7 @@ struct KeptLayer {
     options: LayerOptions,
     snapshot: ExportedSnapshot,
     rows: PreparedLayer,
-    /// The rows that cannot be drawn, if the survey before has looked in the same places.
+    /// The rows that cannot be drawn, if the survey before has searched the same places.
     skipped: Option<Vec<SkippedRows>>,
 }
 
@@ -55,19 +56,19 @@ struct KeptLayer {
 pub(super) struct ReadBefore {
     /// The layer with these rows.
     pub(super) layer: PreparedLayer,
-    /// True if the tileset needs all of them: it is about no smaller part of the world.
+    /// True if the tileset needs all of these rows: it covers no smaller part of the world.
     pub(super) are_own: bool,
-    /// Where they lie, and which rows cannot be drawn. `None` if a survey has to tell.
+    /// Where the rows lie, and which rows cannot be drawn. `None` if a survey has to find out.
     pub(super) places: Option<(LayerFootprints, Vec<SkippedRows>)>,
 }
 
-/// What is read of a layer.
+/// Which rows of a layer are read.
 pub(super) struct RowsToRead {
-    /// The part of the world.
+    /// The part of the world in which they lie.
     pub(super) coverage: Coverage,
-    /// The zooms.
+    /// The zooms at which they are drawn.
     pub(super) zooms: ZoomList,
-    /// True if this is what the tileset needs by itself.
+    /// True if these are exactly the rows that the tileset needs.
     pub(super) is_own: bool,
 }
 
@@ -77,7 +78,7 @@ impl RowScope {
         Some(RowScope { zooms: ZoomList::of(drawn)?, parts: settings.tileset.bbox.clone() })
     }
 
-    /// Both together.
+    /// The scope that covers both.
     fn joined(mut self, other: &RowScope) -> RowScope {
         self.zooms = self.zooms.union(&other.zooms);
         if self.parts.is_empty() || other.parts.is_empty() {
@@ -89,13 +90,14 @@ impl RowScope {
         self
     }
 
-    /// True if rows are searched in the same boxes: those of the shallowest zoom, which reaches farthest beyond the parts of the world.
+    /// True if rows of both scopes are searched in the same boxes. The shallowest zoom decides, because it reaches farthest beyond the parts of
+    /// the world.
     fn has_rows_of(&self, other: &RowScope) -> bool {
         self.parts == other.parts && (self.parts.is_empty() || self.zooms.min() == other.zooms.min())
     }
 }
 
-/// True if two layers give the same rows at the same places: they may differ in the zooms at which they are drawn, and in what a tile may hold.
+/// True if two layers give the same rows at the same places. The zooms at which the layers are drawn and the limits of their tiles may differ.
 fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
     let alike = LayerOptions {
         id: one.id,
@@ -110,7 +112,7 @@ fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
 }
 
 impl SharedRows {
-    /// The layers of some tilesets.
+    /// The layers of `tilesets`.
     pub(super) fn of(tilesets: &[JobSettings]) -> SharedRows {
         let layers =
             tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));
@@ -128,11 +130,11 @@ impl SharedRows {
     }
 
     fn lock(&self) -> MutexGuard<'_, KeptLayers> {
-        // Its parts are replaced as wholes.
+        // A poisoned lock is harmless, because the parts are replaced as wholes.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The scope of all tilesets that have a layer alike; `None` if only one has it.
+    /// The scope that covers all tilesets with the same layer; `None` if only one tileset has it.
     fn scope(&self, options: &LayerOptions) -> Option<RowScope> {
         let alike: Vec<&WantedLayer> =
             self.wanted.iter().filter(|wanted| have_same_rows(&wanted.options, options)).collect();
@@ -140,7 +142,7 @@ impl SharedRows {
         Some(alike.iter().fold(first.scope.clone(), |all, wanted| all.joined(&wanted.scope)))
     }
 
-    /// Notes that the seed of a tileset begins, and forgets rows that neither it nor a later one wants.
+    /// Notes that the seed of a tileset begins, and forgets rows that neither this seed nor a later one needs.
     fn begin(&self, tileset: &str) {
         let mut kept = self.lock();
         kept.begun.insert(tileset.to_owned());
@@ -153,18 +155,18 @@ impl SharedRows {
 
 impl Job {
     fn shared_rows(&self) -> Option<&SharedRows> {
-        // A shard and a variant have rows of their own.
+        // A shard and a variant read their own rows.
         let is_whole = self.part.is_none() && self.settings.run.rows_memory > 0;
         self.snapshot.as_ref().filter(|_| is_whole).map(super::SharedSnapshot::rows)
     }
 
-    /// What the tilesets of the seed want of a layer, all together.
+    /// What all tilesets of the seed together need of a layer, and what this one needs.
     fn shared_scope(&self, options: &LayerOptions) -> Option<(RowScope, RowScope)> {
         let all = self.shared_rows()?.scope(options)?;
         Some((all, RowScope::of(&self.settings, options)?))
     }
 
-    /// The memory for cached rows that those of earlier tilesets leave to this one, which begins.
+    /// The memory for cached rows of this tileset, whose seed begins: what the kept rows of earlier tilesets leave of it.
     pub(super) fn rows_memory(&self) -> usize {
         let all = self.settings.run.rows_memory / self.session.as_ref().map_or(1, SessionPart::side_by_side);
         let Some(shared) = self.shared_rows() else { return all };
@@ -195,7 +197,7 @@ impl Job {
         Some(ReadBefore { layer, are_own, places })
     }
 
-    /// What is read of a layer, so that all tilesets of the seed which have it can draw from the rows.
+    /// Which rows of a layer are read, so that all tilesets of the seed which have the layer can draw from them.
     pub(super) fn rows_to_read(&self, options: &LayerOptions) -> RowsToRead {
         match self.shared_scope(options) {
             Some((all, own)) if !own.has_rows_of(&all) => {
@@ -205,7 +207,7 @@ impl Job {
         }
     }
 
-    /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows of all layers that cannot be drawn.
+    /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows that cannot be drawn, of all layers.
     pub(super) fn keep_rows(
         &self,
         snapshot: &Snapshot,

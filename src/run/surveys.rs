@@ -1,4 +1,4 @@
-//! Where the features of all layers of a run lie: surveyed, or, of a shard, read with all their values at once.
+//! Where the features of all layers of a run lie. They are surveyed or, for a shard, read with all their values at once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,26 +11,27 @@ use crate::postgis::{
 use crate::report::{Event, SkippedRows};
 use crate::tile::{Footprints, LayerFootprints, LayerId, SortedPoints};
 
-/// What a call of a function costs, compared with drawing a row: nobody knows, so a statement has 400 calls where it would draw 10,000 rows.
+/// The cost of a function call, compared with drawing a row. The real cost is unknown; with this value a statement has 400 calls where it would
+/// draw 10,000 rows.
 pub(crate) const CALL_COST: u64 = 25;
 
-/// About the most bytes that a row in memory takes: shards whose rows may take more than there is are surveyed first.
+/// The approximate maximum of bytes that a row takes in memory. A shard whose rows may not fit in memory is surveyed first.
 const BYTES_PER_ROW: u64 = 400;
 
 /// What is known of all layers.
 pub(super) struct LayerSurveys {
-    /// For the plan.
+    /// The layers for the plan.
     pub(super) planned: Vec<PlanLayer>,
     /// The layers with what was counted or read.
     pub(super) surveyed: Vec<PreparedLayer>,
     pub(super) skipped: Vec<SkippedRows>,
-    /// The layers that are drawn at the run's zooms: whether they have a feature.
+    /// Whether each layer has a feature, for layers that are drawn at the run's zooms.
     pub(super) has_features: BTreeMap<LayerId, bool>,
-    /// The number of large areas that are not valid polygons, by the names of layers that have some.
+    /// The number of large areas that are not valid polygons, by the names of the layers that have such areas.
     pub(super) invalid: BTreeMap<String, u64>,
 }
 
-/// Surveys all layers; the workers read side by side where that pays.
+/// Surveys all layers. The workers read in parallel where that pays.
 pub(super) async fn survey_layers(
     job: &Job,
     snapshot: &Snapshot,
@@ -94,8 +95,8 @@ pub(super) async fn survey_layers(
     Ok(all)
 }
 
-/// The rows of a layer of a shard, read before its tiles are planned, and where they lie: a survey would read them a second time. `None` if the layer
-/// is not drawn from rows in memory, or they are too many for it.
+/// The rows of a shard's layer and where they lie, read before its tiles are planned, because a survey would read the rows a second time. `None`
+/// if the layer is not drawn from cached rows, or if there are too many for the memory.
 async fn cached_first(
     job: &Job,
     snapshot: &Snapshot,
@@ -123,8 +124,8 @@ async fn cached_first(
     Ok(places.map(|places| (cached, places)))
 }
 
-/// Adds rows that were skipped. Of a layer in several parts, each for its own zooms, the most rows for each reason are kept: mostly these are
-/// the same rows in each.
+/// Adds rows that were skipped. If a layer has several parts, each for its own zooms, the highest number for each reason is kept, because these
+/// are mostly the same rows in each part.
 fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
     match skipped.iter_mut().find(|known| (&known.layer, &known.reason) == (&rows.layer, &rows.reason)) {
         Some(known) if known.rows < rows.rows => *known = rows,

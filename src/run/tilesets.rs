@@ -10,7 +10,7 @@ use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, re
 use crate::stop::Stop;
 
 /// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed that has to start over takes
-/// a new one for itself and for those after it.
+/// a new snapshot for itself and for the seeds after it.
 #[derive(Clone, Default)]
 pub struct SharedSnapshot {
     held: Arc<Mutex<Option<Arc<Snapshot>>>>,
@@ -21,13 +21,13 @@ pub struct SharedSnapshot {
 }
 
 impl SharedSnapshot {
-    /// One that is taken after the materialized views of layers were refreshed, as far as these ask for it.
+    /// A snapshot that is taken after the materialized views of `layers` were refreshed, if the layers ask for it.
     #[must_use]
     pub fn after_refreshing(layers: impl IntoIterator<Item = LayerOptions>) -> SharedSnapshot {
         SharedSnapshot { refreshed: layers.into_iter().collect(), ..SharedSnapshot::default() }
     }
 
-    /// The same for the seeds of some tilesets, which also share the rows of layers that they have alike.
+    /// The same snapshot for the seeds of `tilesets`, which also share the rows of layers that are the same in several of them.
     #[must_use]
     pub fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
         SharedSnapshot { rows: Arc::new(SharedRows::of(tilesets)), ..self }
@@ -38,7 +38,7 @@ impl SharedSnapshot {
         &self.rows
     }
 
-    /// The snapshot for one run, in a session of its own: what a run reads is known by the locks of its session.
+    /// The snapshot for one run, in a session of its own, because the locks of the session tell what a run reads.
     pub(crate) async fn get(
         &self,
         settings: &DatabaseSettings,
@@ -49,7 +49,7 @@ impl SharedSnapshot {
         let held = if let Some(held) = held {
             held
         } else {
-            // Beyond the sessions of the run's pool.
+            // This session is in addition to the sessions of the run's pool.
             let session = SessionOptions { connections: 1, ..settings.session.clone() };
             let own = Database::new(&settings.connect, session, stop)?;
             let before = refresh_views(database, &self.refreshed.iter().collect::<Vec<_>>()).await?;
@@ -63,14 +63,14 @@ impl SharedSnapshot {
         database.snapshot_of(&held).await
     }
 
-    /// Gives the snapshot up: its session may be lost. What was read on it is forgotten.
+    /// Releases the snapshot, because its session may be lost. The rows that were read on it are forgotten.
     pub(crate) fn release(&self) {
         self.lock().take();
         self.rows.forget();
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
-        // It is replaced as a whole.
+        // A poisoned lock is harmless, because the value is replaced as a whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -83,26 +83,26 @@ pub struct FailedTilesets {
 }
 
 impl FailedTilesets {
-    /// None of so many yet.
+    /// No failure yet of `tilesets` tilesets.
     #[must_use]
     pub const fn of(tilesets: usize) -> FailedTilesets {
         FailedTilesets { of: tilesets, failed: Vec::new() }
     }
 
-    /// Adds one.
+    /// Adds a tileset that failed.
     pub fn add(&mut self, tileset: String, error: &CommandError) {
         self.failed.push((tileset, error.kind()));
     }
 
     /// # Errors
-    /// If there is any.
+    /// If any tileset failed.
     pub fn into_result(self) -> Result<(), CommandError> {
         let FailedTilesets { of, failed } = self;
         let Some((_, first)) = failed.first() else { return Ok(()) };
         let are_alike = failed.len() == of && failed.iter().all(|(_, kind)| kind == first);
         let kind = match first {
             _ if !are_alike => ErrorKind::Partial,
-            // Each run has tried often enough.
+            // Each run has already restarted as often as it may.
             ErrorKind::Transient(_) => ErrorKind::Failed,
             kind => *kind,
         };

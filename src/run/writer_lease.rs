@@ -1,9 +1,9 @@
-//! Which of several servers writes a target: a note that is kept with it, which the writer renews, and which another server replaces once
-//! it has not been renewed for the whole time of the lease.
+//! Decides which of several servers writes a target. A note is kept with the target. The writer renews it, and another server replaces it if it
+//! was not renewed for the whole time of the lease.
 //!
-//! The lease saves work and nothing else: every run takes the target's own lock and finds out under it whether the manifest is still the
-//! one that it began with. A server measures the time of the others by its own clock, from the first time that it saw their last renewal,
-//! so clocks need not agree.
+//! The lease only saves work: every run takes the target's own lock, and checks under it that the manifest is still the one with which it began.
+//! Clocks need not agree, because a server measures the age of another server's renewal by its own clock, from the moment when it first saw that
+//! renewal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -18,10 +18,10 @@ use crate::sink::{
 /// The name of the note.
 const WRITER: &str = "writer.json";
 
-/// The longest pause between two looks at the lease of another.
+/// The longest pause between two looks at another process's lease.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The longest lease that another's note may claim.
+/// The longest lease that is accepted from another process's note.
 const LONGEST_LEASE: Duration = Duration::from_secs(600);
 
 /// The note.
@@ -29,15 +29,15 @@ const LONGEST_LEASE: Duration = Duration::from_secs(600);
 struct WriterNote {
     /// Random.
     id: String,
-    /// The holder, for people; empty once it was given back.
+    /// The holder, for people; empty once the lease was given back.
     holder: String,
     /// How long the lease lasts after a renewal, in milliseconds.
     lease: u64,
-    /// Counts renewals, so that each gives another content.
+    /// Counts renewals, so that each renewal changes the content.
     renewed: u64,
 }
 
-/// The lease of this process. It is held as long as its last renewal is not older than its time.
+/// The lease of this process. It is held while its last renewal is younger than the lease time.
 #[derive(Debug)]
 pub(crate) struct WriterLease {
     notes: Arc<dyn NoteStore>,
@@ -67,7 +67,7 @@ impl Renewed {
     }
 }
 
-/// Lets a run publish only while the lease is held, so that a process that was paused leaves the target to its successor.
+/// Lets a run publish only while the lease is held, so that a process that was paused does not write a target that its successor has taken over.
 #[derive(Debug)]
 struct OnlyWhileHeld(Arc<Renewed>);
 
@@ -80,10 +80,10 @@ impl BeforeManifest for OnlyWhileHeld {
     }
 }
 
-/// What a look at the lease found.
+/// The result of a look at the lease.
 enum Looked {
     Taken(WriterLease),
-    /// Another has it.
+    /// Another process has it.
     Held(String),
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct LeaseWait {
     /// The name of the note.
     name: String,
     time: Duration,
-    /// The tag of the note when it was seen last, and since when it is the same.
+    /// The note as it was seen last, and since when it is unchanged.
     seen: Option<KeptNote>,
     since: Instant,
 }
@@ -103,7 +103,7 @@ impl LeaseWait {
         LeaseWait::of(notes, WRITER.to_owned(), time)
     }
 
-    /// Waits for the lease of another note: one of several places, each for one process.
+    /// Waits for the lease of the note `name`, one of several notes that are each held by one process.
     pub(crate) fn of(notes: Arc<dyn NoteStore>, name: String, time: Duration) -> LeaseWait {
         LeaseWait { notes, name, time, seen: None, since: Instant::now() }
     }
@@ -116,7 +116,7 @@ impl LeaseWait {
         })
     }
 
-    /// Waits until the lease is this process's; `held` is told the holder of each look, `failed` why a look failed.
+    /// Waits until this process has the lease. `held` gets the holder at each look, `failed` the reason why a look failed.
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
         let pause = (self.time / 8).clamp(Duration::from_millis(20), LONGEST_PAUSE);
         loop {
@@ -145,7 +145,7 @@ impl LeaseWait {
     fn look(&mut self) -> Result<Looked, NoteError> {
         let found = self.notes.read(&self.name)?;
         let Some(found) = found else { return self.take(&NoteCondition::Absent) };
-        // A note that cannot be parsed counts as one of a holder that does not renew it.
+        // A note that cannot be parsed is treated as one whose holder does not renew it.
         let note = serde_json::from_slice::<WriterNote>(&found.body).ok();
         let condition = NoteCondition::Unchanged(found.tag.clone());
         if note.as_ref().is_some_and(|note| note.holder.is_empty()) {
@@ -161,7 +161,7 @@ impl LeaseWait {
     }
 
     fn take(&self, condition: &NoteCondition) -> Result<Looked, NoteError> {
-        // The standard library keys each state at random, from the system's source of randomness.
+        // The standard library seeds each state at random, from the system's source of randomness.
         let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let since = humantime::format_rfc3339_seconds(SystemTime::now());
         let note = WriterNote {
@@ -199,7 +199,7 @@ impl WriterLease {
         Arc::new(OnlyWhileHeld(Arc::clone(&self.renewed)))
     }
 
-    /// Renews the lease whenever a third of its time has passed; returns once it is lost, and why.
+    /// Renews the lease whenever a third of its time has passed. Returns the reason once the lease is lost.
     pub(crate) async fn kept(&mut self) -> String {
         loop {
             tokio::time::sleep(self.time / 3).await;
@@ -223,7 +223,7 @@ impl WriterLease {
         }
     }
 
-    /// Gives the lease back, so that another process need not wait for its end.
+    /// Gives the lease back, so that another process need not wait until it expires.
     pub(crate) async fn release(self) {
         self.renewed.set(None);
         let note = WriterNote { holder: String::new(), ..self.note };
@@ -249,12 +249,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let notes: Arc<dyn NoteStore> = Arc::new(FolderNotes::of_directory(folder.path()));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // Renewed after a third of this: a busy machine may let a task wait for a second.
+        // The lease is renewed after a third of this time, and on a busy machine a task may wait for a second.
         let time = Duration::from_secs(2);
         runtime.block_on(async {
             let taken = |time| wait(&notes, time).taken(|_| {}, |error| panic!("{error}"));
             let mut first = taken(time).await;
-            // As long as it is renewed, nobody else gets it.
+            // Nobody else gets the lease while it is renewed.
             tokio::select! {
                 lost = first.kept() => panic!("{lost}"),
                 _ = taken(time) => panic!("two hold it"),
@@ -265,7 +265,7 @@ mod tests {
             let mut second = taken(Duration::from_secs(60)).await;
             second.release().await;
             assert!(listener.stored(&PublishedTiles::default()).is_err(), "it was given back");
-            // One that is not renewed goes to the next, and its holder finds out.
+            // A lease that is not renewed goes to the next process, and its holder finds out.
             second = taken(time).await;
             let listener = second.listener();
             assert!(listener.stored(&PublishedTiles::default()).is_ok());
@@ -282,7 +282,7 @@ mod tests {
         let notes: Arc<dyn NoteStore> = Arc::new(FolderNotes::of_directory(folder.path()));
         notes.write(WRITER, b"{\"lease\":\"long\"}", &NoteCondition::Always).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        // A busy machine may take a while between two lines.
+        // On a busy machine there may be a while between two lines.
         let time = Duration::from_secs(2);
         let lease = runtime.block_on(wait(&notes, time).taken(|_| {}, |error| panic!("{error}")));
         assert!(lease.listener().stored(&PublishedTiles::default()).is_ok());

@@ -17,7 +17,7 @@ fn name(names: &[String], layer: LayerId) -> String {
     names.get(usize::from(layer.0)).cloned().unwrap_or_default()
 }
 
-/// How far the budgets were kept; `names` are those of the layers, by their ids.
+/// How far each layer's budget was kept. `names` are the names of the layers, by their ids.
 pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
     let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
         layer: name(names, *layer),
@@ -62,7 +62,7 @@ pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String
     zoom.largest.map(|_| name(names, zoom.largest_layer))
 }
 
-/// The tiles that could not be rendered, for the manifest: those of this run, and those of earlier ones that it was not about.
+/// The tiles that could not be rendered, for the manifest: those of this run (`failed`), and those in `before` that this run did not render.
 pub(crate) fn unrendered(
     before: &[TileCoord],
     is_rendered: impl Fn(TileCoord) -> bool,
@@ -72,7 +72,7 @@ pub(crate) fn unrendered(
     let mut tiles: Vec<String> = Vec::new();
     for tile in still.chain(failed.iter().copied()) {
         let tile = tile.to_string();
-        // The layers of a tile fail side by side.
+        // A tile in which several layers failed is listed once.
         if tiles.last() != Some(&tile) {
             tiles.push(tile);
         }
@@ -80,7 +80,7 @@ pub(crate) fn unrendered(
     tiles
 }
 
-/// A run that had to leave tiles as they were is done in part.
+/// Fails if the run had to leave tiles as they were: it is done only in part.
 pub(crate) fn complete(target: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
     let Some(first) = failed.first() else { return Ok(()) };
     Err(CommandError::Unrendered {

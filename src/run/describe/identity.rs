@@ -1,5 +1,5 @@
-//! The mark of the database in a target's manifest. The manifest is public, so the mark consists of keyed hashes: only who has the key, which
-//! is in the change log, can compare them with a database.
+//! The mark of the database in a target's manifest. The manifest is public, so the mark consists of keyed hashes. Only a program that has the
+//! key, which is kept in the change log, can compare them with a database.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -9,26 +9,26 @@ use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity};
 use crate::postgis::Snapshot;
 use crate::run::CommandError;
 
-/// The most timelines that are tried to find an old one by its hash.
+/// The most timelines that are tried to find the one with an old hash.
 const MAX_TIMELINE: u32 = 10_000;
 
 /// The key of a change log.
 #[derive(Debug, Clone)]
 pub(crate) struct IdentityKey(Hmac<Sha256>);
 
-/// Whether a target that is not known to show another database shows this one.
+/// Whether a target shows this database. A target that is known to show another one is an error instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameDatabase {
     /// It shows this database.
     Yes,
-    /// Its manifest does not say.
+    /// Its manifest does not name a database.
     Unsaid,
-    /// Its mark was made with another key than that of this database's change log.
+    /// Its mark was made with a key that is not the one of this database's change log.
     OtherKey,
 }
 
 impl IdentityKey {
-    /// The key of the change log in a schema, if there is one that this role may read.
+    /// The key of the change log in `schema`, if there is a key that this role may read.
     pub(crate) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
         Ok(identity_key(snapshot, schema).await?.and_then(|text| IdentityKey::new(&text)))
     }
@@ -41,7 +41,7 @@ impl IdentityKey {
     fn hash(&self, what: &str, parts: &[&str]) -> String {
         let mut hmac = self.0.clone();
         for part in std::iter::once(&what).chain(parts) {
-            // With the lengths, two different lists of parts never make the same input.
+            // With the lengths, two different lists of parts never give the same input.
             hmac.update(&(part.len() as u64).to_le_bytes());
             hmac.update(part.as_bytes());
         }
@@ -132,7 +132,7 @@ fn compare_keyed(then: &KeyedIdentity, now: &DatabaseIdentity, key: &IdentityKey
     if let (Some(hash), Some(number)) = (&then.timeline, now.timeline)
         && *hash != key.timeline(number)
     {
-        // With the key, the number is found by trying.
+        // The old number is found by trying all timelines with the key.
         let before = (1..MAX_TIMELINE).find(|number| *hash == key.timeline(*number));
         let before = before.map_or_else(|| "another one".to_owned(), |number| number.to_string());
         return Err(other_history(&before, number));

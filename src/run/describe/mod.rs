@@ -38,16 +38,16 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
-/// What a seed found in its target.
+/// What a seed finds in its target.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Before<'a> {
-    /// What the target said about itself.
+    /// What the target says about itself.
     pub(crate) described: Option<&'a Described>,
-    /// How many tiles it holds outside of the seed's scope.
+    /// The number of tiles that the target holds outside of the seed's scope.
     pub(crate) outside: u64,
 }
 
-/// What a seed has stored.
+/// What a seed has stored, and from which database state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seeded<'a> {
     /// The snapshot that its tiles show.
@@ -62,7 +62,7 @@ pub(crate) struct Seeded<'a> {
     pub(crate) planned: u64,
     /// What the sink did with them.
     pub(crate) written: Written,
-    /// Tiles of which a layer could not be rendered.
+    /// Tiles in which a layer could not be rendered.
     pub(crate) failed: &'a [TileCoord],
 }
 
@@ -92,7 +92,7 @@ pub(crate) fn manifest(
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
         kept: parts.kept,
-        // A seed deletes the tiles there.
+        // A seed deletes the tiles of partial regions.
         partial: Vec::new(),
         planned: seeded.planned,
         stored: written.stored + written.unchanged + before.outside,
@@ -116,15 +116,15 @@ pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
 
 /// The parts of a target after a seed, and the snapshots that they show.
 struct SeededParts {
-    /// The oldest of all.
+    /// The oldest snapshot of all parts.
     snapshot: String,
-    /// That of the seed, if it is another one.
+    /// The snapshot of the seed, if `snapshot` is an older one.
     seed_snapshot: Option<String>,
     kept: Vec<Region>,
 }
 
-/// What a seed with the snapshot `now` leaves of the parts that the old manifest names: those that it did not cover, each with its
-/// snapshot. Changes are to be looked for since the oldest.
+/// The parts of the old manifest that a seed on the snapshot `now` leaves: those that it did not cover, each with its snapshot. The next reseed
+/// has to look for changes since the oldest snapshot.
 fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> SeededParts {
     let dated = |old: &Manifest| -> Vec<Region> {
         let date =
@@ -139,7 +139,7 @@ fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -
     SeededParts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
 }
 
-/// The older of two snapshots of one database. One that cannot be read counts as the older: no change may be lost.
+/// The older of two snapshots of one database. A snapshot that cannot be read counts as older, so that no change is lost.
 fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
     match (one.parse::<Cursor>(), other.parse::<Cursor>()) {
         (Ok(first), Ok(second)) if first.sees_all_of(&second) => other,
@@ -148,7 +148,7 @@ fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
     }
 }
 
-/// What tells the database (as a manifest names it) and the tables that a run reads from others, in one text.
+/// A hash that identifies the database, as a manifest names it, and the tables that a run reads.
 pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
     let mut hash = Md5::new();
     // Plain data can always be serialized.
@@ -157,7 +157,7 @@ pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> Stri
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same text for the run that wrote a manifest.
+/// The same hash for the run that wrote a manifest.
 pub(crate) fn database_of(manifest: &Manifest) -> String {
     database(manifest.database.as_ref(), manifest.reads.as_deref())
 }
@@ -187,7 +187,7 @@ pub(crate) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
     names.into_values().collect()
 }
 
-/// One entry for each layer, in however many ways it is drawn.
+/// Merges the entries of each layer into one: a layer that is drawn in several ways has several.
 fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
     let mut merged: Vec<VectorLayer> = Vec::new();
     for layer in layers {
@@ -224,8 +224,8 @@ fn covers(zooms: &ZoomList, parts: &[AreaPart], region: &Region) -> bool {
         && (parts.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
 }
 
-/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen; `before` is what the target said
-/// about itself before, if tiles from then stay.
+/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen. `before` is the target's earlier
+/// description of itself, if the run keeps some of its earlier tiles.
 pub(crate) fn metadata(
     settings: &JobSettings,
     layers: &[Arc<Layer>],
@@ -278,7 +278,7 @@ pub(crate) fn metadata(
     })
 }
 
-/// What a tileset says about itself that has no target: its manifest names no zooms.
+/// The description of a tileset that has no target: its manifest names no zooms.
 pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Result<Described, CommandError> {
     let manifest = Manifest {
         version: Manifest::version_with(&[]),

@@ -1,10 +1,10 @@
-//! Files that commands write for people beside the target: lists of tiles, pages, pictures, configurations.
+//! Files that commands write for people, in addition to the target: lists of tiles, pages, pictures, configurations.
 
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
 
-/// Why a file that a command writes beside the target cannot be written.
+/// Why a file that a command writes in addition to the target cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WrittenFileError {
     /// `init` would overwrite a file.
@@ -85,7 +85,7 @@ pub enum WrittenFileError {
 }
 
 impl WrittenFileError {
-    /// What kind of failure this is. All but the manual pages are looked at before the work begins.
+    /// What kind of failure this is. All files but the manual pages are checked before the work begins.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

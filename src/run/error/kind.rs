@@ -6,7 +6,7 @@ use crate::report::FailureKind;
 use crate::stop::Stop;
 
 impl From<crate::changes::ChangeLogError> for CommandError {
-    /// What the database did stays an error of the database: a run starts over if it was lost, whatever was read from it.
+    /// A failure of the database stays a database error, whatever was read, because a run starts over when the connection is lost.
     fn from(error: crate::changes::ChangeLogError) -> CommandError {
         match error {
             crate::changes::ChangeLogError::Database(error) => CommandError::Database(error),
@@ -15,7 +15,7 @@ impl From<crate::changes::ChangeLogError> for CommandError {
     }
 }
 
-/// After a stop was asked for, whatever failed because of it is the interruption.
+/// After a stop was asked for, turns every error that the stop may have caused into the interruption.
 #[must_use]
 pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     let is_because_of_the_stop = match error.kind() {
@@ -27,7 +27,7 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
         | ErrorKind::Failed => false,
     };
     match (stop.asked(), &error) {
-        // This says more about what is left.
+        // These errors say more about what the run leaves.
         (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
         (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
@@ -35,7 +35,7 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
 }
 
 impl CommandError {
-    /// What kind of failure this is, as the log tells programs.
+    /// The kind of failure that the log gives to programs.
     #[must_use]
     pub const fn failure_kind(&self) -> FailureKind {
         match self.kind() {
@@ -94,7 +94,7 @@ impl CommandError {
             }
             CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
             CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
-            // A run ends with these after it has started over as often as it may.
+            // A run ends with `Restarts` or `HeldUp` once it has started over as often as it may.
             CommandError::Restarts { .. }
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)

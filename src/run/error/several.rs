@@ -1,4 +1,4 @@
-//! One command for several tilesets, or for the variants of one.
+//! Errors of one command for several tilesets, or for the variants of one.
 
 use std::path::PathBuf;
 
@@ -34,7 +34,7 @@ pub enum SeveralError {
         /// What kind of failure this is altogether.
         kind: ErrorKind,
     },
-    /// Some targets of a run of shards failed, which is committed all the same.
+    /// Some targets of a run of shards failed. The run is committed all the same.
     #[error(
         "the run is committed, but {failed} of {of} {what} failed, each for the reason given above: {named}. Once the causes are gone, {RESEED}{flags} makes up for it"
     )]
@@ -64,7 +64,7 @@ pub enum SeveralError {
         /// The output, with `{name}` for the values.
         output: String,
     },
-    /// What is not for variants.
+    /// A flag or command that does not work with variants.
     #[error("{what} is not for a tileset with variants ({tileset}): {next}")]
     NotForVariants {
         /// The flag or command.
@@ -93,7 +93,7 @@ pub enum SeveralError {
 }
 
 impl SeveralError {
-    /// The same of a run of shards that is committed: it cannot be committed once more.
+    /// The same error for a run of shards that is committed: the run cannot be committed again.
     #[must_use]
     pub fn after_commit(self) -> SeveralError {
         match self {

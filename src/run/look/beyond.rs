@@ -1,8 +1,9 @@
-//! Tiles outside of a target's scope: those that it holds in its partial regions and in which a change can be seen, and those that are to be
-//! stored there because somebody has asked for them.
+//! Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are to be stored there
+//! because a client has asked for them.
 //!
-//! A zoom becomes partial by a publication of its own, which stores no tile of it. So a run that is killed leaves no tile where no manifest
-//! speaks for it: what it has stored shows a later state than the manifest, and the next run renders what has changed since the manifest.
+//! A zoom becomes partial by a publication of its own, which stores no tile of that zoom. So a run that is killed leaves no tile for which no
+//! manifest speaks. The tiles that it has stored show a later state than the manifest, and the next run renders what has changed since the
+//! manifest.
 
 use std::collections::HashSet;
 
@@ -15,15 +16,15 @@ use crate::run::{CommandError, Target};
 use crate::sink::{ReadError, Scope, read_all};
 use crate::tile::{Coverage, Spot, TileCoord, TileId, ZoomList};
 
-/// The most tiles that are looked for one by one; for more, all tiles of the target are listed.
+/// The most tiles that are looked up one by one. For more, all tiles of the target are listed.
 const MAX_LOOKED_FOR: usize = 2_000;
 
-/// The tiles that are looked for at a time.
+/// The number of tiles that are looked up at a time.
 const TILES_PER_READ: usize = 500;
 
 /// Tiles outside of the scope that a run has to render.
 pub(crate) struct WorkBeyondScope {
-    /// Tiles in which a change can be seen, whether or not the target holds them; `None` if they are too many to tell.
+    /// Tiles in which a change can be seen, whether or not the target holds them; `None` if there are too many of them.
     touched: Option<Dirty>,
     /// Tiles to be stored.
     wanted: Vec<TileCoord>,
@@ -31,18 +32,18 @@ pub(crate) struct WorkBeyondScope {
     declared: Option<ZoomList>,
 }
 
-/// What becomes of the tiles outside of the scope.
+/// The result for the tiles outside of the scope.
 pub(crate) struct FoundBeyondScope {
     /// Tiles that the target holds and in which a change can be seen.
     pub(crate) held: Vec<TileCoord>,
-    /// Tiles to be stored, of which the target holds none as far as is known.
+    /// Tiles to be stored that the target does not hold, as far as is known.
     pub(crate) wanted: Vec<TileCoord>,
     /// The partial regions after the run.
     pub(crate) partial: Vec<Region>,
 }
 
 impl WorkBeyondScope {
-    /// The work outside of a target's scope, before any change is read.
+    /// The work outside of a target's scope before any change is read.
     pub(crate) fn of(state: &TargetState, filter: &DirtyFilter) -> WorkBeyondScope {
         let part = |scope: &Scope| ScopePart { zooms: scope.zooms.clone(), coverage: scope.coverage.clone() };
         let parts: Vec<ScopePart> = state.partial.regions().iter().map(part).collect();
@@ -65,7 +66,7 @@ impl WorkBeyondScope {
         !self.wanted.is_empty() || self.declared.is_some()
     }
 
-    /// How many tiles are to be stored, or to be rendered for which a zoom becomes partial.
+    /// The number of tiles that are to be stored in partial regions.
     pub(crate) fn wanted(&self) -> u64 {
         self.wanted.len() as u64
     }
@@ -77,7 +78,8 @@ impl WorkBeyondScope {
         }
     }
 
-    /// Looks which of the marked tiles the target holds. A target with tiles of which no manifest speaks gets no partial region there.
+    /// Finds out which of the marked tiles the target holds. A zoom does not become partial if the target holds tiles there for which no manifest
+    /// speaks.
     pub(crate) async fn found(self, state: &TargetState, target: &Target) -> Result<FoundBeyondScope, CommandError> {
         let mut partial = state.manifest.partial.clone();
         let mut held = Vec::new();
@@ -108,7 +110,7 @@ impl WorkBeyondScope {
     }
 }
 
-/// The regions of the whole world as one.
+/// Joins the regions into one if all of them cover the whole world.
 fn joined(regions: Vec<Region>) -> Vec<Region> {
     let zooms = regions.iter().filter_map(|region| region.zooms.parse::<ZoomList>().ok());
     match zooms.reduce(|all, zooms| all.union(&zooms)) {
@@ -119,7 +121,7 @@ fn joined(regions: Vec<Region>) -> Vec<Region> {
     }
 }
 
-/// The tiles that a target holds of some tiles, or all that it holds. May wait for a server.
+/// The tiles of the set `of` that a target holds, or all that it holds if `of` is `None`. May wait for a server.
 async fn held_tiles(target: &Target, of: Option<&Dirty>) -> Result<HashSet<TileCoord>, CommandError> {
     let target = target.clone();
     let of: Option<Vec<TileId>> = of.map(|tiles| tiles.iter().map(TileId::from).collect());

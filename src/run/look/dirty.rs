@@ -23,7 +23,7 @@ pub(crate) enum Work {
     Nothing,
     /// These tiles are to be rendered.
     Some(DirtyTiles),
-    /// All tiles are to be rendered: so much has changed that this costs less. With the reasons.
+    /// All tiles are to be rendered, because so much has changed that a full seed costs less. With the reasons.
     All(Vec<Reason>),
 }
 
@@ -37,7 +37,7 @@ pub(crate) struct DirtyTiles {
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
     pub(crate) complete: bool,
-    /// What becomes of tiles outside of the scope.
+    /// The tiles outside of the scope.
     pub(crate) beyond: Box<FoundBeyondScope>,
     /// When the ages of the reasons were read.
     looked: Instant,
@@ -57,13 +57,13 @@ impl DirtyTiles {
         DirtyTiles { reasons, ..DirtyTiles::new(dirty, false, state) }
     }
 
-    /// Dirty tiles whose stored bytes are no beginning for a patch: those that the target does not hold though they are not empty, and those
+    /// Dirty tiles that cannot be patched and are rendered as a whole: tiles that the target does not hold though they are not empty, and tiles
     /// that could not be rendered before.
     pub(crate) fn rendered_whole(&self, state: &TargetState) -> Vec<TileCoord> {
         state.unrendered.iter().chain(&self.beyond.wanted).copied().collect()
     }
 
-    /// Dirty tiles that have changed, unlike those that are stored for the first time; `None` if they are too many for a list.
+    /// Dirty tiles that have changed, without those that are stored for the first time; `None` if there are too many for a list.
     pub(crate) fn changed(&self) -> Option<TileRectList> {
         let is_new: HashSet<TileCoord> = self.beyond.wanted.iter().copied().collect();
         TileRectList::of(self.dirty.iter().filter(|tile| !is_new.contains(tile)))
@@ -104,13 +104,13 @@ pub(crate) fn drawn(layer: &Layer) -> DrawnLayer {
 /// Below this many dirty tiles a reseed always renders them one by one.
 const MIN_TILES_FOR_A_SEED: u64 = 20_000;
 
-/// The most dirty tiles that a reseed renders one by one. More than a third of the target costs as much as seeding all of it, because a
-/// seed renders in large pieces.
+/// The most dirty tiles that a reseed renders one by one. Rendering more than a third of the target that way costs as much as a full seed,
+/// because a seed renders in large pieces.
 fn max_dirty_tiles(state: &TargetState) -> usize {
     usize::try_from((state.manifest.stored / 3).max(MIN_TILES_FOR_A_SEED)).unwrap_or(usize::MAX)
 }
 
-/// After this many changed positions their dirty tiles are extrapolated to all changes.
+/// After this many changed positions the number of dirty tiles is extrapolated to all changes.
 const POSITIONS_TO_EXTRAPOLATE: u64 = 4_000;
 
 /// Extrapolates the number of dirty tiles of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty` tiles dirty.
@@ -118,7 +118,7 @@ fn extrapolated(dirty: u64, rows: u64) -> u64 {
     dirty.saturating_mul(rows / POSITIONS_TO_EXTRAPOLATE)
 }
 
-/// For each watched table, how many changed rows the target has not seen, and since when.
+/// For each watched table, the number of changed rows that the target has not seen, and the age of the oldest change.
 fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
     let mut counted: Vec<i32> = Vec::new();
     let mut reasons: Vec<Reason> = Vec::new();

@@ -15,7 +15,7 @@ use crate::run::{CommandError, WrittenFileError};
 use crate::sink::ChangedTiles;
 use crate::tile::{AreaPart, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
-/// What stands before and after the tiles in JSON: [`TileListDocument::Tiles`].
+/// The text before and after the tiles in JSON: [`TileListDocument::Tiles`].
 const JSON_BEGIN: &str = "{\"everything\":false,\"schema_version\":1,\"tiles\":[";
 const JSON_END: &str = "]}\n";
 
@@ -56,7 +56,7 @@ pub struct TileInList {
     y: u32,
 }
 
-/// Writes dirty tiles in the format that the file's name tells: `.json`, `.geojson`, or lines.
+/// Writes dirty tiles in the format that the file name's ending names: `.json`, `.geojson`, or lines.
 pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
     let text = list(&Form::of(path), tiles);
     std::fs::write(path, text).map_err(|source| WrittenFileError::NoTileList { path: path.to_owned(), source }.into())
@@ -76,8 +76,8 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
     }
 }
 
-/// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" where the list is not exact.
-/// Writes tile by tile, so memory stays bounded.
+/// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" if the list is not exact. Writes tile
+/// by tile to bound the memory.
 pub(crate) fn write_changed(
     path: Option<&Path>,
     changed: Option<&ChangedTiles>,
@@ -94,7 +94,7 @@ pub(crate) fn write_changed(
         let form = Form::of(path);
         let (begin, end) = match form {
             Form::Json => (JSON_BEGIN, JSON_END),
-            // The keys are in the order in which the whole object is written elsewhere.
+            // The order of the keys is the one in which the whole object is written elsewhere.
             Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
             Form::Lines => ("", ""),
         };

@@ -1,4 +1,5 @@
-//! Follows the change log for a server: look after look, which tiles have changed, at every zoom of the layers and not only of the target.
+//! Follows the change log for a server. Each look finds the tiles that have changed since the last one, at every zoom of the layers and not only
+//! of the target.
 
 use super::{DirtyFilter, Look, drawn};
 use crate::changes::{Cursor, unseen_positions, unseen_transactions};
@@ -7,14 +8,14 @@ use crate::run::{CommandError, Job};
 use crate::serve::LogLook;
 use crate::tile::{Coverage, TileCoord, ZoomList};
 
-/// The most tiles that a look lists.
+/// The most tiles that one look lists.
 const MAX_LISTED: usize = 50_000;
 
-/// Where the last look has ended.
+/// Where the last look ended.
 pub(crate) struct LogFollower {
     /// The database state of the last look.
     seen: Option<Cursor>,
-    /// What the target showed then.
+    /// What the target showed at the last look.
     shown: Cursor,
 }
 
@@ -24,7 +25,7 @@ impl LogFollower {
         LogFollower { seen: None, shown: Cursor::default() }
     }
 
-    /// Looks what has changed since the last look; the first time, since the state that the target shows.
+    /// Finds what has changed since the last look; the first time, since the state that the target shows.
     ///
     /// # Errors
     /// If the log cannot be trusted, or the database or the target cannot be reached.
@@ -32,14 +33,14 @@ impl LogFollower {
         let filter = DirtyFilter::default();
         let look = Look::begin(job, &filter, false).await?;
         let shown = look.state.cursor.clone();
-        // If the target went back to an older state, it may lack changes that were seen before the last look.
+        // If the target went back to an older state, it may lack changes that looks before the last one have seen.
         let last = self.seen.take().filter(|_| shown.sees_all_of(&self.shown));
         let found = look.since(last.unwrap_or_else(|| shown.clone())).await?;
         (self.seen, self.shown) = (Some(found.seen.clone()), shown);
         Ok(found)
     }
 
-    /// Forgets where the last look has ended: changes may have been missed since.
+    /// Forgets where the last look ended, because changes may have been missed since.
     pub(crate) fn begin_anew(&mut self) {
         self.seen = None;
     }

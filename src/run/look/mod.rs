@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `state` | what the target says about itself, and whether it fits the database and the settings |
+//! | `state` | the target's description of itself, and whether it fits the database and the settings |
 //! | `dirty` | which tiles are dirty, and why |
 //! | `beyond` | the same in partial regions, and the tiles that are to be stored there |
 //! | `tile_list` | tiles and areas that the user names |
 //! | `dirty_file` | dirty tiles as a file |
-//! | `follow` | look after look, for a server |
+//! | `follow` | repeated looks, for a server |
 
 mod beyond;
 mod dirty;
@@ -38,7 +38,7 @@ pub use tile_list::{TileList, TileListError, area, area_or_boxes};
 /// Which tiles a reseed renders.
 #[derive(Debug, Clone, Default)]
 pub enum TilesWanted {
-    /// Those in which a change since the target's snapshot can be seen.
+    /// Tiles in which a change since the target's snapshot can be seen.
     #[default]
     Changed,
     /// The tiles of a list.
@@ -60,7 +60,7 @@ pub struct DirtyFilter {
     pub bbox: Vec<AreaPart>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
-    /// Tiles outside of the target's scope that are to be stored in it, because somebody has asked for them.
+    /// Tiles outside of the target's scope that are to be stored, because a client has asked for them.
     pub written_back: Vec<TileCoord>,
 }
 
@@ -99,7 +99,7 @@ impl<'a> Look<'a> {
             reading(stop, move || TargetState::read(&target))
         };
         let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.options.refresh) {
-            // A refresh may take long: not for a target that needs a seed.
+            // A refresh may take long, so it must not run for a target that needs a seed.
             (state.await?, job.take_snapshot(&database, true).await?)
         } else {
             // Both at once: each may wait for a server.
@@ -116,7 +116,8 @@ impl<'a> Look<'a> {
         let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
         if state.why_not_repairable().is_some() && writes {
-            // A run that is under way has left nothing to repair. It holds the target's lock, so opening the target will fail.
+            // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock, so opening the target
+            // fails.
             let target = target.clone();
             drop(aside(move || target.sink(OpenMode::Edit)).await??);
         }
@@ -139,7 +140,7 @@ impl<'a> Look<'a> {
         })
     }
 
-    /// A look at tiles that are not published yet, at a snapshot that was probed already.
+    /// A look at tiles that are not published yet, at a snapshot that was already probed.
     pub(crate) fn at_unpublished(
         job: &Job,
         filter: &'a DirtyFilter,
@@ -183,7 +184,7 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// What the log holds for each layer, if it holds all changes since a cursor.
+    /// What the log holds for each layer. Fails if the log does not hold all changes since the cursor `since`.
     pub(crate) async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
         let Look { job, snapshot, layers, .. } = self;
         let schema = &job.settings.database.changes.schema;
@@ -203,8 +204,8 @@ impl<'a> Look<'a> {
         Ok(watches)
     }
 
-    /// Says in batches where the features of layers are searched whose reference systems have no closed formula: the layers are looked through for
-    /// them.
+    /// Writes into the batches in which areas to search for features. This is for layers whose reference system has no closed formula: all of
+    /// their features are surveyed to find the ones in dirty tiles.
     pub(crate) async fn search(
         &self,
         batches: &mut [Batch],
@@ -229,7 +230,7 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// Refuses a target that may show another database. Reasons against the log itself are reported first.
+    /// Refuses a target that may show another database. Reasons why the log itself cannot be used are reported first.
     fn is_of_this_database(&self) -> Result<(), CommandError> {
         let why = match (self.same, &self.filter.tiles, &self.key) {
             (SameDatabase::Unsaid, TilesWanted::Changed, Some(_)) => {

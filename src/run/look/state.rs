@@ -1,4 +1,4 @@
-//! The state of a target as its manifest says it, and whether it fits the database and the settings.
+//! The state of a target according to its manifest, and whether it fits the database and the settings.
 
 use crate::changes::Cursor;
 use crate::config::{JobSettings, TilesetSettings};
@@ -16,9 +16,9 @@ use crate::tile::{AreaPart, Coverage, NoTile, TileCoord, ZoomList};
 pub(crate) struct TargetState {
     pub(crate) described: Described,
     pub(crate) manifest: Manifest,
-    /// The snapshot up to which it has seen the change log.
+    /// The snapshot up to which the target has seen the change log.
     pub(crate) cursor: Cursor,
-    /// The regions of the tileset that it holds.
+    /// The regions of the tileset that the target holds.
     pub(crate) parts: Vec<ScopePart>,
     /// The partial regions.
     pub(crate) partial: PartialScope,
@@ -59,7 +59,7 @@ impl TargetState {
             text.parse::<Cursor>().map_err(|error: crate::changes::CursorError| unreadable(error.to_string()))
         };
         let mut cursor = state(&manifest.snapshot)?;
-        // A run that took its snapshot before it had the target, and has not finished, may have left tiles that are older than the manifest.
+        // An unfinished run that took its snapshot before it locked the target may have left tiles that are older than the manifest.
         for left in described.unfinished.iter().flat_map(|intent| &intent.snapshots) {
             cursor = cursor.meet(&state(left)?);
         }
@@ -77,7 +77,7 @@ impl TargetState {
         Ok(TargetState { described, manifest, cursor, parts, partial, unrendered })
     }
 
-    /// Takes over what the manifest of a family says of the target, if it speaks of what is there.
+    /// Takes over the cursor of the family's manifest, if that manifest is about the publication that the target shows.
     pub(crate) fn know(&mut self, known: &KnownState) {
         if self.needs_repair() {
             return;
@@ -88,7 +88,7 @@ impl TargetState {
         }
     }
 
-    /// The state of tiles that are not published yet: they show `cursor` or more, and have to be brought forward whatever that takes.
+    /// The state of tiles that are not published yet. They show `cursor` or a later state, and have to be brought forward at any cost.
     pub(crate) fn unpublished(cursor: Cursor, tileset: &TilesetSettings, unrendered: Vec<TileCoord>) -> TargetState {
         let manifest = Manifest {
             version: MANIFEST_VERSION,
@@ -103,7 +103,7 @@ impl TargetState {
             kept: Vec::new(),
             partial: Vec::new(),
             planned: 0,
-            // A seed instead is out of the question.
+            // So high that a seed is never chosen instead.
             stored: u64::MAX,
             empty: 0,
             unrendered: Vec::new(),
@@ -116,7 +116,7 @@ impl TargetState {
         TargetState { described, manifest, cursor, parts, partial, unrendered }
     }
 
-    /// Sets an older snapshot than the target's, from which on changes are looked for.
+    /// Sets an older snapshot than the target's as the one since which changes are looked for.
     pub(crate) fn look_since(&mut self, since: &Cursor, target: &Target) -> Result<(), CommandError> {
         if !self.cursor.sees_all_of(since) {
             let what = format!(
@@ -134,7 +134,7 @@ impl TargetState {
         settings_of(&self.manifest.last_seeded(), settings, target)
     }
 
-    /// The settings of the seeds that, one after the other, bring the whole target up to date. May wait for a server.
+    /// The settings of the seeds that together, one after the other, bring the whole target up to date. May wait for a server.
     pub(crate) fn settings_to_seed(
         &self,
         settings: &JobSettings,
@@ -144,7 +144,7 @@ impl TargetState {
         regions.iter().map(|region| settings_of(region, settings, target)).collect()
     }
 
-    /// Why a reseed cannot repair what unfinished runs left in the target, if it cannot.
+    /// Why a reseed cannot repair what unfinished runs left in the target; `None` if it can.
     pub(crate) fn why_not_repairable(&self) -> Option<String> {
         self.described.unfinished.iter().find_map(|intent| why_not_repairable(intent, &self.manifest))
     }
@@ -154,7 +154,7 @@ impl TargetState {
         !self.described.unfinished.is_empty()
     }
 
-    /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS. Returns whether it is
+    /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS. Returns whether the target is
     /// known to show this database.
     pub(crate) fn fits(
         &self,
@@ -202,7 +202,7 @@ fn settings_of(region: &Region, settings: &JobSettings, target: &Target) -> Resu
     Ok(settings)
 }
 
-/// The version of a manifest's layout, which is parsed before the rest, because the rest may have another form.
+/// The version of a manifest's layout. It is parsed before the rest, because the rest may have another form.
 #[derive(serde::Deserialize)]
 struct ManifestVersion {
     version: u32,

@@ -44,7 +44,7 @@ pub enum TileListError {
         /// What stands there.
         text: String,
     },
-    /// A tile is not of the tileset.
+    /// A tile does not belong to the tileset.
     #[error("{} line {line}: tile {tile} {where_it_lies}", path.display())]
     Outside {
         /// The file.
@@ -53,7 +53,7 @@ pub enum TileListError {
         line: usize,
         /// The tile.
         tile: TileCoord,
-        /// Why it is not, and what to do.
+        /// Why it does not, and what to do.
         where_it_lies: &'static str,
     },
     /// The list is too long.
@@ -92,8 +92,8 @@ pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
     Ok(tiles)
 }
 
-/// The tiles of a table of the database, each with the number of its row: columns `zoom`, `x` and `y` of integers, as osm2pgsql writes the tables of
-/// its expire outputs. Read on the run's snapshot, so that no tile is listed whose change the run does not see.
+/// The tiles of a table of the database, each with the number of its row. The table has integer columns `zoom`, `x` and `y`, as in the tables
+/// that osm2pgsql writes as expire output. It is read on the run's snapshot, so that no tile is listed whose change the run does not see.
 pub(crate) async fn listed_in_table(
     snapshot: &Snapshot,
     path: &Path,
@@ -117,7 +117,7 @@ pub(crate) async fn listed_in_table(
 }
 
 impl TileList {
-    /// The name of the table that holds the list, if it is one of the database.
+    /// The name of the table that holds the list, if the list is a table of the database.
     pub(crate) fn table(&self) -> Option<&str> {
         self.path.to_str().and_then(|path| path.strip_prefix("postgresql:"))
     }
@@ -151,7 +151,7 @@ impl TileList {
     }
 }
 
-/// The parts of an area that is given as text, see [`area`], or else as boxes.
+/// The parts of an area that is given as `text` (see [`area`]), or else as `boxes`.
 ///
 /// # Errors
 /// If the text is neither a box nor a file.
@@ -159,7 +159,7 @@ pub fn area_or_boxes(text: Option<&String>, boxes: &[LonLatBox]) -> Result<Vec<A
     text.map_or_else(|| Ok(boxes.iter().copied().map(AreaPart::from).collect()), |text| area(text))
 }
 
-/// The parts of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file, whose polygons and lines are taken.
+/// The parts of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file whose polygons and lines are the area.
 ///
 /// # Errors
 /// If the text is neither.
@@ -208,7 +208,7 @@ mod tests {
         for [x, y] in [[0.1, 0.01], [1.9, 0.5], [11.5, 10.5], [-4.9, -4.99], [-4.1, -4.2]] {
             assert!(holds(x, y), "{x} {y}");
         }
-        // Within their boxes, and beside them.
+        // Points in the boxes of the polygons but outside of these, and points outside of the boxes.
         for [x, y] in [[0.2, 0.9], [10.2, 10.9], [-4.9, -4.1], [5.0, 5.0], [0.5, -0.5]] {
             assert!(!holds(x, y), "{x} {y}");
         }

@@ -7,7 +7,7 @@
 //! | `sink` | a sink of any kind |
 //! | `other_tileset` | whether a target belongs to the tileset of a run |
 //! | `shrink` | whether a run would leave too few of a target's tiles |
-//! | `unfinished` | what to do about interrupted runs |
+//! | `unfinished` | whether interrupted runs can be repaired, and what to seed if not |
 
 mod other_tileset;
 mod shrink;
@@ -56,23 +56,23 @@ impl Target {
         self.targets.target(text)
     }
 
-    /// A reader. May wait for a server, so not to be called on a thread of the runtime.
+    /// A reader. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
         self.targets.reader(&self.url)
     }
 
-    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server.
+    /// A reader of a target that is about to be written; `None` if there is nothing that can be read. May wait for a server.
     pub(crate) fn reader_of_what_is_there(&self) -> Result<Option<Box<dyn TileReader>>, CommandError> {
         self.targets.reader_of_what_is_there(&self.url)
     }
 
-    /// The partial regions that a run of all tiles gives up; none of an archive, which is replaced as a whole. May wait for a server.
+    /// The partial regions that a run of all tiles gives up; an archive has none, because it is replaced as a whole. May wait for a server.
     pub(crate) fn partial(&self) -> Result<PartialScope, CommandError> {
         if self.is_archive() {
             return Ok(PartialScope::default());
         }
         let reader = match self.reader_of_what_is_there() {
-            // What is there is refused, or replaced, when the sink is begun.
+            // A foreign target is refused, or replaced, when the sink is begun.
             Err(CommandError::Read(ReadError::Foreign { .. })) => None,
             reader => reader?,
         };
@@ -86,7 +86,7 @@ impl Target {
         self.targets.sink(&self.url, mode)
     }
 
-    /// The versions of a prefix in S3, after the map was switched if that is wanted.
+    /// The versions of a prefix in S3. If `switch`, the map is switched to another version first.
     pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         self.targets.s3_versions(&self.url, switch, to)
     }
@@ -112,7 +112,7 @@ impl Target {
         self.targets.notes(&self.url)
     }
 
-    /// Who is told what a run changes before its manifest becomes visible, for a run with this publication.
+    /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible.
     pub(crate) fn before_manifest(
         &self,
         before: Option<&Publication>,
@@ -127,13 +127,13 @@ impl Target {
         Ok(listeners)
     }
 
-    /// The same target, whose runs also tell `listener`.
+    /// The same target, with runs that also notify `listener`.
     pub(crate) fn with_listener(mut self, listener: Arc<dyn BeforeManifest>) -> Target {
         self.targets.listeners.push(listener);
         self
     }
 
-    /// The same target, whose runs also tell the listeners of another one.
+    /// The same target, with runs that also notify the listeners of `other`.
     pub(crate) fn telling_like(mut self, other: &Target) -> Target {
         self.targets.listeners.extend(other.targets.listeners.iter().cloned());
         self
@@ -149,7 +149,7 @@ impl Target {
         !self.is_archive() && self.targets.writes_versions()
     }
 
-    /// True if shards can write a new version of the target themselves: each only adds tiles, under conditions.
+    /// True if shards can write a new version of the target themselves. Each shard only adds tiles, with conditional writes.
     pub(crate) fn can_share_version(&self) -> bool {
         matches!(self.url, TargetUrl::S3Prefix { .. })
             && self.targets.writes_versions()
@@ -171,7 +171,7 @@ impl Target {
         Ok(give_up_shared(location(&self.url)?, s3, version, runtime).map_err(TargetError::from)?)
     }
 
-    /// Adds tiles to a version, whose layers have these names by their ids. May wait for a server.
+    /// Opens a version for adding tiles. `layers` are the names of the layers by their ids. May wait for a server.
     pub(crate) fn version_tiles(&self, version: &str, layers: &[String]) -> Result<VersionTiles, CommandError> {
         let Targets { tree, s3, runtime, stop, .. } = &self.targets;
         let template = tree.template.clone().with_layers(layers.iter().map(String::as_str)).with_version(version);
@@ -179,7 +179,7 @@ impl Target {
         Ok(tiles.map_err(TargetError::from)?)
     }
 
-    /// True if tiles are stored as gzip; archives always do.
+    /// True if tiles are stored as gzip, as they always are in archives.
     pub(crate) fn is_packed(&self) -> bool {
         self.targets.packed(&self.url)
     }

@@ -1,11 +1,11 @@
-//! Refuses targets of other tilesets and other programs, before the database is asked.
+//! Refuses targets of other tilesets and other programs before the database is asked.
 
 use super::{Target, TargetUrl};
 use crate::manifest::{Publication, publication_of};
 use crate::run::CommandError;
 use crate::sink::{Described, GENERATOR, ReadError};
 
-/// What a run calls its tileset.
+/// The names of a run's tileset and its layers.
 #[derive(Debug, Clone)]
 pub(crate) struct TilesetNames {
     /// Its name.
@@ -16,9 +16,9 @@ pub(crate) struct TilesetNames {
     pub(crate) may_have_more: bool,
 }
 
-/// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive
-/// is another tileset's if its name differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint
-/// when it is opened; here it is refused if it has none of the layers. Returns the publication that it shows. May wait for a server.
+/// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive belongs to another tileset if its name
+/// differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint when it is opened; here it is refused if it
+/// has none of the layers. Returns the publication that the target shows. May wait for a server.
 pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Publication>, CommandError> {
     let TilesetNames { name, layers, may_have_more } = wanted;
     let is_archive = target.is_archive();
@@ -60,7 +60,7 @@ pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Opt
     Ok(described.manifest.as_deref().and_then(publication_of))
 }
 
-/// The publication that a target shows, as far as it can be read.
+/// The publication that a target shows; `None` if it cannot be read.
 fn shown(target: &Target) -> Option<Publication> {
     let mut reader = target.reader_of_what_is_there().ok()??;
     reader.describe().ok()?.manifest.as_deref().and_then(publication_of)

@@ -1,5 +1,5 @@
-//! Refuses a run that would delete more of a target's tiles than `max_shrink` allows: an emptied table or a half-done import must not
-//! replace a map by nothing.
+//! Refuses a run that would delete more of a target's tiles than `max_shrink` allows: an emptied table or a half-done import must not replace a
+//! map with nothing.
 
 use std::sync::Arc;
 
@@ -15,14 +15,14 @@ pub(crate) struct TilesBefore {
     target: Target,
     scope: Scope,
     max: MaxShrink,
-    /// An upper bound of their number, if one is known without counting.
+    /// An upper bound of the number of tiles, if one is known without counting.
     at_most: Option<u64>,
-    /// Their number, if it is known.
+    /// The number of tiles, if it is known.
     exact: Option<u64>,
 }
 
 impl TilesBefore {
-    /// The tiles of a target that is about to be written. `counted` is their number, if its sink has counted them. May wait for a server.
+    /// The tiles of a target that is about to be written. `counted` is the number of tiles if the sink has counted them. May wait for a server.
     pub(crate) fn of(
         target: &Target,
         scope: Scope,
@@ -34,7 +34,7 @@ impl TilesBefore {
             (before.at_most, before.exact) = (Some(0), Some(0));
         } else if counted.is_none() {
             before.at_most = reader_of_tiles(target)?.and_then(|mut reader| {
-                // No manifest speaks for all of the scope, so the tiles have to be counted.
+                // If no manifest speaks for the whole scope, the tiles have to be counted.
                 let Ok(described) = reader.describe() else { return None };
                 let Ok(manifest) = serde_json::from_str::<Manifest>(&described.manifest?) else { return None };
                 (manifest.kept.is_empty() && manifest.partial.is_empty()).then_some(manifest.stored)
@@ -56,7 +56,7 @@ impl TilesBefore {
         refuse_shrink(&self.target, self.max, held, left)
     }
 
-    /// Counts the tiles. A target that cannot be read counts as empty: it is going to be replaced.
+    /// Counts the tiles. A target that cannot be read counts as empty, because the run replaces it.
     fn count(&self, report: &Arc<dyn Report>) -> Result<u64, CommandError> {
         let Some(mut reader) = reader_of_tiles(&self.target)? else { return Ok(0) };
         match reader.list() {
@@ -73,7 +73,7 @@ impl TilesBefore {
     }
 }
 
-/// A reader of the target, if it holds tiles.
+/// A reader of the target; `None` if the target holds no tiles.
 fn reader_of_tiles(target: &Target) -> Result<Option<Box<dyn TileReader>>, CommandError> {
     match target.reader_of_what_is_there() {
         Err(CommandError::Read(ReadError::Foreign { .. })) => Ok(None),
@@ -81,7 +81,7 @@ fn reader_of_tiles(target: &Target) -> Result<Option<Box<dyn TileReader>>, Comma
     }
 }
 
-/// Refuses to leave `left` of `held` tiles.
+/// Refuses to leave only `left` of `held` tiles, unless `max` allows it.
 pub(crate) fn refuse_shrink(target: &Target, max: MaxShrink, held: u64, left: u64) -> Result<(), CommandError> {
     if max.allows(held, left) {
         return Ok(());

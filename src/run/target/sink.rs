@@ -14,7 +14,7 @@ pub(crate) enum AnySink {
     S3Pmtiles(S3Pmtiles),
 }
 
-/// Calls the sink that there is.
+/// Calls the sink of the target's kind.
 macro_rules! each {
     ($any:expr, $sink:ident => $call:expr) => {
         match $any {

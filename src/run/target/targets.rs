@@ -23,17 +23,17 @@ use crate::stop::Stop;
 pub(crate) struct Targets {
     pub(super) tree: TreeOptions,
     pub(super) s3: S3Options,
-    /// The queues of the CDNs that are told what a run changes.
+    /// The queues of the CDNs that are notified of what a run changes.
     purge_queues: Arc<[String]>,
     pub(super) runtime: Handle,
     pub(super) stop: Stop,
-    /// Told what a run changed before its manifest becomes visible, beside the list that is kept with the target.
+    /// Notified of what a run changed before its manifest becomes visible, in addition to the outbox that is kept with the target.
     pub(super) listeners: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl Targets {
-    /// The options from a tileset's settings; with `force`, a run may overwrite whatever is there. Must be called on a runtime, which then
-    /// runs requests to servers.
+    /// The options from a tileset's settings. With `force`, a run may overwrite whatever is there. Must be called on a runtime, which then runs
+    /// requests to servers.
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
         let tree = TreeOptions { force, ..settings.tree.clone() };
         let purge_queues = settings.purges.iter().map(queue_name).collect();
@@ -58,7 +58,7 @@ impl Targets {
         Ok(Target { url: TargetUrl::parse(text)?, targets: self.clone() })
     }
 
-    /// A reader of a target. May wait for a server, so not to be called on a thread of the runtime.
+    /// A reader of a target. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader(&self, url: &TargetUrl) -> Result<Box<dyn TileReader>, CommandError> {
         Ok(match url {
             TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
@@ -74,11 +74,11 @@ impl Targets {
         })
     }
 
-    /// A reader of a target that is about to be written; `None` if nothing is there that can be read. May wait for a server, so not to be
+    /// A reader of a target that is about to be written; `None` if there is nothing that can be read. May wait for a server, so it must not be
     /// called on a thread of the runtime.
     pub(crate) fn reader_of_what_is_there(&self, url: &TargetUrl) -> Result<Option<Box<dyn TileReader>>, CommandError> {
         let reader = match url {
-            // Opened in a way that creates no files beside it.
+            // Opened in a way that creates no files next to it.
             TargetUrl::Mbtiles(path) => {
                 MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
             }
@@ -93,7 +93,7 @@ impl Targets {
             Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
                 Err(error.into())
             }
-            // A first seed: nothing to say.
+            // For a first seed there is nothing to report.
             Err(CommandError::Read(ReadError::Missing { .. })) => Ok(None),
             Err(CommandError::Read(unreadable)) => {
                 tracing::info!("{unreadable}");
@@ -103,7 +103,7 @@ impl Targets {
         }
     }
 
-    /// Opens a target for writing. May wait for a server, so not to be called on a thread of the runtime.
+    /// Opens a target for writing. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn sink(&self, url: &TargetUrl, mode: OpenMode) -> Result<AnySink, CommandError> {
         let sink = match url {
             TargetUrl::Mbtiles(path) => {
@@ -125,7 +125,7 @@ impl Targets {
         Ok(sink)
     }
 
-    /// The versions of a prefix in S3, after the map was switched if that is wanted.
+    /// The versions of a prefix in S3. If `switch`, the map is switched to another version first.
     pub(crate) fn s3_versions(&self, url: &TargetUrl, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         if switch {
             let tree = self.tree.clone();
@@ -151,7 +151,7 @@ impl Targets {
         Ok(s3.and_then(|s3| s3.rewrite_headers(layers)).map_err(TargetError::from)?)
     }
 
-    /// Who puts into the outbox what a run changes; nobody if there are no CDNs.
+    /// What writes a run's changes to the outbox; `None` if there are no CDNs.
     pub(super) fn outbox_writer(
         &self,
         notes: Arc<dyn NoteStore>,
@@ -214,7 +214,7 @@ impl Targets {
         self.tree.publish != Publishing::InPlace
     }
 
-    /// True if a target stores tiles as gzip; archives always do.
+    /// True if a target stores tiles as gzip, as archives always do.
     pub(crate) fn packed(&self, url: &TargetUrl) -> bool {
         match url {
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,

@@ -7,9 +7,9 @@ use crate::run::describe::database_of;
 use crate::sink::{Intent, IntentKind, Scope};
 use crate::tile::ZoomList;
 
-/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the run may only have changed tiles
-/// that the manifest speaks for, and rendered them from the same tables with the same configuration: such a tile shows a later state than
-/// the manifest, or the snapshot that the intent names, and the reseed renders what changed since both anyway.
+/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the unfinished run may have changed only
+/// tiles for which the manifest speaks, and rendered them from the same tables with the same configuration. Such a tile shows a later state than
+/// the manifest, or than the snapshot that the intent names, and the reseed renders what changed since both anyway.
 pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
@@ -39,8 +39,8 @@ pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option
     None
 }
 
-/// The regions that are to be seeded so that nothing of a run that has not finished is left: where its tiles lie, and what the
-/// manifest speaks for, the latter last and of these the part of the last seed. May wait for a server.
+/// The regions to seed so that nothing is left of an unfinished run: first the regions where its tiles lie, then those for which the manifest
+/// speaks. The region of the last seed comes last. May wait for a server.
 pub(crate) fn regions_to_seed(
     target: &Target,
     manifest: &Manifest,

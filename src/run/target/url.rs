@@ -1,4 +1,4 @@
-//! What a target's text names.
+//! The kind of target that a text names.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ impl TargetUrl {
         self == other || matches!((real(self), real(other)), (Some(one), Some(two)) if one == two)
     }
 
-    /// What a tileset without a name is called.
+    /// The name for a tileset that has none.
     pub(crate) fn stem(&self) -> String {
         let path = match self {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.as_path(),
@@ -95,12 +95,12 @@ impl fmt::Display for TargetUrl {
     }
 }
 
-/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something that a shell should
-/// have replaced. As a path, it would create a local folder of that name.
+/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something that a shell should have
+/// expanded. As a path, it would create a local folder of that name.
 fn is_no_path(text: &str) -> bool {
     let is_scheme = |front: &str| {
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
-        // One letter is a drive of another system.
+        // A single letter is a drive of another system.
         front.len() > 1 && front.starts_with(|c: char| c.is_ascii_alphabetic()) && front.chars().all(is_letter)
     };
     text == "-" || text.starts_with(['~', '$']) || text.split_once(":/").is_some_and(|(front, _)| is_scheme(front))

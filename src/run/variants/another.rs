@@ -1,4 +1,4 @@
-//! What tells two families of one name apart, so that one does not take the place of the other.
+//! Tells families with the same name apart, so that one does not replace the other.
 
 use std::collections::HashSet;
 
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 use super::{Family, FamilyRecord, RecordedVariant, StoredFamily};
 use crate::config::{ConfigError, VariantValues};
 
-/// Hashes of what the configuration says of the variants: two families of one name and output differ in them.
+/// Hashes of what the configuration says about the variants. Two families with the same name and output differ in these hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FamilySettingsMark {
-    /// Of the conditions.
+    /// The hash of the conditions.
     pub conditions: String,
-    /// Of the values: of the query, or of the list.
+    /// The hash of the values: of the query, or of the list.
     pub values: String,
 }
 
-/// In what the family of a record is another one.
+/// Why a record belongs to another family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OtherFamily {
-    /// Its variants go elsewhere.
+    /// Its variants have another output.
     Output,
-    /// Its conditions are others.
+    /// Its conditions differ.
     Conditions,
-    /// Its values come from elsewhere, and none of its variants is among those of `now`.
+    /// Its values have another source, and none of its variants is among those of `now`.
     Values,
 }
 
 impl StoredFamily {
-    /// In what the record is that of another family than `now`; `None` if it is that of the same.
+    /// Why the record belongs to another family than `now`; `None` if it belongs to the same family.
     pub(super) fn differs_from(&self, now: &FamilyRecord) -> Option<OtherFamily> {
         let before = &self.record;
         if !before.output.is_empty() && before.output != now.output {
@@ -39,7 +39,7 @@ impl StoredFamily {
         let standing = || before.variants.iter().filter(|variant| !variant.vanished);
         let all_now: HashSet<_> = now.variants.iter().map(|variant| &variant.segments).collect();
         let is_among = |variant: &RecordedVariant| all_now.contains(&variant.segments);
-        // A list or a query that was edited leaves some of the values.
+        // After an edit of the list or the query, some of the values are still there.
         let has_some = standing().next().is_none() || standing().any(is_among);
         if before_settings.values != settings.values && !has_some {
             return Some(OtherFamily::Values);
@@ -49,7 +49,7 @@ impl StoredFamily {
 }
 
 impl Family {
-    /// What the configuration says of values and conditions, as the manifest has it.
+    /// Hashes of the values and conditions in the configuration, as the manifest contains them.
     pub(crate) fn settings_mark(&self) -> FamilySettingsMark {
         let of = |parts: &mut dyn Iterator<Item = &str>| {
             let mut hash = Md5::new();
@@ -71,7 +71,7 @@ impl Family {
         }
     }
 
-    /// The error that the family's place has the manifest of another family.
+    /// The error that another family's manifest lies where this family's manifest belongs.
     pub(super) fn is_another(&self, what: OtherFamily, other: &FamilyRecord) -> ConfigError {
         let key = match what {
             OtherFamily::Output => "output",

@@ -26,19 +26,19 @@ pub(crate) struct FamilyCache {
     snapshot: Arc<Snapshot>,
     server: Server,
     key: Option<IdentityKey>,
-    /// What the tileset without conditions reads, and what a variant reads.
+    /// What the tileset without conditions reads; `reads` is what a variant reads.
     reads_of_all: Reads,
     reads: Reads,
-    /// Those of the tileset without conditions.
+    /// The rows of the tileset without conditions.
     all: Vec<FamilyRows>,
-    /// Those of the variants, once it is known which belong to which.
+    /// The rows of the variants, once it is known which rows belong to which variant.
     layers: OnceLock<Vec<FamilyRows>>,
-    /// The layers with all rows.
+    /// The layers with all of their rows.
     prepared: Vec<PreparedLayer>,
     skipped: Vec<SkippedRows>,
     /// How the tiles of the family are packed.
     packing: Packing,
-    /// Tiles that several targets have alike; `None` if a tile has more than one layer.
+    /// Tiles that are the same in several targets; `None` if a tile has more than one layer.
     tiles: Option<Arc<FamilyTiles>>,
 }
 
@@ -51,7 +51,7 @@ pub(crate) struct FamilyCachePart {
 }
 
 impl FamilyCache {
-    /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own.
+    /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own rows.
     pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyCache>, CommandError> {
         let settings = &job.settings;
         if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
@@ -65,7 +65,7 @@ impl FamilyCache {
         let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, sessions).await?;
         let probed = match named.probe_rows().await {
             Ok(probed) => probed,
-            // A key may tell rows apart only within each variant.
+            // A key may be unique only within each variant.
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -73,7 +73,7 @@ impl FamilyCache {
         if !probed.layers.iter().all(is_suited) {
             return Ok(None);
         }
-        // No row fulfils a condition on values that are not set. This locks what the conditions read.
+        // No row fulfils a condition on values that are not set. The probe locks the tables that the conditions read.
         let conditioned = settings.with_variant_conditions(&run.members.table.parameters)?;
         let conditioned: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let Ok(conditioned) = probe_names(&snapshot, &conditioned).await?.probe_rows().await else { return Ok(None) };
@@ -90,7 +90,7 @@ impl FamilyCache {
             memory = memory.saturating_sub(cached.cached_bytes());
             prepared.push(cached);
         }
-        // A few tiles of the deepest zoom, which has the fewest features in each.
+        // A few tiles of the deepest zoom are compared, because that zoom has the fewest features per tile.
         if let Some(deepest) = ZoomList::of(zooms.iter().next_back()) {
             let batches = plan(&deepest, &planned, &coverage, settings.run.batch_features, Order::ZoomColumnTmsRow)
                 .map_err(CommandError::Scratch)?;
@@ -130,7 +130,7 @@ impl FamilyCache {
 }
 
 impl FamilyCache {
-    /// Reads which rows belong to which variant. False if that cannot be told from here, so that each variant has to read its own rows.
+    /// Reads which rows belong to which variant. False if the cached rows do not suffice for that, so that each variant has to read its own rows.
     pub(super) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
         let table = &run.members.table;
@@ -164,7 +164,7 @@ struct LayerReading<'a> {
 }
 
 impl LayerReading<'_> {
-    /// The layer with its rows, if they can be cached, and where they lie. Adds rows that cannot be drawn to `skipped`.
+    /// The layer, with its rows if they can be cached, and where the rows lie. Adds rows that cannot be drawn to `skipped`.
     async fn read(
         &self,
         layer: &Arc<Layer>,
@@ -174,7 +174,7 @@ impl LayerReading<'_> {
         let LayerReading { job, snapshot, workers, coverage, memory } = *self;
         let zooms = &job.settings.tileset.zooms;
         let fresh = PreparedLayer::new(layer);
-        // Rows of other places might belong to a variant, which shows none of them.
+        // Rows of a larger area might belong to a variant that shows none of them.
         let before = job.rows_read_before(snapshot, &fresh, options).filter(|before| before.are_own);
         if let Some(ReadBefore { layer, places: Some((places, not_drawn)), .. }) = before {
             skipped.extend(not_drawn);
@@ -206,7 +206,7 @@ impl FamilyCachePart {
         self.cache.key.clone()
     }
 
-    /// Plans the tiles of the target, which no session has to render.
+    /// Plans the tiles of the target. No session has to render them.
     pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
         let (begun, cache) = (Instant::now(), &self.cache);
         let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
@@ -250,7 +250,8 @@ impl FamilyCachePart {
         })
     }
 
-    /// What draws the target, which needs its tiles like that. Targets of other kinds pack tiles otherwise, or not at all.
+    /// The renderers of the target, whose sink needs tiles as `needs` says. They share tiles of the family only if the target packs tiles in the
+    /// same way.
     pub(crate) fn sources(&self, job: &Job, layers: &[PreparedLayer], needs: Needs) -> Vec<CachedRenderer> {
         let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.cache.packing;
         let (layers, shared) = (Arc::new(layers.to_vec()), self.cache.tiles.as_ref().filter(|_| is_alike));

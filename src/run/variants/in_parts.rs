@@ -1,4 +1,5 @@
-//! A family that was seeded in parts, each on a snapshot of its own: one run keeps some of the variants, and another brings all of them to one state.
+//! A family that was seeded in parts, each on a snapshot of its own. One run seeds some of the variants, and another brings all of them to one
+//! state.
 
 use super::super::CommandError;
 use super::{Family, FamilyMembers, FamilyRun, RecordedVariant, StoredFamily};
@@ -6,10 +7,10 @@ use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::manifest::DatabaseMark;
 
-/// What parts of a family have seeded, together.
+/// The result of all parts of a family that were seeded.
 #[derive(Debug, Clone, Default)]
 pub struct SeededVariants {
-    /// The state of the database that all of these variants show: each may show more.
+    /// A database state that all of these variants show. Each may show a later one.
     pub cursor: Cursor,
     /// The identity of the database, as in a manifest.
     pub database: Option<DatabaseMark>,
@@ -18,8 +19,8 @@ pub struct SeededVariants {
 }
 
 impl SeededVariants {
-    /// What a family's manifest would say after a seed of these variants alone, where `before` is the one that is there. Another variant counts as
-    /// one whose value has vanished: it was not seeded, so it is not kept up to date.
+    /// The family's manifest as it would be after a seed of these variants alone. `before` is the stored manifest. Any other variant is treated
+    /// as one whose value has vanished: it was not seeded, so it is not kept up to date.
     pub(super) fn over(&self, before: Option<StoredFamily>, now: &super::FamilyRecord) -> StoredFamily {
         let mut record = now.clone();
         record.snapshot = self.cursor.to_string();
@@ -37,7 +38,8 @@ impl SeededVariants {
 }
 
 impl FamilyRun<'_> {
-    /// Leaves out the variants of other parts, by their outputs, and unless `keeps_all` the tileset without conditions. The run is not finished then.
+    /// Leaves out the variants of other parts, which `is_own` recognizes by their outputs, and, unless `keeps_all`, the tileset without
+    /// conditions. The run must not be finished then.
     pub(crate) fn keep_part(&mut self, is_own: impl Fn(&str) -> bool, keeps_all: bool) {
         let (segments, rows) =
             (std::mem::take(&mut self.members.segments), std::mem::take(&mut self.members.table.rows));

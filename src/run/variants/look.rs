@@ -1,10 +1,10 @@
-//! What a reseed finds out for all variants at once: which of them a change may concern. Only these are looked at by themselves.
+//! The look of a reseed at all variants at once: it finds the variants that a change may concern. Only these are looked at one by one.
 //!
-//! The change log is read once, for the state that the family's manifest names. A variant is left alone if it has no row now at any changed place,
-//! and its target, which shows that state or a later one, shows no point at any of them: then it had none there either, and every tile in which a change
-//! can be seen is as it was. The target itself is asked, so that no list of old memberships can be out of date.
+//! The change log is read once, since the state that the family's manifest names. A variant is skipped if two things hold: it has no row now at
+//! any changed place, and its target, which shows that state or a later one, shows no point at any of them. Then it had no row there before
+//! either, and none of its tiles has changed. The target itself is read, so that no list of old memberships can be out of date.
 //!
-//! That holds for layers of points of which each row is drawn at every zoom of its layer. A change of another layer concerns every variant.
+//! This works for layers of points that draw each row at every zoom of the layer. A change of any other layer concerns every variant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -31,37 +31,37 @@ use crate::tile::{Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
 pub(crate) struct FamilyLook {
     /// The state that the family's manifest names.
     cursor: Cursor,
-    /// The layers as the variants have them.
+    /// The layers with the conditions of the variants.
     layers: Vec<Arc<Layer>>,
     identity: DatabaseIdentity,
     key: Option<IdentityKey>,
     reads: Reads,
     /// Where rows have changed.
     places: ChangedPlaces,
-    /// The variants that have rows there now.
+    /// The variants that have rows at the changed places now.
     members: BTreeSet<usize>,
 }
 
-/// How a target stands to what has changed.
+/// Whether the changes concern a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VariantState {
-    /// No change concerns it: it shows the state of the run. With the id of its publication.
+    /// No change concerns it, so it shows the state of the run. With the id of its publication.
     Untouched(String),
     /// It has to be looked at by itself.
     Unknown,
 }
 
-/// The places of changes, and the tiles in which rows there would show.
+/// The places of changes, and the tiles in which rows at these places would show.
 #[derive(Debug, Default)]
 struct ChangedPlaces {
-    /// By the index of the layer that shows them.
+    /// The places, by the index of the layer that shows them.
     layers: BTreeMap<usize, PlacesOfLayer>,
 }
 
 #[derive(Debug, Default)]
 struct PlacesOfLayer {
     boxes: BTreeSet<WorldBox>,
-    /// The tiles that a target is asked for.
+    /// The tiles of a target that are read.
     tiles: HashMap<TileCoord, PlacesInTile>,
 }
 
@@ -70,7 +70,7 @@ struct PlacesOfLayer {
 struct PlacesInTile {
     /// Positions.
     positions: BTreeSet<[u32; 2]>,
-    /// True if there is a place of another form: any feature may lie there.
+    /// True if there is a place that is no point: any feature may lie there.
     has_boxes: bool,
 }
 
@@ -78,7 +78,7 @@ struct PlacesInTile {
 const MAX_TILES_OF_PLACE: u64 = 16;
 
 impl FamilyLook {
-    /// Looks what has changed; `None` if each variant has to be looked at by itself.
+    /// Finds what has changed; `None` if each variant has to be looked at by itself.
     ///
     /// # Errors
     /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
@@ -93,14 +93,14 @@ impl FamilyLook {
         let database = job.database()?;
         let snapshot = job.take_snapshot(&database, false).await?;
         let table = &run.members.table;
-        // No row fulfils a condition on values that are not set. First, so that the session has no other locks than those of a variant.
+        // No row fulfils a condition on values that are not set. This probe comes first, so that the session has only the locks of a variant.
         let conditioned = settings.with_variant_conditions(&table.parameters)?;
         let options: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &options).await?;
         let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let whole = match probe(&snapshot, &options).await {
             Ok(whole) => whole.layers,
-            // A key may tell rows apart only within each variant.
+            // A key may be unique only within each variant.
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
             Err(error) => return Err(error.into()),
         };
@@ -108,7 +108,7 @@ impl FamilyLook {
         let identity = probed.server.identity;
         let log = FamilyLog { snapshot: &snapshot, job: &job.with_settings(conditioned), cursor: &cursor };
         let watches = log.watches(&database, &probed.layers).await?;
-        // Reasons against the log itself come first.
+        // Reasons why the log itself cannot be used are reported first.
         match compare(record.database.as_ref(), &identity, key.as_ref()) {
             Ok(SameDatabase::Yes) => {}
             Ok(SameDatabase::Unsaid | SameDatabase::OtherKey) => return Ok(None),
@@ -141,7 +141,7 @@ impl FamilyLook {
         self.places.layers.is_empty()
     }
 
-    /// How the target of a variant stands to the changes. Reads the target, so it may wait for a server.
+    /// Whether the changes concern the target of a variant. Reads the target, so it may wait for a server.
     pub(crate) fn state_of(
         &self,
         number: usize,
@@ -184,7 +184,7 @@ impl FamilyLook {
     }
 }
 
-/// The change log, as the family has not seen it.
+/// The change log since the state that the family has seen.
 struct FamilyLog<'a> {
     snapshot: &'a Arc<Snapshot>,
     job: &'a Job,
@@ -230,7 +230,7 @@ impl FamilyLog<'_> {
         let mut found = ChangedPlaces::default();
         for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
             for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
-                // A place or two for each row.
+                // Each row has one or two places.
                 if rows_of(watch) > MAX_PLACES as u64 {
                     return Ok(None);
                 }
@@ -246,12 +246,12 @@ impl FamilyLog<'_> {
     }
 }
 
-/// Which tiles tell whether a target has a row at a place.
+/// Finds the tiles that show whether a target has a row at a place.
 struct FamilyScope {
     /// The tiles of the family.
     tiles: Dirty,
     drawn: Vec<DrawnLayer>,
-    /// For each layer, the one whose tiles show all of its rows as points; `None` if there is none.
+    /// For each layer, the layer whose tiles show all of its rows as points; `None` if there is none.
     shown_by: Vec<Option<usize>>,
 }
 
@@ -272,7 +272,8 @@ impl FamilyScope {
         }
     }
 
-    /// The tiles in which a row at a place shows, at the deepest zoom at which all of them are tiles of the family; `None` if there is none.
+    /// The tiles in which a row at `place` shows. They are of the deepest zoom at which all of these tiles belong to the family; `None` if there
+    /// is no such zoom.
     fn tiles_of(&self, layer: usize, place: WorldBox) -> Option<Vec<TileRect>> {
         let drawn = &self.drawn[layer];
         let zooms = self.tiles.zooms().into_iter().rev().filter(|zoom| drawn.zooms.contains(*zoom));
@@ -289,7 +290,7 @@ impl FamilyScope {
 }
 
 impl ChangedPlaces {
-    /// Adds the place of a change in a layer; false if it may concern every variant, or there are too many places.
+    /// Adds the place of a change in a layer. False if the change may concern every variant, or if there are too many places.
     fn add(&mut self, scope: &FamilyScope, layer: usize, place: WorldBox) -> bool {
         let drawn = &scope.drawn[layer].zooms;
         if !scope.tiles.zooms().iter().any(|zoom| drawn.contains(*zoom)) {

@@ -1,16 +1,16 @@
-//! Families: the variants of a tileset, which one configuration makes, and what a family keeps beside its outputs.
+//! Families: the variants of a tileset, which one configuration makes, and what a family keeps next to its outputs.
 //!
 //! | file | what |
 //! |---|---|
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show |
-//! | `now` | a variant by its output, and one that stands for all, with the values that the database gives now |
-//! | `another` | what tells two families of one name apart |
-//! | `reader` | the same, read again and again by a server |
+//! | `now` | one variant by its output, or one that stands for all, with the values that the database gives now |
+//! | `another` | tells families with the same name apart |
+//! | `reader` | the manifest, which a server reads repeatedly |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `in_parts` | a family that was seeded in parts, such as shards |
 //! | `look` | which variants a change may concern |
 //! | `cache` | the rows of all variants, read once |
-//! | `sessions` | where they are not: sessions that draw one variant after the other |
+//! | `sessions` | without cached rows: sessions that draw one variant after the other |
 //! | `tally` | what a run has done so far |
 //! | `removal` | the deletion of a variant whose value has vanished |
 
@@ -59,16 +59,16 @@ pub struct Family {
     variants: Arc<VariantSettings>,
 }
 
-/// The values of a family's variants, checked: each has an output of its own.
+/// The values of a family's variants. They are checked: each variant has an output of its own.
 pub struct FamilyMembers {
     /// The values.
     pub table: VariantTable,
-    /// The values in the output, by variant.
+    /// The values in the output, for each variant.
     pub segments: Vec<Vec<ValueSegment>>,
 }
 
 impl Family {
-    /// The variants of a tileset; `None` if it is one tileset.
+    /// The family of a tileset; `None` if the tileset has no variants.
     #[must_use]
     pub fn of(settings: &JobSettings) -> Option<Family> {
         let variants = settings.tileset.variants.clone()?;
@@ -99,7 +99,7 @@ impl Family {
         self.variants.output.to_string()
     }
 
-    /// The condition of a layer's rows, with `!name!` for the values; `None` if every variant has all of them.
+    /// The condition on a layer's rows, with `!name!` for the values; `None` if every variant has all rows.
     pub(crate) fn condition(&self, layer: &str) -> Option<&str> {
         self.variants
             .conditions
@@ -120,7 +120,7 @@ impl Family {
         Ok(self.checked(table)?)
     }
 
-    /// The settings with the conditions of the variants, whose values the database gives and which fit.
+    /// The settings with the conditions of the variants. The values come from the database, and are checked.
     ///
     /// # Errors
     /// If the query fails, or values do not fit.
@@ -140,7 +140,7 @@ impl Family {
         for (number, row) in table.rows.iter().enumerate() {
             let own = self.variants.segments(&table.parameters, row)?;
             let output = self.variants.output_of(&own).display().to_string();
-            // Some file systems take names that differ in case only for one.
+            // Some file systems treat names that differ only in case as the same.
             if let Some(other) = outputs.insert(output.to_lowercase(), number) {
                 let other_output = self.variants.output_of(&segments[other]).display().to_string();
                 let what = if other_output == output {
@@ -182,7 +182,7 @@ impl Family {
         Ok(self.settings.of_variant(parameters, row)?)
     }
 
-    /// The settings of the tileset without conditions, if it is wanted beside the variants.
+    /// The settings of the tileset without conditions, if it is wanted in addition to the variants.
     ///
     /// # Errors
     /// If the output, `public_url` or the `url` of a purge is no valid address.
@@ -195,7 +195,7 @@ impl Family {
         self.variants.output_of(segments)
     }
 
-    /// The target that is not there, and beside which the family's own manifest lies. Must be called on a runtime.
+    /// A target that does not exist; the family's own manifest lies next to it. Must be called on a runtime.
     pub(crate) fn place(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Target, CommandError> {
         let mut settings = self.settings.clone();
         let folder = self.variants.output.folder();
@@ -203,7 +203,7 @@ impl Family {
         Ok(Job::new(settings, false, report, stop)?.target)
     }
 
-    /// The run of a watch of the family: its target stands for all, and is none of them. Must be called on a runtime.
+    /// The run for a watch of the family. Its target stands for all targets and is none of them. Must be called on a runtime.
     ///
     /// # Errors
     /// If the output is no target.
@@ -211,12 +211,12 @@ impl Family {
         self.job(report, stop)
     }
 
-    /// What is kept with the family's manifest. Must be called on a runtime.
+    /// The notes that are kept with the family's manifest. Must be called on a runtime.
     pub(crate) fn notes(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Arc<dyn NoteStore>, CommandError> {
         self.place(report, stop)?.notes()
     }
 
-    /// A run with the family's settings, whose target is no target of a variant.
+    /// A run with the family's settings, whose target is not a variant's.
     pub(crate) fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
         let mut settings = self.settings.clone();
         settings.tileset.output = PathBuf::from(self.output());
@@ -244,7 +244,7 @@ impl Family {
         Ok(self.known(report, stop).await?.record)
     }
 
-    /// The same, with what identifies it.
+    /// The family's manifest, with the tag that identifies it.
     async fn known(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<StoredFamily, CommandError> {
         match self.stored(report, stop).await? {
             Some(stored) => Ok(stored),
@@ -254,7 +254,7 @@ impl Family {
         }
     }
 
-    /// The same for a seed, which replaces a manifest that cannot be read.
+    /// The family's manifest for a seed, which replaces a manifest that cannot be read.
     async fn stored_or_replaced(
         &self,
         report: &Arc<dyn Report>,
@@ -280,7 +280,7 @@ impl Family {
         Ok(needs_seed(&self.job(report, stop)?.target, why))
     }
 
-    /// Writes the family's manifest, if it is still the one that was read.
+    /// Writes the family's manifest, unless it has changed since it was read.
     pub(crate) async fn write(
         &self,
         written: WrittenFamily,
@@ -291,8 +291,8 @@ impl Family {
         aside(move || record::write(&place, &written)).await?
     }
 
-    /// The settings of the variant with these values in its address, decoded, in the order in which the output names them; `None` if there is no
-    /// such variant. Reads the family's manifest, and no database.
+    /// The settings of a variant; `None` if there is none with these values. `values` are the values in its address, decoded, in the order in
+    /// which the output names them. Reads the family's manifest, but no database.
     ///
     /// # Errors
     /// If the manifest cannot be read, or there is none.
@@ -306,7 +306,7 @@ impl Family {
         self.variant_in(&record, values)
     }
 
-    /// The same, of a manifest that was read before.
+    /// The settings of a variant, as in [`Family::variant_at`], from a manifest that was read before.
     ///
     /// # Errors
     /// If the values of the manifest do not fit the settings.
@@ -316,7 +316,7 @@ impl Family {
         found.map(|variant| self.variant(&record.parameters(), &variant.values)).transpose()
     }
 
-    /// The settings of all variants in a manifest, and those of the tileset without conditions.
+    /// The settings of the tileset without conditions, if it is wanted, and of all variants in a manifest.
     ///
     /// # Errors
     /// If the values of the manifest do not fit the settings.
@@ -339,7 +339,7 @@ fn is_same_place(one: &Path, other: &Path) -> bool {
     place_text(one) == place_text(other)
 }
 
-/// True if a target lies below another one, by their texts.
+/// True if the target `one` lies below the target `other`, judged by their texts.
 fn is_inside(one: &Path, other: &Path) -> bool {
     place_text(one).strip_prefix(&place_text(other)).is_some_and(|rest| rest.starts_with('/'))
 }

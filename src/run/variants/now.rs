@@ -12,8 +12,8 @@ use crate::report::Report;
 use crate::stop::Stop;
 
 impl Family {
-    /// The settings of the variant with this output, with the values that the database gives now, or of the tileset without conditions. Must be called
-    /// on a runtime.
+    /// The settings of the variant with this output, with the values that the database gives now; or those of the tileset without conditions, if
+    /// it has this output. Must be called on a runtime.
     ///
     /// # Errors
     /// If there is no such variant, or the values cannot be read.
@@ -37,8 +37,8 @@ impl Family {
         self.variant(&members.table.parameters, &members.table.rows[number])
     }
 
-    /// A run of one target of the family, of the one with this output or else of one that stands for all, which shows what the family's manifest
-    /// says. Must be called on a runtime.
+    /// A run of the family's target with this output or, without `output`, of one target that stands for all. It knows what the family's manifest
+    /// says of the target. Must be called on a runtime.
     ///
     /// # Errors
     /// If there is no such variant, or the values or the manifest cannot be read.
@@ -69,7 +69,7 @@ impl Family {
         Ok(Job { known, ..Job::new(settings, false, report, stop)? })
     }
 
-    /// A run of one variant that stands for all, and shows what the family's manifest says; `None` if there is no variant.
+    /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is no variant.
     ///
     /// # Errors
     /// If the family was never seeded.
@@ -98,13 +98,13 @@ impl Family {
     }
 }
 
-/// Nothing instead of the error that a family has to be seeded.
+/// `None` instead of the error that a family has to be seeded.
 fn unless_needs_seed<T>(error: CommandError) -> Result<Option<T>, CommandError> {
     if error.kind() == ErrorKind::NeedsSeed { Ok(None) } else { Err(error) }
 }
 
 impl JobSettings {
-    /// The settings whose layers the change log has to watch: those of one variant stand for all, if the tileset has variants. Must be called on a
+    /// The settings whose layers the change log has to watch. If the tileset has variants, one of them stands for all. Must be called on a
     /// runtime.
     ///
     /// # Errors
@@ -120,7 +120,7 @@ impl JobSettings {
         Ok(family.all()?.into_iter().chain([one]).collect())
     }
 
-    /// The settings of every target of the tileset: of the variants that its family's manifest lists, if it has variants. Must be called on a
+    /// The settings of every target of the tileset. If it has variants, these are the ones that the family's manifest lists. Must be called on a
     /// runtime.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The manifest of a family, read again and again by a server.
+//! The manifest of a family, which a server reads repeatedly.
 
 use std::sync::Arc;
 
@@ -14,14 +14,14 @@ pub(crate) struct FamilyReader(Target);
 /// A manifest that was read, and what identifies it.
 #[derive(Debug)]
 pub(crate) struct ReadFamily {
-    /// The manifest.
+    /// The manifest that was read.
     pub(crate) record: FamilyRecord,
-    /// What identifies it.
+    /// The tag that identifies this version of the manifest.
     pub(crate) tag: String,
 }
 
 impl Family {
-    /// What reads the family's manifest. Must be called on a runtime.
+    /// A reader of the family's manifest. Must be called on a runtime.
     ///
     /// # Errors
     /// If the place of the manifest cannot be reached.
@@ -31,7 +31,7 @@ impl Family {
 }
 
 impl FamilyReader {
-    /// The manifest; `None` if it still is the one with the tag `known`, of which no more than the head is read. May wait for a server.
+    /// The manifest; `None` if it still has the tag `known`, in which case only its head is read. May wait for a server.
     ///
     /// # Errors
     /// If the manifest cannot be read or does not exist.

@@ -1,6 +1,6 @@
-//! The manifest of a family: its variants, and the state of the database that all of them show. It lies as notes beside the outputs, in the folder
-//! that all of them share (`.NAME.variants.pmtiles.oar-tiles/`), and is written last. The list of variants has notes of its own, for a note may
-//! not be long; the manifest names them.
+//! The manifest of a family: its variants, and the database state that all of them show. It is written last, as notes in the folder that all
+//! outputs share (`.NAME.variants.pmtiles.oar-tiles/`). The list of variants has notes of its own, which the manifest names, because a note has a
+//! limited length.
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +20,10 @@ const FAMILY_VERSION: u32 = 1;
 /// The note with the manifest.
 const MANIFEST: &str = "family.json";
 
-/// The folder of the lists of variants.
+/// The folder of the notes with lists of variants.
 const LISTS: &str = "variants";
 
-/// The most variants in one list, of at most 400 bytes each.
+/// The most variants in one list. Each takes at most 400 bytes.
 const MAX_LISTED: usize = 2_000;
 
 /// What a family says about itself.
@@ -35,7 +35,7 @@ pub struct FamilyRecord {
     pub database: Option<DatabaseMark>,
     /// The output of the variants, with `{name}` for the values; empty if an earlier version wrote it.
     pub output: String,
-    /// What the configuration says of values and conditions; `None` if an earlier version wrote it.
+    /// Hashes of values and conditions in the configuration; `None` if an earlier version wrote the manifest.
     pub settings: Option<FamilySettingsMark>,
     /// The parameters.
     pub kinds: Vec<FamilyParameter>,
@@ -62,24 +62,24 @@ pub struct RecordedVariant {
     /// The id of the publication of its target that shows the state of the family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publication: Option<String>,
-    /// True if its values are not among those of the family any more, and its target still stands.
+    /// True if its values no longer belong to the family, and its target still exists.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub vanished: bool,
 }
 
-/// A record that was read, and what identifies it.
+/// A manifest that was read, and what identifies it.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredFamily {
     pub(crate) record: FamilyRecord,
-    /// The state of the database that all variants show; `None` if the manifest cannot be read, and is replaced.
+    /// The database state that all variants show; `None` if the manifest cannot be read and will be replaced.
     pub(crate) cursor: Option<Cursor>,
-    /// Identifies the note; `None` if there is none.
+    /// The tag of the note; `None` if there is no note.
     pub(super) tag: Option<String>,
-    /// True if the note has this record.
+    /// True if the stored note contains this record.
     pub(super) is_written: bool,
 }
 
-/// A record that is to be written instead of the one that was read.
+/// A record to be written, and the manifest that it replaces.
 #[derive(Debug, Clone)]
 pub(crate) struct WrittenFamily {
     pub(crate) record: FamilyRecord,
@@ -118,17 +118,17 @@ impl From<NoteError> for CommandError {
     }
 }
 
-/// The manifest, as it is found.
+/// The result of reading the manifest.
 pub(super) enum ReadRecord {
     /// The manifest does not exist.
     Missing,
-    /// It is the one that is known.
+    /// It is the manifest that is already known.
     Same,
-    /// It is another one.
+    /// It is another manifest.
     Other(Box<StoredFamily>),
 }
 
-/// Reads the manifest beside a target that is not there. May wait for a server.
+/// Reads the manifest next to `place`, a target that does not exist. May wait for a server.
 pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
     match read_unless(place, None)? {
         ReadRecord::Other(stored) => Ok(Some(*stored)),
@@ -136,8 +136,8 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
     }
 }
 
-/// Reads the manifest for a seed, which makes every variant anew: one that cannot be read is one without variants, with the error. May wait for a
-/// server.
+/// Reads the manifest for a seed, which makes every variant again. A manifest that cannot be read is returned without variants and with the
+/// error. May wait for a server.
 pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Option<CommandError>)>, CommandError> {
     match read(place) {
         Err(error @ CommandError::NeedsSeed { .. }) => {
@@ -151,7 +151,7 @@ pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Op
     }
 }
 
-/// Reads the manifest unless it is the one with the tag `known`. May wait for a server.
+/// Reads the manifest unless its tag is `known`. May wait for a server.
 pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRecord, CommandError> {
     let notes = place.notes()?;
     let Some(note) = notes.read(MANIFEST)? else { return Ok(ReadRecord::Missing) };
@@ -181,7 +181,7 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
     })))
 }
 
-/// Writes the manifest, and removes the lists that it does not name. May wait for a server.
+/// Writes the manifest, and removes the lists that the manifest does not name. May wait for a server.
 pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
     if let TargetUrl::Pmtiles(path) = &place.url
         && let Some(folder) = path.parent()
@@ -194,7 +194,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
     let old = written.before.as_ref().filter(|before| before.is_written).map(|before| &before.record.variants);
     let is_as_before = old == Some(&record.variants);
     if is_as_before && let Some(note) = notes.read(MANIFEST)? {
-        // A reseed mostly moves the cursor alone.
+        // Most reseeds only move the cursor, so the lists stay.
         lists = serde_json::from_slice::<FamilyManifest>(&note.body).map_or_else(|_| Vec::new(), |old| old.lists);
     }
     if lists.is_empty() {

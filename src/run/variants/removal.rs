@@ -6,18 +6,18 @@ use std::path::Path;
 use super::super::{CommandError, SeveralError, Target, TargetUrl};
 use crate::sink::{OpenMode, Sink as _, is_own_name};
 
-/// Deletes a target with what is kept beside it, if it is one that this program wrote, under its lock. False if there is none. May wait for a
-/// server.
+/// Deletes a target that this program wrote, and what is kept next to it. Works under the target's lock. False if there is no such target. May
+/// wait for a server.
 pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     let Some(mut reader) = target.reader_of_what_is_there()? else { return Ok(false) };
     if reader.describe()?.manifest.is_none() {
         return Ok(false);
     }
-    // Another run that writes it is refused from now on.
+    // From now on, another run that writes the target is refused.
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
     drop(sink);
-    // Listed under the lock: what others put beside the tiles is not deleted with them.
+    // Listed under the lock, so that files that others put next to the tiles are not deleted.
     let tiles = if matches!(target.url, TargetUrl::Directory(_)) { reader.list()?.len() } else { 0 };
     drop(reader);
     let failed =
@@ -45,7 +45,8 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     Ok(true)
 }
 
-/// The number of files in a folder and below it, without those that the program keeps beside tiles if the folder `is_target`. A link counts as a file.
+/// The number of files in `folder` and below. If `is_target`, the files that the program keeps next to tiles are not counted. A link counts as a
+/// file.
 fn files_below(folder: &Path, is_target: bool) -> io::Result<usize> {
     let mut files = 0;
     for entry in std::fs::read_dir(folder)? {

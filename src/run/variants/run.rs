@@ -1,4 +1,4 @@
-//! What a seed and a reseed of a family have in common: they begin with the values on one snapshot, and end with the family's manifest.
+//! What a seed and a reseed of a family share: they begin by reading the values on one snapshot, and end by writing the family's manifest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::postgis::{VariantParameter, server_of};
 use crate::report::{FamilyReport, Report};
 use crate::stop::Stop;
 
-/// What a run of a family was asked for.
+/// The options of a run of a family.
 #[derive(Clone)]
 pub struct FamilyOptions {
     /// Overwrite whatever is there.
@@ -29,7 +29,7 @@ pub struct FamilyOptions {
     pub prunes: bool,
     /// Write nothing.
     pub dry_run: bool,
-    /// What it does.
+    /// What the run does.
     pub work: FamilyWork,
     /// Receives the events of each variant's run.
     pub report: Arc<dyn Report>,
@@ -37,21 +37,21 @@ pub struct FamilyOptions {
     pub stop: Stop,
     /// The snapshot of the run.
     pub snapshot: SharedSnapshot,
-    /// The run that waits where those of the variants have to wait, and publishes only while they may; `None` if that is everywhere and always.
+    /// The run whose gate, guard and listeners the runs of the variants use; `None` if they wait nowhere and may always publish.
     pub like: Option<Job>,
-    /// What was seeded in parts before, and is brought to one state now.
+    /// The variants that were seeded in parts before, and that this run brings to one state.
     pub parts: Option<Arc<SeededVariants>>,
 }
 
 /// What a run of a family does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FamilyWork {
-    /// It makes every variant anew, so that a family's manifest that cannot be read is replaced.
+    /// It seeds every variant again. A family's manifest that cannot be read is replaced.
     Seed,
     /// It brings every variant up to date.
     Reseed,
-    /// The same, and it looks at none if neither the values nor the rows have changed: the look before, of the same watch, has found all of them
-    /// up to date.
+    /// It brings every variant up to date, but looks at none if neither the values nor the rows have changed: the previous look of the same watch
+    /// has found all of them up to date.
     LookAgain,
 }
 
@@ -60,7 +60,7 @@ pub enum FamilyWork {
 pub struct FamilyOutcome {
     /// What was done.
     pub report: FamilyReport,
-    /// The error, if variants failed.
+    /// An error if variants failed.
     pub complete: Result<(), CommandError>,
 }
 
@@ -68,7 +68,7 @@ pub struct FamilyOutcome {
 pub(crate) struct FamilyRun<'a> {
     pub(crate) family: &'a Family,
     pub(crate) options: &'a FamilyOptions,
-    /// What the family's manifest said.
+    /// The family's manifest before the run.
     pub(crate) before: Option<StoredFamily>,
     /// The values.
     pub(crate) members: FamilyMembers,
@@ -77,16 +77,16 @@ pub(crate) struct FamilyRun<'a> {
     /// How targets are opened.
     pub(crate) targets: FamilyTargets<'a>,
     pub(crate) tally: FamilyTally,
-    /// The publications of the targets that this run has written, by their outputs.
+    /// The publications of the targets that this run has written, by the targets' outputs.
     pub(crate) published: HashMap<PathBuf, String>,
     pub(super) record: FamilyRecord,
     begun: Instant,
 }
 
-/// How the targets of a run are opened, and what the family's manifest says of them.
+/// How the targets of a run are opened, and what the family's manifest says about them.
 pub(crate) struct FamilyTargets<'a> {
     options: &'a FamilyOptions,
-    /// The state of the database that all of them show.
+    /// The database state that all of the targets show.
     cursor: Option<Cursor>,
     /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
@@ -139,7 +139,7 @@ impl<'a> FamilyRun<'a> {
             if !force {
                 return Err(family.is_another(what, &before.record).into());
             }
-            // Its targets stay as they are.
+            // With `force`, the targets of the other family stay as they are.
             if what != OtherFamily::Conditions {
                 before.record.variants.clear();
             }
@@ -179,12 +179,12 @@ impl<'a> FamilyRun<'a> {
         restarting(&job.settings.database, report, stop, read).await
     }
 
-    /// Reads which of the cached rows belong to which variant, while the tileset without conditions may be drawn from it already. False if each variant
-    /// has to read its own rows.
+    /// Reads which of the cached rows belong to which variant. The tileset without conditions may be drawn from the cache meanwhile. False if
+    /// each variant has to read its own rows.
     pub(crate) async fn read_members(&self, cache: &FamilyCache) -> Result<bool, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
         match Box::pin(cache.read_members(self, &self.family.job(report, stop)?)).await {
-            // What was read of the rows is lost with the session.
+            // The session is lost, so it cannot be told which rows belong to which variant.
             Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
                 tracing::debug!("each variant reads its own rows: {error}");
                 self.options.snapshot.release();
@@ -194,7 +194,7 @@ impl<'a> FamilyRun<'a> {
         }
     }
 
-    /// The sessions that draw one variant after the other; `None` if each variant has to have sessions of its own.
+    /// The sessions that draw one variant after the other; `None` if each variant needs sessions of its own.
     pub(crate) async fn sessions(&self) -> Result<Option<FamilySessions>, CommandError> {
         let FamilyOptions { report, stop, snapshot, .. } = self.options;
         let job = self.family.job(report, stop)?.sharing(snapshot);
@@ -204,7 +204,7 @@ impl<'a> FamilyRun<'a> {
         restarting(&job.settings.database, report, stop, open).await
     }
 
-    /// What is known of all variants; `None` if each has to be looked at by itself.
+    /// What the changes mean for all variants; `None` if each has to be looked at by itself.
     pub(crate) async fn look(&self) -> Result<Option<FamilyLook>, CommandError> {
         let FamilyOptions { report, stop, snapshot, .. } = self.options;
         let job = self.family.job(report, stop)?.sharing(snapshot);
@@ -214,8 +214,8 @@ impl<'a> FamilyRun<'a> {
         restarting(&job.settings.database, report, stop, look).await
     }
 
-    /// How a run ends that has nothing to do: the values are those of the family's manifest, each of whose variants has a target that shows its
-    /// state. `None` if that is not so.
+    /// The outcome of a run that has nothing to do; `None` if there is something to do. There is nothing to do if the values are those of the
+    /// family's manifest, and each of its variants has a target that shows the manifest's state.
     pub(crate) fn unchanged(&self) -> Option<FamilyOutcome> {
         let before = &self.before.as_ref()?.record;
         let (vanished, standing): (Vec<_>, Vec<_>) = before.variants.iter().partition(|variant| variant.vanished);
@@ -225,7 +225,7 @@ impl<'a> FamilyRun<'a> {
             .map(|variant| (&variant.segments, (&variant.values, variant.publication.is_some())))
             .collect();
         let is_as_before = |now: &RecordedVariant| before_by_segments.get(&now.segments) == Some(&(&now.values, true));
-        // What an earlier run has left to tell CDNs lies with each target.
+        // Each target has an outbox of its own, in which an earlier run may have left something for CDNs.
         let is_done = (vanished.is_empty() || !self.options.prunes)
             && self.family.settings().tileset.purges.is_empty()
             && before.kinds == self.record.kinds
@@ -242,7 +242,7 @@ impl<'a> FamilyRun<'a> {
         Some(FamilyOutcome { report, complete: Ok(()) })
     }
 
-    /// Ends the run: vanished variants, and the manifest, which is left as it was if a variant failed.
+    /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant failed.
     pub(crate) async fn finish(mut self) -> Result<FamilyOutcome, CommandError> {
         let FamilyOptions { prunes, dry_run, report, stop, .. } = self.options;
         let now: HashSet<&Vec<ValueSegment>> = self.record.variants.iter().map(|variant| &variant.segments).collect();
@@ -279,7 +279,7 @@ impl<'a> FamilyRun<'a> {
             (Err(_), Some(before)) => before.record.snapshot.clone(),
             _ => record.snapshot.clone(),
         };
-        // A variant that failed is behind. Its next run begins where the family's manifest says.
+        // A variant that failed is behind, so the manifest keeps its old snapshot, from which the next run begins.
         let snapshot = done.snapshot.clone();
         let is_known = before.as_ref().is_some_and(|before| before.cursor.is_some());
         if !dry_run && (complete.is_ok() || is_known || are_published) {
@@ -292,13 +292,13 @@ impl<'a> FamilyRun<'a> {
 }
 
 impl FamilyTargets<'_> {
-    /// What the family's manifest says that a target shows.
+    /// What a target shows according to the family's manifest.
     pub(crate) fn known(&self, output: &Path) -> Option<KnownState> {
         let known = self.cursor.clone().zip(self.publications.get(output).cloned());
         known.map(|(cursor, publication)| KnownState { cursor, publication })
     }
 
-    /// The run of one target. The folder that it lies in is made.
+    /// The run of one target. Creates the folder of the target.
     pub(crate) fn job(&self, settings: JobSettings) -> Result<Job, CommandError> {
         let FamilyOptions { force, dry_run, report, stop, snapshot, .. } = self.options;
         let output = settings.tileset.output.clone();

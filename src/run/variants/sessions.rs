@@ -1,5 +1,5 @@
-//! Sessions that draw the variants of a family whose rows are not read once: each is opened, locked and probed once, and draws one variant after the
-//! other.
+//! Sessions that draw the variants of a family whose rows are not cached. Each session is opened, locked and probed once, and draws one variant
+//! after the other.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -22,13 +22,13 @@ pub(crate) struct FamilySessions {
     snapshot: Arc<Snapshot>,
     server: Server,
     key: Option<IdentityKey>,
-    /// The layers as every variant has them, with conditions that read the values from the session.
+    /// The layers as every variant has them, with conditions that read the variant's values from the session.
     layers: Vec<Arc<Layer>>,
     reads: Reads,
     locks: LayerLocks,
-    /// Sessions that no variant uses now.
+    /// Sessions that no variant is using.
     idle: Mutex<Vec<Arc<Snapshot>>>,
-    /// How many there may be.
+    /// The most sessions that there may be.
     count: usize,
 }
 
@@ -40,7 +40,7 @@ pub(crate) struct SessionPart {
 }
 
 impl FamilySessions {
-    /// The sessions of a family; `None` if each variant needs its own, because the layers are not the same in all of them but for their rows.
+    /// The sessions of a family; `None` if each variant needs its own, because its layers differ in more than their rows.
     pub(super) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
         let calls = |layer: &LayerSettings| matches!(layer.options.kind, LayerKind::Function(_));
@@ -50,9 +50,9 @@ impl FamilySessions {
         let database = job.database()?;
         let snapshot = job.take_snapshot(&database, false).await?;
         let options = |layers: &[LayerSettings]| layers.iter().map(|layer| layer.options.clone()).collect::<Vec<_>>();
-        // A session of its own probes, so that a statement which fails leaves the others as they are.
+        // A separate session probes, so that a statement that fails does not affect the others.
         let Some(whole) = suited(probed(&snapshot, &options(&settings.tileset.layers)).await)? else { return Ok(None) };
-        // No row fulfils a condition on values that are not set. This tells what the conditions read.
+        // No row fulfils a condition on values that are not set. This probe finds out what the conditions read.
         let table = &run.members.table;
         let conditioned = settings.with_variant_conditions(&table.parameters)?;
         let Some(conditioned) = suited(probed(&snapshot, &options(&conditioned.tileset.layers)).await)? else {
@@ -90,7 +90,7 @@ impl FamilySessions {
         }))
     }
 
-    /// How many variants may be drawn side by side.
+    /// How many variants may be drawn in parallel.
     pub(crate) const fn count(&self) -> usize {
         self.count
     }
@@ -110,7 +110,7 @@ async fn probed(snapshot: &Snapshot, options: &[crate::postgis::LayerOptions]) -
     Ok(probe_names(snapshot, options).await?.probe_rows().await?)
 }
 
-/// What was probed; `None` if that has to be found out, and said, for each variant by itself.
+/// What was probed; `None` if the probe failed, so that each variant has to find out and report the cause by itself.
 fn suited(probed: Result<Probed, CommandError>) -> Result<Option<Probed>, CommandError> {
     match probed {
         Ok(probed) => Ok(Some(probed)),
@@ -128,7 +128,7 @@ impl SessionPart {
         self.sessions.key.clone()
     }
 
-    /// How many variants are drawn side by side, and share the memory of a run.
+    /// How many variants are drawn in parallel and share the memory of a run.
     pub(crate) fn side_by_side(&self) -> usize {
         self.sessions.count
     }
@@ -138,7 +138,7 @@ impl SessionPart {
         let (begun, sessions) = (Instant::now(), &self.sessions);
         let values = &job.settings.database.session.parameters;
         self.session.begin_variant(values).await?;
-        // A worker that has to open another session gives it the same values.
+        // If a worker has to open another session, that session gets the same values.
         let database = sessions.database.with_parameters(values.clone());
         let packing = job.settings.run.limits.packing;
         let worker = Worker::alone(&database, &self.session, &sessions.locks, packing).await?;
@@ -153,7 +153,7 @@ impl SessionPart {
         plan_probed(job, probed, warnings, order, begun).await
     }
 
-    /// Gives the session back, for another variant.
+    /// Returns the session, for another variant.
     pub(crate) fn give_back(self) {
         self.sessions.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.session);
     }

@@ -13,7 +13,7 @@ const MAX_NAMED: usize = 5;
 pub(crate) struct FamilyTally {
     pub(crate) report: FamilyReport,
     kinds: Vec<ErrorKind>,
-    /// How many targets the run has to do with.
+    /// The number of targets that the run handles.
     of: usize,
 }
 
@@ -53,7 +53,7 @@ impl FamilyTally {
         self.report.reseeded += u64::from(is_dirty);
     }
 
-    /// Counts a target that failed, and says why. The error is returned if the others would fail, too.
+    /// Counts and reports a target that failed. Returns the error if the other targets would fail, too.
     pub(crate) fn failed(&mut self, output: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
         let kind = error.kind();
         if stop.asked().is_some() || matches!(kind, ErrorKind::Interrupted | ErrorKind::Transient(_)) {
