@@ -1,4 +1,4 @@
-//! `oar-tiles config`: the settings and where each value came from; what is wrong with them.
+//! `oar-tiles config`: the settings, the origin of each value, and what is wrong with them.
 
 use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check,
@@ -26,7 +26,7 @@ pub fn config_json(values: &ConfigValues, environment: &Parts, layers: &[String]
     Ok(values.shown())
 }
 
-/// The database of the settings, if those of every tileset are valid.
+/// The database of the settings. Fails if the settings of any tileset are not valid.
 fn server_of(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, ConfigError> {
     let mut server = String::new();
     for values in values.tilesets(&[])? {
@@ -40,7 +40,7 @@ fn server_of(values: &ConfigValues, environment: &Parts, layers: &[String]) -> R
 pub struct ConfigProblems {
     /// The problems.
     pub problems: Vec<CommandError>,
-    /// What the database warns of.
+    /// The warnings of the database.
     pub warnings: Vec<String>,
 }
 
@@ -78,7 +78,7 @@ async fn ask_database(
     for settings in tilesets {
         let own = match Family::of(settings) {
             None => settings.clone(),
-            // A statement that fails ends the transaction of its snapshot.
+            // A statement that fails ends the transaction of its snapshot, so this one gets a snapshot of its own.
             Some(family) => match family.with_conditions(&database.snapshot().await?).await {
                 Ok(conditioned) => conditioned,
                 Err(error) if error.kind() == ErrorKind::Usage => {
@@ -90,7 +90,7 @@ async fn ask_database(
         };
         layers.extend(own.tileset.layers.into_iter().map(|layer| layer.options));
     }
-    // A layer that is drawn in several ways has the same problem in each.
+    // A layer that is drawn in several ways has the same problem in each of them.
     let mut texts = Vec::new();
     for trial in Box::pin(try_layers(&snapshot, &layers)).await? {
         found
@@ -106,7 +106,7 @@ async fn ask_database(
     Ok(())
 }
 
-/// True if a user reads the same, with the cause.
+/// True if a user reads the same text for both errors, causes included.
 fn same_text(one: &CommandError, other: &CommandError) -> bool {
     let text = |error: &CommandError| {
         let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());

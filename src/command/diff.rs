@@ -1,4 +1,4 @@
-//! `oar-tiles diff`: the tiles in which two targets of any kinds differ.
+//! `oar-tiles diff`: the tiles in which two targets of any kind differ.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::sink::{Scope, TileReader, read_all};
 use crate::stop::Stop;
 use crate::tile::{AreaPart, Coverage, Slice, TileCoord, TileId, ZoomList};
 
-/// What `diff` was asked for.
+/// The options of `diff`.
 #[derive(Debug, Clone)]
 pub struct DiffOptions {
     /// The target that the job's target is compared with.
@@ -28,7 +28,7 @@ pub struct DiffOptions {
 pub struct Difference {
     /// The counts, by zoom.
     pub report: DiffReport,
-    /// Tiles that differ or that only one of the targets has, and which of these.
+    /// Tiles that differ or that only one of the targets has, and which of these it is.
     pub tiles: Vec<(TileCoord, TileDifference)>,
 }
 
@@ -55,7 +55,7 @@ impl TileDifference {
     }
 }
 
-/// The tiles that are read from each target at a time.
+/// The number of tiles that are read from each target at a time.
 const TILES_AT_A_TIME: usize = 500;
 
 /// Compares the job's target with another one.
@@ -180,10 +180,10 @@ fn place(id: &TileId) -> (u8, u32, u32, Slice) {
     (id.coord.zoom().get(), id.coord.x(), id.coord.y(), id.slice)
 }
 
-/// How the two tiles of an address compare.
+/// The result of comparing the two tiles at an address.
 enum TileComparison {
     SameBytes,
-    /// The same tile, packed by another program or at another level.
+    /// The same tile, compressed by another program or at another level.
     SameContent,
     Differs,
 }

@@ -1,6 +1,6 @@
-//! The database's share of a seed, for the benchmark: runs the statements by which the database renders every planned tile, on as many
-//! sessions as a seed has, and discards the results. The rest of a seed's time is the program's own. A seed may also be faster, because it
-//! reads points once.
+//! The database's share of a seed, for the benchmark: runs the statements with which the database renders every planned tile, on as many sessions
+//! as a seed has, and discards the results. The rest of a seed's time is spent by the program itself. A seed may also be faster, because it reads
+//! points once.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;

@@ -1,4 +1,4 @@
-//! `oar-tiles jobs`: asks the admin listener of a server.
+//! `oar-tiles jobs`: sends requests to the admin listener of a server.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,15 +20,15 @@ use crate::run::{CommandError, area};
 use crate::serve::{TOKEN_VARIABLE, tileset_segment};
 use crate::tile::{AreaPart, ZoomList};
 
-/// The longest wait for an answer: a job is durable before it.
+/// The longest wait for an answer. The server answers only once a job is durable.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// How often a job is looked at that is waited for.
+/// The pause between two looks at a job whose end is awaited.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the listener is reached.
 enum AdminWay {
-    /// Over HTTP, or over HTTPS where a proxy stands before it.
+    /// Over HTTP, or over HTTPS if there is a proxy in front of the listener.
     Web(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
     /// Over a Unix socket.
     Socket(PathBuf),
@@ -36,17 +36,17 @@ enum AdminWay {
 
 /// A server's admin listener.
 pub struct AdminServer {
-    /// As it was given.
+    /// The URL as the user gave it.
     url: String,
-    /// What stands before the paths.
+    /// The prefix of all paths.
     base: String,
     way: AdminWay,
     token: Option<String>,
 }
 
 impl AdminServer {
-    /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`), with the token of a file, or else of the
-    /// variable.
+    /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`). The token comes from the file, or else from the
+    /// environment variable.
     ///
     /// # Errors
     /// If the URL is of another form, or the file cannot be read.
@@ -81,7 +81,7 @@ impl AdminServer {
         AdminServer { base: format!("{}/{}", self.base, tileset_segment(name)), ..self }
     }
 
-    /// Sends a request; the JSON of the answer.
+    /// Sends a request, and returns the JSON of the answer.
     ///
     /// # Errors
     /// If the server cannot be reached, or refuses.
@@ -122,10 +122,10 @@ impl AdminServer {
         Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
     }
 
-    /// Waits until a job has ended, and hands each new state to `shown`.
+    /// Waits until a job has ended. Calls `shown` with each new state.
     ///
     /// # Errors
-    /// If the server cannot be asked, or the job does not end well.
+    /// If the server cannot be asked, or the job does not succeed.
     pub async fn wait(&self, id: u64, mut shown: impl FnMut(&Value)) -> Result<(), CommandError> {
         let mut last = Value::Null;
         loop {
@@ -148,7 +148,7 @@ impl AdminServer {
     }
 }
 
-/// The innermost cause of an error: what stands around it says only that there is one.
+/// The innermost cause of an error. The errors around it say only that there is one.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
@@ -157,10 +157,11 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// A client that trusts the system's certificates (or those of `SSL_CERT_FILE`), and follows no redirect: the token is for nobody else.
+/// A client that trusts the system's certificates (or those of `SSL_CERT_FILE`). It follows no redirect, because no other server must get the
+/// token.
 fn web_client() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
-    // A certificate that rustls cannot read is one that it would not trust.
+    // A certificate that rustls cannot read would not be trusted by it anyway.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -180,13 +181,13 @@ async fn over_socket(
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let (mut head, body) = request.into_parts();
-    // There is no host: the path alone names what is asked for.
+    // There is no host, so the request names only the path.
     head.uri = head.uri.path().parse()?;
     head.headers.insert(HOST, HeaderValue::from_static("localhost"));
     Ok(send.send_request(Request::from_parts(head, body)).await?)
 }
 
-/// A job as a request writes it.
+/// The body of a request for a job.
 ///
 /// # Errors
 /// If the list or an area cannot be read.

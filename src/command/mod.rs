@@ -1,4 +1,4 @@
-//! One verb a file or folder. A verb returns a value, which `main` prints; none imports another: what they share is in [`crate::run`].
+//! One verb per file or folder. A verb returns a value, which `main` prints. No verb imports another: what they share is in [`crate::run`].
 
 pub mod config;
 pub mod copy;

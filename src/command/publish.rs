@@ -9,7 +9,7 @@ use crate::run::{CommandError, Job, TargetUrl};
 use crate::sink::{Latest, RewrittenHeaders, TargetError, directory_versions, switch_directory};
 use crate::tile::TileRectList;
 
-/// What `publish` was asked for, beside the settings.
+/// The options of `publish`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
 pub struct PublishOptions {
     /// Switch back to the version before the current one.
@@ -18,14 +18,14 @@ pub struct PublishOptions {
     pub to: Option<String>,
 }
 
-/// Switches clients to another version, if the options ask for it; returns the versions.
+/// Switches clients to another version if the options ask for it. Returns the versions.
 ///
 /// # Errors
-/// If the target has no versions, not the one asked for, or cannot be written.
+/// If the target has no versions, lacks the wanted one, or cannot be written.
 pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
     let switches = options.rollback || options.to.is_some();
     if switches && !job.settings.tileset.purges.is_empty() {
-        // Before the switch, too: after a kill between the two nobody else would tell the CDNs.
+        // Also before the switch: if the program is killed between the two, nothing else would notify the CDNs.
         add_documents(job)?;
     }
     let latest = switched(job, options)?;
@@ -35,10 +35,10 @@ pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandErr
     Ok(latest)
 }
 
-/// Gives every tile of a prefix in S3 the headers of the settings, and puts everything into the outbox of the CDNs.
+/// Gives every tile of a prefix in S3 the headers of the settings, and adds an entry for all tiles to the outbox of the CDNs.
 ///
 /// # Errors
-/// If the target is no prefix in S3, or cannot be written.
+/// If the target is not a prefix in S3, or cannot be written.
 pub fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
     let rewritten = job.target.rewrite_headers(&layer_names(&job.settings.tileset.layers))?;
     if !job.settings.tileset.purges.is_empty() {
@@ -47,7 +47,7 @@ pub fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
     Ok(rewritten)
 }
 
-/// Puts the documents that lead to a version into the outbox.
+/// Adds the documents that name a version to the outbox.
 fn add_documents(job: &Job) -> Result<(), CommandError> {
     let documents = Outbox::DOCUMENTS.map(str::to_owned).to_vec();
     add(job, &OutboxEntry::new(0, Publication::after(None).id, Some(TileRectList::default()), documents))

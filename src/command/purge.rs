@@ -1,4 +1,4 @@
-//! `oar-tiles purge`: tells CDNs what waits in a target's outbox, or what the user names.
+//! `oar-tiles purge`: sends CDNs what waits in a target's outbox, or what the user names.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::run::look::listed;
 use crate::run::{CommandError, Job};
 use crate::tile::TileRectList;
 
-/// What `purge` was asked for, beside the settings.
+/// The options of `purge`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
 pub struct PurgeRequest {
     /// Also purge every tile.
@@ -20,10 +20,10 @@ pub struct PurgeRequest {
     pub forget: bool,
 }
 
-/// Tells the CDNs of the job's target what waits, and what was asked for.
+/// Sends the CDNs of the job's target what waits and what was requested.
 ///
 /// # Errors
-/// If there are no CDNs in the settings, the outbox cannot be used, or a CDN that is required was not told.
+/// If there are no CDNs in the settings, the outbox cannot be used, or a CDN that is required was not notified.
 pub async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
     add(job, request).await?;
     if request.forget {
@@ -43,7 +43,7 @@ pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPur
     aside(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
 }
 
-/// What waits for each CDN, also for those that are no longer in the settings.
+/// What waits for each CDN, including CDNs that are no longer in the settings.
 ///
 /// # Errors
 /// If the outbox cannot be read.
@@ -60,7 +60,7 @@ fn purges(job: &Job) -> Result<&[crate::purge::PurgeOptions], CommandError> {
     }
 }
 
-/// What the user asked for as an entry of the outbox.
+/// The user's request as an entry of the outbox.
 fn entry(request: &PurgeRequest) -> Result<Option<OutboxEntry>, CommandError> {
     let tiles = match (&request.tiles, request.all) {
         (_, true) => None,
@@ -71,14 +71,14 @@ fn entry(request: &PurgeRequest) -> Result<Option<OutboxEntry>, CommandError> {
     Ok(Some(OutboxEntry::new(0, id, tiles, Vec::new())))
 }
 
-/// Adds what was asked for to the outbox: it is sent even if this command is killed.
+/// Adds the request to the outbox, so that it is sent even if this command is killed.
 async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
     let names: Vec<String> = purges(job)?.iter().map(queue_name).collect();
     let (entry, forgets, notes) = (entry(request)?, request.forget, job.target.notes()?);
     let changed = move || {
         Outbox::change(&*notes, |outbox| {
             if forgets {
-                // Also what waits for CDNs that are no longer in the settings.
+                // Also forgets what waits for CDNs that are no longer in the settings.
                 outbox.queues.retain(|name, _| names.contains(name));
             }
             for name in &names {

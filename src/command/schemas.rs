@@ -11,7 +11,7 @@ pub const CONFIGURATION: &str = "configuration";
 /// The name that stands for all schemas together.
 pub const ALL: &str = "all";
 
-/// All schemas as one object, each with what prints such documents.
+/// All schemas as one object. Each entry also says what prints such documents.
 #[must_use]
 pub fn by_name(all: Vec<DocumentSchema>) -> serde_json::Value {
     let one = |one: DocumentSchema| {

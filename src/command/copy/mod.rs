@@ -1,4 +1,4 @@
-//! `oar-tiles copy`: copies the tiles of targets of any kinds to another, byte for byte.
+//! `oar-tiles copy`: copies the tiles of targets of any kind to another target, byte for byte.
 //!
 //! ```text
 //! sources: list ─► in the sink's order ─► read in chunks ─► (packed if they were plain) ─┐ a few chunks at most
@@ -27,12 +27,12 @@ use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList
 
 use sources::{SourceTile, Sources};
 
-/// What `copy` was asked for.
+/// The options of `copy`.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// The targets to copy from.
     pub sources: Vec<String>,
-    /// Only these layers; none for all.
+    /// Only these layers; all if empty.
     pub layers: Vec<String>,
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
@@ -42,7 +42,7 @@ pub struct CopyOptions {
     pub since: Option<String>,
 }
 
-/// The most chunks that wait for the sink: with the bytes of a chunk the bound on memory.
+/// The most chunks that wait for the sink. Together with the size of a chunk this bounds the memory.
 const MAX_WAITING_CHUNKS: usize = 2;
 
 /// Copies tiles into the job's target.
@@ -51,7 +51,7 @@ const MAX_WAITING_CHUNKS: usize = 2;
 /// If the source cannot be read or the target cannot be written; an archive is unchanged then.
 pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
-    // Waits for the end even after a stop was asked for: the sink has to clean up.
+    // Waits until the copy ends even after a stop was asked for, because the sink has to clean up.
     let copying = tokio::task::spawn_blocking(move || run(&owned, &options));
     copying
         .await
@@ -145,14 +145,14 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
 
 /// The manifest of the source with the publication of the copy.
 fn published(manifest: String, publication: &Publication) -> Result<String, CommandError> {
-    // A manifest of a newer program may have more in it than this one knows.
+    // A manifest of a newer program may have keys that this one does not know.
     let Ok(serde_json::Value::Object(mut parts)) = serde_json::from_str(&manifest) else { return Ok(manifest) };
     let publication = serde_json::to_value(publication).map_err(std::io::Error::from)?;
     parts.insert("publication".to_owned(), publication);
     Ok(serde_json::to_string(&parts).map_err(std::io::Error::from)?)
 }
 
-/// The zooms between two levels that have tiles.
+/// The zooms from one level to another.
 fn zooms(from: u8, to: u8) -> ZoomList {
     let zoom = |level: u8| Zoom::new(level).unwrap_or(Zoom::MAX);
     ZoomList::range(zoom(from.min(to)), zoom(to))
@@ -171,7 +171,7 @@ fn knows_layers(described: &[Described], sources: &Sources) -> Result<(), Comman
     }
 }
 
-/// The metadata of the copy: that of the sources, and where they have none, what the tiles show.
+/// The metadata of the copy: the sources' metadata, and where these have none, what follows from the tiles.
 fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: &Scope) -> Metadata {
     let levels = || sources.tiles.iter().map(|tile| tile.id.coord.zoom());
     let described_zooms = described.iter().try_fold(None::<(u8, u8)>, |all, one| {
@@ -215,7 +215,8 @@ fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: 
         bounds,
         center: first.center.filter(|_| !is_part),
         vector_layers,
-        // A copy of a part gets no manifest: the source's manifest speaks for more than the part, and nobody has seeded what several make together.
+        // A copy of a part gets no manifest, because the source's manifest speaks for more than the part. Neither does a copy of several sources,
+        // because no seed has made what they hold together.
         manifest: first.manifest.filter(|_| !is_part).unwrap_or_default(),
     }
 }

@@ -10,7 +10,7 @@ use crate::run::{CommandError, Job};
 use crate::sink::{MbtilesPatch, Metadata, Scope, TargetError, TileReader, read_all};
 use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
 
-/// The tiles that are read from each tileset at a time.
+/// The number of tiles that are read from each tileset at a time.
 const TILES_AT_A_TIME: usize = 500;
 
 /// One of the two tilesets.
@@ -45,7 +45,7 @@ impl ComparedTileset {
         Ok(ComparedTileset { name, reader, tiles, metadata })
     }
 
-    /// The bytes of those of `ids` that are among its tiles, as an archive stores them.
+    /// For each of `ids`, the bytes of the tile as an archive stores it; `None` if the tileset does not hold it.
     fn read(&mut self, ids: &[TileId], packing: &mut Repacking) -> Result<Vec<Option<Box<[u8]>>>, CommandError> {
         let there: Vec<Option<TileId>> =
             (ids.iter()).map(|id| self.tiles.binary_search_by_key(&place(id), place).is_ok().then_some(*id)).collect();
@@ -65,7 +65,7 @@ fn place(id: &TileId) -> impl Ord + use<> {
     ORDER.place(id.coord)
 }
 
-/// Writes what differs between the tileset `old` and the tileset `new` into the job's target.
+/// Writes the differences between the tileset `old` and the tileset `new` into the job's target.
 pub(super) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, CommandError> {
     let begun = Instant::now();
     let target = &job.target;
@@ -110,7 +110,7 @@ pub(super) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, Comma
     })
 }
 
-/// The file of the patch. A tileset that is there is never replaced by one: it would look like a map of a few tiles.
+/// The file of the patch. A patch never replaces an existing tileset, because it would look like a map of a few tiles.
 fn patch_file(target: &Target) -> Result<&Path, CommandError> {
     let TargetUrl::Mbtiles(path) = &target.url else {
         let what = "a patch (--since) is an MBTiles file: name one";

@@ -1,4 +1,4 @@
-//! The sources of a copy: which tiles they hold, and each tile as it goes into the target.
+//! The sources of a copy: which tiles they hold, and the bytes of each tile for the target.
 
 use tokio::sync::mpsc;
 
@@ -12,7 +12,7 @@ use crate::tile::{Order, TileId};
 /// The most tiles that are handed to the sink at a time.
 const MAX_TILES_PER_CHUNK: usize = 500;
 
-/// The most tiles that are in memory at a time where tiles are put together from layers.
+/// The most tiles that are in memory at a time when tiles are assembled from layers.
 const MAX_ASSEMBLED_TILES: usize = 50;
 
 /// The most bytes of tiles that are handed to the sink at a time, unless one tile alone has more.
@@ -26,18 +26,18 @@ pub(super) struct SourceTile {
     pub(super) source: usize,
 }
 
-/// The sources, and what is copied of them.
+/// The sources, and what is copied from them.
 pub(super) struct Sources {
     pub(super) readers: Vec<Box<dyn TileReader>>,
-    /// Their names.
+    /// The names of the sources.
     pub(super) names: Vec<String>,
     pub(super) tiles: Vec<SourceTile>,
-    /// The layers that are copied; none for all.
+    /// The layers that are copied; all if empty.
     pub(super) layers: Vec<String>,
 }
 
 impl Sources {
-    /// Sorts the tiles, unless the readers have listed them in this order already.
+    /// Sorts the tiles, unless the readers have already listed them in this order.
     pub(super) fn sort(&mut self, order: Order) {
         let place = |tile: &SourceTile| (order.place(tile.id.coord), tile.source);
         if !self.tiles.is_sorted_by_key(place) {
@@ -45,7 +45,7 @@ impl Sources {
         }
     }
 
-    /// True if tiles go into the target as they are stored.
+    /// True if tiles are copied as they are stored.
     fn is_plain(&self) -> bool {
         self.layers.is_empty() && self.readers.len() == 1
     }
@@ -76,7 +76,7 @@ impl Sources {
                 self.read_assembled(chunk, &mut hands)?;
             }
             if !hands.flush() {
-                // The sink has failed: its error is the cause.
+                // The sink has failed, and its error is the cause.
                 break;
             }
             rest = later;
@@ -89,7 +89,7 @@ impl Sources {
         read_all(&mut *self.readers[0], &ids, |id, stored| hands.add(*id, stored.ok_or_else(|| lost(*id))?))
     }
 
-    /// Reads each tile from all sources that have it, and puts its layers together.
+    /// Reads each tile from all sources that have it, and assembles its layers.
     fn read_assembled(&mut self, chunk: &[SourceTile], hands: &mut Hands<'_>) -> Result<(), CommandError> {
         let mut found: Vec<Option<Box<[u8]>>> = vec![None; chunk.len()];
         for (source, reader) in self.readers.iter_mut().enumerate() {
@@ -124,7 +124,7 @@ impl Sources {
         Ok(())
     }
 
-    /// The wanted layers of a tile, from each source in turn.
+    /// The wanted layers of a tile, source by source.
     fn assembled(
         &self,
         id: TileId,
@@ -163,7 +163,7 @@ pub(super) fn lost(id: TileId) -> CommandError {
     CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
 }
 
-/// Packs or unpacks tiles as the target stores them.
+/// Compresses or decompresses tiles as the target stores them.
 pub(super) struct Repacking {
     packed: bool,
     unpacker: Gunzip,
@@ -172,7 +172,7 @@ pub(super) struct Repacking {
 
 impl Repacking {
     pub(super) fn new(packed: bool) -> Repacking {
-        // Level 6, gzip's default: a copy packs only tiles that another program stored unpacked, or that are put together.
+        // Level 6 is gzip's default. A copy compresses only tiles that another program stored uncompressed, or that are assembled.
         let gzip = Level::new(6).map_or(Packing::Plain, Packing::Gzip);
         Repacking { packed, unpacker: Gunzip::new(), packer: Packer::new(gzip) }
     }

@@ -1,4 +1,4 @@
-//! What clients get where they find the tiles: the TileJSON, a tile, the headers that browsers and caches need.
+//! Checks what clients get at the address of the tiles: the TileJSON, a tile, and the headers that browsers and caches need.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, Zoom};
 
 const AREA: CheckArea = CheckArea::Address;
 
-/// The page that a browser would show the map in, which the server has to allow.
+/// The origin of the page in which a browser would show the map. The server has to allow it.
 const ORIGIN: &str = "https://map.example";
 
 /// The longest wait for an answer.
@@ -26,17 +26,17 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// The most bytes of a body that are read.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
-/// The most tiles that are asked for until one is found that is not empty.
+/// The most tiles that are requested to find one that is not empty.
 const MAX_TRIED_TILES: usize = 16;
 
-/// The media types of MVT tiles that clients know (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet Mail Extensions").
+/// The media types of MVT tiles that clients accept (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet Mail Extensions").
 const MEDIA_TYPES: [&str; 3] = [
     "application/vnd.mapbox-vector-tile",
     "application/x-protobuf",
     "application/vnd.mapbox-vector-tile; charset=utf-8",
 ];
 
-/// Looks at the TileJSON at `url`, or at `tiles.json` below it, and at the tiles that it names.
+/// Checks the TileJSON at `url`, or at `tiles.json` below it, and the tiles that it names.
 pub(super) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Result<(), CommandError> {
     let interrupted = stop.wait();
     let look = async {
@@ -52,7 +52,7 @@ pub(super) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Resu
     }
 }
 
-/// An answer: its body may be cut.
+/// A response. Its body may be truncated.
 struct AddressAnswer {
     url: String,
     status: StatusCode,
@@ -94,7 +94,7 @@ impl AddressCheck<'_> {
         self.cdn(&tile).await;
     }
 
-    /// Sends a request; notes if nobody answers.
+    /// Sends a request. Adds a result if there is no response.
     async fn get(&mut self, url: &str, tag: Option<&str>) -> Option<AddressAnswer> {
         let mut request = Request::get(url)
             .header(header::ORIGIN, ORIGIN)
@@ -152,7 +152,7 @@ impl AddressCheck<'_> {
         }
     }
 
-    /// A page of another host may only read what the server allows (Fetch standard, "CORS protocol").
+    /// A page of another host may read only what the server allows (Fetch standard, "CORS protocol").
     fn origin(&mut self, answer: &AddressAnswer, what: &str) {
         let allowed = answer.header("access-control-allow-origin");
         if allowed == "*" || allowed == ORIGIN {
@@ -229,7 +229,7 @@ impl AddressCheck<'_> {
         None
     }
 
-    /// Looks whether a browser can read a tile.
+    /// Checks whether a browser can read a tile.
     fn tile(&mut self, answer: &AddressAnswer) {
         let (url, encoding) = (&answer.url, answer.header("content-encoding"));
         if is_gzip(&answer.body) && encoding.is_empty() {
@@ -268,7 +268,7 @@ impl AddressCheck<'_> {
         }
     }
 
-    /// Looks whether caches may keep a tile, and can ask whether it changed (RFC 9111; RFC 9110, 13.1).
+    /// Checks whether caches may keep a tile, and can ask whether it changed (RFC 9111; RFC 9110, 13.1).
     async fn freshness(&mut self, tile: &AddressAnswer) {
         let url = &tile.url;
         let control = tile.header("cache-control").to_ascii_lowercase();
@@ -307,7 +307,7 @@ impl AddressCheck<'_> {
         }
     }
 
-    /// Looks whether the CDN in between keeps tiles; says nothing if there is none that tells.
+    /// Checks whether a CDN between this program and the server caches tiles. Adds no result if no header shows a CDN.
     async fn cdn(&mut self, tile: &AddressAnswer) {
         // The first request may have put the tile into the cache.
         let Some(again) = self.get(&tile.url, None).await else { return };
@@ -338,7 +338,7 @@ fn unpacked(answer: &AddressAnswer) -> Option<Vec<u8>> {
     }
 }
 
-/// What a TileJSON says of its tiles.
+/// The information of a TileJSON about its tiles.
 struct NamedTiles {
     template: String,
     /// The shallowest zoom.

@@ -1,4 +1,4 @@
-//! The change log: is it there, safe and whole; how much waits in it, and how much room it takes.
+//! Checks the change log: whether it exists, is safe and complete, how many changes wait in it, and how much space it takes.
 
 use super::DoctorOptions;
 use crate::changes::{self, backlogs, check_safety, namesake_of_log};
@@ -11,13 +11,13 @@ use crate::suggested::TRACK_PRUNE;
 
 const AREA: CheckArea = CheckArea::ChangeLog;
 
-/// More changed rows than these should have been pruned.
+/// The number of changed rows above which the log should have been pruned.
 const MAX_LOGGED_ROWS: u64 = 100_000;
 
-/// Changes that are older should have been pruned, in seconds: a week.
+/// The age of changes above which they should have been pruned, in seconds: a week.
 const MAX_LOGGED_SECONDS: f64 = 7.0 * 86_400.0;
 
-/// Fewer dead rows than these are no bloat.
+/// The number of dead rows below which there is no bloat.
 const MIN_DEAD_ROWS: i64 = 10_000;
 
 pub(super) async fn check(
@@ -43,7 +43,7 @@ pub(super) async fn check(
     }
     let logged = match backlogs(database, &snapshot, schema).await {
         Err(changes::ChangeLogError::Untracked(why)) => {
-            // A target that is only seeded needs none.
+            // A target that is only seeded needs no change log.
             checkup.add(AREA, CheckLevel::Warning, why.to_string());
             return Ok(());
         }

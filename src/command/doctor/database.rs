@@ -1,4 +1,4 @@
-//! The server, the layers, the sessions that are free, and what in other sessions is in the way.
+//! Checks the server, the layers, the free sessions, and other sessions that may hold up a run.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +11,8 @@ use crate::run::{CommandError, Job};
 const AREA: CheckArea = CheckArea::Database;
 const CONTEXT: &str = "looking at the server";
 
-/// What one row says of the server. `free`: connections that nobody uses, without those that are kept for superusers; `left`: those that the
-/// role may still open.
+/// The facts about the server, in one row. `free` is the number of free connections, without those that are reserved for superusers. `left` is
+/// the number of connections that the role may still open.
 const FACTS: &str = "
     SELECT current_setting('server_version'), postgis_lib_version(), current_user::text,
         extract(epoch FROM clock_timestamp())::float8, inet_server_port(),
@@ -26,7 +26,7 @@ const FACTS: &str = "
             WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
               AND 'session_replication_role=replica' = ANY (s.setconfig)) AS replicas";
 
-/// The oldest transaction of another session, and the oldest that is prepared, with their ages in seconds.
+/// The oldest transaction of another session and the oldest prepared transaction, with their ages in seconds.
 const TRANSACTIONS: &str = "
     SELECT format('process %s of %s (%s)', pid, coalesce(usename, 'unknown'), coalesce(state, 'unknown')),
         extract(epoch FROM clock_timestamp() - xact_start)::float8,
@@ -93,7 +93,7 @@ pub(super) async fn check(
 
 async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result<(), CommandError> {
     let layers: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-    // A layer that is drawn in several ways has the same problem in each.
+    // A layer that is drawn in several ways has the same problem in each of them.
     let mut said: Vec<String> = Vec::new();
     for trial in Box::pin(try_layers(snapshot, &layers)).await? {
         let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
@@ -124,7 +124,7 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
 }
 
 fn clock(server: f64, before: f64, options: &DoctorOptions, checkup: &mut Checkup) {
-    // Between the two readings of the own clock the server's was read.
+    // The server's clock was read between the two readings of this machine's clock.
     let after = seconds_since_1970();
     let difference = if server < before { before - server } else { (server - after).max(0.0) };
     if difference > options.clock_difference.as_secs_f64() {
@@ -137,7 +137,7 @@ fn clock(server: f64, before: f64, options: &DoctorOptions, checkup: &mut Checku
 }
 
 fn sessions(job: &Job, free: i64, left: Option<i64>, checkup: &mut Checkup) {
-    // The one that holds the snapshot, and the one that watches who waits for locks, beside the workers.
+    // In addition to the workers: the session that holds the snapshot, and the one that watches who waits for locks.
     let wanted = i64::try_from(job.settings.run.workers.get()).unwrap_or(i64::MAX).saturating_add(2);
     let limits =
         [(Some(free), "the server", "raise max_connections"), (left, "this role", "ALTER ROLE … CONNECTION LIMIT")];

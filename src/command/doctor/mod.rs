@@ -1,4 +1,4 @@
-//! `oar-tiles doctor`: what stands in the way of a run, or will one day, and what to do about it. Nothing is rendered or written; the lock of a
+//! `oar-tiles doctor`: what prevents a run now or may do so one day, and what to do about it. Nothing is rendered or written. The lock of a
 //! target that exists is taken for a moment.
 //!
 //! | file | what |
@@ -6,7 +6,7 @@
 //! | `database` | server, layers, sessions, transactions, clock |
 //! | `change_log` | the log, and how far the target is behind |
 //! | `target` | rights, space, lock |
-//! | `address` | what clients get where they find the tiles |
+//! | `address` | what clients get at the address of the tiles |
 
 mod address;
 mod change_log;
@@ -20,16 +20,16 @@ use crate::postgis::Database;
 use crate::report::{CheckArea, CheckLevel, Checkup, with_causes};
 use crate::run::{CommandError, Job};
 
-/// What `doctor` was asked for, beside the settings.
+/// The options of `doctor`, in addition to the settings.
 #[derive(Debug, Clone)]
 pub struct DoctorOptions {
-    /// Transactions that are older are warned of.
+    /// The age of a transaction above which there is a warning.
     pub transaction_age: Duration,
-    /// Differences between the clocks that are larger are warned of.
+    /// The difference between the clocks above which there is a warning.
     pub clock_difference: Duration,
     /// False if the settings name no target.
     pub has_target: bool,
-    /// Where clients find the TileJSON, or the folder that it lies in; `None` for the target's public URL, if the settings name one.
+    /// The address at which clients find the TileJSON or its folder; `None` for the target's public URL, if the settings name one.
     pub url: Option<String>,
 }
 
@@ -46,7 +46,7 @@ pub async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, Comma
             Ok(()) => {}
             Err(error) => note(&mut checkup, CheckArea::ChangeLog, error)?,
         },
-        // The change log is in the database.
+        // The change log is in the same database, so it is not checked.
         Err(error) => note(&mut checkup, CheckArea::Database, error)?,
     }
     if options.has_target
@@ -61,7 +61,7 @@ pub async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, Comma
     Ok(checkup)
 }
 
-/// Notes an error as a result, unless a stop was asked for.
+/// Adds an error as a result, unless it is the interruption by a stop.
 fn note(checkup: &mut Checkup, area: CheckArea, error: CommandError) -> Result<(), CommandError> {
     if error.kind() == ErrorKind::Interrupted {
         return Err(error);
@@ -70,7 +70,7 @@ fn note(checkup: &mut Checkup, area: CheckArea, error: CommandError) -> Result<(
     Ok(())
 }
 
-/// The error that counts the results, if there is an error among them. Warnings are no failure.
+/// The error that counts the errors among the results, if there are any. Warnings are not a failure.
 ///
 /// # Errors
 /// If there is an error among the results.

@@ -1,4 +1,4 @@
-//! The target: may it be written, is there room, does somebody else write it.
+//! Checks the target: whether it can be written, whether there is space, and whether another process writes it.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::suggested::SEED;
 
 const AREA: CheckArea = CheckArea::Target;
 
-/// The share of its space that a file system should have left.
+/// The share of its space that a file system should have free.
 const MIN_FREE_SHARE: f64 = 0.05;
 
 /// The fewest files that a directory target should be able to take.
@@ -42,7 +42,7 @@ pub(super) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
     Ok(())
 }
 
-/// Takes the target's lock or lease for a moment, as a reseed does: this needs the right to write.
+/// Takes the target's lock or lease for a moment, as a reseed does. This needs the right to write.
 async fn lock(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
     let target = job.target.clone();
     match aside(move || target.sink(OpenMode::Edit).map(drop)).await? {
@@ -55,9 +55,9 @@ async fn lock(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Looks at the folder in which files are made; false if it cannot be written.
+/// Checks the folder in which files are created; false if it cannot be written.
 fn room(path: &Path, is_tree: bool, checkup: &mut Checkup) -> bool {
-    // The nearest folder that exists: a run makes the others.
+    // The nearest folder that exists, because a run creates the others.
     let folders = if is_tree { path.ancestors() } else { path.parent().unwrap_or(path).ancestors() };
     let folder = folders.map(named).find(|folder| folder.is_dir()).unwrap_or_else(|| PathBuf::from("."));
     let shown = folder.display();
@@ -89,7 +89,7 @@ fn room(path: &Path, is_tree: bool, checkup: &mut Checkup) -> bool {
     } else {
         checkup.fine(AREA, format!("{shown} can be written, {} are free", sized(free)));
     }
-    // File systems without a table of files, such as btrfs, count none.
+    // File systems without an inode table, such as btrfs, report 0 files.
     if is_tree && space.f_files > 0 && space.f_favail < MIN_FREE_FILES {
         checkup.warn(
             AREA,
@@ -100,7 +100,7 @@ fn room(path: &Path, is_tree: bool, checkup: &mut Checkup) -> bool {
     true
 }
 
-/// A relative path's last ancestor is empty: the folder in which the program runs.
+/// The last ancestor of a relative path is empty. It stands for the folder in which the program runs.
 fn named(folder: &Path) -> PathBuf {
     if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }
 }

@@ -1,9 +1,9 @@
 //! Patterns of table names: `*` stands for any characters, `?` for one.
 
-/// True if the text has the form of the pattern.
+/// True if the text matches the pattern.
 pub(super) fn has_form(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // The positions at which the last star stands, and up to which it has taken the text.
+    // `star` holds the position of the last star in the pattern, and the position in the text up to which the star has matched.
     let (mut at, mut of, mut star) = (0, 0, None);
     while of < text.len() {
         match pattern.get(at) {
@@ -24,13 +24,13 @@ pub(super) fn has_form(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|one| *one == '*')
 }
 
-/// True if one of the patterns is that of a table: of its name, or of schema and name with a dot between. Without any, every table is meant.
+/// True if one of the patterns matches the table's name, or its schema and name with a dot between them. Without patterns every table matches.
 pub(super) fn is_meant(patterns: &[String], schema: &str, name: &str) -> bool {
     let full = format!("{schema}.{name}");
     patterns.is_empty() || patterns.iter().any(|pattern| has_form(pattern, name) || has_form(pattern, &full))
 }
 
-/// True if one of the patterns has no `*` and no `?`, and is the name of a function, alone or behind its schema.
+/// True if one of the patterns has no `*` and no `?`, and is the name of a function, with or without its schema.
 pub(super) fn is_named(patterns: &[String], schema: &str, name: &str) -> bool {
     let full = format!("{schema}.{name}");
     patterns.iter().any(|pattern| !pattern.contains(['*', '?']) && (*pattern == name || *pattern == full))

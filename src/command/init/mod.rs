@@ -1,7 +1,8 @@
-//! `oar-tiles init`: from a database to a configuration that can be seeded as it is.
+//! `oar-tiles init`: makes a configuration for a database that can be seeded without changes.
 //!
-//! The discovery (`postgis/discover`) says what there is, the draft (`draft/`) writes it as TOML, and each of its layers is probed as a seed would
-//! probe it: what the probe refuses stays in the file as a comment that says why. `seed --table` uses the same draft without a file.
+//! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft/`) writes it as TOML. Then each layer of the draft is probed
+//! as a seed would probe it. What the probe refuses stays in the file as a comment that gives the reason. `seed --table` uses the same draft
+//! without a file.
 
 mod draft;
 mod glob;
@@ -21,7 +22,7 @@ use draft::Draft;
 pub use draft::DraftFor;
 use glob::is_meant;
 
-/// The longest that reading one relation may take: who begins wants an answer.
+/// The longest time for reading one relation: a new user wants an answer.
 const LONGEST_READ: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A configuration for some tables of a database.
@@ -33,10 +34,10 @@ pub struct Drafted {
     pub found: DiscoveredTables,
 }
 
-/// Looks at the tables that the patterns name, or at all, and drafts a configuration for them.
+/// Reads the tables that the patterns name, or all of them if there are no patterns, and drafts a configuration.
 ///
 /// # Errors
-/// If nothing is there that can be drawn, or the database is lost.
+/// If there is nothing that can be drawn, or the database is lost.
 pub async fn draft(
     settings: &DatabaseSettings,
     environment: &Parts,
@@ -68,7 +69,7 @@ pub async fn draft(
     Ok(Drafted { text: draft.text(), found })
 }
 
-/// Makes comments of the layers that a seed would refuse.
+/// Turns the layers that a seed would refuse into comments.
 async fn refuse_undrawable(
     draft: &mut Draft,
     made_for: DraftFor,
@@ -81,7 +82,7 @@ async fn refuse_undrawable(
     let (drawn, mut layers, mut parts) = (draft.drawn(), Vec::new(), Vec::new());
     for (tileset, values) in ConfigValues::of_draft(&draft.text())?.tilesets(&[])?.iter().enumerate() {
         for layer in JobSettings::resolve(values, environment, &[])?.tileset.layers {
-            // A file has one tileset of all layers, a catalogue a tileset for each.
+            // A file has one tileset with all layers, a catalogue has one tileset for each layer.
             let part = if made_for == DraftFor::Catalogue { tileset } else { usize::from(layer.options.id.0) };
             parts.extend(drawn.get(part));
             layers.push(layer.options);
@@ -104,7 +105,7 @@ async fn refuse_undrawable(
     Ok(())
 }
 
-/// The error for a database, or patterns, without a table.
+/// The error for a database without a table, or for patterns that match none.
 fn nothing(database: &Database, tables: &[String], discovery: &Discovery) -> CommandError {
     let server = database.server();
     let what = if discovery.names.is_empty() {
@@ -181,10 +182,10 @@ pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
     Err(CommandError::NothingToDraw { what })
 }
 
-/// Refuses a file that is there already, before any work.
+/// Refuses a file that already exists, before any work.
 ///
 /// # Errors
-/// If it is there.
+/// If it exists.
 pub fn is_free(file: &Path) -> Result<(), CommandError> {
     match file.symlink_metadata() {
         Ok(_) => Err(WrittenFileError::DraftExists { path: file.to_owned() }.into()),
@@ -195,7 +196,7 @@ pub fn is_free(file: &Path) -> Result<(), CommandError> {
 /// Writes a configuration into a new file.
 ///
 /// # Errors
-/// If it is there already, or cannot be written.
+/// If it already exists, or cannot be written.
 pub fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::AlreadyExists => WrittenFileError::DraftExists { path: file.to_owned() },

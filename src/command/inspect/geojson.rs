@@ -7,7 +7,7 @@ use crate::tile::TileCoord;
 
 /// The features of a tile as GeoJSON text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
 pub(super) fn collection(tile: TileCoord, layers: &[MvtLayer<'_>]) -> serde_json::Result<String> {
-    // Serializes feature by feature: as values, all of them would take ten times the memory of the text.
+    // Serializes feature by feature, because all features as JSON values would take ten times the memory of the text.
     let mut text = "{\"features\":[".to_owned();
     let features = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| (layer, feature)));
     for (number, (layer, feature)) in features.enumerate() {
@@ -32,11 +32,11 @@ fn one(grid: &Grid, layer: &MvtLayer<'_>, feature: &Feature) -> Value {
     Value::Object(shown)
 }
 
-/// The properties of a feature as JSON. Numbers that JSON does not have (NaN, infinity) become null.
+/// The properties of a feature as JSON. Numbers that JSON cannot express (NaN, infinity) become null.
 pub(super) fn properties(layer: &MvtLayer<'_>, feature: &Feature) -> Map<String, Value> {
     let value = |value| match value {
         Property::Text(text) => text.into(),
-        // Converted by its digits, so that an f32 of 0.1 does not become 0.10000000149011612.
+        // Converted through its decimal digits, so that an f32 of 0.1 does not become 0.10000000149011612.
         Property::Float(number) => number.to_string().parse::<f64>().map_or(Value::Null, Value::from),
         Property::Double(number) => number.into(),
         Property::Int(number) | Property::Sint(number) => number.into(),

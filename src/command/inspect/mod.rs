@@ -1,4 +1,4 @@
-//! `oar-tiles inspect`: what a target holds, or what one of its tiles holds.
+//! `oar-tiles inspect`: the content of a target, or of one of its tiles.
 
 mod geojson;
 mod png;
@@ -16,10 +16,10 @@ use crate::run::{CommandError, Job, Target, WrittenFileError};
 use crate::sink::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
-/// What `inspect` was asked for.
+/// The options of `inspect`.
 #[derive(Debug, Clone, Default)]
 pub struct InspectOptions {
-    /// A tile, as z/x/y; without it the whole target.
+    /// A tile, as z/x/y; `None` for the whole target.
     pub tile: Option<String>,
     /// Only this layer of the tile.
     pub layer: Option<String>,
@@ -29,7 +29,7 @@ pub struct InspectOptions {
     pub png: bool,
 }
 
-/// What `inspect` has found.
+/// The result of `inspect`.
 #[derive(Debug)]
 pub enum Inspection {
     /// The target as a whole.
@@ -42,13 +42,13 @@ pub enum Inspection {
     Picture(Vec<u8>),
 }
 
-/// The tiles that are read at a time.
+/// The number of tiles that are read at a time.
 const TILES_PER_CHUNK: usize = 1_000;
 
-/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but each of its features may refer to it.
+/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but all of its features may refer to it.
 const MAX_BYTES_SHOWN: usize = 1 << 30;
 
-/// Looks at the job's target.
+/// Inspects the job's target.
 ///
 /// # Errors
 /// If the target cannot be read, or does not hold the tile.
@@ -96,7 +96,7 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
     TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
 }
 
-/// A tile's MVT bytes, concatenated where the target keeps layers apart.
+/// A tile's MVT bytes, concatenated if the target stores layers separately.
 fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<Vec<u8>, CommandError> {
     let layers = reader.describe()?.vector_layers.len();
     let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
@@ -117,7 +117,7 @@ fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Sen
     CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
 }
 
-/// An upper bound of the memory in bytes that layers take when they are shown: a table holds each text three times.
+/// An upper bound of the memory in bytes that layers take when they are shown. A table holds each text three times.
 fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
     let of_feature = |layer: &mvt::MvtLayer<'_>, feature: &mvt::Feature| {
         let properties = layer.size_of_properties(feature).saturating_mul(3);
@@ -183,7 +183,7 @@ struct Figures {
 fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
     let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, .. } = reader.describe()?;
     let mut tiles = reader.list()?;
-    // Reads in the order of the file.
+    // In the order of the file, so that it is read sequentially.
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
     let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
     for chunk in tiles.chunks(TILES_PER_CHUNK) {
@@ -199,7 +199,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
             Ok::<(), CommandError>(())
         })?;
     }
-    // `verify` reports a manifest that cannot be parsed; here it is left out.
+    // A manifest that cannot be parsed is left out here; `verify` reports it.
     let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
     let seeded = manifest.as_ref().and_then(|manifest| {
         let time = UNIX_EPOCH.checked_add(Duration::from_secs(manifest.started))?;

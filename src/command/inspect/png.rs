@@ -1,4 +1,5 @@
-//! A tile as a picture: polygons below lines below points, a colour for each layer, clusters as circles whose area grows with their members.
+//! A tile as a picture: polygons below lines below points, one colour for each layer, clusters as circles whose area grows with the number of
+//! members.
 
 use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Stroke, Transform};
 
@@ -16,14 +17,14 @@ const MAX_CLUSTER_RADIUS: f32 = 44.0;
 /// The width of lines in pixels.
 const LINE_PIXELS: f32 = 2.0;
 
-/// The property that says how many rows a feature stands for, as map clients call it (Supercluster).
+/// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).
 const MEMBERS: &str = "point_count";
 
-/// Colours that are told apart, also by readers who see red and green alike (Okabe and Ito, "Color Universal Design", 2008).
+/// Colours that are easy to distinguish, also for readers who see red and green alike (Okabe and Ito, "Color Universal Design", 2008).
 const PALETTE: [[u8; 3]; 6] =
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0]];
 
-/// Draws layers as a PNG. `None` if the picture cannot be packed, which takes a lack of memory.
+/// Draws layers as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
 pub(super) fn picture(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     let mut pixels = Pixmap::new(PICTURE_PIXELS, PICTURE_PIXELS)?;
     pixels.fill(Color::WHITE);
@@ -39,13 +40,13 @@ pub(super) fn picture(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     canvas.pixels.encode_png().ok()
 }
 
-/// How many rows the largest cluster stands for.
+/// The number of rows that the largest cluster stands for.
 fn most_members(layers: &[MvtLayer<'_>]) -> f32 {
     let each = layers.iter().flat_map(|layer| layer.features.iter().map(|feature| members(layer, feature)));
     each.fold(1.0, f32::max)
 }
 
-/// How many rows a feature stands for: 1 for a row.
+/// The number of rows that a feature stands for; 1 for a single row.
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the size of a circle")]
 fn members(layer: &MvtLayer<'_>, feature: &Feature) -> f32 {
     let value = layer.properties(feature).find(|(name, _)| *name == MEMBERS).map(|(_, value)| value);
@@ -88,7 +89,7 @@ impl Canvas {
     fn points(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
         let MvtGeometry::Points(points) = &feature.geometry else { return };
         let members = members(layer, feature);
-        // By the area: a cluster of four times as many members is twice as wide.
+        // The area grows with the number of members: a cluster with four times as many is twice as wide.
         let share = (members / self.most_members).sqrt();
         let radius = if members > 1.0 { (MAX_CLUSTER_RADIUS * share).max(POINT_RADIUS * 1.6) } else { POINT_RADIUS };
         for position in points {
@@ -121,7 +122,7 @@ fn trace(path: &mut PathBuilder, positions: &[Position], extent: u32, is_ring: b
     }
 }
 
-/// Where a position lies in the picture.
+/// The position in the picture, in pixels.
 #[expect(clippy::cast_precision_loss, reason = "an extent has far fewer units than a float tells apart")]
 fn pixel(position: Position, extent: u32) -> [f32; 2] {
     position.map(|units| units as f32 * PICTURE_PIXELS as f32 / extent.max(1) as f32)

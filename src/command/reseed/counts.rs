@@ -1,4 +1,4 @@
-//! Counts the cells of a reseed. If one reading of a layer's rows yields all of its aggregates, every zoom uses the result.
+//! Counts the cells of a reseed. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
 
 use std::sync::Arc;
 
@@ -8,24 +8,24 @@ use crate::postgis::{Error, PreparedLayer, RunLayers, Snapshot, Worker, counts_c
 use crate::source::{RenderedTile, Source};
 use crate::tile::{AreaPart, Batch, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
 
-/// The most boxes that are surveyed one by one; of more, the whole world is surveyed.
+/// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
 
-/// How far counting has come.
+/// The state of counting.
 #[derive(Clone)]
 pub(super) enum Counts {
     /// The cells are being counted.
     Waiting,
     /// The layers with their cell counts.
     Known(Arc<RunLayers>),
-    /// CountingWorker failed; the task that counts returns the error.
+    /// Counting has failed. The task that counts returns the error.
     Failed,
 }
 
-/// A worker that waits for the cell counts only for batches that need them.
+/// A worker that waits for the cell counts, but only for batches that need them.
 pub(super) struct CountingWorker {
     pub(super) worker: Worker,
-    /// The layers without cell counts; with them, once they were needed.
+    /// The layers: without cell counts at first, with them once a batch has needed them.
     pub(super) layers: Arc<RunLayers>,
     /// `None` once `layers` have the counts.
     pub(super) counts: Option<watch::Receiver<Counts>>,
@@ -48,7 +48,7 @@ impl Source for CountingWorker {
     }
 }
 
-/// The layers, with cell counts where reading the rows once yields all aggregates of the cells that `tiles` show.
+/// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
 pub(super) async fn counted(
     snapshot: &Arc<Snapshot>,
     layers: &[PreparedLayer],

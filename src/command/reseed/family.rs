@@ -1,5 +1,5 @@
-//! A reseed of all variants of a tileset, on one snapshot: new values are seeded, those that a change may concern are brought up to date, and the others
-//! are left alone.
+//! A reseed of all variants of a tileset, on one snapshot. Variants with new values are seeded, variants that a change may concern are brought up
+//! to date, and the others are skipped.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub async fn reseed_family(
 ) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let known: HashSet<Vec<ValueSegment>> = match &run.before {
-        // One that had vanished was not kept up to date.
+        // A variant that had vanished was not kept up to date.
         Some(before) => before
             .record
             .variants
@@ -45,7 +45,7 @@ pub async fn reseed_family(
         }
     };
     let look = match Box::pin(run.look()).await {
-        // Each is seeded for its own reason.
+        // Each variant is then seeded for a reason of its own.
         Err(error) if reseeding.seeds == SeedInstead::WhereNeeded && error.kind() == ErrorKind::NeedsSeed => None,
         look => look?,
     };
@@ -81,7 +81,7 @@ pub async fn reseed_family(
     run.finish().await
 }
 
-/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many at once as there are workers.
+/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel as there are workers.
 async fn untouched(
     run: &FamilyRun<'_>,
     look: FamilyLook,
@@ -124,7 +124,7 @@ async fn untouched(
     Ok(all)
 }
 
-/// Tells CDNs what an earlier run of a variant has left.
+/// Sends CDNs what an earlier run of a variant has left in the outbox.
 async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
     let output = settings.tileset.output.display().to_string();
     let job = run.targets.job(settings)?;
@@ -134,7 +134,7 @@ async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(),
     Ok(())
 }
 
-/// Brings one target up to date, or seeds it if it is new. That it fails does not stop the others.
+/// Brings one target up to date, or seeds it if it is new. Its failure does not stop the others.
 async fn one(
     run: &mut FamilyRun<'_>,
     options: &ReseedOptions,
@@ -160,7 +160,7 @@ async fn one(
         }
         outcome.complete()?;
         let publication = match &outcome {
-            // It shows the state of the run, if nobody has replaced it meanwhile.
+            // The target shows the state of the run, unless it was replaced meanwhile.
             ReseedOutcome::Nothing if before.is_some() && publication_of(&job.target).await? == before => before,
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
             ReseedOutcome::Done(done) => {
@@ -185,7 +185,7 @@ async fn one(
     Ok(())
 }
 
-/// The id of the publication of a target that can be read.
+/// The id of the publication that a target shows; `None` if it cannot be read.
 async fn publication_of(target: &Target) -> Result<Option<String>, CommandError> {
     let target = target.clone();
     let state = aside(move || TargetState::read(&target)).await?;

@@ -1,4 +1,4 @@
-//! All variants of a tileset, as a watch keeps them up to date.
+//! A watch that keeps all variants of a tileset up to date.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -17,11 +17,11 @@ use crate::serve::JobDesk;
 /// The most variants that one warning names.
 const MAX_NAMED: usize = 5;
 
-/// How one look at a family ended.
+/// The result of one look at a family.
 #[derive(Debug)]
 pub(super) struct FamilyLooked {
     report: FamilyReport,
-    /// Why variants failed.
+    /// Why variants failed; `None` if none did.
     problem: Option<String>,
 }
 
@@ -39,19 +39,19 @@ pub(super) struct WatchedFamily<'a> {
     /// Deletes the targets of variants whose values have vanished.
     prunes: bool,
     job: &'a Job,
-    /// True if the last look has left no variant behind.
+    /// True if the last look brought all variants up to date.
     is_whole: Cell<bool>,
-    /// The outputs of variants whose values have vanished, each of which was named once.
+    /// The outputs of variants whose values have vanished. Each is reported only once.
     vanished: RefCell<HashSet<String>>,
 }
 
 impl<'a> WatchedFamily<'a> {
-    /// `job` is a run with the family's settings, whose target is no target of a variant.
+    /// `job` is a run with the family's settings, whose target is not a variant's.
     pub(super) fn new(family: &'a Family, prunes: bool, job: &'a Job) -> WatchedFamily<'a> {
         WatchedFamily { family, prunes, job, is_whole: Cell::new(false), vanished: RefCell::default() }
     }
 
-    /// Names the variants whose values have vanished since the last look.
+    /// Reports the variants whose values have vanished since the last look.
     fn say_vanished(&self, now: &[String]) {
         let mut said = self.vanished.borrow_mut();
         let new: Vec<&str> = now.iter().filter(|output| !said.contains(*output)).map(String::as_str).collect();
@@ -76,7 +76,7 @@ impl Watched for WatchedFamily<'_> {
     }
 
     fn purge_task(&self) -> Option<PurgeTask> {
-        // Each variant has an outbox of its own, which the look sends.
+        // Each variant has an outbox of its own, which the look sends to CDNs.
         None
     }
 
@@ -104,7 +104,7 @@ impl Watched for WatchedFamily<'_> {
         let problem = match done.complete {
             Ok(()) => None,
             Err(error) if error.kind() == ErrorKind::Partial => Some(with_cause(&error)),
-            // All of them have failed for one kind of reason, which decides what the watch does.
+            // All variants have failed for the same kind of reason, which decides what the watch does.
             Err(error) => return Err(error),
         };
         self.is_whole.set(problem.is_none());
@@ -142,11 +142,11 @@ impl Watched for WatchedFamily<'_> {
     }
 }
 
-/// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for, and hands each result to `each`, with
+/// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each` with each result, and with
 /// whether anything was published. `job` is [`Family::watched`].
 ///
 /// # Errors
-/// If a look fails with an error that a retry does not mend.
+/// If a look fails with an error that a retry cannot fix.
 pub async fn watch_family(
     family: &Family,
     prunes: bool,

@@ -1,4 +1,4 @@
-//! The watch of a family as its writer in a server, under a lease that is kept with the family's manifest.
+//! The watch of a family as the writer in a server, under a lease that is kept with the family's manifest.
 
 use std::sync::{Arc, Mutex};
 
@@ -69,12 +69,12 @@ impl FamilyWatchWriter {
         }
     }
 
-    /// Watches again and again, until the job's stop is asked for.
+    /// Starts the watch again whenever it ends, until the job's stop is asked for.
     async fn watched(&self, job: &Job, desk: &FamilyDesk) {
         while job.stop.asked().is_none() {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
                 if has_published {
-                    // The watch goes on once the server has noticed what was published.
+                    // The watch goes on once the server has noticed the publication.
                     tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
                 } else {
                     desk.is_up_to_date();

@@ -1,4 +1,4 @@
-//! Jobs of clients, run by the writer of a server between two looks of its watch.
+//! Jobs of clients. The writer of a server runs them between two looks of its watch.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
 use crate::serve::{JobDesk, JobEnd, JobProgress, JobSpec, JobWork, StartedJob};
 use crate::stop::Stop;
 
-/// Passes events on, and tells how far the job is.
+/// Passes events on, and reports the progress of the job.
 struct JobReport {
     inner: Arc<dyn Report>,
     started: Arc<StartedJob>,
@@ -40,8 +40,8 @@ impl Report for JobReport {
     }
 }
 
-/// Runs the jobs that wait, one after the other, until none does or a stop is asked for. Hands each outcome to `each`, before clients learn
-/// that the job is done.
+/// Runs the waiting jobs one after the other, until none waits or a stop is asked for. Calls `each` with each outcome, before clients learn that
+/// the job is done.
 ///
 /// # Errors
 /// If `each` fails.
@@ -101,7 +101,7 @@ async fn run_one(
     };
     let under = job.under(Arc::new(report), own.clone());
     let spec = started.spec();
-    // Removed when the job has ended.
+    // The file is removed when the job has ended.
     let list = (spec.work == JobWork::Tiles).then(|| listed(spec)).transpose().map_err(CommandError::Output)?;
     let wanted = match &list {
         Some(list) => TilesWanted::List(TileList { path: list.path().to_owned(), parents: false, children: false }),
@@ -128,7 +128,7 @@ async fn run_one(
     }
 }
 
-/// A file with the tiles of a job, a line for each.
+/// A file with the tiles of a job, one per line.
 fn listed(spec: &JobSpec) -> std::io::Result<NamedTempFile> {
     let mut file = NamedTempFile::new()?;
     let lines: String = spec.tiles.iter().map(|tile| format!("{tile}\n")).collect();

@@ -12,7 +12,7 @@ use crate::sink::{PartialScope, RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{Coverage, TileRectList};
 
 impl ReseedRun<'_> {
-    /// What the sink is told about the run.
+    /// The description of the run for the sink.
     pub(super) fn tileset(&self, changed: &DirtyTiles) -> Result<Tileset, CommandError> {
         let before = self.look.state.manifest.publication.as_ref();
         Ok(Tileset {
@@ -34,18 +34,18 @@ impl ReseedRun<'_> {
         })
     }
 
-    /// The mark of the database in the manifest after this run.
+    /// The mark of the database that the manifest has after this run.
     pub(super) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
         match &self.look.key {
-            // After a run of tiles that the user named, the other tiles are still those of the database in the old manifest.
+            // After a run of tiles that the user named, the other tiles still belong to the database in the old manifest.
             Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.look.server.identity)),
             _ => before.cloned(),
         }
     }
 
-    /// The manifest after this run. A complete run sets the snapshot to its own. `held` is the number of tiles that the target held before,
-    /// where the old manifest may be wrong about it.
+    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that the target held before; it
+    /// is given if the old manifest may be wrong about it.
     pub(super) fn manifest(
         &self,
         changed: &DirtyTiles,

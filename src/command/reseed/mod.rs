@@ -1,17 +1,17 @@
-//! `oar-tiles reseed`: render what changed since the target's snapshot, and nothing else.
+//! `oar-tiles reseed`: renders only what changed since the target's snapshot.
 //!
 //! | file | what |
 //! |---|---|
 //! | `run` | the dirty tiles rendered and handed to the target |
-//! | `sources` | what renders them: sessions, cached rows, patches |
+//! | `sources` | what renders the dirty tiles: sessions, cached rows, patches |
 //! | `counts` | the counts of cells |
 //! | `patches` | which layers can be patched |
-//! | `manifest` | what the target says before and after |
+//! | `manifest` | the description of the run for the sink, and the manifest after it |
 //! | `family` | all variants of a tileset |
-//! | `family_watch`, `family_writer` | the same again and again, and inside a server |
-//! | `or_seed` | a seed instead, where the target needs one |
-//! | `watch`, `watched` | again and again, and what is watched |
-//! | `writer`, `jobs` | the same inside a server, under a lease; jobs of clients between two looks |
+//! | `family_watch`, `family_writer` | a watch of all variants, and the same inside a server |
+//! | `or_seed` | a seed instead, if the target needs one |
+//! | `watch`, `watched` | repeated reseeds, and what they keep up to date |
+//! | `writer`, `jobs` | a watch inside a server, under a lease; jobs of clients between two looks |
 
 mod counts;
 mod family;
@@ -46,12 +46,12 @@ pub use family_writer::FamilyWatchWriter;
 use watched::WatchedTarget;
 pub use writer::WatchWriter;
 
-/// What `reseed` was asked for, beside the settings.
+/// The options of `reseed`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
 pub struct ReseedOptions {
     /// Which tiles to render.
     pub filter: DirtyFilter,
-    /// Say what would be done, and write nothing.
+    /// Report what would be done, and write nothing.
     pub dry_run: bool,
     /// When the target is seeded instead.
     pub seeds: SeedInstead,
@@ -59,7 +59,7 @@ pub struct ReseedOptions {
     pub dirty_out: Option<PathBuf>,
     /// An earlier look of the same watch has warned about the role.
     pub has_warned: bool,
-    /// Told which tiles are dirty, before they are rendered.
+    /// Notified of the dirty tiles before they are rendered.
     pub on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
     pub write_back: Option<WriteBackDesk>,
@@ -70,16 +70,16 @@ pub struct ReseedOptions {
 /// When a reseed seeds its target instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SeedInstead {
-    /// Only where there are more changes than are worth telling apart.
+    /// Only if there are so many changes that finding the tiles of each is not worthwhile.
     #[default]
     Never,
-    /// Where it needs a seed.
+    /// If the target needs a seed.
     WhereNeeded,
-    /// Where something changed, and it is published as versions, each of which is written as a whole. Else such a target is refused.
+    /// If something changed and the target is published as versions, each of which is written as a whole. Otherwise such a target is refused.
     Versions,
 }
 
-/// Told which tiles are dirty; `None` if every tile may be.
+/// Notified of the dirty tiles; `None` if every tile may be dirty.
 #[derive(Clone)]
 pub struct DirtyListener(Arc<OnDirtyTiles>);
 
@@ -102,7 +102,7 @@ impl std::fmt::Debug for DirtyListener {
     }
 }
 
-/// How a reseed ended.
+/// The outcome of a reseed.
 #[derive(Debug)]
 pub enum ReseedOutcome {
     /// Nothing had changed.
@@ -130,7 +130,7 @@ impl ReseedOutcome {
 /// Runs `reseed` once.
 ///
 /// # Errors
-/// If the target needs a full seed, or anything at all is missing from the result; the target's manifest is the old one then.
+/// If the target needs a full seed, or anything is missing from the result. The target's manifest is unchanged then.
 pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
     check_dirty_out(job, options)?;
     let outcome = Box::pin(once(job, options)).await?;
@@ -143,10 +143,10 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
     Ok(outcome)
 }
 
-/// Runs `reseed --watch`: reseeds until a stop is asked for, and hands each outcome to `each`.
+/// Runs `reseed --watch`: reseeds until a stop is asked for, and calls `each` with each outcome.
 ///
 /// # Errors
-/// If a reseed fails with an error that a retry does not mend.
+/// If a reseed fails with an error that a retry cannot fix.
 pub async fn watch(
     job: &Job,
     options: &ReseedOptions,
@@ -157,14 +157,14 @@ pub async fn watch(
     Box::pin(watch::watch(&WatchedTarget(job), options, how, each)).await
 }
 
-/// Finds out before the work whether the dirty tiles can be written after it.
+/// Checks before the work that the dirty tiles can be written after it.
 fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandError> {
     let Some(path) = &options.dirty_out else { return Ok(()) };
     check_writable(path, &job.settings.tileset.output)
         .map_err(|source| WrittenFileError::NoTileList { path: path.clone(), source }.into())
 }
 
-/// One reseed with its restarts, or a seed where the target needs one and that is allowed.
+/// One reseed with its restarts, or a seed if the target needs one and the options allow it.
 async fn once(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
     let attempt = async |restarts| Box::pin(run::attempt(job, options, restarts)).await;
     let ended = Box::pin(restarting(&job.settings.database, &job.report, &job.stop, attempt)).await;

@@ -1,4 +1,4 @@
-//! `reseed --or-seed`: a target that cannot be brought up to date is seeded.
+//! `reseed --or-seed`: seeds a target that cannot be brought up to date.
 
 use super::{ReseedOptions, ReseedOutcome};
 use crate::config::JobSettings;
@@ -11,7 +11,7 @@ use crate::run::{CommandError, Job};
 use crate::sink::ChangedTiles;
 use crate::tile::Order;
 
-/// Seeds the target, for the reason that the error gives.
+/// Seeds the target, for the reason in `error`.
 pub(super) async fn seed_instead(
     job: &Job,
     options: &ReseedOptions,
@@ -29,7 +29,7 @@ pub(super) async fn seed_instead(
         [] => DirtyScope::of(&job.settings, &[]),
     };
     write_everything(options.dirty_out.as_deref(), &scope)?;
-    // With several seeds the list of changes cannot be exact: each may change tiles that another has changed already.
+    // With several seeds the list of changes cannot be exact, because each may change tiles that another has already changed.
     let is_alone = seeds.len() == 1;
     let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
     let mut seeded = None;
@@ -44,7 +44,7 @@ pub(super) async fn seed_instead(
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }
 
-/// The settings of the seeds that bring the target up to date: with its own zooms and boxes, unless flags say otherwise.
+/// The settings of the seeds that bring the target up to date. They have the target's own zooms and boxes, unless flags give others.
 async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, CommandError> {
     let as_configured = || Ok(vec![job.settings.clone()]);
     if options.filter.is_narrowed() {
@@ -59,7 +59,7 @@ async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, C
             [] => as_configured(),
             seeds => Ok(seeds.to_vec()),
         },
-        // A target whose notes cannot be read is seeded with the zooms and boxes of the settings.
+        // A target whose manifest cannot be read is seeded with the zooms and boxes of the settings.
         Err(_unreadable) => as_configured(),
     }
 }

@@ -1,4 +1,4 @@
-//! Which layers can be patched where they have changed, and how.
+//! Which layers can be patched at changed positions, and how.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::postgis::{Layer, PreparedLayer};
 use crate::run::look::{DirtyTiles, drawn};
 use crate::run::{Target, TargetUrl};
 
-/// The changed positions by tile; empty where no tile can be patched.
+/// The changed positions by tile; empty if no tile can be patched.
 pub(super) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
     // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
     if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
@@ -19,7 +19,7 @@ pub(super) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target
     changed.spots.in_tiles(&changed.dirty, &drawn)
 }
 
-/// What a patch needs to know of the changes; `None` if no tile can be patched.
+/// The data that a patch needs about the changes; `None` if no tile can be patched.
 pub(super) fn patches(
     spots: PositionsInTiles,
     layers: &[PreparedLayer],
@@ -33,7 +33,7 @@ pub(super) fn patches(
     Some(Arc::new(Patches::new(layers, spots, whole, layers_apart)))
 }
 
-/// A source that patches tiles, with a reader of the target of its own. May wait for a server.
+/// A source that patches tiles, with its own reader of the target. May wait for a server.
 pub(super) fn patching(
     source: CountingWorker,
     patches: Option<&Arc<Patches>>,

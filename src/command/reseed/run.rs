@@ -1,4 +1,4 @@
-//! One reseed on one snapshot: plan, render, hand over, the manifest last.
+//! One reseed on one snapshot: plan, render, store, write the manifest last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,26 +25,26 @@ use crate::run::{CommandError, Job, TilesWanted};
 use crate::sink::{Described, OpenMode, Sink as _};
 use crate::tile::{Batch, LayerCount, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
-/// How often a run looks again because another run has brought the target forward meanwhile.
+/// How often a run looks at the target again because another run has changed it meanwhile.
 const MAX_LOOKS: u32 = 3;
 
-/// At most this many batches are rendered by the session that holds the snapshot: another session would not be open before they are done.
+/// At most this many batches are rendered by the session that holds the snapshot. They are done before another session would be open.
 pub(super) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
-/// A reseed in the making.
+/// A reseed under way.
 pub(super) struct ReseedRun<'a> {
     pub(super) options: &'a ReseedOptions,
     pub(super) look: Look<'a>,
     pub(super) begun: Instant,
     pub(super) started: SystemTime,
-    /// The publication that this run will be.
+    /// The publication that this run makes.
     pub(super) publication: Publication,
     restarts: u32,
 }
 
-/// One whole run on one snapshot.
+/// One complete run on one snapshot.
 pub(super) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -> Result<ReseedOutcome, CommandError> {
-    // Another run may bring the target forward meanwhile; then what this one has planned is not what is needed.
+    // Another run may change the target meanwhile. Then the plan of this run is not valid any more, and it looks again.
     for _ in 0..MAX_LOOKS {
         let (begun, started) = (Instant::now(), SystemTime::now());
         let mut look = Look::begin(job, &options.filter, !options.dry_run).await?;
@@ -62,12 +62,12 @@ pub(super) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -
 }
 
 impl ReseedRun<'_> {
-    /// `None` if another run has changed the target meanwhile.
+    /// Plans and runs the reseed; `None` if another run has changed the target meanwhile.
     async fn through(self) -> Result<Option<ReseedOutcome>, CommandError> {
         let work = self.look.work().await?;
         let (report, dirty_out) = (&self.look.job.report, self.options.dirty_out.as_deref());
         let writes_whole = self.options.seeds == SeedInstead::Versions && self.look.job.target.publishes_versions();
-        // A seed warns by itself.
+        // A seed reports this warning itself.
         let seeds =
             (matches!(work, Work::All(_)) || writes_whole && matches!(work, Work::Some(_))) && !self.options.dry_run;
         for message in self.look.superuser.iter().filter(|_| !seeds) {
@@ -104,7 +104,7 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// Renders every tile instead.
+    /// Seeds the whole target instead.
     async fn seed(self) -> Result<ReseedOutcome, CommandError> {
         self.tell_dirty(None);
         // The seed takes a snapshot of its own.
@@ -120,15 +120,15 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to take out its note, or to give
-    /// the target another address.
+    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, or to give the
+    /// target another address.
     fn has_repairs(&self) -> bool {
         let filter = &self.options.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         is_whole && (self.look.state.needs_repair() || self.is_readdressed())
     }
 
-    /// True if the settings give a directory or a prefix another address than its notes do.
+    /// True if the public address in the settings differs from the one that a directory or a prefix has.
     fn is_readdressed(&self) -> bool {
         let Job { settings, target, .. } = &self.look.job;
         let wanted = settings.tileset.tree.public_url.as_ref();
@@ -143,7 +143,7 @@ impl ReseedRun<'_> {
         let (sink, before, held) = aside(move || {
             let mut sink = target.sink(OpenMode::Edit)?;
             let before = sink.begin(&tileset)?;
-            // An interrupted run added and deleted tiles that no manifest has counted.
+            // An interrupted run may have added and deleted tiles that no manifest counts.
             let held = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
             Ok::<_, CommandError>((sink, before, held))
         })
@@ -159,7 +159,7 @@ impl ReseedRun<'_> {
         let tiles = changed.dirty.in_order(sink.needs().order);
         let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
         let run = &self.look.job.settings.run;
-        // Where others wait for a session while a batch is rendered, batches are small.
+        // If others wait for a session while a batch is rendered, batches are small.
         let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
         let mut batches = batches(&tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
         // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
@@ -200,7 +200,7 @@ impl ReseedRun<'_> {
         let manifest = self.manifest(&changed, &outcome, held);
         let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
-        // Before the target moves on: nobody could find out again which tiles these were.
+        // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
         if let Some(path) = &self.options.dirty_out {
             dirty_file::write(path, &tiles)?;
         }
@@ -242,7 +242,7 @@ impl ReseedRun<'_> {
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
 
-    /// Renders the batches of some tiles and hands them over.
+    /// Renders the batches and stores the tiles.
     async fn rendered(
         &self,
         tiles: &[TileCoord],
@@ -252,7 +252,7 @@ impl ReseedRun<'_> {
         sink: AnySink,
         patches: Option<&Arc<Patches>>,
     ) -> Result<(AnySink, pipeline::PipelineOutcome), CommandError> {
-        // Counting cells takes a look at all rows: other batches need not wait for it.
+        // Counting cells reads all rows. Batches that do not need the counts do not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
             let counted = counted(&self.look.snapshot, layers, tiles).await;
@@ -268,7 +268,7 @@ impl ReseedRun<'_> {
                 .map_err(pipeline_error)
         };
         if alone {
-            // One session for both.
+            // One session does both, one after the other.
             counting.await?;
             return running.await;
         }

@@ -1,4 +1,4 @@
-//! What renders a reseed: sessions, the rows around what has changed, and readers of what the target holds.
+//! The sources of a reseed: sessions, the rows around changed positions, and readers of the tiles that the target holds.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::source::{LayerWork, Preparation, preparation};
 use crate::tile::LayerIndex;
 
 impl ReseedRun<'_> {
-    /// As many workers as there is work for, with their locks. The session that holds the snapshot is enough for one batch or two.
+    /// As many workers as the batches need, with their locks. For one or two batches the session that holds the snapshot suffices.
     pub(super) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
         if batches <= MAX_BATCHES_OF_ONE_SESSION {
             return Ok(vec![self.keeper().await?]);
@@ -37,7 +37,7 @@ impl ReseedRun<'_> {
         .await
     }
 
-    /// The layers with the rows near changed positions cached, where that pays. Meanwhile the workers' sessions load what rendering takes.
+    /// The layers, with the rows near changed positions cached if that pays. Meanwhile the workers' sessions load what they need for rendering.
     pub(super) async fn with_neighbourhoods(
         &self,
         workers: &[Worker],
@@ -57,7 +57,7 @@ impl ReseedRun<'_> {
         Ok(layers?)
     }
 
-    /// The layers, those of points with the rows near changed positions cached. All of these take about `near_rows_memory` at most.
+    /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about `near_rows_memory` at most.
     async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
         let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
         for (number, layer) in self.look.layers.iter().enumerate() {
@@ -75,7 +75,7 @@ impl ReseedRun<'_> {
         Ok(near)
     }
 
-    /// The sources of some workers, with the layers as they are before cells are counted.
+    /// The sources of the workers. Their layers have no cell counts yet.
     pub(super) async fn sources(
         &self,
         workers: Vec<Worker>,
@@ -85,7 +85,7 @@ impl ReseedRun<'_> {
     ) -> Result<Vec<Patching<CountingWorker>>, CommandError> {
         let counting = |worker| CountingWorker { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
         let counting: Vec<CountingWorker> = workers.into_iter().map(counting).collect();
-        // Each has a reader of the target for what is patched.
+        // Each source has a reader of the target for the tiles to patch.
         let (target, patches) = (self.look.job.target.clone(), patches.cloned());
         aside(move || {
             let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), &target));

@@ -1,5 +1,5 @@
-//! `reseed --watch`: reseeds a target, or a family of them, again and again. The triggers' notifications wake it; a slow poll finds changes whose notification was
-//! lost. Where no notifications arrive, it polls the change log more often.
+//! `reseed --watch`: reseeds a target or a family repeatedly. The triggers' notifications wake it, and a slow poll finds changes whose
+//! notification was lost. If no notifications arrive, it polls the change log more often.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +20,10 @@ use crate::stop::{Grace, Signal, Stop};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The shortest pause between two looks into the log: more would only keep the database busy.
+/// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
-/// The longest pause between two looks into the log where no notifications come. A change is seen half of this late on average.
+/// The longest pause between two looks into the log if no notifications come. On average a change is seen half of this late.
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// Watches one target, or a family.
 struct ReseedWatch<'a, W, F> {
     watched: &'a W,
-    /// The run of `watched`.
+    /// The run of `watched`, for its settings, report and stop.
     job: &'a Job,
     options: ReseedOptions,
     /// Called with each outcome.
@@ -40,9 +40,9 @@ struct ReseedWatch<'a, W, F> {
     how: WatchOptions,
     database: Database,
     waking: Option<Waking>,
-    /// Tells CDNs, if there are any.
+    /// Notifies CDNs, if there are any.
     purging: &'a Option<PurgeTask>,
-    /// The last reason why no notifications arrive, so that it is reported once.
+    /// The last message that was reported, so that it is not repeated.
     said: String,
 }
 
@@ -57,7 +57,7 @@ pub(super) async fn watch<W: Watched>(
     let database = &job.settings.database;
     let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
     let mut options = options.clone();
-    // Tiles that could not be rendered are not dirty by themselves: otherwise each look would retry them. The next change does.
+    // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change retries them.
     options.filter.leaves_unrendered = true;
     let purging = watched.purge_task();
     let watch = ReseedWatch {
@@ -83,7 +83,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         let (mut failures, mut has_looked) = (0, false);
         self.say_what_it_follows().await;
         loop {
-            // Listens before it looks: a change after the look sends a notification, and one before it is seen by the look.
+            // Listening begins before the look: a change after the look sends a notification, and the look sees a change before it.
             let unheard = self.begin_waking().await;
             let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
             match looked {
@@ -102,7 +102,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                         self.job.report.event(event);
                     }
                     let shown = (self.each)(&outcome);
-                    // After our own caches have let go of the old tiles: a CDN would fetch these again.
+                    // Only after this process's own caches have dropped the old tiles, because a CDN would fetch these again.
                     if let (Some(purging), Some(_)) = (self.purging, published) {
                         purging.wake();
                     }
@@ -111,14 +111,14 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                         self.warn(problem);
                     }
                 }
-                // Nothing was begun, so the target is as the look before left it.
+                // Nothing was begun, so the target is as the previous look left it.
                 Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
                     return Ok(());
                 }
                 Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     failures += 1;
-                    // The failure may come from old connections or credentials, so they are dropped.
+                    // Old connections or credentials may be the cause, so they are dropped.
                     self.job.settings.tileset.s3.shared.reset();
                     let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
@@ -153,8 +153,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         });
     }
 
-    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it
-    /// had begun to render.
+    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had
+    /// begun to render.
     async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
         let mut options = self.options.clone();
@@ -187,7 +187,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         (ended, work.is_begun())
     }
 
-    /// Waits for the next reason to look: a notification, or the poll. Returns the signal if a stop is asked for.
+    /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, waking) = (self.look_pause(), &mut self.waking);
         let jobs = self.options.jobs.as_ref();
@@ -227,11 +227,11 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 };
                 tokio::select! {
                     () = tokio::time::sleep(self.how.debounce) => {}
-                    // A job need not wait for changes to be gathered; the look before it finds those that there are.
+                    // A job need not wait until further changes have arrived. The look before it finds the changes so far.
                     () = queued => {}
                     signal = self.job.stop.wait() => return Some(signal),
                 }
-                // The next look sees whatever changed during the debounce.
+                // The next look sees everything that changed during the debounce.
                 match &mut self.waking {
                     Some(waking) => waking.forget().await,
                     None => Ok(()),
@@ -251,15 +251,15 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         None
     }
 
-    /// Begins to listen for notifications, unless it does already; reports if none will come. Returns an error if listening is not possible
-    /// now: the poll goes on, and the next look tries again.
+    /// Begins to listen for notifications, unless it listens already. Reports if none will come. Returns an error if listening is not possible
+    /// now; the poll goes on, and the next look tries again.
     async fn begin_waking(&mut self) -> Option<String> {
         if self.waking.is_some() {
             return None;
         }
         let begun = tokio::select! {
             begun = Waking::begin(&self.database, &self.job.settings.database.changes.schema) => begun,
-            // The look ends at once, too.
+            // A stop ends the look at once, too.
             _ = self.job.stop.wait() => return None,
         };
         match begun {
@@ -278,7 +278,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         }
     }
 
-    /// The pause between two looks into the log where no notifications come.
+    /// The pause between two looks into the log if no notifications come.
     fn look_pause(&self) -> Duration {
         self.how.debounce.clamp(SHORTEST_POLL, LONGEST_LOOK_PAUSE)
     }
@@ -295,7 +295,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
     }
 }
 
-/// Passes events on, and grants the grace from the first event of rendering on.
+/// Passes events on. The grace begins with the first event of rendering.
 struct InHand {
     report: Arc<dyn Report>,
     stop: Stop,
@@ -329,7 +329,7 @@ impl Report for InHand {
     }
 }
 
-/// True if what failed may work later without anybody's action.
+/// True if the error may pass without intervention.
 fn may_pass(error: &CommandError) -> bool {
     matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Failed)
 }

@@ -11,32 +11,32 @@ use crate::serve::JobDesk;
 
 /// What a watch keeps up to date.
 pub(super) trait Watched {
-    /// How one look ended.
+    /// The outcome of one look.
     type Outcome;
 
-    /// The run whose settings, report and stop the watch has. Its target is the one that messages name.
+    /// The run whose settings, report and stop the watch uses. Messages name its target.
     fn job(&self) -> &Job;
 
-    /// What tells CDNs beside the looks; `None` if nothing does.
+    /// The task that notifies CDNs in parallel to the looks; `None` if there is no such task.
     fn purge_task(&self) -> Option<PurgeTask>;
 
-    /// The state of the database from which on changes are looked for; `None` if nothing was seeded yet, or it cannot be read.
+    /// The database state since which changes are looked for; `None` if nothing was seeded yet, or if it cannot be read.
     async fn cursor(&self) -> Option<String>;
 
-    /// Looks once what has changed, and brings it in. `job` is [`Watched::job`] with the report and the stop of this look; `is_first` is true
-    /// until a look has succeeded.
+    /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop of this look. `is_first`
+    /// is true until a look has succeeded.
     ///
     /// # Errors
-    /// If nothing was published, or not all that the look had found can be known to be.
+    /// If nothing was published, or if it is not certain that everything that the look found was published.
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<Self::Outcome, CommandError>;
 
     /// The event of an outcome that has published something.
     fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
 
-    /// Why an outcome lacks something that the next look makes up for; `None` if it does not.
+    /// What an outcome lacks until the next look adds it; `None` if it is complete.
     fn problem(&self, outcome: &Self::Outcome) -> Option<String>;
 
-    /// Runs the jobs of clients that wait, and hands each outcome to `each`.
+    /// Runs the waiting jobs of clients, and calls `each` with each outcome.
     ///
     /// # Errors
     /// If `each` fails.
@@ -102,7 +102,7 @@ impl Watched for WatchedTarget<'_> {
     }
 
     fn problem(&self, outcome: &ReseedOutcome) -> Option<String> {
-        // What could not be rendered is tried again with the next change.
+        // Tiles that could not be rendered are retried with the next change.
         outcome.complete().err().map(|error| with_cause(&error))
     }
 

@@ -1,4 +1,4 @@
-//! The watch as the writer of a server: under a lease, so that of several servers one writes and the others stand by.
+//! The watch as the writer in a server. It runs under a lease, so that only one of several servers writes and the others stand by.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::run::{CommandError, Job, QueueGate};
 use crate::serve::{TargetWriter, WriterDesk, WriterOptions};
 use crate::stop::{Signal, Stop};
 
-/// The pause after a watch has ended with an error that a retry does not mend, such as a target that needs a seed. The watch then begins again,
-/// because an operator may have mended the cause.
+/// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The watch then begins again,
+/// because an operator may have fixed the cause.
 pub(super) const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// Keeps the target of a job up to date for a server.
@@ -50,7 +50,7 @@ impl WatchWriter {
             if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
                 tracing::warn!("the jobs that are kept with {} cannot be read: {error}", self.job.target);
             }
-            // Last: whoever reads that this server writes submits jobs to it.
+            // This comes last, because clients submit jobs as soon as they read that this server writes.
             desk.begins();
             let own = Stop::new();
             let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
@@ -65,7 +65,7 @@ impl WatchWriter {
         }
     }
 
-    /// Another process has the lease. Whoever was told to write hears of it once for each holder.
+    /// Another process has the lease. If this server was told to write, it reports each holder once.
     fn is_held(&self, desk: &WriterDesk, holder: String, said: &Mutex<String>) {
         if !self.writer.stands_by {
             desk.failed(said_once(&self.job.target.to_string(), &holder, said));
@@ -73,7 +73,7 @@ impl WatchWriter {
         desk.stands_by(holder);
     }
 
-    /// Watches again and again, until the job's stop is asked for.
+    /// Starts the watch again whenever it ends, until the job's stop is asked for.
     async fn watched(&self, job: &Job, desk: &WriterDesk) {
         let listening_desk = desk.clone();
         let on_dirty = DirtyListener::new(move |tiles| listening_desk.dirty(tiles));
@@ -88,13 +88,13 @@ impl WatchWriter {
                 match outcome {
                     ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => desk.is_up_to_date(),
                     ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
-                        // The watch goes on once the server has noticed what was published.
+                        // The watch goes on once the server has noticed the publication.
                         tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
                     }
                 }
                 Ok(())
             };
-            // A job may be what mends a target that the watch cannot write.
+            // A job may fix a target that the watch cannot write.
             let mut each = each;
             if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
                 desk.failed(error.to_string());
@@ -120,7 +120,7 @@ impl TargetWriter for WatchWriter {
     }
 }
 
-/// Runs a writer on a thread of its own: what it waits for may block it.
+/// Runs a writer on a thread of its own, because the writer may block it.
 pub(super) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static) -> BoxFuture<'static, ()> {
     let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(writer()));
     Box::pin(async move {
@@ -130,12 +130,12 @@ pub(super) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Sen
     })
 }
 
-/// Warns once for each holder that another process has the lease for `what`, though this one was told to write; returns the text.
+/// Returns a message: another process has the lease for `what`, though this server was told to write. Logs it as a warning once for each holder.
 pub(super) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> String {
     let text = format!(
         "another server writes {what}: {holder}. This one serves, and writes once that one has ended or not renewed its lease"
     );
-    // A name is replaced as a whole.
+    // A poisoned lock is harmless, because the name is replaced as a whole.
     let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
     if *said != holder {
         tracing::warn!("{text}");
@@ -144,7 +144,7 @@ pub(super) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> Strin
     text
 }
 
-/// Runs `watching` until the lease is lost or `stop` is asked for, with `own` as its stop; returns why it ended.
+/// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it ended.
 pub(super) async fn under_lease(
     lease: &mut WriterLease,
     own: &Stop,
@@ -158,7 +158,7 @@ pub(super) async fn under_lease(
         () = &mut watching => "the watch has ended".to_owned(),
         signal = stop.wait() => {
             own.ask(signal);
-            // The lease is renewed until the work in hand is done.
+            // The lease is renewed until the current work is done.
             tokio::select! {
                 () = &mut watching => {}
                 why = &mut kept => return why,

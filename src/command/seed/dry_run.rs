@@ -1,4 +1,4 @@
-//! `oar-tiles seed --dry-run`: the plan, with sizes and times estimated from one batch of each zoom, and from one of its repeated tiles.
+//! `oar-tiles seed --dry-run`: the plan. Sizes and times are estimated from one batch of each zoom, and from the repeated tiles of one batch.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::run::prepare::{prepare, with_cached_rows};
 use crate::run::{CommandError, Job};
 use crate::tile::{Batch, LayerCount, Order, TileRect};
 
-/// Plans and samples; writes nothing.
+/// Plans and renders samples; writes nothing.
 pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let Job { settings, report, .. } = job;
     let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1).await?;
@@ -54,7 +54,7 @@ pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
             batches: plan.batches.len() as u64,
             heaviest: plan.heaviest.clone(),
             estimated_bytes: bytes as u64,
-            // A zoom with fewer batches than workers keeps only that many workers busy.
+            // A zoom with fewer batches than workers keeps only as many workers busy as it has batches.
             estimated_seconds: seconds / settings.run.workers.get().min(plan.batches.len().max(1)) as f64,
         });
     }
@@ -84,11 +84,11 @@ fn mostly_empty(tiles: u64, empty: f64) -> Option<String> {
     })
 }
 
-/// The fewest planned tiles for which it is worth a word that most are empty.
+/// The least number of planned tiles for which there is a warning that most are empty.
 const MIN_TILES_FOR_A_WARNING: u64 = 1_000;
 
-/// The warning if one of several layers takes most of the time. `seconds` of the parts of a layer that are drawn otherwise at other zooms count
-/// together.
+/// The warning if one of several layers takes most of the time. If a layer is drawn in several ways at different zooms, the `seconds` of all its
+/// parts are added.
 fn slowest_layer(seconds: &[(&str, f64)]) -> Option<String> {
     let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
     for (name, seconds) in seconds {
@@ -105,20 +105,20 @@ fn slowest_layer(seconds: &[(&str, f64)]) -> Option<String> {
     })
 }
 
-/// Layers of a seed that a worker finishes sooner are not worth a word.
+/// The seconds of a worker for all layers below which there is no warning.
 const MIN_SECONDS_FOR_A_WARNING: f64 = 10.0;
 
-/// From this share on a layer takes most of the time.
+/// The share of the time above which a layer takes most of it.
 const MOST_OF_THE_TIME: f64 = 0.5;
 
-/// What a zoom is estimated to be.
+/// The estimates for a zoom.
 #[derive(Debug, Default, Clone, Copy)]
 struct ZoomEstimate {
     /// Stored bytes.
     bytes: f64,
-    /// The time of a worker.
+    /// Seconds of one worker.
     seconds: f64,
-    /// Planned tiles in which nothing is drawn.
+    /// The number of planned tiles in which nothing is drawn.
     empty: f64,
 }
 
@@ -130,14 +130,14 @@ impl ZoomEstimate {
     }
 }
 
-/// The batch of median size, which is neither the one with a huge tile nor the remainder, among those in which tiles are drawn one by one.
+/// The batch of median size, among those in which tiles are drawn one by one. It is neither a batch with a huge tile nor the remainder.
 fn sample(plan: &ZoomPlan) -> Option<&Batch> {
     let mut batches: Vec<&Batch> = plan.batches.iter().filter(|batch| !batch.areas.is_empty()).collect();
     batches.sort_by_key(|batch| batch.features());
     batches.get(batches.len() / 2).copied()
 }
 
-/// The tiles of a batch that are rendered once for all.
+/// The number of tiles of a batch that are rendered once for all.
 fn repeated(batch: &Batch) -> u64 {
     batch.repeats.iter().flat_map(|repeat| &repeat.tiles).map(TileRect::tiles).sum()
 }
@@ -147,12 +147,12 @@ struct Sampler<'a> {
     worker: &'a mut Worker,
     layers: &'a RunLayers,
     packer: &'a mut Packer,
-    /// The time of a worker for each layer by itself, in seconds; zero if there is only one.
+    /// The seconds of one worker for each layer alone; zero if there is only one layer.
     by_layer: &'a mut Vec<f64>,
 }
 
 impl Sampler<'_> {
-    /// A zoom, extrapolated from one of its batches, and from the repeated tiles of one.
+    /// The estimate for a zoom, extrapolated from one of its batches, and from the repeated tiles of one batch.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     async fn estimate(&mut self, plan: &ZoomPlan) -> Result<ZoomEstimate, CommandError> {
         let mut all = ZoomEstimate::default();
@@ -171,7 +171,7 @@ impl Sampler<'_> {
         if let Some(batch) = plan.batches.iter().find(|batch| !batch.repeats.is_empty()) {
             let layers = batch.layers.iter().map(|_| LayerCount::default()).collect();
             let alike = Batch { areas: Vec::new(), tiles: repeated(batch), layers, ..batch.clone() };
-            // The first time, the tiles that stand for the others are rendered.
+            // The first time also renders the tiles that are repeated, so only the second time is measured.
             self.measure(&alike).await?;
             all.add(self.measure(&alike).await?, repeats as f64 / alike.tiles.max(1) as f64);
         }
@@ -193,7 +193,7 @@ impl Sampler<'_> {
         Ok(())
     }
 
-    /// Renders and packs a batch.
+    /// Renders and compresses a batch.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     async fn measure(&mut self, batch: &Batch) -> Result<ZoomEstimate, CommandError> {
         let begun = Instant::now();
@@ -205,7 +205,7 @@ impl Sampler<'_> {
                 empty += 1;
                 continue;
             }
-            // Equal neighbours are packed once.
+            // Equal tiles that follow each other are compressed once.
             if last.0 != tile.mvt.as_slice() {
                 let packed = self.packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?;
                 last = (&tile.mvt, packed.len());

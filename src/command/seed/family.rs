@@ -16,13 +16,13 @@ use crate::run::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessio
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, Job};
 use crate::stop::Stop;
 
-/// Where the tiles of the family's targets come from.
+/// The source of the tiles of the family's targets.
 enum FamilySource {
-    /// Rows that were read once for all.
+    /// Rows that were read once for all targets.
     Cache(Arc<FamilyCache>),
     /// Sessions that draw one variant after the other.
     Sessions(Arc<FamilySessions>),
-    /// Sessions of each target.
+    /// Each target's own sessions.
     Own,
 }
 
@@ -33,7 +33,7 @@ enum FamilySource {
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let cache = Box::pin(run.cache()).await?.map(Arc::new);
-    // Without the rows it takes all sessions: it may have as many as all variants together.
+    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants together.
     let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
     let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
     let whole = async {
@@ -59,7 +59,7 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
             Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
         }
     };
-    // Without the rows or the sessions of all, each has as many sessions as the whole run may have.
+    // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one runs at a time.
     let side_by_side = match &source {
         FamilySource::Cache(_) => family.settings().run.workers.get(),
         FamilySource::Sessions(sessions) => sessions.count(),
@@ -84,7 +84,7 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
     run.finish().await
 }
 
-/// Notes how the seed of a target has ended.
+/// Notes the outcome of a target's seed.
 fn note(
     tally: &mut FamilyTally,
     published: &mut HashMap<PathBuf, String>,
@@ -106,12 +106,12 @@ fn note(
 struct TargetSeeds<'a> {
     targets: &'a FamilyTargets<'a>,
     source: FamilySource,
-    /// Held by the one target that has as many sessions as the whole run may have.
+    /// Locked by the one target that has as many sessions as the whole run may have.
     own: Mutex<()>,
 }
 
 impl TargetSeeds<'_> {
-    /// Seeds one target: a variant by its number, or all.
+    /// Seeds one target: the variant with this number, or the tileset without conditions if it is `None`.
     async fn one(&self, settings: JobSettings, variant: Option<usize>) -> Result<RunReport, CommandError> {
         let job = self.targets.job(settings)?;
         let done = match &self.source {
@@ -119,7 +119,7 @@ impl TargetSeeds<'_> {
             FamilySource::Cache(cache) => {
                 let cache = Some(FamilyCachePart { cache: Arc::clone(cache), variant });
                 match seed_target(&Job { family_cache: cache, ..job.clone() }).await {
-                    // A point that only the database can draw.
+                    // The target has a point that only the database can draw.
                     Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
                     done => Some(done?),
                 }
@@ -138,12 +138,12 @@ impl TargetSeeds<'_> {
     }
 }
 
-/// Seeds a variant in one of the family's sessions; `None` if it has to start over, in sessions of its own.
+/// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
 async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
     let done = async {
         let part = sessions.take().await?;
         let done = seed_once(&Job { session: Some(part.clone()), ..job.clone() }).await?;
-        // After an error nobody knows what state the session is in.
+        // After an error the state of the session is unknown, so it is not given back.
         part.give_back();
         Ok::<_, CommandError>(done)
     };
@@ -156,7 +156,7 @@ async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<
     }
 }
 
-/// What a seed of a family would make: a line for each target, with the values of the variant.
+/// The plan of a family's seed: a line for each target, with the values of the variant.
 ///
 /// # Errors
 /// If the values cannot be read.

@@ -1,6 +1,6 @@
-//! `oar-tiles seed`: render every occupied tile of the pyramid into the output.
+//! `oar-tiles seed`: renders every occupied tile of the pyramid into the output.
 //!
-//! The run itself is `src/run/seed.rs`: claim the target, plan, render, store, the manifest last.
+//! The run itself is `src/run/seed.rs`: claim the target, plan, render, store, write the manifest last.
 
 mod dry_run;
 mod family;
@@ -16,7 +16,7 @@ pub use family::{plan_family, seed_family};
 /// Seeds the job's target.
 ///
 /// # Errors
-/// If anything is missing from the result. The target then is unchanged, or as the error says.
+/// If anything is missing from the result. The target is then unchanged, unless the error says otherwise.
 pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
     let done = seed_target(job).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
@@ -30,7 +30,7 @@ pub fn complete(done: &RunReport) -> Result<(), CommandError> {
     budgets::complete(&done.output, &done.failed)
 }
 
-/// What a seed would do, with sizes and times estimated; writes nothing.
+/// The plan of a seed, with estimated sizes and times. Writes nothing.
 ///
 /// # Errors
 /// The errors of a seed.

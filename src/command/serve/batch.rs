@@ -1,5 +1,5 @@
-//! Where the features of a live tile are searched: in the tile, where a closed formula leads from it to the layer's reference system,
-//! otherwise around the features that a look at all of them has found there.
+//! The area in which the features of a live tile are searched. If a closed formula leads from the tile to the layer's reference system, it is the
+//! tile. Otherwise it is the boxes of the features that a survey of all features has found there.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,11 +11,11 @@ use crate::plan::{Dirty, FeatureSearch, ScopePart, batches};
 use crate::postgis::{Error, survey};
 use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
 
-/// Why no batch could be made of a tile.
+/// Why no batch could be made for a tile.
 pub(super) enum NoBatch {
-    /// The look at the features failed.
+    /// The survey of the features failed.
     Failed(Arc<Error>),
-    /// Its task died.
+    /// The task of the survey died.
     Died,
 }
 
@@ -50,7 +50,7 @@ impl LiveSnapshot {
         let zooms = ZoomList::of([zoom]);
         let scope = zooms.map(|zooms| ScopePart { zooms, coverage: Coverage::new(&[]) });
         let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
-        // One tile is not too many.
+        // A single tile is never too many.
         if dirty.mark_tile(tile.coord).is_err() {
             return Ok(SearchBox::Nothing);
         }
@@ -58,7 +58,7 @@ impl LiveSnapshot {
     }
 }
 
-/// Looks where the features of a layer lie.
+/// Surveys where the features of a layer lie.
 async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> PlacesFound {
     let begun = Instant::now();
     let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };

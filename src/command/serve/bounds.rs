@@ -1,4 +1,4 @@
-//! What the live tiles of several tilesets may take of the database together.
+//! The limits on the database sessions of all tilesets' live tiles together.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,32 +11,32 @@ use crate::postgis::{Database, Error, SessionOptions};
 use crate::serve::WorkerShares;
 use crate::stop::Stop;
 
-/// Sessions that hold snapshots, of one tileset: the present one, and the one before as long as tiles of it are being rendered.
+/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being rendered.
 pub(super) const SNAPSHOTS: usize = 2;
 
-/// The most snapshots of all tilesets. With more tilesets in use at once, some wait until a snapshot of another one has had its time, which is
-/// a second or a little more.
+/// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one has ended, which takes a
+/// second or a little more.
 const MAX_SNAPSHOTS: usize = 16;
 
-/// Sessions that look whether others wait for the locks of a snapshot.
+/// Sessions that watch whether others wait for the locks of a snapshot.
 const LOCK_WATCHERS: usize = 1;
 
-/// The bounds, and the pool of connections that the tilesets share: one keeps those open that it has opened.
+/// The limits, and the pool of connections that the tilesets share. The pool keeps the connections open that it has opened.
 pub(super) struct LiveBounds {
     pool: OnceLock<Database>,
     tilesets: usize,
     workers: usize,
     snapshots: Arc<Semaphore>,
     idle: Arc<Semaphore>,
-    /// The plans of statements are logged that take longer.
+    /// The plans of statements that take longer are logged.
     pub(super) explain_after: Option<Duration>,
 }
 
 impl LiveBounds {
-    /// The bounds of some tilesets.
+    /// The limits for `tilesets` tilesets.
     pub(super) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
         let workers = shares.workers().get();
-        // A tileset that is alone has at most these anyway.
+        // A single tileset never has more than these anyway.
         let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
         LiveBounds {
             pool: OnceLock::new(),
@@ -52,7 +52,7 @@ impl LiveBounds {
         (tilesets * SNAPSHOTS).min(MAX_SNAPSHOTS)
     }
 
-    /// The database, in whose pool there is room for the sessions that render and that hold snapshots.
+    /// The database. Its pool has room for the sessions that render and the sessions that hold snapshots.
     ///
     /// # Errors
     /// If the settings of the connection do not fit together.
@@ -67,23 +67,24 @@ impl LiveBounds {
         Ok(self.pool.get_or_init(|| database).clone())
     }
 
-    /// Waits for the right to hold a snapshot; `None` never comes, for nobody closes this.
+    /// Waits for the right to hold a snapshot. Never returns `None`, because the semaphore is never closed.
     pub(super) async fn snapshot(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.snapshots).acquire_owned().await.ok()
     }
 
-    /// The right of a session to wait for its next tile; `None` if others have taken it, and the session is to be closed.
+    /// The right of a session to wait idle for its next tile; `None` if other sessions have all of these rights, so that the session has to be
+    /// closed.
     pub(super) fn idle(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.idle).try_acquire_owned().ok()
     }
 
-    /// The most sessions that all of them have at once.
+    /// The most sessions that all tilesets have at once.
     pub(super) fn sessions(&self) -> usize {
         let followers = self.tilesets * LOG_SESSIONS;
         if self.tilesets == 1 {
             return self.workers + SNAPSHOTS + LOCK_WATCHERS + followers;
         }
-        // Those that render, and those that wait for their next tile.
+        // Sessions that render, and as many that wait for their next tile.
         2 * self.workers + LiveBounds::most_snapshots(self.tilesets) * (1 + LOCK_WATCHERS) + followers
     }
 }

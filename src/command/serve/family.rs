@@ -1,4 +1,4 @@
-//! The variants of a tileset, as a server finds them: by their family's manifest, without the database.
+//! The variants of a tileset for a server, which finds them by their family's manifest, without the database.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::serve::{
 use crate::sink::ReadError;
 use crate::stop::Stop;
 
-/// The manifest of a family, and how its variants are opened.
+/// Reads the manifest of a family, and opens its variants.
 struct FamilyManifestSource {
     family: Family,
     reader: FamilyReader,
@@ -20,7 +20,7 @@ struct FamilyManifestSource {
     runtime: tokio::runtime::Handle,
 }
 
-/// A family as the server takes it, and the further headers of its tiles. Must be called on a runtime.
+/// A family in the form that the server uses, and the further headers of its tiles. Must be called on a runtime.
 ///
 /// # Errors
 /// If the family has no manifest, or it cannot be read.
@@ -29,7 +29,7 @@ pub(super) async fn family_parts(
     stop: &Stop,
 ) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
     let family = &served.family;
-    // Without a manifest the family has to be seeded, and the exit code says so.
+    // Without a manifest the family has to be seeded, and the exit code shows that.
     family.recorded(&report(Style::Warnings), stop).await?;
     let headers =
         TilesetHeaders { tileset: family.name().into(), headers: family.settings().server.tile_headers.clone() };
@@ -76,7 +76,7 @@ impl VariantSource for FamilyManifestSource {
     }
 }
 
-/// The variant of this number in the manifest.
+/// The variant with the index `at` in the manifest.
 fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Result<TilesetParts, CommandError> {
     let row = record.variants.get(at).map_or(&[][..], |variant| &variant.values);
     let settings = family.variant(&record.parameters(), row)?;
@@ -91,7 +91,7 @@ fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Res
     })
 }
 
-/// An error as one of reading, with its causes.
+/// A command error as an error of reading, with its causes.
 fn said(error: &CommandError) -> ReadError {
     ReadError::Remote { what: with_causes(error), source: None }
 }

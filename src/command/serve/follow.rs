@@ -1,4 +1,4 @@
-//! Follows the change log for a server with live tiles: woken by the triggers' notifications, or by polling, as `reseed --watch` is.
+//! Follows the change log for a server with live tiles. Like `reseed --watch`, it is woken by the triggers' notifications, or polls.
 
 use std::time::{Duration, Instant};
 
@@ -11,27 +11,28 @@ use crate::run::{CommandError, Job};
 use crate::serve::KnownChanges;
 use crate::stop::Stop;
 
-/// The longest time that changes are gathered after the first one. The writer, which waits as long as it is told to, publishes later.
+/// The longest time for which changes are gathered after the first one. The writer waits for as long as it is configured to, and publishes later.
 const LONGEST_DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// How often the connection that waits is checked. What it does not tell for three times as long is not believed any longer.
+/// The interval at which the listening connection is checked. After three intervals without an answer its silence is not trusted any more.
 const CHECK: Duration = Duration::from_secs(5);
 
-/// The pause between two looks where no notifications come.
+/// The pause between two looks if no notifications come.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause after a first failure, which doubles with each further one, and the longest, where the cause may pass by itself and where it does not.
+/// The pause after a first failure, which doubles with each further one; the longest pause if the cause may pass by itself; and the pause if it
+/// does not.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
-/// No more than this share of the time is spent in looks: each begins this many times its predecessor's time after it.
+/// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the duration of the previous one.
 const SHARE_OF_LOOKS: u32 = 4;
 
-/// The sessions that following takes: one that looks, one that waits.
+/// The number of sessions that following needs: one that looks, one that listens.
 pub(super) const LOG_SESSIONS: usize = 2;
 
-/// Follows the log of a job's database, as long as the future is polled.
+/// Follows the log of a job's database while the future is polled.
 pub(super) async fn follow(job: &Job, known: &KnownChanges) {
     let (mut follower, mut failures, mut said) = (LogFollower::new(), 0, String::new());
     loop {
@@ -70,7 +71,7 @@ async fn followed(
     let mut waking: Option<Waking> = None;
     loop {
         if let Some(waking) = &mut waking {
-            // The next look sees whatever changed until now.
+            // The next look sees everything that has changed until now.
             waking.forget().await?;
         }
         let begun = Instant::now();
@@ -79,7 +80,7 @@ async fn followed(
         known.looked(look);
         *failures = 0;
         let Some(heard) = &mut waking else {
-            // Only where there is a log. What changes before this is found by the look that follows at once.
+            // Listens only after a look has found a log. The look that follows at once finds what changed in between.
             waking = Some(Waking::begin(&database, &settings.database.changes.schema).await?);
             continue;
         };
@@ -92,7 +93,7 @@ async fn followed(
                     tokio::time::sleep(pause).await;
                     break;
                 }
-                // The target shows what this has not seen.
+                // The target shows changes that this follower has not seen.
                 () = known.look_wanted() => break,
                 () = tokio::time::sleep(CHECK) => heard.check().await?,
             }

@@ -1,4 +1,4 @@
-//! Tiles that the target does not know, rendered on request by the same code as a seed's, with the same bytes.
+//! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same bytes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -24,19 +24,19 @@ use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::tile::{Slice, TileId};
 
-/// How long the database is left alone after a snapshot could not be taken.
+/// The pause after a snapshot could not be taken, in which the database is not asked again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
 /// A snapshot, or why there is none.
 type TakenSnapshot = Result<Arc<LiveSnapshot>, LiveError>;
 
-/// The snapshot that tiles are rendered on.
+/// The snapshot on which tiles are rendered.
 enum Present {
-    /// None: the next tile takes one.
+    /// There is none. The next tile takes one.
     None,
-    /// One is taken or about to be, since this time.
+    /// It has been taken or is being taken, since this time.
     Taken(Instant, SharedWork<TakenSnapshot>),
-    /// None could be taken at this time.
+    /// It could not be taken at this time.
     Failed(Instant, LiveError),
 }
 
@@ -49,22 +49,22 @@ struct DatabaseTilesShared {
     database: Database,
     layers: Vec<LayerSettings>,
     packing: Packing,
-    /// What all tilesets may take of the database together.
+    /// The limits on the database sessions of all tilesets together.
     bounds: Arc<LiveBounds>,
-    /// What the fingerprint was when the server began: of another one, tiles would not fit the target's.
+    /// The fingerprint when the server began. Tiles of another fingerprint would not fit the target's tiles.
     fingerprint: String,
     live_layers: Vec<LiveLayer>,
-    /// What the tileset says about itself, if it has no target.
+    /// The tileset's description of itself, if it has no target.
     described: Option<Described>,
-    /// Ends what is prepared; asked by nobody so far.
+    /// Stops the preparation of snapshots. Nothing asks for it so far.
     stop: Stop,
     present: Mutex<Present>,
-    /// The last snapshot that was forgotten in time: alive as long as tiles of it are being rendered.
+    /// The last snapshot that was retired. It lives while tiles of it are being rendered.
     before: Mutex<Weak<LiveSnapshot>>,
 }
 
 impl DatabaseTiles {
-    /// Reaches the database and probes the layers.
+    /// Connects to the database and probes the layers.
     ///
     /// # Errors
     /// If the database cannot be reached, or the layers do not fit it.
@@ -102,7 +102,7 @@ impl DatabaseTiles {
 }
 
 impl DatabaseTiles {
-    /// What the tileset says about itself, if it has no target.
+    /// The tileset's description of itself, if it has no target.
     pub(super) fn described(&self) -> Option<&Described> {
         self.0.described.as_ref()
     }
@@ -141,7 +141,7 @@ impl LiveSource for DatabaseTiles {
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if self.0.described.is_some() {
-                // A look begins where the target's manifest ends.
+                // A look begins at the snapshot of the target's manifest, so there is none without a target.
                 known.failed("the tileset has no target".to_owned(), true);
                 return std::future::pending().await;
             }
@@ -151,7 +151,7 @@ impl LiveSource for DatabaseTiles {
 }
 
 impl DatabaseTilesShared {
-    /// Renders a tile; once more on a new snapshot if the first one was lost, or had to give way to others.
+    /// Renders a tile. Tries once more on a new snapshot if the first one was lost, or had to release its locks for others.
     async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let LiveRequest { tile, given, since } = request;
         let mut is_second = false;
@@ -176,7 +176,7 @@ impl DatabaseTilesShared {
             }
             let error = live_error(&error);
             if matches!(error, LiveError::Away(_)) {
-                // The snapshot is gone with the session that held it.
+                // The snapshot is lost with the session that held it.
                 self.forget(&snapshot);
                 if !is_second {
                     is_second = true;
@@ -212,7 +212,7 @@ impl DatabaseTilesShared {
         Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))
     }
 
-    /// The tile as the target would store it; `None` if nothing is drawn in it.
+    /// The tile as the target would store it; `None` if it is empty.
     async fn packed(&self, rendered: RenderedTile, tile: TileId) -> Result<Option<Box<[u8]>>, LiveError> {
         let failed = rendered.notes.iter().find_map(|note| match &note.what {
             Noted::Failed { cause } => Some(cause.clone()),
@@ -235,7 +235,7 @@ impl DatabaseTilesShared {
         }
     }
 
-    /// The present snapshot. A new one is taken if there is none yet, or if it is not newer than `since`.
+    /// The present snapshot. A new one is taken if there is none yet, or if the present one was taken before `since`.
     async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
         let work = {
             let mut present = self.present();
@@ -252,7 +252,7 @@ impl DatabaseTilesShared {
         work.done().await.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())))
     }
 
-    /// Takes a snapshot, and sees to its end.
+    /// Takes a snapshot, and makes sure that it is retired.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
         let taken = LiveSnapshot::take(&self.database, &self.layers, self.packing, &self.stop, &self.bounds).await;
         let taken = taken.map_err(|error| live_error(&error)).and_then(|snapshot| {
@@ -269,7 +269,7 @@ impl DatabaseTilesShared {
         taken
     }
 
-    /// Uses a snapshot no longer.
+    /// Stops using a snapshot.
     fn forget(&self, old: &Arc<LiveSnapshot>) {
         let mut present = self.present();
         if let Present::Taken(_, work) = &*present
@@ -284,7 +284,7 @@ impl DatabaseTilesShared {
     }
 }
 
-/// Forgets a snapshot when its time has come, and no tile of the one before it is still being rendered: there are never more than
+/// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are never more than
 /// [`SNAPSHOTS`](super::bounds::SNAPSHOTS).
 async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
     loop {
@@ -300,7 +300,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
     }
 }
 
-/// An error as the server tells it: whether the database or the tile is the cause.
+/// An error in the server's terms: whether the database or the tile is the cause.
 fn live_error(error: &Error) -> LiveError {
     let text = with_causes(error);
     match error.kind() {

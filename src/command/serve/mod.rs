@@ -4,13 +4,13 @@
 //! |---|---|
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `page` | the map as a file (`preview --html`) |
-//! | `live` | tiles that the target does not know, rendered on request |
+//! | `live` | tiles that the target does not hold, rendered on request |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
-//! | `bounds` | what the live tiles of several tilesets may take of the database together |
+//! | `bounds` | the limits on the database sessions of all tilesets' live tiles together |
 //! | `narrowed` | tiles of requests that give values for parameters |
-//! | `batch`, `search` | the batch of one live tile; what was found out about where its features are |
-//! | `shared_work` | work that is done once for all who wait for it |
+//! | `batch`, `search` | the batch of one live tile; the known places of features |
+//! | `shared_work` | work that is done once for all who wait for its result |
 
 mod batch;
 mod bounds;
@@ -40,7 +40,7 @@ use family::family_parts;
 use live::DatabaseTiles;
 pub use page::{write_page, write_style};
 
-/// What happens once the server listens.
+/// What happens once the server is listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnceReady {
     /// Its addresses are printed.
@@ -49,18 +49,18 @@ pub enum OnceReady {
     OpenBrowser,
 }
 
-/// A tileset that is served, and what keeps its target up to date meanwhile.
+/// A tileset that is served, and the writer that keeps its target up to date meanwhile.
 pub struct ServedJob {
     /// The tileset.
     pub job: Job,
-    /// What writes; `None` to leave that to others.
+    /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn TargetWriter>>,
     /// False if it has no target, so that every tile is rendered on request.
     pub has_target: bool,
 }
 
 impl ServedJob {
-    /// A tileset that others write.
+    /// A tileset that other processes write.
     #[must_use]
     pub const fn read_only(job: Job) -> ServedJob {
         ServedJob { job, writer: None, has_target: true }
@@ -73,11 +73,11 @@ impl ServedJob {
     }
 }
 
-/// The tilesets of a server.
+/// The tilesets that a server serves.
 pub enum ServedJobs {
-    /// One, which has all paths.
+    /// One, at the root of all paths.
     One(Box<ServedJob>),
-    /// Some, each below its name.
+    /// Several, each below its name.
     ByName(NamedJobs),
 }
 
@@ -85,15 +85,15 @@ pub enum ServedJobs {
 pub struct NamedJobs {
     /// The tilesets with one target.
     pub tilesets: Vec<ServedJob>,
-    /// Those with variants. The tileset without conditions that is wanted beside them is one of the others.
+    /// The tilesets with variants. Their tilesets without conditions, if wanted, are in `tilesets`.
     pub families: Vec<ServedFamily>,
 }
 
-/// The variants of a tileset that are served, and what keeps them up to date meanwhile.
+/// The variants of a tileset that are served, and the writer that keeps them up to date meanwhile.
 pub struct ServedFamily {
     /// The variants.
     pub family: Family,
-    /// What writes; `None` to leave that to others.
+    /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn FamilyWriter>>,
 }
 
@@ -126,8 +126,8 @@ impl ServedJobs {
     }
 }
 
-/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: of the start, or
-/// [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again, at SIGHUP.
+/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: that of the start, or
+/// [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again at SIGHUP.
 ///
 /// # Errors
 /// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
@@ -138,7 +138,7 @@ pub async fn run(
     reread: Option<SettingsReader>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    // Before anybody is told where the server is: from then on, somebody may send it a signal.
+    // Before the address is printed, because from then on the process may get a signal.
     let rereader = reread.and_then(Rereader::listening);
     let server = start(jobs, options, stop).await?;
     let url = server.public_url();
@@ -164,7 +164,7 @@ pub async fn run(
     Err(CommandError::Stopped(server.run(stop, rereader).await))
 }
 
-/// Asks the desktop to open a page; false if there is no program to ask.
+/// Asks the desktop to open a page; false if there is no program for it.
 fn is_opened_by_desktop(url: &str) -> bool {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     std::process::Command::new(program).arg(url).spawn().is_ok()
@@ -203,7 +203,7 @@ pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> 
     }
 }
 
-/// A tileset as the server takes it.
+/// A tileset in the form that the server uses.
 async fn parts(
     served: &ServedJob,
     options: &ServeOptions,
@@ -246,7 +246,7 @@ fn source(target: &Target) -> Result<ServedSource, CommandError> {
     Ok(ServedSource { open, watched, notes })
 }
 
-/// A target that cannot be opened, as an error of reading.
+/// The error of a target that cannot be opened, as an error of reading.
 fn into_read_error(error: CommandError) -> ReadError {
     match error {
         CommandError::Read(error) => error,

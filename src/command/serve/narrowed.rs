@@ -1,4 +1,4 @@
-//! Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these read.
+//! Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these conditions read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,10 +35,10 @@ impl NarrowedLayers {
     }
 }
 
-/// Checks the conditions of all parameters before the first request comes.
+/// Checks the conditions of all parameters before the first request.
 ///
 /// # Errors
-/// If the database does not understand one.
+/// If the database does not accept one of them.
 pub(super) async fn check_conditions(
     snapshot: &Snapshot,
     layers: &[LayerSettings],

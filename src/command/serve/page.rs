@@ -1,4 +1,4 @@
-//! `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of theirs.
+//! `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of the user's own.
 
 use std::path::Path;
 
@@ -8,10 +8,10 @@ use crate::run::{CommandError, Job, WrittenFileError};
 use crate::serve::{standalone, style};
 use crate::sink::Described;
 
-/// Writes the page. `public_url` is where the target's tiles and their TileJSON are; without it, the URL that the target was seeded with.
+/// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the target was seeded.
 ///
 /// # Errors
-/// If the target cannot be read, nobody knows where its tiles are, or the file cannot be written.
+/// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.
 pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
     let (_, base) = base_of(job, public_url).await?;
     write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes())
@@ -21,7 +21,7 @@ pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> R
 /// Writes the map's style.
 ///
 /// # Errors
-/// If it is not known where clients find the tiles, no layer has the property of the labels, or the file cannot be written.
+/// If the address of the tiles is not known, no layer has the property `label`, or the file cannot be written.
 pub async fn write_style(
     job: &Job,
     file: &Path,
@@ -43,7 +43,7 @@ pub async fn write_style(
         .map_err(|source| WrittenFileError::NoStyle { path: file.to_owned(), source }.into())
 }
 
-/// What the target says, and the URL, with a slash at its end, under which its tiles are.
+/// The target's description, and the URL of its tiles, with a slash at the end.
 async fn base_of(job: &Job, public_url: Option<String>) -> Result<(Described, String), CommandError> {
     let target = job.target.clone();
     let described = reading(&job.stop, move || Ok(target.reader()?.describe()?)).await?;

@@ -1,4 +1,4 @@
-//! Where features lie, by layer and zoom: looked for when the first tile needs it.
+//! Where features lie, by layer and zoom. They are surveyed when the first tile needs them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,15 +7,15 @@ use super::shared_work::SharedWork;
 use crate::postgis::Error;
 use crate::tile::{LayerFootprints, LayerIndex, Zoom};
 
-/// Where the features of a layer lie at a zoom, or why that is not known.
+/// Where the features of a layer lie at a zoom, or why the survey failed.
 pub(super) type PlacesFound = Result<Arc<LayerFootprints>, Arc<Error>>;
 
-/// The looks that were begun.
+/// The surveys that were begun.
 #[derive(Default)]
 pub(super) struct FeaturePlaces(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<PlacesFound>>>);
 
 impl FeaturePlaces {
-    /// The look for a layer's features at a zoom; `start` begins it if nobody did, or if its task died.
+    /// The survey of a layer's features at a zoom. `start` begins it if it was not begun yet, or if its task died.
     pub(super) fn look(
         &self,
         layer: LayerIndex,

@@ -1,8 +1,8 @@
-//! Work that is done once by a task of its own, however many wait for it and however many of them go away.
+//! Work that is done once by a task of its own, however many callers wait for it and however many of them stop waiting.
 
 use tokio::sync::watch;
 
-/// Work that is under way or done. Clones wait for the same.
+/// Work that is under way or done. Clones wait for the same result.
 #[derive(Clone)]
 pub(super) struct SharedWork<T>(watch::Receiver<Option<T>>);
 
@@ -12,23 +12,23 @@ impl<T: Clone + Send + Sync + 'static> SharedWork<T> {
         let (tell, done) = watch::channel(None);
         tokio::spawn(async move {
             let result = work.await;
-            // Nobody may be waiting any more.
+            // There may be no receiver any more.
             tell.send_replace(Some(result));
         });
         SharedWork(done)
     }
 
-    /// What it gave; `None` if its task died.
+    /// Waits for the result; `None` if the task died.
     pub(super) async fn done(mut self) -> Option<T> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|done| done.clone())
     }
 
-    /// What it gave, if it is done.
+    /// The result, if it is there already.
     pub(super) fn peek(&self) -> Option<T> {
         self.0.borrow().clone()
     }
 
-    /// True if its task died, so that it will never have a result.
+    /// True if the task died, so that there will never be a result.
     pub(super) fn is_dead(&self) -> bool {
         self.0.borrow().is_none() && self.0.has_changed().is_err()
     }

@@ -1,7 +1,7 @@
-//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are asked for meanwhile.
+//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are requested meanwhile.
 //!
-//! A snapshot for each tile would probe the layers for each tile, which takes longer than rendering one. A snapshot that lives on would show
-//! an old state, and hold back the server's vacuum. So it lives for [`MIN_LIFE`], or longer where taking it took long.
+//! A snapshot for each tile would have to probe the layers for each tile, which takes longer than rendering one. A snapshot that is kept would
+//! show an old state, and hold back the server's vacuum. So a snapshot lives for [`MIN_LIFE`], or longer if taking it took long.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,39 +25,39 @@ use crate::tile::Batch;
 /// How long live tiles show one database state, at least.
 const MIN_LIFE: Duration = Duration::from_secs(1);
 
-/// A snapshot lives this many times as long as it took to prepare: no more than a tenth of the database's time goes into that.
+/// A snapshot lives this many times as long as its preparation took, so that at most a tenth of the database's time is spent on preparation.
 const LIFE_BY_PREPARATION: u32 = 10;
 
-/// A session that renders, and what stops it. A session that was stopped is not used again.
+/// A session that renders, and its stop. A session that was stopped is not used again.
 struct LiveSession {
     worker: Worker,
     stop: Stop,
-    /// Its right to wait for its next tile.
+    /// Its right to wait idle for its next tile.
     idle: Option<OwnedSemaphorePermit>,
 }
 
-/// One database state, the layers as they are in it, and the sessions on it that have nothing to do.
+/// One database state, the layers in this state, and the idle sessions on it.
 pub(super) struct LiveSnapshot {
     run: Database,
     pub(super) snapshot: Arc<Snapshot>,
     /// The layers, in the order of the configuration.
     pub(super) layers: Vec<Arc<Layer>>,
-    /// The same for planning.
+    /// The layers for planning.
     pub(super) drawn: Vec<DrawnLayer>,
-    /// The same with their statements.
+    /// The layers with their statements.
     statements: Arc<RunLayers>,
     locks: LayerLocks,
     pub(super) reads: Reads,
     packing: Packing,
-    /// Where features lie, for layers of which no formula tells it.
+    /// Where the features lie of layers without a closed formula.
     pub(super) places: FeaturePlaces,
     idle: Mutex<Vec<LiveSession>>,
     bounds: Arc<LiveBounds>,
-    /// The plans of statements are logged that take longer.
+    /// The plans of statements that take longer are logged.
     explain_after: Option<Duration>,
-    /// The right to hold it.
+    /// The right to hold the snapshot.
     _held: Option<OwnedSemaphorePermit>,
-    /// How long it took to take it, and to look for features since.
+    /// How long it took to take the snapshot, and to survey features since.
     prepared_in: Mutex<Duration>,
 }
 
@@ -65,7 +65,7 @@ impl LiveSnapshot {
     /// Takes a snapshot and probes the layers.
     ///
     /// # Errors
-    /// If the database cannot be reached, or the layers do not fit it any more.
+    /// If the database cannot be reached, or the layers do not fit the database any more.
     pub(super) async fn take(
         database: &Database,
         layers: &[LayerSettings],
@@ -103,7 +103,7 @@ impl LiveSnapshot {
         })
     }
 
-    /// How long it is used.
+    /// How long the snapshot is used.
     pub(super) fn life(&self) -> Duration {
         let prepared_in = *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner);
         MIN_LIFE.max(prepared_in * LIFE_BY_PREPARATION)
@@ -114,8 +114,8 @@ impl LiveSnapshot {
         *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner) += took;
     }
 
-    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and the session given up: its
-    /// connection returns to the pool once the server has ended the statement and rolled back.
+    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and the session is given up.
+    /// Its connection returns to the pool once the server has ended the statement and rolled back.
     ///
     /// # Errors
     /// If a statement fails or is stopped.
@@ -162,7 +162,7 @@ impl LiveSnapshot {
         rendered
     }
 
-    /// Logs how the database runs the statements of a tile that took long. False if the session cannot be used any more.
+    /// Logs the plans of a slow tile's statements. False if the session cannot be used any more.
     async fn explain(session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) -> bool {
         let tile = batch.areas.first().and_then(|area| area.rect.first());
         let tile = tile.map(|tile| tile.to_string()).unwrap_or_default();

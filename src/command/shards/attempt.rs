@@ -1,5 +1,5 @@
-//! An attempt at a shard of either kind: it has a place among the connections, says that it lives, and ends in order if another attempt or the commit
-//! was faster.
+//! An attempt at a shard of either kind. It holds a slot of the connections, sends a heartbeat, and ends in order if another attempt or the
+//! commit was faster.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job};
 use crate::shards::{AttemptNote, RunEnd, ShardsError, WorkFolder, now, random_id};
 
-/// How often an attempt says that it lives, and looks whether its run goes on.
+/// The interval at which an attempt sends a heartbeat, and checks whether its run goes on.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
-/// How `shards run` ended.
+/// The outcome of `shards run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardEnd {
     /// The shard is done.
     Done {
-        /// Its tiles.
+        /// The number of its tiles.
         tiles: u64,
     },
     /// Another attempt has done it, or the run was committed.
@@ -36,7 +36,7 @@ pub(super) struct OwnShard<'a> {
 }
 
 impl OwnShard<'_> {
-    /// Renders the shard with `render`, unless it is done.
+    /// Renders the shard with `render`, unless it is already done.
     pub(super) async fn attempted(
         &self,
         places: Places<'_>,
@@ -81,7 +81,7 @@ impl OwnShard<'_> {
         ended
     }
 
-    /// Removes what this attempt has left in the work folder after the run has ended, and was cleared.
+    /// Removes the files that this attempt has left in the work folder after the run ended and was cleared.
     async fn clear_if_over(&self) {
         let (folder, run) = (self.work.clone(), self.run.to_owned());
         let cleared = aside(move || if folder.end_of(&run)?.is_some() { folder.clear(&run) } else { Ok(()) });
@@ -90,7 +90,7 @@ impl OwnShard<'_> {
         }
     }
 
-    /// How the shard ends if there is nothing left to do; an error if its run was given up.
+    /// How the shard ends if there is nothing left to do; `None` if there is. An error if its run was given up.
     pub(super) async fn late(&self) -> Result<Option<ShardEnd>, CommandError> {
         let (folder, run, number) = (self.work.clone(), self.run.to_owned(), self.number);
         let looked =
@@ -106,7 +106,7 @@ impl OwnShard<'_> {
         ShardsError::Aborted { work: self.work.name.clone(), run: self.run.to_owned() }.into()
     }
 
-    /// The error, unless the shard is done without this attempt, or was given up.
+    /// Returns `error`, unless the shard is done without this attempt, or its run was given up.
     async fn unless_late(&self, error: CommandError) -> Result<ShardEnd, CommandError> {
         if self.job.stop.asked().is_some() {
             return Err(error);
@@ -119,7 +119,7 @@ impl OwnShard<'_> {
         }
     }
 
-    /// Says again and again that the attempt lives; returns once its run has ended.
+    /// Sends heartbeats; returns once the run has ended.
     async fn watched(&self, attempt: &AttemptNote) -> CommandError {
         loop {
             let (folder, run, own) = (self.work.clone(), self.run.to_owned(), attempt.clone());

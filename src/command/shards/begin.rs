@@ -1,4 +1,4 @@
-//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes it down.
+//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the plan.
 
 use std::sync::Arc;
 use std::time::{Instant, UNIX_EPOCH};
@@ -17,20 +17,20 @@ use crate::shards::{
 use crate::sink::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom};
 
-/// What `shards begin` was asked for, beside the settings.
+/// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct BeginOptions {
-    /// How many shards.
+    /// The number of shards.
     pub shards: u32,
     /// One snapshot is held for all shards.
     pub hold: bool,
-    /// Nobody writes the database.
+    /// Nothing writes the database during the run.
     pub frozen: bool,
-    /// The sessions that all shards together may have; by default half of what the server allows.
+    /// The most sessions of all shards together; by default half of what the server allows.
     pub connections: Option<u32>,
 }
 
-/// A run that was begun. With `--hold`, the snapshot lasts as long as this value.
+/// A run that was begun. With `--hold`, its snapshot lives as long as this value.
 pub struct BegunRun {
     /// The plan.
     pub plan: ShardPlan,
@@ -40,13 +40,13 @@ pub struct BegunRun {
 /// Begins a run.
 ///
 /// # Errors
-/// If another run was begun in the work folder, the target is another tileset's, or the database cannot be read.
+/// If another run was begun in the work folder, the target holds another tileset, or the database cannot be read.
 pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
     check_folder(work).await?;
     let needs = {
         let sink = claim(job).await?.sink;
         let needs = sink.needs();
-        // Its lock is for the commit.
+        // The commit needs the sink's lock.
         aside(move || drop(sink)).await?;
         needs
     };
@@ -54,7 +54,7 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
     restarting(&job.settings.database, &job.report, &job.stop, attempt).await
 }
 
-/// Refuses a work folder that holds a run, or something else.
+/// Refuses a work folder that holds a run or other files.
 pub(super) async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
     let folder = work.clone();
     if let Some(run) = aside(move || folder.run()).await?? {
@@ -79,7 +79,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     if options.hold {
         snapshot.lift_time_limits().await?;
     }
-    // Weights are gathered by columns, whatever the order of the target.
+    // Weights are gathered by columns, so the order of the target does not matter.
     let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
     prepared.warn(vanishing(&job.settings), &job.report);
     let state = match (options.hold, options.frozen) {
@@ -132,7 +132,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
     aside(move || {
         folder.files.make().map_err(ShardsError::from)?;
-        // The snapshot first: a shard that sees the plan looks for it.
+        // The snapshot is written first, because a shard that sees the plan looks for it.
         if let Some(exported) = &exported {
             folder.add_snapshot(&written.run, &written.run, exported)?;
         }
@@ -152,7 +152,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     Ok(BegunRun { plan, snapshot })
 }
 
-/// What all tiles of a plan cost, as one shard.
+/// The cost of all tiles of a plan as one shard.
 pub(super) fn weight_of(prepared: &Prepared, rows_memory: usize) -> u64 {
     shards_of(prepared, 1, rows_memory).first().map_or(0, |shard| shard.weight)
 }
@@ -166,7 +166,8 @@ fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<Planned
     cut(&weigh(&prepared.zooms, &layers), &zooms, count)
 }
 
-/// Refuses a database whose change log would not tell the commit what changed since the shards' snapshots. `refused` gives the error, by the reason.
+/// Refuses a database whose change log could not tell the commit what changed since the shards' snapshots. `refused` turns the reason into an
+/// error.
 pub(super) async fn check_tracked(
     job: &Job,
     database: &Database,

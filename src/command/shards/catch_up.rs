@@ -1,4 +1,4 @@
-//! A commit waits for a database that is behind those of the shards: a replica that has not seen yet what a shard has.
+//! Lets a commit wait for a database that is behind those of the shards, such as a replica that has not yet seen what a shard has.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,23 +12,23 @@ use crate::shards::ShardsError;
 /// The pause before the database is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What a shard has seen.
+/// The database state that a shard has seen.
 pub(super) struct SeenByShard {
     shard: u32,
     seen: Cursor,
 }
 
 impl SeenByShard {
-    /// What the shard says: `seen` is a `pg_current_snapshot()`.
+    /// The state from a shard's note: `seen` is a `pg_current_snapshot()`.
     pub(super) fn of(shard: u32, seen: &str) -> Result<SeenByShard, CommandError> {
         Ok(SeenByShard { shard, seen: cursor(seen)? })
     }
 }
 
-/// The job's snapshot, once it has seen what every shard has. Waits for that up to `wait`.
+/// The job's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`.
 ///
 /// # Errors
-/// If the database is behind even then, or cannot be asked.
+/// If the database is still behind after that time, or cannot be asked.
 pub(super) async fn caught_up(
     job: &Job,
     database: &Database,
@@ -44,7 +44,7 @@ pub(super) async fn caught_up(
             let (shard, behind, ahead) = (ahead.shard, now.to_string(), ahead.seen.to_string());
             return Err(ShardsError::Behind { shard, behind, ahead }.into());
         }
-        // A replica does not go on while a session has its old snapshot.
+        // A replica does not replay further while a session holds its old snapshot.
         job.release_snapshot();
         drop(snapshot);
         tokio::select! {

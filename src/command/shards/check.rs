@@ -1,4 +1,4 @@
-//! Whether a process has the settings and the database of the plan: else its tiles would be others, and nobody would notice.
+//! Checks that a process has the settings and the database of the plan. Otherwise its tiles would differ, and nothing would report it.
 
 use std::sync::Arc;
 

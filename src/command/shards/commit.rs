@@ -1,6 +1,7 @@
-//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, the manifest last, and clears the work folder.
+//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, writes the manifest last, and clears the work
+//! folder.
 //!
-//! Until the sink finishes, nothing of the work folder is removed: a commit that was killed is run again.
+//! Nothing is removed from the work folder until the sink finishes, so that a commit that was killed can be run again.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -27,13 +28,14 @@ use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, State
 use crate::sink::Sink as _;
 use crate::tile::{TileCoord, Zoom};
 
-/// Threads that read documents of shards: each may wait for a server.
+/// The number of threads that read the notes of shards. Each may wait for a server.
 const READERS: usize = 16;
 
 /// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards.
 ///
 /// # Errors
-/// If a shard is missing, the settings are not those of the plan, or the target cannot be written; it then is as before, or as the error says.
+/// If a shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error
+/// says otherwise.
 pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
     check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
@@ -48,7 +50,7 @@ pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Durati
     Ok(done)
 }
 
-/// What all shards say, in their order.
+/// The notes of all shards, in their order.
 fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, ShardsError> {
     let run = plan.run.as_str();
     let numbers = none_missing(work, run, plan.count())?;
@@ -184,7 +186,7 @@ async fn attempt(
     })
 }
 
-/// Opens the target. A version that the shards have written is published instead of one of the commit's own.
+/// Opens the target. A version that the shards have written is published instead of a new one.
 async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
     let mut claimed = claim(job).await?;
     if let (AnySink::S3(sink), Some(version)) = (&mut claimed.sink, plan.shared()) {
@@ -193,7 +195,7 @@ async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
     Ok(claimed)
 }
 
-/// What the shards have left: the state that all of them have seen, and the tiles that they could not render.
+/// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not render.
 fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<TargetState, CommandError> {
     let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
     let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
@@ -201,7 +203,7 @@ fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
 }
 
-/// Refuses another number of tiles than was planned, where all shards show the state of the plan.
+/// Refuses another number of tiles than was planned, if all shards show the state of the plan.
 fn check_count(plan: &ShardPlan, rendered: u64) -> Result<(), ShardsError> {
     if plan.state == StateKind::Tracked || rendered == plan.tiles {
         return Ok(());
@@ -209,12 +211,12 @@ fn check_count(plan: &ShardPlan, rendered: u64) -> Result<(), ShardsError> {
     Err(ShardsError::Miscounted { run: plan.run.clone(), planned: plan.tiles, rendered })
 }
 
-/// The most tiles that can come of the shards and their repairs.
+/// An upper bound of the tiles that the shards and their repairs give.
 fn expected(shards: &[DoneNote], repaired: Option<&Repairs>) -> u64 {
     shards.iter().map(|shard| shard.tiles).sum::<u64>() + repaired.map_or(0, |repaired| repaired.dirty.len() as u64)
 }
 
-/// How layers fared in all shards, and where they were repaired.
+/// The budgets and failures of layers in all shards and in the repairs. A repair replaces the failures of the tiles that it renders again.
 fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, names: &[String]) -> LayerRecord {
     let mut failed: Vec<FailedLayer> = shards.iter().flat_map(|shard| shard.layers.failed.clone()).collect();
     let mut reported: Vec<LayerBudget> = shards.iter().flat_map(|shard| shard.layers.budgets.clone()).collect();
@@ -228,7 +230,7 @@ fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, na
     LayerRecord { budgets: joined(reported), failed }
 }
 
-/// What the commit's snapshot has to have seen: nothing where all shards show the snapshot of the plan.
+/// The states that the commit's snapshot has to have seen; none if all shards show the snapshot of the plan.
 fn seen(plan: &ShardPlan, shards: &[DoneNote]) -> Result<Vec<SeenByShard>, CommandError> {
     if plan.state != StateKind::Tracked {
         return Ok(Vec::new());
@@ -254,7 +256,7 @@ fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<R
     figures.into_iter().map(one).collect()
 }
 
-/// The budgets of all shards, layer by layer.
+/// The budgets of all shards, added for each layer.
 fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
     let mut joined: Vec<LayerBudget> = Vec::new();
     for budget in budgets {

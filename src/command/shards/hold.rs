@@ -7,20 +7,20 @@ use crate::run::attempts::aside;
 use crate::run::{CommandError, Job};
 use crate::shards::{ShardsError, WorkFolder};
 
-/// How often the work folder is looked at.
+/// The pause between two looks at the work folder.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
-/// How often the server is asked something: address translation and load balancers forget connections that are silent for some 350 s.
+/// The interval at which the server is queried: network address translation and load balancers drop connections that are idle for some 350 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// Stays until the run was committed or given up, or `limit` has passed.
+/// Waits until the run is committed or given up, or `limit` has passed.
 ///
 /// # Errors
-/// If the session is lost, or the limit has passed before the run has ended. Shards that have imported the snapshot go on.
+/// If the session is lost, or the limit has passed before the run has ended. Shards that have imported the snapshot continue.
 pub async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
     let ended = Box::pin(until_ended(job, work, begun, limit)).await;
     if ended.is_err() {
-        // Shards need not try it any more.
+        // Shards need not try to import it any more.
         let (folder, run) = (work.clone(), begun.plan.run.clone());
         aside(move || folder.forget_snapshot(&run, &run)).await??;
     }

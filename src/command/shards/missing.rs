@@ -1,11 +1,11 @@
-//! Which shards are missing before a commit.
+//! Finds out which shards are missing before a commit.
 
 use crate::shards::{ShardsError, WorkFolder};
 
 /// The numbers of the shards that are done.
 ///
 /// # Errors
-/// If one of `shards` shards is not.
+/// If any of the shards 1 to `shards` is not done.
 pub(super) fn none_missing(work: &WorkFolder, run: &str, shards: u32) -> Result<Vec<u32>, ShardsError> {
     let numbers: Vec<u32> = work.done_numbers(run)?;
     let missing: Vec<u32> = (1..=shards).filter(|number| numbers.binary_search(number).is_err()).collect();

@@ -1,21 +1,21 @@
-//! `oar-tiles shards`: one seed in parts, which machines of an existing scheduler render. `src/shards` has the picture, and what the parts share.
+//! `oar-tiles shards`: one seed in parts, which the machines of an existing scheduler render. `src/shards` describes the parts and their files.
 //!
 //! | file | what |
 //! |---|---|
 //! | `begin` | the plan |
 //! | `weigh` | what tiles and rows cost |
-//! | `simulation` | what shards of very many features would take |
+//! | `simulation` | simulates shards of very many features |
 //! | `hold` | keeps the snapshot of a held run |
 //! | `check` | whether a process has the settings and the database of the plan |
-//! | `attempt` | an attempt at a shard: its place, its end |
+//! | `attempt` | an attempt at a shard: its slot, its heartbeat, its end |
 //! | `run` | renders one shard |
 //! | `slots` | how many shards may be connected at once |
-//! | `missing` | which shards are missing |
+//! | `missing` | finds out which shards are missing |
 //! | `catch_up` | waits for a database that is behind |
 //! | `commit` | counts, merges, publishes |
-//! | `repair` | what changed since the snapshots of the shards, rendered again |
+//! | `repair` | renders again what changed since the snapshots of the shards |
 //! | `stream` | the edits of all shards, handed to the target |
-//! | `targets/` | the same verbs where shards are whole targets |
+//! | `targets/` | the same verbs for shards that are whole targets |
 //! | `status` | `status` and `abort` |
 
 use crate::config::JobSettings;
@@ -51,7 +51,7 @@ pub use run::run;
 pub use status::{abort, status};
 pub use targets::{ReadyTargets, begin_targets, end_targets, of_targets_plan, ready_targets, run_targets};
 
-/// A job for what needs no more than the settings: how targets and the work folder are reached.
+/// A job for commands that need only the settings: how targets and the work folder are reached.
 ///
 /// # Errors
 /// If the settings name no target.
@@ -59,7 +59,7 @@ pub fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandErro
     Job::new(settings.clone(), false, &report(Style::Nothing), stop)
 }
 
-/// The work folder that a text names, reached as the settings say.
+/// The work folder that `work` names, reached as the settings say.
 ///
 /// # Errors
 /// If `work` names no folder and no prefix of a bucket.

@@ -1,4 +1,4 @@
-//! What changed since the snapshots of the shards, rendered again at the snapshot of the commit.
+//! Renders again, at the snapshot of the commit, what changed since the snapshots of the shards.
 
 use super::stream::SharedTiles;
 use crate::changes::{Cursor, CursorError};
@@ -15,7 +15,7 @@ use crate::tile::{LonLatBox, SearchBox};
 
 /// The tiles that were rendered again.
 pub(super) struct Repairs {
-    /// Their edits.
+    /// The edits of these tiles.
     pub(super) run: RunReader,
     pub(super) outcome: PipelineOutcome,
     pub(super) dirty: Dirty,
@@ -23,7 +23,7 @@ pub(super) struct Repairs {
     pub(super) bounds: Option<LonLatBox>,
 }
 
-/// The oldest state that a tile of a shard may show: what all of them have seen, and all attempts that have added tiles to the target.
+/// The oldest state that a tile of a shard may show: what all shards, and all attempts that have added tiles to the target, have seen.
 pub(super) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<Option<Cursor>, CommandError> {
     let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
     let mut all: Option<Cursor> = None;
@@ -38,7 +38,7 @@ pub(super) fn cursor(text: &str) -> Result<Cursor, CommandError> {
     text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
 }
 
-/// Renders what changed since the cursor of the look; `None` if nothing has.
+/// Renders what changed since the cursor of `look`; `None` if nothing has.
 pub(super) async fn repairs(
     job: &Job,
     work: &WorkFolder,

@@ -1,4 +1,4 @@
-//! `shards run`: renders one shard into a sorted run in the work folder, and says that it is done.
+//! `shards run`: renders one shard into a sorted run in the work folder, and notes that the shard is done.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -60,7 +60,7 @@ impl Shard<'_> {
         let database = job.database()?;
         let snapshot = Arc::new(self.snapshot(&database, attempt).await?);
         let seen = snapshot.exported().seen().to_owned();
-        // Deeper layers are probed with the zooms of the tileset, tiles are planned for those of the shard.
+        // Layers are probed with the zooms of the whole tileset, but tiles are planned only for the zooms of the shard.
         let mut part = job.clone();
         if let Some(zooms) = columns.zooms() {
             part.settings.tileset.zooms = zooms;
@@ -105,7 +105,7 @@ impl Shard<'_> {
             Ok::<_, CommandError>((finished, outcome, (reading, reading_sessions), rendering, workers))
         };
         let rendered = Box::pin(rendered).await;
-        // Its requests have been answered, or given up with their connections.
+        // All of its requests have been answered, or given up with their connections.
         self.end_adding(adding.as_ref()).await?;
         let (FinishedShard { run: finished, is_exact }, outcome, (reading, reading_sessions), rendering, workers) =
             rendered?;
@@ -137,8 +137,8 @@ impl Shard<'_> {
         aside(move || store(&folder, &run, &done, finished.file)).await?
     }
 
-    /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has done its work:
-    /// the commit of that attempt looks at these notes afterwards.
+    /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has already done
+    /// it. The commit lists these notes once all shards are done. So either it sees this note, or this attempt sees that its shard is done.
     async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
@@ -146,7 +146,7 @@ impl Shard<'_> {
         self.own.late().await
     }
 
-    /// Notes that no request for tiles of the snapshot is under way any more.
+    /// Notes that no request for tiles of the snapshot is pending any more.
     async fn end_adding(&self, adding: Option<&AddingNote>) -> Result<(), CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(()) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
@@ -178,7 +178,7 @@ impl Shard<'_> {
                             aside(move || folder.add_snapshot(&run, &id, &own)).await??;
                             return Ok(snapshot);
                         }
-                        // The session that exported it has ended; another may still have it.
+                        // The session that exported this snapshot has ended. The session of another snapshot may still be there.
                         Err(error) if error.is_snapshot_gone() => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -193,7 +193,7 @@ fn done_zoom(zoom: &crate::pipeline::ZoomStats) -> DoneZoom {
     DoneZoom { zoom: zoom.zoom.get(), features: zoom.features, worker_seconds: zoom.busy.as_secs_f64() }
 }
 
-/// Stores the run of a shard, and says that it is done: last, and only if nobody else has.
+/// Stores the run of a shard, and notes last that the shard is done, unless another attempt has done so.
 fn store(
     work: &WorkFolder,
     run: &str,
@@ -211,7 +211,7 @@ fn store(
     if let Some(name) = &done.file {
         work.files.store(name, file).map_err(ShardsError::from)?;
     }
-    // The run may have ended during the upload. What comes after this look is removed with the run, or stays as a file that nobody reads.
+    // The run may have ended during the upload. Files that are stored after this check are removed with the run, or stay and are never read.
     let is_first = goes_on(work)? && work.write_done(run, done)?;
     if is_first {
         return Ok(ShardEnd::Done { tiles: done.tiles });

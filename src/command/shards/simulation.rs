@@ -1,6 +1,6 @@
-//! What shards of very many features would take, by counted costs: made-up points are planned, weighed and cut by the code that `shards begin` has,
-//! shards then take the time that their rows and tiles cost, on machines that share one database. Runs are merged by the code of the commit.
-//! At most 5,000,000 points are planned; of more features each point stands for several, which leaves out some tiles of the deepest zooms.
+//! Simulates shards of very many features, with measured costs. Made-up points are planned, weighed and cut by the code of `shards begin`. Shards
+//! then take the time that their rows and tiles cost, on machines that share one database. Runs are merged by the code of the commit. At most
+//! 5,000,000 points are planned. For more features each point stands for several, which leaves out some tiles of the deepest zooms.
 //!
 //! ```sh
 //! OAR_TILES_SIMULATED_FEATURES=100000000 cargo test --release --locked --lib -- --ignored --nocapture simulated_shards
@@ -25,25 +25,25 @@ use crate::tile::{
     Coverage, Footprints, LayerFootprints, Margin, Order, SortedPoints, TileCoord, Zoom, ZoomLimits, ZoomList,
 };
 
-/// Of the cost of a row, the share that the database has.
+/// The database's share of the cost of a row.
 const DATABASE_SHARE_OF_A_ROW: f64 = 0.9;
 
 /// The cores of a machine that renders a shard.
 const CORES: f64 = 2.0;
 
-/// The bytes of a feature in a stored tile, as of the facilities at zooms 0 to 14.
+/// The bytes of a feature in a stored tile, as for the facilities at zooms 0 to 14.
 const BYTES_PER_FEATURE: u64 = 30;
 
 /// The most points that are planned.
 const MAX_PLANNED: u64 = 5_000_000;
 
-/// Points as facilities lie: most of them in towns, of which few are large.
+/// Points distributed like facilities: most of them in towns, of which only some are large.
 fn points(count: u64) -> SortedPoints {
     let mut random = fastrand::Rng::with_seed(22);
     let towns: Vec<[f64; 2]> = (0..5_000).map(|_| [random.f64(), 0.25 + 0.5 * random.f64()]).collect();
     let unit = |share: f64| (share.rem_euclid(1.0) * 4_294_967_295.0) as u64;
     let mut point = || {
-        // The nth town has about 1/n of the points, and half of a town's lie in a tenth of its radius.
+        // The nth town has about 1/n of the points, and half of a town's points lie in a tenth of its radius.
         let town = towns[(5_000_f64.powf(random.f64()) - 1.0) as usize % towns.len()];
         let (far, angle) = (0.003 * random.f64().powi(3), std::f64::consts::TAU * random.f64());
         unit(town[0] + far * angle.cos()) << 32 | unit(town[1] + far * angle.sin())
@@ -51,13 +51,13 @@ fn points(count: u64) -> SortedPoints {
     SortedPoints::new((0..count).map(|_| point()).collect())
 }
 
-/// When each shard has ended, in seconds, if `machines` of them take one shard after the other: a shard first reads its rows, in one session of a
-/// database that has some cores, and then renders on its own.
+/// The time in seconds at which each shard ends, if `machines` machines take one shard after the other. A shard first reads its rows, in one
+/// session of a database that has `database_cores` cores, and then renders on its own.
 fn ends(shards: &[PlannedShard], times: f64, machines: usize, database_cores: f64) -> Vec<f64> {
     let row = LayerCost::READ_ONCE.row() * UNIT * times;
     let reading = |shard: &PlannedShard| shard.rows as f64 * row * DATABASE_SHARE_OF_A_ROW;
     let rendering = |shard: &PlannedShard| (shard.weight as f64 * UNIT - reading(shard)).max(0.0) / CORES;
-    // The heaviest first would be better, and no scheduler knows which these are.
+    // Heaviest first would be better, but no scheduler knows which shards these are.
     let mut waiting = shards.iter();
     let mut read: Vec<(f64, &PlannedShard)> = waiting.by_ref().take(machines).map(|one| (reading(one), one)).collect();
     let mut rendered: BinaryHeap<std::cmp::Reverse<u64>> = BinaryHeap::new();
@@ -88,7 +88,7 @@ fn ends(shards: &[PlannedShard], times: f64, machines: usize, database_cores: f6
     ends
 }
 
-/// Seconds to merge a million tiles of 200 bytes that lie in `runs` runs.
+/// Seconds to merge a million tiles of 200 bytes from `runs` runs.
 fn merging(runs: u32) -> f64 {
     let folder = tempfile::tempdir().unwrap();
     let files = WorkFiles::Folder(folder.path().to_owned());
@@ -98,7 +98,7 @@ fn merging(runs: u32) -> f64 {
     let readers = (0..runs.min(side)).map(|run| {
         let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, format!("run {run}")).unwrap();
         for column in run * wide..(run + 1) * wide {
-            // Columns of one zoom follow each other; so do zooms in a run, which is why a heap is needed at all.
+            // The columns of one zoom follow each other, and so do the zooms in a run. That is why a heap is needed at all.
             let tiles = (0..side)
                 .rev()
                 .map(|row| TileEdit::Put(TileCoord::new(zoom, column, row).unwrap().into(), vec![7; 200].into()));

@@ -1,5 +1,5 @@
-//! How many shards may be connected at once, whatever the scheduler starts: the plan's connections are divided into slots, and a shard renders
-//! only while it has the lease of one.
+//! Limits how many shards are connected at once, however many the scheduler starts. The plan's connections are divided into slots, and a shard
+//! renders only while it holds the lease of a slot.
 
 use std::time::Duration;
 
@@ -8,33 +8,34 @@ use crate::run::writer_lease::{LeaseWait, WriterLease};
 use crate::run::{CommandError, Job};
 use crate::shards::{ShardsError, WorkFolder};
 
-/// How long a slot stays with a shard that does not renew it.
+/// How long a slot is kept for a shard that does not renew its lease.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// The most places beyond one for each shard: a shard that was killed and is run again need not wait until the lease of the attempt before has ended.
+/// The most slots in addition to one for each shard. A shard that was killed and is run again need not wait until the lease of the previous
+/// attempt has ended.
 const SPARE_PLACES: u32 = 8;
 
-/// The pause between two rounds over the slots.
+/// The pause between two rounds through the slots.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The sessions of a shard beside its workers: the one that holds its snapshot, and the lock watcher.
+/// The sessions of a shard in addition to its workers: the one that holds its snapshot, and the lock watcher.
 pub(super) const SESSIONS_BESIDE_WORKERS: u32 = 2;
 
-/// The places among which the shards of a run are divided.
+/// The slots that the shards of a run share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
     /// The run's id.
     pub(super) run: &'a str,
-    /// The sessions that all shards together may have.
+    /// The most sessions that all shards together may have.
     pub(super) connections: u32,
     /// The number of shards.
     pub(super) shards: u32,
-    /// The sessions of a shard beside its workers.
+    /// The sessions of a shard in addition to its workers.
     pub(super) further: u32,
 }
 
 impl Places<'_> {
-    /// How many shards may run at once if each has `workers` workers.
+    /// The number of shards that may run at once if each has `workers` workers.
     fn count(&self, workers: usize) -> u32 {
         let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(self.further);
         (self.connections / each).clamp(1, self.shards.max(1).saturating_add(SPARE_PLACES))

@@ -69,13 +69,13 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     })
 }
 
-/// Gives up the run in a work folder, also one of another version; returns its id. May wait for a server.
+/// Gives up the run in a work folder, even if another version of the program began it. Returns its id. May wait for a server.
 ///
 /// # Errors
 /// If there is no run, or the folder cannot be written.
 pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
     let run = work.run()?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?;
-    // The plan of another version of the program is not read.
+    // The plan of another program version cannot be read, and is skipped.
     let plan = work.plan().unwrap_or_default();
     work.end(&run, RunEnd::Aborted)?;
     if let Some(BegunPlan::Columns(plan)) = plan

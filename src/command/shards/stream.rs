@@ -1,4 +1,4 @@
-//! The edits of all shards, handed to the target in its order.
+//! Hands the edits of all shards to the target, in its order.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -16,29 +16,29 @@ use crate::shards::{
 use crate::sink::{Sink as _, TileEdit, Written};
 use crate::tile::{ColumnRanges, Order, TileCoord, TileId, Zoom};
 
-/// The most edits, and about the most bytes, that are handed to the sink at once.
+/// The most edits, and approximately the most bytes, that are handed to the sink at once.
 const MAX_EDITS: usize = 1_000;
 const MAX_BYTES: usize = 8 << 20;
 
-/// The memory for reading the runs of all shards, in bytes, and the least and most for one.
+/// The memory in bytes for reading the runs of all shards, and the least and most for one run.
 const READ_MEMORY: usize = 256 << 20;
 const MIN_READ: usize = 64 << 10;
 const MAX_READ: usize = 4 << 20;
 
-/// What is known of a version that the shards have written, beside what their runs say.
+/// What is known about a version that the shards have written, in addition to their runs.
 pub(super) struct SharedTiles {
-    /// The attempts that have added tiles, but for those that have done their shards.
+    /// The attempts that have added tiles, without those that have completed their shards.
     pub(super) others: Vec<AddingNote>,
-    /// The columns of these attempts: tiles may be there that no run names.
+    /// The columns of these attempts. There may be tiles that no run names.
     touched: Vec<ColumnRanges>,
-    /// The columns of those that have not ended in order: their requests may still arrive.
+    /// The columns of the attempts that have not ended in order. Their requests may still arrive.
     open: Vec<ColumnRanges>,
-    /// The columns of shards whose runs do not say for certain which bytes are there.
+    /// The columns of shards whose runs do not say with certainty which bytes are stored.
     inexact: Vec<ColumnRanges>,
 }
 
 impl SharedTiles {
-    /// What the work folder says; `None` if the commit writes the target alone.
+    /// The facts from the work folder; `None` if the commit alone writes the target.
     pub(super) fn of(
         work: &WorkFolder,
         plan: &ShardPlan,
@@ -47,7 +47,7 @@ impl SharedTiles {
         if plan.shared_version.is_none() {
             return Ok(None);
         }
-        // All shards are done. An attempt that notes itself after this list was made sees that before its first tile.
+        // All shards are done. An attempt whose note comes after this list sees that before its first tile.
         let others = work.other_adding(&plan.run, shards)?;
         let columns = |numbers: &mut dyn Iterator<Item = u32>| -> Vec<ColumnRanges> {
             numbers.filter_map(|number| Some(plan.shard(number)?.columns.clone())).collect()
@@ -58,7 +58,7 @@ impl SharedTiles {
         Ok(Some(SharedTiles { others, touched, open, inexact }))
     }
 
-    /// What the commit has to do about a record; `None` if the target is right already.
+    /// The edit by which the commit brings a tile into line with its record; `None` if the target is already right.
     fn edit(&self, merged: MergedRecord, empty: &[u8]) -> Option<TileEdit> {
         let lies_in = |all: &[ColumnRanges], id: TileId| all.iter().any(|columns| columns.contains(id.coord));
         let is_there =
@@ -72,9 +72,9 @@ impl SharedTiles {
                 let is_right = added.length == bytes.len() as u64 && Md5::digest(bytes)[..] == added.digest;
                 (!is_right).then_some(edit)
             }
-            // A repair, or the bytes of a tile of which a shard could not render a layer.
+            // A repair, or the bytes of a tile in which a shard could not render a layer.
             (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), _) => Some(edit),
-            // A request of an attempt that was stopped may still add the tile, unless there is one: an empty one.
+            // A request of a stopped attempt may still add the tile, unless a tile is there. So an empty one is stored.
             (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(_)) if lies_in(&self.open, id) => {
                 Some(TileEdit::Put(id, empty.into()))
             }
@@ -83,7 +83,7 @@ impl SharedTiles {
     }
 }
 
-/// A target that has taken the edits of all shards.
+/// A target with the edits of all shards.
 pub(super) struct Stored {
     pub(super) sink: AnySink,
     pub(super) written: Written,
@@ -93,7 +93,7 @@ pub(super) struct Stored {
     pub(super) bytes: u64,
 }
 
-/// Figures of a zoom.
+/// The figures of a zoom.
 #[derive(Debug, Default)]
 pub(super) struct ZoomFigures {
     pub(super) tiles: u64,
@@ -102,37 +102,37 @@ pub(super) struct ZoomFigures {
     pub(super) largest: Option<LargestTile>,
 }
 
-/// How the edits of shards come to the target.
+/// How the edits of shards are handed to the target.
 pub(super) struct StreamOptions {
     pub(super) order: Order,
     pub(super) packing: Packing,
-    /// What is known of the version that the shards have written, if they have.
+    /// What is known about the version that the shards have written; `None` if they have not written one.
     pub(super) shared: Option<SharedTiles>,
 }
 
-/// Edits that follow each other, for the sink.
+/// Consecutive edits for the sink.
 struct Piece {
     edits: Vec<TileEdit>,
-    /// The zoom of the last one.
+    /// The zoom of the last edit.
     zoom: Zoom,
-    /// How many records they come of.
+    /// The number of records from which the edits come.
     records: usize,
     bytes: usize,
-    /// How the records count of which the target is right already.
+    /// The counts of the records for which the target is already right.
     as_they_are: Written,
 }
 
-/// The pieces that wait for the sink while others are read.
+/// The number of pieces that wait for the sink while others are read.
 const PIECES_AHEAD: usize = 2;
 
-/// What was read of all shards.
+/// The figures of what was read from all shards.
 #[derive(Default)]
 struct ReadFigures {
     tiles: u64,
     zooms: BTreeMap<Zoom, ZoomFigures>,
 }
 
-/// Hands the edits of all shards to the sink, in its order. One thread reads, checks and merges the runs, this one writes.
+/// Hands the edits of all shards to the sink, in its order. One thread reads, checks and merges the runs; this one writes.
 pub(super) fn stream(
     work: &WorkFolder,
     shards: &[DoneNote],
@@ -156,12 +156,12 @@ pub(super) fn stream(
         let written = write_pieces(pieces, &mut sink, report);
         (written, reading.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     });
-    // If writing has failed, reading has ended early.
+    // If writing failed, reading has ended early, so the error of writing comes first.
     let ((written, bytes), ReadFigures { tiles, zooms }) = (written?, read?);
     Ok(Stored { sink, written, tiles, zooms, bytes })
 }
 
-/// Merges runs into pieces; ends early if nobody takes them.
+/// Merges runs into pieces; ends early if the receiver is gone.
 fn read_pieces(
     mut merged: Merged,
     options: &StreamOptions,
@@ -207,7 +207,7 @@ fn read_pieces(
     }
 }
 
-/// Writes pieces as they come; returns how they count, and their bytes.
+/// Writes pieces as they come; returns their counts and bytes.
 fn write_pieces(
     pieces: mpsc::Receiver<Piece>,
     sink: &mut AnySink,
@@ -229,7 +229,7 @@ fn write_pieces(
     Ok((written, all_bytes))
 }
 
-/// How a record counts if the version is as it says.
+/// The counts of a record if the version is already as the record says.
 fn as_it_is(record: &RunRecord) -> Written {
     match record {
         RunRecord::Added(_) | RunRecord::Edit(TileEdit::Put(..) | TileEdit::Keep(_, Some(_))) => {

@@ -1,25 +1,25 @@
-//! What the tiles of a plan cost, and the rows that they need, so that shards cost about the same.
+//! The cost of a plan's tiles and of the rows that they need, so that shards can be cut with about equal costs.
 
 use crate::plan::ZoomPlan;
 use crate::postgis::Layer;
 use crate::run::surveys::CALL_COST;
 use crate::shards::ColumnWeights;
 
-/// What a layer costs, in processor time of database and program together, measured with 100,000 facilities at zooms 0 to 14
-/// (`scripts/bench --shards`). The unit is a feature that is drawn into a tile from rows in memory.
+/// The cost of a layer, in processor time of database and program together, measured with 100,000 facilities at zooms 0 to 14 (`scripts/bench
+/// --shards`). The unit is a feature that is drawn into a tile from cached rows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LayerCost {
-    /// A row that is read, or surveyed.
+    /// The cost of a row that is read or surveyed.
     row: f64,
-    /// A feature of a tile.
+    /// The cost of a feature in a tile.
     feature: f64,
 }
 
-/// The seconds of one unit.
+/// The seconds of one cost unit.
 #[cfg(test)]
 pub(super) const UNIT: f64 = 0.4e-6;
 
-/// What a tile costs beside its features, in the same unit: to compress it and to store it.
+/// The cost of a tile in addition to its features, in the same unit: compressing and storing it.
 const TILE_COST: f64 = 8.0;
 
 impl LayerCost {
@@ -29,19 +29,19 @@ impl LayerCost {
     /// Rows are surveyed, and the database draws each tile.
     pub(super) const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
 
-    /// What a row costs.
+    /// The cost of a row.
     #[cfg(test)]
     pub(super) const fn row(self) -> f64 {
         self.row
     }
 
-    /// The cost of a layer of which each row stands for `times` rows.
+    /// The cost of a layer in which each row stands for `times` rows.
     #[cfg(test)]
     pub(super) const fn times(self, times: f64) -> LayerCost {
         LayerCost { row: self.row * times, feature: self.feature * times }
     }
 
-    /// The cost of a layer, where rows may take some memory, in bytes.
+    /// The cost of a layer. `rows_memory` is the memory for cached rows, in bytes.
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
     pub(super) fn of(layer: &Layer, rows_memory: usize) -> LayerCost {
         if layer.function().is_some() {
@@ -55,13 +55,13 @@ impl LayerCost {
 /// A layer of a plan.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WeighedLayer {
-    /// What it costs.
+    /// Its cost.
     pub(super) cost: LayerCost,
-    /// How many rows it has; 0 if they differ by zoom.
+    /// The number of its rows; 0 if the number differs by zoom.
     pub(super) rows: u64,
 }
 
-/// What the columns of a plan cost.
+/// The cost of each column of a plan.
 #[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
 pub(super) fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {
     let mut weights = ColumnWeights::default();

@@ -10,7 +10,7 @@ use crate::stop::Stop;
 
 pub use status::{LogStatus, PrunedLog, prune, settings_of, status};
 
-/// What `track install` was asked for, beside the settings.
+/// The options of `track install`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
 pub struct InstallOptions {
     /// Print the statements and run nothing.
@@ -21,25 +21,25 @@ pub struct InstallOptions {
     pub owner: Option<String>,
 }
 
-/// How an installation ended.
+/// The outcome of an installation.
 #[derive(Debug, Clone)]
 pub struct InstallOutcome {
     /// The database.
     pub server: String,
-    /// What the user should know.
+    /// Warnings for the user.
     pub warnings: Vec<String>,
     /// What was done.
     pub work: InstallWork,
 }
 
-/// What an installation has done.
+/// The steps of an installation.
 #[derive(Debug, Clone)]
 pub enum InstallWork {
-    /// Nothing: these statements are to be run with psql.
+    /// Nothing was done: these statements are to be run with psql.
     Sql(String),
-    /// Nothing: everything was there.
+    /// Nothing was done, because everything was there.
     Nothing,
-    /// These steps.
+    /// These steps were done.
     Steps(Vec<String>),
 }
 

@@ -1,4 +1,4 @@
-//! `oar-tiles track status` and `track prune`: what the change log holds, how far targets are behind it, and the deletion of what all
+//! `oar-tiles track status` and `track prune`: report the content of the change log and how far targets are behind it, and delete what all
 //! targets have seen.
 
 use std::path::{Path, PathBuf};
@@ -18,14 +18,14 @@ use crate::stop::Stop;
 /// The change log and its targets.
 #[derive(Debug)]
 pub struct LogStatus {
-    /// What the log holds, and how far targets are behind.
+    /// The content of the log, and how far targets are behind it.
     pub backlog: Backlog,
-    /// Why the triggers are not safe or fail, if they do.
+    /// The error if the triggers are not safe, or fail.
     safety: Result<(), changes::ChangeLogError>,
 }
 
 impl LogStatus {
-    /// That of no tileset.
+    /// The status without any tileset.
     const fn empty() -> LogStatus {
         let backlog = Backlog { tables: Vec::new(), targets: Vec::new(), no_notifications: None };
         LogStatus { backlog, safety: Ok(()) }
@@ -50,7 +50,7 @@ impl LogStatus {
 /// Runs `track status`.
 ///
 /// # Errors
-/// If there is no log, it cannot be read, or others can alter it.
+/// If there is no log, it cannot be read, or other roles can alter it.
 pub async fn status(
     tilesets: &[JobSettings],
     targets: &[String],
@@ -116,7 +116,8 @@ fn logged_table(one: changes::WatchBacklog) -> LoggedTable {
     LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
 }
 
-/// How far the variants of a tileset are behind, of which one stands for all: the log has the places of changes, whosoever they are.
+/// How far the variants of a tileset are behind. One variant stands for all, because the log has the places of all changes, whichever variant
+/// they concern.
 async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
     let seen = async {
         let nothing = BehindTarget {
@@ -160,8 +161,8 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
 }
 
-/// The settings for each of the targets, or for the outputs of all tilesets if there are none. A target that is nobody's output is taken for one of
-/// the first tileset.
+/// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the output of no tileset is
+/// treated as one of the first tileset.
 #[must_use]
 pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
     if targets.is_empty() {
@@ -176,7 +177,7 @@ pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSetti
     targets.iter().filter_map(of_target).collect()
 }
 
-/// What `track prune` has deleted from the change log.
+/// The result of `track prune`.
 #[derive(Debug, Clone)]
 pub struct PrunedLog {
     /// The database.
@@ -185,7 +186,7 @@ pub struct PrunedLog {
     pub rows: u64,
     /// Changed rows that are left.
     pub left: u64,
-    /// The open transaction that keeps the targets from having seen them, in words.
+    /// The open transaction that keeps the targets from having seen these rows, in words.
     pub kept_by: Option<String>,
 }
 

@@ -20,8 +20,8 @@ use crate::sink::{PartialScope, Scope, read_all};
 use crate::source::{RenderedTile, split_layers};
 use crate::tile::{AreaPart, Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList};
 
-/// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or others
-/// hold the run up.
+/// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or other
+/// sessions hold the run up.
 pub(super) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
@@ -58,7 +58,7 @@ pub(super) async fn compare(
         let (within, compared_before) = (scope.clone(), compared.clone());
         let tiles =
             PartFilter { scope: within, area: Coverage::new(area), compared: compared_before, is_partial: true };
-        // Zooms of which nothing is stored need not be planned.
+        // Zooms without stored tiles need not be planned.
         let held = looked.tiles.iter().filter(|id| tiles.holds(**id)).map(|id| id.coord.zoom());
         if let Some(zooms) = ZoomList::of(held) {
             let mut settings = job.settings.clone();
@@ -78,8 +78,8 @@ pub(super) async fn compare(
     Ok(looked)
 }
 
-/// What lies both in a part and in an area, of which an empty one stands for the world; `None` if nothing does. Of shapes it may be more: the smaller
-/// of both.
+/// The area that belongs both to a part and to an area; `None` if there is none. Empty stands for the whole world. If there are shapes, the
+/// result may be larger than that: it consists of boxes.
 fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if part.is_empty() || area.is_empty() {
         return Some(if part.is_empty() { area } else { part }.to_vec());
@@ -91,11 +91,11 @@ fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if common.is_empty() {
         return None;
     }
-    // Shapes are not cut by each other: the boxes around what is common are enough to plan by, and the filter of tiles is exact.
+    // Shapes are not intersected exactly. The boxes around the common area are enough for planning, and the filter of tiles is exact.
     Some(common.into_iter().map(AreaPart::from).collect())
 }
 
-/// Compares a part of a target, and starts over on a new snapshot where that helps.
+/// Compares a part of a target; starts over on a new snapshot after failures for which that helps.
 async fn compared_with(part: &ComparedPart, looked: CheckedTarget) -> Result<CheckedTarget, CommandError> {
     let target = tokio::sync::Mutex::new(Some(looked));
     let attempt = async |_restarts| {
@@ -106,20 +106,20 @@ async fn compared_with(part: &ComparedPart, looked: CheckedTarget) -> Result<Che
     restarting(&settings.database, report, stop, attempt).await
 }
 
-/// A part of a target that is compared by itself, with the zooms and boxes of the run that seeded it.
+/// A part of a target that is compared on its own, with the zooms and boxes of the run that seeded it.
 struct ComparedPart {
     job: Job,
     tiles: Arc<PartFilter>,
     amount: TilesToCheck,
 }
 
-/// Which tiles are compared with a part: those of its scope that were not compared with another one before.
+/// The filter for the tiles of a part: those of its scope that were not compared with an earlier part.
 struct PartFilter {
     scope: Scope,
     /// The area that the user asked for.
     area: Coverage,
     compared: Vec<Scope>,
-    /// True if only the tiles that are stored are compared: what is not stored is unknown.
+    /// True if only the stored tiles are compared, because it is unknown whether the other ones are empty.
     is_partial: bool,
 }
 
@@ -128,14 +128,15 @@ impl PartFilter {
         self.scope.holds(id) && self.area.touches(id.coord) && !self.compared.iter().any(|scope| scope.holds(id))
     }
 
-    /// True if a batch has to be rendered: of a partial region, if the target holds one of its tiles, all in the order of `key`.
+    /// True if a batch has to be rendered. In a partial region it has to be if the target holds one of its tiles. `held` is in the order of
+    /// `key`.
     fn wants(&self, batch: &Batch, held: &[TileId]) -> bool {
         let in_rect = |rect: &TileRect| held.iter().any(|id| rect.common(&TileRect::from(id.coord)).is_some());
         !self.is_partial || batch.areas.iter().any(|area| in_rect(&area.rect))
     }
 }
 
-/// Compares a part of a target with one snapshot. If that fails, the target is given back as it was looked at.
+/// Compares a part of a target at one snapshot. If that fails, `target` keeps the target as it was before.
 async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Result<CheckedTarget, CommandError> {
     let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let unfit = |what: String| CommandError::Unfit { target: looked.findings.target.clone(), what };
@@ -159,7 +160,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
         batches.retain(|batch| part.tiles.wants(batch, &held));
     }
     let planned: u64 = batches.iter().map(|batch| batch.tiles).sum();
-    // A batch is rendered as a whole, so a sample consists of batches.
+    // A batch is always rendered as a whole, so a sample consists of batches.
     let every = planned.div_ceil(amount.of(planned).max(1)).max(1);
     let chosen: Vec<Batch> =
         batches.into_iter().enumerate().filter(|(i, _)| (*i as u64).is_multiple_of(every)).map(|(_, b)| b).collect();
@@ -178,7 +179,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
                 let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
                 let Some(batch) = next else { return Ok(()) };
                 let tiles = worker.render(&layers, &batch).await?;
-                // The receiver is gone only after a failure of its own, which is the cause.
+                // The receiver is gone only after a failure of its own, and that failure is the cause.
                 if done.send(tiles).await.is_err() {
                     return Ok(());
                 }
@@ -210,7 +211,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     }
 }
 
-/// The settings with the zooms and boxes that a part of the target was seeded with.
+/// The settings with the zooms and boxes with which a part of the target was seeded.
 fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
     let mut settings = settings.clone();
     settings.tileset.zooms = region.zooms.parse().ok()?;
@@ -221,9 +222,9 @@ fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
 /// The comparison of rendered tiles with stored ones.
 struct Comparison {
     looked: CheckedTarget,
-    /// The tiles that are compared; a batch may hold others.
+    /// The tiles that are compared. A batch may contain others.
     part: Arc<PartFilter>,
-    /// For each of the target's tiles: whether the database has it.
+    /// For each of the target's tiles: true if the database has it.
     accounted: Vec<bool>,
     /// True if the target stores each layer of a tile separately.
     layers_apart: bool,
@@ -238,7 +239,7 @@ impl Comparison {
         Comparison { looked, part, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
     }
 
-    /// Compares until all senders are gone. `rects` are the tiles that are rendered, if not all are.
+    /// Compares until all senders are gone. `rects` are the tiles that are rendered; `None` if all are.
     fn run(
         mut self,
         mut rendered: mpsc::Receiver<Vec<RenderedTile>>,
@@ -279,7 +280,7 @@ impl Comparison {
                 }
                 (Err(_), false) if part.is_partial => {}
                 (Err(_), false) => self.looked.findings.add(FindingKind::Missing, || format!("tile {id}")),
-                // A stored tile that renders to nothing is counted later, with all tiles that should not be there.
+                // A stored tile that renders as empty is counted later, with all tiles that should not be there.
                 (_, true) => {}
             }
         }
@@ -296,7 +297,7 @@ impl Comparison {
         })
     }
 
-    /// A tile with a layer that cannot be rendered counts as right if the manifest lists it as unrendered.
+    /// A tile with a layer that cannot be rendered counts as right if the manifest lists the tile as unrendered.
     fn unrendered(&mut self, tile: &RenderedTile) {
         let id = tile.tile;
         let from = self.looked.tiles.partition_point(|held| key(held).0 < key(&id.into()).0);
@@ -308,7 +309,7 @@ impl Comparison {
         }
     }
 
-    /// What the target holds of a rendered tile: the whole tile, or each layer by itself.
+    /// The stored form of a rendered tile: the whole tile, or each layer separately.
     fn expected<'a>(&self, tile: &'a RenderedTile) -> Vec<(TileId, &'a [u8])> {
         if !self.layers_apart {
             return vec![(tile.tile.into(), &tile.mvt)];

@@ -1,4 +1,4 @@
-//! Checks a target by itself: its structure, and whether its tiles are as its metadata says.
+//! Checks a target without the database: its structure, and whether its tiles are as its metadata says.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,22 +13,22 @@ use crate::sink::{Described, PartialScope, ReadError, Scope, TileReader, VectorL
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, ZoomList, beyond_in_degrees};
 
-/// The tiles that are read at a time, which bounds the memory.
+/// The number of tiles that are read at a time, which bounds the memory.
 pub(super) const TILES_PER_CHUNK: usize = 1_000;
 
-/// The most layers and properties that are reported as not described: another program's archive could have new ones in each tile.
+/// The most layers and properties that are reported as not described. An archive of another program could have new ones in each tile.
 const MAX_NAMED_UNDESCRIBED: usize = 10_000;
 
 /// A target that was checked.
 pub(super) struct CheckedTarget {
     pub(super) reader: Box<dyn TileReader>,
     pub(super) manifest: Option<Manifest>,
-    /// Every tile that it holds, in [`Order::ZoomColumnTmsRow`].
+    /// Every tile that the target holds, in [`Order::ZoomColumnTmsRow`].
     pub(super) tiles: Vec<TileId>,
     pub(super) findings: Findings,
 }
 
-/// The index of a tile in [`CheckedTarget::tiles`].
+/// The sort key of a tile in [`CheckedTarget::tiles`].
 pub(super) fn key(id: &TileId) -> (u64, Slice) {
     (Order::ZoomColumnTmsRow.place(id.coord), id.slice)
 }
@@ -58,7 +58,7 @@ pub(super) fn look(
     Ok(looked)
 }
 
-/// Turns damage that the reader meets into a finding, unless the check has reported it already.
+/// Turns damage that the reader finds into a finding, unless the check has already reported it.
 fn found<T>(read: Result<T, ReadError>, findings: &mut Findings) -> Result<Option<T>, CommandError> {
     match read {
         Ok(value) => Ok(Some(value)),
@@ -142,13 +142,13 @@ impl CheckedTarget {
     }
 }
 
-/// What a target says about its tiles.
+/// A target's description of its tiles.
 struct DescribedTiles<'a> {
     bounds: Option<LonLatBox>,
-    /// Bounds and zooms are those of the scope alone: map clients ask for all tiles in them.
+    /// The partial regions. Bounds and zooms are only those of the scope, because map clients request all tiles in them.
     partial: &'a PartialScope,
     layers: HashMap<&'a str, &'a VectorLayer>,
-    /// What was reported for earlier tiles: a layer that is not described would otherwise be reported for every tile.
+    /// What was already reported. A layer that is not described would otherwise be reported for every tile.
     named: HashSet<String>,
 }
 
@@ -171,7 +171,7 @@ impl DescribedTiles<'_> {
         if !is_partial && self.bounds.is_some_and(|bounds| !touches(id, &layers, bounds)) {
             findings.add(FindingKind::Outside, || format!("tile {id} does not touch the bounds"));
         }
-        // The format's own check has reported a target that describes no layer at all.
+        // The check of the format has already reported a target that describes no layer at all.
         if !self.layers.is_empty() {
             let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
             for what in undescribed {
@@ -205,7 +205,7 @@ impl DescribedTiles<'_> {
             }
             match expected.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
                 None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),
-                // Other programs may describe the type of a property in words of their own.
+                // Other programs may use other words for the type of a property.
                 Some(other) if other != kind && ["String", "Number", "Boolean"].contains(&other) => {
                     found.push(format!("layer {name:?}: the property {key:?} is a {kind}, but described as {other}"));
                 }
@@ -216,8 +216,8 @@ impl DescribedTiles<'_> {
     }
 }
 
-/// True if a tile and its buffer touch the bounds. No target says how wide the buffer is; it is at least as wide as the tile's own features
-/// reach beyond its edge.
+/// True if a tile and its buffer touch the bounds. No target says how wide the buffer is. It is at least as wide as the tile's features reach
+/// beyond the tile's edge.
 fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool {
     // Tolerates rounding: bounds are written with six decimals.
     const ROUNDING: f64 = 1e-6;
@@ -230,12 +230,12 @@ fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool
     let LonLatBox { west, south, east, north } = bounds;
     let (left, right) = (grown.west - ROUNDING, grown.east + ROUNDING);
     let (top, bottom) = (grown.north + ROUNDING, grown.south - ROUNDING);
-    // Bounds over the antimeridian have west greater than east.
+    // Bounds that cross the antimeridian have west greater than east.
     let across = if west <= east { left <= east && right >= west } else { left <= east || right >= west };
     across && bottom <= north && top >= south
 }
 
-/// How far the features of a layer reach beyond the tile, as a share of its side; one unit of the grid more for rounding.
+/// How far the features of a layer reach beyond the tile, as a share of its side, plus one grid unit for rounding.
 fn beyond(layer: &mvt::MvtLayer<'_>) -> f64 {
     let extent = f64::from(layer.extent);
     let axes = layer.features.iter().flat_map(|feature| feature.geometry.positions()).flatten().map(f64::from);

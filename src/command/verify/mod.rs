@@ -20,19 +20,19 @@ pub enum TilesToCheck {
     All,
 }
 
-/// What `verify` was asked for.
+/// The options of `verify`.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
-    /// How many tiles are looked into.
+    /// How many tiles are decoded and compared.
     pub amount: TilesToCheck,
     /// Compare the target with the database.
     pub database: bool,
-    /// Decode and compare only tiles that these parts of the world touch; none for all.
+    /// Decode and compare only tiles that these parts of the world touch; all if empty.
     pub area: Vec<AreaPart>,
 }
 
 impl TilesToCheck {
-    /// The number of tiles to decode, of `tiles` that there are.
+    /// The number of tiles to decode, if there are `total` tiles.
     fn of(self, total: u64) -> u64 {
         match self {
             TilesToCheck::Fitting if total > 100_000 => 10_000,

@@ -1,4 +1,4 @@
-//! One layer of a draft: its lines, and what the user should know of it.
+//! One layer of a draft: its lines, and remarks for the user.
 
 use super::properties::{DraftProperties, names};
 use super::text::{list, string, value};
@@ -7,35 +7,35 @@ use super::zooms::DraftZooms;
 use crate::postgis::{DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID, SpatialKind, quoted};
 use crate::suggested::SEED;
 
-/// The most features of a tile above the last zoom.
+/// The most features of a tile at zooms before the last one.
 const MAX_TILE_FEATURES: u32 = 20_000;
 
-/// The most bytes of a layer's part of a tile above the last zoom.
+/// The most bytes of a layer's part of a tile at zooms before the last one.
 const MAX_TILE_BYTES: u32 = 500_000;
 
-/// Where the geometries of a column lie, as far as the layer has to say it.
+/// The reference system of a column's geometries, as far as the layer has to name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Reference {
-    /// The column says it, or all rows do.
+    /// The column declares it, or all rows have the same one.
     Known,
-    /// No row says it, and the coordinates can be longitudes and latitudes.
+    /// No row has one, and the coordinates can be longitudes and latitudes.
     TakenAsDegrees,
-    /// The rows are in several systems.
+    /// The rows have several reference systems.
     Mixed(Vec<i32>),
 }
 
-/// What tells the rows of a layer apart.
+/// What identifies the rows of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum RowKey {
     /// Columns of a unique index.
     Columns(Vec<String>),
-    /// A column that happens to be different in each row.
+    /// A column that happens to be different in each row today.
     Today(String),
-    /// The rows' content: two columns with free names.
+    /// The rows' content. `digest` and `copy` are column names that are not taken.
     Content { digest: String, copy: String },
 }
 
-/// A layer over one column with geometries.
+/// A layer that draws one geometry column.
 #[derive(Debug)]
 pub(super) struct LayerDraft<'a> {
     pub(super) name: String,
@@ -80,7 +80,7 @@ pub(super) fn reference(
     }
 }
 
-/// The statement that declares a reference system.
+/// The statement that declares a reference system for the column.
 fn set_srid(found: &DiscoveredRelation, geometry: &GeometryColumn, srid: &str) -> String {
     let (table, column) = (found.relation.quoted(), quoted(&geometry.column));
     match found.relation.kind {
@@ -110,12 +110,13 @@ impl LayerDraft<'_> {
         RowKey::Content { digest: free("row_digest"), copy: free("row_copy") }
     }
 
-    /// True if a unique index is over this column alone. The columns of a materialized view are never declared as not NULL.
+    /// True if there is a unique index on this column alone. Such an index may exist without a declared key, because the columns of a
+    /// materialized view are never declared NOT NULL.
     fn has_unique_index(&self, column: &str) -> bool {
         self.found.relation.keys.iter().any(|key| key.columns == [column])
     }
 
-    /// What the user should know, with the SQL that helps.
+    /// Remarks for the user, with the SQL that helps.
     pub(super) fn remarks(&self) -> Vec<String> {
         let relation = &self.found.relation;
         let (table, column) = (relation.quoted(), quoted(&self.geometry.column));
@@ -164,7 +165,8 @@ impl LayerDraft<'_> {
                     ("", "")
                 };
                 let definition = if relation.kind == SpatialKind::PartitionedTable {
-                    // Its primary key has to hold the columns by which it is divided, and before PostgreSQL 17 it has no identity columns.
+                    // The primary key of a partitioned table has to include its partition columns, and before PostgreSQL 17 such a table has no
+                    // identity columns.
                     "uuid NOT NULL DEFAULT gen_random_uuid()"
                 } else {
                     "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
@@ -198,7 +200,7 @@ impl LayerDraft<'_> {
         format!("{}{cast}", quoted(&self.geometry.column))
     }
 
-    /// The statement that makes the polygons of a table valid. Other shapes stay as they are.
+    /// The statement that makes the polygons of a table valid. Geometries that are not polygons stay as they are.
     fn makes_valid(&self, table: &str, column: &str) -> String {
         let GeometryColumn { shape, srid, is_geography, .. } = self.geometry;
         let (valid, geometry) = (self.made_valid(), self.as_geometry());
@@ -217,7 +219,7 @@ impl LayerDraft<'_> {
         format!("UPDATE {table} SET {column} = {valid} WHERE NOT ST_IsValid({geometry}){are_polygons};")
     }
 
-    /// The column as valid polygons, of the type that it declares, or of its parts.
+    /// The geometries of the column as valid polygons; as multipolygons if the column declares a type of polygons.
     fn made_valid(&self) -> String {
         let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry());
         let valid = if self.geometry.shape.contains("Polygon") { format!("ST_Multi({valid})") } else { valid };
@@ -288,7 +290,7 @@ impl LayerDraft<'_> {
         let mut select: Vec<String> = columns.iter().map(row).collect();
         select.push(format!("{} AS {}", self.place("drawn"), quoted(geometry)));
         if let RowKey::Content { digest, copy } = key {
-            // Partitions of one geometry each, so that PostgreSQL can look for the rows of a box first and number them then.
+            // The partitions have one geometry each, so that PostgreSQL can first search the rows of a box and then number them.
             let readable = relation.columns.iter().filter(|column| column.readable);
             let content: Vec<String> = readable.map(|column| row(&column.name)).collect();
             let content = format!("md5(ROW({})::text)", content.join(", "));
@@ -299,7 +301,7 @@ impl LayerDraft<'_> {
         format!("SELECT {} FROM {} AS drawn", select.join(", "), relation.quoted())
     }
 
-    /// What was found, in a line.
+    /// What was found, in one line.
     pub(super) fn summary(&self) -> String {
         let relation = &self.found.relation;
         let key = match self.row_key() {

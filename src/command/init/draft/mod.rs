@@ -1,12 +1,12 @@
-//! A configuration for what was discovered.
+//! A configuration for the tables and functions that were discovered.
 //!
 //! | file | what |
 //! |---|---|
-//! | `layer` | one layer: table or query, key, budget, and remarks with the SQL that mends what is missing |
+//! | `layer` | one layer: table or query, key, budget, and remarks with the SQL that adds what is missing |
 //! | `properties` | its properties: columns as they are, cast, or left out |
 //! | `zooms` | the zooms of the tileset, of layers and of clusters |
-//! | `tracks` | `[[layer.track]]` for the tables beneath views and queries |
-//! | `text` | TOML as text, in which no name ends a string or a comment |
+//! | `tracks` | `[[layer.track]]` for the tables behind views and queries |
+//! | `text` | TOML as text, in which no name can end a string or a comment |
 
 mod layer;
 mod properties;
@@ -27,13 +27,13 @@ use zooms::{DraftZooms, LayerSize, last_zoom};
 /// The last zoom of tilesets that are rendered on request.
 const LAST_LIVE_ZOOM: u8 = 22;
 
-/// The last zoom of a seed of functions, unless it is told another one: 87,381 calls where nothing says where their tiles can be.
+/// The last zoom of a seed of functions, unless another one is given: 87,381 calls if nothing says where their tiles can be.
 const LAST_ZOOM_OF_FUNCTIONS: u8 = 8;
 
 /// The most layers of a tileset.
 const MAX_LAYERS: usize = 255;
 
-/// A configuration that can still lose layers.
+/// A configuration from which layers can still be removed.
 #[derive(Debug)]
 pub(super) struct Draft {
     made_for: DraftFor,
@@ -43,12 +43,12 @@ pub(super) struct Draft {
     parts: Vec<DraftPart>,
 }
 
-/// What a draft is for.
+/// The purpose of a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftFor {
-    /// A file: one tileset of everything, to be seeded.
+    /// A file with one tileset of everything, to be seeded.
     File,
-    /// A seed at once: the same, with the functions that a pattern names without a `*` or `?`.
+    /// An immediate seed: the same tileset, with the functions that a pattern without `*` or `?` names.
     Seed,
     /// A server that renders tiles on request: a tileset for each column and each function.
     Catalogue,
@@ -61,22 +61,22 @@ pub(super) struct DraftPart {
     name: String,
     /// The box around its geometries in degrees.
     extent: Option<LonLatBox>,
-    /// Why it is not drawn, and what to do.
+    /// Why it is not drawn, and what to do; `None` if it is drawn.
     pub(super) problem: Option<String>,
-    /// What the user should know.
+    /// Remarks for the user.
     pub(super) remarks: Vec<String>,
     summary: String,
     body: String,
 }
 
-/// A name of a file that every system takes; "tiles" if nothing is left of the text.
+/// A file name that every system accepts; "tiles" if nothing of the text is left.
 fn file_name(text: &str) -> String {
     let fitting = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     let name: String = text.chars().map(fitting).take(60).collect();
     if name.chars().any(char::is_alphanumeric) { name } else { "tiles".to_owned() }
 }
 
-/// A name for each column's layer: that of its table, with the column and the schema where they are needed to tell layers apart.
+/// A name for each column's layer: the name of its table, with the column and the schema if they are needed to distinguish layers.
 fn layer_names(discovery: &Discovery) -> BTreeMap<(usize, usize), String> {
     let (mut names, mut taken) = (BTreeMap::new(), Vec::new());
     let relations = &discovery.relations;
@@ -100,7 +100,7 @@ fn layer_names(discovery: &Discovery) -> BTreeMap<(usize, usize), String> {
     names
 }
 
-/// Why a column cannot be drawn, beyond what its rows say.
+/// Why a column cannot be drawn, beyond the reason that its rows gave.
 fn denied(relation: &crate::postgis::SpatialRelation, geometry: &GeometryColumn, why: &str) -> String {
     use crate::postgis::quoted;
     let (table, role) = (relation.quoted(), quoted(&relation.role));
@@ -118,7 +118,7 @@ fn denied(relation: &crate::postgis::SpatialRelation, geometry: &GeometryColumn,
 }
 
 impl Draft {
-    /// A draft of what was found; `patterns` are those by which it was looked for.
+    /// A draft of what was found. `patterns` are the patterns of the search.
     pub(super) fn new(discovery: &Discovery, made_for: DraftFor, patterns: &[String]) -> Draft {
         let names = layer_names(discovery);
         let rows = discovery.relations.iter().flat_map(|found| &found.geometries);
@@ -192,17 +192,17 @@ impl Draft {
         self.parts.iter().filter(|part| part.problem.is_none()).count()
     }
 
-    /// Where the tiles go.
+    /// The file for the tiles.
     pub(super) fn output(&self) -> String {
         format!("{}.mbtiles", file_name(&self.name))
     }
 
-    /// The numbers of the parts that are drawn: those of the configuration's layers, in their order.
+    /// The numbers of the parts that are drawn, in the order of the configuration's layers.
     pub(super) fn drawn(&self) -> Vec<usize> {
         (0..self.parts.len()).filter(|part| self.parts[*part].problem.is_none()).collect()
     }
 
-    /// Adds what the user should know of a part, before anything else: `ST_MakeValid` would make what jumps valid, and no better.
+    /// Adds a remark to a part, before all others: `ST_MakeValid` would make jumping geometries valid, but not correct.
     pub(super) fn remark(&mut self, part: usize, text: String) {
         self.parts[part].remarks.insert(0, text);
     }
@@ -214,7 +214,7 @@ impl Draft {
         part.remarks.clear();
     }
 
-    /// The configuration. Layers with a problem are comments.
+    /// The configuration. Layers with a problem are written as comments.
     pub(super) fn text(&self) -> String {
         if self.made_for == DraftFor::Catalogue {
             return self.catalogue();
@@ -270,14 +270,14 @@ impl Draft {
     }
 }
 
-/// A name that is not taken: the wanted one, or that with a number.
+/// A name that is not taken: `wanted`, or `wanted` with a number.
 fn free_name(wanted: &str, taken: &[String]) -> String {
     let further = (2..).map(|number| format!("{wanted}_{number}"));
     let free = std::iter::once(wanted.to_owned()).chain(further).find(|name| !taken.contains(name));
     free.unwrap_or_else(|| wanted.to_owned())
 }
 
-/// The layers of functions, beside those of columns.
+/// The layers of functions, in addition to those of columns.
 fn functions(
     discovery: &Discovery,
     made_for: DraftFor,
@@ -290,7 +290,7 @@ fn functions(
             if is_own_name(&function.name) { format!("layer_{}", function.name) } else { function.name.clone() };
         let name = free_name(&wanted, &taken);
         taken.push(name.clone());
-        // A seed would call it for every tile.
+        // A seed would call the function for every tile.
         let problem = (!is_called(function)).then(|| {
             let next = match made_for {
                 DraftFor::Seed => format!("to draw it all the same, give --table {}", function.name),

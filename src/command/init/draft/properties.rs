@@ -1,20 +1,20 @@
-//! The properties of a layer, from the columns of its relation: what MVT cannot hold is cast, or left out with a comment.
+//! The properties of a layer, from the columns of its relation. A column that MVT cannot hold is cast, or left out with a comment.
 
 use std::collections::BTreeSet;
 
 use super::text::{comment, key, plain_list, string};
 use crate::postgis::{CatalogColumn, DiscoveredRelation, quoted};
 
-/// The properties of clusters, which those of rows may not have.
+/// The names of the properties of clusters. Properties of rows must not have them.
 const CLUSTER_NAMES: [&str; 4] = ["cluster", "cluster_id", "point_count", "point_count_abbreviated"];
 
-/// The most properties that are chosen from many columns: each row of each tile carries all of them.
+/// The most properties that are chosen from many columns. Each row of each tile carries all of them.
 const MAX_CHOSEN_PROPERTIES: usize = 12;
 
-/// What becomes of a column.
+/// How a column is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Treatment {
-    /// It is a property as it is.
+    /// It is a property without a cast.
     Plain,
     /// It is a property once it is cast to this type.
     Cast(&'static str),
@@ -25,23 +25,24 @@ enum Treatment {
 /// The properties of a layer.
 #[derive(Debug)]
 pub(super) struct DraftProperties {
-    /// Name and SQL expression of each; `None` if the expression is the column of this name.
+    /// The name and SQL expression of each property; `None` if the expression is the column of this name.
     named: Vec<(String, Option<String>)>,
-    /// The columns that the properties come from.
+    /// The columns that the properties use.
     columns: Vec<String>,
     /// The columns that are left out, and why.
     left_out: Vec<String>,
-    /// Those that are left out because there are many, and what they could be properties as.
+    /// The names of the columns that are left out because there are many.
     not_chosen: Vec<String>,
 }
 
-/// The columns that become properties where there are many: those of the key, a name, and those with a value in the most rows. `None` if all do.
+/// The columns that become properties if there are many: the key's columns, a name, and the columns with a value in the most rows. `None` if all
+/// do.
 fn chosen<'a>(found: &'a DiscoveredRelation, geometry: &str) -> Option<BTreeSet<&'a String>> {
     let relation = &found.relation;
     let key = relation.key().map_or(&[][..], |key| &key.columns);
     let is_key = |column: &CatalogColumn| key.contains(&column.name) || found.distinct.as_ref() == Some(&column.name);
     let filled = |column: &CatalogColumn| found.filled.get(&column.name).copied().unwrap_or_default();
-    // Texts of whole documents are long, and nothing that a map shows.
+    // The texts of whole documents are long, and a map does not show them.
     let is_long = |column: &CatalogColumn| matches!(treatment(column, geometry), Treatment::Cast("text"));
     let is_name = |column: &CatalogColumn| matches!(&*column.name.to_lowercase(), "name" | "title" | "label");
     let mut columns: Vec<&CatalogColumn> = relation.columns.iter().collect();
@@ -86,7 +87,7 @@ fn treatment(column: &CatalogColumn, geometry: &str) -> Treatment {
 }
 
 impl DraftProperties {
-    /// The properties of a layer that draws the column `geometry`, `in_clusters` or not.
+    /// The properties of a layer that draws the column `geometry`. `in_clusters` is true if the layer has clusters.
     pub(super) fn of(found: &DiscoveredRelation, geometry: &str, in_clusters: bool) -> DraftProperties {
         let (mut named, mut columns, mut left_out, mut not_chosen) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let chosen = chosen(found, geometry);
@@ -116,12 +117,12 @@ impl DraftProperties {
         DraftProperties { named, columns, left_out, not_chosen }
     }
 
-    /// The columns that the properties come from.
+    /// The columns that the properties use.
     pub(super) fn columns(&self) -> &[String] {
         &self.columns
     }
 
-    /// The line that stands among the layer's own keys.
+    /// The lines for the properties among the layer's own keys.
     pub(super) fn inline(&self) -> String {
         let mut text = String::new();
         if !self.left_out.is_empty() {
@@ -140,7 +141,7 @@ impl DraftProperties {
         text
     }
 
-    /// The table that follows the layer's own keys; empty if they are all plain columns.
+    /// The table of properties after the layer's own keys; empty if all properties are plain columns.
     pub(super) fn table(&self) -> String {
         if self.named.iter().all(|(_, sql)| sql.is_none()) {
             return String::new();
@@ -153,7 +154,7 @@ impl DraftProperties {
     }
 }
 
-/// A list of names for a person.
+/// A list of names for people.
 pub(super) fn names<'a>(names: impl IntoIterator<Item = &'a String>) -> String {
     names.into_iter().map(|name| string(name)).collect::<Vec<_>>().join(", ")
 }

@@ -1,4 +1,4 @@
-//! TOML as text. Names come from the database: none may end a string or a comment.
+//! TOML as text. Names come from the database, and none of them must be able to end a string or a comment.
 
 /// A string: in single quotes if that saves escapes.
 pub(super) fn string(text: &str) -> String {
@@ -18,7 +18,7 @@ pub(super) fn string(text: &str) -> String {
     quoted + "\""
 }
 
-/// A string in which `${` stands for itself.
+/// A string in which `${` is no variable.
 pub(super) fn value(text: &str) -> String {
     string(&text.replace("${", "$${"))
 }
@@ -29,12 +29,12 @@ pub(super) fn key(name: &str) -> String {
     if is_bare { name.to_owned() } else { string(name) }
 }
 
-/// A list of strings in which `${` stands for itself.
+/// A list of strings in which `${` is no variable.
 pub(super) fn list<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
     format!("[{}]", texts.into_iter().map(|text| value(text)).collect::<Vec<_>>().join(", "))
 }
 
-/// A list of strings at a key without variables.
+/// A list of strings for a key that does not expand variables.
 pub(super) fn plain_list<'a>(texts: impl IntoIterator<Item = &'a String>) -> String {
     format!("[{}]", texts.into_iter().map(|text| string(text)).collect::<Vec<_>>().join(", "))
 }
@@ -54,7 +54,7 @@ pub(super) fn comment(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Lines, each as a comment.
+/// Each line as a comment.
 pub(super) fn commented(lines: &str) -> String {
     lines.lines().map(|line| if line.is_empty() { "#\n".to_owned() } else { format!("# {line}\n") }).collect()
 }

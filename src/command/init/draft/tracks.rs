@@ -1,4 +1,4 @@
-//! The tables beneath a layer, for its `[[layer.track]]`: where a changed row of each is seen.
+//! The tables behind a layer, for its `[[layer.track]]`: where a changed row of each table can be seen.
 
 use super::text::{comment, string, value};
 use crate::postgis::{DiscoveredRelation, GeometryColumn, SpatialKind, TableLink, ViewRead, quoted};
@@ -11,7 +11,7 @@ pub(super) struct ShownPlace {
 }
 
 impl ShownPlace {
-    /// The geometry of a column of the row `row`.
+    /// The geometry in `column` of the row `row`, as SQL.
     pub(super) fn of(self, row: &str, column: &str, is_geography: bool, srid: i32) -> String {
         let place = format!("{row}.{}{}", quoted(column), if is_geography { "::geometry" } else { "" });
         match self.srid.filter(|shown| *shown != srid) {
@@ -76,7 +76,7 @@ pub(super) fn view_tracks(found: &DiscoveredRelation, geometry: &GeometryColumn)
     text
 }
 
-/// Where a changed row of a table is seen: at its own geometry, or at that of the rows that a foreign key ties it to.
+/// Where a changed row of a table can be seen: at its own geometry, or at the geometry of the rows to which a foreign key connects it.
 fn seen_at(read: &ViewRead, all: &[ViewRead], column: &str, shown: ShownPlace) -> Option<String> {
     let place = |of: &ViewRead, row: &str| {
         let same = of.geometries.iter().find(|geometry| geometry.column == column);
@@ -88,7 +88,7 @@ fn seen_at(read: &ViewRead, all: &[ViewRead], column: &str, shown: ShownPlace) -
     }
     let is_to = |link: &&TableLink, to: &ViewRead| link.to_schema == to.schema && link.to_name == to.name;
     for other in all.iter().filter(|other| !other.geometries.is_empty()) {
-        // The table refers to the one with the geometry, or that one to it.
+        // The table references the one with the geometry, or is referenced by it.
         let out = read
             .links
             .iter()

@@ -1,4 +1,4 @@
-//! Which zooms suit what was found: estimates from the number of features, where they lie, and how large they are.
+//! Suitable zooms for what was found, estimated from the number of features, where they lie, and how large they are.
 
 use crate::postgis::{ColumnExtent, GeometryRows};
 use crate::tile::LonLatBox;
@@ -6,28 +6,28 @@ use crate::tile::LonLatBox;
 /// The deepest zoom of a draft: a street fills the screen there.
 const DEEPEST: u8 = 14;
 
-/// The tiles of points that a draft plans at most, all zooms together: a minute's work.
+/// The most point tiles that a draft plans, at all zooms together: a minute's work.
 const MAX_POINT_TILES: f64 = 10_000_000.0;
 
-/// The tiles of lines and polygons that a draft plans at most, all zooms together; each is clipped by the database.
+/// The most tiles of lines and polygons that a draft plans, at all zooms together. The database clips each of them.
 const MAX_SHAPE_TILES: f64 = 200_000.0;
 
-/// Points below which clusters are of no use: a client draws as many without help.
+/// The number of points below which clusters are useless, because a client can draw that many without them.
 const MIN_CLUSTERED_POINTS: u64 = 1_000;
 
-/// Points a tile, on the average over the extent, above which they are drawn in clusters.
+/// The average number of points per tile over the extent above which points are drawn in clusters.
 const MAX_POINTS_OF_TILE: f64 = 100.0;
 
-/// The most rows lie in cities, so clusters are useful at this many zooms more than the average density says.
+/// Most rows lie in cities, so clusters are useful at this many more zooms than the average density suggests.
 const ZOOMS_FOR_CITIES: u8 = 3;
 
-/// Lines and polygons below this number are drawn at every zoom, however small they are.
+/// The number of lines and polygons below which they are drawn at every zoom, however small they are.
 const MIN_LATE_SHAPES: u64 = 2_000;
 
-/// The pixels of a tile's side, as map clients draw it.
+/// The side of a tile in pixels, as map clients draw it.
 const TILE_PIXELS: f64 = 512.0;
 
-/// What a layer draws, as far as zooms depend on it.
+/// The facts about a layer that determine its zooms.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LayerSize<'a> {
     rows: u64,
@@ -62,7 +62,7 @@ impl WorldShare {
         WorldShare { width, height: (y(degrees.south) - y(degrees.north)).clamp(0.0, 1.0) }
     }
 
-    /// The tiles of a zoom that the box touches.
+    /// The number of tiles of a zoom that the box touches.
     fn tiles(self, zoom: u8) -> f64 {
         let side = f64::from(zoom).exp2();
         (self.width * side + 1.0).min(side) * (self.height * side + 1.0).min(side)
@@ -84,7 +84,7 @@ impl<'a> LayerSize<'a> {
         self.rows as f64
     }
 
-    /// The tiles of a zoom in which something is drawn.
+    /// The number of tiles of a zoom in which something is drawn.
     fn occupied(&self, zoom: u8) -> f64 {
         let (share, all) = (self.share(), self.share().tiles(zoom));
         let Some(extent) = self.extent else { return 0.0 };
@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn zooms_follow_number_and_size() {
         for (found, last, zooms) in [
-            // 100,000 places of the world.
+            // 100,000 places all over the world.
             (rows(100_000, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(8) }),
             (rows(100, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: None }),
             (rows(100_000, "POINT", CITY, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(13) }),

@@ -1,4 +1,4 @@
-//! `shards begin` for whole targets: weighs each of them, and divides them.
+//! `shards begin` for whole targets: weighs the targets, and divides them among the shards.
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -18,13 +18,13 @@ use crate::sink::GENERATOR;
 use crate::stop::Stop;
 use crate::tile::Order;
 
-/// What a target costs beside its tiles: to open, to sync and to publish it takes about 2 ms.
+/// The cost of a target in addition to its tiles: opening, syncing and publishing it takes about 2 ms.
 const TARGET_COST: u64 = 5_000;
 
-/// Begins a run whose shards are whole targets of these tilesets. With `force`, targets that hold another tileset are overwritten.
+/// Begins a run whose shards are whole targets of the tilesets `all`. With `force`, targets that hold another tileset are overwritten.
 ///
 /// # Errors
-/// If another run was begun in the work folder, nothing would bring the shards to one state, or the database cannot be read.
+/// If another run was begun in the work folder, the shards could not be brought to one state, or the database cannot be read.
 pub async fn begin_targets(
     all: &[JobSettings],
     work: &WorkFolder,
@@ -68,7 +68,7 @@ pub async fn begin_targets(
             None => {
                 let job = Job::new(settings.clone(), force, shown, stop)?.sharing(&snapshot);
                 let sink = claim(&job).await?.sink;
-                // Its lock is for the shard.
+                // The shard needs the sink's lock.
                 aside(move || drop(sink)).await?;
                 add(None, weighed(&job).await?);
             }
@@ -97,7 +97,7 @@ pub async fn begin_targets(
     Ok(plan)
 }
 
-/// What a target is expected to be.
+/// The estimate for a target.
 struct TargetCost {
     weight: u64,
     tiles: u64,
@@ -116,7 +116,7 @@ async fn weigh_family(
         prunes: false,
         dry_run: true,
         work: FamilyWork::Seed,
-        // The shards warn.
+        // The shards report the warnings.
         report: report(Style::Nothing),
         stop: stop.clone(),
         snapshot: snapshot.clone(),
@@ -144,7 +144,7 @@ async fn weigh_family(
 async fn weighed(job: &Job) -> Result<TargetCost, CommandError> {
     let attempt = async |_restarts| {
         let planned = async {
-            // Only sums are of interest.
+            // Only sums matter, so the order does not.
             let order = Order::ZoomColumnTmsRow;
             if let Some(cache) = &job.family_cache {
                 return cache.prepared(job, order).await;

@@ -1,4 +1,4 @@
-//! Whether a configuration can be divided into whole targets, and is that of a plan.
+//! Checks that a configuration can be divided into whole targets, and that it is the plan's configuration.
 
 use std::sync::Arc;
 
@@ -16,8 +16,7 @@ use crate::tile::AreaPart;
 use super::super::begin::check_tracked;
 use super::super::check::damaged;
 
-/// A tileset as the plan names it, with a hash of what the configuration says of it. The shards' targets are compared again at the commit, by their
-/// fingerprints.
+/// A tileset as the plan names it, with a hash of its configuration. The commit compares the shards' targets once more, by their fingerprints.
 pub(super) fn planned_tileset(settings: &JobSettings, targets: u64) -> PlannedTileset {
     let tileset = &settings.tileset;
     let mut hash = Md5::new();
@@ -39,7 +38,7 @@ pub(super) fn planned_tileset(settings: &JobSettings, targets: u64) -> PlannedTi
     }
 }
 
-/// The settings of a command with the zooms and boxes of the plan, unless flags name others.
+/// The settings of a command with the zooms and boxes of the plan, unless flags give others.
 ///
 /// # Errors
 /// If the plan is damaged.
@@ -95,7 +94,7 @@ pub(super) fn check_tilesets(all: &[JobSettings], work: &WorkFolder, plan: &Targ
     Ok(())
 }
 
-/// Refuses tilesets that shards could not bring to one state.
+/// Refuses tilesets whose shards could not be brought to one state.
 pub(super) async fn check_divisible(
     settings: &JobSettings,
     report: &Arc<dyn Report>,
@@ -120,7 +119,7 @@ pub(super) async fn check_divisible(
     Ok(())
 }
 
-/// A run with the settings of a tileset; its target is that of no variant.
+/// A run with the settings of a tileset. For a family, its target is not a variant's.
 pub(super) fn job_of(
     settings: &JobSettings,
     force: bool,

@@ -1,5 +1,5 @@
-//! `shards commit` for whole targets: what the shards have seeded, and a snapshot that has seen all of it. Each target is then brought up to date from
-//! its own state.
+//! `shards commit` for whole targets: collects what the shards have seeded, and takes a snapshot that has seen all of it. Each target is then
+//! brought up to date from its own state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,13 +18,13 @@ use crate::stop::Stop;
 
 /// All targets, seeded.
 pub struct ReadyTargets {
-    /// A snapshot that has seen what every shard has.
+    /// A snapshot that has seen everything that the shards have seen.
     pub snapshot: SharedSnapshot,
-    /// What was seeded of each family, by the place of its tileset.
+    /// What was seeded of each family, by the index of its tileset.
     pub families: BTreeMap<usize, Arc<SeededVariants>>,
 }
 
-/// Looks whether all targets of a run are seeded. Waits up to `wait` for a database that is behind those of the shards.
+/// Checks that all targets of a run are seeded. Waits up to `wait` for a database that is behind those of the shards.
 ///
 /// # Errors
 /// If a shard is missing, the settings are not those of the plan, or the database has not seen what a shard has.
@@ -57,7 +57,7 @@ pub async fn ready_targets(
     Ok(ReadyTargets { snapshot, families })
 }
 
-/// What all shards say, in their order.
+/// The notes of all shards, in their order.
 fn all_done(work: &WorkFolder, plan: &TargetsPlan) -> Result<Vec<TargetsDone>, ShardsError> {
     let shards = u32::try_from(plan.shards.len()).unwrap_or(u32::MAX);
     let mut all = Vec::new();

@@ -1,14 +1,14 @@
 //! Shards that are whole targets: several tilesets of one configuration, and the variants of a tileset.
 //!
-//! Each target is seeded by one shard into its own place, as `seed` does. The commit brings all of them to one state, as `reseed` does, and a family's
-//! manifest is written last.
+//! Each target is seeded by one shard into its final place, as `seed` does. The commit brings all of them to one state, as `reseed` does, and
+//! writes a family's manifest last.
 //!
 //! | file | what |
 //! |---|---|
-//! | `check` | whether the configuration is that of the plan, and can be divided so |
+//! | `check` | checks that the configuration is that of the plan, and can be divided |
 //! | `begin` | the plan |
 //! | `run` | seeds the targets of one shard |
-//! | `commit` | what the shards have seeded, and the snapshot that has seen all of it |
+//! | `commit` | collects what the shards have seeded, and takes a snapshot that has seen all of it |
 
 mod begin;
 mod check;

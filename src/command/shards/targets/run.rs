@@ -1,4 +1,4 @@
-//! `shards run` for whole targets: seeds each target of a shard into its place, and says that the shard is done.
+//! `shards run` for whole targets: seeds each target of a shard into its final place, and notes that the shard is done.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,10 +25,10 @@ use crate::shards::{
 use crate::sink::{BeforeManifest, BeforeManifestError, NoteError, PublishedTiles};
 use crate::stop::Stop;
 
-/// The pause before a target is tried again that another run writes.
+/// The pause before a target that another run writes is tried again.
 const PAUSE_WHILE_HELD: Duration = Duration::from_secs(1);
 
-/// The most variants in one note, of at most 400 bytes each.
+/// The most variants in one note. Each takes at most 400 bytes.
 pub(super) const MAX_LISTED: usize = 2_000;
 
 /// The most outputs that an error names.
@@ -56,7 +56,7 @@ pub async fn run_targets(
         run: &plan.run,
         connections: plan.connections,
         shards: u32::try_from(plan.shards.len()).unwrap_or(u32::MAX),
-        // One more holds the snapshot that all targets share.
+        // One more session holds the snapshot that all targets share.
         further: SESSIONS_BESIDE_WORKERS + 1,
     };
     let guard = Arc::new(WhileItGoesOn { work: work.clone(), run: plan.run.clone(), shard: number });
@@ -64,8 +64,8 @@ pub async fn run_targets(
     own.attempted(places, async |attempt| Box::pin(seeding.seeded(attempt)).await).await
 }
 
-/// Lets a target be written and published only while its shard is not done by another attempt, and its run goes on: an attempt that wakes later
-/// changes nothing. The commit, and other attempts, cannot write a target while this one has it locked.
+/// Lets a target be written and published only while its run goes on and no other attempt has done its shard, so that an attempt that wakes up
+/// late changes nothing. The commit and other attempts cannot write a target while this attempt has locked it.
 #[derive(Debug)]
 struct WhileItGoesOn {
     work: WorkFolder,
@@ -102,7 +102,7 @@ impl BeforeManifest for WhileItGoesOn {
     }
 }
 
-/// A shard that is seeded.
+/// A shard that is being seeded.
 struct Seeding<'a> {
     all: &'a [JobSettings],
     plan: &'a TargetsPlan,
@@ -112,7 +112,7 @@ struct Seeding<'a> {
     guard: Arc<WhileItGoesOn>,
 }
 
-/// What was seeded so far.
+/// What was seeded so far, and what failed.
 #[derive(Default)]
 struct SeededSoFar {
     families: Vec<SeededFamily>,
@@ -129,7 +129,7 @@ impl SeededSoFar {
         self.bytes += done.bytes;
     }
 
-    /// Adds a target that failed. The error is returned if the others would fail, too.
+    /// Adds a target that failed. Returns the error if the other targets would fail, too.
     fn add_failed(&mut self, output: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
         let kind = error.kind();
         let ends_all = matches!(kind, ErrorKind::Interrupted | ErrorKind::Transient(_))
@@ -144,7 +144,7 @@ impl SeededSoFar {
     }
 
     /// # Errors
-    /// If targets have failed: the shard is tried again, unless the configuration is wrong for all of them.
+    /// If targets have failed. The shard is then tried again, unless the configuration is wrong for all of them.
     fn complete(&self, shard: u32) -> Result<(), ShardsError> {
         let Some((_, first)) = self.failed.first() else { return Ok(()) };
         let is_usage = self.targets == 0 && self.failed.iter().all(|(_, kind)| kind == first);
@@ -208,7 +208,7 @@ impl Seeding<'_> {
         Ok(if is_first { ShardEnd::Done { tiles } } else { ShardEnd::AlreadyDone })
     }
 
-    /// The snapshot of the shard: its cursor, and what it has seen. Refuses another database than that of the plan.
+    /// The cursor of the shard's snapshot, and the state that it has seen. Refuses another database than that of the plan.
     async fn look(&self) -> Result<(String, String), CommandError> {
         let job = self.own.job;
         let look = async |_restarts| {
@@ -228,14 +228,14 @@ impl Seeding<'_> {
         Ok((cursor, seen))
     }
 
-    /// A run on the snapshot of the shard, which writes and publishes only while the shard is this attempt's.
+    /// A run on the snapshot of the shard, which writes and publishes only while no other attempt has done the shard and its run goes on.
     fn job(&self, job: Job) -> Job {
         let guard = &self.guard;
         let job = job.sharing(&self.snapshot).guarded(Arc::clone(guard) as Arc<dyn WriteGuard>);
         job.with_listener(Arc::clone(guard) as Arc<dyn BeforeManifest>)
     }
 
-    /// Seeds variants of a family, as many side by side as a seed does.
+    /// Seeds variants of a family, as many in parallel as a seed does.
     async fn family(
         &self,
         family: &Family,
@@ -294,7 +294,7 @@ impl Seeding<'_> {
         Ok(())
     }
 
-    /// Writes down which variants were seeded.
+    /// Notes which variants were seeded.
     async fn listed(
         &self,
         tileset: usize,
@@ -329,7 +329,7 @@ impl Seeding<'_> {
             if self.own.job.stop.asked().is_some() {
                 return Err(error);
             }
-            // Of an attempt that is late no target is of interest any more, whatever became of this one.
+            // If the attempt is late, its targets do not matter any more, however this one ended.
             match self.own.late().await {
                 Ok(Some(_end)) => return Err(self.guard.late().into()),
                 Err(CommandError::Shards(aborted @ ShardsError::Aborted { .. })) => return Err(aborted.into()),
