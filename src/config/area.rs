@@ -7,7 +7,7 @@ use super::settings::Check;
 use super::values::Origin;
 use crate::tile::{AreaPart, LonLatBox, Zoom, ZoomList, parts_of_area};
 
-/// The parts of an area; one with very many positions becomes boxes, exact down to `deepest` or to the zoom at which they would be too many.
+/// The parts of an area. An area with very many positions becomes boxes, exact down to `deepest` or to the zoom at which there would be too many.
 ///
 /// # Errors
 /// If the text is neither a box nor a file with polygons; the message says why, and what to write.
@@ -27,7 +27,7 @@ pub fn area_parts(text: &str, deepest: Zoom) -> Result<Vec<AreaPart>, String> {
 }
 
 impl Check<'_> {
-    /// The part of the world of the tileset: its area, if it has one, else its boxes.
+    /// The part of the world that the tileset covers: its area, if it has one, else its boxes.
     pub(super) fn boxes(
         &self,
         bbox: Vec<LonLatBox>,

@@ -1,4 +1,4 @@
-//! The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed that or cannot be
+//! The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed the budget or cannot be
 //! rendered.
 
 use std::num::NonZeroU64;

@@ -6,15 +6,15 @@ use super::settings::Check;
 use crate::postgis::Property;
 use crate::tile::{Zoom, ZoomError, ZoomList};
 
-/// What the values of a table by zoom are, for messages.
+/// Words for the values of a table by zoom, for messages.
 pub(super) struct ZoomValues {
-    /// What is wrong with a value of another type, and what to write.
+    /// The message for a value of another type: what is wrong, and what to write.
     pub(super) misfit: &'static str,
-    /// One value.
+    /// The noun for one value.
     pub(super) noun: &'static str,
 }
 
-/// A value, and the zooms at which it is in force.
+/// A value, and the zooms at which it applies.
 pub(super) struct ZoomValue<T> {
     pub(super) zooms: ZoomList,
     pub(super) value: T,
@@ -35,7 +35,7 @@ impl Conditions<'_> {
 }
 
 impl RowCondition {
-    /// The SQL of all zooms.
+    /// The SQL conditions of all zooms.
     pub(super) fn texts(&self) -> Vec<&str> {
         match self {
             RowCondition::All(sql) => vec![sql],
@@ -45,7 +45,7 @@ impl RowCondition {
 }
 
 impl Check<'_> {
-    /// The entries of a table by zoom. Each zoom stands in one of them at most.
+    /// The entries of a table by zoom. Each zoom may be in one of them only.
     pub(super) fn by_zoom<'t, T>(
         &self,
         key: &str,
@@ -81,7 +81,7 @@ impl Check<'_> {
         Ok(Conditions { everywhere, by_zoom: by_zoom.unwrap_or_default() })
     }
 
-    /// The zooms of properties that are not drawn at all zooms of the layer.
+    /// The zooms of properties that are drawn only at some zooms of the layer.
     pub(super) fn property_zooms(
         &self,
         key: &str,

@@ -9,7 +9,7 @@ use super::settings::Check;
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::{Cells, Property, PropertySource};
 
-/// The properties of a cluster, with the names that map clients know: those of supercluster, which MapLibre uses.
+/// The properties of a cluster, with the names that map clients use: those of Supercluster, which MapLibre uses.
 const CLUSTER: [(&str, &str); 4] = [
     ("cluster", "true"),
     ("cluster_id", "!cell!"),
@@ -22,7 +22,7 @@ const CLUSTER: [(&str, &str); 4] = [
     ),
 ];
 
-/// The default width of a cluster's cell: 64 of the 512 pixels that map clients draw a tile with.
+/// The default width of a cluster's cell: 64 of the 512 pixels with which map clients draw a tile.
 const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 
 /// The placeholders of an aggregate: the bounds of its cell, and the cell's number.
@@ -36,7 +36,7 @@ const fn shape_of(name: CellShapeName) -> CellShape {
 }
 
 impl Check<'_> {
-    /// Cells with what they count.
+    /// The cells of an aggregate layer, and their properties.
     pub(super) fn aggregate(
         &self,
         key: &str,
@@ -59,7 +59,7 @@ impl Check<'_> {
         Ok((Cells { grid, having, keeps_lone: false }, properties))
     }
 
-    /// Clusters, and rows that are alone in their cell.
+    /// Cells that are drawn as clusters, and rows that are alone in their cell.
     pub(super) fn cluster(
         &self,
         key: &str,
@@ -93,7 +93,7 @@ impl Check<'_> {
         Ok((Cells { grid, having: None, keeps_lone: true }, properties))
     }
 
-    /// Checks the width of cells against what a tile may hold.
+    /// Checks the width of cells, and that a tile does not get more cells than it may have features.
     fn size(&self, key: &str, grid: &CellGrid, limit: Option<NonZeroU64>) -> Result<(), ConfigError> {
         let size = grid.size;
         if !(CellGrid::SMALLEST..=1.0).contains(&size) {

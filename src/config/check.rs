@@ -1,4 +1,4 @@
-//! All problems of a configuration, not only the first: what is wrong is noted and taken out, and the rest is read again.
+//! Finds all problems of a configuration, not only the first: each wrong value is noted and removed, and the rest is read again.
 
 use std::path::Path;
 
@@ -11,19 +11,19 @@ use super::values::{ConfigValues, Origin};
 use super::{Flag, variables};
 use crate::postgis::Parts;
 
-/// The most problems that are looked for: a file that is no configuration at all has enough with these.
+/// The most problems that are searched. They are enough for a file that is no configuration at all.
 const MAX_PROBLEMS: usize = 100;
 
-/// What a check of the values has found.
+/// The result of a check of the values.
 #[derive(Debug)]
 pub struct Checked {
     /// The problems.
     pub problems: Vec<ConfigError>,
-    /// The settings of each tileset, without what is wrong; none of a tileset of which nothing is left.
+    /// The settings of each tileset, without the wrong values. A tileset of which nothing is left has no entry.
     pub settings: Vec<JobSettings>,
 }
 
-/// Where values come from, as [`gather`](super::gather) takes them.
+/// The origins of the values, in the form in which [`gather`](super::gather) takes them.
 #[derive(Clone, Copy)]
 pub struct CheckedSources<'a> {
     /// The file.
@@ -32,11 +32,11 @@ pub struct CheckedSources<'a> {
     pub variables: &'a [(String, String)],
     /// The flags.
     pub flags: &'a [Flag],
-    /// What the environment says of the connection.
+    /// The connection parameters in the environment.
     pub connection: &'a Parts,
-    /// The layers that are wanted; none for all.
+    /// The layers that are wanted; all if empty.
     pub layers: &'a [String],
-    /// The tilesets that are wanted; none for all.
+    /// The tilesets that are wanted; all if empty.
     pub tilesets: &'a [String],
 }
 
@@ -83,7 +83,7 @@ pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
     Ok(Checked { problems, settings })
 }
 
-/// The text of a file with its variables replaced, and without what cannot be read.
+/// The text of a file with its variables replaced, and without the parts that cannot be read.
 fn without_problems(
     path: &Path,
     mut text: String,
@@ -112,14 +112,14 @@ fn without_problems(
         let Err(error) = toml::from_str::<ConfigFile>(&text) else { break };
         problems.push(ConfigError::in_file(path, &text, &error));
         if !error.span().is_some_and(|span| blank(&mut text, span.start)) {
-            // Nothing of it can be read.
+            // No part of the file can be read.
             return String::new();
         }
     }
     text
 }
 
-/// Replaces the key and value, or the table, at a position by blanks. Lines keep their numbers. False if nothing stands there.
+/// Replaces the key and value, or the table, at a position with blanks. Line numbers stay the same. False if there is nothing at the position.
 fn blank(text: &mut String, at: usize) -> bool {
     let Ok(table) = DeTable::parse(text) else { return false };
     let Some(entry) = smallest(table.get_ref(), at) else { return false };
@@ -128,7 +128,7 @@ fn blank(text: &mut String, at: usize) -> bool {
         .is_some_and(|before| before.rsplit('\n').next().is_some_and(|line| line.trim_start().starts_with('[')))
         || text[entry.start..].starts_with('[') && entry.is_table;
     let (start, end) = if is_header { section(text, entry.start) } else { (entry.start, entry.end) };
-    // A comma of a list or inline table, after it or before it.
+    // In a list or inline table, the comma after the entry goes with it.
     let end = match text[end..].trim_start_matches([' ', '\t']).strip_prefix(',') {
         Some(rest) if !is_header => text.len() - rest.len(),
         _ => end,
@@ -148,7 +148,7 @@ struct FileEntry {
     is_table: bool,
 }
 
-/// The smallest entry around a place.
+/// The smallest entry around a position.
 fn smallest(table: &DeTable<'_>, at: usize) -> Option<FileEntry> {
     let mut best: Option<FileEntry> = None;
     let mut consider = |entry: FileEntry| {
@@ -159,7 +159,7 @@ fn smallest(table: &DeTable<'_>, at: usize) -> Option<FileEntry> {
     };
     for (key, value) in table {
         let is_table = matches!(value.get_ref(), DeValue::Table(_) | DeValue::Array(_));
-        // The span of a table with a header is that of the header.
+        // The span of a table with a header covers only the header.
         let (start, end) = (key.span().start.min(value.span().start), key.span().end.max(value.span().end));
         consider(FileEntry { start, end, is_table });
         let mut inner: Vec<&DeTable<'_>> = Vec::new();
@@ -180,7 +180,7 @@ fn smallest(table: &DeTable<'_>, at: usize) -> Option<FileEntry> {
     best
 }
 
-/// The lines of the section whose header stands at a place: up to the next header of another section.
+/// The lines of the section whose header is at a position, up to the header of another section.
 fn section(text: &str, at: usize) -> (usize, usize) {
     let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
     let header = text[start..].lines().next().unwrap_or_default().trim();
@@ -223,17 +223,17 @@ fn resolved(
     Ok(None)
 }
 
-/// Takes out the value that an error names, or replaces it by the default. False if the error names no value.
+/// Removes the value that an error names, or replaces it with the default. False if the error names no value.
 fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> bool {
     if let Some(rest) = key.strip_prefix("layer[") {
-        // The name may hold a bracket; a field does not.
+        // The name may contain a bracket; a field does not.
         let Some((name, field)) = rest.rsplit_once("].").or_else(|| Some((rest.strip_suffix(']')?, ""))) else {
             return false;
         };
         let field = field.split(['.', '[']).next().unwrap_or_default();
         return drop_field(values, name, field);
     }
-    // The values of one of several tilesets are those of the section [tileset].
+    // The values of one of several tilesets are stored under the section `[tileset]`.
     let of_tileset = key
         .strip_prefix("tileset[")
         .and_then(|rest| rest.rsplit_once("]."))
@@ -251,7 +251,7 @@ fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> 
     old.is_some_and(|(_, origin)| origin != Origin::Default)
 }
 
-/// Takes a field out of a layer, or the whole layer if the field is not there.
+/// Removes a field of a layer, or the whole layer if it has no such field.
 fn drop_field(values: &mut ConfigValues, name: &str, field: &str) -> bool {
     let Some((toml::Value::Array(layers), origin)) = values.values.get_mut("layer") else { return false };
     let is_it = |layer: &toml::Value| layer.get("name").and_then(toml::Value::as_str) == Some(name);

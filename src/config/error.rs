@@ -91,7 +91,7 @@ pub enum ConfigError {
         /// What there is.
         hint: String,
     },
-    /// The number of problems that `config --check` has named.
+    /// The number of problems that `config --check` has reported.
     #[error("the configuration has problems: {problems}, each named above")]
     Problems {
         /// How many.
@@ -159,7 +159,7 @@ fn table_at(text: &str, line: usize) -> String {
     }
 }
 
-/// ". Did you mean …?" with the known name most similar to `wanted`, if one is.
+/// ". Did you mean …?" with the known name that is most similar to `wanted`; `None` if none is similar.
 pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|name| (strsim::jaro_winkler(wanted, name), name))

@@ -1,4 +1,4 @@
-//! Layers that a function of the database gives as whole tiles.
+//! Layers whose whole tiles come from a function of the database.
 
 use super::error::ConfigError;
 use super::file::LayerSection;
@@ -56,7 +56,7 @@ impl Check<'_> {
         Ok(Some(TileFunction { name: name.clone(), query, is_bounded: layer.occupied.is_some() }))
     }
 
-    /// The rows of such a layer, which say where tiles may be.
+    /// The rows of such a layer. They tell where tiles may be.
     pub(super) fn occupied(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
         let key = format!("layer[{}].occupied", layer.name);
         let world = format!(
@@ -71,13 +71,13 @@ impl Check<'_> {
         Ok(Rows::Query(query.numbered()))
     }
 
-    /// The key of such rows.
+    /// The key of these rows.
     pub(super) fn occupied_key() -> Vec<String> {
         vec![ROW_NUMBER.to_owned()]
     }
 }
 
-/// A value as JSON; dates and times become texts.
+/// A value as JSON. Dates and times become texts.
 fn json_of(value: &toml::Value) -> serde_json::Value {
     match value {
         toml::Value::String(text) => text.clone().into(),

@@ -1,5 +1,5 @@
-//! The layers of the tileset. A layer that is drawn in several ways, such as cells at some zooms or fewer properties, becomes several, each
-//! for its own zooms, all with the same [`LayerId`].
+//! The layers of the tileset. A layer that is drawn in several ways, such as cells at some zooms or fewer properties, becomes several layers with
+//! the same [`LayerId`], each for its own zooms.
 
 use std::num::NonZeroU64;
 
@@ -137,11 +137,11 @@ impl Check<'_> {
         Ok(bands.collect())
     }
 
-    /// What the layers show, for people.
+    /// Descriptions of the layers, for people.
     pub(super) fn layer_texts(&self, given: &ConfigFile) -> Result<Vec<LayerTexts>, ConfigError> {
         let texts = |layer: &LayerSection| {
             let of_properties = layer.property_descriptions.clone().unwrap_or_default();
-            // The columns of a table are known to the database only, and clusters have properties of their own.
+            // Only the database knows the columns of a table, and clusters have properties of their own.
             let own = layer.properties.as_ref().filter(|_| layer.aggregate.is_none() && layer.cluster.is_none());
             let known = own.map(Properties::names);
             let unknown = |name: &&String| known.as_ref().is_some_and(|known| !known.contains(&name.as_str()));
@@ -154,7 +154,7 @@ impl Check<'_> {
         given.layer.iter().flatten().map(texts).collect()
     }
 
-    /// What the layer draws at which zooms, ordered by the first zoom; together these are all of its zooms.
+    /// The ways in which the layer is drawn, each with its zooms, ordered by the first zoom. Together they cover all zooms of the layer.
     fn bands(
         &self,
         layer: &LayerSection,

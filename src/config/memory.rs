@@ -1,14 +1,14 @@
-//! How much memory the process may use.
+//! The memory that the process may use.
 
 use std::path::{Path, PathBuf};
 
-/// The memory that the process may use, in bytes: the least limit of its control groups, or else what the machine has. `None` where the
-/// system does not say (no `/proc`).
+/// The memory that the process may use, in bytes: the lowest limit of its control groups, or else the memory of the machine. `None` if the system
+/// does not report it (no `/proc`).
 pub(super) fn usable_memory() -> Option<usize> {
     usable_below(Path::new("/"))
 }
 
-/// The same of a system whose root lies in a folder.
+/// The memory for a system whose root is the folder `root`.
 fn usable_below(root: &Path) -> Option<usize> {
     let limits = group_limits(root).into_iter();
     limits.chain(machine_memory(root)).min().and_then(|bytes| usize::try_from(bytes).ok())
@@ -21,8 +21,8 @@ fn machine_memory(root: &Path) -> Option<u64> {
     kilobytes.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The memory limits of the process's control group and of those above it, in bytes: `memory.max` (cgroups(7), version 2) and
-/// `memory.limit_in_bytes` (version 1). A group without a limit says "max", or a number beyond the machine's memory.
+/// The memory limits of the process's control group and of the groups above it, in bytes: `memory.max` (cgroups(7), version 2) and
+/// `memory.limit_in_bytes` (version 1). A group without a limit reports "max", or a number beyond the machine's memory.
 fn group_limits(root: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let folders = text.lines().filter_map(|line| {
@@ -38,7 +38,7 @@ fn group_limits(root: &Path) -> Vec<u64> {
     let limit = |folder: PathBuf, name| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok();
     folders
         .flat_map(|(mount, path, name)| {
-            // In a container the path may be the host's: then only the mount itself is there.
+            // In a container the path may be the host's. Then only the mount itself exists.
             let groups: Vec<PathBuf> = Path::new(path).ancestors().map(|group| mount.join(group)).collect();
             groups.into_iter().filter_map(move |group| limit(group, name))
         })

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `file` | the keys of a configuration file |
 //! | `tilesets` | the values of each of several tilesets |
-//! | `values` | the values of all origins; the last origin that has a value wins |
+//! | `values` | the values of all origins; the last origin that has a value takes precedence |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `layer`, `cells`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
@@ -14,7 +14,7 @@
 //! | `parameter`, `parameters` | live parameters; the checks of the sections `[[tileset.parameter]]` |
 //! | `target`, `s3` | the checks of the sections `[target]` and `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
-//! | `tile_headers` | headers and metadata with placeholders; who sends tags |
+//! | `tile_headers` | headers and metadata with placeholders; whether tags are sent |
 //! | `variables` | `${NAME}` in the strings of a file |
 //! | `show` | the output of `oar-tiles config` |
 //! | `check` | all problems of a configuration at once |

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 
 use crate::serve::{Parameter, ParameterType};
 
-/// A parameter, and the rows that its values choose.
+/// A parameter, and the conditions by which its values choose rows.
 #[derive(Debug, Clone)]
 pub struct ParameterSettings {
     /// The parameter.
     pub parameter: Parameter,
-    /// For each layer that it concerns, a condition over the rows and over the values, which a session holds.
+    /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the session holds.
     pub conditions: BTreeMap<String, String>,
 }
 
 impl ParameterSettings {
-    /// Values of its type, as an array of the database in text form: the conditions are tried with them.
+    /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with them.
     #[must_use]
     pub const fn sample(&self) -> &'static str {
         match self.parameter.kind {

@@ -15,7 +15,8 @@ use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
 /// The most parameters of a tileset.
 const MAX_PARAMETERS: usize = 32;
 
-/// The longest name of a parameter, in bytes: the setting that holds its values has a name of at most 63.
+/// The longest name of a parameter, in bytes. The database setting that holds its values contains the name, and a setting's name has at most 63
+/// bytes.
 const MAX_NAME_BYTES: usize = 40;
 
 /// The default of `max_length`, in characters.
@@ -24,7 +25,7 @@ const MAX_LENGTH: usize = 100;
 /// The default of `max_values`.
 const MAX_VALUES: usize = 20;
 
-/// The most of either: a request's query has at most 8 KiB.
+/// The largest `max_length` and `max_values`: a request's query has at most 8 KiB.
 const MAX_CHARACTERS_OR_VALUES: usize = 1_000;
 
 /// The most memory that a compiled pattern takes, in bytes.
@@ -55,7 +56,7 @@ const fn base(kind: ParameterType) -> &'static str {
 }
 
 impl Check<'_> {
-    /// The parameters of a tileset with some layers.
+    /// The parameters of a tileset with the layers `layers`.
     pub(super) fn parameters(
         &self,
         sections: &[ParameterSection],

@@ -1,4 +1,4 @@
-//! Refuses placeholders such as `!zoom!` where they have no value; the message says where they have one.
+//! Refuses placeholders such as `!zoom!` where they have no value. The message says where they have one.
 
 use super::error::ConfigError;
 use super::file::{LayerSection, RowCondition};
@@ -6,8 +6,8 @@ use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
 impl Check<'_> {
-    /// Refuses placeholders in the SQL of a layer that is read once for all zooms and tiles: `where`, `min_zoom`, `max_zoom`, `rank`, properties that are
-    /// expressions, and the queries of `[[layer.track]]`.
+    /// Refuses placeholders in SQL that is read once for all zooms and tiles of a layer: `where`, `min_zoom`, `max_zoom`, `rank`, properties that
+    /// are expressions, and the queries of `[[layer.track]]`.
     pub(super) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
         let mut conditions = layer.filter.iter().flat_map(RowCondition::texts);
@@ -57,7 +57,7 @@ impl Check<'_> {
     }
 }
 
-/// True if the text has a placeholder for the zoom.
+/// True if the placeholder is the one for the zoom.
 fn is_zoom(found: &str) -> bool {
     matches!(found.to_lowercase().trim_matches('!'), "zoom" | "z")
 }

@@ -11,17 +11,17 @@ use crate::purge::{
     SecretSource, VarnishOptions,
 };
 
-/// How long a command waits for a provider.
+/// The default time for which a command waits for a provider.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// After which time items that cost nothing are purged again: an edge may have fetched the old tile again from a shield that was purged
-/// after it.
+/// The default delay after which items that cost nothing are purged again: an edge may have fetched the old tile again from a shield that was
+/// purged after the edge.
 const REBOUND: Duration = Duration::from_secs(10);
 
-/// The least time between two purges that cost money.
+/// The default of the least time between two purges that cost money.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// The most lines of a list for a program.
+/// The default of the most lines in a list for a program.
 const MAX_LISTED: usize = 10_000;
 
 impl Check<'_> {
@@ -127,7 +127,7 @@ impl Check<'_> {
         })
     }
 
-    /// Refuses keys that another provider has: who writes them expects them to do something.
+    /// Refuses keys of another provider, because the user expects them to have an effect.
     fn purge_keys_fit(&self, given: &PurgeSection) -> Result<(), ConfigError> {
         use PurgeProviderName::{Akamai, Bunny, CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
         let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare, Bunny, Akamai];
@@ -187,12 +187,12 @@ impl Check<'_> {
         caches.iter().map(|url| self.server("purge.caches", url)).collect()
     }
 
-    /// The address of a server, which gets requests.
+    /// The address of a server to which requests are sent.
     fn server(&self, key: &str, url: &str) -> Result<String, ConfigError> {
         let parsed: Result<CdnUrl, CdnUrlError> = url.parse();
         match parsed {
             Ok(_) => Ok(url.trim_end_matches('/').to_owned()),
-            // A URL with a user holds a password: the message does not repeat it.
+            // A URL with a user contains a password, so the message does not repeat it.
             Err(CdnUrlError::User) => Err(self.wrong(key, format!("{}", CdnUrlError::User))),
             Err(error) => Err(self.wrong(key, format!("{url:?} {error}"))),
         }

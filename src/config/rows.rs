@@ -1,4 +1,4 @@
-//! Where a layer's rows come from: a table or a query.
+//! The source of a layer's rows: a table or a query.
 
 use super::error::ConfigError;
 use super::file::LayerSection;
@@ -6,7 +6,7 @@ use super::settings::Check;
 use crate::postgis::{Query, Rows};
 
 impl Check<'_> {
-    /// Where the layer's rows come from.
+    /// The source of the layer's rows.
     pub(super) fn rows(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let sql = match (&layer.table, &layer.sql) {

@@ -1,4 +1,4 @@
-//! The JSON Schema of a configuration, for editors: the structs that read a file make it, and the sample gives descriptions and defaults.
+//! The JSON Schema of a configuration, for editors. The structs that read a file give its types, and the sample gives descriptions and defaults.
 
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::file::ConfigFile;
 use super::values::SAMPLE;
 
-/// The schema as JSON (draft 7, which editors of TOML know).
+/// The schema as JSON (draft 7, which TOML editors support).
 #[must_use]
 pub fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
@@ -24,14 +24,14 @@ pub fn schema() -> Value {
     schema
 }
 
-/// What the sample says of a key.
+/// The sample's comment on a key.
 struct KeyComment {
     section: String,
     key: String,
     comment: String,
 }
 
-/// The comments of the sample: each stands before its key, which is a comment itself if it has no default.
+/// The comments of the sample. Each is in front of its key, which is itself commented out if it has no default.
 fn comments() -> Vec<KeyComment> {
     let (mut found, mut section, mut comment) = (Vec::new(), String::new(), Vec::<&str>::new());
     for line in SAMPLE.lines() {
@@ -60,7 +60,7 @@ fn is_key(text: &str) -> bool {
 fn property<'s>(schema: &'s mut Value, section: &str, key: &str) -> Option<&'s mut Value> {
     let mut at = schema;
     for name in section.split('.').chain([key]) {
-        // A list of tables, or one that may be missing.
+        // A list of tables, or a table that may be missing.
         if at.get("properties").is_none() {
             at = if at.get("items").is_some() { at.get_mut("items")? } else { at.get_mut("anyOf")?.get_mut(0)? };
         }

@@ -135,7 +135,7 @@ impl Check<'_> {
         })
     }
 
-    /// How old stored tiles may become, by zoom.
+    /// The age at which stored tiles expire, by zoom.
     fn expires(&self, given: &ServeSection) -> Result<Vec<Option<Duration>>, ConfigError> {
         let rules = self.cache_rules("serve.expires", given.expires.as_ref())?;
         let parsed = |rule: &CacheRule| {
@@ -153,7 +153,8 @@ impl Check<'_> {
         Ok((0..=Zoom::MAX.get()).map(of).collect())
     }
 
-    /// Where tiles are shared: from the configuration, or from a file, so that the configuration need not hold the password.
+    /// The Redis in which tiles are shared. The URL comes from the configuration, or from a file, so that the configuration need not contain the
+    /// password.
     fn redis(&self, given: &ServeSection) -> Result<Option<RedisUrl>, ConfigError> {
         let (key, text) = match (&given.redis_url, &given.redis_url_file) {
             (None, None) => return Ok(None),
@@ -189,7 +190,7 @@ impl Check<'_> {
         Ok(url.trim_end_matches('/').to_owned())
     }
 
-    /// The path below which everything is served: empty, or with a slash before it and none behind it.
+    /// The path below which everything is served: empty, or with a leading slash and without a trailing one.
     fn base_path(&self, text: &str) -> Result<String, ConfigError> {
         let path = text.trim_matches('/');
         let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_' | '~');
@@ -221,16 +222,16 @@ impl Check<'_> {
     }
 }
 
-/// What a client may have to wait for a tile that is rendered for it.
+/// The bounds of the time that a client may have to wait for a tile that is rendered for it.
 const SHORTEST_LIVE_TIMEOUT: Duration = Duration::from_millis(100);
 const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The time of the writer's lease: shorter, and a busy machine loses it; longer, and a standby waits for long.
+/// The bounds of the writer's lease. With a shorter lease, a busy machine loses it; with a longer one, a standby waits for a long time.
 const SHORTEST_WRITER_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_WRITER_LEASE: Duration = Duration::from_secs(600);
 
 /// How long a client waits for the fresh tile with `refresh = "patient"`.
 const REFRESH_PATIENCE: Duration = Duration::from_millis(100);
 
-/// The longest drain. Supervisors kill long before.
+/// The longest drain. Supervisors kill the process long before.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);

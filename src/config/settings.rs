@@ -24,11 +24,11 @@ use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
 
-/// `rows_mb = "auto"`: one part in this many of the memory that the process may use.
+/// The share for `rows_mb = "auto"`: the usable memory of the process divided by this number.
 const AUTO_ROWS_SHARE: usize = 4;
 
-/// The memory for cached rows, in bytes, where the system does not say how much there is; and with `rows_mb = "auto"` the most that a reseed
-/// takes, whose rows are few.
+/// The memory for cached rows, in bytes, if the system does not report how much memory there is. With `rows_mb = "auto"` also the most memory for
+/// the cached rows of a reseed, which are few.
 const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 
 /// All settings of a run of one tileset.
@@ -89,7 +89,7 @@ pub struct TilesetSettings {
     pub zooms: ZoomList,
     /// Where a map begins; `None` for the middle of what is drawn.
     pub center: Option<MapCenter>,
-    /// What the layers show, for people.
+    /// Descriptions of the layers, for people.
     pub layer_texts: Vec<LayerTexts>,
     /// The boxes; empty for the whole world.
     pub bbox: Vec<AreaPart>,
@@ -101,32 +101,32 @@ pub struct TilesetSettings {
     pub tree: TreeOptions,
     /// How S3 is reached, and the headers of objects.
     pub s3: S3Options,
-    /// The CDNs that are told what changed.
+    /// The CDNs that are notified of what changed.
     pub purges: Vec<PurgeOptions>,
     /// How `reseed --watch` waits for changes.
     pub watch: WatchOptions,
-    /// What requests for live tiles may ask.
+    /// The parameters that requests for live tiles may give.
     pub parameters: Vec<ParameterSettings>,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerSettings>,
-    /// The variants that the tileset is made in; `None` if it is one tileset.
+    /// The variants of the tileset; `None` if it is a single tileset.
     pub variants: Option<Arc<VariantSettings>>,
-    /// What makes the tileset a variant, if it is one.
+    /// The values by which the tileset is a variant, if it is one.
     pub variant: Option<Variant>,
 }
 
-/// What a layer and its properties show, for people who read its TileJSON.
+/// Descriptions of a layer and its properties, for people who read the TileJSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerTexts {
     /// The name of the layer.
     pub name: String,
     /// What it shows.
     pub description: Option<String>,
-    /// What its properties are, by name; they stand in `fields` of the TileJSON instead of the property's type.
+    /// Descriptions of its properties, by name. They replace the property's type in `fields` of the TileJSON.
     pub of_properties: BTreeMap<String, String>,
 }
 
-/// The names of the layers, by their ids. A layer that is drawn differently at different zooms is there once.
+/// The names of the layers, by their ids. A layer that is drawn differently at different zooms is listed once.
 #[must_use]
 pub fn layer_names(layers: &[LayerSettings]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -151,7 +151,7 @@ impl JobSettings {
     /// Checks the values of one tileset and resolves them.
     ///
     /// # Errors
-    /// If a value does not fit; the message names the key and where the value came from. If the values are those of several tilesets
+    /// If a value does not fit; the message names the key and the origin of the value. Also if the values are those of several tilesets
     /// ([`ConfigValues::tilesets`]).
     pub fn resolve(
         values: &ConfigValues,
@@ -168,7 +168,7 @@ impl JobSettings {
         let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
         let url = check.database_url(&given.database)?;
         let url = url.as_deref();
-        // The PG* variables override a URL from a file; a URL from a flag or from DATABASE_URL they only complete.
+        // The PG* variables override a URL from a file. A URL from a flag or from DATABASE_URL is only completed by them.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
         let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
         let workers = match check.present("run.workers", given.run.workers)? {
@@ -205,7 +205,7 @@ impl JobSettings {
                 statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
                 lock_timeout: check.lock_timeout(&given.database)?,
                 work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
-                // One more: the keeper, which holds the snapshot.
+                // One more for the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
                 parameters: Vec::new(),
                 change_log: changes.schema.clone(),
@@ -238,7 +238,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Where a key's value came from.
+    /// The origin of a key's value.
     pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.origin(key)
     }
@@ -320,7 +320,7 @@ impl Check<'_> {
         })
     }
 
-    /// The database's address. A flag and the environment win over the file, whichever of its two keys that has.
+    /// The database's address. A flag or the environment takes precedence over the file, whether the file has `url` or `url_file`.
     fn database_url(&self, database: &DatabaseSection) -> Result<Option<String>, ConfigError> {
         let url = database.url.as_ref().map(|url| url.0.clone());
         let Some(path) = &database.url_file else { return Ok(url) };

@@ -15,7 +15,7 @@ pub struct ShownConfig {
 }
 
 impl ConfigValues {
-    /// The value of each key, its secrets hidden, and its origin.
+    /// The value of each key, with secrets hidden, and its origin.
     #[must_use]
     pub fn shown(&self) -> ShownConfig {
         let mut sections = serde_json::Map::new();
@@ -116,7 +116,7 @@ fn masked(url: &str) -> String {
         _ => part.to_owned(),
     };
     let Some((scheme, rest)) = url.split_once("://") else {
-        // A quoted value may hold spaces, so nothing after the key of a password is shown.
+        // A quoted value may contain spaces, so nothing after the key of a password is shown.
         return match url.to_lowercase().find("password") {
             Some(at) => format!("{}password=(hidden)", &url[..at]),
             None => url.to_owned(),
@@ -126,7 +126,7 @@ fn masked(url: &str) -> String {
         Some((authority, query)) => (authority, Some(query)),
         None => (rest, None),
     };
-    // A password may hold an unescaped "@": the last one ends it.
+    // A password may contain an unescaped "@", so the last one ends it.
     let authority = match authority.rsplit_once('@') {
         Some((user, host)) if user.contains(':') => {
             format!("{}:(hidden)@{host}", user.split(':').next().unwrap_or_default())

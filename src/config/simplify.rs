@@ -9,7 +9,7 @@ use crate::tile::{Margin, TileBounds, Zoom, ZoomList};
 /// The most pixels of a length: the side of a tile.
 const MAX_PIXELS: f64 = 256.0;
 
-/// How a layer is simplified at its zooms.
+/// How a layer is simplified, and at which zooms.
 pub(super) struct SimplifiedZooms {
     simplify: Option<Simplify>,
     zooms: Option<ZoomList>,
@@ -57,7 +57,7 @@ impl Check<'_> {
         Ok(SimplifiedZooms { simplify: Some(simplify), zooms: zoom.clone() })
     }
 
-    /// Refuses to simplify a layer that draws single rows at none of the zooms.
+    /// Refuses to simplify a layer that does not draw single rows at any of the zooms.
     pub(super) fn simplifies_some(&self, layer: &LayerSection, is_simplified: bool) -> Result<(), ConfigError> {
         if layer.simplify.is_none() || is_simplified {
             return Ok(());

@@ -6,7 +6,7 @@ use super::settings::Check;
 use crate::sink::{Publishing, Template, TreeOptions};
 
 impl Check<'_> {
-    /// How tiles lie in a directory or bucket, and how they are published.
+    /// How tiles are stored in a directory or bucket, and how they are published.
     pub(super) fn tree(&self, target: &TargetSection) -> Result<TreeOptions, ConfigError> {
         let text = self.present("target.template", target.template.as_deref())?;
         let template = Template::new(text).map_err(|error| self.wrong("target.template", error.to_string()))?;
@@ -37,7 +37,7 @@ impl Check<'_> {
         Ok(TreeOptions { template, publish, force: false, public_url, packed })
     }
 
-    /// Checks the URL under which clients find a target; empty for `relative`.
+    /// Checks the URL under which clients find a target. Returns an empty text for `relative`.
     fn public_url(&self, url: &str) -> Result<String, ConfigError> {
         if url == "relative" {
             return Ok(String::new());

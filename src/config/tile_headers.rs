@@ -1,4 +1,4 @@
-//! Headers and metadata with placeholders that each tile fills in, and whether anybody sends the tags that a CDN is to be purged by.
+//! Headers and metadata with placeholders that each tile fills in. Also checks that the tags by which a CDN purges are sent.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use crate::serve::{ServeOptions, TileHeader};
 use crate::tile::TileText;
 
 impl TagHeaderName {
-    /// The header, and its text: tags with what stands between two of them.
+    /// The header, and its text: the tags with the separator between them.
     const fn parts(self) -> (&'static str, &'static str) {
         match self {
             TagHeaderName::CacheTag => ("cache-tag", "{name},{band}"),
@@ -24,7 +24,7 @@ impl TagHeaderName {
     }
 }
 
-/// Headers that the server sets itself, or that say how an answer is sent. Prefixes end with `-`.
+/// Headers that the server sets itself, or that describe how an answer is sent. Prefixes end with `-`.
 const OWN_HEADERS: [&str; 18] = [
     "access-control-",
     "accept-ranges",
@@ -47,7 +47,7 @@ const OWN_HEADERS: [&str; 18] = [
 ];
 
 impl Check<'_> {
-    /// The headers of tiles that the server sends beside its own.
+    /// The headers of tiles that the server sends in addition to its own.
     pub(super) fn tile_headers(&self, given: &ServeSection) -> Result<Vec<TileHeader>, ConfigError> {
         let tags = self.present("serve.tag_headers", given.tag_headers.as_deref())?;
         let mut all: BTreeMap<String, String> = BTreeMap::new();
@@ -75,7 +75,7 @@ impl Check<'_> {
         all.into_iter().map(header).collect()
     }
 
-    /// A text that becomes a header.
+    /// A text for a header.
     pub(super) fn tile_text(&self, key: &str, text: &str) -> Result<TileText, ConfigError> {
         if text.is_empty() || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(self.wrong(key, format!("{text:?} is no header: write letters of ASCII")));
@@ -83,7 +83,7 @@ impl Check<'_> {
         text.parse().map_err(|error: crate::tile::TileTextError| self.wrong(key, format!("{text:?} {error}")))
     }
 
-    /// Refuses to purge by tags that nobody sends: such a purge would hit nothing.
+    /// Refuses to purge by tags that are not sent, because such a purge would hit nothing.
     pub(super) fn tags_are_sent(&self, tileset: &TilesetSettings, server: &ServeOptions) -> Result<(), ConfigError> {
         let is_by_tag = tileset.purges.iter().any(|purge| purge.by == Some(PurgeBy::Tag));
         let in_server = server.tile_headers.headers.iter().any(|header| header.text.has_band());

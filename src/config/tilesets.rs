@@ -4,7 +4,7 @@ use super::error::{ConfigError, nearest};
 use super::settings::{JobSettings, layer_names};
 use super::values::{ConfigValues, Origin};
 
-/// What stands for the name of a tileset in addresses.
+/// The placeholder for the name of a tileset in addresses.
 const TILESET_PLACE: &str = "{tileset}";
 
 impl ConfigValues {
@@ -19,11 +19,10 @@ impl ConfigValues {
         self.tilesets.iter().map(|(table, _)| name_of(table)).collect()
     }
 
-    /// The values of each tileset: of those called `only`, or of all if that is empty. A configuration with one `[tileset]` has its own values
-    /// alone.
+    /// The values of each tileset in `only`, or of all tilesets if `only` is empty. A configuration with one `[tileset]` has only its own values.
     ///
     /// # Errors
-    /// If there is no such tileset, or two of the list have the same name, or one has none.
+    /// If there is no such tileset, or two tilesets of the list have the same name, or one has no name.
     pub fn tilesets(&self, only: &[String]) -> Result<Vec<ConfigValues>, ConfigError> {
         if !self.lists_tilesets() {
             let own = self.values.get("tileset.name").and_then(|(name, _)| name.as_str()).unwrap_or_default();
@@ -74,7 +73,7 @@ impl ConfigValues {
         Ok(tilesets)
     }
 
-    /// The values of a listed tileset: its own keys and those of `[tileset_defaults]` over the defaults, below environment and flags.
+    /// The values of a listed tileset. Its own keys and those of `[tileset_defaults]` override the defaults, but not the environment and flags.
     fn of_tileset(&self, table: &toml::Table, origin: &Origin) -> ConfigValues {
         let may_go = |old: &Origin| !matches!(old, Origin::Environment(_) | Origin::Flag(_));
         let mut values =
@@ -89,7 +88,7 @@ impl ConfigValues {
         values
     }
 
-    /// Fills the name of a tileset in for `{tileset}` in the addresses that it does not share with others.
+    /// Replaces `{tileset}` with the name of the tileset in its own addresses.
     fn fill_in_name(&mut self, name: &str) {
         let fill_in = |value: &mut toml::Value| {
             if let toml::Value::String(text) = value {
@@ -124,14 +123,14 @@ fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
 }
 
 impl JobSettings {
-    /// The settings of what concerns all tilesets, such as the change log: those of the first one, with the layers of all. `None` if there is no
-    /// tileset.
+    /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the layers of all. `None` if
+    /// there is no tileset.
     #[must_use]
     pub fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
         let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();
         let mut first = tilesets.into_iter().next()?;
         first.tileset.layers.clear();
-        // The parts of a layer stand one after the other.
+        // The parts of a layer must follow each other.
         let mut names = layer_names(&all);
         names.sort_unstable();
         names.dedup();

@@ -1,5 +1,5 @@
-//! The values of the configuration by key. Their origins are, in this order, the compiled-in sample, a file, the environment and flags; of
-//! several values for a key, the last one counts.
+//! The values of the configuration by key. Their origins are, in this order, the compiled-in sample, a file, the environment and flags. If a key
+//! has several values, the last one takes precedence.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use crate::serve::TOKEN_VARIABLE;
 /// The sample configuration, which holds all defaults.
 pub const SAMPLE: &str = include_str!("../../sample-config.toml");
 
-/// Where a value came from.
+/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The compiled-in sample.
@@ -46,9 +46,9 @@ impl fmt::Display for Origin {
 #[derive(Debug, Clone, Default)]
 pub struct ConfigValues {
     pub(super) values: BTreeMap<String, (toml::Value, Origin)>,
-    /// The list of tilesets, if a file has one.
+    /// The list of tilesets, if a file has several.
     pub(super) tilesets: Vec<(toml::Table, Origin)>,
-    /// The name of the tileset of such a list whose values these are.
+    /// The name of the listed tileset to which these values belong.
     pub(super) tileset: Option<String>,
 }
 
@@ -114,7 +114,7 @@ const VARIABLES: [(&str, &str, VariableKind); 45] = [
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
-/// The variable that stands for `--log`; it sets no key, because a configuration that cannot be read is logged, too.
+/// The variable in place of `--log`. It sets no key, because the error about a configuration that cannot be read is logged, too.
 pub const LOG_VARIABLE: &str = "OAR_TILES_LOG";
 
 impl ConfigValues {
@@ -139,12 +139,12 @@ impl ConfigValues {
         self.add_file_text(&expanded(path, &text, environment)?, path)
     }
 
-    /// Adds the text of a file, whose variables are replaced.
+    /// Adds the text of a file. Its variables are already replaced.
     pub(super) fn add_file_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
         self.add_text(text, &Origin::File(path.to_owned()), path)
     }
 
-    /// The defaults with a draft over them.
+    /// The defaults, overridden by a draft.
     ///
     /// # Errors
     /// If the draft is no configuration, which is a defect.
@@ -179,7 +179,8 @@ impl ConfigValues {
         Ok(())
     }
 
-    /// Adds the keys of a section where the present value `may_go`. The sub-table `target` of a tileset stands for the section `[target]`.
+    /// Adds the keys of a section. A present value is replaced only if it `may_go`. The sub-table `target` of a tileset is the section
+    /// `[target]`.
     pub(super) fn add_section(
         &mut self,
         section: &str,
@@ -202,13 +203,13 @@ impl ConfigValues {
         }
     }
 
-    /// Adds environment variables. One that begins with `OAR_TILES_` and is not known is an error.
+    /// Adds environment variables. An unknown one that begins with `OAR_TILES_` is an error.
     pub(super) fn add_environment(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
         for (name, text) in variables {
-            // The token is no setting: nothing shows it.
+            // The token is not a setting, because settings are shown.
             if [CONFIG_VARIABLE, LOG_VARIABLE, TOKEN_VARIABLE].contains(&&*name) || text.is_empty() {
                 continue;
             }
@@ -293,7 +294,7 @@ impl ConfigValues {
     /// Refuses the default output for a configuration with its own layers: that output belongs to the layers of the sample.
     ///
     /// # Errors
-    /// If the layers are not those of the sample, and the output is.
+    /// If the layers are not those of the sample, but the output is.
     pub fn names_output(&self) -> Result<(), ConfigError> {
         if self.values.contains_key("tileset.variants") {
             return Ok(());
@@ -306,7 +307,7 @@ impl ConfigValues {
         }
     }
 
-    /// Where a key's value came from.
+    /// The origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)

@@ -1,4 +1,5 @@
-//! `${NAME}` and `${NAME:-default}` in the strings of a file: environment variables. SQL has its own use of these characters and is left alone.
+//! `${NAME}` and `${NAME:-default}` in the strings of a file: environment variables. Strings with SQL are not changed, because SQL has its own
+//! use of these characters.
 
 use std::ops::Range;
 use std::path::Path;
@@ -7,25 +8,25 @@ use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 
-/// The keys of a layer whose strings are SQL, or columns.
+/// The keys of a layer whose strings are SQL or columns.
 const SQL_KEYS: [&str; 7] = ["sql", "where", "min_zoom", "max_zoom", "rank", "having", "properties"];
 
-/// A string of the file that holds a variable.
+/// A string of the file that contains a variable, and its replacement.
 struct Replacement {
     span: Range<usize>,
     text: String,
 }
 
-/// The text of a file with its variables replaced. Lines keep their numbers.
+/// The text of a file with its variables replaced. Line numbers stay the same.
 ///
 /// # Errors
-/// If a variable is not set and has no default, or the braces do not fit.
+/// If a variable is not set and has no default, or the braces do not match.
 pub(super) fn expanded(
     path: &Path,
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, ConfigError> {
-    // What is no TOML has an error of its own, with more to say.
+    // A text that is no TOML has an error of its own, which says more.
     let Ok(table) = DeTable::parse(text) else { return Ok(text.to_owned()) };
     let mut found = Found { path, text, environment, replacements: Vec::new() };
     found.table(table.get_ref(), &mut Vec::new())?;
@@ -88,7 +89,7 @@ impl Found<'_> {
     }
 }
 
-/// True if the strings at a key are SQL, or columns.
+/// True if the strings at a key are SQL or columns.
 fn is_sql(place: &[&str]) -> bool {
     match place {
         ["layer", "track", "geometry"] => true,
@@ -97,7 +98,7 @@ fn is_sql(place: &[&str]) -> bool {
     }
 }
 
-/// A string of TOML; one of several lines keeps them.
+/// A TOML string. If `is_long`, it keeps its line breaks.
 fn literal(text: &str, is_long: bool) -> String {
     let mut escaped = String::new();
     for character in text.chars() {
@@ -136,7 +137,7 @@ fn replaced(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> Result<
         }
         match (environment(name), default) {
             (Some(value), None) => result.push_str(&value),
-            // As in a shell, an empty variable has the default.
+            // As in a shell, the default also replaces an empty variable.
             (Some(value), Some(_)) if !value.is_empty() => result.push_str(&value),
             (_, Some(default)) => result.push_str(default),
             (None, None) => {
@@ -175,7 +176,7 @@ mod tests {
             ("a ${HOST}:${PORT:-5432}/b", "a db.example.org:5432/b"),
             ("${EMPTY}|${EMPTY:-e}|${NONE:-}", "|e|"),
             ("$${HOST} $HOST $ {HOST}", "${HOST} $HOST $ {HOST}"),
-            // What a variable holds is not read again.
+            // The value of a variable is not expanded again.
             ("${ODD}", "a\"b\\c\nd ${HOST}"),
         ] {
             let file = of(&format!("[database]\nurl = '{text}'\nlist = [\"x\", '{text}']\n")).unwrap();

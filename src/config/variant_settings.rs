@@ -11,7 +11,7 @@ impl JobSettings {
     /// The settings of a variant of the tileset.
     ///
     /// # Errors
-    /// If a value cannot be a part of a path, or a condition names a parameter that is not there.
+    /// If a value cannot be a part of a path, or a condition names a parameter that does not exist.
     pub fn of_variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(self.clone()) };
         let segments = variants.segments(parameters, row)?;
@@ -37,10 +37,10 @@ impl JobSettings {
         Ok(settings)
     }
 
-    /// The settings with the conditions of variants, and without the values of one: what all variants have in common.
+    /// The settings with the conditions of variants, but without the values of one variant: what all variants share.
     ///
     /// # Errors
-    /// If a condition names a parameter that is not there.
+    /// If a condition names a parameter that does not exist.
     pub fn with_variant_conditions(&self, parameters: &[VariantParameter]) -> Result<JobSettings, ConfigError> {
         let mut settings = self.clone();
         let Some(variants) = settings.tileset.variants.take() else { return Ok(settings) };
@@ -55,7 +55,7 @@ impl JobSettings {
         Ok(settings)
     }
 
-    /// The settings of the tileset without conditions, if it is wanted beside the variants.
+    /// The settings of the tileset without conditions, if it is wanted in addition to the variants.
     ///
     /// # Errors
     /// If the output, `public_url` or the `url` of a purge is no valid address.

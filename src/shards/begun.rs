@@ -1,4 +1,4 @@
-//! A plan of either kind, as the work folder has it.
+//! A plan of either kind, as it is stored in the work folder.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +15,14 @@ pub enum BegunPlan {
     Targets(Box<TargetsPlan>),
 }
 
-/// What a shard that is done says of either kind.
+/// The figures that a finished shard of either kind reports.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 pub struct DoneFigures {
-    /// Tiles.
+    /// The number of its tiles.
     pub tiles: u64,
-    /// Bytes that it has left for the commit, or in its targets.
+    /// The bytes that it has left for the commit, or in its targets.
     pub bytes: u64,
-    /// The whole time of the attempt, in seconds.
+    /// The total time of the attempt, in seconds.
     pub seconds: f64,
 }
 
@@ -36,7 +36,7 @@ impl BegunPlan {
         }
     }
 
-    /// What the shards cost, in their order.
+    /// The costs of the shards, in their order.
     #[must_use]
     pub fn weights(&self) -> Vec<u64> {
         match self {
@@ -51,7 +51,7 @@ impl BegunPlan {
         u32::try_from(self.weights().len()).unwrap_or(u32::MAX)
     }
 
-    /// What the heaviest shard costs, compared with the mean; 1 if there is nothing to draw.
+    /// The cost of the heaviest shard, relative to the mean; 1 if there is nothing to draw.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
     pub fn heaviest(&self) -> f64 {

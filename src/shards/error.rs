@@ -7,7 +7,7 @@ use crate::suggested::{SEED, SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_S
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardsError {
-    /// The work folder is of a kind that cannot be one.
+    /// The work folder is a path or address of the wrong kind.
     #[error("--work {text}: write a folder/ that all machines share, or s3://bucket/prefix/")]
     NoWorkFolder {
         /// What was written.
@@ -19,7 +19,7 @@ pub enum ShardsError {
         /// What was written.
         text: String,
     },
-    /// The work folder holds something else.
+    /// The work folder contains something else.
     #[error(
         "--work {work} holds {example}, which is no part of a run: nothing was written. Name an empty folder, or one that is not there yet"
     )]
@@ -91,7 +91,7 @@ pub enum ShardsError {
         /// This program.
         ours: String,
     },
-    /// The settings are others than those of the plan.
+    /// The settings differ from those of the plan.
     #[error(
         "run {run} in {work} was begun with other settings: {what}. Give every shard and the commit the configuration of begin, or begin again"
     )]
@@ -149,20 +149,20 @@ pub enum ShardsError {
         /// How many shards there are.
         shards: u32,
     },
-    /// Nothing would bring the shards to one state.
+    /// The shards could not be brought to one state.
     #[error(
         "there is no change log that would bring all shards to one state ({why}): run {TRACK_INSTALL} as the owner of the tables, hold one snapshot with begin --hold, or say with --frozen that nobody writes the database"
     )]
     NoState {
-        /// Why the change log does not do.
+        /// Why the change log does not suffice.
         why: String,
     },
-    /// Nothing would bring the targets of shards to one state.
+    /// The targets of shards could not be brought to one state.
     #[error(
         "there is no change log that would bring all targets to one state ({why}): run {TRACK_INSTALL} as the owner of the tables; shards of several tilesets or variants know no other way"
     )]
     NoStateOfTargets {
-        /// Why the change log does not do.
+        /// Why the change log does not suffice.
         why: String,
     },
     /// Materialized views are refreshed, which only one process may do.
@@ -173,7 +173,7 @@ pub enum ShardsError {
         /// The layer.
         layer: String,
     },
-    /// Materialized views are refreshed, which only one process may do, and no shard of whole targets has the snapshot of another.
+    /// Materialized views are refreshed, which only one process may do. Shards of whole targets cannot share a snapshot.
     #[error(
         "layer \"{layer}\" has refresh = true, and shards of variants or of several tilesets must not refresh it each by itself: refresh it before begin, and write refresh = false"
     )]
@@ -181,7 +181,7 @@ pub enum ShardsError {
         /// The layer.
         layer: String,
     },
-    /// Shards would write tiles that clients see already.
+    /// Shards would write tiles that clients already see.
     #[error(
         "{target} is written in place, where a late request of a shard could replace a newer tile: write publish = \"versioned\" and a {{version}} in the template, choose an archive, or run {SEED} on one machine"
     )]
@@ -189,7 +189,7 @@ pub enum ShardsError {
         /// The target.
         target: String,
     },
-    /// What is not for shards that are whole targets.
+    /// A flag that does not work with shards that are whole targets.
     #[error("{what} is not for shards of variants or of several tilesets: {next}")]
     NotForTargets {
         /// The flag.
@@ -221,7 +221,7 @@ pub enum ShardsError {
         /// The run.
         run: String,
     },
-    /// The database is not frozen.
+    /// The database is written, though `--frozen` promised otherwise.
     #[error(
         "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with {SHARDS_ABORT}, and begin again"
     )]
@@ -233,7 +233,7 @@ pub enum ShardsError {
         /// The snapshot of the plan.
         then: String,
     },
-    /// The database is another one.
+    /// It is another database.
     #[error("run {run} in {work}: {why}. Give every shard and the commit the database of begin")]
     OtherDatabase {
         /// The work folder.
@@ -281,7 +281,7 @@ pub enum ShardsError {
         /// Tiles rendered.
         rendered: u64,
     },
-    /// The sink took another number of edits than the shards left.
+    /// A tile came twice from the shards, or out of order.
     #[error("tile {tile} came twice from the shards, or out of order: nothing was published. Please report this")]
     Order {
         /// The tile.
@@ -293,7 +293,7 @@ pub enum ShardsError {
         /// Why.
         why: String,
     },
-    /// The snapshot was held as long as it may be.
+    /// The snapshot has been held for the longest allowed time.
     #[error(
         "run {run} has not ended within {limit} (--hold-for): the snapshot was given up. Shards that have it go on; others cannot begin any more"
     )]

@@ -1,20 +1,20 @@
-//! Which shard a process is: `--shard`, `OAR_TILES_SHARD`, or the variable that a scheduler sets.
+//! Finds out which shard a process renders: from `--shard`, `OAR_TILES_SHARD`, or the variable that a scheduler sets.
 
 use super::ShardsError;
 
 /// The variable of this program.
 const OWN_VARIABLE: &str = "OAR_TILES_SHARD";
 
-/// How a scheduler counts.
+/// How a scheduler numbers its jobs.
 #[derive(Debug, Clone, Copy)]
 enum IndexCounting {
-    /// From this number on, by 1.
+    /// From this number on, in steps of 1.
     From(i64),
-    /// From the value of the first variable on, by that of the second; from 0 and by 1 without them.
+    /// From the value of the first variable on, in steps of the second variable's value. Without the variables, from 0 in steps of 1.
     FromVariables(&'static str, &'static str),
 }
 
-/// The variables of schedulers, and how each counts. Sources: the documentation of each (docs/scale-out.md).
+/// The variables of schedulers, and how each numbers its jobs. Sources: the documentation of each (docs/scale-out.md).
 const SCHEDULERS: &[(&str, IndexCounting)] = &[
     ("JOB_COMPLETION_INDEX", IndexCounting::From(0)),
     ("AWS_BATCH_JOB_ARRAY_INDEX", IndexCounting::From(0)),
@@ -31,16 +31,16 @@ const SCHEDULERS: &[(&str, IndexCounting)] = &[
 /// A shard of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardIndex {
-    /// Which one, counted from 1.
+    /// Its number, counted from 1.
     pub number: u32,
-    /// The flag or the variable that says so.
+    /// The flag or the variable that gave the number.
     pub from: String,
 }
 
-/// Finds out which of the `shards` of a run this process is. `flag` is the value of `--shard`; `variable` gives the environment.
+/// Finds out which of the `shards` shards of a run this process renders. `flag` is the value of `--shard`; `variable` reads the environment.
 ///
 /// # Errors
-/// If nothing says it, or two variables do, or it is beyond the plan.
+/// If no source gives an index, two variables do, or the index is beyond the plan.
 pub fn index_of(
     flag: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
@@ -55,7 +55,7 @@ pub fn index_of(
         return typed(OWN_VARIABLE, &text, run, shards);
     }
     let mut set = SCHEDULERS.iter().filter_map(|(name, counting)| {
-        // Grid Engine sets its variable to "undefined" for jobs that are no array, LSF to 0.
+        // Grid Engine sets its variable to "undefined" for jobs that are not arrays, LSF sets it to 0.
         let none = match *name {
             "SGE_TASK_ID" => "undefined",
             "LSB_JOBINDEX" => "0",

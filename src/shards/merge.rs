@@ -1,4 +1,4 @@
-//! Several sorted runs as one, in the order of the target.
+//! Merges several sorted runs into one, in the order of the target.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -6,23 +6,23 @@ use std::collections::BinaryHeap;
 use super::{RunReader, RunRecord, ShardsError};
 use crate::tile::{Order, Slice, TileId};
 
-/// The key by which edits are sorted: the place of the tile, and the layer.
+/// The key by which edits are sorted: the position of the tile in the order, and the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct EditPlace {
     tile: u64,
     slice: Slice,
 }
 
-/// A record of several runs.
+/// A record of the merged runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergedRecord {
     /// The record.
     pub record: RunRecord,
-    /// If this is a repair: what the shard has left of the tile, if anything.
+    /// If the record is a repair: the shard's record of the tile, or `None` if it has none.
     pub repaired: Option<Option<RunRecord>>,
 }
 
-/// The records of several runs. One of `repairs` stands for that of the shard that has the same tile.
+/// The records of several runs. A record of `repairs` replaces the shard's record of the same tile.
 #[derive(Debug)]
 pub struct Merged {
     order: Order,
@@ -31,7 +31,7 @@ pub struct Merged {
     repairs: bool,
     /// The next record of each run.
     next: Vec<Option<RunRecord>>,
-    /// Where the next record of each run stands. Of equal places the run with the lowest number comes first: that of the repairs.
+    /// The key of the next record of each run. If keys are equal, the run with the lowest number comes first, which is the run of the repairs.
     heap: BinaryHeap<Reverse<(EditPlace, usize)>>,
     last: Option<EditPlace>,
 }
@@ -64,7 +64,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Takes the first record of all runs, which is that of a run.
+    /// Takes the first record of all runs, with its key and the number of its run.
     fn take(&mut self) -> Result<Option<(EditPlace, usize, RunRecord)>, ShardsError> {
         let Some(Reverse((place, number))) = self.heap.pop() else { return Ok(None) };
         let record = self.next[number].take();
@@ -86,7 +86,7 @@ impl Merged {
         if !(self.repairs && number == 0) {
             return Ok(Some(MergedRecord { record, repaired: None }));
         }
-        // A second shard with the same tile would be an error of the plan, which the next call finds.
+        // If a second shard has the same tile, the plan is wrong. The next call finds that.
         let is_repaired = |Reverse((next, run)): &Reverse<(EditPlace, usize)>| *next == place && *run != 0;
         let replaced = if self.heap.peek().is_some_and(is_repaired) { self.take()? } else { None };
         Ok(Some(MergedRecord { record, repaired: Some(replaced.map(|(_, _, record)| record)) }))

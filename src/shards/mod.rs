@@ -1,4 +1,4 @@
-//! One seed in parts, which machines of an existing scheduler render: what they share.
+//! One seed in parts, which the machines of an existing scheduler render: what the parts share.
 //!
 //! ```text
 //!  begin: survey, cut ─► plan ─┬─► run 1: its columns ─► sorted run, done ─┐
@@ -6,30 +6,30 @@
 //!                              └─► run n                                   ┘
 //! ```
 //!
-//! A shard is a strip of columns of tiles, at all zooms: its rows are read once for all zooms, as in a seed. Shallow zooms, which have fewer columns
-//! than there are shards, are cut one after the other. So a shard's tiles of one zoom are neighbours in the target's order (in MBTiles and
-//! directories a contiguous run), and the commit merges the runs of all shards by that order into the one writer that a seed has: an archive is byte for byte
-//! that of one machine.
+//! A shard is a strip of columns of tiles, at all zooms. Its rows are read once for all zooms, as in a seed. Shallow zooms, which have fewer
+//! columns than there are shards, are cut one after the other. So a shard's tiles of one zoom are neighbours in the target's order (in MBTiles
+//! and directories a contiguous run). The commit merges the runs of all shards in that order into the one writer that a seed has, so an archive
+//! is byte for byte the same as that of one machine.
 //!
-//! Shards write nothing but the work folder, so an attempt that is late cannot change what is published. The one exception is a new version of
-//! an S3 prefix: there each shard adds its tiles itself, under conditions ([`VersionTiles`](crate::sink::VersionTiles)), and leaves a run
-//! that says which.
+//! Shards write only to the work folder, so an attempt that is late cannot change what is published. The one exception is a new version of an S3
+//! prefix: there each shard adds its tiles itself, with conditional writes ([`VersionTiles`](crate::sink::VersionTiles)), and its run says which
+//! tiles these are.
 //!
 //! | file | what |
 //! |---|---|
 //! | `plan` | the plan and the other documents of the work folder |
-//! | `targets` | the same where shards are whole targets: several tilesets, and variants |
+//! | `targets` | the plan and notes for shards that are whole targets: several tilesets, and variants |
 //! | `begun` | a plan of either kind |
 //! | `cut/` | which columns belong to which shard |
-//! | `index` | which shard a process is: a flag, or the variable of a scheduler |
-//! | `folder/` | the work folder: documents, files, who is first |
+//! | `index` | finds out which shard a process renders: a flag, or the variable of a scheduler |
+//! | `folder/` | the work folder: notes and files, and who wrote a note first |
 //! | `run_file/` | the sorted run of a shard |
 //! | `shard_sink` | what a shard writes: its run, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
-//! Several tilesets of one configuration, and variants, are divided as a whole: each target is seeded by one shard, as by `seed`, and the commit
-//! brings all of them to one state, as `reseed` does.
+//! Several tilesets of one configuration, and variants, are divided as whole targets. Each target is seeded by one shard, as by `seed`, and the
+//! commit brings all of them to one state, as `reseed` does.
 //!
 //! The verbs are in `command/shards`.
 

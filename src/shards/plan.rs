@@ -1,4 +1,4 @@
-//! The documents of a work folder: the plan, which is written once and never changes, and what shards and commits say beside it.
+//! The notes of a work folder: the plan, which is written once and never changes, and the notes of shards and commits.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use crate::tile::{ColumnRanges, LonLatBox, Order};
 /// The version of the layout of the plan and of the runs.
 pub const PLAN_VERSION: u32 = 3;
 
-/// How the shards come to one state of the database.
+/// How the shards are brought to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateKind {
@@ -20,11 +20,11 @@ pub enum StateKind {
     Tracked,
     /// All shards import one snapshot, which `begin --hold` keeps.
     Held,
-    /// Nobody writes the database.
+    /// Nothing writes the database.
     Frozen,
 }
 
-/// The plan of a run. It holds no rows, and no batches: each shard plans the tiles of its columns itself, at its snapshot.
+/// The plan of a run. It contains neither rows nor batches: each shard plans the tiles of its columns itself, at its snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardPlan {
     /// [`PLAN_VERSION`].
@@ -43,13 +43,13 @@ pub struct ShardPlan {
     pub zooms: String,
     /// The boxes.
     pub bbox: Vec<String>,
-    /// True if the target wants its tiles along the Hilbert curve; else by zoom, column and row.
+    /// True if the target wants its tiles along the Hilbert curve; otherwise it wants them by zoom, column and row.
     pub hilbert: bool,
-    /// True if the target keeps the layers of a tile apart.
+    /// True if the target stores the layers of a tile separately.
     pub layers_apart: bool,
-    /// The version of an S3 prefix that shards write themselves; `None` where the commit writes the target.
+    /// The version of an S3 prefix that shards write themselves; `None` if the commit writes the target.
     pub shared_version: Option<String>,
-    /// How the shards come to one state.
+    /// How the shards are brought to one state.
     pub state: StateKind,
     /// The database of the plan.
     pub database: DatabaseIdentity,
@@ -57,9 +57,9 @@ pub struct ShardPlan {
     pub cursor: String,
     /// `pg_current_snapshot()` of the plan.
     pub seen: String,
-    /// The sessions that all shards together may have.
+    /// The most sessions of all shards together.
     pub connections: u32,
-    /// When it was begun, in seconds since 1970 (UTC).
+    /// The time at which it was begun, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long the survey and the plan took, in seconds.
     pub plan_seconds: f64,
@@ -78,7 +78,8 @@ pub struct ShardPlan {
     pub shards: Vec<PlannedShard>,
 }
 
-/// Bounds as text, each side so that the same number is read again. A box in settings must have an extent; that around one point has none.
+/// Bounds as text. Each side is written so that it reads back as the same number. The text form in settings is not used, because a box there must
+/// have an extent, and the box around a single point has none.
 mod bounds_text {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -102,9 +103,9 @@ mod bounds_text {
 /// A shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedShard {
-    /// What it costs: 1 is a feature that is drawn into a tile from rows in memory.
+    /// Its cost. The unit is a feature that is drawn into a tile from cached rows.
     pub weight: u64,
-    /// About how many rows it reads.
+    /// The approximate number of rows that it reads.
     pub rows: u64,
     /// Its columns.
     pub columns: ColumnRanges,
@@ -118,7 +119,7 @@ impl ShardPlan {
         Needs { order, layers_apart: self.layers_apart }
     }
 
-    /// The version that shards write themselves.
+    /// The version that shards write themselves; `None` if the commit writes the target.
     #[must_use]
     pub fn shared(&self) -> Option<SharedVersion> {
         let version = self.shared_version.clone()?;
@@ -138,36 +139,36 @@ impl ShardPlan {
     }
 }
 
-/// A shard that is rendered. Kept with the run until it has ended, and renewed while the attempt lives.
+/// An attempt at a shard. The note is kept until the run has ended, and renewed while the attempt is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptNote {
     /// The shard, counted from 1.
     pub shard: u32,
     /// The attempt's id.
     pub attempt: String,
-    /// Who renders it, for people.
+    /// The process that renders it, for people.
     pub holder: String,
-    /// When it began, in milliseconds since 1970 (UTC).
+    /// The time at which it began, in milliseconds since 1970 (UTC).
     pub began: u64,
-    /// When it was last known to live, by its own clock.
+    /// The time of its last heartbeat, by its own clock.
     pub alive: u64,
 }
 
-/// An attempt that adds tiles to the target itself, at one snapshot. Written before its first tile, and kept with the run: the commit renders
-/// again what changed since this snapshot, too, for tiles of it may be there.
+/// An attempt that adds tiles to the target itself, at one snapshot. The note is written before the first tile, and kept with the run. The commit
+/// also renders again what changed since this snapshot, because tiles of the attempt may be in the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddingNote {
     /// The shard, counted from 1.
     pub shard: u32,
-    /// Random: an attempt that starts over on a new snapshot has another.
+    /// A random id. An attempt that starts over on a new snapshot gets another one.
     pub id: String,
     /// The cursor of its snapshot.
     pub cursor: String,
-    /// True once it has ended in order: no request of it is under way.
+    /// True once it has ended in order, so that none of its requests is pending.
     pub has_ended: bool,
 }
 
-/// Figures of a zoom of a shard.
+/// The figures of a shard for one zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DoneZoom {
     /// The zoom.
@@ -178,16 +179,16 @@ pub struct DoneZoom {
     pub worker_seconds: f64,
 }
 
-/// What a shard says about layers and tiles that were not as they should be.
+/// A shard's record of layers over budget, and of tiles that could not be rendered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// How layers met their budgets.
+    /// How far layers kept their budgets.
     pub budgets: Vec<LayerBudget>,
     /// Tiles in which a layer could not be rendered.
     pub failed: Vec<FailedLayer>,
 }
 
-/// A shard that is done. The first attempt of a shard that writes it has done the shard.
+/// A shard that is done. The first attempt to write this note has done the shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DoneNote {
     /// The shard, counted from 1.
@@ -200,13 +201,13 @@ pub struct DoneNote {
     pub bytes: u64,
     /// The CRC-32 of the file.
     pub crc32: u32,
-    /// Records in the file.
+    /// The number of records in the file.
     pub edits: u64,
     /// The [`AddingNote`] of an attempt that has added its tiles to the target.
     pub adding: Option<String>,
-    /// True if the target holds the bytes that the file says: no other attempt has added tiles of this shard.
+    /// True if the target certainly holds the bytes that the file names, because no other attempt has added tiles of this shard.
     pub is_exact: bool,
-    /// Tiles that it planned.
+    /// The number of tiles that it planned.
     pub tiles: u64,
     /// The cursor of its snapshot.
     pub cursor: String,
@@ -214,20 +215,20 @@ pub struct DoneNote {
     pub seen: String,
     /// Figures for each zoom.
     pub zooms: Vec<DoneZoom>,
-    /// How layers fared.
+    /// The record of layers over budget, and of tiles that could not be rendered.
     pub layers: LayerRecord,
-    /// Time to survey, to plan and to read rows, in seconds.
+    /// The time for surveying, planning and reading rows, in seconds.
     pub plan_seconds: f64,
-    /// Time to read rows, in seconds.
+    /// The time for reading rows, in seconds.
     pub reading_seconds: f64,
-    /// How many sessions read the rows of a layer side by side, at most; 0 if no rows were read.
+    /// The most sessions that read the rows of one layer in parallel; 0 if no rows were read.
     #[serde(default)]
     pub reading_sessions: usize,
-    /// Time to render, in seconds.
+    /// The time for rendering, in seconds.
     pub render_seconds: f64,
-    /// The whole time of the attempt, in seconds.
+    /// The total time of the attempt, in seconds.
     pub seconds: f64,
-    /// The workers.
+    /// The number of workers.
     pub workers: usize,
 }
 
@@ -241,7 +242,7 @@ pub enum RunEnd {
     Aborted,
 }
 
-/// A run that has ended, for attempts that come late.
+/// A run that has ended. Attempts that come late find it here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedRun {
     /// The run's id.
@@ -253,7 +254,7 @@ pub struct EndedRun {
 /// A random id of 16 hexadecimal digits.
 #[must_use]
 pub fn random_id() -> String {
-    // The standard library keys each state at random, from the system's source of randomness.
+    // The standard library seeds each state at random, from the system's source of randomness.
     format!("{:016x}", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()))
 }
 

@@ -1,13 +1,13 @@
-//! What a shard writes: its sorted run, and, into a new version of an S3 prefix, its tiles.
+//! The output of a shard: its sorted run, and, for a new version of an S3 prefix, the tiles in that version.
 
 use super::{AddedTile, FinishedRun, RunSink, ShardsError};
 use crate::sink::{Described, Finished, Metadata, Needs, Sink, TargetError, TileEdit, Tileset, VersionTiles, Written};
 
-/// A sink that writes a shard.
+/// A sink for one shard.
 #[derive(Debug)]
 pub struct ShardSink {
     run: RunSink,
-    /// The version that the shard adds its tiles to; without one, their bytes are in the run.
+    /// The version to which the shard adds its tiles. Without one, the bytes of the tiles are in the run.
     tiles: Option<VersionTiles>,
 }
 
@@ -16,8 +16,8 @@ pub struct ShardSink {
 pub struct FinishedShard {
     /// Its run.
     pub run: FinishedRun,
-    /// True if the target holds, of each tile added, the bytes that the run says. Else an earlier attempt may have added some of them, at its
-    /// own snapshot.
+    /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier attempt may have added some of
+    /// these tiles, at its own snapshot.
     pub is_exact: bool,
 }
 
@@ -28,7 +28,7 @@ impl ShardSink {
         ShardSink { run, tiles }
     }
 
-    /// Waits until every tile is there, and ends the run.
+    /// Waits until every tile is stored, and ends the run.
     ///
     /// # Errors
     /// If a tile could not be added, or the run cannot be written.
@@ -56,7 +56,7 @@ impl Sink for ShardSink {
         let Some(tiles) = &mut self.tiles else { return self.run.write(edits) };
         let mut written = Written::default();
         for edit in edits {
-            // A tile of which a layer could not be rendered is left to the commit: a later attempt may have it in whole.
+            // A tile in which a layer could not be rendered is left to the commit, because a later attempt may be able to render all of it.
             let TileEdit::Put(id, bytes) = edit else {
                 written += self.run.write(vec![edit])?;
                 continue;

@@ -1,12 +1,12 @@
-//! A run whose shards are whole targets: several tilesets of one configuration, and variants. Its plan, what a shard leaves, and how targets are
-//! divided.
+//! A run whose shards are whole targets: several tilesets of one configuration, and variants. Contains the plan, the notes of shards, and the
+//! division of targets.
 
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{DatabaseIdentity, DatabaseMark};
 
-/// The plan of a run whose shards are whole targets. Variants are divided by their outputs, so that a value that comes after the plan has a shard,
-/// too.
+/// The plan of a run whose shards are whole targets. Variants are divided by their outputs, so that a value that appears after the plan also
+/// belongs to a shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetsPlan {
     /// [`PLAN_VERSION`](super::PLAN_VERSION).
@@ -19,9 +19,9 @@ pub struct TargetsPlan {
     pub tilesets: Vec<PlannedTileset>,
     /// The database of the plan.
     pub database: DatabaseIdentity,
-    /// The sessions that all shards together may have.
+    /// The most sessions of all shards together.
     pub connections: u32,
-    /// When it was begun, in seconds since 1970 (UTC).
+    /// The time at which it was begun, in seconds since 1970 (UTC).
     pub started: u64,
     /// True if targets that hold another tileset are overwritten.
     pub force: bool,
@@ -36,22 +36,22 @@ pub struct TargetsPlan {
 pub struct PlannedTileset {
     /// Its name.
     pub name: String,
-    /// Its target, or that of its variants with `{name}` for the values.
+    /// Its target, or the output of its variants with `{name}` for the values.
     pub output: String,
     /// The zooms.
     pub zooms: String,
     /// The boxes.
     pub bbox: Vec<String>,
-    /// A hash of what the configuration says of its layers and variants.
+    /// A hash of the configuration of its layers and variants.
     pub settings: String,
-    /// How many targets it has.
+    /// The number of its targets.
     pub targets: u64,
 }
 
 /// A shard: some targets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetsShard {
-    /// What it costs: 1 is a feature that is drawn into a tile from rows in memory.
+    /// Its cost. The unit is a feature that is drawn into a tile from cached rows.
     pub weight: u64,
     /// Its targets.
     pub parts: Vec<TargetsPart>,
@@ -60,25 +60,25 @@ pub struct TargetsShard {
 /// The targets of one tileset that belong to a shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetsPart {
-    /// The place of the tileset in [`TargetsPlan::tilesets`].
+    /// The index of the tileset in [`TargetsPlan::tilesets`].
     pub tileset: usize,
-    /// True for the target of all rows: that of a tileset without variants, or `all`.
+    /// True if the shard has the target with all rows: the one of a tileset without variants, or `all`.
     pub whole: bool,
     /// Its variants; `None` if it has none.
     pub variants: Option<OutputRange>,
 }
 
-/// Variants by their outputs, in the order of their bytes.
+/// A range of variants, in the byte order of their outputs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputRange {
-    /// The first output; `None` for all from the beginning.
+    /// The first output; `None` if the range has no beginning.
     pub from: Option<String>,
-    /// The first output that is not among them; `None` for all up to the end.
+    /// The first output after the range; `None` if the range has no end.
     pub before: Option<String>,
 }
 
 impl OutputRange {
-    /// True if the variant with this output is among them.
+    /// True if the variant with this output is in the range.
     #[must_use]
     pub fn contains(&self, output: &str) -> bool {
         self.from.as_deref().is_none_or(|from| from <= output)
@@ -86,19 +86,19 @@ impl OutputRange {
     }
 }
 
-/// A target with what it costs.
+/// A target with its cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WeighedTarget {
-    /// The place of the tileset.
+    /// The index of the tileset.
     pub tileset: usize,
-    /// The output of a variant; `None` for the target of all rows.
+    /// The output of a variant; `None` for the target with all rows.
     pub variant: Option<String>,
-    /// What it costs.
+    /// Its cost.
     pub weight: u64,
 }
 
-/// Divides targets into `shards` shards of about equal weight, each a contiguous part of their order: by tileset, the target of all rows first, then
-/// the variants by their outputs. With fewer targets than shards the last shards have none.
+/// Divides targets into `shards` shards of about equal weight. Each shard is a contiguous part of the targets in this order: by tileset, first
+/// the target with all rows, then the variants by their outputs. If there are fewer targets than shards, the last shards have none.
 #[must_use]
 pub fn divide(mut targets: Vec<WeighedTarget>, shards: u32) -> Vec<TargetsShard> {
     targets.sort_by(|one, other| (one.tileset, &one.variant).cmp(&(other.tileset, &other.variant)));
@@ -119,7 +119,7 @@ pub fn divide(mut targets: Vec<WeighedTarget>, shards: u32) -> Vec<TargetsShard>
             match &target.variant {
                 None => part.whole = true,
                 Some(output) => {
-                    // The first variants of a tileset begin before any output, and the last ones have no end.
+                    // The range with the first variants of a tileset has no beginning, and the one with the last variants has no end.
                     let is_first = number == 0 || !neighbour(targets.get(number - 1));
                     let own = part
                         .variants
@@ -136,7 +136,7 @@ pub fn divide(mut targets: Vec<WeighedTarget>, shards: u32) -> Vec<TargetsShard>
     divided
 }
 
-/// Where each of at most `shards` contiguous parts ends, so that the heaviest is as light as can be.
+/// The end of each of at most `shards` contiguous parts, so that the heaviest part is as light as possible.
 fn ends(targets: &[WeighedTarget], shards: u32) -> Vec<usize> {
     let parts = |most: u64| {
         let (mut ends, mut sum) = (Vec::new(), 0);
@@ -159,37 +159,37 @@ fn ends(targets: &[WeighedTarget], shards: u32) -> Vec<usize> {
     parts(high)
 }
 
-/// A shard of whole targets that is done. The first attempt of a shard that writes it has done the shard.
+/// A shard of whole targets that is done. The first attempt to write this note has done the shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TargetsDone {
     /// The shard, counted from 1.
     pub shard: u32,
     /// The attempt.
     pub attempt: String,
-    /// What all of its targets show: they may show more.
+    /// The database state that all of its targets show. They may show a later one.
     pub cursor: String,
     /// `pg_current_snapshot()` of its last snapshot.
     pub seen: String,
-    /// The families of which it has seeded variants.
+    /// The families whose variants it has seeded.
     pub families: Vec<SeededFamily>,
-    /// Targets that it has seeded.
+    /// The number of targets that it has seeded.
     pub targets: u64,
-    /// Tiles of them.
+    /// The number of their tiles.
     pub tiles: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// The whole time of the attempt, in seconds.
+    /// The total time of the attempt, in seconds.
     pub seconds: f64,
 }
 
 /// Variants that a shard has seeded.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeededFamily {
-    /// The place of the tileset in [`TargetsPlan::tilesets`].
+    /// The index of the tileset in [`TargetsPlan::tilesets`].
     pub tileset: usize,
     /// The identity of the database, as in a manifest.
     pub database: Option<DatabaseMark>,
-    /// How many notes list the variants.
+    /// The number of notes that list the variants.
     pub lists: u32,
 }
 
@@ -231,7 +231,7 @@ mod tests {
             for one in &targets {
                 assert_eq!(owners(&shards, one.tileset, one.variant.as_deref()).len(), 1, "{one:?} {shards:?}");
             }
-            // A variant that nobody knew, of a tileset that had some.
+            // A new variant of a tileset that already had variants.
             for tileset in targets.iter().filter(|one| one.variant.is_some()).map(|one| one.tileset) {
                 let new = format!("t/{:02}x", random.u32(0..40));
                 assert_eq!(owners(&shards, tileset, Some(&new)).len(), 1, "{new} {shards:?}");

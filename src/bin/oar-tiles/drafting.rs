@@ -39,8 +39,8 @@ pub(super) fn drafted_settings(
     resolved_over(given, &drafted.text)
 }
 
-/// A draft with a tileset for each table, view and function of the database, of which every tile is rendered on request. What cannot be drawn
-/// is said.
+/// A draft with a tileset for each table, view and function of the database. Every tile of these is rendered on request. Reports what cannot be
+/// drawn.
 pub(super) fn drafted_catalogue(given: &SettingFlags, stop: &Stop) -> Result<String, CommandError> {
     let settings = resolved_without_file(given)?;
     let draft = async || init::draft(&settings.database, &environment(), &[], DraftFor::Catalogue, stop).await;

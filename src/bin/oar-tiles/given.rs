@@ -1,4 +1,4 @@
-//! The settings that a verb was given: by flags, the environment, and a file.
+//! The settings of a verb, from flags, the environment, and a file.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,7 @@ use oar_tiles::stop::Stop;
 
 use super::on_runtime;
 
-/// The form of the log: as the flag says, else as the environment says.
+/// The form of the log, from the flag or else from the environment.
 pub(super) fn log_form(flag: Option<LogFlag>) -> Result<LogForm, CommandError> {
     let flag = match (flag, std::env::var(LOG_VARIABLE)) {
         (None, Ok(value)) if !value.is_empty() => LogFlag::from_str(&value, false).map_err(|_unknown| {
@@ -44,7 +44,7 @@ pub(super) fn gathered(flags: &SettingFlags) -> Result<ConfigValues, CommandErro
     gathered_over(flags, None)
 }
 
-/// The values of a command; the layers of a draft replace those of the file.
+/// The values of a command. The layers of a draft replace those of the file.
 fn gathered_over(flags: &SettingFlags, draft: Option<&str>) -> Result<ConfigValues, CommandError> {
     Ok(gather(config_file(flags).as_deref(), draft, variables(), flags.flags())?)
 }
@@ -61,19 +61,19 @@ pub(super) fn resolved_without_file(flags: &SettingFlags) -> Result<JobSettings,
     Ok(JobSettings::resolve(&values, &environment(), &[])?)
 }
 
-/// The settings with which the tables of the database are looked for: the layers do not matter.
+/// The settings for a search of the database's tables. The layers do not matter.
 pub(super) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
     Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
-/// The same, of the first of several tilesets unless the flags choose one.
+/// The same settings; if there are several tilesets and the flags choose none, those of the first.
 pub(super) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
     let values = gathered(flags)?;
     let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
     Ok(JobSettings::resolve(&first, &environment(), &[])?)
 }
 
-/// The settings with the layers, zooms and output of a draft.
+/// The settings, with the layers, zooms and output of a draft.
 pub(super) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSettings, CommandError> {
     let values = gathered_over(flags, Some(draft))?;
     Ok(JobSettings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
@@ -85,7 +85,7 @@ pub(super) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec
     tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
 }
 
-/// True if nothing says what a command is to work on: no file, no output, no layer, and the default output is not there.
+/// True if nothing tells a command what to work on: there is no file, no output and no layer, and the default output does not exist.
 pub(super) fn says_nothing(flags: &SettingFlags) -> Result<bool, CommandError> {
     if has_file(flags) || !flags.tileset.is_empty() || !flags.layer.is_empty() {
         return Ok(false);
@@ -98,7 +98,7 @@ pub(super) fn has_file(flags: &SettingFlags) -> bool {
     config_file(flags).is_some()
 }
 
-/// The settings of each tileset that a command was asked for. One that `writes` targets needs their names.
+/// The settings of each tileset that the flags choose. A command that `writes` targets needs their names.
 pub(super) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
     let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
     tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
@@ -109,7 +109,7 @@ pub(super) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError>
     Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())
 }
 
-/// The settings of a command for one tileset, which `what` names. One that `writes` a target needs its name.
+/// The settings of a command for one tileset. `what` names the command in messages. A command that `writes` a target needs its name.
 pub(super) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
     resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)
 }
@@ -122,7 +122,7 @@ fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Re
     Ok(settings)
 }
 
-/// The values of the one tileset that there is, or that the flags choose.
+/// The values of the only tileset, or of the one that the flags choose.
 fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Result<ConfigValues, ConfigError> {
     let mut tilesets = values.tilesets(&flags.tileset)?;
     match (tilesets.pop(), tilesets.is_empty()) {
@@ -140,7 +140,7 @@ pub(super) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
     Ok(tilesets.iter().all(|values| values.names_output().is_ok()))
 }
 
-/// The settings of a command whose target is an argument: of several tilesets, those of the one whose output it is.
+/// The settings of a command whose target is an argument. Of several tilesets, the one with this output is taken.
 pub(super) fn resolved_for(
     flags: &SettingFlags,
     target: &str,
@@ -153,13 +153,13 @@ pub(super) fn resolved_for(
     Ok(with_output(settings, target))
 }
 
-/// The settings of a command to which the layers do not matter, and whose target is an argument: of several tilesets, those of the one whose
-/// output it is, else those of the first.
+/// The settings of a command whose target is an argument, and to which the layers do not matter. Of several tilesets, the one with this output is
+/// taken, or else the first.
 pub(super) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
     resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
 }
 
-/// The same for a target that is written, and whether it is the output of a tileset.
+/// The same settings for a target that is written, and whether it is the output of a tileset.
 pub(super) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(JobSettings, bool), CommandError> {
     let own = resolved_by_output(flags, target)?;
     let is_own = own.is_some();
@@ -170,7 +170,7 @@ pub(super) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(J
     Ok((with_output(settings, target), is_own))
 }
 
-/// The settings of the tileset whose output is a target, if there is one.
+/// The settings of the tileset with this output, if there is one.
 fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<JobSettings>, CommandError> {
     let all = resolved_all(flags, false)?;
     Ok(all.into_iter().find(|settings| settings.tileset.output == Path::new(target)))

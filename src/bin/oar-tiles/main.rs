@@ -1,4 +1,4 @@
-//! Parses, starts logging, runs the command, ends with an exit code.
+//! Parses the command line, starts logging, runs the command, and ends with an exit code.
 //!
 //! | file | verbs |
 //! |---|---|
@@ -9,8 +9,8 @@
 //! | `tracking` | `track`, `doctor` |
 //! | `drafting` | `init`; the layers of `seed --table` |
 //! | `shell` | `completions`, `man` |
-//! | `given` | the settings that a verb was given; `config` |
-//! | `tilesets` | a verb for each of several tilesets |
+//! | `given` | the settings of a verb; `config` |
+//! | `tilesets` | runs a verb for each of several tilesets |
 //! | `variants` | verbs on a tileset with variants |
 //! | `shown` | how a run is shown, and its closing table |
 
@@ -47,7 +47,7 @@ use shell::{run_completions, run_man};
 use targets::{run_copy, run_diff, run_inspect, run_publish, run_purge, run_verify};
 use tracking::{run_doctor, run_track};
 
-/// After a load of `reseed --watch` glibc's allocator keeps most of what the load has taken; jemalloc gives it back within seconds
+/// After a load of `reseed --watch`, glibc's allocator keeps most of the memory that the load has taken. jemalloc returns it within seconds
 /// (docs/benchmarks.md, "Under load").
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         Ok(form) => set_log_form(form),
         Err(error) => return failed(&error, None),
     }
-    // Before anything that may wait: reading a configuration can.
+    // Before anything that may block, such as reading a configuration.
     let stop = Stop::new();
     signals::listen(&stop);
     let ended = match &cli.command {
@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     match ended.map_err(|error| interrupted(error, &stop)) {
         Ok(()) => Exit::Done.into(),
         Err(error) => {
-            // A server that was asked to end did what it was asked.
+            // A server that was asked to end has done what it was asked to do.
             if matches!(error, CommandError::Stopped(_)) {
                 say(&error.to_string());
             } else {
@@ -100,13 +100,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// The file that `--config` names, at whichever verb it stands.
+/// The file that `--config` names, on the verb or on any of its subcommands.
 fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
     let inner = typed.subcommand().and_then(|(_, matches)| config_flag(matches));
     inner.or_else(|| typed.try_get_one::<PathBuf>("config").ok().flatten().cloned())
 }
 
-/// Says why a command failed, and returns its exit code.
+/// Reports why a command failed, and returns its exit code.
 fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
     let exit = Exit::of(error.kind(), stop);
     say_failure(error, error.failure_kind(), exit as u8);
@@ -117,7 +117,7 @@ fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
 fn on_runtime<T>(command: impl AsyncFnOnce() -> Result<T, CommandError>) -> Result<T, CommandError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
     let done = runtime.block_on(command());
-    // Nothing is left to wait for: an idle connection must not hold the end up.
+    // There is nothing left to wait for, so an idle connection must not delay the end.
     runtime.shutdown_background();
     done
 }

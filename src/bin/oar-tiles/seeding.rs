@@ -71,7 +71,7 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     }
 }
 
-/// The settings of a run that may take any tiles away, if it may.
+/// The settings. If `allowed`, the run may delete any number of tiles.
 fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
     if allowed {
         settings.tileset.max_shrink = MaxShrink::ALL;
@@ -156,7 +156,7 @@ async fn reseed_one(
         settings.tileset.max_shrink = MaxShrink::ALL;
     }
     let style = match style(&settings, arguments.quiet) {
-        // A bar of a few milliseconds, again and again, is of no use.
+        // A bar that repeatedly shows for a few milliseconds is useless.
         Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
         style => style,
     };
@@ -194,7 +194,7 @@ async fn reseed_one(
             ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
         }
         if !arguments.dry_run {
-            // Also where nothing changed: an earlier run may have left something.
+            // Also if nothing changed, because an earlier run may have left something in the outbox.
             let purged = job.purge_published(false).await;
             note_purges(&mut metrics, &job).await?;
             purged?;
@@ -205,7 +205,7 @@ async fn reseed_one(
     noted(&metrics, ended, stop)
 }
 
-/// How a watch waits.
+/// The waiting times of a watch.
 pub(super) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
     WatchOptions {
         debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
@@ -243,7 +243,7 @@ pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
     })
 }
 
-/// Notes in the file of `--metrics` what waits for CDNs.
+/// Writes the purges that wait into the file of `--metrics`.
 async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
     if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {
         metrics.purges(&job.outbox().await?);
@@ -251,7 +251,7 @@ async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandE
     Ok(())
 }
 
-/// Notes one outcome of a watch in the file of `--metrics`.
+/// Writes one outcome of a watch into the file of `--metrics`.
 fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
     let seconds = |parts: [f64; 3]| Duration::try_from_secs_f64(parts.iter().sum()).unwrap_or_default();
     match outcome {

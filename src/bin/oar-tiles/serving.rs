@@ -1,4 +1,4 @@
-//! `serve`, `preview`, and `jobs`, which talks to a server.
+//! `serve`, `preview`, and `jobs`, which sends requests to a server.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ use super::given::{
 use super::on_runtime;
 use super::variants::not_for_variants;
 
-/// What a server was asked to serve.
+/// What a server serves.
 #[derive(Clone)]
 enum ServedKind {
-    /// One tileset, with all paths.
+    /// One tileset, at the root of all paths.
     One,
     /// The tilesets that the configuration lists.
     Listed,
-    /// What the database has, by a draft.
+    /// Everything in the database, by a draft.
     Discovered(String),
 }
 
@@ -93,7 +93,7 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                 });
                 let all = family.all()?;
                 families.push(ServedFamily { family, writer });
-                // The writer of the variants writes it with them.
+                // The writer of the variants also writes the tileset without conditions.
                 if let Some(all) = all {
                     served.push(ServedJob::read_only(Job::new(all, false, &report, stop)?));
                 }
@@ -126,12 +126,12 @@ pub(super) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
     })
 }
 
-/// True if a tileset that was asked for has variants, so that it is served below its name.
+/// True if a chosen tileset has variants, so that it is served below its name.
 fn has_variants(flags: &SettingFlags) -> Result<bool, CommandError> {
     Ok(resolved_all(flags, false)?.iter().any(|settings| Family::of(settings).is_some()))
 }
 
-/// The settings of the first tileset: those of the server are the same in all.
+/// The settings of the first tileset. The settings of the server are the same in all.
 fn first_of(settings: Vec<JobSettings>) -> Result<JobSettings, CommandError> {
     let none = || ConfigError::NotOneTileset { what: "serve", names: Vec::new() };
     Ok(settings.into_iter().next().ok_or_else(none)?)
@@ -147,7 +147,7 @@ fn reread(arguments: &Serve, flags: &SettingFlags, kind: &ServedKind) -> Result<
     Ok(RereadSettings { headers: headers.collect(), options: first_of(settings)?.server })
 }
 
-/// Asks the admin listener of a server that runs with these settings whether it is ready.
+/// Asks the admin listener of the server with these settings whether it is ready.
 fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
     let refused = |what: &str| {
         let what = format!("{what}: give --admin the address of the server's admin listener, such as 127.0.0.1:9180");
@@ -156,7 +156,7 @@ fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
     let url = match &options.admin {
         None => return refused("knows no address to ask"),
         Some(ListenAddress::Inherited(_)) => return refused("cannot ask a socket that systemd has opened"),
-        // Nobody can be reached at "every address".
+        // The unspecified address stands for every address, and cannot be connected to.
         Some(ListenAddress::Tcp(address)) if address.ip().is_unspecified() => {
             let loopback = if address.is_ipv4() { "127.0.0.1" } else { "[::1]" };
             format!("http://{loopback}:{}", address.port())
@@ -194,7 +194,7 @@ pub(super) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     show(settings, &ServeOptions { live, shares, ..preview }, then, stop)
 }
 
-/// Shows what the configuration draws, or without one everything that the database has, without a target.
+/// Shows what the configuration draws or, without a configuration, everything in the database. There is no target.
 fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     let flags = arguments.given();
     let settings = if has_file(&flags) {
@@ -228,7 +228,7 @@ fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &S
     })
 }
 
-/// The settings of a preview. Only live tiles need those of the tileset that was drawn.
+/// The settings of a preview. Only live tiles need the settings of the tileset that the target holds.
 fn preview_settings(arguments: &Preview, target: &str) -> Result<JobSettings, CommandError> {
     if arguments.live {
         resolved_for(&arguments.given(), target, "preview --live")

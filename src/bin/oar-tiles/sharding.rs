@@ -53,7 +53,7 @@ pub(super) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
     }
 }
 
-/// Does something with a work folder.
+/// Runs `run` with a work folder.
 fn with_folder(
     config: Option<&PathBuf>,
     work: &str,
@@ -133,7 +133,7 @@ fn say_begun(arguments: &ShardsBegin, plan: &BegunPlan, what: &str) -> Result<()
     Ok(print(&format!("{}\n", plan.run()))?)
 }
 
-/// The work folder of a run over several targets. A folder that is one of the targets is refused.
+/// The work folder of a run over several targets. Refuses a folder that is one of the targets.
 fn work_beside(all: &[JobSettings], work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
     let mut folder = None;
     for settings in all {
@@ -142,7 +142,7 @@ fn work_beside(all: &[JobSettings], work: &str, stop: &Stop) -> Result<WorkFolde
     folder.map_or_else(|| Err(ShardsError::NoWorkFolder { text: work.to_owned() }.into()), Ok)
 }
 
-/// The settings of a command with the target, zooms and boxes of the plan, unless flags name others.
+/// The settings of a command with the target, zooms and boxes of the plan, unless flags give others.
 fn of_plan(mut settings: JobSettings, flags: &SettingFlags, plan: &ShardPlan) -> Result<JobSettings, CommandError> {
     let tileset = &mut settings.tileset;
     if flags.output.is_none() {
@@ -157,11 +157,11 @@ fn of_plan(mut settings: JobSettings, flags: &SettingFlags, plan: &ShardPlan) ->
     Ok(settings)
 }
 
-/// A run as a command finds it.
+/// The run in a work folder.
 enum FoundRun {
-    /// Shards are strips of one tileset: the job as the plan has it.
+    /// The shards are strips of one tileset. With the job, as the plan has it.
     Columns(Box<(Job, ShardPlan)>),
-    /// Shards are whole targets: the settings of the tilesets.
+    /// The shards are whole targets. With the settings of the tilesets.
     Targets(Vec<JobSettings>, Box<TargetsPlan>),
 }
 
@@ -314,7 +314,7 @@ async fn commit_several(
         outcome.complete()
     });
     let ended = Box::pin(ended).await;
-    // What is missing then is said, and a reseed makes up for it.
+    // If some tiles are missing, that is reported, and a reseed adds them later.
     match ended {
         Err(error) if error.failure_kind() != FailureKind::Partial => Err(error),
         ended => {

@@ -1,4 +1,4 @@
-//! `completions` and `man`: what a shell and `man` show of the help.
+//! `completions` and `man`: the help in the form for a shell and for `man`.
 
 use oar_tiles::cli::{Completions, Man, command};
 use oar_tiles::report::print_script;
@@ -7,7 +7,7 @@ use oar_tiles::run::{CommandError, WrittenFileError};
 pub(super) fn run_completions(arguments: &Completions) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command(), "oar-tiles", &mut script);
-    // Of a name with a hyphen, clap_complete 4.6 writes two different labels for bash, and nothing below the verbs would be completed.
+    // If the program's name has a hyphen, clap_complete 4.6 writes two different labels for bash, and nothing after a verb would be completed.
     let script = String::from_utf8_lossy(&script).replace("oar__subcmd__tiles", "oar__tiles");
     Ok(print_script(&script)?)
 }

@@ -1,4 +1,4 @@
-//! How a run is shown, and what is shown at its end.
+//! How a run is shown, and the output at its end.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use oar_tiles::run::CommandError;
 use oar_tiles::stop::Stop;
 use serde::Serialize;
 
-/// How the run is shown.
+/// The style in which the run is shown.
 pub(super) fn style(settings: &JobSettings, quiet: bool) -> Style {
     match settings.run.progress {
         _ if quiet => Style::Quiet,
@@ -21,7 +21,7 @@ pub(super) fn style(settings: &JobSettings, quiet: bool) -> Style {
     }
 }
 
-/// What is shown at the end of a run: a table, and a file.
+/// The output at the end of a run: a table, and a file.
 pub(super) struct Closing {
     prints: bool,
     file: Option<ReportFile>,
@@ -43,7 +43,7 @@ impl Closing {
     }
 }
 
-/// How a run ended, noted in the file of `--metrics` if there is one.
+/// Writes how a run ended into the file of `--metrics`, if there is one.
 pub(super) fn noted(metrics: &RunMetrics, ended: Result<(), CommandError>, stop: &Stop) -> Result<(), CommandError> {
     let exit = ended.as_ref().map_or_else(|error| Exit::of(error.kind(), stop.asked()), |()| Exit::Done);
     let written = metrics.end(exit as u8);

@@ -1,4 +1,4 @@
-//! The verbs on a target that stands: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff`.
+//! The verbs on a target that exists: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff`.
 
 use std::io::IsTerminal as _;
 use std::path::Path;
@@ -137,7 +137,7 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     }
     let flags = SettingFlags { config: config.clone(), public_url: public_url.clone(), ..SettingFlags::default() };
     let (mut settings, is_own) = resolved_to_write(&flags, target)?;
-    // The CDNs of the configuration stand before its own output.
+    // The CDNs of the configuration are in front of its own output only.
     if !is_own {
         settings.tileset.purges.clear();
     }

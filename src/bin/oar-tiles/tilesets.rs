@@ -1,4 +1,4 @@
-//! A verb for each of several tilesets: one after the other, or all at once if it runs until a signal.
+//! Runs a verb for each of several tilesets: one after the other, or all in parallel if the verb runs until a signal.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use oar_tiles::report::{say, say_problem};
 use oar_tiles::run::{CommandError, FailedTilesets, WrittenFileError, interrupted};
 use oar_tiles::stop::Stop;
 
-/// Runs a verb for each tileset, and says which one unless it has to be `quiet`. One that fails does not stop the others, but a signal does.
+/// Runs a verb for each tileset, and prints which one unless `quiet`. A tileset that fails does not stop the others, but a signal does.
 pub(super) async fn for_each(
     tilesets: Vec<JobSettings>,
     quiet: bool,
@@ -35,7 +35,7 @@ pub(super) async fn for_each(
     failed.into_result()
 }
 
-/// Runs a verb that ends with a signal, for all tilesets side by side. One that fails is named at once, and does not stop the others.
+/// Runs a verb that ends with a signal, for all tilesets in parallel. A tileset that fails is reported at once, and does not stop the others.
 pub(super) async fn for_all(
     tilesets: Vec<JobSettings>,
     stop: &Stop,
@@ -59,7 +59,7 @@ pub(super) async fn for_all(
     failed.into_inner().into_result()
 }
 
-/// Checks that each tileset has its own file of those that flags name: with several tilesets, a path has to have a `{tileset}`.
+/// Checks that each tileset has its own file for each flag that names one. With several tilesets, a path must contain `{tileset}`.
 pub(super) fn have_own_files(
     tilesets: &[JobSettings],
     files: &[(&'static str, Option<&Path>)],

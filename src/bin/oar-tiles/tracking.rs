@@ -1,4 +1,4 @@
-//! `track`: the change log; `doctor`: what stands in the way.
+//! `track`: the change log; `doctor`: what may prevent a run.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
     };
     let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
     let tilesets = resolved_all(&flags, needs_target)?;
-    // The change log is one for all tilesets.
+    // There is one change log for all tilesets.
     let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };
     let shown = report(Style::Warnings);
     match arguments {

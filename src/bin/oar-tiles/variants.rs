@@ -15,7 +15,7 @@ use super::seeding::{reseed_options, watch_options};
 use super::shown::{Closing, noted, style};
 use super::tilesets::file_of;
 
-/// How the events of each variant are shown: thousands of bars are of no use.
+/// The report for the events of each variant: thousands of bars would be useless.
 fn quiet_report() -> Arc<dyn Report> {
     report(Style::Warnings)
 }
@@ -107,10 +107,10 @@ async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Res
     noted(&metrics, ended, stop)
 }
 
-/// The lists of changed tiles are those of one target.
+/// A list of changed tiles is always the list of one target.
 const NO_LIST: &str = "the notes beside each target have its changed tiles";
 
-/// The files that flags of a run name.
+/// The files that the flags of a run name.
 struct FamilyFiles<'a> {
     name: String,
     report: &'a Option<std::path::PathBuf>,
@@ -128,7 +128,7 @@ impl FamilyFiles<'_> {
     }
 }
 
-/// Shows how a run has ended.
+/// Shows the outcome of a run.
 fn noted_family(
     closing: &Closing,
     metrics: &mut RunMetrics,
@@ -143,7 +143,7 @@ fn noted_family(
     noted(metrics, ended, stop)
 }
 
-/// Refuses a flag that one target has, and a family has not.
+/// Refuses a flag that is not available for a family.
 fn refuse(family: &Family, what: &'static str, is_given: bool, next: &'static str) -> Result<(), CommandError> {
     if is_given {
         return Err(SeveralError::NotForVariants { what, tileset: family.name().to_owned(), next }.into());
@@ -160,7 +160,7 @@ pub(super) fn not_for_variants(
     Family::of(settings).map_or(Ok(()), |family| refuse(&family, what, true, next))
 }
 
-/// The targets of tilesets: those of variants, as the manifests of their families list them.
+/// The targets of the tilesets. For variants, they are the ones that the manifests of their families list.
 pub(super) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
     let mut all = Vec::new();
     for settings in tilesets {
@@ -169,8 +169,8 @@ pub(super) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Resul
     Ok(all)
 }
 
-/// The settings of the variant whose output a target is, with the values that the database gives now; the settings themselves if the tileset has
-/// no variants.
+/// The settings of the variant with this output, with the values that the database gives now. If the tileset has no variants, the settings
+/// themselves.
 pub(super) async fn variant_of_target(settings: JobSettings, stop: &Stop) -> Result<JobSettings, CommandError> {
     match Family::of(&settings) {
         None => Ok(settings),

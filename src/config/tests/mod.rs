@@ -47,7 +47,7 @@ fn the_sample_configuration_is_the_defaults() {
 
 #[test]
 fn the_sample_configuration_holds_every_key() {
-    // Uncommented, every example line is a valid setting too, and no key is left out.
+    // With comment marks removed, every example line is a valid setting too, and no key is missing.
     let text: String = SAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
@@ -61,14 +61,14 @@ fn the_sample_configuration_holds_every_key() {
             _ => format!("{line}\n"),
         })
         .collect();
-    // A key of KMS is for nothing else.
+    // A KMS key is valid only with KMS encryption.
     let text = text.replace("encryption = \"bucket\"", "encryption = \"aws:kms\"");
-    // And a rank for features that may be left out.
+    // A rank is valid only if features may be left out.
     let text = text.replace("on_large_tile = \"warn\"", "on_large_tile = \"thin\"");
     let table: toml::Table = toml::from_str(&text).unwrap();
-    // An id of the feature is for rows, and an address stands in one place.
+    // A feature id is for rows only, and an address must be given only once.
     let text = text.replace("feature_id = ", "# feature_id = ").replace("redis_url_file = ", "# redis_url_file = ");
-    // The file of an area would have to be there.
+    // The file of an area would have to exist.
     let text = text.replace("\narea = ", "\n# area = ");
     // One address is enough.
     let text = text.replace("\nurl_file = ", "\n# url_file = ");

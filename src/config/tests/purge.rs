@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// The section of the sample, as if it were given, with one of the providers.
+/// The section of the sample as if it were given, with one of the providers.
 fn sample(provider: &str, keys: &str) -> String {
     let begin = SAMPLE.find("# [[purge]]").unwrap();
     let lines = SAMPLE[begin..].lines().skip(1).map_while(|line| line.strip_prefix("#   "));

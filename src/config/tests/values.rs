@@ -1,4 +1,4 @@
-//! Wrong values: the answer names the line or the key, and what to write.
+//! Wrong values: the message names the line or the key, and what to write.
 
 use super::{answered, gather_with, job_of, resolve};
 use crate::config::TilesetSettings;
@@ -256,7 +256,7 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
         (name.to_owned(), zooms.to_owned(), format!("{name}.mbtiles"), url, packed)
     };
     assert_eq!(found.iter().map(seen).collect::<Vec<_>>(), [expected("a", "0-3", true), expected("b", "0-5", false)]);
-    // The environment wins over the file, whoever's value it is.
+    // The environment takes precedence over the file, for the values of each tileset.
     let found = tilesets(&[("OAR_TILES_ZOOM", "7")]);
     assert_eq!(found.iter().map(|tileset| tileset.zooms.to_string()).collect::<Vec<_>>(), ["7", "7"]);
     let urls: Vec<String> = found.iter().map(|tileset| format!("{:?}", tileset.purges)).collect();

@@ -4,7 +4,7 @@ use crate::postgis::{VariantParameter, VariantTable};
 
 use super::template::is_parameter_name;
 
-/// The table of values, or what is wrong with it.
+/// The table of values, or a message about what is wrong with it.
 pub(in crate::config) fn table_of(tables: &[toml::Table]) -> Result<VariantTable, String> {
     let Some(first) = tables.first() else { return Ok(VariantTable { parameters: Vec::new(), rows: Vec::new() }) };
     let mut parameters = Vec::new();
@@ -47,7 +47,7 @@ pub(in crate::config) fn table_of(tables: &[toml::Table]) -> Result<VariantTable
     Ok(VariantTable { parameters, rows })
 }
 
-/// The type of a value, as PostgreSQL writes it.
+/// The type of a value, in PostgreSQL's words.
 fn kind_of(value: &toml::Value) -> Option<String> {
     Some(match value {
         toml::Value::String(_) => "text".to_owned(),
@@ -66,7 +66,7 @@ fn kind_of(value: &toml::Value) -> Option<String> {
     })
 }
 
-/// A value as PostgreSQL reads it.
+/// A value in the form that PostgreSQL reads.
 fn text_of(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),

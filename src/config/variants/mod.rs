@@ -24,19 +24,19 @@ use template::{NoSegment, is_parameter_name};
 pub struct VariantSettings {
     /// The values.
     pub values: VariantValues,
-    /// The conditions by which the rows of layers are chosen.
+    /// The conditions that choose the rows of layers.
     pub conditions: Vec<VariantCondition>,
-    /// Where each variant goes.
+    /// The output of each variant.
     pub output: OutputTemplate,
-    /// Where the tileset without conditions goes, if it is wanted.
+    /// The output of the tileset without conditions, if it is wanted.
     pub all: Option<PathBuf>,
-    /// The address under which clients find a variant, with `{name}` in it.
+    /// The address under which clients find a variant, with `{name}` for the values.
     pub(super) public_url: Option<String>,
-    /// The addresses under which CDNs know a variant, with `{name}` in it.
+    /// The addresses under which CDNs know a variant, with `{name}` for the values.
     pub(super) purge_urls: Vec<String>,
 }
 
-/// Where the values come from.
+/// The source of the values.
 #[derive(Debug, Clone)]
 pub enum VariantValues {
     /// A query.
@@ -45,7 +45,7 @@ pub enum VariantValues {
     Listed(VariantTable),
 }
 
-/// The condition of a layer's rows, an SQL expression with `!name!` for the values.
+/// The condition on a layer's rows, an SQL expression with `!name!` for the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantCondition {
     /// The name of the layer.
@@ -54,10 +54,10 @@ pub struct VariantCondition {
     pub sql: String,
 }
 
-/// What stands for `{name}` in the addresses of the tileset without conditions.
+/// The segment in place of `{name}` in the addresses of the tileset without conditions.
 pub(super) const ALL_SEGMENT: &str = "all";
 
-/// What makes a tileset a variant.
+/// The values by which a tileset is a variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     /// Its values.
@@ -76,7 +76,7 @@ pub struct BoundValue {
 }
 
 impl Variant {
-    /// Everything that decides the variant's bytes beside its layers, for the fingerprint.
+    /// Everything that decides the variant's bytes in addition to its layers, for the fingerprint.
     #[must_use]
     pub fn definition(&self) -> String {
         let one = |value: &BoundValue| (value.parameter.name.clone(), value.parameter.kind.clone(), value.text.clone());
@@ -102,7 +102,7 @@ impl VariantSettings {
         }
     }
 
-    /// Checks that the output and the conditions name parameters that are there.
+    /// Checks that the output and the conditions name only parameters that exist.
     ///
     /// # Errors
     /// If they do not.
@@ -122,7 +122,7 @@ impl VariantSettings {
         Ok(())
     }
 
-    /// The segments of a variant in the output.
+    /// The segments of a variant in its output.
     ///
     /// # Errors
     /// If a value cannot be a part of a path.
@@ -148,7 +148,7 @@ impl VariantSettings {
     }
 }
 
-/// A text without the `{name}` of variants, to be checked as an address.
+/// A text in which the `{name}` of variants are replaced, so that it can be checked as an address.
 pub(super) fn without_names(text: &str) -> String {
     let (mut plain, mut rest) = (String::new(), text);
     while let Some((before, behind)) = rest.split_once('{') {

@@ -1,8 +1,8 @@
-//! The output of the variants of a tileset: a target with `{name}` in it, which each variant fills in with its values.
+//! The output of the variants of a tileset: a target with `{name}` in it. Each variant fills in its values.
 
 use std::fmt;
 
-/// The longest segment that a value may become, in bytes: file systems take names of 255, and an ending follows.
+/// The longest segment of a value, in bytes: file systems allow names of 255 bytes, and an ending follows.
 const MAX_SEGMENT: usize = 200;
 
 /// A text with `{name}` in it.
@@ -17,8 +17,8 @@ enum OutputPiece {
     Filled(String),
 }
 
-/// A value as a part of a path and of a URL: letters and digits of ASCII, `-`, `_`, `.`, and `~XX` for every other byte. It never begins with a
-/// dot.
+/// A value as a part of a path and of a URL. It consists of ASCII letters and digits, `-`, `_`, `.`, and `~XX` for every other byte. It never
+/// begins with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ValueSegment(String);
@@ -59,7 +59,7 @@ impl ValueSegment {
         }
     }
 
-    /// The segments of some values; `None` if one cannot be a segment.
+    /// The segments of the values; `None` if one value cannot be a segment.
     #[must_use]
     pub fn all_of(values: &[&str]) -> Option<Vec<ValueSegment>> {
         values.iter().map(|value| ValueSegment::of(value).ok()).collect()
@@ -95,7 +95,7 @@ impl OutputTemplate {
         Ok(OutputTemplate { pieces })
     }
 
-    /// The names in it, each once, in their order.
+    /// The names in the template, each once, in their order.
     #[must_use]
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();
@@ -109,7 +109,7 @@ impl OutputTemplate {
         names
     }
 
-    /// The text with the segments of its names, in the order of [`OutputTemplate::names`].
+    /// The text in which the names are replaced with segments, in the order of [`OutputTemplate::names`].
     pub(super) fn filled(&self, segments: &[ValueSegment]) -> String {
         let names = self.names();
         let of = |name: &str| names.iter().position(|other| *other == name).and_then(|at| segments.get(at));
@@ -120,7 +120,7 @@ impl OutputTemplate {
         self.pieces.iter().map(text).collect()
     }
 
-    /// The folder or prefix in which all variants lie: the text before the first name, up to its last slash; empty for the current folder.
+    /// The folder or prefix that contains all variants: the text before the first name, up to its last slash; empty for the current folder.
     #[must_use]
     pub fn folder(&self) -> &str {
         match self.pieces.first() {
@@ -129,7 +129,7 @@ impl OutputTemplate {
         }
     }
 
-    /// The segments with which the template is this text, in the order of [`OutputTemplate::names`]; `None` if it never is.
+    /// The segments that turn the template into `text`, in the order of [`OutputTemplate::names`]; `None` if there are none.
     #[must_use]
     pub fn segments_of(&self, text: &str) -> Option<Vec<ValueSegment>> {
         let names = self.names();
@@ -139,7 +139,7 @@ impl OutputTemplate {
     }
 }
 
-/// True if a text consists of the pieces; the segments are noted by name.
+/// True if a text consists of the pieces. Adds the segments to `found`, by name.
 fn matches(pieces: &[OutputPiece], text: &str, names: &[&str], found: &mut Vec<Option<ValueSegment>>) -> bool {
     match pieces.split_first() {
         None => text.is_empty(),

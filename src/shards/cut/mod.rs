@@ -1,9 +1,9 @@
-//! Which columns of tiles belong to which shard.
+//! Divides the columns of tiles among the shards.
 //!
 //! | file | what |
 //! |---|---|
-//! | `weights` | what columns cost, and the rows below them |
-//! | `parts` | a list of columns in contiguous parts of about equal weight |
+//! | `weights` | the cost of columns, and of the rows below them |
+//! | `parts` | cuts a list of columns into contiguous parts of about equal weight |
 
 mod parts;
 mod weights;
@@ -18,14 +18,14 @@ use weights::{RowSums, first_of};
 
 pub use weights::ColumnWeights;
 
-/// A zoom is cut into strips that all deeper zooms share if it has at least this many columns for each shard: with fewer, strips would be of unequal
-/// weight, and tiles of shallow zooms would show rows far beyond their strip.
+/// A zoom is cut into strips that all deeper zooms share if it has at least this many columns for each shard. With fewer columns, strips would be
+/// of unequal weight, and tiles of shallow zooms would show rows far beyond their strip.
 const MIN_COLUMNS_PER_SHARD: u64 = 4;
 
-/// Of two cuts whose heaviest shards differ by less than this share, the one that costs less altogether is taken.
+/// If the heaviest shards of two cuts differ by less than this share, the cut with the lower total cost is taken.
 const TIE: f64 = 0.03;
 
-/// A list of units, cut into contiguous parts.
+/// A list of units that is cut into contiguous parts.
 struct Cut {
     units: Vec<Weighed>,
     ends: Vec<usize>,
@@ -33,10 +33,11 @@ struct Cut {
     whole: f64,
 }
 
-/// Cuts all columns of some zooms into `shards` shards of about equal weight. Every column of every zoom belongs to one shard.
+/// Cuts all columns of `zooms` into `shards` shards of about equal weight. Every column of every zoom belongs to one shard.
 ///
-/// A shard reads the rows between its westernmost and its easternmost tile. So shallow zooms, whose tiles show rows of all the world, come first,
-/// and as many of them into one shard as fit; from which zoom on columns follow each other from west to east is tried out.
+/// A shard reads the rows between its westernmost and its easternmost tile. The tiles of shallow zooms show rows of the whole world, so these
+/// zooms come first, as many as possible in one shard. The columns of the deeper zooms follow each other from west to east. The zoom at which
+/// that begins is found by trying each.
 #[must_use]
 pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedShard> {
     let Some(deepest) = zooms.last().copied() else { return Vec::new() };
@@ -67,7 +68,7 @@ pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedS
     best.map_or_else(Vec::new, |best| best.shards(&rows, &strip_zooms, deepest))
 }
 
-/// All units from west to east, of those that begin at the same place the shallower ones first.
+/// All units from west to east. If several begin at the same place, the shallower ones come first.
 fn units(weights: &ColumnWeights, zooms: &[Zoom], deepest: Zoom, is_strip: impl Fn(Zoom) -> bool) -> Vec<Weighed> {
     let mut units: Vec<Weighed> = Vec::new();
     for zoom in zooms.iter().copied().filter(|zoom| !is_strip(*zoom)) {
@@ -78,7 +79,7 @@ fn units(weights: &ColumnWeights, zooms: &[Zoom], deepest: Zoom, is_strip: impl 
             Weighed { unit: CutUnit::Column(zoom, column), tiles, from, end: from + wide }
         }));
     }
-    // A column of a shallower zoom belongs to the shard that has the first of the columns below it.
+    // A column of a shallower zoom belongs to the shard with the first of the columns below it.
     let mut strips: BTreeMap<u32, (f64, u64)> = BTreeMap::new();
     for zoom in zooms.iter().copied().filter(|zoom| is_strip(*zoom)) {
         for (column, weight) in weights.tiles.get(&zoom).into_iter().flatten() {
@@ -120,7 +121,8 @@ impl Cut {
                 }
             }
             let mut ranges: Vec<ColumnRange> = columns.into_values().flatten().collect();
-            // The strip ends where that of the next shard begins, so that columns without features belong to somebody: rows may come there.
+            // The strip ends where the strip of the next shard begins. So columns without features belong to a shard, too, because rows may
+            // appear there.
             let has_strip = own.iter().any(|one| matches!(one.unit, CutUnit::Strip(_))) || is_last;
             if has_strip {
                 let next = self.units[end..].iter().find_map(|one| match one.unit {
@@ -140,7 +142,7 @@ impl Cut {
     }
 }
 
-/// The columns of a zoom whose first column of the deepest zoom lies in `from..end`.
+/// The columns of `zoom` whose first column of the deepest zoom lies in `from..end`.
 fn range(zoom: Zoom, deepest: Zoom, from: u64, end: u64) -> Option<ColumnRange> {
     let wide = 1_u64 << (deepest.get() - zoom.get());
     let (first, behind) = (from.div_ceil(wide), end.div_ceil(wide));
@@ -170,7 +172,7 @@ mod tests {
         }
     }
 
-    /// Every column of every zoom belongs to exactly one shard.
+    /// Checks that every column of every zoom belongs to exactly one shard.
     fn check(shards: &[PlannedShard], zooms: &[Zoom]) {
         for zoom in zooms {
             let mut owners = vec![0; zoom.last() as usize + 1];
@@ -211,7 +213,7 @@ mod tests {
     fn shards_weigh_about_the_same() {
         let mut random = fastrand::Rng::with_seed(22);
         let mut weights = ColumnWeights::default();
-        // Most features lie in a few places, as facilities do.
+        // Most features lie in a few places, like facilities.
         for zoom in 0..=14 {
             for _ in 0..4_000 {
                 let place = if random.bool() { 0.55 + 0.05 * random.f64() } else { random.f64() };
@@ -250,7 +252,7 @@ mod tests {
         weights.add_rows(&batch(8, 0, 255), 1_000.0, 4_000.0);
         let shards = cut(&weights, &zooms(8), 4);
         check(&shards, &zooms(8));
-        // The tile of zoom 0 cannot be cut: 1,000 features, and all rows.
+        // The tile of zoom 0 cannot be cut. It costs 1,000 for its features, and the reading of all rows.
         assert_eq!(shards.iter().map(|shard| shard.weight).max(), Some(5_000));
         let rows: Vec<u64> = shards.iter().map(|shard| shard.rows).collect();
         assert!(rows.iter().sum::<u64>() <= 2_700, "{rows:?}");

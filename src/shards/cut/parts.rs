@@ -1,9 +1,9 @@
-//! A list of columns, cut into contiguous parts of about equal weight.
+//! Cuts a list of columns into contiguous parts of about equal weight.
 
 use super::weights::{RowCost, RowSums};
 use crate::tile::Zoom;
 
-/// A part of the tiles that is not cut further: a column of a shallow zoom, or a column of the deepest zoom with all columns above deeper zooms
+/// A unit that is not cut further: a column of a shallow zoom, or a column of the deepest zoom together with all columns of strip zooms above it
 /// that begin there.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum CutUnit {
@@ -11,18 +11,18 @@ pub(super) enum CutUnit {
     Strip(u32),
 }
 
-/// A unit with what it costs.
+/// A unit with its cost.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Weighed {
     pub(super) unit: CutUnit,
-    /// What drawing its tiles costs.
+    /// The cost of drawing its tiles.
     pub(super) tiles: f64,
-    /// The columns of the deepest zoom that its tiles lie above.
+    /// The columns of the deepest zoom below its tiles.
     pub(super) from: u64,
     pub(super) end: u64,
 }
 
-/// Units one after the other, as one shard.
+/// Consecutive units, as one shard.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
     tiles: f64,
@@ -37,7 +37,7 @@ impl Group {
         Group { tiles: self.tiles + unit.tiles, from: self.from.min(unit.from), end: self.end.max(unit.end) }
     }
 
-    /// The rows between its westernmost and easternmost tiles are read, each once.
+    /// The rows that the group reads: those between its westernmost and easternmost tiles, each once.
     pub(super) fn rows(self, rows: &RowSums) -> RowCost {
         if self.from < self.end { rows.between(self.from, self.end) } else { RowCost::default() }
     }
@@ -47,8 +47,8 @@ impl Group {
     }
 }
 
-/// Where each of `shards` contiguous parts of a list ends, so that the heaviest part is as light as can be. Behind a unit that alone is as heavy
-/// as that, the rest is cut into lighter parts.
+/// The end of each of `shards` contiguous parts of a list, so that the heaviest part is as light as possible. If a single unit is about as heavy
+/// as that part, the rest of the list after it is cut into lighter parts.
 pub(super) fn ends(units: &[Weighed], rows: &RowSums, shards: u32) -> Vec<usize> {
     let (mut ends, mut from, mut left) = (Vec::new(), 0, shards as usize);
     loop {
@@ -71,7 +71,7 @@ pub(super) fn ends(units: &[Weighed], rows: &RowSums, shards: u32) -> Vec<usize>
     }
 }
 
-/// Contiguous parts of a list, each with as many units as cost `most`, or one that costs more: where each ends.
+/// The ends of contiguous parts of a list. Each part has as many units as cost at most `most`, or a single unit that costs more.
 fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
     let (mut ends, mut group) = (Vec::new(), Group::NONE);
     for (number, unit) in units.iter().enumerate() {
@@ -87,7 +87,7 @@ fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
     ends
 }
 
-/// What the heaviest of some contiguous parts of a list costs at least, to within a hundredth.
+/// The least possible cost of the heaviest part, if a list is cut into `shards` contiguous parts; accurate to within a hundredth.
 fn lightest(units: &[Weighed], rows: &RowSums, shards: usize) -> f64 {
     let heaviest = units.iter().map(|unit| Group::NONE.with(unit).cost(rows)).fold(0.0, f64::max);
     let high = units.iter().fold(Group::NONE, Group::with).cost(rows);

@@ -1,17 +1,17 @@
-//! What columns of tiles cost, and the rows below them from west to east.
+//! The cost of columns of tiles, and of the rows below them from west to east.
 
 use std::collections::BTreeMap;
 
 use crate::tile::{Batch, Zoom};
 
-/// What rows cost that are read once.
+/// The number of rows, and the cost of reading them once.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct RowCost {
     pub(super) rows: f64,
     pub(super) cost: f64,
 }
 
-/// What the columns of a plan cost, by zoom: the tiles that are drawn, and the rows that have to be read for them.
+/// The cost of the columns of a plan, by zoom: of the tiles that are drawn, and of the rows that have to be read for them.
 #[derive(Debug, Default)]
 pub struct ColumnWeights {
     pub(super) tiles: BTreeMap<Zoom, BTreeMap<u32, f64>>,
@@ -31,14 +31,14 @@ fn each_column(batch: &Batch, mut each: impl FnMut(Zoom, u32, f64)) {
 }
 
 impl ColumnWeights {
-    /// Adds what drawing the tiles of a batch costs together.
+    /// Adds the cost of drawing the tiles of a batch.
     pub fn add(&mut self, batch: &Batch, cost: f64) {
         each_column(batch, |zoom, column, share| {
             *self.tiles.entry(zoom).or_default().entry(column).or_default() += cost * share;
         });
     }
 
-    /// Adds rows that lie in the tiles of a batch, and what reading them costs.
+    /// Adds rows that lie in the tiles of a batch, and the cost of reading them.
     pub fn add_rows(&mut self, batch: &Batch, rows: f64, cost: f64) {
         each_column(batch, |zoom, column, share| {
             let own = self.rows.entry(zoom).or_default().entry(column).or_default();
@@ -46,7 +46,7 @@ impl ColumnWeights {
         });
     }
 
-    /// The rows from west to east: their places among the columns of the deepest zoom, and the sums up to each.
+    /// The rows from west to east: their positions among the columns of the deepest zoom, and the sums up to each position.
     pub(super) fn rows_by_place(&self, deepest: Zoom) -> RowSums {
         let mut places: BTreeMap<u64, RowCost> = BTreeMap::new();
         for (zoom, columns) in &self.rows {
@@ -70,12 +70,12 @@ impl ColumnWeights {
 #[derive(Debug)]
 pub(super) struct RowSums {
     places: Vec<u64>,
-    /// The sum of all before each place, and of all.
+    /// The sums of all rows before each position; the last one is the sum of all rows.
     sums: Vec<RowCost>,
 }
 
 impl RowSums {
-    /// The rows in some columns of the deepest zoom.
+    /// The rows in the columns `from..end` of the deepest zoom.
     pub(super) fn between(&self, from: u64, end: u64) -> RowCost {
         let upto = |place: u64| self.sums[self.places.partition_point(|own| *own < place)];
         let (before, all) = (upto(from), upto(end));

@@ -1,4 +1,4 @@
-//! What attempts at shards note: that they live, that they add tiles to the target, and snapshots that others can import.
+//! The notes of attempts at shards: heartbeats, the tiles that they add to the target, and snapshots that others can import.
 
 use std::collections::HashSet;
 
@@ -8,20 +8,20 @@ use super::{WorkFolder, bytes};
 use crate::postgis::ExportedSnapshot;
 use crate::sink::NoteCondition;
 
-/// An attempt that was not seen for so long, in milliseconds, counts as dead.
+/// The time without a heartbeat after which an attempt counts as dead, in milliseconds.
 const ATTEMPT_LIFE: u64 = 60_000;
 
-/// An attempt at a shard, and whether it lives.
+/// An attempt at a shard, and whether it is alive.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// What it says about itself.
+    /// Its note.
     pub note: AttemptNote,
-    /// True if it was seen in the last minute, by this machine's clock.
+    /// True if its heartbeat is less than a minute old, by this machine's clock.
     pub is_alive: bool,
 }
 
 impl WorkFolder {
-    /// Notes that an attempt lives.
+    /// Writes the heartbeat of an attempt.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -31,7 +31,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Takes an attempt out.
+    /// Removes the note of an attempt.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -47,7 +47,7 @@ impl WorkFolder {
         let now = now();
         let mut attempts = Vec::new();
         for name in self.notes.list(run)?.iter().filter(|name| name.contains("/attempt-")) {
-            // Attempts end while they are listed.
+            // Attempts may end while they are listed.
             if let Some(note) = self.read::<AttemptNote>(name)? {
                 attempts.push(Attempt { is_alive: now.saturating_sub(note.alive) < ATTEMPT_LIFE, note });
             }
@@ -55,7 +55,7 @@ impl WorkFolder {
         Ok(attempts)
     }
 
-    /// Notes an attempt that adds tiles to the target itself.
+    /// Notes that an attempt adds tiles to the target itself.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -65,7 +65,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// The attempts that have added tiles to the target, but for those that have done their shards.
+    /// The attempts that have added tiles to the target, without those that have completed their shards.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -82,7 +82,7 @@ impl WorkFolder {
         Ok(others)
     }
 
-    /// True if another attempt than `own` has noted that it adds tiles of a shard to the target.
+    /// True if an attempt other than `own` has noted that it adds tiles of the shard to the target.
     ///
     /// # Errors
     /// If the folder cannot be listed.
@@ -100,7 +100,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Takes a snapshot out.
+    /// Removes a snapshot.
     ///
     /// # Errors
     /// If it cannot be removed.
@@ -108,7 +108,7 @@ impl WorkFolder {
         Ok(self.notes.remove(&format!("{run}/snapshot-{id}.json"))?)
     }
 
-    /// The snapshots that can be imported, unless their sessions have ended.
+    /// The snapshots that can be imported, if their sessions are still open.
     ///
     /// # Errors
     /// If they cannot be read.

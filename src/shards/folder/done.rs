@@ -1,4 +1,4 @@
-//! Shards that are done: who says so first has done it.
+//! Shards that are done. The first attempt to note that a shard is done has done it.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,9 +17,9 @@ pub struct SeededList<'a> {
     pub shard: u32,
     /// The attempt.
     pub attempt: &'a str,
-    /// The place of the tileset in the plan.
+    /// The index of the tileset in the plan.
     pub tileset: usize,
-    /// Which list, counted from 0.
+    /// The number of the list, counted from 0.
     pub number: u32,
 }
 
@@ -31,7 +31,7 @@ impl SeededList<'_> {
 }
 
 impl WorkFolder {
-    /// A shard that is done; `None` if it is not.
+    /// The note of a shard that is done; `None` if it is not.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -39,7 +39,7 @@ impl WorkFolder {
         self.read(&format!("{run}/{}", done_name(shard)))
     }
 
-    /// A shard of whole targets that is done; `None` if it is not.
+    /// The note of a shard of whole targets that is done; `None` if it is not.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -47,7 +47,7 @@ impl WorkFolder {
         self.read(&format!("{run}/{}", done_name(shard)))
     }
 
-    /// What a shard of either kind says that is done; `None` if it is not.
+    /// The figures of a shard of either kind that is done; `None` if it is not.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -55,7 +55,7 @@ impl WorkFolder {
         self.read(&format!("{run}/{}", done_name(shard)))
     }
 
-    /// Says that a shard is done; false if another attempt was faster.
+    /// Notes that a shard is done. False if another attempt was faster.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -63,7 +63,7 @@ impl WorkFolder {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
     }
 
-    /// The same of a shard of whole targets.
+    /// Notes that a shard of whole targets is done. False if another attempt was faster.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -80,7 +80,7 @@ impl WorkFolder {
         Ok(())
     }
 
-    /// Reads one of these lists.
+    /// Reads one of the lists of the variants that an attempt has seeded.
     ///
     /// # Errors
     /// If it cannot be read, or is not there.
@@ -92,7 +92,7 @@ impl WorkFolder {
         })
     }
 
-    /// The shards that are done, by their numbers.
+    /// The numbers of the shards that are done.
     ///
     /// # Errors
     /// If the folder cannot be listed.

@@ -1,14 +1,14 @@
-//! The work folder: documents (notes) and files of one run at a time.
+//! The work folder. It contains the documents (notes) and files of one run at a time.
 //!
 //! | note | what | written |
 //! |---|---|---|
-//! | `plan.json` | the plan | once; who is first has begun the run |
-//! | `RUN/done-0017.json` | a shard that is done | once; who is first has done it |
-//! | `RUN/seeded-0017-ID-0-0.json` | variants that an attempt has seeded, some in each | before it says that it is done |
-//! | `RUN/attempt-0017-ID.json` | an attempt that lives | again and again |
+//! | `plan.json` | the plan | once; the first to write it has begun the run |
+//! | `RUN/done-0017.json` | a shard that is done | once; the first attempt to write it has done the shard |
+//! | `RUN/seeded-0017-ID-0-0.json` | variants that an attempt has seeded, some in each note | before the attempt notes that it is done |
+//! | `RUN/attempt-0017-ID.json` | the heartbeat of an attempt | repeatedly |
 //! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
 //! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
-//! | `RUN/slot-3.json` | the lease of some of the run's connections | again and again |
+//! | `RUN/slot-3.json` | the lease of some of the run's connections | repeatedly |
 //! | `ended.json` | the last runs, and how they ended | when a run ends |
 //!
 //! The sorted runs are files, `RUN/shard-0017-ID.run`.
@@ -16,7 +16,7 @@
 //! | file | what |
 //! |---|---|
 //! | `done` | shards that are done, and the variants that they have seeded |
-//! | `attempts` | attempts that live, that add tiles, that share a snapshot |
+//! | `attempts` | the heartbeats of attempts, the tiles that they add, the snapshots that they share |
 
 mod attempts;
 mod done;
@@ -46,7 +46,7 @@ const MAX_ENDED: usize = 50;
 /// The work folder.
 #[derive(Debug, Clone)]
 pub struct WorkFolder {
-    /// As the user named it.
+    /// The name that the user gave.
     pub name: String,
     /// The documents.
     pub notes: Arc<dyn NoteStore>,
@@ -64,7 +64,7 @@ impl WorkFolder {
         serde_json::from_slice(&note.body).map(Some).map_err(damaged)
     }
 
-    /// Writes a note that nobody may have written before; false if somebody has.
+    /// Writes a note that must not exist yet. False if it does.
     fn write_first(&self, name: &str, body: &impl Serialize) -> Result<bool, ShardsError> {
         match self.notes.write(name, &bytes(body), &NoteCondition::Absent) {
             Ok(_) => Ok(true),
@@ -83,7 +83,7 @@ impl WorkFolder {
             version: u32,
             run: String,
             generator: String,
-            /// Those of a plan whose shards are whole targets.
+            /// The tilesets of a plan whose shards are whole targets.
             #[serde(default)]
             tilesets: Option<serde::de::IgnoredAny>,
         }
@@ -98,7 +98,7 @@ impl WorkFolder {
         })
     }
 
-    /// The id of the run that was begun, whichever version has begun it; `None` if there is none.
+    /// The id of the run that was begun, by any version of the program; `None` if there is none.
     ///
     /// # Errors
     /// If the plan cannot be read.
@@ -124,7 +124,7 @@ impl WorkFolder {
     /// If another one was begun, or the plan cannot be written.
     pub fn begin(&self, plan: &BegunPlan) -> Result<(), ShardsError> {
         if bytes(plan).len() > MAX_KEPT_NOTE {
-            // A shard takes about 200 bytes for 15 zooms.
+            // A shard takes about 200 bytes in the plan, with 15 zooms.
             let most = u32::try_from(plan.weights().len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
             return Err(ShardsError::TooManyShards { shards: plan.count(), most });
         }
@@ -154,7 +154,7 @@ impl WorkFolder {
         format!("{run}/shard-{shard:04}-{attempt}.run")
     }
 
-    /// Opens the sorted run of a shard, if it has one, which reads `chunk` bytes at once.
+    /// Opens the sorted run of a shard, if it has one. The reader reads `chunk` bytes at once.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -164,7 +164,7 @@ impl WorkFolder {
         RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
     }
 
-    /// Ends a run: from now on every attempt is late. Removes what it left, the plan first. Does nothing to another run.
+    /// Ends a run, so that every further attempt is late. Removes its notes and files, the plan first. Does not affect another run.
     ///
     /// # Errors
     /// If the folder cannot be written.

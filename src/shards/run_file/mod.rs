@@ -1,4 +1,4 @@
-//! The sorted run of a shard: its edits in the order of the target, each with its bytes. Records follow each other; the last one counts them.
+//! The sorted run of a shard: its edits in the order of the target, each with its bytes. The last record contains the number of records.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -21,10 +21,10 @@ use crate::tile::TileId;
 pub use read::RunReader;
 pub use write::{FinishedRun, RunSink};
 
-/// What a run begins with.
+/// The first bytes of a run.
 const MAGIC: &[u8; 8] = b"oartrun1";
 
-/// The bytes of a record before those of the tile.
+/// The length of a record without the bytes of the tile.
 const RECORD: usize = 20;
 
 const PUT: u8 = 0;
@@ -34,13 +34,13 @@ const KEEP: u8 = 3;
 const ADDED: u8 = 4;
 const END: u8 = 255;
 
-/// The layer of a record that stands for the whole tile.
+/// The layer number that stands for the whole tile.
 const WHOLE: u16 = u16::MAX;
 
-/// The most bytes of a tile in a run: more than any target stores.
+/// The most bytes of a tile in a run. No target stores so large a tile.
 const MAX_TILE: u64 = 1 << 32;
 
-/// The CRC-32 of bytes that follow others, whose CRC-32 is `before`.
+/// The CRC-32 of a byte sequence that continues with `bytes`; `before` is the CRC-32 of the part before.
 fn crc32(before: u32, bytes: &[u8]) -> u32 {
     let mut checksum = Crc::with_initial(before);
     checksum.update(bytes);
@@ -50,7 +50,7 @@ fn crc32(before: u32, bytes: &[u8]) -> u32 {
 /// A record of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunRecord {
-    /// What the commit has to do.
+    /// An edit that the commit has to make.
     Edit(TileEdit),
     /// A tile that the shard has added to the target itself.
     Added(AddedTile),
@@ -63,7 +63,7 @@ pub struct AddedTile {
     pub id: TileId,
     /// The MD5 of its bytes.
     pub digest: [u8; 16],
-    /// How many bytes.
+    /// The number of its bytes.
     pub length: u64,
 }
 
@@ -89,7 +89,7 @@ pub(super) mod tests {
         TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap().into()
     }
 
-    /// A reader of a run of these edits in a folder.
+    /// A reader of a run with `edits`, which it writes into `folder`.
     pub(in crate::shards) fn run(folder: &std::path::Path, name: &str, edits: Vec<TileEdit>) -> RunReader {
         let files = WorkFiles::Folder(folder.to_owned());
         let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };

@@ -13,12 +13,12 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 pub struct RunReader {
     file: WorkFile,
     place: String,
-    /// Where the bytes after `buffer` begin.
+    /// The offset in the file of the bytes after `buffer`.
     offset: u64,
     buffer: Vec<u8>,
-    /// How much of `buffer` was given out.
+    /// How many bytes of `buffer` were already returned.
     given: usize,
-    /// Bytes that are read at once.
+    /// The number of bytes that are read at once.
     chunk: usize,
     checksum: u32,
     crc32: u32,
@@ -27,10 +27,10 @@ pub struct RunReader {
 }
 
 impl RunReader {
-    /// A reader of a run with this length and CRC-32, that reads `chunk` bytes at once.
+    /// A reader of a run with this length and CRC-32. It reads `chunk` bytes at once.
     ///
     /// # Errors
-    /// If it is no such run.
+    /// If the file is not such a run.
     pub fn begin(
         file: WorkFile,
         place: String,
@@ -94,7 +94,7 @@ impl RunReader {
         Ok(&self.buffer[from..from + length])
     }
 
-    /// The next record; `None` at the end, where the whole run was checked.
+    /// The next record; `None` at the end, once the whole run was checked.
     ///
     /// # Errors
     /// If the run cannot be read, or is damaged.
@@ -138,7 +138,7 @@ impl RunReader {
         Ok(Some(RunRecord::Edit(edit)))
     }
 
-    /// Checks the whole.
+    /// Checks the whole run at its end.
     fn ended(&mut self, edits: u64) -> Result<(), ShardsError> {
         self.is_ended = true;
         if edits != self.read {

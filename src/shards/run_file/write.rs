@@ -27,14 +27,14 @@ pub struct FinishedRun {
     pub file: NamedTempFile,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Its CRC-32, as gzip has it.
+    /// Its CRC-32, of the same kind as in gzip.
     pub crc32: u32,
     /// The number of its edits.
     pub edits: u64,
 }
 
 impl RunSink {
-    /// A run of edits as a target with these `needs` wants them. `place` names the run for messages.
+    /// A run of edits in the order and form of `needs`. `place` names the run in messages.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -74,7 +74,7 @@ impl RunSink {
         self.append(&record)
     }
 
-    /// Notes a tile that the shard has added to the target itself.
+    /// Records a tile that the shard has added to the target itself.
     ///
     /// # Errors
     /// If the file cannot be written.
