@@ -84,7 +84,7 @@ impl Job {
         Ok(TagSender::Server(format!("{} of {}", with_band.join(", "), sent.names.tag.as_str())))
     }
 
-    /// Does the same if something waits in the outbox; `None` if no CDN has to be notified, for which one read of the outbox is enough.
+    /// Like [`Job::purge_target`], but `None` if no CDN has to be notified, which one read of the outbox shows.
     fn purge_target_if_something_waits(&self) -> Result<Option<PurgeTarget>, CommandError> {
         let outbox = Outbox::read(&*self.target.notes()?)?;
         let queue = |options: &PurgeOptions| outbox.queues.get(&queue_name(options));

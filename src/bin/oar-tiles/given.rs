@@ -66,7 +66,7 @@ pub(super) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSetting
     Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
-/// The same settings; if there are several tilesets and the flags choose none, those of the first.
+/// Like [`resolved_without_layers`], but if there are several tilesets and the flags choose none, the settings of the first.
 pub(super) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
     let values = gathered(flags)?;
     let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
@@ -159,7 +159,7 @@ pub(super) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<Job
     resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
 }
 
-/// The same settings for a target that is written, and whether it is the output of a tileset.
+/// Like [`resolved_to_read`], for a target that is written. Also returns whether the target is the output of a tileset.
 pub(super) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(JobSettings, bool), CommandError> {
     let own = resolved_by_output(flags, target)?;
     let is_own = own.is_some();
