@@ -150,7 +150,7 @@ impl LiveSnapshot {
             Some(limit) => LiveSnapshot::explain(&session, statements, batch, limit).await,
             None => true,
         };
-        // A session in which a statement failed has gone back to its savepoint; one that lost its connection has none.
+        // A session in which a statement failed is given up, because its connection may be lost.
         let is_usable = match &rendered {
             Ok(_) => own.asked().is_none() && is_explained,
             Err(_) => false,
