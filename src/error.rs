@@ -1,4 +1,4 @@
-//! What kind of failure an error is. Each error enum says so in a function `kind()` beside it; exit codes, restarts, `--or-seed` and
+//! What kind of failure an error is. Each error enum has a function `kind()` next to it; exit codes, restarts, `--or-seed` and
 //! `reseed --watch` read the kind and nothing else.
 
 /// The kind of a failure.

@@ -38,7 +38,7 @@ const MAX_OUTBOX_BYTES: usize = MAX_KEPT_NOTE / 4 * 3;
 pub struct OutboxEntry {
     /// The number of the publication; 0 if it waits for none.
     pub number: u64,
-    /// Identifies the entry. A merged entry has another id than each of its parts.
+    /// Identifies the entry. The id of a merged entry differs from those of its parts.
     pub id: String,
     /// When it was written, in seconds since 1970 (UTC). For merged entries, when the oldest of them was written.
     pub time: u64,

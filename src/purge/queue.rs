@@ -34,8 +34,8 @@ pub struct PurgeQueue {
     pub spent: SpentItems,
     /// Why the provider refuses permanently, if it does.
     pub stopped: Option<String>,
-    /// The tags that purges rely on: everything was purged by address since they are sent, so nothing without them is cached. `None` if purges do not
-    /// rely on tags.
+    /// The tags that purges rely on: everything was purged by address while these tags were sent already, so nothing without them is cached. `None`
+    /// if purges do not rely on tags.
     pub tags: Option<String>,
 }
 

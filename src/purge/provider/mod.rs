@@ -44,7 +44,7 @@ pub struct ProviderFacts {
     pub takes: &'static [PurgeBy],
     /// True if one item stands for everything below the target's URL.
     pub takes_everything: bool,
-    /// True if one purge may use prefixes where there are too many tags.
+    /// True if a purge by tag may use addresses and prefixes instead where there are too many tags.
     pub mixes: bool,
     /// The most items of one purge. A purge that would need more uses fewer items that each hit more tiles.
     pub max_items: usize,
