@@ -48,7 +48,7 @@ impl Cursor {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
 
-    /// The cursor that sees what both see.
+    /// The cursor that sees exactly the transactions that both cursors see.
     #[must_use]
     pub fn meet(&self, other: &Cursor) -> Cursor {
         let (xmin, xmax) = (self.xmin.min(other.xmin), self.xmax.min(other.xmax));

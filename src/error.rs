@@ -1,4 +1,4 @@
-//! What kind of failure an error is. Each error enum says so in a function `kind()` beside it; exit codes, restarts, `--or-seed` and
+//! What kind of failure an error is. Each error enum has a function `kind()` next to it; exit codes, restarts, `--or-seed` and
 //! `reseed --watch` read the kind and nothing else.
 
 /// The kind of a failure.
@@ -12,7 +12,7 @@ pub enum ErrorKind {
     Partial,
     /// A stop was asked for.
     Interrupted,
-    /// Nothing is wrong with the work: the same may succeed a moment later.
+    /// Nothing is wrong with the work itself: the same command may succeed a moment later.
     Transient(Obstacle),
     /// Anything else, such as a damaged file, a full disk or a failing statement.
     Failed,
@@ -25,8 +25,8 @@ pub enum Obstacle {
     Lost,
     /// A server does not answer, or refuses because it is busy.
     Unreachable,
-    /// Others hold a lock, or changed what the run's snapshot reads.
+    /// Other sessions hold a lock, or changed what the run's snapshot reads.
     HeldUp,
-    /// Others waited for the run, which has released all of its locks for them.
+    /// Other sessions waited for the run's locks, so the run has released all of them.
     GaveWay,
 }

@@ -17,7 +17,7 @@ pub type RequestBody = Full<Bytes>;
 /// A client with connections of its own. Clones share them.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
-/// Makes a client; connects to nobody yet.
+/// Makes a client, without opening a connection.
 ///
 /// # Errors
 /// If TLS cannot be set up.
@@ -41,14 +41,14 @@ pub fn https_client() -> Result<HttpsClient, rustls::Error> {
 /// Why a request got no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// The server's certificate is not the right one, or not trusted: another attempt ends alike.
+    /// The server's certificate is not the right one, or not trusted: a retry fails in the same way.
     Certificate(String),
     /// The server cannot be reached, or broke off: the deepest cause.
     Unreachable(String),
 }
 
 impl NoAnswer {
-    /// What the error of a request means.
+    /// Classifies the error of a request.
     #[must_use]
     pub fn of(error: &hyper_util::client::legacy::Error) -> NoAnswer {
         if let Some(why) = bad_certificate(error) {
@@ -64,7 +64,8 @@ impl NoAnswer {
     }
 }
 
-/// What is wrong with the server's certificate, if that is the cause. An `io::Error` does not name what it wraps among its sources.
+/// What is wrong with the server's certificate, if that is the cause. `io::Error::source` skips the error that it wraps, so that one is looked at
+/// separately.
 fn bad_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::CertificateError> {
     if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
         return Some(why);

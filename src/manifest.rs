@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 /// The newest version of the manifest's layout that this program knows. 2 has [`Manifest::partial`].
 pub const MANIFEST_VERSION: u32 = 2;
 
-/// The version of a manifest without partial regions, which programs before them read as well.
+/// The version of a manifest without partial regions, which older programs can read, too.
 const VERSION_WITHOUT_PARTS: u32 = 1;
 
 /// The last second that RFC 3339 can write: that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Later ones than the year 9999 are its end.
+/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. A moment after the year 9999 becomes the last second of
+/// that year.
 #[must_use]
 pub fn moment(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(LAST_SECOND));
@@ -134,7 +135,7 @@ impl Manifest {
         if partial.is_empty() { VERSION_WITHOUT_PARTS } else { MANIFEST_VERSION }
     }
 
-    /// The same parts, which all show the manifest's snapshot now.
+    /// The same manifest with the snapshot `snapshot`, which all of its parts show now.
     #[must_use]
     pub fn brought_forward(self, snapshot: &str) -> Manifest {
         let kept = self.kept.into_iter().map(|part| Region { snapshot: None, ..part }).collect();
@@ -204,14 +205,14 @@ pub fn fingerprint_of(configuration: &str, versions: DrawingVersions) -> String 
     format!("{configuration}-r{}-p{}", versions.rendering, versions.packing)
 }
 
-/// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the program drew
+/// The configuration in a fingerprint. Two targets with the same configuration are the same tileset, even if different versions of the program drew
 /// them.
 #[must_use]
 pub fn configuration_of(fingerprint: &str) -> &str {
     split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
 }
 
-/// The versions in a fingerprint; `None` if it is of a program from before there were any.
+/// The versions in a fingerprint; `None` if a program without these versions wrote it.
 #[must_use]
 pub fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
     split(fingerprint).map(|(_, versions)| versions)

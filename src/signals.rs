@@ -1,9 +1,9 @@
 //! SIGINT and SIGTERM: they ask for a stop, and the program ends soon after, whatever it waits for.
 //!
-//! Running work checks [`Stop`] and cleans up: it cancels statements in the server, removes staged files, gives leases back. Not all work
-//! can: opening a FIFO, writing to a pipe that nobody reads, or resolving a name blocks a thread until the system answers. So a thread of
-//! its own waits for the signals, and ends the process `STOP_LIMIT` after one. Nothing is lost by that: a kill at any moment leaves the
-//! old target or the new one, and the next run goes on from there (docs/guarantees.md, "Exit codes").
+//! Running work checks [`Stop`] and cleans up: it cancels statements in the server, removes staged files, gives leases back. Not all work can:
+//! opening a FIFO, writing to a pipe that nobody reads, or resolving a name blocks a thread until the system answers. So a separate thread waits for
+//! the signals, and ends the process `STOP_LIMIT` after a signal. Nothing is lost: a kill at any moment leaves either the old target or the new one,
+//! and the next run goes on from there (docs/guarantees.md, "Exit codes").
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::exit::Exit;
 use crate::report::{say_problem_text, say_warning};
 use crate::stop::{Signal, Stop};
 
-/// The longest time between a signal and the end of the process, unless work has a grace. With [`LAST_MESSAGE_LIMIT`] it makes the 2 s that
-/// docs/guarantees.md promises.
+/// The longest time between a signal and the end of the process, unless work has a grace. Together with [`LAST_MESSAGE_LIMIT`] it stays within the 2
+/// s that docs/guarantees.md promises.
 const STOP_LIMIT: Duration = Duration::from_millis(1_600);
 
 /// The longest time that the last message may take: standard error may be a pipe that nobody reads, and a busy machine may be late.
 const LAST_MESSAGE_LIMIT: Duration = Duration::from_millis(350);
 
-/// From its return on, SIGINT and SIGTERM ask for a stop. If the process has not ended `STOP_LIMIT` later, it is ended with the signal's
-/// exit code.
+/// Starts to listen: once this function has returned, SIGINT and SIGTERM ask for a stop. If the process has not ended `STOP_LIMIT` after the signal,
+/// it is ended with the signal's exit code.
 pub fn listen(stop: &Stop) {
     let stop = stop.clone();
     let (tell, listening) = mpsc::channel();

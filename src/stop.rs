@@ -36,7 +36,7 @@ impl Drop for Grace {
 }
 
 impl Stop {
-    /// A handle on which no stop was asked for.
+    /// A handle without a request to stop.
     #[must_use]
     pub fn new() -> Stop {
         let (asked, seen) = watch::channel(None);
@@ -48,7 +48,7 @@ impl Stop {
         }
     }
 
-    /// Asks for a stop. If one was asked for already, its signal stays.
+    /// Asks for a stop. If a stop was asked for before, the signal of that first request stays.
     pub fn ask(&self, signal: Signal) {
         let is_first = self.asked.send_if_modified(|asked| {
             let first = asked.is_none();
@@ -115,8 +115,8 @@ impl Stop {
         }
     }
 
-    /// Runs a future; returns `None` if it is not done `limit` after a stop was asked for. For work that a stop must not cut off at once,
-    /// such as giving back a lease.
+    /// Runs a future; returns `None` if the future has not finished `limit` after a stop was asked for. This is for work that a stop must not cut off
+    /// at once, such as giving back a lease.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

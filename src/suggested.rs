@@ -13,20 +13,20 @@ static CONFIG: OnceLock<String> = OnceLock::new();
 /// The `--work FOLDER` of this process, in the same way.
 static WORK: OnceLock<String> = OnceLock::new();
 
-/// A command of this program, by its verbs. It is shown with the file that `use_config` was given, and one for shards with the folder that
-/// `use_work` was given.
+/// A command of this program, by its verbs. It is shown with the file that `use_config` was given; a command for shards is also shown with the folder
+/// that `use_work` was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuggestedCommand(&'static str);
 
-/// Doctor's checks.
+/// Runs doctor's checks.
 pub const DOCTOR: SuggestedCommand = SuggestedCommand("doctor");
-/// Sends CDNs what waits.
+/// Sends waiting purges to CDNs.
 pub const PURGE: SuggestedCommand = SuggestedCommand("purge");
 /// Brings a target up to date.
 pub const RESEED: SuggestedCommand = SuggestedCommand("reseed");
 /// Makes all tiles.
 pub const SEED: SuggestedCommand = SuggestedCommand("seed");
-/// Gives a run of shards up.
+/// Abandons a run of shards.
 pub const SHARDS_ABORT: SuggestedCommand = SuggestedCommand("shards abort");
 /// Plans a run of shards.
 pub const SHARDS_BEGIN: SuggestedCommand = SuggestedCommand("shards begin");
@@ -38,7 +38,7 @@ pub const SHARDS_RUN: SuggestedCommand = SuggestedCommand("shards run");
 pub const SHARDS_STATUS: SuggestedCommand = SuggestedCommand("shards status");
 /// Installs the change log.
 pub const TRACK_INSTALL: SuggestedCommand = SuggestedCommand("track install");
-/// Removes what all targets have seen from the change log.
+/// Removes the entries of the change log that all targets have seen.
 pub const TRACK_PRUNE: SuggestedCommand = SuggestedCommand("track prune");
 /// Removes the change log.
 pub const TRACK_REMOVE: SuggestedCommand = SuggestedCommand("track remove");
@@ -78,17 +78,17 @@ impl fmt::Display for SuggestedCommand {
     }
 }
 
-/// The command whose work on the change log `verb` names: "install" or "remove".
+/// The command that installs or removes the change log. `verb` is "install" or "remove".
 pub(crate) fn track_command(verb: &str) -> SuggestedCommand {
     if verb == "remove" { TRACK_REMOVE } else { TRACK_INSTALL }
 }
 
-/// Says which file `--config` names: once a process, before the first message. A later call changes nothing.
+/// Sets the file that `--config` names. Called once per process, before the first message; later calls change nothing.
 pub fn use_config(file: &Path) {
     CONFIG.get_or_init(|| format!(" --config {}", for_shell(&file.to_string_lossy())));
 }
 
-/// Says which work folder `--work` names: once a process, before the first message. A later call changes nothing.
+/// Sets the work folder that `--work` names. Called once per process, before the first message; later calls change nothing.
 pub fn use_work(folder: &str) {
     WORK.get_or_init(|| format!(" --work {}", for_shell(folder)));
 }

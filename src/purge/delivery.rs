@@ -1,4 +1,4 @@
-//! Delivery: what waits in the outbox becomes items and is sent, provider by provider.
+//! Delivery: the entries that wait in the outbox become items, which are sent to each provider.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,18 +13,18 @@ use super::sender::{SendEnd, Sent, send};
 use super::target::PurgeTarget;
 use crate::stop::Stop;
 
-/// What became of one provider's queue.
+/// The outcome of a delivery to one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
     /// The provider.
     pub provider: &'static str,
-    /// How the CDN knows the target.
+    /// The URL under which the CDN serves the target.
     pub url: String,
-    /// The items that were taken.
+    /// The number of items that the provider accepted.
     pub sent: usize,
-    /// How many tiles they hit at most that did not change.
+    /// The most unchanged tiles that the items can hit.
     pub beyond: u64,
-    /// True if the user wants a command to fail that has not told this provider.
+    /// True if a command is to fail when it could not deliver to this provider.
     pub required: bool,
     /// How it ended.
     pub end: DeliveryEnd,
@@ -37,7 +37,7 @@ pub enum DeliveryEnd {
     Done,
     /// The rest waits for the next command, for this reason.
     Waits(String),
-    /// Everything was sent, and is to be sent once more after this time.
+    /// Everything was sent, and will be sent once more (rebound) after this time.
     Repeats(Duration),
     /// The provider refuses until somebody changes something.
     Stopped(String),
@@ -52,16 +52,16 @@ pub fn queue_name(options: &PurgeOptions) -> String {
 /// How long a delivery goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeliveryPatience {
-    /// True to ask providers again that have refused for good before.
+    /// True to retry providers that refused permanently before.
     pub retries: bool,
-    /// True to wait for purges that are repeated later, at most for the `wait` of a provider's options.
+    /// True to wait for rebounds, at most for the `wait` of a provider's options.
     pub repeats: bool,
 }
 
-/// Tells all providers what waits for them. A stop ends it early.
+/// Sends every provider the purges that wait for it. A stop ends the delivery early.
 ///
 /// # Errors
-/// If the outbox cannot be read or written. What a provider does is no error.
+/// If the outbox cannot be read or written. A provider's failure is not an error here; [`Delivered::end`] says how each delivery ended.
 pub async fn deliver(
     target: &PurgeTarget,
     purges: &[PurgeOptions],
@@ -74,13 +74,13 @@ pub async fn deliver(
     futures_util::future::try_join_all(deliveries).await
 }
 
-/// One provider's queue and its way to the provider.
+/// The delivery of one provider's queue.
 struct Delivery<'a> {
     target: &'a PurgeTarget,
     options: &'a PurgeOptions,
     patience: DeliveryPatience,
     stop: &'a Stop,
-    /// When the delivery began; the manifest named [`PurgeTarget::published`] before.
+    /// When the delivery began. The manifest named [`PurgeTarget::published`] before that.
     begun: Instant,
 }
 
@@ -120,7 +120,7 @@ impl Delivery<'_> {
         Ok(delivered)
     }
 
-    /// Sends what is ready. `None` if something more may be ready now.
+    /// Sends what is ready. Returns `None` if more may be ready now.
     async fn once(
         &self,
         provider: &dyn Provider,
@@ -131,7 +131,7 @@ impl Delivery<'_> {
         if !queue.left.is_empty() {
             return self.send_left(provider, &queue, deadline, delivered).await;
         }
-        // Before anything new, or constant changes would put it off for ever.
+        // A due rebound is sent before new entries; otherwise constant changes would delay it forever.
         if let Some(due) = queue.rebounds.iter().find(|rebound| rebound.at <= seconds_now()) {
             return self.send_again(provider, &queue, due, deadline).await;
         }
@@ -167,7 +167,7 @@ impl Delivery<'_> {
         let is_all = sent.end == SendEnd::All;
         self.note(&sent, |queue| {
             if sent.taken == 0 && !is_all {
-                // Nothing is done: it waits, and is merged with what comes.
+                // Nothing was accepted: the entries keep waiting, and are merged with later ones.
                 return;
             }
             queue.sent(&noted);
@@ -185,7 +185,8 @@ impl Delivery<'_> {
         })
     }
 
-    /// What the budget allows now; `None` if it was waited for. Waits no longer than until the deadline: then says why.
+    /// The number of items that the budget allows now; `None` after a wait for the budget, so that the caller looks again. If the wait would go
+    /// beyond the deadline, or a stop is asked for, returns how the delivery ends.
     async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<Option<usize>, DeliveryEnd> {
         match self.options.budget.allowance(&queue.spent, SystemTime::now()) {
             PurgeAllowance::Items(items) => Ok(Some(items)),
@@ -199,7 +200,7 @@ impl Delivery<'_> {
         }
     }
 
-    /// Sends what was left of a purge, as the same requests.
+    /// Sends the names that an earlier purge left over, as the same requests.
     async fn send_left(
         &self,
         provider: &dyn Provider,
@@ -220,7 +221,7 @@ impl Delivery<'_> {
         })
     }
 
-    /// Sends once more what was sent before, within the budget.
+    /// Sends a rebound: what was sent before, once more, within the budget.
     async fn send_again(
         &self,
         provider: &dyn Provider,
@@ -255,7 +256,7 @@ impl Delivery<'_> {
         send(provider, batches, deadline.saturating_duration_since(Instant::now()), self.stop).await
     }
 
-    /// Notes what was sent, and what it cost; how the delivery ends, if it does.
+    /// Writes to the outbox what was sent and what it cost. Returns how the delivery ends, or `None` if it goes on.
     fn note(&self, sent: &Sent, how: impl Fn(&mut PurgeQueue)) -> Result<Option<DeliveryEnd>, OutboxError> {
         let now = SystemTime::now();
         self.change(|queue| {
@@ -279,7 +280,7 @@ impl Delivery<'_> {
         })
     }
 
-    /// Waits; false if that would be longer than until the deadline, or a stop is asked for.
+    /// Waits for `wait`. Returns false if that would go beyond the deadline, or if a stop is asked for.
     async fn pause(&self, wait: Duration, deadline: Instant) -> bool {
         if wait.is_zero() {
             return true;

@@ -1,4 +1,4 @@
-//! What would be sent, without sending it.
+//! A dry run: what would be sent, without sending it.
 
 use std::time::SystemTime;
 
@@ -14,19 +14,19 @@ use super::target::PurgeTarget;
 pub struct PlannedPurge {
     /// The provider.
     pub provider: &'static str,
-    /// How the CDN knows the target.
+    /// The URL under which the CDN serves the target.
     pub url: String,
     /// How many tiles wait; `None` for everything.
     pub tiles: Option<usize>,
     /// The names, as they would be sent.
     pub names: Vec<PurgeName>,
-    /// How many tiles they hit at most that did not change.
+    /// The most unchanged tiles that the names can hit.
     pub beyond: u64,
-    /// What they cost in US dollars, with what was sent this month.
+    /// The price in US dollars of all items of this month: those sent already, and these.
     pub dollars: f64,
 }
 
-/// What would be sent, with `more` in the outbox. May wait for a disk or a server.
+/// What would be sent if `more` were in the outbox, too. May wait for a disk or a server.
 ///
 /// # Errors
 /// If the outbox cannot be read.
@@ -39,7 +39,7 @@ pub fn planned(
     let one = |options: &PurgeOptions| {
         let mut queue = outbox.queues.get(&queue_name(options)).cloned().unwrap_or_default();
         queue.waiting.extend(more.cloned());
-        // Nothing is sent, so a secret that is not there is no obstacle.
+        // Nothing is sent, so a missing secret is no obstacle.
         let facts = options.provider.facts();
         let planning = Planning { target, options, facts };
         let max_items = match options.budget.allowance(&queue.spent, SystemTime::now()) {

@@ -1,4 +1,4 @@
-//! What waits for CDNs, and which of them refuses, for Prometheus (text exposition format 0.0.4; the table is in docs/cdn.md).
+//! Prometheus metrics: the purges that wait, and which CDNs refuse them (text exposition format 0.0.4; the table is in docs/cdn.md).
 
 use super::outbox::Outbox;
 use super::queue::PurgeQueue;
@@ -22,7 +22,7 @@ const METRICS: [QueueMetric; 4] = [
     }),
 ];
 
-/// The metrics of an outbox; empty if it has no queue. `labels` stand before those of the CDN, each with a comma behind it.
+/// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a comma.
 #[must_use]
 pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
     let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");

@@ -9,10 +9,10 @@
 //! |---|---|
 //! | `items` | from changed tiles to the fewest items that hit them, within a limit |
 //! | `pace` | providers' rates, the user's budget, pauses after a refusal |
-//! | `provider` | who is asked, and how |
+//! | `provider` | the CDNs and caches, and how each one is asked |
 //! | `sender` | batches sent within the rates, until a deadline |
-//! | `outbox`, `queue` | what providers have not been told yet, kept with the target |
-//! | `target`, `planning` | what is known of the target; from what waits to items |
+//! | `outbox`, `queue` | what providers have not confirmed yet, kept with the target |
+//! | `target`, `planning` | what is known of the target; from waiting entries to items |
 //! | `delivery` | from the outbox to the provider, until it is confirmed |
 //! | `dry_run`, `metrics` | what would be sent; what waits, for Prometheus |
 

@@ -1,4 +1,4 @@
-//! The outbox: what providers have not been told yet, kept with the target until they have confirmed it.
+//! The outbox: the changes that providers have not confirmed yet, kept with the target.
 //!
 //! ```text
 //!  tiles durable ─► entry in the outbox ─► manifest names the publication ─► sent ─► confirmed ─► entry removed
@@ -6,8 +6,8 @@
 //!
 //! - Never lost: the entry is durable before the manifest is, and removed only after the provider has taken it. A kill at any time leaves
 //!   the entry, and the next command sends it, perhaps for the second time.
-//! - Never too early: an entry is sent once the manifest names its publication or a later one. A run that is killed before its manifest
-//!   moves leaves an entry that waits for the next run, which has the number of the killed one.
+//! - Never too early: an entry is sent once the manifest names its publication or a later one. A run that is killed before its manifest moves leaves
+//!   an entry that waits for the next run, whose publication gets the same number.
 //! - One note holds the queues of all providers. It is written by compare-and-set, so that a run that adds and a command that sends do not
 //!   lose each other's writes.
 
@@ -27,10 +27,10 @@ use crate::tile::TileRectList;
 /// The name of the note.
 const OUTBOX: &str = "purge.json";
 
-/// How often the note is written again if others write it at the same time.
+/// The most attempts to write the note if others write it at the same time.
 const MAX_ATTEMPTS: u32 = 20;
 
-/// The most bytes of the note, so that it can always be read back. What takes the most room in it is told as "everything" beyond that.
+/// The most bytes of the note, so that it can always be read back. If it would be longer, the longest lists are replaced by "everything".
 const MAX_OUTBOX_BYTES: usize = MAX_KEPT_NOTE / 4 * 3;
 
 /// What one publication changed.
@@ -38,28 +38,28 @@ const MAX_OUTBOX_BYTES: usize = MAX_KEPT_NOTE / 4 * 3;
 pub struct OutboxEntry {
     /// The number of the publication; 0 if it waits for none.
     pub number: u64,
-    /// Tells it from every other entry, and the merger of entries from each of them.
+    /// Identifies the entry. The id of a merged entry differs from those of its parts.
     pub id: String,
-    /// When it was written, in seconds since 1970 (UTC). Of a merger, when the oldest was.
+    /// When it was written, in seconds since 1970 (UTC). For merged entries, when the oldest of them was written.
     pub time: u64,
     /// The tiles that changed; `None` if every tile counts as changed.
     pub tiles: Option<TileRectList>,
-    /// Documents beside the tiles, such as `tiles.json`.
+    /// Documents next to the tiles, such as `tiles.json`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<String>,
-    /// Of the tiles, those that were not there before: a CDN may have cached an error for them. `None` for all of them.
+    /// Those of the tiles that did not exist before: a CDN may have cached an error for them. `None` if all of them count as new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<TileRectList>,
 }
 
 impl OutboxEntry {
-    /// An entry of this moment.
+    /// An entry with the current time.
     #[must_use]
     pub fn new(number: u64, id: String, tiles: Option<TileRectList>, documents: Vec<String>) -> OutboxEntry {
         OutboxEntry { number, id, time: seconds_now(), tiles, documents, added: None }
     }
 
-    /// Both as one.
+    /// Merges both entries.
     #[must_use]
     pub(super) fn merged(self, other: OutboxEntry) -> OutboxEntry {
         let tiles = match (&self.tiles, &other.tiles) {
@@ -89,7 +89,7 @@ fn short(id: &str) -> String {
     if is_long { format!("{}.{}", &id[..15], &id[id.len() - 16..]) } else { id.to_owned() }
 }
 
-/// What all providers of a target have to be told, by [`queue_name`](super::queue_name).
+/// The queues of all providers of a target, by [`queue_name`](super::queue_name).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outbox {
@@ -98,13 +98,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The documents beside the tiles that lead to them, by the names that targets give them.
+    /// The names of the documents next to the tiles that refer to tiles.
     pub const DOCUMENTS: [&'static str; 3] = ["latest.json", "metadata.json", "tiles.json"];
 
     /// The outbox of a target. May wait for a disk or a server.
     ///
     /// # Errors
-    /// If it cannot be read. What cannot be understood is an error, too: to forget it would lose what it holds.
+    /// If it cannot be read. An outbox that cannot be parsed is an error, too: ignoring it would lose the purges in it.
     pub fn read(notes: &dyn NoteStore) -> Result<Outbox, OutboxError> {
         match notes.read(OUTBOX)? {
             Some(note) => serde_json::from_slice(&note.body).map_err(|error| OutboxError::Damaged(error.to_string())),
@@ -112,12 +112,12 @@ impl Outbox {
         }
     }
 
-    /// Makes the queue with the longest lists shorter; false if none can be.
+    /// Shortens the queue with the longest lists; false if that is not possible.
     fn shrink(&mut self) -> bool {
         self.queues.values_mut().max_by_key(|queue| queue.rects()).is_some_and(PurgeQueue::shrink)
     }
 
-    /// Changes the outbox of a target; returns what it is then. May wait for a disk or a server.
+    /// Changes the outbox of a target, and returns the changed outbox. May wait for a disk or a server.
     ///
     /// # Errors
     /// If it cannot be read or written.
@@ -153,10 +153,10 @@ impl Outbox {
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The note.
+    /// The note cannot be read or written.
     #[error(transparent)]
     Note(#[from] NoteError),
-    /// Its content.
+    /// The content of the note cannot be parsed.
     #[error(
         "the outbox of purges ({name} in the notes of the target) cannot be understood ({0}): remove it, then run {PURGE} --all, for what it held is not known",
         name = OUTBOX
@@ -164,7 +164,7 @@ pub enum OutboxError {
     Damaged(String),
 }
 
-/// Puts what a run changes into the outbox, before its manifest becomes visible.
+/// Adds what a run changes to the outbox, before the run's manifest becomes visible.
 #[derive(Debug)]
 pub struct OutboxWriter {
     /// The notes of the target.

@@ -1,4 +1,4 @@
-//! From what waits for a provider to the items that it is sent.
+//! Planning: how the entries that wait for a provider become the items that are sent to it.
 
 use std::collections::HashSet;
 
@@ -16,22 +16,23 @@ pub(super) struct Planning<'a> {
     pub(super) facts: ProviderFacts,
 }
 
-/// By what entries are purged.
+/// How entries are purged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlannedBy {
     by: PurgeBy,
-    /// The tags that can be relied on once this was sent: everything is purged by address, and what is cached from then on carries them.
+    /// The tags that can be relied on once this was sent. Then everything is purged by address, and whatever the CDN caches after that carries the
+    /// tags.
     pub(super) establishes: Option<String>,
 }
 
 impl Planning<'_> {
-    /// By what the entries of a queue are purged. Tags are relied on only where nothing without them can be in the CDN's cache.
+    /// How the entries of a queue are purged. Tags are used only if the CDN's cache cannot hold anything without them.
     pub(super) fn by(&self, queue: &PurgeQueue) -> PlannedBy {
         let by = self.options.by.or(self.facts.takes.first().copied()).unwrap_or(PurgeBy::All);
         planned_by(by, self.by_address(), queue, &self.target.tags)
     }
 
-    /// Everything by address, whatever waits.
+    /// Purges everything by address, no matter which entries wait.
     pub(super) const fn everything() -> PlannedBy {
         PlannedBy { by: PurgeBy::All, establishes: None }
     }
@@ -48,7 +49,7 @@ impl Planning<'_> {
         plan(&tiles_of_all(entries), &documents(entries), &self.addresses(), &self.counts(), &rules)
     }
 
-    /// The same, with a list of all tiles where the provider knows no other way to purge everything. May wait for a disk or a server.
+    /// Like `plan`, but with a list of all tiles if the provider has no other way to purge everything. May wait for a disk or a server.
     pub(super) fn plan_listed(&self, entries: &[OutboxEntry], max_items: usize, by: &PlannedBy) -> PurgePlan {
         let planned = self.plan(entries, max_items, by);
         if self.facts.takes_everything || !planned.items.contains(&PurgeItem::Everything) {
@@ -88,7 +89,7 @@ impl Planning<'_> {
         TileAddresses::new(self.options.url.clone(), self.target.patterns.clone())
     }
 
-    /// What is left of some entries, by the names that were not taken.
+    /// What is left of some entries, derived from the names that the provider did not accept.
     pub(super) fn rest(&self, entries: &[OutboxEntry], left: &[PurgeName], of: &str) -> OutboxEntry {
         let number = entries.iter().map(|entry| entry.number).max().unwrap_or(0);
         let time = entries.iter().map(|entry| entry.time).min();
@@ -112,7 +113,7 @@ impl Planning<'_> {
     }
 }
 
-/// By what the entries of a queue are purged, if the settings say `by`: where nobody sends tags, by `by_address` instead of tags.
+/// How the entries of a queue are purged if the settings say `by`. If tiles are sent without tags, `by_address` is used instead of tags.
 fn planned_by(by: PurgeBy, by_address: PurgeBy, queue: &PurgeQueue, tags: &TagSender) -> PlannedBy {
     let sent = match tags {
         _ if by != PurgeBy::Tag => return PlannedBy { by, establishes: None },
@@ -126,7 +127,7 @@ fn planned_by(by: PurgeBy, by_address: PurgeBy, queue: &PurgeQueue, tags: &TagSe
     }
 }
 
-/// The tiles of entries that were not there before.
+/// The tiles of entries that did not exist before.
 fn new_tiles(entries: &[OutboxEntry]) -> TilesToPurge {
     let of = |entry: &OutboxEntry| match (&entry.added, &entry.tiles) {
         (Some(added), _) => TilesToPurge::listed(added.tiles()),
@@ -144,7 +145,7 @@ fn documents(entries: &[OutboxEntry]) -> Vec<String> {
     documents
 }
 
-/// Names that were not taken.
+/// Names that the provider did not accept.
 struct LeftNames<'a> {
     urls: HashSet<&'a str>,
     prefixes: HashSet<&'a str>,

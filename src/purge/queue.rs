@@ -1,4 +1,4 @@
-//! What one provider has to be told: entries that wait, what is left of a purge that was sent in part, what is sent once more.
+//! The queue of one provider: entries that wait, names left over from a purge that was sent in part, and rebounds.
 
 use std::time::Duration;
 
@@ -9,57 +9,58 @@ use super::outbox::{OutboxEntry, seconds_now};
 use super::pace::SpentItems;
 use super::provider::PurgeName;
 
-/// The most entries of a queue; beyond it the two oldest are merged.
+/// The most entries of a queue; if there are more, the two oldest are merged.
 const MAX_ENTRIES: usize = 16;
 
-/// The most names that are kept of a purge that was sent in part; of more, the tiles wait again. About 400 kB.
+/// The most names that are kept of a purge that was sent in part, about 400 kB. If more are left, their tiles wait as an entry again.
 pub(super) const MAX_LEFT_NAMES: usize = 5_000;
 
-/// An entry whose publication no manifest has named for this long is sent: the target has been replaced by one that counts anew.
+/// An entry whose publication no manifest has named for this long is sent: the target was replaced by one that counts its publications from 1.
 const ORPHANED_AFTER: Duration = Duration::from_secs(3_600);
 
-/// What a provider has to be told.
+/// What a provider has not confirmed yet.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PurgeQueue {
     /// The entries that wait, oldest first.
     pub waiting: Vec<OutboxEntry>,
-    /// What is left of entries that were sent in part.
+    /// The names that are left of entries that were sent in part.
     pub left: Vec<PurgeName>,
-    /// To which publishes `left` belongs.
+    /// Identifies the publishes to which `left` belongs.
     pub left_of: String,
-    /// What was sent and is to be sent once more.
+    /// The purges that were sent and will be sent once more.
     pub rebounds: Vec<Rebound>,
     /// What was spent.
     pub spent: SpentItems,
-    /// Why the provider refuses for good, if it does.
+    /// Why the provider refuses permanently, if it does.
     pub stopped: Option<String>,
-    /// The tags that are relied on: since everything was purged by address, nothing without them is cached. `None` if no tags are.
+    /// The tags that purges rely on: everything was purged by address while these tags were sent already, so nothing without them is cached. `None`
+    /// if purges do not rely on tags.
     pub tags: Option<String>,
 }
 
-/// What is to be sent once more: caches in two tiers may have fetched old tiles from each other, and an answer may have been under way.
+/// A purge that will be sent once more: caches in two tiers may have fetched old tiles from each other, and an old answer may have been under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebound {
-    /// When, in seconds since 1970 (UTC).
+    /// When it is due, in seconds since 1970 (UTC).
     pub at: u64,
-    /// What.
+    /// The entry to send.
     pub entry: OutboxEntry,
-    /// True if it was sent by address because tags were not relied on yet.
+    /// True if it was sent by address because purges could not rely on tags yet.
     #[serde(default)]
     pub by_address: bool,
 }
 
-/// What became of a sending.
+/// The outcome of a purge.
 #[derive(Debug, Clone)]
 pub struct SentEntries {
     /// The entries.
     pub entries: Vec<OutboxEntry>,
-    /// Identifies them.
+    /// Identifies these entries.
     pub of: String,
-    /// The names that were not taken.
+    /// The names that the provider did not accept.
     pub left: Vec<PurgeName>,
-    /// The same as an entry.
+    /// An entry with what `left` stands for.
     pub rest: OutboxEntry,
 }
 
@@ -91,7 +92,8 @@ impl PurgeQueue {
         }
     }
 
-    /// Adds a purge that is repeated later. If the queue is full (`MAX_ENTRIES`), it is merged with the newest one, so that the older ones are repeated in time.
+    /// Adds a purge that is repeated later. If there are `MAX_ENTRIES` already, it is merged with the newest one, so that the older ones are repeated
+    /// in time.
     pub fn add_rebound(&mut self, rebound: Rebound) {
         let is_full = self.rebounds.len() >= MAX_ENTRIES;
         match self.rebounds.pop_if(|_| is_full) {
@@ -104,7 +106,7 @@ impl PurgeQueue {
         }
     }
 
-    /// The entries that may be sent while the target's manifest names a publication; `None` if it names none.
+    /// The entries that may be sent while the target's manifest names the publication `published`; `None` if it names none.
     #[must_use]
     pub fn ready(&self, published: Option<u64>) -> Vec<OutboxEntry> {
         let is_orphan = |entry: &OutboxEntry| seconds_now().saturating_sub(entry.time) > ORPHANED_AFTER.as_secs();
@@ -112,7 +114,7 @@ impl PurgeQueue {
         self.waiting.iter().filter(is_ready).cloned().collect()
     }
 
-    /// Notes what became of a sending. What was not taken is kept by name, so that a repeat is the same request; or as tiles, if that
+    /// Notes the outcome of a purge. What the provider did not accept is kept by name, so that a retry is the same request; or as tiles, if the names
     /// would take too much room.
     pub fn sent(&mut self, sent: &SentEntries) {
         self.waiting.retain(|waiting| !sent.entries.iter().any(|entry| entry.id == waiting.id));
@@ -132,7 +134,7 @@ impl PurgeQueue {
         self.waiting.iter().map(of).chain(rebounds).sum()
     }
 
-    /// Makes the lists shorter: merges them, then gives them up for "everything". False if they are as short as can be.
+    /// Shortens the lists: merges them or, if that does not help, replaces them by "everything". False if they cannot get shorter.
     pub(super) fn shrink(&mut self) -> bool {
         let before = self.rects();
         let merged = std::mem::take(&mut self.waiting).into_iter().reduce(OutboxEntry::merged);

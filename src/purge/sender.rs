@@ -7,12 +7,12 @@ use super::pace::{PurgeBackoff, TokenBucket};
 use super::provider::{ItemKind, Provider, PurgeBatch, SendError};
 use crate::stop::Stop;
 
-/// What became of batches.
+/// The outcome of sending batches.
 #[derive(Debug)]
 pub struct Sent {
-    /// The batches that were not taken, in their order.
+    /// The batches that the provider did not accept, in their order.
     pub left: Vec<PurgeBatch>,
-    /// How many names were taken.
+    /// How many names the provider accepted.
     pub taken: usize,
     /// How many times the provider asked to wait, or could not be reached.
     pub refusals: u32,
@@ -23,9 +23,9 @@ pub struct Sent {
 /// Why sending ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendEnd {
-    /// All batches were taken.
+    /// The provider accepted all batches.
     All,
-    /// The time is up. The last refusal, if one was the cause.
+    /// The time is up; with the last refusal, if one was the cause.
     TimeUp(Option<String>),
     /// The provider refuses until somebody changes something.
     Refused(String),
@@ -33,8 +33,8 @@ pub enum SendEnd {
     Stopped,
 }
 
-/// Sends batches in their order until all are taken, `within` has passed, a stop is asked for or the provider refuses for good. A batch
-/// that is under way when the time is up is waited for.
+/// Sends batches in their order until all are accepted, `within` has passed, a stop is asked for or the provider refuses permanently. A batch that is
+/// in flight when the time is up is waited for.
 pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Duration, stop: &Stop) -> Sent {
     let end = Instant::now() + within;
     let mut pace = Pace { provider, requests: HashMap::new(), items: HashMap::new() };
@@ -52,7 +52,7 @@ pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Dur
     sent
 }
 
-/// Sends one batch, again and again as long as the provider asks to wait.
+/// Sends one batch; retries as long as the provider asks to wait.
 async fn one(
     pace: &mut Pace<'_>,
     backoff: &mut PurgeBackoff,
@@ -86,7 +86,7 @@ async fn one(
     }
 }
 
-/// Waits, unless that would be longer than there is time: then it says so at once.
+/// Waits for `wait`. If that would go beyond `end`, returns [`SendEnd::TimeUp`] at once.
 async fn pause(wait: Duration, end: Instant, stop: &Stop, refusal: Option<&String>) -> Result<(), SendEnd> {
     if Instant::now() + wait > end {
         return Err(SendEnd::TimeUp(refusal.cloned()));
@@ -105,13 +105,13 @@ struct Pace<'a> {
 }
 
 impl Pace<'_> {
-    /// Takes what a batch needs; or says how long to wait for it.
+    /// Takes the tokens that a batch needs, or returns how long to wait for them.
     fn take(&mut self, batch: &PurgeBatch) -> Result<(), Duration> {
         let (limits, now) = (self.provider.limits(batch.kind), Instant::now());
         let items = self.items.entry(batch.kind).or_insert_with(|| TokenBucket::new(limits.items, now));
         let requests = self.requests.entry(batch.kind).or_insert_with(|| TokenBucket::new(limits.requests, now));
         let count = f64::from(u32::try_from(batch.names.len()).unwrap_or(u32::MAX));
-        // Both or none.
+        // Takes from both buckets or from none: the clone only tests the first one.
         items.clone().take(count, now)?;
         requests.take(1.0, now)?;
         items.take(count, now)

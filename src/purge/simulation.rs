@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::tile::{TileCoord, TilesetTag, Zoom, ZoomList};
 
-/// What a month came to.
+/// The figures of a simulated month.
 #[derive(Debug)]
 struct SimulatedMonth {
     items: u64,
     dollars: f64,
-    /// From the edit to the purge: median and most, in seconds.
+    /// The median of the time from an edit to its purge, in seconds. `most` is the longest time.
     median: u64,
     most: u64,
     /// How many purges were of everything.
@@ -47,7 +47,7 @@ fn edited(number: u64) -> Vec<TileCoord> {
 struct SimulatedPace(HashMap<ItemKind, (TokenBucket, TokenBucket)>);
 
 impl SimulatedPace {
-    /// The second in which all batches were taken that are sent from `now` on.
+    /// The second in which the provider has accepted all batches, if they are sent from `now` on.
     fn taken(&mut self, case: &MonthCase<'_>, batches: &[PurgeBatch], clock: Instant, now: u64) -> u64 {
         let mut at = clock + Duration::from_secs(now);
         for batch in batches {
@@ -66,7 +66,8 @@ impl SimulatedPace {
     }
 }
 
-/// Thirty days of edits at even distances. Without a budget each day is like the first: then it is a part of one, times as many.
+/// Simulates thirty days of edits at even intervals. Without a budget all days are alike: then only the time of 300 edits is simulated, and the
+/// figures are scaled up to the month.
 fn month(case: &MonthCase<'_>) -> SimulatedMonth {
     const MONTH: u64 = 30 * 86_400;
     let facts = case.provider.facts();
@@ -92,7 +93,7 @@ fn month(case: &MonthCase<'_>) -> SimulatedMonth {
         match case.budget.allowance(&spent, begin + Duration::from_secs(now)) {
             PurgeAllowance::Wait(wait) => now += wait.as_secs().max(1),
             PurgeAllowance::Items(allowed) => {
-                // Where one edit alone takes more, the others change nothing.
+                // If one edit alone takes more items than allowed, planning the others, too, would change nothing.
                 let of_one = if case.by == PurgeBy::Tag { 4 } else { 15 };
                 let planned = if allowed < of_one { &waiting[..1] } else { &waiting[..] };
                 let tiles = planned.iter().flat_map(|time| edited(time / case.seconds_between));
@@ -122,7 +123,7 @@ fn month(case: &MonthCase<'_>) -> SimulatedMonth {
     SimulatedMonth { items, dollars, median: ages[ages.len() / 2], most: *ages.last().unwrap(), everything }
 }
 
-/// All providers, as a user has them without further settings.
+/// All providers with their default settings.
 fn providers(token: &std::path::Path, edgerc: &std::path::Path) -> Vec<ProviderOptions> {
     let credentials = EdgeGridSource::File { path: edgerc.to_owned(), section: "default".to_owned() };
     let token = SecretSource::File(token.to_owned());
@@ -170,7 +171,7 @@ fn thousands(number: u64) -> String {
     groups.join(",")
 }
 
-/// The rows of the manual's table, and what a budget promises.
+/// Tests the rows of the manual's table, and what a budget promises.
 #[test]
 fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
     let mut token = tempfile::NamedTempFile::new().unwrap();
@@ -212,9 +213,9 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
                     let case = MonthCase { provider: &*provider, by, budget, seconds_between };
                     let month = month(&case);
                     if *limit > 0 {
-                        // The last purges may fall into the next month, a day of which is allowed in advance.
+                        // The last purges may fall into the next month, of which a day's items are allowed in advance.
                         assert!(month.items <= limit + limit / 30 + 1, "{month:?}");
-                        // 30 days over the items, and the minute between two purges.
+                        // The time in which one item accrues (30 days divided by the items), and the minute between two purges.
                         assert!(month.most <= 31 * 86_400 / limit + 120, "{month:?}");
                     } else {
                         assert!(month.most <= 600 && month.everything == 0, "{} {month:?}", facts.name);

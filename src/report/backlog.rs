@@ -1,4 +1,4 @@
-//! What the change log holds and how far targets are behind, as text and as JSON.
+//! The content of the change log and how far targets are behind it, as text and as JSON.
 
 use crate::suggested::PURGE;
 use schemars::JsonSchema;
@@ -57,7 +57,7 @@ pub struct BehindTarget {
     pub purges: Vec<PurgeStatus>,
 }
 
-/// The log and the targets, for a person.
+/// The backlog as text for a person.
 #[must_use]
 pub fn render_backlog(backlog: &Backlog) -> String {
     let rows: Vec<Vec<String>> = backlog
@@ -113,7 +113,7 @@ pub fn render_backlog(backlog: &Backlog) -> String {
     text
 }
 
-/// What waits for a CDN before a target; `None` if nothing does.
+/// A line about the purges that wait for a CDN of a target; `None` if no purge waits.
 fn undelivered(target: &str, purge: &PurgeStatus) -> Option<String> {
     let tiles = purge.tiles.map_or_else(|| "every tile".to_owned(), |tiles| counted(tiles, "tile"));
     match &purge.stopped {

@@ -12,14 +12,14 @@ const PLANNING: &str = "{spinner} {msg}";
 const BEGUN: &str = "{wide_bar} {percent:>3} % · {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
 
-/// The time left is shown from this share of the features on, in percent, and not in the first seconds: the first batches are of the lowest zooms,
-/// whose tiles take longer than all others.
+/// The time left is shown once this share of the features is done, in percent, and `MIN_TIME_FOR_TIME_LEFT` has passed: the first batches are of the
+/// lowest zooms, whose tiles take longer than all others.
 const MIN_PERCENT_FOR_TIME_LEFT: u64 = 3;
 
-/// The first seconds.
+/// The time left is not shown before this time has passed.
 const MIN_TIME_FOR_TIME_LEFT: Duration = Duration::from_secs(2);
 
-/// Whether the time left can be told from what was done in some time.
+/// True if the time left can be estimated from the `done` features of `all` in the time `elapsed`.
 fn tells_time_left(done: u64, all: u64, elapsed: Duration) -> bool {
     done.saturating_mul(100) >= all.saturating_mul(MIN_PERCENT_FOR_TIME_LEFT) && elapsed >= MIN_TIME_FOR_TIME_LEFT
 }

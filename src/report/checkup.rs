@@ -64,7 +64,7 @@ pub struct Checkup {
 }
 
 impl Checkup {
-    /// Notes that something is well.
+    /// Notes a check that found no problem.
     pub fn fine(&mut self, area: CheckArea, what: impl Into<String>) {
         self.results.push(CheckResult { area, level: CheckLevel::Fine, what: what.into(), remedy: None });
     }
@@ -75,7 +75,7 @@ impl Checkup {
         self.results.push(CheckResult { area, level: CheckLevel::Warning, what, remedy });
     }
 
-    /// Notes a text of another part of the program, which names its remedy itself.
+    /// Notes a text from another part of the program; the text itself names the remedy.
     pub fn add(&mut self, area: CheckArea, level: CheckLevel, what: impl Into<String>) {
         self.results.push(CheckResult { area, level, what: what.into(), remedy: None });
     }
@@ -93,7 +93,7 @@ impl Checkup {
     }
 }
 
-/// The results for a person: a line each, with the remedy below; the last line counts them.
+/// The results as text for a person: one line for each, with the remedy below it. The last line counts errors and warnings.
 #[must_use]
 pub fn render_checkup(checkup: &Checkup) -> String {
     let mut text = String::new();

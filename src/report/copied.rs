@@ -2,7 +2,7 @@
 
 use super::{grouped, sized, timed};
 
-/// What of its sources a copy holds.
+/// The part of its sources that a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CopiedPart {
     /// Some zooms or boxes.
@@ -11,7 +11,7 @@ pub enum CopiedPart {
     Layers,
     /// Several sources.
     Joined,
-    /// What differs from another target.
+    /// The differences from another target.
     Patch,
 }
 

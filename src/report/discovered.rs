@@ -1,26 +1,26 @@
-//! What `init` has found in a database, as a table, and what to do next.
+//! The tables and functions that `init` found in a database, as a table, and what to do next.
 
 use super::budgets::counted;
 use super::{grouped, visible_line};
 use crate::suggested::for_shell;
 use crate::tile::LonLatBox;
 
-/// What was found.
+/// What `init` found in a database.
 #[derive(Debug, Clone)]
 pub struct DiscoveredTables {
     /// The columns with geometries.
     pub columns: Vec<DiscoveredColumn>,
-    /// The functions that give tiles.
+    /// The functions that return tiles.
     pub functions: Vec<DiscoveredFunction>,
-    /// What the user should know, with the SQL that helps.
+    /// Remarks for the user, with the SQL that helps.
     pub remarks: Vec<String>,
-    /// Where the tiles of these layers go.
+    /// The output to which the tiles of these layers go.
     pub output: String,
     /// The number of layers that can be drawn.
     pub layers: usize,
 }
 
-/// A function that gives tiles.
+/// A function that returns tiles.
 #[derive(Debug, Clone)]
 pub struct DiscoveredFunction {
     /// Its name and the types of its arguments, as a person would write them.
@@ -48,11 +48,11 @@ pub struct DiscoveredColumn {
     pub is_estimate: bool,
     /// The box around them in degrees, if it is known.
     pub extent: Option<LonLatBox>,
-    /// The columns that tell rows apart; with a question mark if nothing enforces it.
+    /// The columns that identify a row; with a question mark if no constraint enforces that.
     pub key: Option<String>,
-    /// Whether it has a spatial index; `None` for what can have none.
+    /// True if the column has a spatial index; `None` if it cannot have one.
     pub is_indexed: Option<bool>,
-    /// Whether the role may read it.
+    /// True if the role may read the column.
     pub may_read: bool,
     /// Why it is not drawn.
     pub problem: Option<String>,
@@ -82,7 +82,7 @@ impl DiscoveredColumn {
     }
 }
 
-/// A table of what was found, then what the user should know.
+/// What was found as a table, followed by the remarks and the columns and functions that are not drawn.
 #[must_use]
 pub fn render_discovered(found: &DiscoveredTables) -> String {
     let header = ["table", "kind", "column", "type", "SRID", "rows", "extent", "key", "index"].map(str::to_owned);
@@ -125,8 +125,8 @@ pub fn render_undrawn(found: &DiscoveredTables) -> String {
     found.columns.iter().filter_map(line).chain(found.functions.iter().filter_map(function)).collect()
 }
 
-/// What was written, and the commands to go on with, as a shell reads them. With `has_url` a flag gave the database's address, which is not repeated: it
-/// may hold a password.
+/// A line about the file that was written, and the next commands, as a shell reads them. `has_url` is true if a flag gave the database's address,
+/// which is not repeated because it may hold a password.
 #[must_use]
 pub fn render_drafted(found: &DiscoveredTables, file: &str, has_url: bool) -> String {
     let layers = counted(found.layers as u64, "layer");

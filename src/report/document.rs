@@ -10,8 +10,8 @@ use super::{
     ReseedReport, RunReport, ShardsStatus,
 };
 
-/// The version of the form of everything that the program prints as JSON. It grows when a field goes away or means something else; a new field
-/// does not change it.
+/// The version of the form of all JSON that the program prints. It grows if a field is removed or changes its meaning; a new field does not change
+/// it.
 pub const JSON_VERSION: u32 = 1;
 
 /// A JSON document: an object with the version of its form.
@@ -40,7 +40,7 @@ pub struct PurgeStatusList<'a> {
 /// The schema of a kind of JSON document.
 #[derive(Debug)]
 pub struct DocumentSchema {
-    /// Its name, which is that of its file in `docs/schemas/`.
+    /// Its name, which is also the name of its file in `docs/schemas/`.
     pub name: &'static str,
     /// What prints such documents.
     pub printed_by: &'static str,
@@ -49,7 +49,7 @@ pub struct DocumentSchema {
 }
 
 impl DocumentSchema {
-    /// The schema of `T`, as it is written.
+    /// The schema of `T` as its values are serialized.
     #[must_use]
     pub fn of<T: JsonSchema>(name: &'static str, printed_by: &'static str) -> DocumentSchema {
         let settings = SchemaSettings::draft2020_12().for_serialize();

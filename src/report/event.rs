@@ -191,7 +191,7 @@ impl Event {
         }
     }
 
-    /// True if it is shown however little progress the user wants to see.
+    /// True if the event is shown even if the user wants to see little progress.
     pub(super) const fn is_logged(&self) -> bool {
         matches!(
             self,

@@ -23,7 +23,7 @@ pub struct ReportFileError {
 pub struct ReportFile(PathBuf);
 
 impl ReportFile {
-    /// Checks, before the run does its work, that the report can be written after it.
+    /// Checks before the run that the report can be written after it.
     ///
     /// # Errors
     /// If the file cannot be written, or if it is the output of the run.
@@ -46,7 +46,7 @@ impl ReportFile {
     }
 }
 
-/// Writes a document into a file that the user has named. `output` is the target that was read for it.
+/// Writes a document into a file that the user has named. `output` is the target from which the document was made.
 ///
 /// # Errors
 /// If the file cannot be written, or is the target.

@@ -7,7 +7,7 @@ pub(super) struct Json;
 
 impl Report for Json {
     fn event(&self, event: &Event) {
-        // The log takes the same record to standard output.
+        // The log copies its records to standard output, so a logged event is not printed a second time.
         if event.is_logged() { log(event) } else { EventRecord::new(event).print() }
     }
 }

@@ -9,7 +9,7 @@ use crate::tile::Zoom;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The share of the features after which the time left is guessed: the first tiles are the slowest, and would say hours.
+/// The time left is estimated once this share of the features is done: the first tiles are the slowest, and would give an estimate of hours.
 const LEAST_SHARE_TO_GUESS_BY: f64 = 0.03;
 
 /// The figures of the events seen so far.

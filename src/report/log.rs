@@ -1,4 +1,4 @@
-//! What the parts of the program and its libraries log by `tracing`: warnings, and what `-v` adds.
+//! The log events that the program and its libraries send by `tracing`: warnings, and what `-v` adds.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,8 +21,8 @@ pub fn start_log(verbosity: u8) {
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // Libraries' warnings, such as the AWS SDK's about missing credentials, are left out: the same failure comes back as an error, and that
-    // is reported with what to do.
+    // Libraries' warnings, such as the AWS SDK's about missing credentials, are left out: the same failure is returned as an error, which is reported
+    // with what to do.
     let libraries = if level == tracing::Level::DEBUG { LevelFilter::DEBUG } else { LevelFilter::OFF };
     let targets = Targets::new()
         .with_default(libraries)

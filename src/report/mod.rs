@@ -1,4 +1,4 @@
-//! How a run is shown to the user: it sends events, and they become a bar on a terminal, lines in a pipe or JSON for machines.
+//! How a run is shown to the user: the run sends events, which become a bar on a terminal, lines in a pipe or JSON for machines.
 
 mod backlog;
 mod bar;
@@ -87,7 +87,7 @@ pub enum Style {
 #[must_use]
 pub fn report(style: Style) -> Arc<dyn Report> {
     match style {
-        // A bar beside lines of JSON would be of no use to either reader.
+        // A bar between lines of JSON would be useless to both people and programs.
         Style::Auto if io::stderr().is_terminal() && !record::is_json() => Arc::new(bar::Bar::new()),
         Style::Bar => Arc::new(bar::Bar::new()),
         Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
@@ -112,8 +112,8 @@ impl Report for WarningsOnly {
     }
 }
 
-/// Shows only warnings and skipped rows. The skipped rows otherwise stand in the closing table; a user who wants no progress still has to
-/// know what is wrong with the result.
+/// Shows only warnings and skipped rows. Other styles list the skipped rows in the closing table; a user who wants no progress still has to know what
+/// is missing in the result.
 struct Quiet;
 
 impl Report for Quiet {
@@ -156,7 +156,7 @@ pub(crate) fn sized(bytes: u64) -> String {
     }
 }
 
-/// A duration in seconds, written in units that suit its length.
+/// A duration in seconds as text, in units that suit its length.
 pub(crate) fn timed(seconds: f64) -> String {
     if seconds < 60.0 {
         return format!("{seconds:.1} s");

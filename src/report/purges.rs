@@ -1,4 +1,4 @@
-//! What CDNs were told, and what waits for them, as text.
+//! The purges that were sent to CDNs, and those that wait, as text.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -26,7 +26,7 @@ pub struct PurgeStatus {
     pub stopped: Option<String>,
 }
 
-/// What waits, as a table.
+/// The purges that wait, as a table.
 #[must_use]
 pub fn render_purge_status(all: &[PurgeStatus]) -> String {
     let row = |status: &PurgeStatus| {
@@ -47,7 +47,7 @@ pub fn render_purge_status(all: &[PurgeStatus]) -> String {
     )
 }
 
-/// What was sent, a line for each CDN.
+/// The outcome of deliveries, one line for each CDN.
 #[must_use]
 pub fn render_delivered(all: &[Delivered]) -> String {
     let line = |one: &Delivered| {
@@ -65,10 +65,10 @@ pub fn render_delivered(all: &[Delivered]) -> String {
     if all.is_empty() { "nothing waits\n".to_owned() } else { all.iter().map(line).collect() }
 }
 
-/// The most names of a plan that are shown.
+/// The most names of a planned purge that are shown.
 const MAX_SHOWN_NAMES: usize = 20;
 
-/// What would be sent.
+/// The purges that would be sent, as text.
 #[must_use]
 pub fn render_planned_purges(all: &[PlannedPurge]) -> String {
     let one = |plan: &PlannedPurge| {

@@ -89,14 +89,14 @@ impl EventRecord<'_> {
 
     /// The record as one line of JSON.
     fn json(&self) -> String {
-        // This does not fail: all keys are texts, and no value can refuse.
+        // This does not fail: all keys are strings, and every value can be serialized.
         serde_json::to_string(self).unwrap_or_default() + "\n"
     }
 
     /// Writes the record to standard output.
     pub(super) fn print(&self) {
         if let Err(error) = print_json(&self.json()) {
-            // Not through `log`, which would print again.
+            // This bypasses `log`, which would try to print again.
             let message = format!("an event could not be written to standard output ({error})");
             write_err(&EventRecord::new(&Event::Warning { message }).text(form()));
         }
@@ -133,17 +133,17 @@ pub(super) fn log(event: &Event) {
     }
 }
 
-/// Tells the user something.
+/// Writes a message for the user to the log.
 pub fn say(message: &str) {
     note(LogLevel::Info, message.to_owned());
 }
 
-/// Writes a line of the program's own to the log.
+/// Writes a message of the program itself to the log.
 pub(super) fn note(level: LogLevel, message: String) {
     log(&Event::Note { library: None, fields: std::collections::BTreeMap::new(), message, level });
 }
 
-/// Warns the user.
+/// Writes a warning to the log.
 pub fn say_warning(message: &str) {
     log(&Event::Warning { message: message.to_owned() });
 }
@@ -152,17 +152,17 @@ fn causes(error: &dyn std::error::Error) -> Vec<String> {
     std::iter::successors(error.source(), |cause| cause.source()).map(ToString::to_string).collect()
 }
 
-/// Tells the user of an error that does not stand alone: its text, and each of its causes once.
+/// Writes an error that is one of several to the log: its text, and each of its causes once.
 pub fn say_problem(error: &dyn std::error::Error) {
     log(&Event::Problem { causes: causes(error), message: error.to_string() });
 }
 
-/// Tells the user of an error that has no cause.
+/// Writes an error without a cause to the log.
 pub fn say_problem_text(message: &str) {
     log(&Event::Problem { causes: Vec::new(), message: message.to_owned() });
 }
 
-/// Tells the user why the command fails: the error's text, and each of its causes once.
+/// Writes to the log why the command fails: the error's text, and each of its causes once.
 pub fn say_failure(error: &dyn std::error::Error, kind: FailureKind, exit_code: u8) {
     log(&Event::Failed { kind, exit_code, causes: causes(error), message: error.to_string() });
 }

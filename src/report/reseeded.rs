@@ -39,7 +39,7 @@ pub struct DirtyReport {
 }
 
 impl DirtyReport {
-    /// True if every tile would be rendered.
+    /// The plan of a reseed that would render every tile.
     #[must_use]
     pub fn all(reasons: Vec<Reason>) -> DirtyReport {
         DirtyReport { zooms: None, reasons }
@@ -109,7 +109,7 @@ impl ReseedReport {
         Event::Done { output: self.output.clone(), tiles: written, bytes, seconds }
     }
 
-    /// The number of changed rows that the run shows. Tiles that could not be rendered, or that somebody asked for, are none.
+    /// The number of changed rows that the run shows. Tiles that could not be rendered before, or that a client asked for, do not count.
     #[must_use]
     pub fn rows(&self) -> u64 {
         changed_rows(&self.reasons)
@@ -151,7 +151,7 @@ impl ReseedReport {
 /// The reason given for tiles that an earlier run could not render ([`Reason::what`]).
 pub const UNRENDERED: &str = "could not be rendered before";
 
-/// The reason given for tiles outside of the target's scope that a server stores because somebody has asked for them.
+/// The reason given for tiles outside of the target's scope that a server stores because a client asked for them.
 pub const ASKED_FOR: &str = "asked for beyond the target's scope";
 
 /// The number of changed rows among some reasons.

@@ -30,24 +30,24 @@ pub struct RunMetrics {
     file: Option<MetricsFile>,
     begun: Instant,
     counts: Option<RunCounts>,
-    /// What waits for CDNs, in the text format.
+    /// The purges that wait for CDNs, in Prometheus' text format.
     purges: String,
     /// How long the last publish of a watch took, and when the file was written after the last look.
     watched: Option<WatchedLook>,
 }
 
-/// What the file says of a watch.
+/// The figures of a watch in the file.
 #[derive(Debug, Clone, Copy)]
 struct WatchedLook {
     took: Duration,
     noted: Instant,
 }
 
-/// The shortest time between two writes of the file by looks of a watch that found no change: Prometheus rarely reads more often.
+/// The shortest time between two writes of the file while a watch finds no change: Prometheus rarely reads it more often.
 const UNCHANGED_PAUSE: Duration = Duration::from_secs(10);
 
 impl RunMetrics {
-    /// Starts the clock. Checks, before the run does its work, that the file can be written after it.
+    /// Starts the clock. Checks before the run that the file can be written after it.
     ///
     /// # Errors
     /// If the file cannot be written, or if it is the output of the run.
@@ -67,12 +67,12 @@ impl RunMetrics {
         self.file.is_some()
     }
 
-    /// Records what waits for CDNs.
+    /// Records the purges that wait for CDNs.
     pub fn purges(&mut self, outbox: &Outbox) {
         self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(outbox, &file.output));
     }
 
-    /// Records a publish of a watch, which goes on, and writes the metrics: the number of tiles, their size in bytes, how long it took.
+    /// Records a publish of a watch that goes on, and writes the metrics. `bytes` is the size of the tiles, `took` the duration of the publish.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -114,16 +114,16 @@ impl RunMetrics {
 struct MetricsFile {
     path: PathBuf,
     labels: String,
-    /// The label of the output, with a comma behind it.
+    /// The label of the output, followed by a comma.
     output: String,
 }
 
 /// What a run has written.
 #[derive(Debug, Default)]
 struct RunWritten<'a> {
-    /// For a successful run.
+    /// The counts of a successful run.
     counts: Option<RunCounts>,
-    /// What waits for CDNs, in the text format.
+    /// The purges that wait for CDNs, in Prometheus' text format.
     purges: &'a str,
 }
 
@@ -138,7 +138,7 @@ const OF_SUCCESS: [(&str, &str); 3] = [
 ];
 
 impl MetricsFile {
-    /// Checks, before the run does its work, that the metrics can be written after it.
+    /// Checks before the run that the metrics can be written after it.
     ///
     /// # Errors
     /// If the file cannot be written, or if it is the output of the run.

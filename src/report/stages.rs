@@ -1,4 +1,4 @@
-//! What the time of a run's rendering went into, and which stage limits its speed.
+//! How the rendering time of a run was spent, and which stage limits its speed.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub struct RunStages {
 }
 
 impl RunStages {
-    /// The shares of `rendering`, the time on the clock. `drawing` is the part of the stages' rendering that needed no database.
+    /// The shares of the elapsed time `rendering`. `drawing` is the part of `times.rendering` that needed no database.
     #[must_use]
     pub fn new(times: &StageTimes, drawing: Duration, rendering: Duration, workers: usize) -> RunStages {
         let drawing = drawing.min(times.rendering);
@@ -49,7 +49,8 @@ impl RunStages {
     }
 }
 
-/// The times of the parts of a run that follow each other, in seconds, and what rendering waited for, unless it `is_idle`: two lines.
+/// Two lines: the times of the consecutive parts of a run, in seconds, and the stage that limits the speed. `is_idle` is true if nothing was
+/// rendered.
 pub(super) fn stage_lines(
     planning: f64,
     reading: f64,

@@ -181,7 +181,7 @@ pub(super) fn skipped_lines(skipped: &[SkippedRows]) -> String {
 /// The closing table of a run.
 #[must_use]
 pub fn render_run(report: &RunReport) -> String {
-    // With one layer, naming the layer that is largest says nothing.
+    // If there is only one layer, its name is left out.
     let several = report.layers.len() > 1;
     let rows: Vec<Vec<String>> = report
         .zooms

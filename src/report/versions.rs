@@ -16,7 +16,7 @@ pub fn render_versions(latest: &Latest) -> String {
     text
 }
 
-/// What a pass that rewrites headers did.
+/// The result of a pass that rewrites headers.
 #[must_use]
 pub fn render_rewritten(rewritten: &RewrittenHeaders) -> String {
     let before = match rewritten.before {

@@ -53,7 +53,7 @@ fn write_out(text: &str) -> io::Result<()> {
 pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
-        // Whoever read it has seen enough, as `head` does.
+        // The reader has closed the pipe, as `head` does.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written,
     }
@@ -101,7 +101,7 @@ pub fn print_script(script: &str) -> io::Result<()> {
 
 /// Writes text to standard error.
 pub(super) fn write_err(text: &str) {
-    // A closed standard error is no reason to fail a run, and nobody is left to be told.
+    // A closed standard error must not fail a run, and there is no other place to report it.
     drop(io::stderr().lock().write_all(text.as_bytes()));
 }
 

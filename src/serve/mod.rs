@@ -9,14 +9,14 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `options`, `error` | what a server is told; why it could not start |
+//! | `options`, `error` | the options of a server; why it could not start |
 //! | `server`, `settings` | start, listeners, tasks and end; what is read again while it runs |
-//! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; nothing of tilesets but names of tiles |
+//! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; it knows nothing of tilesets except names of tiles |
 //! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
-//! | `tiles` | where a tile comes from; tiles as they are sent, the most wanted of them in memory |
+//! | `tiles` | where a tile comes from; tiles as they are sent, cached in memory |
 //! | `tilesets` | the tilesets, which of them a path names, and their catalogue |
 //! | `live` | tiles that are rendered on request: one flight a tile |
-//! | `parameters` | what requests for live tiles may ask beside the address |
+//! | `parameters` | what requests for live tiles may ask in addition to the address |
 //! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
 //! | `shared` | tiles that several servers share, in Redis |
 //! | `queue` | the workers, shared between live requests and background work |
@@ -24,8 +24,8 @@
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
 //! | `jobs` | work for the writer that clients submit to the admin listener |
-//! | `writer`, `write_back` | what the writer inside the server tells it; live tiles that the writer is to store |
-//! | `observe` | what others learn of the server: Prometheus, the access log, systemd, troubles |
+//! | `writer`, `write_back` | what the writer inside the server reports; live tiles that the writer will store |
+//! | `observe` | monitoring: Prometheus, the access log, systemd, current failures |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
 //! is served. A request after such a change gets the new state, because each request checks the metadata of the target's files (device,

@@ -78,24 +78,24 @@ pub struct LiveOptions {
     pub timeout: Duration,
     /// How long a rendered tile is fresh. Changes in the database show only after that.
     pub ttl: Duration,
-    /// After this time a client gets what the nearest stored tile above shows; `None` to let it wait.
+    /// After this time a client gets the content of the nearest stored ancestor; `None` to let the client wait.
     pub answer_within: Option<Duration>,
     /// By zoom: how old a stored tile may become before it is rendered again, for layers without a change log.
     pub expires: Vec<Option<Duration>>,
-    /// How long a client waits for the fresh tile where the stored one is stale; `None` to send the stale one at once.
+    /// How long a client waits for the fresh tile if the stored one is stale; `None` to send the stale one at once.
     pub refresh_patience: Option<Duration>,
     /// True to render the tiles around one that was asked for, while nothing else waits.
     pub neighbours: bool,
-    /// The plans of statements are logged that take longer than this; `None` to log none.
+    /// The plans of statements that take longer than this are logged; `None` to log none.
     pub explain_after: Option<Duration>,
 }
 
 /// How a server keeps its target up to date.
 #[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
-    /// True if it stands by while another server writes; otherwise that is a failure that it reports.
+    /// True if this server stands by while another server writes; otherwise it reports that as a failure.
     pub stands_by: bool,
-    /// How long the lease lasts after a renewal: a standby takes over after this time without one.
+    /// How long the lease lasts after a renewal: after this time without a renewal, a standby takes over.
     pub lease: Duration,
     /// True to store live tiles in the target.
     pub write_back: bool,
@@ -121,7 +121,7 @@ pub struct ServeOptions {
     pub cdn_headers: Vec<CdnHeader>,
     /// Further headers of tiles.
     pub tile_headers: TileHeaders,
-    /// An answer that rests on a look at the target that is older than this may be kept by no cache: the CDN may have been purged since.
+    /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged since.
     pub settle: Duration,
     /// The status of the answer for an empty tile.
     pub empty_status: EmptyStatus,
@@ -133,14 +133,14 @@ pub struct ServeOptions {
     pub max_connections: usize,
     /// The most connections of one client address at once.
     pub max_connections_of_address: usize,
-    /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is believed.
+    /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<AddressRange>,
-    /// Where servers share tiles that were rendered, and tell each other of publications; `None` to do neither.
+    /// The Redis in which servers share rendered tiles, and through which they notify each other of publications; `None` to do neither.
     pub redis: Option<RedisUrl>,
-    /// True to tell clients at `/changes` which tiles change.
+    /// True to notify clients at `/changes` of tiles that change.
     pub changes: bool,
-    /// The file with what clients of the admin listener need who submit jobs or evict tiles; without it the variable
-    /// [`TOKEN_VARIABLE`](crate::serve::TOKEN_VARIABLE) has it, or nobody may.
+    /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file, the token is in the variable
+    /// [`TOKEN_VARIABLE`](crate::serve::TOKEN_VARIABLE); without both, nobody may.
     pub token_file: Option<PathBuf>,
     /// True to show a map at `/`.
     pub preview: bool,
@@ -150,9 +150,9 @@ pub struct ServeOptions {
     pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
-    /// What becomes of names in a tile's query that its tileset does not declare.
+    /// What is done with names in a tile's query that its tileset does not declare.
     pub undeclared: UndeclaredNames,
-    /// The most sets of values that may be new within a minute, of each tileset.
+    /// The most new sets of parameter values within a minute, for each tileset.
     pub parameter_keys: usize,
     /// How to keep the target up to date; `None` to leave that to others.
     pub writer: Option<WriterOptions>,
@@ -188,7 +188,7 @@ pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
-/// The most sets of values for parameters that may be new in a preview within a minute.
+/// The most new sets of parameter values within a minute in a preview.
 const PREVIEW_PARAMETER_KEYS: usize = 1_000;
 
 /// The most connections of a preview at once, enough for several browser windows.

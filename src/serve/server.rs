@@ -52,8 +52,9 @@ pub struct TileServer {
 }
 
 impl TileServer {
-    /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`, and all tilesets share the
-    /// memory, as do the variants of families, each of which is opened when it is asked for. [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there is one tileset.
+    /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`. All tilesets and the variants of
+    /// all families share the cache in memory. A variant is opened when it is requested. [`TileServer::run`] accepts the first connection. With
+    /// [`Addressing::Root`] there must be one tileset.
     ///
     /// # Errors
     /// If a target cannot be read, an address cannot be used, or the URL for clients is not known.
@@ -64,7 +65,7 @@ impl TileServer {
         addressing: Addressing,
         queue: WorkQueue,
     ) -> Result<TileServer, ServeError> {
-        // Before anything is opened: a value may be wrong.
+        // Checks the values before anything is opened.
         TileFreshness::new(&options)?;
         let mut opened = Vec::new();
         for parts in tilesets {
@@ -134,9 +135,9 @@ impl TileServer {
         Some(format!("{}/", self.admin.as_ref()?.url()?))
     }
 
-    /// Serves until a stop is requested and the requests in flight are answered. After the request `/readyz` answers 503 at once,
-    /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts both short. SIGHUP
-    /// makes the server read its settings again. Returns the signal that stopped it.
+    /// Serves until a stop is requested and the requests in flight are answered. After the request to stop, `/readyz` answers 503 at once,
+    /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts off both phases. SIGHUP makes
+    /// the server read its settings again. Returns the signal that stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
         let (close, closing) = watch::channel(false);
@@ -174,7 +175,7 @@ impl TileServer {
         tell(ServerState::Stopping);
         let parting = async {
             tokio::time::sleep(self.options.drain).await;
-            // Otherwise they would never be done.
+            // Subscriptions would otherwise never end.
             site.tilesets.all().iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
             join_all(site.tilesets.families().iter().map(|family| family.close())).await;
             close.send_replace(true);
@@ -202,7 +203,7 @@ fn named(name: &str, error: ServeError) -> ServeError {
     ServeError::Tileset { name: name.to_owned(), kind: error.kind(), source: Box::new(error) }
 }
 
-/// Starts what goes on for a tileset as long as the server runs.
+/// Starts the tasks of a tileset that run as long as the server.
 fn tasks(site: &Site, tileset: &Arc<SiteTileset>, lists_tiles: bool) -> Vec<JoinHandle<()>> {
     let tiles = &tileset.tiles;
     let polling = tileset.target.needs_polling().then(|| tokio::spawn(poll(Arc::clone(tileset))));
@@ -213,7 +214,7 @@ fn tasks(site: &Site, tileset: &Arc<SiteTileset>, lists_tiles: bool) -> Vec<Join
     [polling, listing, telling, listening, following].into_iter().flatten().collect()
 }
 
-/// Polls a target in a bucket for what it says about itself.
+/// Polls the description of a target in a bucket.
 async fn poll(tileset: Arc<SiteTileset>) {
     loop {
         tokio::time::sleep(POLL).await;

@@ -14,7 +14,7 @@ use crate::serve::tilesets::tileset::SiteTileset;
 
 /// The settings that were read again.
 pub struct RereadSettings {
-    /// Those of the server.
+    /// The options of the server.
     pub options: ServeOptions,
     /// The further headers of each tileset's tiles.
     pub headers: Vec<TilesetHeaders>,
@@ -23,8 +23,8 @@ pub struct RereadSettings {
 /// Reads the settings again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<RereadSettings, String> + Send + Sync>;
 
-/// Settings that are read again at each SIGHUP. From its making on, the signal no longer ends the program, and one that comes before the
-/// server runs is not lost.
+/// Settings that are read again at each SIGHUP. Once this value exists, SIGHUP no longer ends the program, and a SIGHUP that comes before the server
+/// runs is not lost.
 pub struct Rereader {
     read: SettingsReader,
     #[cfg(unix)]
@@ -59,7 +59,7 @@ impl Rereader {
     }
 }
 
-/// Where the settings that are read again go.
+/// The places in which settings that were read again are stored.
 #[derive(Clone)]
 pub(crate) struct Rereading {
     pub(crate) site: Arc<Site>,

@@ -1,7 +1,7 @@
-//! Live tiles that the writer is to store in the target (`write_back`): what clients have asked for outside of its scope.
+//! Live tiles that the writer will store in the target (`write_back`): tiles outside of its scope that clients have asked for.
 //!
-//! Only the names of tiles wait here. The writer renders them once more with the next batch, on that run's snapshot: so a stored tile shows
-//! exactly the state that the manifest names, however long it has waited and whatever was changed meanwhile.
+//! Only the names of tiles wait here. The writer renders them once more with the next batch, on that run's snapshot. So a stored tile shows exactly
+//! the state that the manifest names, no matter how long it has waited and what has changed meanwhile.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,20 +14,20 @@ use crate::tile::TileCoord;
 /// The most tiles that wait; further ones are stored when they are asked for again.
 const MAX_WAITING_TILES: usize = 10_000;
 
-/// The most tiles of a batch: the writer publishes changes meanwhile no sooner than the batch is stored.
+/// The most tiles of a batch: while a batch is stored, the writer cannot publish changes.
 const MAX_TILES_PER_BATCH: usize = 500;
 
-/// The least time between two batches: each is a publication.
+/// The least time between two batches, because each is a publication.
 const BATCH_PAUSE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default)]
 struct WaitingTiles {
-    /// True while this process writes the target, and live tiles are to be stored.
+    /// True while this process writes the target and stores live tiles.
     is_on: bool,
     tiles: HashSet<TileCoord>,
 }
 
-/// Where the server leaves the names of live tiles, and the writer takes them. Clones share it.
+/// The queue into which the server puts the names of live tiles, and from which the writer takes them. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct WriteBackDesk {
     waiting: Arc<Mutex<WaitingTiles>>,
@@ -40,12 +40,12 @@ impl WriteBackDesk {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on this process stores live tiles, or does so no longer.
+    /// Sets whether this process stores live tiles from now on, and forgets the tiles that wait.
     pub fn turn(&self, is_on: bool) {
         *self.waiting() = WaitingTiles { is_on, tiles: HashSet::new() };
     }
 
-    /// A client was sent a tile that was rendered for it.
+    /// Notes that a client was sent a tile that was rendered on request.
     pub(crate) fn note(&self, tile: TileCoord) {
         let mut waiting = self.waiting();
         if waiting.is_on && waiting.tiles.len() < MAX_WAITING_TILES && waiting.tiles.insert(tile) {
@@ -53,13 +53,13 @@ impl WriteBackDesk {
         }
     }
 
-    /// The tiles of the next batch. They wait until [`WriteBackDesk::stored`] or [`WriteBackDesk::given_up`].
+    /// The tiles of the next batch. They stay in the queue until [`WriteBackDesk::stored`] or [`WriteBackDesk::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
         self.waiting().tiles.iter().take(MAX_TILES_PER_BATCH).copied().collect()
     }
 
-    /// The target holds these tiles now.
+    /// Removes tiles that the target holds now.
     pub fn stored(&self, tiles: &[TileCoord]) {
         let mut waiting = self.waiting();
         for tile in tiles {
@@ -67,7 +67,7 @@ impl WriteBackDesk {
         }
     }
 
-    /// These tiles could not be stored; they are tried again once somebody asks for them again.
+    /// Removes tiles that could not be stored; they are tried again once a client asks for them again.
     pub fn given_up(&self, tiles: &[TileCoord]) {
         self.stored(tiles);
     }

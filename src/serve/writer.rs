@@ -1,4 +1,4 @@
-//! The writer inside the server: what keeps a target, or the variants of a tileset, up to date, and what it tells the server about that.
+//! The writer inside the server, which keeps a target or the variants of a tileset up to date, and how it reports to the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,17 +16,17 @@ use crate::tile::TileRectList;
 
 /// Keeps the target that is served up to date.
 pub trait TargetWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and tells `desk` what it does. Returns once the work in hand is done or given up.
+    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done or given up.
     fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
-/// What the writer of this process does.
+/// The role of the writer of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum WriterRole {
     /// It has not begun.
     #[default]
     Starting,
-    /// Another process writes, whose name this is.
+    /// Another process writes; this is its name.
     Standby(String),
     /// It writes.
     Writing,
@@ -35,14 +35,14 @@ enum WriterRole {
 #[derive(Debug, Default)]
 pub(crate) struct WriterStatus {
     role: WriterRole,
-    /// How many publications it has made.
+    /// How many publications the writer has made.
     published: u64,
     last_published: Option<SystemTime>,
-    /// Why the last look or publication failed; `None` if it did not.
+    /// Why the last look or publication failed; `None` if it succeeded.
     failure: Option<String>,
 }
 
-/// Where the writer tells the server what it does. Clones share it.
+/// The interface through which the writer reports to the server what it does. Clones share it.
 #[derive(Clone)]
 pub struct WriterDesk {
     pub(crate) tiles: ServedTiles,
@@ -76,7 +76,7 @@ impl WriterDesk {
         locked(&self.status)
     }
 
-    /// Another process writes the target; `holder` names it.
+    /// Reports that another process writes the target; `holder` names it.
     pub fn stands_by(&self, holder: String) {
         self.status().role = WriterRole::Standby(holder);
         self.tiles.known().is_clean();
@@ -84,18 +84,19 @@ impl WriterDesk {
         self.write_back().turn(false);
     }
 
-    /// From now on this process writes the target.
+    /// Reports that this process writes the target from now on.
     pub fn begins(&self) {
         self.status().role = WriterRole::Writing;
     }
 
-    /// These tiles are dirty and about to be rendered: stored and cached ones are stale until the next [`WriterDesk::published`]. `None` if
-    /// every tile may be.
+    /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones are stale until the next
+    /// [`WriterDesk::published`].
     pub fn dirty(&self, tiles: Option<&TileRectList>) {
         self.tiles.known().found_dirty(tiles);
     }
 
-    /// The dirty tiles are published, and the manifest names it. When this returns, no request is answered with what was cached before.
+    /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no request is answered with tiles
+    /// that were cached before.
     pub async fn published(&self) {
         self.tiles.refresh().await;
         self.tiles.known().is_clean();
@@ -107,23 +108,23 @@ impl WriterDesk {
         self.status().has_published();
     }
 
-    /// A look found nothing to do.
+    /// Reports that a look found nothing to do.
     pub fn is_up_to_date(&self) {
         self.tiles.known().is_clean();
         self.status().failure = None;
     }
 
-    /// The writer failed, and will try again.
+    /// Reports that the writer failed, and will try again.
     pub fn failed(&self, why: String) {
         self.status().failure = Some(why);
     }
 
-    /// Seconds since the first of the tiles became dirty that are not published yet; 0 if there are none.
+    /// Seconds since the first of the unpublished tiles became dirty; 0 if there are none.
     pub(crate) fn lag_seconds(&self) -> f64 {
         self.tiles.known().writers_lag().map_or(0.0, |lag| lag.as_secs_f64())
     }
 
-    /// What `/status.json` says.
+    /// The state of the writer, for `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let lag = self.lag_seconds();
         let mut described = self.status().describe();
@@ -133,7 +134,7 @@ impl WriterDesk {
 }
 
 impl WriterStatus {
-    /// What `/status.json` says.
+    /// The state of the writer, for `/status.json`.
     fn describe(&self) -> serde_json::Value {
         let (role, holder) = match &self.role {
             WriterRole::Starting => ("starting", None),
@@ -150,7 +151,7 @@ impl WriterStatus {
         })
     }
 
-    /// A publication is there.
+    /// Notes a new publication.
     fn has_published(&mut self) {
         self.published += 1;
         (self.last_published, self.failure) = (Some(SystemTime::now()), None);
@@ -159,20 +160,20 @@ impl WriterStatus {
 
 /// Keeps all variants of a tileset up to date.
 pub trait FamilyWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and tells `desk` what it does. Returns once the work in hand is done or given up.
+    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done or given up.
     fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
 /// The variants of a tileset that a server has, as their writer reaches them.
 pub(crate) trait WrittenVariants: Send + Sync {
-    /// Notices at once what was published.
+    /// Makes the server notice a publication at once.
     fn refresh(&self) -> BoxFuture<'_, ()>;
 
-    /// What the writer does.
+    /// The state of the writer.
     fn status(&self) -> &Mutex<WriterStatus>;
 }
 
-/// Where the writer of a family tells the server what it does. Clones share it.
+/// The interface through which the writer of a family reports to the server what it does. Clones share it.
 #[derive(Clone)]
 pub struct FamilyDesk {
     pub(crate) family: Arc<dyn WrittenVariants>,
@@ -190,34 +191,35 @@ impl FamilyDesk {
         locked(self.family.status())
     }
 
-    /// Another process writes the variants; `holder` names it.
+    /// Reports that another process writes the variants; `holder` names it.
     pub fn stands_by(&self, holder: String) {
         self.status().role = WriterRole::Standby(holder);
     }
 
-    /// From now on this process writes the variants.
+    /// Reports that this process writes the variants from now on.
     pub fn begins(&self) {
         self.status().role = WriterRole::Writing;
     }
 
-    /// Variants are published, and the family's manifest. When this returns, no request is answered with what was cached of them before.
+    /// Reports that variants and the family's manifest are published. When this returns, no request is answered with tiles of them that were cached
+    /// before.
     pub async fn published(&self) {
         self.family.refresh().await;
         self.status().has_published();
     }
 
-    /// A look found nothing to do.
+    /// Reports that a look found nothing to do.
     pub fn is_up_to_date(&self) {
         self.status().failure = None;
     }
 
-    /// The writer failed, and will try again.
+    /// Reports that the writer failed, and will try again.
     pub fn failed(&self, why: String) {
         self.status().failure = Some(why);
     }
 }
 
-/// What `/status.json` says of the writer of a family.
+/// The state of a family's writer, for `/status.json`.
 pub(crate) fn described(status: &Mutex<WriterStatus>) -> serde_json::Value {
     locked(status).describe()
 }

@@ -7,11 +7,11 @@ use crate::tile::{TileCoord, Zoom};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileAddresses {
     url: CdnUrl,
-    /// Names with `{z}`, `{x}` and `{y}` or `{-y}`: one, or one for each layer where layers are kept apart.
+    /// Names with `{z}`, `{x}` and `{y}` or `{-y}`: one, or one for each layer if layers are stored separately.
     patterns: Vec<String>,
 }
 
-/// How a CDN knows what it has cached: `https://tiles.example.org/facilities/`.
+/// The URL under which a CDN caches a target, such as `https://tiles.example.org/facilities/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CdnUrl {
     /// `https` or `http`.
@@ -82,17 +82,17 @@ impl CdnUrl {
     }
 }
 
-/// A path at the CDN's host, and whether it stands for all that begin with it.
+/// A path at the CDN's host, or all paths that begin with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CdnPath {
-    /// The path, which begins with a slash. Of a prefix it ends with one.
+    /// The path, which begins with a slash. A prefix also ends with one.
     pub path: String,
     /// True if everything that begins with `path` is meant.
     pub is_prefix: bool,
 }
 
 impl TileAddresses {
-    /// Addresses below a URL, with the pattern of each layer if layers are kept apart, else one ([`Template::address`]).
+    /// Addresses below a URL: one pattern for each layer if layers are stored separately, else one pattern ([`Template::address`]).
     ///
     /// [`Template::address`]: crate::sink::Template::address
     #[must_use]
@@ -106,13 +106,13 @@ impl TileAddresses {
         &self.url
     }
 
-    /// True if columns and zooms are folders, so that a prefix stands for one: `{z}` is a folder, `{x}` one below it.
+    /// True if zooms and columns are folders, so that a prefix stands for a zoom or a column: `{z}` is a folder, `{x}` a folder below it.
     #[must_use]
     pub fn have_prefixes(&self) -> bool {
         self.patterns.iter().all(|pattern| pattern.contains("{z}/{x}/") && !split(pattern).0.contains('{'))
     }
 
-    /// How many paths an item stands for: one for each layer that has addresses of its own.
+    /// How many paths an item stands for: one for each layer that is stored separately.
     #[must_use]
     pub fn paths_per_tile(&self) -> usize {
         self.patterns.len().max(1)

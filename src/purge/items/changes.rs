@@ -2,8 +2,8 @@
 
 use crate::tile::TileCoord;
 
-/// The most tiles that are told apart: a list of them takes 12 bytes a tile in memory and about as many in the outbox. Beyond it everything
-/// is purged, which costs one item with every provider.
+/// The most tiles that are listed one by one. A list takes 12 bytes a tile in memory and about as many in the outbox. If more tiles changed,
+/// everything is purged, which costs one item with every provider.
 pub const MAX_TILES_TOLD_APART: usize = 1_000_000;
 
 /// The tiles that a CDN has to forget.
@@ -39,7 +39,7 @@ impl TilesToPurge {
         if listed.len() > MAX_TILES_TOLD_APART { TilesToPurge::Everything } else { TilesToPurge::Listed(listed) }
     }
 
-    /// The tiles of both, each once: what several publishes changed is sent as one.
+    /// The tiles of both, each once: the changes of several publishes are sent together.
     #[must_use]
     pub fn joined(self, other: TilesToPurge) -> TilesToPurge {
         match (self, other) {

@@ -1,4 +1,4 @@
-//! How many tiles an item hits: what the target holds, or, if nobody has listed it, what a full pyramid would hold.
+//! How many tiles an item hits: what the target holds or, if the target was not listed, what a full pyramid would hold.
 
 use hashbrown::HashMap;
 
@@ -14,7 +14,7 @@ pub trait TileCounts {
     fn total(&self) -> u64;
 }
 
-/// A target of which only the zooms are known: each counts as full.
+/// Counts for a target of which only the zooms are known: every zoom counts as full.
 #[derive(Debug, Clone)]
 pub struct FullPyramid(pub ZoomList);
 

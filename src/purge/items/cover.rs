@@ -1,9 +1,9 @@
-//! The cheapest cover: tiles, columns (`/z/x/*`), zooms (`/z/*`) or everything (`/*`), at most K of them, that hit every changed tile and as
-//! few others as possible. Of covers that hit as many, one with the fewest wildcards.
+//! The cheapest cover: tiles, columns (`/z/x/*`), zooms (`/z/*`) or everything (`/*`), at most K of them, that hit every changed tile and as few
+//! others as possible. Among covers that hit equally many others, one with the fewest wildcards is chosen.
 //!
-//! Dynamic programming over the prefix tree. The tiles of a column are named each by itself or by the column's wildcard, so a zoom is a
-//! knapsack: naming a column's c tiles takes c - 1 items more than its wildcard. The tables of the zooms are then combined by the number of
-//! items that each may take. With K items and z zooms that is at most z·K² steps: 0.1 s for K = 3,000, the limit of CloudFront.
+//! Dynamic programming over the prefix tree. The tiles of a column are named one by one or by the column's wildcard. So a zoom is a knapsack problem:
+//! naming a column's c tiles takes c - 1 items more than its wildcard. The tables of the zooms are then combined by the number of items that each may
+//! take. With K items and z zooms that is at most z·K² steps: 0.1 s for K = 3,000, the limit of CloudFront.
 
 use super::TileCounts;
 use super::item::PurgeItem;
@@ -14,11 +14,11 @@ use crate::tile::{TileCoord, Zoom};
 pub struct Cover {
     /// The items. None lies within another.
     pub items: Vec<PurgeItem>,
-    /// How many tiles they hit that did not change.
+    /// How many unchanged tiles the items hit.
     pub beyond: u64,
 }
 
-/// What a choice costs: the tiles that it hits in vain, and then its wildcards.
+/// The cost of a choice. Choices are compared by the unchanged tiles that they hit, then by their wildcards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct CoverCost {
     beyond: u64,
@@ -37,7 +37,7 @@ impl std::ops::Add for CoverCost {
 }
 
 impl CoverCost {
-    /// No choice at all.
+    /// The cost where no choice is possible.
     const IMPOSSIBLE: CoverCost = CoverCost { beyond: u64::MAX, wildcards: u32::MAX };
 
     /// One wildcard that hits `stored` tiles, of which `changed` changed.
@@ -59,7 +59,7 @@ struct ChangedColumn<'a> {
 }
 
 impl ChangedColumn<'_> {
-    /// How many items more it takes to name each tile than the column.
+    /// How many more items it takes to name each tile than to name the column.
     fn items_more(&self) -> usize {
         self.tiles.len() - 1
     }
@@ -84,7 +84,7 @@ pub fn cheapest_cover(tiles: &[TileCoord], counts: &impl TileCounts, max_items: 
     }
     let everything = CoverCost::of_wildcard(counts.total(), tiles.len());
     let all = Cover { items: vec![PurgeItem::Everything], beyond: everything.beyond };
-    // Each zoom takes an item at least.
+    // Each zoom takes at least one item.
     let zooms = tiles.chunk_by(|one, other| one.zoom() == other.zoom()).count();
     let Some(spare) = max_items.checked_sub(zooms) else { return all };
     let zooms = self::zooms(tiles, counts);
@@ -124,7 +124,7 @@ fn zooms<'a>(tiles: &'a [TileCoord], counts: &impl TileCounts) -> Vec<ChangedZoo
 }
 
 impl ChangedZoom<'_> {
-    /// The least cost with at most k items, by k; at 0 nothing is possible. No longer than it takes to name each tile.
+    /// The least cost with at most k items, indexed by k; with 0 items nothing is possible. The table ends where each tile can be named.
     fn table(&self, max_items: usize) -> Vec<CoverCost> {
         let longest = self.count.min(max_items);
         let by_columns = self.by_columns(longest);
@@ -134,7 +134,7 @@ impl ChangedZoom<'_> {
             None => self.wildcard,
         };
         let mut table: Vec<CoverCost> = (0..=longest).map(cost).collect();
-        // Items that save nothing more need no column of the table.
+        // Entries at the end of the table that save nothing more are dropped.
         while let [.., before, last] = &table[1..]
             && before == last
         {
@@ -143,7 +143,7 @@ impl ChangedZoom<'_> {
         table
     }
 
-    /// The least cost of columns and single tiles, by the items beyond one a column.
+    /// The least cost of naming columns and single tiles, indexed by the number of items beyond one per column.
     fn by_columns(&self, max_items: usize) -> Vec<CoverCost> {
         let Some(spare) = max_items.checked_sub(self.columns.len()) else { return Vec::new() };
         let all = self.worth_choosing().map(|column| column.wildcard).fold(CoverCost::default(), std::ops::Add::add);
@@ -154,7 +154,7 @@ impl ChangedZoom<'_> {
         saved.into_iter().map(|saved| all.without(saved)).collect()
     }
 
-    /// The columns of which more than one tile changed. A single tile is never dearer than its column.
+    /// The columns in which more than one tile changed. Naming a single tile never costs more than naming its column.
     fn worth_choosing(&self) -> impl DoubleEndedIterator<Item = &ChangedColumn<'_>> {
         self.columns.iter().filter(|column| column.tiles.len() > 1)
     }
@@ -167,7 +167,7 @@ impl ChangedZoom<'_> {
             items.push(PurgeItem::Zoom(self.zoom));
             return;
         };
-        // The table again, and for each column and budget whether its tiles are named.
+        // Computes the table again, and notes for each column and budget whether the column's tiles are named.
         let mut saved = vec![CoverCost::default(); spare + 1];
         let mut is_named = Vec::new();
         for column in self.worth_choosing() {
@@ -192,7 +192,8 @@ impl ChangedZoom<'_> {
     }
 }
 
-/// Offers to name a column's tiles to each budget of further items; `named` is called with the budgets for which that saves the most.
+/// Adds to `saved`, which is indexed by the budget of further items, the option to name a column's tiles one by one. Calls `named` with each budget
+/// for which that saves more.
 fn knapsack(saved: &mut [CoverCost], column: &ChangedColumn<'_>, mut named: impl FnMut(usize)) {
     let price = column.items_more();
     for budget in (price..saved.len()).rev() {
@@ -204,14 +205,15 @@ fn knapsack(saved: &mut [CoverCost], column: &ChangedColumn<'_>, mut named: impl
     }
 }
 
-/// A way to divide a number of items between the zooms before one and that zoom.
+/// A way to divide a number of items between one zoom and the zooms before it.
 struct ItemShare {
     cost: CoverCost,
     /// The items of the zoom.
     taken: usize,
 }
 
-/// The ways to divide at most `items` items between the zooms before, whose least costs are given by the number of items, and one zoom.
+/// The ways to divide at most `items` items between one zoom and the zooms before it. `table` and `before` are their least costs, indexed by the
+/// number of items.
 fn shares(before: &[CoverCost], table: &[CoverCost], items: usize) -> impl Iterator<Item = ItemShare> {
     let most = items.min(table.len() - 1);
     let least = (items + 1).saturating_sub(before.len()).max(1);
@@ -221,7 +223,7 @@ fn shares(before: &[CoverCost], table: &[CoverCost], items: usize) -> impl Itera
     })
 }
 
-/// The least cost of all zooms so far and one more, by the number of items.
+/// The least cost of the zooms before and one more zoom, indexed by the number of items.
 fn combined(before: &[CoverCost], table: &[CoverCost], max_items: usize) -> Vec<CoverCost> {
     let longest = (before.len() + table.len() - 2).min(max_items);
     let best = |items| shares(before, table, items).map(|share| share.cost).min().unwrap_or(CoverCost::IMPOSSIBLE);

@@ -20,9 +20,9 @@ pub enum PurgeItem {
     Zoom(Zoom),
     /// Everything below the target's URL: `/*`.
     Everything,
-    /// What was sent with this tag.
+    /// Everything that was sent with this tag.
     Tag(String),
-    /// A document beside the tiles, such as `tiles.json`.
+    /// A document next to the tiles, such as `tiles.json`.
     Document(String),
 }
 

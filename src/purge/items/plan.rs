@@ -7,7 +7,7 @@ use super::tags::band_tags;
 use super::{TileCounts, TilesToPurge};
 use crate::tile::{TilesetTag, ZoomList};
 
-/// By what tiles are purged.
+/// The kind of items by which tiles are purged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PurgeBy {
     /// By the tags that the tiles were sent with.
@@ -16,7 +16,7 @@ pub enum PurgeBy {
     Path,
     /// By exact addresses only; everything where there are too many.
     Url,
-    /// Everything, whatever changed.
+    /// Everything, no matter what changed.
     All,
 }
 
@@ -25,8 +25,7 @@ pub enum PurgeBy {
 pub struct PlanRules {
     /// The kind of items.
     pub by: PurgeBy,
-    /// True if the provider takes tags and addresses: where there are too many tags, prefixes may hit fewer tiles than the tag of the
-    /// tileset.
+    /// True if the provider takes both tags and addresses. Where there are too many tags, prefixes may then hit fewer tiles than the tileset's tag.
     pub mixes: bool,
     /// The most items, 1 or more.
     pub max_items: usize,
@@ -34,20 +33,20 @@ pub struct PlanRules {
     pub tag: TilesetTag,
     /// The zooms of the target.
     pub zooms: ZoomList,
-    /// By tag: tiles that are purged by their addresses, too, because a CDN may have cached an error for them, which carries no tag.
+    /// Tiles that a purge by tag also purges by address: a CDN may have cached an error for them, and an error carries no tag.
     pub untagged: TilesToPurge,
 }
 
-/// What is sent.
+/// The items to send.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PurgePlan {
     /// The items, each once.
     pub items: Vec<PurgeItem>,
-    /// How many tiles they hit at most that did not change.
+    /// The most unchanged tiles that the items can hit.
     pub beyond: u64,
 }
 
-/// The items for some tiles and documents beside them.
+/// The items that purge some tiles, and documents next to them.
 #[must_use]
 pub fn plan(
     tiles: &TilesToPurge,
@@ -62,7 +61,7 @@ pub fn plan(
     }
     let everything = || {
         let beyond = counts.total().saturating_sub(tiles.count().map_or(u64::MAX, |count| count as u64));
-        // The tag spares what else the CDN keeps at this address, and documents carry no tag.
+        // The tileset's tag does not hit other things that the CDN caches below this address. Documents carry no tag, so each is an item.
         match rules.by {
             PurgeBy::Tag if rules.untagged.is_empty() => {
                 let tag = PurgeItem::Tag(rules.tag.as_str().to_owned());
@@ -76,7 +75,7 @@ pub fn plan(
         return everything();
     }
     let room = rules.max_items.saturating_sub(documents.len());
-    // An item is a path for each layer that has addresses of its own.
+    // An item takes one path for each layer that is stored separately.
     let room_for_paths = room / addresses.paths_per_tile();
     let found = match rules.by {
         PurgeBy::Tag => {
@@ -110,7 +109,7 @@ pub fn plan(
     }
 }
 
-/// The cheapest cover; `None` if there is no room for an item.
+/// The cheapest cover; `None` if there is no room for an item, or if too many tiles changed and addresses have no prefixes.
 fn covered(
     tiles: &[crate::tile::TileCoord],
     addresses: &TileAddresses,

@@ -1,4 +1,4 @@
-//! Purging by tags: a moved point is one item a band of zooms instead of one a zoom, and a purge hits at most 85 tiles in a band of four
+//! Purging by tags: a moved point takes one item per band of zooms instead of one per zoom, and a purge hits at most 85 tiles in a band of four
 //! zooms. [`TilesetTag`] has the bands.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use crate::tile::{BandRoot, TilesetTag, ZoomList};
 pub struct BandTags {
     /// The tags, each once.
     pub tags: Vec<String>,
-    /// How many tiles carry them at most that did not change.
+    /// The most unchanged tiles that can carry the tags.
     pub beyond: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The outbox against kills between any two steps, and against several writers.
+//! Tests of the outbox: kills between any two steps, and several writers.
 
 use std::sync::Mutex;
 
@@ -76,7 +76,7 @@ fn changed(tiles: TileRectList) -> PublishedTiles {
     PublishedTiles { changed: Some(tiles), added: None }
 }
 
-/// All of some entries was taken, but for these names.
+/// The provider accepted everything of some entries except for these names.
 fn sent(entries: &[OutboxEntry], left: Vec<PurgeName>) -> SentEntries {
     let rest = OutboxEntry::new(1, "x-rest".to_owned(), Some(rects("1/0/0")), Vec::new());
     SentEntries { entries: entries.to_vec(), of: "x".to_owned(), left, rest }
@@ -147,7 +147,7 @@ fn the_outbox_stays_short_enough_to_be_read() {
         writer(&notes, u64::from(number)).stored(&stored).unwrap();
         let length = notes.read(OUTBOX).unwrap().unwrap().body.len();
         assert!(length <= MAX_OUTBOX_BYTES, "{length}");
-        // What is given up is purged with everything: no tile is lost.
+        // A queue that gives up its list purges everything: no tile is lost.
         let tiles = ["a", "b"].map(|name| Outbox::read(&*notes).unwrap().queues[name].tiles().count());
         assert!(
             tiles.iter().all(|count| count.is_none_or(|count| count == 8_000 * (number as usize + 1))),
@@ -163,7 +163,7 @@ fn nothing_is_added_for_a_run_that_changed_nothing() {
     let notes = Arc::new(MemoryNotes::default());
     writer(&notes, 1).stored(&changed(rects(""))).unwrap();
     assert!(queue(&notes).is_empty());
-    // Of versions only the documents that lead to them change.
+    // With versions, only the documents that refer to them change.
     OutboxWriter { is_versioned: true, ..writer(&notes, 2) }.stored(&PublishedTiles::default()).unwrap();
     let entry = &queue(&notes).waiting[0];
     assert_eq!((entry.tiles.as_ref().unwrap().count(), entry.documents.join(" ")), (0, "tiles.json".to_owned()));

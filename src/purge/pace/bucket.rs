@@ -16,7 +16,7 @@ pub struct Rate {
 pub struct TokenBucket {
     rate: Rate,
     tokens: f64,
-    /// When `tokens` was true.
+    /// The moment for which `tokens` holds.
     at: Instant,
 }
 
@@ -30,7 +30,7 @@ impl TokenBucket {
     /// Takes tokens. More than the burst are taken from a full bucket, which then owes the rest.
     ///
     /// # Errors
-    /// If there are too few: how long to wait for them. Nothing was taken.
+    /// If there are too few tokens: how long to wait for them. None were taken.
     pub fn take(&mut self, tokens: f64, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.rate.per_second).min(self.rate.burst);

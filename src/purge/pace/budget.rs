@@ -1,4 +1,4 @@
-//! Budgets: items that cost money, a month's worth of them spread over the month.
+//! Budgets: items cost money, so a month's items are spread over the month.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What may be spent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PurgeBudget {
-    /// Items in a calendar month (UTC), as providers bill; `None` for as many as it takes.
+    /// Items in a calendar month (UTC), as providers bill; `None` for no limit.
     pub items_per_month: Option<NonZeroU64>,
     /// The least time between two purges. What changes meanwhile is merged.
     pub min_interval: Duration,
@@ -28,18 +28,18 @@ pub struct SpentItems {
 /// What a budget allows at a moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PurgeAllowance {
-    /// This many items, 1 or more: if more are needed, fewer and larger ones.
+    /// This many items, 1 or more. A purge that would need more must use fewer items that each hit more tiles.
     Items(usize),
     /// Nothing for this long.
     Wait(Duration),
 }
 
-/// This part of a month's items may be spent in advance, so that single edits are told at once and exactly.
+/// The share of a month's items that may be spent in advance is 1 / `ADVANCE`, so that single edits are purged at once and exactly.
 const ADVANCE: u64 = 30;
 
 impl PurgeBudget {
-    /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, the rest accrues evenly over the month:
-    /// who edits less than the budget waits for nothing, who edits more purges fewer and larger items until the month's end.
+    /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, and the rest accrues evenly over the month.
+    /// Users who edit less than the budget never wait. Users who edit more purge fewer and larger items until the month's end.
     #[must_use]
     pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> PurgeAllowance {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -58,7 +58,7 @@ impl PurgeBudget {
             Some(items) if items > 0 => PurgeAllowance::Items(usize::try_from(items).unwrap_or(usize::MAX)),
             _ if spent >= budget => PurgeAllowance::Wait(month.length.saturating_sub(month.elapsed)),
             _ => {
-                // The moment at which one more item than was spent has accrued.
+                // The moment at which one more item than those already spent has accrued.
                 let accrued = (spent + 1).saturating_sub(advance);
                 let at = Duration::from_secs(accrued.saturating_mul(month.length.as_secs()).div_ceil(spread.max(1)));
                 PurgeAllowance::Wait(at.saturating_sub(month.elapsed).max(Duration::from_secs(1)))
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(budget.allowance(&spent, at("2026-10-01T00:00:00Z")), PurgeAllowance::Items(usize::MAX));
     }
 
-    /// Whatever is sent as soon as it is allowed: in no month more than the budget, and the wait that is named suffices.
+    /// If items are sent as soon as they are allowed, no month exceeds the budget, and each returned wait is long enough.
     #[test]
     fn no_month_exceeds_its_budget() {
         for items in [1, 7, 29, 30, 31, 1_000] {

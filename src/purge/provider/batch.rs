@@ -1,4 +1,4 @@
-//! Items in portions that a provider takes in one request.
+//! Batches: items in portions that a provider takes in one request.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -6,7 +6,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::items::{PurgeItem, TileAddresses};
 use super::super::pace::Rate;
 
-/// The kinds of names that providers tell apart.
+/// The kinds of names that providers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
@@ -36,7 +36,7 @@ impl ItemKind {
     }
 }
 
-/// What a provider takes of a kind.
+/// A provider's limits for one kind of names.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchLimits {
     /// The most names in a request.
@@ -51,14 +51,14 @@ pub struct BatchLimits {
     pub items: Rate,
 }
 
-/// What is sent at once.
+/// Names of one kind that are sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeBatch {
     /// The kind of names.
     pub kind: ItemKind,
-    /// Tags, or paths that begin with a slash; of prefixes they end with one.
+    /// Tags, or paths that begin with a slash; prefixes also end with one.
     pub names: Vec<String>,
-    /// The same for the same publishes and names, and another for others: a provider that knows it takes a repeat for the first one.
+    /// Identifies the publishes and the names. A provider that supports such references recognizes a repeated request.
     pub reference: String,
 }
 
@@ -122,7 +122,7 @@ pub fn batches(names: &[PurgeName], limits: impl Fn(ItemKind) -> BatchLimits, of
     batches
 }
 
-/// 32 hexadecimal digits of a hash over what is sent for which publishes.
+/// 32 hexadecimal digits of a hash of `of` (the publishes), the kind and the names.
 fn reference(batch: &PurgeBatch, of: &str) -> String {
     let mut hash = Sha256::new();
     for text in [of, batch.kind.name()].into_iter().chain(batch.names.iter().map(String::as_str)) {

@@ -1,4 +1,4 @@
-//! Why a provider cannot be asked, or does not take what it is asked.
+//! Errors: why a provider cannot be asked, or does not accept a request.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub enum ProviderError {
         /// What is wrong.
         what: String,
     },
-    /// The file with Akamai's credentials.
+    /// Akamai's credentials are incomplete, or their file cannot be read.
     #[error("{place} has no credentials of Akamai: {what}")]
     EdgeRc {
         /// The file and its section, or the variables.
@@ -23,7 +23,7 @@ pub enum ProviderError {
         /// What is missing.
         what: String,
     },
-    /// This program was built without what signs requests to the provider.
+    /// This program was built without the code that signs requests to the provider.
     #[error(
         "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
     )]
@@ -47,33 +47,33 @@ impl ProviderError {
     }
 }
 
-/// Why a provider did not take a request.
+/// Why a provider did not accept a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
-    /// It may take the same request later.
+    /// The provider may accept the same request later.
     #[error("{what}")]
     Later {
-        /// What it said, without secrets.
+        /// The text of its answer, or what went wrong; without secrets.
         what: String,
-        /// How long it asks to wait.
+        /// How long the provider asks to wait.
         retry_after: Option<Duration>,
     },
-    /// It refuses the same request until somebody changes something: a key, a right, the configuration.
+    /// The provider refuses the same request until somebody changes something: a key, a right, the configuration.
     #[error("{what}")]
     Refused {
-        /// What it said, without secrets.
+        /// The text of its answer, or what went wrong; without secrets.
         what: String,
     },
 }
 
 impl SendError {
-    /// A refusal that passes.
+    /// A temporary refusal.
     #[must_use]
     pub const fn later(what: String) -> SendError {
         SendError::Later { what, retry_after: None }
     }
 
-    /// A refusal that stays.
+    /// A permanent refusal.
     #[must_use]
     pub const fn refused(what: String) -> SendError {
         SendError::Refused { what }

@@ -49,7 +49,7 @@ impl HttpClient {
             let (head, body) = answer.into_parts();
             let text = match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
                 Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
-                // The status is what counts. An answer that breaks off behind it is that answer.
+                // Only the status decides. If the body breaks off, the status still counts.
                 Err(_) => String::new(),
             };
             let asked = head.headers.get(header::RETRY_AFTER).and_then(|text| text.to_str().ok());
@@ -63,7 +63,8 @@ impl HttpClient {
     }
 }
 
-/// A server that cannot be reached may be back soon; one whose certificate is wrong is not the one that was meant.
+/// Classifies a request without an answer. A server that cannot be reached may be back soon; a server with a wrong certificate is not the intended
+/// one.
 fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError {
     match NoAnswer::of(error) {
         NoAnswer::Certificate(why) => SendError::refused(format!("the certificate of {host} is not trusted ({why})")),
@@ -72,8 +73,8 @@ fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError
 }
 
 impl HttpAnswer {
-    /// What an answer means, if the provider has no codes of its own: 2xx is success; 408, 429 and 5xx pass by themselves; everything
-    /// else, redirects included, stays until somebody changes something.
+    /// Classifies an answer of a provider that has no codes of its own: 2xx is success; 408, 429 and 5xx are temporary; everything else, redirects
+    /// included, is permanent until somebody changes something.
     pub(super) fn judged(&self, secrets: &[&PurgeSecret]) -> Result<(), SendError> {
         if self.status.is_success() {
             return Ok(());
@@ -131,7 +132,7 @@ fn build(
     request.body(Full::new(body)).map_err(|_odd| SendError::refused(format!("{url} cannot be asked: it is no URL")))
 }
 
-/// Who asks.
+/// The `User-Agent` of all requests.
 pub(super) const USER_AGENT: &str = concat!("oar-tiles/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
-//! Providers: who is asked to forget, and how.
+//! Providers: the CDNs and caches that purge tiles, and how each one is asked.
 //!
 //! | file | what |
 //! |---|---|
 //! | `options` | what the user sets |
-//! | `batch` | items as portions that a provider takes at once |
+//! | `batch` | items in portions that a provider takes in one request |
 //! | `http`, `secret`, `error` | requests, keys, refusals |
 //! | `clouds/` | CloudFront, Fastly, Cloudflare, Bunny, Akamai |
-//! | `caches/` | Varnish, nginx, a program of the user's |
+//! | `caches/` | Varnish, nginx, a program that the user provides |
 
 mod batch;
 mod caches;
@@ -40,13 +40,13 @@ pub use secret::{PurgeSecret, SecretSource};
 pub struct ProviderFacts {
     /// Its name in the configuration, in metrics and in messages.
     pub name: &'static str,
-    /// By what it can purge. The first is taken if the user says nothing.
+    /// The kinds of items by which it can purge. The first is the default.
     pub takes: &'static [PurgeBy],
     /// True if one item stands for everything below the target's URL.
     pub takes_everything: bool,
-    /// True if tags and prefixes may be sent side by side.
+    /// True if a purge by tag may use addresses and prefixes instead where there are too many tags.
     pub mixes: bool,
-    /// The most items that are sent one by one; for more, fewer and larger ones are.
+    /// The most items of one purge. A purge that would need more uses fewer items that each hit more tiles.
     pub max_items: usize,
     /// What an item costs.
     pub price: ItemPrice,
@@ -55,14 +55,14 @@ pub struct ProviderFacts {
 /// What items cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ItemPrice {
-    /// Items of a month and an account that cost nothing.
+    /// The items per month and account that cost nothing.
     pub free_per_month: u64,
-    /// Each further one, in US dollars.
+    /// The price of each further item, in US dollars.
     pub dollars: f64,
 }
 
 impl ItemPrice {
-    /// Nothing.
+    /// Items cost nothing.
     pub const FREE: ItemPrice = ItemPrice { free_per_month: u64::MAX, dollars: 0.0 };
 
     /// What a month with this many items costs, in US dollars.
@@ -73,12 +73,12 @@ impl ItemPrice {
     }
 }
 
-/// Who can be asked to forget.
+/// A CDN or cache that can be asked to forget tiles.
 ///
 /// The contract:
-/// - [`Provider::send`] returns `Ok` only if the provider has taken every name of the batch. After an error it may have taken some: the
-///   batch is sent again as a whole, with the same reference.
-/// - It neither repeats a request nor waits for rates by itself: its caller does ([`Provider::limits`]).
+/// - [`Provider::send`] returns `Ok` only if the provider has accepted every name of the batch. After an error it may have accepted some: the whole
+///   batch is sent again, with the same reference.
+/// - It neither retries a request nor waits for the rates ([`Provider::limits`]): its caller does both.
 /// - No error text holds a secret.
 pub trait Provider: Send + Sync {
     /// What it takes, and what it costs.
@@ -87,17 +87,17 @@ pub trait Provider: Send + Sync {
     /// The documented limits of a kind of names.
     fn limits(&self, kind: ItemKind) -> BatchLimits;
 
-    /// Asks it to forget.
+    /// Asks the provider to forget the names of a batch.
     ///
     /// # Errors
-    /// If it does not take the batch: for the moment, or until somebody changes something.
+    /// If the provider does not accept the batch: for the moment, or until somebody changes something.
     fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>>;
 }
 
 /// The provider that the options name. Reads its secrets.
 ///
 /// # Errors
-/// If they cannot be read.
+/// If the secrets cannot be read.
 pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
     let (url, http) = (options.url.clone(), HttpClient::new()?);
     Ok(match options.provider.clone() {
@@ -115,7 +115,7 @@ pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, Provi
     })
 }
 
-/// Requests in flight of a batch whose names take a request each.
+/// The most requests in flight of a batch in which each name takes one request.
 const MAX_REQUESTS_IN_FLIGHT: usize = 64;
 
 /// Sends many requests, a bounded number at once; ends at the first error.

@@ -11,19 +11,19 @@ use super::{EdgeGridSource, ItemPrice, ProviderFacts, SecretSource};
 pub struct PurgeOptions {
     /// Who is asked.
     pub provider: ProviderOptions,
-    /// How the CDN knows the target's tiles.
+    /// The URL under which the CDN serves the target's tiles.
     pub url: CdnUrl,
-    /// By what tiles are purged; `None` for what suits the provider.
+    /// The kind of items by which tiles are purged; `None` for the provider's default.
     pub by: Option<PurgeBy>,
     /// What may be spent.
     pub budget: PurgeBudget,
     /// How long a command waits for a provider before it leaves the rest to the next run.
     pub wait: Duration,
-    /// True if a purge that is not done makes a run end with exit code 3.
+    /// True if a run ends with exit code 3 when its purge could not be delivered.
     pub required: bool,
-    /// After which time the same items are purged again: for caches in two tiers. `None` for never.
+    /// The time after which the same items are purged once more, for caches in two tiers; `None` for never.
     pub rebound: Option<Duration>,
-    /// How long servers of the target may answer with old tiles after a publish; `None` for what the kind of target needs.
+    /// How long servers of the target may answer with old tiles after a publish; `None` for the default of the kind of target.
     pub settle: Option<Duration>,
 }
 
@@ -71,7 +71,7 @@ impl ProviderOptions {
     }
 }
 
-/// Paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
+/// The most paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
 pub(super) const MAX_CLOUDFRONT_PATHS: usize = 3_000;
 
 /// A distribution of CloudFront; credentials come from the AWS SDK's chain.
@@ -90,7 +90,7 @@ impl CloudFrontOptions {
     pub(in crate::purge::provider) fn facts() -> ProviderFacts {
         ProviderFacts {
             name: "cloudfront",
-            // Tags need CacheTagConfig in the distribution, so they have to be asked for.
+            // Tags need CacheTagConfig in the distribution, so they are not the default.
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,
@@ -107,7 +107,7 @@ pub struct FastlyOptions {
     pub service: String,
     /// An API token with the scope `purge_select` (and `purge_all`).
     pub token: SecretSource,
-    /// Mark as stale rather than remove.
+    /// True to mark tiles as stale rather than remove them.
     pub soft: bool,
     /// The API, if it is not Fastly's.
     pub endpoint: Option<String>,
@@ -122,7 +122,7 @@ pub struct CloudflareOptions {
     pub token: SecretSource,
     /// The plan, which decides the rates.
     pub plan: CloudflarePlan,
-    /// Sites on which maps show these tiles. With them exact addresses are purged as files, once for each.
+    /// Sites on which maps show these tiles. If there are any, exact addresses are purged as files, once for each site.
     pub origins: Vec<String>,
     /// The API, if it is not Cloudflare's.
     pub endpoint: Option<String>,
@@ -161,9 +161,9 @@ pub struct AkamaiOptions {
     pub cp_code: Option<u64>,
     /// The API client's credentials.
     pub credentials: EdgeGridSource,
-    /// Invalidate rather than delete.
+    /// True to invalidate tiles rather than delete them.
     pub soft: bool,
-    /// The API, if it is not that of the credentials' host.
+    /// The API, if it is not at the credentials' host.
     pub endpoint: Option<String>,
 }
 
@@ -172,7 +172,7 @@ pub struct AkamaiOptions {
 pub struct VarnishOptions {
     /// Their addresses, such as `http://10.0.0.5:6081`.
     pub caches: Vec<String>,
-    /// Mark as stale rather than remove.
+    /// True to mark tiles as stale rather than remove them.
     pub soft: bool,
 }
 

@@ -26,7 +26,7 @@ impl PurgeSecret {
         &self.0
     }
 
-    /// A text in which the secret is not to be read: a server may repeat what it was sent.
+    /// Replaces the secret in a text: a server may repeat the secret that it was sent.
     pub(super) fn hide_in(&self, text: &str) -> String {
         text.replace(&self.0, "(hidden)")
     }
@@ -35,7 +35,7 @@ impl PurgeSecret {
 /// Where a secret is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
-    /// A file with nothing else in it.
+    /// A file that holds only the secret.
     File(PathBuf),
     /// An environment variable.
     Variable(String),
@@ -50,14 +50,14 @@ impl fmt::Display for SecretSource {
     }
 }
 
-/// The shortest text that is taken for a secret: hiding a shorter one in other texts would make these unreadable.
+/// The shortest secret, in bytes: hiding a shorter one in other texts would make these unreadable.
 const SHORTEST_SECRET: usize = 8;
 
 impl SecretSource {
     /// Reads the secret.
     ///
     /// # Errors
-    /// If it is not there, or no header can carry it.
+    /// If the secret is missing, too short, or no header can carry it.
     pub fn read(&self) -> Result<PurgeSecret, ProviderError> {
         let wrong = |what: String| ProviderError::Secret { place: self.to_string(), what };
         let text = match self {

@@ -140,7 +140,7 @@ impl Admin {
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
             queue: self.site.queue.counts(),
-            // They share one pool.
+            // All tilesets share one pool.
             sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
         };
         self.site.metrics.text(measured) + &gathered(&of_purges)
@@ -179,7 +179,7 @@ impl Admin {
     fn live(&self) -> Value {
         let counts: Vec<_> =
             self.site.tilesets.all().iter().filter_map(|tileset| tileset.tiles.live_counts()).collect();
-        // The queue is that of all tilesets, the requests are each one's.
+        // All tilesets share the queue; requests are counted for each tileset.
         counts.first().map_or(Value::Null, |first| {
             let requests: usize = counts.iter().map(|counts| counts.requests).sum();
             json!({ "running": first.running, "queued": first.queued, "requests": requests })
@@ -202,7 +202,7 @@ impl Admin {
     }
 }
 
-/// The metrics of several tilesets, each of which stands there once, with the lines of all.
+/// Joins the metrics of several tilesets: each metric occurs once, with the lines of all tilesets.
 fn gathered(texts: &[String]) -> String {
     let mut gathered: Vec<(&str, Vec<&str>)> = Vec::new();
     for text in texts {

@@ -1,4 +1,4 @@
-//! The stored tiles that are dirty by the change log: a look has found a change in them that the target does not show yet.
+//! The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target does not show yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
@@ -8,34 +8,34 @@ use crate::cursor::Cursor;
 use crate::sink::Scope;
 use crate::tile::TileCoord;
 
-/// The most dirty tiles that are kept apart, about 40 bytes each. With more, every tile counts as dirty.
+/// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
 const MAX_DIRTY_TILES: usize = 1 << 18;
 
-/// When a tile was found dirty first, and the number of the last look that did.
+/// When a tile was first found dirty, and the number of the last look that found it dirty.
 #[derive(Debug, Clone, Copy)]
 struct FoundDirty {
     since: Instant,
     look: u64,
 }
 
-/// The dirty tiles. A look's tiles are dirty until the target shows all transactions of it: database states are ordered by time, so a target
-/// that shows the transactions of a look shows those of all looks before, too.
+/// The dirty tiles. The tiles of a look are dirty until the target shows all transactions of the look. Database states are ordered by time, so a
+/// target that shows the transactions of one look also shows those of all earlier looks.
 #[derive(Debug, Default)]
 pub(super) struct DirtyByLog {
     tiles: HashMap<TileCoord, FoundDirty>,
-    /// If every tile may be dirty.
+    /// Set if every tile may be dirty.
     all: Option<FoundDirty>,
     /// The looks that the target does not show yet, and their transactions.
     looks: VecDeque<(u64, Vec<u64>)>,
     /// The number of the last look.
     last: u64,
-    /// What the target shows.
+    /// The database state that the target shows.
     shown: Option<Cursor>,
     scopes: Vec<Scope>,
 }
 
 impl DirtyByLog {
-    /// Adds what a look has found.
+    /// Adds the tiles that a look has found dirty.
     pub(super) fn add(&mut self, look: &LogLook) {
         let is_shown = |transaction: &u64| self.shown.as_ref().is_some_and(|shown| shown.sees(*transaction));
         if look.transactions.iter().all(is_shown) {
@@ -60,7 +60,7 @@ impl DirtyByLog {
         }
     }
 
-    /// The target shows a database state within some scopes.
+    /// Notes that the target shows the database state `snapshot` within `scopes`, and removes the tiles that are no longer dirty.
     pub(super) fn shows(&mut self, snapshot: Option<Cursor>, scopes: &[Scope]) {
         (self.shown, self.scopes) = (snapshot, scopes.to_vec());
         let Some(shown) = &self.shown else { return };
@@ -73,12 +73,12 @@ impl DirtyByLog {
         self.all = self.all.filter(|found| found.look > through);
     }
 
-    /// True if a state of the target is not older than the one that it shows.
+    /// True if the database state `stored` is not older than the one that the target shows.
     pub(super) fn is_shown_by(&self, stored: &Cursor) -> bool {
         self.shown.as_ref().is_some_and(|shown| stored.sees_all_of(shown))
     }
 
-    /// Since when a tile is known to be dirty; `None` if it is not.
+    /// When a tile was first found dirty; `None` if it is not dirty.
     pub(super) fn since(&self, tile: TileCoord) -> Option<Instant> {
         let all = self.all.filter(|_| self.scopes.iter().any(|scope| scope.holds(tile.into())));
         self.tiles.get(&tile).or(all.as_ref()).map(|found| found.since)

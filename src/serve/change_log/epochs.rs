@@ -1,8 +1,8 @@
-//! Since when a live tile may be cached, and which database state one must show that another server has rendered.
+//! Epochs: how new a live tile must be to be cached, and which database state a tile that another server has rendered must show.
 //!
-//! The epoch of a tile is the moment after which a change of it was known: what was rendered from an older database state is of an older
-//! epoch. Of servers that share tiles, each has its own moments. Between them, database states are compared (`Cursor`): they are ordered by
-//! the time at which they were taken.
+//! The epoch of a tile is the moment at which its last change became known: a tile that was rendered from an older database state is of an older
+//! epoch. Moments are local to a server. Servers that share tiles compare database states instead (`Cursor`), which are ordered by the time at which
+//! they were taken.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,8 +17,8 @@ use crate::tile::TileCoord;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct LiveEpoch(u64);
 
-/// The least epoch of the live tiles beside a publication. It falls back to that of the publication before once the log has been read
-/// up to this one. Clones share it.
+/// The least epoch of the live tiles that are served together with a publication. It falls back to the least epoch of the previous publication once
+/// the log has been read up to this publication. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveSince(Arc<AtomicU64>);
 
@@ -36,15 +36,15 @@ struct AwaitingLog {
     shows: Arc<Cursor>,
 }
 
-/// The most publications that wait for the log. The live tiles beside the oldest of more stay evicted.
+/// The most publications that wait for the log. If there are more, the live tiles of the oldest one stay evicted.
 const MAX_AWAITING_LOG: usize = 16;
 
 #[derive(Debug, Default)]
 struct LeastStates {
     awaiting_log: VecDeque<AwaitingLog>,
-    /// What every tile must show.
+    /// The database state that every tile must show at least.
     all: Option<Arc<Cursor>>,
-    /// What a tile must show, by the counter that it shares with others in [`LastChanged`].
+    /// The database state that a tile must show at least, by the counter that it shares with other tiles in [`LastChanged`].
     by_slot: HashMap<usize, Arc<Cursor>>,
 }
 
@@ -53,23 +53,23 @@ struct LeastStates {
 pub(crate) struct LiveEpochs {
     begun: Instant,
     changed: LastChanged,
-    /// When a tile was taken over from another server. What is rendered here afterwards must not be older.
+    /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
     taken: LastChanged,
     least: Mutex<LeastStates>,
 }
 
 impl LeastStates {
-    /// Takes out the oldest publication, if a look has seen all that it shows.
+    /// Removes and returns the oldest publication if a look has seen everything that it shows.
     fn next_reached(&mut self, seen: &Cursor) -> Option<AwaitingLog> {
         if seen.sees_all_of(&self.awaiting_log.front()?.shows) { self.awaiting_log.pop_front() } else { None }
     }
 
-    /// Every tile must show at least this database state.
+    /// Notes that every tile must show at least the database state `shown`.
     fn raise_all(&mut self, shown: &Arc<Cursor>) {
         self.all = Some(later(self.all.as_ref(), shown));
     }
 
-    /// A tile must show at least this database state.
+    /// Notes that a tile must show at least the database state `shown`.
     fn raise(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
         let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
         *slot = later(Some(slot), shown);
@@ -90,7 +90,7 @@ impl LiveEpochs {
         LiveEpochs { begun: Instant::now(), changed: LastChanged::since(0), taken: LastChanged::since(0), least }
     }
 
-    /// The epochs of tiles that are never live, in little memory.
+    /// Epochs for tiles that are never live; they take little memory.
     pub(super) fn small() -> LiveEpochs {
         let least = Mutex::new(LeastStates::default());
         LiveEpochs { begun: Instant::now(), changed: LastChanged::small(0), taken: LastChanged::small(0), least }
@@ -101,28 +101,28 @@ impl LiveEpochs {
         self.least.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The present moment: what is rendered from a database state that is taken from now on is of this epoch.
+    /// The present moment: tiles that are rendered from a database state taken from now on are of this epoch.
     pub(super) fn now(&self) -> LiveEpoch {
         // Rounded up.
         LiveEpoch(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1)
     }
 
-    /// The epoch of a tile beside a publication.
+    /// The epoch of a live tile that is served together with a publication.
     pub(crate) fn of(&self, tile: TileCoord, beside: &LiveSince) -> LiveEpoch {
         LiveEpoch(self.changed.of(tile)).max(beside.get())
     }
 
-    /// The moment of a epoch.
+    /// The moment of an epoch.
     pub(crate) fn moment(&self, epoch: LiveEpoch) -> Instant {
         self.begun + Duration::from_micros(epoch.0)
     }
 
-    /// The moment after which the database state of a tile must be taken that is rendered here.
+    /// If a tile is rendered here, its database state must be taken after this moment.
     pub(crate) fn since(&self, tile: TileCoord, epoch: LiveEpoch) -> Instant {
         self.moment(epoch.max(LiveEpoch(self.taken.of(tile))))
     }
 
-    /// These tiles have changed (`None` for every tile); `seen` shows it.
+    /// Notes that these tiles have changed (`None` for every tile). The database state `seen` shows the changes.
     pub(super) fn changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();
@@ -140,14 +140,15 @@ impl LiveEpochs {
         }
     }
 
-    /// The live tiles of these addresses, whatever their parameters, are rendered anew.
+    /// Evicts the live tiles of these addresses with all parameters, so that they are rendered again.
     pub(crate) fn evicted(&self, tiles: &[TileCoord]) {
         let LiveEpoch(now) = self.now();
         self.changed.change(tiles.iter().copied(), now);
     }
 
-    /// A publication is about to be seen by requests, which shows a database state (`None` if it does not say): live tiles beside it must not be
-    /// older. `is_followed`: the log is read later, and shows which tiles have changed up to it.
+    /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not
+    /// be older than the database state that it `shows` (`None` if that is not known). `is_followed` is true if the log will be read up to that
+    /// state, and will show which tiles have changed.
     pub(super) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
         let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
         let Some(shows) = shows.cloned().map(Arc::new) else { return since };
@@ -165,7 +166,7 @@ impl LiveEpochs {
         since
     }
 
-    /// The log has been read up to a database state.
+    /// Notes that the log has been read up to the database state `seen`.
     pub(super) fn log_reached(&self, seen: &Cursor) {
         let mut least = self.least();
         while let Some(AwaitingLog { since, before, .. }) = least.next_reached(seen) {
@@ -173,18 +174,18 @@ impl LiveEpochs {
         }
     }
 
-    /// The latest database state that a tile must show; `None` if nothing is known of it.
+    /// The latest database state that a tile must show; `None` if none is known for the tile.
     pub(super) fn least_state(&self, tile: TileCoord) -> Option<Arc<Cursor>> {
         self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
     }
 
-    /// A client may have seen a tile in this database state: it must not see it in an older one.
+    /// Notes that a client may have seen a tile in the database state `shown`: later answers must not be older.
     pub(crate) fn answered(&self, tile: TileCoord, shown: &Arc<Cursor>) {
         self.least().raise(tile, shown);
     }
 
-    /// True if a tile that another server has rendered from this database state may be answered: it shows every known change, and all that
-    /// clients have seen here. It counts as answered then.
+    /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows every known change, and
+    /// everything that clients have seen here. If so, it counts as sent.
     pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();

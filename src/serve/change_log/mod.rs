@@ -30,15 +30,15 @@ use epochs::LiveEpochs;
 
 pub(crate) use epochs::{LiveEpoch, LiveSince};
 
-/// How long a look into the log holds: without a sign of the database for this long, nobody knows whether it goes on.
+/// How long a look into the log is trusted: if the database has not answered for this long, changes may have been missed.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// A look into the change log.
 #[derive(Debug, Clone)]
 pub struct LogLook {
-    /// The database state from which on it found changes.
+    /// The database state from which on the look found changes.
     pub since: Cursor,
-    /// The database state up to which it did.
+    /// The database state up to which the look found changes.
     pub seen: Cursor,
     /// The transactions of these changes.
     pub transactions: Vec<u64>,
@@ -57,7 +57,7 @@ enum WritersTiles {
 struct ChangeLogState {
     /// The state of the last look; `None` while the log is not followed.
     seen: Option<Cursor>,
-    /// The last sign of the database after which nothing had changed that the looks have not found.
+    /// When the database last confirmed that the looks have found every change.
     confirmed: Option<Instant>,
     /// Why the log is not followed.
     failure: Option<String>,
@@ -67,7 +67,7 @@ struct ChangeLogState {
 
 struct ChangeLogParts {
     state: Mutex<ChangeLogState>,
-    /// True if a stored tile may be dirty, so that requests need not lock the state as long as none is.
+    /// True if a stored tile may be dirty. While it is false, requests do not have to lock the state.
     any_is_dirty: AtomicBool,
     epochs: LiveEpochs,
     look_wanted: Notify,
@@ -85,7 +85,7 @@ impl Default for KnownChanges {
 }
 
 impl KnownChanges {
-    /// Nothing is known, and not much ever will be: of a target without live tiles and a writer, in little memory.
+    /// Nothing is known yet. This is for a target without live tiles and without a writer; it takes little memory.
     pub(crate) fn small() -> KnownChanges {
         KnownChanges::with(LiveEpochs::small())
     }
@@ -106,7 +106,7 @@ impl KnownChanges {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes what is known of dirty tiles.
+    /// Changes the state, and updates `any_is_dirty`.
     fn change(&self, change: impl FnOnce(&mut ChangeLogState)) {
         let mut state = self.state();
         change(&mut state);
@@ -114,8 +114,7 @@ impl KnownChanges {
         self.0.any_is_dirty.store(any, Ordering::Release);
     }
 
-    /// A look into the log has found what changed. Looks follow each other: each begins at the state of the one before, or at the
-    /// target's.
+    /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
     pub fn looked(&self, look: LogLook) {
         let seen = Arc::new(look.seen.clone());
         if !look.transactions.is_empty() {
@@ -128,12 +127,12 @@ impl KnownChanges {
         self.0.epochs.log_reached(&seen);
     }
 
-    /// The database was asked whether it is there, and had nothing new.
+    /// Notes that the database answered and had nothing new.
     pub fn confirmed(&self) {
         self.state().confirmed = Some(Instant::now());
     }
 
-    /// The log cannot be followed. `is_lost` says that changes may be missed that no later look finds.
+    /// Notes that the log cannot be followed. `is_lost` is true if changes may be missed that no later look finds.
     pub fn failed(&self, why: String, is_lost: bool) {
         let mut state = self.state();
         (state.confirmed, state.failure) = (None, Some(why));
@@ -142,7 +141,7 @@ impl KnownChanges {
         }
     }
 
-    /// True if the log is followed: what a look has not found has not changed.
+    /// True if the log is followed: tiles that no look has found dirty have not changed.
     pub(crate) fn is_followed(&self) -> bool {
         let state = self.state();
         state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < LONGEST_SILENCE)
@@ -153,13 +152,13 @@ impl KnownChanges {
         self.is_followed() && self.state().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
     }
 
-    /// The target shows a database state within some scopes, from now on. To be called once requests see it.
+    /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests see that state.
     pub(crate) fn shows(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
         self.change(|state| state.by_log.shows(snapshot, scopes));
     }
 
-    /// The least epoch of live tiles beside a publication that is about to be seen by requests. They stay as they are if the log was read
-    /// already up to the database state that it shows; otherwise they are evicted until it is.
+    /// The least epoch of live tiles that are served together with a publication that requests are about to see. Cached live tiles stay valid if the
+    /// log has been read up to the database state of the publication; otherwise they are evicted until it has.
     pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
         if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
             return last.clone();
@@ -170,17 +169,17 @@ impl KnownChanges {
         since
     }
 
-    /// Waits until a look into the log is wanted, because the target shows more than was seen.
+    /// Waits until a look into the log is wanted, because the target shows changes that no look has seen.
     pub async fn look_wanted(&self) {
         self.0.look_wanted.notified().await;
     }
 
-    /// What live tiles must show, and may be cached by.
+    /// The epochs of live tiles.
     pub(crate) fn epochs(&self) -> &LiveEpochs {
         &self.0.epochs
     }
 
-    /// The writer of this process is about to render these tiles; `None` if every tile may be.
+    /// Notes that the writer of this process is about to render these tiles; `None` if it may render every tile.
     pub(crate) fn found_dirty(&self, tiles: Option<&TileRectList>) {
         self.change(|state| {
             let since = state.by_writer.as_ref().map_or_else(Instant::now, |(_, since)| *since);
@@ -196,7 +195,7 @@ impl KnownChanges {
         });
     }
 
-    /// What the writer of this process found dirty is published, or another process writes.
+    /// Forgets the dirty tiles of this process's writer: they are published, or another process writes.
     pub(crate) fn is_clean(&self) {
         self.change(|state| state.by_writer = None);
     }
@@ -206,7 +205,7 @@ impl KnownChanges {
         self.state().by_writer.as_ref().map(|(_, since)| since.elapsed())
     }
 
-    /// How long a stored tile has been known to be dirty; `None` if it is not.
+    /// How long a stored tile has been known to be dirty; `None` if it is not dirty.
     pub(crate) fn dirty_for(&self, tile: TileCoord) -> Option<Duration> {
         if !self.0.any_is_dirty.load(Ordering::Acquire) {
             return None;
@@ -219,8 +218,8 @@ impl KnownChanges {
         state.by_log.since(tile).map(|since| since.elapsed()).max(by_writer)
     }
 
-    /// True if a tile has not changed between what the target shows, which is `stored` at least, and a later database state: then the stored
-    /// tile is as new.
+    /// True if a tile has not changed between the database states `stored` and `later`, so that the stored tile is still fresh. False if `stored` is
+    /// older than the state that the target shows.
     pub(crate) fn is_unchanged(&self, tile: TileCoord, stored: &Cursor, later: &Cursor) -> bool {
         if !self.has_seen(later) {
             return false;
@@ -235,7 +234,7 @@ impl KnownChanges {
         !stored.is_some_and(|stored| stored.sees_all_of(&seen) || self.is_unchanged(tile, stored, &seen))
     }
 
-    /// What `/status.json` says.
+    /// What is known of the change log, for `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let is_followed = self.is_followed();
         let state = self.state();

@@ -17,7 +17,7 @@ fn look(seen: &str, transactions: &[u64], dirty: Option<&[TileCoord]>) -> LogLoo
     LogLook { since: Cursor::default(), seen: cursor(seen), transactions: transactions.to_vec(), dirty }
 }
 
-/// What is known of a log, beside a target of zooms 0 to 5 in a state.
+/// The known changes for a target of zooms 0 to 5 that shows the database state `shown`.
 fn beside(shown: &str) -> KnownChanges {
     let known = KnownChanges::default();
     known.shows(Some(cursor(shown)), &[Scope::read("0-5", &[]).unwrap()]);

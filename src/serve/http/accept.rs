@@ -83,7 +83,7 @@ impl Drop for AddressSlot {
 pub(crate) struct ConnectionLimits {
     /// The most open connections; further ones wait in the system's accept queue.
     pub(crate) all: usize,
-    /// The limits by address; new ones hold for connections that come later.
+    /// The limits by address; a change applies to later connections.
     pub(crate) by_address: watch::Receiver<AddressLimits>,
 }
 
@@ -96,7 +96,7 @@ pub(crate) struct AddressLimits {
     pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
-/// A client address has as many connections as it may have.
+/// A client address has reached its limit of connections.
 struct TooManyConnections;
 
 impl ConnectionLimits {

@@ -31,7 +31,7 @@ pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-statu
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
-/// Tells nginx whether to collect an answer before it sends it on (`ngx_http_proxy_module`).
+/// Tells nginx whether to buffer an answer (`ngx_http_proxy_module`).
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
@@ -136,19 +136,19 @@ pub(crate) fn too_many(what: &str, retry_after: Duration) -> Answer {
     answer
 }
 
-/// 200 with server-sent events, which no cache may keep and no proxy may hold back.
+/// 200 with server-sent events, which no cache may keep and no proxy may buffer.
 pub(crate) fn events(events: Receiver<Bytes>) -> Answer {
     let mut answer = public(StatusCode::OK);
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // nginx holds back what it proxies otherwise.
+    // Otherwise nginx buffers what it proxies.
     headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     *answer.body_mut() = AnswerBody::Events(events);
     answer
 }
 
-/// 200 with a body that stands for the content while that is not there yet: without an entity tag, and no cache keeps it.
+/// 200 with a placeholder body while the content is not there yet: it has no entity tag, and no cache keeps it.
 pub(crate) fn placeholder(body: Bytes, media_type: &str, encoding: Encoding) -> Answer {
     let mut answer = content(Content { body, media_type, encoding, tag: "" }, &Freshness::none());
     answer.headers_mut().remove(ETAG);

@@ -1,4 +1,4 @@
-//! The body of an answer: bytes that are there, or events that come as long as the client stays.
+//! The body of an answer: complete bytes, or events that are sent as long as the client stays connected.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -12,9 +12,9 @@ use tokio::sync::mpsc::Receiver;
 /// The body of an answer.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
-    /// All of it.
+    /// The complete body.
     Full(Full<Bytes>),
-    /// Parts, each sent at once; the answer ends when the sender is dropped.
+    /// Parts, each sent as soon as it arrives; the answer ends when the sender is dropped.
     Events(Receiver<Bytes>),
 }
 

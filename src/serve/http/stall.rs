@@ -112,7 +112,7 @@ mod tests {
             ended = &mut writing => panic!("{ended:?}"),
         };
         assert!(taken >= 128, "{taken}");
-        // From here on it takes nothing.
+        // From here on the client takes nothing.
         assert_eq!(writing.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,4 +1,4 @@
-//! The jobs of a target: kept with it as notes, in memory for who asks, and handed to the writer one after the other.
+//! The jobs of a target: stored with the target as notes, cached in memory for requests, and handed to the writer one by one.
 
 mod started;
 
@@ -22,25 +22,25 @@ const FOLDER: &str = "jobs";
 /// The most jobs that may wait.
 pub(crate) const MAX_WAITING_JOBS: usize = 100;
 
-/// The most ended jobs that are kept; of more, the oldest are forgotten.
+/// The most ended jobs that are kept; if there are more, the oldest are deleted.
 const MAX_ENDED_JOBS: usize = 100;
 
-/// The most tries to find a free number, where another process submits jobs, too.
+/// The most attempts to find a free number while another process submits jobs, too.
 const MAX_NUMBER_TRIES: usize = 10;
 
-/// Why a job was not taken, or not taken back.
+/// Why a job was not accepted, or not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
-    /// Too many wait.
+    /// Too many jobs wait.
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
     TooMany,
     /// Another job was submitted with this key.
     #[error("another job was submitted with this Idempotency-Key")]
     OtherWithKey,
-    /// It has ended.
+    /// The job has ended.
     #[error("the job has ended already")]
     Ended,
-    /// It could not be kept with the target.
+    /// The job could not be stored with the target.
     #[error(transparent)]
     Note(#[from] NoteError),
 }
@@ -56,14 +56,14 @@ pub(crate) struct Submitted {
 #[derive(Default)]
 struct JobTable {
     jobs: BTreeMap<u64, JobRecord>,
-    /// What cancels the job that runs.
+    /// The number of the running job, and the handle that cancels it.
     running: Option<(u64, Stop)>,
 }
 
 struct DeskParts {
     notes: Arc<dyn NoteStore>,
     table: Mutex<JobTable>,
-    /// Held while a job is submitted, so that equal ones see each other.
+    /// Locked while a job is submitted, so that the second of two equal jobs finds the first.
     submitting: Mutex<()>,
     /// True while this process writes the target.
     is_writer: AtomicBool,
@@ -91,7 +91,7 @@ fn name(id: u64) -> String {
 }
 
 impl JobDesk {
-    /// The jobs that are kept with a target. Nothing is read yet.
+    /// The jobs that are stored with a target. Nothing is read yet.
     #[must_use]
     pub fn new(notes: Arc<dyn NoteStore>) -> JobDesk {
         let (changes, _) = watch::channel(0);
@@ -104,7 +104,7 @@ impl JobDesk {
         self.0.is_writer.load(Ordering::Relaxed)
     }
 
-    /// From now on another process writes the target, or none.
+    /// Notes that this process no longer writes the target.
     pub fn stands_by(&self) {
         self.0.is_writer.store(false, Ordering::Relaxed);
     }
@@ -118,12 +118,12 @@ impl JobDesk {
         self.0.changes.send_modify(|number| *number += 1);
     }
 
-    /// Tells about each change of a job.
+    /// A receiver that is notified of each change of a job.
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.0.changes.subscribe()
     }
 
-    /// Reads the jobs as they are kept with the target: on a node that does not write, before each answer. Blocks.
+    /// Reads the jobs that are stored with the target. A node that does not write the target calls this before each answer. Blocks.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -139,10 +139,10 @@ impl JobDesk {
         Ok(())
     }
 
-    /// This process becomes the writer: reads the jobs, and lets those wait again that a writer before was working on. Blocks.
+    /// Makes this process the writer: reads the jobs, and queues again those that a previous writer was working on. Blocks.
     ///
     /// # Errors
-    /// If they cannot be read or kept.
+    /// If the jobs cannot be read or written.
     pub fn take_over(&self) -> Result<(), NoteError> {
         self.reload()?;
         let cut_off: Vec<JobRecord> =
@@ -154,7 +154,7 @@ impl JobDesk {
         Ok(())
     }
 
-    /// Writes a job's note, then shows it. Blocks.
+    /// Writes a job's note, then updates the job in memory. Blocks.
     fn keep(&self, record: JobRecord) -> Result<(), NoteError> {
         self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Always)?;
         self.table().jobs.insert(record.id, record);
@@ -175,7 +175,7 @@ impl JobDesk {
     /// Submits a job: it is durable when this returns. Blocks.
     ///
     /// # Errors
-    /// If it is not taken, or cannot be kept.
+    /// If the job is not accepted, or cannot be stored.
     pub(crate) fn submit(&self, spec: JobSpec, key: Option<String>) -> Result<Submitted, JobError> {
         let _one = self.0.submitting.lock().unwrap_or_else(PoisonError::into_inner);
         let (same_key, equal, waiting) = {
@@ -216,10 +216,10 @@ impl JobDesk {
         Ok(Submitted { record, is_new: true })
     }
 
-    /// Takes a job back: one that waits is cancelled, one that runs is asked to end. `None` if there is no such job. Blocks.
+    /// Cancels a job: a waiting job is cancelled at once, a running job is asked to end. `None` if there is no such job. Blocks.
     ///
     /// # Errors
-    /// If it has ended, or this cannot be kept.
+    /// If the job has ended, or the change cannot be stored.
     pub(crate) fn cancel(&self, id: u64) -> Result<Option<JobRecord>, JobError> {
         let Some(record) = self.get(id) else { return Ok(None) };
         match record.state {
@@ -249,10 +249,10 @@ impl JobDesk {
         }
     }
 
-    /// Begins the job that is next: the most urgent one, of these the oldest. `stop` is asked for if a client takes it back. Blocks.
+    /// Begins the next job: the oldest of the most urgent ones. If a client cancels it, a stop is asked for through `stop`. Blocks.
     ///
     /// # Errors
-    /// If this cannot be kept.
+    /// If the job's new state cannot be stored.
     pub fn begin_next(&self, stop: &Stop) -> Result<Option<StartedJob>, NoteError> {
         let next = {
             let table = self.table();

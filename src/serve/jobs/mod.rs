@@ -1,19 +1,19 @@
 //! Jobs: work for the writer that clients submit to the admin listener.
 //!
 //! ```text
-//! POST /jobs ─► token, form, bounds (routes) ─► a note beside the target (desk), durable ─► 202
+//! POST /jobs ─► token, form, bounds (routes) ─► a note next to the target (desk), durable ─► 202
 //!                                                  └► the writer takes it: running ─► done, failed, cancelled
 //! ```
 //!
 //! | file | subject |
 //! |---|---|
-//! | `spec` | what a job is to do: read, checked, written |
-//! | `record` | a job as it is kept with the target and shown |
-//! | `desk` | the jobs of a target: notes, the queue, what the writer takes and tells |
+//! | `spec` | the work of a job: parsed, checked, serialized |
+//! | `record` | a job as it is stored with the target and shown |
+//! | `desk` | the jobs of a target: notes, the queue, and how the writer takes and ends jobs |
 //! | `token` | who may change something |
-//! | `routes` | the HTTP of it; `openapi.json` describes it for clients |
+//! | `routes` | the HTTP routes; `openapi.json` describes them for clients |
 //!
-//! The desk knows nothing of databases: whoever implements the writer takes a [`StartedJob`] and ends it. Notes are kept with the target, so
+//! The desk knows nothing of databases: the implementation of the writer takes a [`StartedJob`] and ends it. Notes are stored with the target, so
 //! that the next writer finds the jobs of one that was killed.
 
 mod desk;

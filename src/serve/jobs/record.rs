@@ -1,4 +1,4 @@
-//! A job as it is kept with the target and shown to clients.
+//! A job as it is stored with the target and shown to clients.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::spec::JobSpec;
 use crate::manifest::moment;
 
-/// How far a job is.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -14,11 +14,11 @@ pub enum JobState {
     Queued,
     /// The writer works on it.
     Running,
-    /// It ended well.
+    /// It succeeded.
     Done,
     /// It failed.
     Failed,
-    /// A client took it back.
+    /// A client cancelled it.
     Cancelled,
 }
 
@@ -30,7 +30,7 @@ impl JobState {
     }
 }
 
-/// How far a running job is.
+/// The progress of a running job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobProgress {
     /// Tiles that are stored.
@@ -47,7 +47,7 @@ pub(crate) struct JobRecord {
     /// The `Idempotency-Key` of the request.
     pub(crate) key: Option<String>,
     pub(crate) state: JobState,
-    /// When it was submitted, in seconds since 1970; likewise when it began last, and when it ended.
+    /// When it was submitted, in seconds since 1970. `started` is when it last began, `ended` when it ended.
     pub(crate) submitted: u64,
     pub(crate) started: Option<u64>,
     pub(crate) ended: Option<u64>,
@@ -55,11 +55,11 @@ pub(crate) struct JobRecord {
     pub(crate) report: Option<Value>,
     /// Why it failed.
     pub(crate) cause: Option<String>,
-    /// Not kept with the target.
+    /// Not stored with the target.
     pub(crate) progress: JobProgress,
 }
 
-/// The form in which a note keeps a job.
+/// The form of a job in its note.
 #[derive(Debug, Serialize, Deserialize)]
 struct JobNote {
     id: u64,
@@ -74,7 +74,7 @@ struct JobNote {
 }
 
 impl JobRecord {
-    /// The job of a note; `None` if the note holds none, for example one of a later version of this program.
+    /// The job in a note; `None` if it cannot be read, for example because a later version of this program wrote it.
     pub(crate) fn read(note: &[u8]) -> Option<JobRecord> {
         let JobNote { id, spec, key, state, submitted, started, ended, report, cause } =
             serde_json::from_slice(note).ok()?;
@@ -83,11 +83,11 @@ impl JobRecord {
         Some(JobRecord { id, spec, key, state, submitted, started, ended, report, cause, progress })
     }
 
-    /// The note that keeps the job.
+    /// The note of the job.
     pub(crate) fn note(&self) -> Vec<u8> {
         let JobRecord { id, spec, key, state, submitted, started, ended, report, cause, .. } = self.clone();
         let note = JobNote { id, spec: spec.json(), key, state, submitted, started, ended, report, cause };
-        // Numbers, texts and maps with texts as keys can always be written.
+        // Numbers, strings and maps with string keys can always be serialized.
         serde_json::to_vec(&note).unwrap_or_default()
     }
 

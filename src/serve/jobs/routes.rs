@@ -21,7 +21,7 @@ use crate::serve::http::body::AnswerBody;
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileCoord;
 
-/// The most bytes of a request's body. A note, which keeps a job, may have 1 MB.
+/// The most bytes of a request's body. The note of a job may have 1 MB.
 const MAX_BODY_BYTES: usize = 768 << 10;
 
 /// The longest `Idempotency-Key`, in bytes.
@@ -30,21 +30,21 @@ const MAX_KEY_BYTES: usize = 128;
 /// The most clients that follow jobs at once.
 const MAX_FOLLOWERS: usize = 64;
 
-/// How often a job is looked at for who follows it, if nothing tells of a change: another node may be the writer.
+/// The interval at which a followed job is read again if no change is notified: another node may be the writer.
 const FOLLOW_POLL: Duration = Duration::from_secs(1);
 
-/// What clients are told to wait while too many jobs wait, in seconds.
+/// The `Retry-After` of temporary refusals, in seconds.
 const RETRY_SECONDS: u64 = 10;
 
-/// A request names itself, so that it can be repeated (draft-ietf-httpapi-idempotency-key-header).
+/// The header with the client's key of a request, by which a repeated request is recognized (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What browsers say about where a request comes from (W3C Fetch Metadata).
+/// The header in which browsers say which site sent a request (W3C Fetch Metadata).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// What a path names.
+/// The resource that a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JobRoute {
     /// `/jobs`.
@@ -89,7 +89,7 @@ impl JobRoute {
     }
 }
 
-/// The cached tiles that a client wants to be forgotten.
+/// The cached tiles that a client wants to evict.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct EvictRequest {
@@ -107,7 +107,7 @@ pub(crate) struct JobRoutes {
     followers: Arc<Semaphore>,
     /// True if the server was asked to end.
     draining: Arc<AtomicBool>,
-    /// What stands before the paths: empty, or a slash and the name of the tileset.
+    /// The prefix of the paths: empty, or a slash and the name of the tileset.
     base: String,
 }
 
@@ -115,22 +115,22 @@ pub(crate) struct JobRoutes {
 pub(super) type Refused = Answer;
 
 impl JobRoutes {
-    /// The routes below `base` for some jobs, and for the cached ones of `tiles`.
+    /// The routes below `base` for the jobs of `desk`, and for the cached tiles of `tiles`.
     pub(crate) fn new(desk: JobDesk, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
         JobRoutes { desk, tiles, followers: JobRoutes::followers(), draining, base }
     }
 
-    /// Room for clients that follow jobs.
+    /// The permits for clients that follow jobs.
     pub(crate) fn followers() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MAX_FOLLOWERS))
     }
 
-    /// The same, whose followers take the room of others, too.
+    /// The same routes, but they share the permits `followers` with others.
     pub(crate) fn sharing(self, followers: Arc<Semaphore>) -> JobRoutes {
         JobRoutes { followers, ..self }
     }
 
-    /// What stands before the paths.
+    /// The prefix of the paths.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }
@@ -140,7 +140,7 @@ impl JobRoutes {
         JobRoute::of(path).is_some()
     }
 
-    /// The answer to a request for `path` below the base. `token` is what clients need who change something; `None` if nobody may.
+    /// The answer to a request for `path` below the base. Clients that change something need `token`; if it is `None`, nobody may.
     pub(crate) async fn answer(&self, request: Request<Incoming>, path: &str, token: Option<&AdminToken>) -> Answer {
         let Some(route) = JobRoute::of(path) else {
             return error(StatusCode::NOT_FOUND, "there is nothing of this name");
@@ -167,7 +167,7 @@ impl JobRoutes {
         if method == Method::HEAD { without_body(answer) } else { answer }
     }
 
-    /// Does something with the jobs on a thread for blocking work. A node that does not write reads them first.
+    /// Runs `work` on a thread for blocking work. A node that does not write the target reads the jobs first.
     async fn with_desk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&JobDesk) -> Result<T, JobError> + Send + 'static,
@@ -266,14 +266,14 @@ impl JobRoutes {
         loop {
             let Ok(Some(job)) = self.with_desk(move |desk| Ok(desk.get(id))).await else { return };
             let state = job.json(now()).to_string();
-            // A comment is sent where nothing has changed, so that a client that is gone is noticed.
+            // If nothing has changed, a comment is sent, so that a disconnected client is noticed.
             let event = if state == last { ":\n\n".to_owned() } else { format!("event: job\ndata: {state}\n\n") };
             last = state;
             if events.send(event.into()).await.is_err() || job.state.is_final() || self.draining.load(Ordering::Relaxed)
             {
                 return;
             }
-            // Whether it was told or not, the job is looked at.
+            // The job is read again after a notification, and also after the timeout.
             drop(tokio::time::timeout(FOLLOW_POLL, changes.changed()).await);
         }
     }
@@ -288,7 +288,7 @@ impl JobRoutes {
 
 /// Checks that a request may change something.
 fn may_change(headers: &HeaderMap, token: Option<&AdminToken>) -> Result<(), Refused> {
-    // A browser says where its request comes from; other programs send neither header.
+    // Browsers name the site that sent a request; other programs send neither header.
     let is_from_elsewhere = headers.get(SEC_FETCH_SITE).is_some_and(|site| site != "none" && site != "same-origin");
     if is_from_elsewhere || headers.contains_key(http::header::ORIGIN) {
         return Err(error(StatusCode::FORBIDDEN, "requests of pages are refused"));

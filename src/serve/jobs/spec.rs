@@ -1,11 +1,11 @@
-//! What a job is to do: read from a request or a note, checked, and written again in one form.
+//! The work of a job: read from a request or a note, checked, and written in one canonical form.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::tile::{AreaPart, LonLatBox, TileCoord, Zoom, ZoomList, parts_of_area};
 
-/// The most tiles that one job lists. More are an area.
+/// The most tiles that one job lists. For more tiles, clients name an area.
 pub(crate) const MAX_JOB_TILES: usize = 50_000;
 
 /// The kind of work.
@@ -28,13 +28,13 @@ pub enum JobWork {
 pub enum JobPriority {
     /// Before all others.
     Refresh,
-    /// The usual one.
+    /// The default, except for seeds.
     Reseed,
-    /// After all others: what takes long and is not urgent.
+    /// After all others: for work that takes long and is not urgent.
     Seed,
 }
 
-/// What a job is to do.
+/// The work of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
     /// The kind of work.
@@ -129,7 +129,7 @@ impl JobSpec {
     }
 }
 
-/// The parts of an area: one `[west, south, east, north]`, a list of them and of what notes keep, or GeoJSON.
+/// The parts of an area: one box `[west, south, east, north]`, a list of boxes and of texts as in notes, or GeoJSON.
 fn boxes(area: &Value) -> Result<Vec<AreaPart>, JobSpecError> {
     let one = |value: &Value| -> Result<AreaPart, JobSpecError> {
         if let Some(text) = value.as_str() {

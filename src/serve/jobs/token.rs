@@ -1,4 +1,4 @@
-//! The token that clients need who change something on the admin listener.
+//! The token that clients need to change something through the admin listener.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
-/// The least bytes of a token.
+/// The least length of a token, in bytes.
 pub const MIN_TOKEN_BYTES: usize = 32;
 
 /// The token cannot be used.
@@ -34,7 +34,7 @@ pub enum TokenError {
     },
 }
 
-/// A token. Only its SHA-256 is kept, and nothing shows it.
+/// A token. Only its SHA-256 is kept, and no output shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken([u8; 32]);
 
@@ -81,8 +81,8 @@ impl AdminToken {
         Ok(AdminToken(Sha256::digest(token).into()))
     }
 
-    /// True if a request has the token (`Authorization: Bearer`, RFC 6750, section 2.1). How long the comparison takes depends on the
-    /// length of what the client sent, and on nothing of the token: hashes of one length are compared, in constant time.
+    /// True if a request has the token (`Authorization: Bearer`, RFC 6750, section 2.1). The time of the comparison depends on the length of the
+    /// client's text, but not on the token: hashes of equal length are compared in constant time.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else { return false };

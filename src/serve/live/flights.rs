@@ -1,4 +1,4 @@
-//! Flights: each tile is rendered once, however many requests wait for it. A flight waits in the queue of work for its worker.
+//! Flights: a flight renders one tile for all requests that wait for it. It waits in the work queue for a worker.
 
 mod flying;
 
@@ -29,7 +29,7 @@ const FLIGHT_CLASSES: [WorkClass; 3] = [WorkClass::Live, WorkClass::Refresh, Wor
 /// The most neighbours that wait for each worker.
 const NEIGHBOURS_PER_WORKER: usize = 4;
 
-/// The longest `Retry-After` that a client is told, in seconds.
+/// The longest `Retry-After` that is sent to a client, in seconds.
 const MAX_RETRY_SECONDS: u64 = 30;
 
 /// What a flight needs to start.
@@ -47,7 +47,7 @@ struct FlightPlan {
     given: Option<Arc<GivenParameters>>,
 }
 
-/// What is to be rendered, and why.
+/// The tile to render, and its class of work.
 struct FlightStart {
     key: FlightKey,
     class: WorkClass,
@@ -55,7 +55,7 @@ struct FlightStart {
     given: Option<Arc<GivenParameters>>,
 }
 
-/// What a request knows of its tile beside the key.
+/// What a request knows of its tile in addition to the key.
 #[derive(Default)]
 pub(crate) struct FlightNotes {
     /// Its name in the cache that servers share.
@@ -90,7 +90,7 @@ pub(crate) struct FlightParts {
     pub(crate) queue: WorkQueue,
     /// The cache that servers share.
     pub(crate) shared: Option<SharedCache>,
-    /// Since when tiles may be cached.
+    /// The known changes, which decide whether a cached tile is fresh.
     pub(crate) known: KnownChanges,
 }
 
@@ -101,9 +101,9 @@ pub(crate) struct LiveFlights(Arc<FlightsShared>);
 /// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct FlightCounts {
-    /// Live requests' tiles that are being rendered.
+    /// Tiles of live requests that are being rendered.
     pub(crate) running: usize,
-    /// Live requests' tiles that wait for a worker.
+    /// Tiles of live requests that wait for a worker.
     pub(crate) queued: usize,
     /// Requests that wait for a tile.
     pub(crate) requests: usize,
@@ -143,7 +143,8 @@ impl LiveFlights {
         }
     }
 
-    /// The cached tile of a flight, if it is fresh: of that epoch, and where no change log is followed not older than its time.
+    /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed or the change log is
+    /// followed.
     pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
         self.0.fresh(key).await
     }
@@ -181,7 +182,7 @@ impl LiveFlights {
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
-    /// Begins to render a tile for which nobody waits, unless it is rendered already, has just failed, or too many tasks of the class wait.
+    /// Begins to render a tile for which no request waits, unless it is being rendered already, has just failed, or too many tasks of the class wait.
     pub(crate) fn ask_ahead(&self, key: FlightKey, class: WorkClass, shared_key: Option<String>) {
         let shared = &self.0;
         let mut table = shared.table.lock();
@@ -211,7 +212,7 @@ impl LiveFlights {
         self.0.shared.is_some()
     }
 
-    /// True if background work waits, or live requests do: no time for tiles that nobody has asked for.
+    /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked for.
     pub(crate) fn is_busy(&self) -> bool {
         let waiting = self.0.queue.counts().waiting;
         waiting.total() > waiting.of(WorkClass::Neighbour)
@@ -230,8 +231,8 @@ impl LiveFlights {
 }
 
 impl FlightsShared {
-    /// Begins a flight; gives its number, and where its result will be. One of class [`WorkClass::Live`] has one request that waits for it,
-    /// others have none. It enters the queue at once, unless it is looked for in the shared cache first.
+    /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has one request that waits for it,
+    /// others have none. The flight enters the queue at once, unless its tile is first looked up in the shared cache.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
         let FlightStart { key, class, shared_key, given } = start;
         table.begun += 1;

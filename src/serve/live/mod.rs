@@ -6,12 +6,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `source` | what renders: a trait, because the server knows nothing of databases |
-//! | `flights` | one flight a tile, however many ask; from the queue to its result |
-//! | `table` | the flights under way, those who wait for them, failures |
+//! | `source` | the trait of what renders, because the server knows nothing of databases |
+//! | `flights` | one flight per tile for all requests; from the queue to its result |
+//! | `table` | the flights in progress, the requests that wait for them, failures |
 //!
-//! A flight is a task of its own. A client that disconnects ends it only if no other request waits for it: then the flight leaves the
-//! queue, or its statement is cancelled.
+//! A flight is a separate task. A client that disconnects ends it only if no other request waits for it: then the flight leaves the queue, or its
+//! statement is cancelled.
 
 mod flights;
 mod source;

@@ -11,7 +11,7 @@ use crate::serve::parameters::GivenParameters;
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
-/// Why a tile was not rendered. The log has it; clients are not told.
+/// Why a tile was not rendered. The reason is logged, and not sent to clients.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LiveError {
     /// The source failed at this tile.
@@ -65,7 +65,7 @@ pub struct LiveRequest {
     pub tile: TileId,
     /// The values of parameters that its rows must fulfil; `None` for all rows.
     pub given: Option<Arc<GivenParameters>>,
-    /// It shows a database state after this moment.
+    /// The tile must show a database state that was taken after this moment.
     pub since: Instant,
 }
 
@@ -98,8 +98,8 @@ pub trait LiveSource: Send + Sync + 'static {
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;
 
-    /// Follows the change log, and tells `known` what it finds, as long as the future is polled. Without a log it never ends, and tells
-    /// `known` why nothing is known.
+    /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the future never ends, and
+    /// reports to `known` why no change is known.
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()>;
 }
 

@@ -31,7 +31,7 @@ pub(crate) struct FlightKey {
 }
 
 impl FlightKey {
-    /// Where the cache has its result.
+    /// The place of its result in the cache.
     pub(crate) const fn cached(self) -> CachedFrom {
         CachedFrom::Live { tile: self.tile, parameters: self.parameters }
     }
@@ -48,11 +48,11 @@ pub(super) struct LiveFlight {
     pub(super) ticket: Option<u64>,
     /// The number of requests that wait for it.
     pub(super) waiters: usize,
-    /// True if it goes on when nobody waits for it.
+    /// True if it goes on when no request waits for it.
     pub(super) goes_on: bool,
-    /// Ends it.
+    /// Ends the flight.
     pub(super) stop: Stop,
-    /// Where its result will be.
+    /// Receives its result.
     pub(super) landed: watch::Receiver<Option<Landed>>,
 }
 
@@ -76,7 +76,7 @@ impl FlightTable {
         is_early
     }
 
-    /// Takes out a flight that has landed, unless another one of the tile has begun.
+    /// Removes a flight that has ended, unless another flight of the tile has begun.
     pub(super) fn remove(&mut self, key: FlightKey, number: u64) {
         if self.flights.get(&key).is_some_and(|flight| flight.number == number) {
             self.flights.remove(&key);
@@ -93,7 +93,7 @@ impl FlightTable {
     }
 }
 
-/// The table, shared by the flights and those who wait for them.
+/// The table, shared by the flights and the requests that wait for them.
 #[derive(Clone, Default)]
 pub(super) struct SharedTable(Arc<Mutex<FlightTable>>);
 
@@ -115,7 +115,7 @@ pub(crate) struct FlightWaiter {
 }
 
 impl FlightWaiter {
-    /// Waits for the tile as it would be stored. It may be called again if it was given up.
+    /// Waits for the tile in its stored form. It may be called again after an earlier wait was given up.
     pub(crate) async fn landed(&mut self) -> Landed {
         let landed = match self.landed.wait_for(Option::is_some).await {
             Ok(landed) => landed.clone(),
@@ -124,7 +124,7 @@ impl FlightWaiter {
         landed.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())))
     }
 
-    /// Lets the flight go on when nobody waits for it any more.
+    /// Lets the flight go on when no request waits for it any more.
     pub(crate) fn keep_going(&self) {
         if let Some(flight) = self.table.lock().flights.get_mut(&self.key)
             && flight.number == self.number

@@ -1,6 +1,6 @@
 //! The access log: one line on standard output for each request of the public listener, as text or as JSON.
 //!
-//! A thread of its own writes the lines. If standard output is read too slowly, lines are dropped and counted; requests never wait for it.
+//! A separate thread writes the lines. If standard output is read too slowly, lines are dropped and counted; requests never wait for it.
 
 use std::io::Write as _;
 use std::net::IpAddr;

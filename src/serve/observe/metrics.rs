@@ -60,7 +60,7 @@ pub(crate) enum SourceLabel {
     Redis,
     /// A tile that is stale: the cache or the target.
     Stale,
-    /// What the nearest stored tile above shows, while the tile itself is rendered.
+    /// The content of the nearest stored ancestor, while the tile itself is rendered.
     Ancestor,
     /// No source: the tile is empty according to the scope in the target's manifest.
     Empty,
@@ -121,7 +121,7 @@ struct ClassLabels {
 /// The labels of a value that has none of its own.
 type NoLabels = [(&'static str, &'static str); 0];
 
-/// Labels, behind the name of the tileset where a server has several.
+/// Labels, preceded by the name of the tileset if the server has several.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TilesetLabels<L> {
     tileset: Option<Arc<str>>,
@@ -168,11 +168,11 @@ struct MetricFamilies {
     lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>>,
 }
 
-/// The counters of a server, as one of its tilesets counts. Clones, and those of other tilesets, share them.
+/// The counters of a server, used by one of its tilesets. Clones and other tilesets share the counters.
 #[derive(Clone)]
 pub(crate) struct Metrics {
     families: Arc<MetricFamilies>,
-    /// The name of the tileset; `None` if the server has one alone.
+    /// The name of the tileset; `None` if the server has only one.
     tileset: Option<Arc<str>>,
 }
 
@@ -187,7 +187,7 @@ pub(crate) struct Measured {
     pub(crate) sessions: usize,
 }
 
-/// The same of a tileset.
+/// Values of a tileset that are measured when the metrics are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MeasuredTileset {
     /// Seconds since the start of the run that wrote the target; `None` if the target does not say.
@@ -276,7 +276,7 @@ impl Metrics {
         Metrics { families: Arc::new(MetricFamilies::new()), tileset: None }
     }
 
-    /// The same counters for a tileset of several.
+    /// The same counters, used by one of several tilesets.
     pub(crate) fn of_tileset(&self, name: &str) -> Metrics {
         Metrics { families: Arc::clone(&self.families), tileset: Some(Arc::from(name)) }
     }
@@ -307,7 +307,7 @@ impl Metrics {
         self.families.query_seconds.get_or_create(&self.labels([])).observe(in_database.as_secs_f64());
     }
 
-    /// Counts a look into Redis.
+    /// Counts a lookup in Redis.
     pub(crate) fn asked_redis(&self, result: &'static str) {
         self.families.redis.get_or_create(&CacheLabels { result }).inc();
     }
@@ -338,7 +338,7 @@ impl Metrics {
         for result in ["rendered", "hit"] {
             drop(families.neighbours.get_or_create(&self.labels(CacheLabels { result })));
         }
-        // What has not been counted yet is there all the same.
+        // Metrics that have not been counted yet are shown, too.
         drop(families.sheds.get_or_create(&self.labels([])));
         drop(families.render_seconds.get_or_create(&self.labels([])));
         drop(families.query_seconds.get_or_create(&self.labels([])));
@@ -361,7 +361,7 @@ impl Metrics {
         }
         for class in WorkClass::ALL {
             let labels = ClassLabels { class: class.name() };
-            // A class of which nothing has waited yet is there all the same.
+            // A class in which no task has waited yet is shown, too.
             drop(families.queue_wait.get_or_create(&labels));
             families.queue_waiting.get_or_create(&labels).set(number(measured.queue.waiting.of(class)));
             families.workers.get_or_create(&labels).set(number(measured.queue.running.of(class)));

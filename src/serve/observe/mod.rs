@@ -1,9 +1,9 @@
-//! What others learn of the server.
+//! Monitoring: to whom the server reports its state.
 //!
-//! | file | whom it tells |
+//! | file | reports to |
 //! |---|---|
 //! | `metrics` | Prometheus |
-//! | `access_log` | who reads standard output: a line for each request |
+//! | `access_log` | readers of standard output: a line for each request |
 //! | `notify` | systemd: ready, reloading, stopping |
 //! | `trouble` | the log and `/readyz`: what does not work at present |
 

@@ -46,14 +46,14 @@ pub enum LetterCase {
     Upper,
 }
 
-/// What the values of a parameter must be.
+/// The conditions that the values of a parameter must meet.
 #[derive(Debug, Clone)]
 pub struct ParameterBounds {
-    /// The case of its texts, which are brought into it.
+    /// The case to which texts are converted.
     pub case: LetterCase,
     /// The values that are allowed, in that case; empty for all.
     pub allowed: Vec<String>,
-    /// What a text must match from its beginning to its end. The matcher takes time in proportion to pattern and text.
+    /// The pattern that a text must match from its beginning to its end. Matching takes time in proportion to pattern and text.
     pub pattern: Option<Regex>,
     /// The longest text, in characters.
     pub max_length: usize,
@@ -72,14 +72,14 @@ pub struct Parameter {
     pub description: Option<String>,
     /// The type of its values.
     pub kind: ParameterType,
-    /// The most values that a request may give; `None` if it has one value and is no list.
+    /// The most values that a request may give; `None` if it has a single value and is not a list.
     pub most: Option<NonZeroUsize>,
-    /// What its values must be.
+    /// The conditions that its values must meet.
     pub bounds: ParameterBounds,
 }
 
 impl Parameter {
-    /// What the TileJSON says of it.
+    /// The parameter as the TileJSON describes it.
     fn json(&self) -> Value {
         let list = if self.most.is_some() { "[]" } else { "" };
         let mut json = Map::new();
@@ -100,11 +100,11 @@ impl Parameter {
     }
 }
 
-/// The parameters of a tileset, in the order of the configuration, which is that of their values in keys.
+/// The parameters of a tileset, in the order of the configuration, which is also the order of their values in keys.
 #[derive(Debug, Clone, Default)]
 pub struct TilesetParameters(pub Vec<Parameter>);
 
-/// What a TileJSON says of the parameters.
+/// The parameters as a TileJSON describes them.
 pub(crate) fn parameters_json(parameters: &TilesetParameters) -> Value {
     parameters.0.iter().map(Parameter::json).collect()
 }

@@ -1,5 +1,5 @@
-//! The gate before new sets of values: each is a tile that was not rendered yet, and a place in the caches, so that a client who makes up values
-//! could fill these with what nobody wants.
+//! A rate limit for new sets of values. Each new set is a tile that was not rendered yet and takes room in the caches, so a client that makes up
+//! values could fill the caches with useless tiles.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
@@ -10,7 +10,7 @@ use super::given::ParametersKey;
 /// The time within which the sets are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// A set of values came that was not seen within the last minutes, and too many others did.
+/// A set of values was not seen within the last minutes, and too many others were seen in this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyKeys {
     /// The time after which there is room.
@@ -24,7 +24,7 @@ struct SeenKeys {
     before: HashSet<ParametersKey>,
 }
 
-/// Lets sets of values pass that were seen a short while ago, and a number of new ones in each minute.
+/// Admits sets of values that were seen a short while ago, and a limited number of new sets in each minute.
 #[derive(Debug)]
 pub(crate) struct KeyGate {
     most: usize,
@@ -41,7 +41,7 @@ impl KeyGate {
     /// Lets a set pass.
     ///
     /// # Errors
-    /// If it is new, and too many others were within the minute.
+    /// If the set is new, and too many others were seen within the minute.
     pub(crate) fn pass(&self, key: ParametersKey) -> Result<(), TooManyKeys> {
         self.pass_at(key, Instant::now())
     }
@@ -58,7 +58,7 @@ impl KeyGate {
         if seen.now.contains(&key) {
             return Ok(());
         }
-        // One of the minute before stays known as long as it is asked for.
+        // A set of the previous minute stays known as long as clients ask for it.
         if seen.before.remove(&key) || seen.now.len() < self.most {
             seen.now.insert(key);
             return Ok(());
@@ -81,7 +81,7 @@ mod tests {
         let refused = at(4, 10).unwrap_err();
         assert!((49..=50).contains(&refused.retry_after.as_secs()), "{refused:?}");
         assert_eq!(at(1, 20), Ok(()));
-        // The next minute: those of the last one are known, and leave the room to others only once they are not asked for.
+        // The next minute: the sets of the last minute are known, and make room for others only when clients no longer ask for them.
         assert_eq!((at(4, 61), at(1, 62), at(2, 63)), (Ok(()), Ok(()), Ok(())));
         assert!(at(5, 64).is_err());
         assert_eq!(at(3, 65), Ok(()), "known from the minute before");

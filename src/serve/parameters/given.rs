@@ -15,10 +15,10 @@ const MAX_QUERY_BYTES: usize = 8 << 10;
 /// The most names and values of a query, declared or not.
 const MAX_PAIRS: usize = 512;
 
-/// What a query escapes: everything but the unreserved characters (RFC 3986, section 2.3), and the comma of boxes.
+/// The characters that a query escapes: all but the unreserved characters (RFC 3986, section 2.3), and the comma of boxes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
 
-/// What becomes of names that the tileset does not declare.
+/// What is done with names that the tileset does not declare.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum UndeclaredNames {
     /// They are dropped, as if they were not there.
@@ -33,7 +33,7 @@ pub enum UndeclaredNames {
 #[error("{0}")]
 pub(crate) struct BadQuery(String);
 
-/// Tells sets of values apart: a hash of their one form. 0 is that of no values.
+/// Identifies a set of values: a hash of its canonical form. 0 stands for no values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct ParametersKey(pub(crate) u128);
 
@@ -58,7 +58,7 @@ pub struct GivenParameter {
 }
 
 impl GivenParameter {
-    /// The values as an array of the database, in text form: the sides of a box are its elements.
+    /// The values as a PostgreSQL array in text form. The sides of a box are separate elements.
     #[must_use]
     pub fn array(&self) -> String {
         let escaped = |text: &String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
@@ -77,7 +77,7 @@ pub struct GivenParameters {
 }
 
 impl GivenParameters {
-    /// The query in its one form, without a question mark: names in the order of the configuration, values sorted.
+    /// The query in its canonical form, without a question mark: names in the order of the configuration, values sorted.
     #[must_use]
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
@@ -99,10 +99,10 @@ impl GivenParameters {
     }
 }
 
-/// Reads the query of a request for a tile; `None` if it gives no parameter. An empty value is none.
+/// Reads the query of a request for a tile; `None` if it gives no parameter. An empty value counts as not given.
 ///
 /// # Errors
-/// If a value does not fit, or a name is not declared and undeclared ones are refused.
+/// If a value is not allowed, or a name is not declared and undeclared names are refused.
 pub(crate) fn given(
     declared: &TilesetParameters,
     query: Option<&str>,
@@ -151,7 +151,7 @@ pub(crate) fn given(
     Ok((!given.is_empty()).then(|| GivenParameters { key: key(&given), given }))
 }
 
-/// The key of some parameters. Lengths stand before texts, so that different sets never make the same input.
+/// The key of some parameters. Each text is preceded by its length, so that different sets never give the same input of the hash.
 fn key(given: &[GivenParameter]) -> ParametersKey {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {

@@ -1,4 +1,4 @@
-//! Live parameters: what a request for a live tile may ask beside its address, `…/{z}/{x}/{y}.pbf?country=BD&country=IN`.
+//! Live parameters: what a request for a live tile may ask in addition to its address, `…/{z}/{x}/{y}.pbf?country=BD&country=IN`.
 //!
 //! ```text
 //! query ─► decoded, undeclared names dropped ─► typed, bounded ─► one order, no repeats ─► key of the tile, values bound in the database
@@ -7,7 +7,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `declared` | the parameters of a tileset: their types and bounds |
-//! | `value` | one value, checked and in its one form |
+//! | `value` | one value, checked and in its canonical form |
 //! | `given` | the query of a request |
 //! | `gate` | how many sets of values may be new in a minute |
 //!

@@ -1,4 +1,4 @@
-//! One value of a parameter: checked, and in the one form that equal values share.
+//! One value of a parameter: checked, and in the canonical form that equal values share.
 
 use serde_json::Value;
 
@@ -7,10 +7,10 @@ use super::declared::{LetterCase, Parameter, ParameterType};
 /// The most digits and signs of a number: more than any number needs.
 const MAX_NUMBER_BYTES: usize = 64;
 
-/// A value in its one form. The order is that of values in a key.
+/// A value in its canonical form. Its order is the order of values in a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParameterValue {
-    /// The form in which the database reads it as the type of the parameter; of a box, each side.
+    /// The text that the database reads as the type of the parameter; for a box, the text of each side.
     pub texts: Vec<String>,
 }
 
@@ -43,7 +43,7 @@ impl ParameterValue {
         }
     }
 
-    /// The value as JSON, which a function of the database gets.
+    /// The value as JSON, for a function of the database.
     pub(super) fn json(&self, kind: ParameterType) -> Value {
         let number = |text: &String| -> Value {
             text.parse::<i64>()
@@ -62,7 +62,7 @@ impl ParameterValue {
 
 fn text_of(parameter: &Parameter, text: &str) -> Result<String, String> {
     let bounds = &parameter.bounds;
-    // Before anything is done that takes longer with a longer text.
+    // This check comes before any work whose time grows with the text.
     if text.chars().nth(bounds.max_length).is_some() {
         return Err(format!("has more than {} characters", bounds.max_length));
     }
@@ -85,12 +85,12 @@ fn is_allowed(parameter: &Parameter, text: String) -> Result<String, String> {
     if allowed.is_empty() || allowed.contains(&text) { Ok(text) } else { Err("is not one of those allowed".to_owned()) }
 }
 
-/// A finite number. What `f64` reads beside digits, a point and an exponent, such as `inf` and `nan`, is none.
+/// Reads a finite number of digits, a point and an exponent. Other texts that `f64` reads, such as `inf` and `nan`, are refused.
 fn number(text: &str) -> Result<f64, String> {
     let is_plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
     let read = text.parse::<f64>().ok().filter(|number| number.is_finite());
     match read.filter(|_| text.len() <= MAX_NUMBER_BYTES && text.chars().all(is_plain)) {
-        // There is one zero.
+        // -0 becomes 0, so that zero has one form.
         Some(number) => Ok(if number == 0.0 { 0.0 } else { number }),
         None => Err("is no number".to_owned()),
     }

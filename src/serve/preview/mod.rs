@@ -1,7 +1,7 @@
 //! The preview: one page that draws every layer of the target with MapLibre GL JS, without a base map.
 //!
-//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and `layers.json`: how layers are drawn). [`MapClient`] decides where
-//! MapLibre comes from. [`standalone`] makes the same page as one file, for the user's own web server.
+//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and `layers.json`: how layers are drawn).
+//! [`MapClient`] decides from where MapLibre is loaded. [`standalone`] makes the same page as one file, for the user's own web server.
 
 mod style;
 
@@ -20,7 +20,7 @@ pub(crate) use style::style;
 /// The address on the CDN of the MapLibre GL JS version for which the page is written.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
 
-/// Its files that the page loads.
+/// The files of MapLibre that the page loads.
 const MAPLIBRE_FILES: [&str; 2] = ["maplibre-gl.js", "maplibre-gl.css"];
 
 /// The hashes that the CDN's files must have (Subresource Integrity): of `maplibre-gl.js` and `maplibre-gl.css`.
@@ -89,7 +89,7 @@ fn script() -> String {
         .replace("{{STYLE_LAYERS}}", style::LAYERS.trim())
 }
 
-/// The page, with links to MapLibre on the CDN or on this server. With `has_changes` it fetches tiles again that change.
+/// The page, with links to MapLibre on the CDN or on this server. If `has_changes` is true, the page fetches changed tiles again.
 fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
     let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
     let (folder, script, style) = if from_cdn {
@@ -109,7 +109,7 @@ fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
 #[derive(Debug)]
 pub(crate) struct PreviewPage {
     pub(crate) client: MapClient,
-    /// True if the server tells which tiles change.
+    /// True if the server notifies the page of tiles that change.
     pub(crate) has_changes: bool,
 }
 
@@ -155,7 +155,7 @@ impl PreviewPage {
     }
 }
 
-/// The page that leads to the maps of several tilesets. It loads nothing.
+/// The page with links to the maps of several tilesets. It loads no other file.
 pub(crate) fn index(page: String) -> Answer {
     let mut answer = file("text/html; charset=utf-8", page.into());
     let policy = HeaderValue::from_static(

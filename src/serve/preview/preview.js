@@ -1,12 +1,12 @@
 // The preview: every layer of the TileJSON, coloured, with the properties of what is clicked.
 "use strict";
 
-// These three stand in the program (style.rs), which writes the same style into a file.
+// These three are filled in by the program (style.rs), which also writes the same style into a file.
 const COLOURS = {{COLOURS}};
 const BACKGROUND = {{BACKGROUND}};
 const STYLE_LAYERS = {{STYLE_LAYERS}};
 const NETWORK = "#24364f";
-// Bytes of a packed tile at which its border is drawn in the last colour.
+// The size of a packed tile, in bytes, from which on its border is drawn in the last colour.
 const LARGE_TILE_BYTES = 500000;
 const base = document.body.dataset.publicUrl;
 
@@ -22,10 +22,10 @@ function network() {
   return { type: "Feature", properties: {}, geometry: { type: "MultiLineString", coordinates: lines } };
 }
 
-// Bytes of the tiles that were loaded, by "z/x/y": the client does not tell them otherwise.
+// Bytes of the tiles that were loaded, by "z/x/y": the map client does not report them.
 const sizes = new Map();
 
-// What reads zoom, column and row from the addresses of each source.
+// Patterns that read zoom, column and row from the addresses of each source.
 const readers = [];
 
 function withoutQuery(url) {
@@ -50,7 +50,7 @@ function tileOf(url) {
 async function load(request, abort) {
   const url = request.url.replace(/^counted:\/\//, "");
   const tile = tileOf(url);
-  // What the browser keeps of a tile that has changed is validated, however long it may be kept.
+  // The browser must validate its copy of a changed tile, even if the copy may be kept longer.
   const cache = everythingChanged || changed.has(tile) ? "no-cache" : "default";
   const answer = await fetch(url, { signal: abort.signal, cache });
   if (!answer.ok) throw new Error(`${url}: HTTP ${answer.status}`);
@@ -89,7 +89,7 @@ function follow(map, sources) {
   };
   let known;
   events.addEventListener("state", (event) => {
-    // Subscribed again, and something has changed meanwhile.
+    // The page has subscribed again, and something has changed meanwhile.
     if (known !== undefined && known !== event.lastEventId) refresh();
     known = event.lastEventId;
   });
@@ -100,7 +100,7 @@ function follow(map, sources) {
 }
 
 function documents() {
-  // A target that keeps layers apart has a TileJSON for each; the page asks for the one of the whole target first.
+  // A target that stores layers separately has a TileJSON for each; the page asks for the TileJSON of the whole target first.
   return fetch(`${base}tiles.json`).then(async (answer) => {
     if (answer.ok) return [await answer.json()];
     const names = (location.search.slice(1) || "").split(",").filter(Boolean);
@@ -115,7 +115,7 @@ function layersOf(source, layer, colour) {
   return JSON.parse(JSON.stringify(STYLE_LAYERS), filled);
 }
 
-// What the user has typed for the parameters of live tiles, as a query.
+// The values that the user has typed for the parameters of live tiles, as a query.
 function queryOf(parameters) {
   const query = new URLSearchParams();
   for (const { name, type } of parameters) {
@@ -143,7 +143,7 @@ function inputFor({ name, type, description, allowed }) {
   return { label, input };
 }
 
-// Inputs for the parameters of a source, whose tiles are asked for anew when one changes.
+// Inputs for the parameters of a source. Its tiles are requested again when an input changes.
 function parametersOf(map, source, addresses, parameters) {
   const list = document.getElementById("parameters");
   list.hidden = false;
@@ -231,7 +231,7 @@ async function start() {
   for (const [number, tilejson] of tilejsons.entries()) {
     const source = `tiles${number}`;
     readers.push(...tilejson.tiles.map(readerOf));
-    // The map client knows rows from the south by a scheme only.
+    // The map client supports rows from the south only by the scheme "tms".
     const scheme = tilejson.tiles.some((address) => address.includes("{-y}")) ? "tms" : "xyz";
     const tiles = tilejson.tiles.map((address) => `counted://${address.replace("{-y}", "{y}")}`);
     style.sources[source] = { type: "vector", tiles, scheme, minzoom: tilejson.minzoom ?? 0, maxzoom: tilejson.maxzoom ?? 22,

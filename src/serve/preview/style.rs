@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::sink::{Described, VectorLayer};
 
-/// How a layer is drawn, with places for its name, its source and its colour. The preview's script has the same text.
+/// How a layer is drawn, with placeholders for its name, its source and its colour. The preview's script has the same text.
 pub(super) const LAYERS: &str = include_str!("layers.json");
 
 /// The colours of the layers, which the preview's script has, too.
@@ -14,11 +14,11 @@ pub(super) const COLOURS: [&str; 8] =
 /// The colour behind the map.
 pub(super) const BACKGROUND: &str = "#0b1524";
 
-/// The zoom from which features are labelled: above, labels would hide the map.
+/// The zoom from which features are labelled: at lower zooms, labels would hide the map.
 const FIRST_LABEL_ZOOM: u8 = 9;
 
 /// The style of a target's tiles. `base` is the URL, with a slash at its end, under which its `tiles.json` is; `label` is the property whose values
-/// stand beside features.
+/// are shown next to features.
 pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> Value {
     let mut layers =
         vec![json!({ "id": "background", "type": "background", "paint": { "background-color": BACKGROUND } })];
@@ -43,7 +43,7 @@ pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> V
     style
 }
 
-/// A layer of the style with its places filled in.
+/// A layer of the style with its placeholders filled in.
 fn filled(value: Value, layer: &VectorLayer, colour: &str) -> Value {
     match value {
         Value::String(text) => {

@@ -23,13 +23,13 @@ use crate::serve::tiles::served::ServedTiles;
 /// The most subscribers at once; each holds a connection.
 const MAX_SUBSCRIBERS: usize = 256;
 
-/// The most events that wait for a subscriber. One that is slower is dropped, and may subscribe again.
+/// The most events that wait for a subscriber. A slower subscriber is dropped, and may subscribe again.
 const MAX_WAITING_EVENTS: usize = 16;
 
 /// The pause between two comments.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
-/// How often the files of a target are looked at while there are subscribers and no requests.
+/// The interval at which the files of a target are checked while there are subscribers and no requests.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The version of the form of the events (docs/json.md).
@@ -76,7 +76,7 @@ impl ChangeEvents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events from now on, the first of which names the state; `None` if there are too many subscribers.
+    /// The events from now on; the first one names the state. `None` if there are too many subscribers.
     pub(crate) fn subscribe(&self, state: &ServedState) -> Option<Receiver<Bytes>> {
         let (sender, receiver) = channel(MAX_WAITING_EVENTS);
         let mut subscribers = self.subscribers();
@@ -99,7 +99,7 @@ impl ChangeEvents {
         subscribers.senders.len()
     }
 
-    /// Sends an event to all; drops those for whom too many wait.
+    /// Sends an event to all subscribers; drops those for which too many events wait.
     fn send(&self, text: &Bytes) {
         self.subscribers().senders.retain(|sender| sender.try_send(text.clone()).is_ok());
     }
@@ -110,7 +110,7 @@ impl ChangeEvents {
         (subscribers.is_over, subscribers.senders) = (true, Vec::new());
     }
 
-    /// Sends what changes, as long as it is polled.
+    /// Sends changes to the subscribers as long as the future is polled.
     pub(crate) async fn run(self, tiles: ServedTiles) {
         let mut changes = tiles.changes();
         let (mut heartbeat, mut look) = (tokio::time::interval(HEARTBEAT), tokio::time::interval(LOOK));
@@ -133,7 +133,7 @@ impl ChangeEvents {
     }
 }
 
-/// What stands for changes that were missed.
+/// The change that replaces missed ones: every tile may have changed.
 fn missed(tiles: &ServedTiles) -> NoticedChange {
     let state = tiles.last();
     let snapshot = state.manifest.as_ref().map(|manifest| manifest.snapshot.clone());

@@ -86,7 +86,7 @@ fn stale(fresh: &Freshness) -> Freshness {
         HeaderValue::from_str(&format!("max-age={}", age.min(MAX_STALE_SECONDS))).ok()
     };
     Freshness {
-        // A rule without an age lets no cache answer by itself.
+        // Without a `max-age`, caches must validate the tile each time.
         browsers: short(&fresh.browsers).unwrap_or_else(|| HeaderValue::from_static(UNNAMED_ZOOM)),
         cdns: fresh.cdns.as_ref().and_then(short),
         surrogates: fresh.surrogates.as_ref().and_then(short),

@@ -1,4 +1,4 @@
-//! The public listener: tiles (`tile`), TileJSON (`tilejson`), and the preview if it was asked for. `freshness` has the headers that tell caches how
+//! The public listener: tiles (`tile`), TileJSON (`tilejson`), and the preview if it is enabled. `freshness` has the headers that tell caches how
 //! long they may keep a tile, `settings` what may change while the server runs.
 
 pub(crate) mod changes;
@@ -42,7 +42,7 @@ pub use settings::TilesetHeaders;
 pub(crate) struct Site {
     /// The tilesets.
     pub(crate) tilesets: SiteTilesets,
-    /// The memory that the tilesets share.
+    /// The cache in memory that the tilesets share.
     pub(crate) cache: TileCache,
     /// Redis; `None` if none is used.
     pub(crate) shared: Option<SharedCache>,
@@ -196,7 +196,7 @@ impl Site {
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
                 if is_stored && looked.elapsed() > settings.settle {
-                    // The target may have changed since, and a CDN may have been purged: it would keep this answer for long.
+                    // The target may have changed and a CDN may have been purged since the look: the CDN would keep this outdated answer for long.
                     answer::forbid_keeping(&mut counted.answer);
                 }
                 counted
@@ -245,7 +245,7 @@ impl Site {
         let document = catalogue::document(&self.tilesets, &settings.public_url, settings.preview.is_some());
         match serde_json::to_string(&document) {
             Ok(text) => self.document(text, headers),
-            // All keys are texts, so this does not happen.
+            // All keys are strings, so this does not happen.
             Err(_no_text) => unknown(),
         }
     }
@@ -271,7 +271,7 @@ fn page_of(query: Option<&str>) -> Option<usize> {
     }
 }
 
-/// How long a client may wait before it tries again to subscribe.
+/// The `Retry-After` of a refused subscription.
 const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
 
 fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {

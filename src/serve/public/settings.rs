@@ -27,11 +27,11 @@ pub(crate) struct SiteSettings {
     pub(crate) tile_freshness: TileFreshness,
     /// Further headers of tiles.
     tile_headers: Vec<TilesetHeaders>,
-    /// An answer that rests on an older look at the target may be kept by no cache.
+    /// If the last look at the target is older than this, no cache may keep the answer.
     pub(crate) settle: Duration,
     /// The status of the answer for an empty tile.
     pub(crate) empty_status: EmptyStatus,
-    /// What becomes of names in a tile's query that its tileset does not declare.
+    /// What is done with names in a tile's query that its tileset does not declare.
     pub(crate) undeclared: UndeclaredNames,
     /// True if each answer says how long it took.
     pub(crate) server_timing: bool,
@@ -41,9 +41,9 @@ pub(crate) struct SiteSettings {
     pub(crate) preview: Option<Arc<PreviewPage>>,
     /// The format of the access log; `None` for no log.
     pub(crate) access_log: Option<AccessLogStyle>,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` is trusted.
     pub(crate) trusted_proxies: Vec<AddressRange>,
-    /// What clients of the admin listener need who change something; `None` if nobody may.
+    /// The token that clients of the admin listener need to change something; `None` if nobody may.
     pub(crate) token: Option<AdminToken>,
 }
 
@@ -52,7 +52,7 @@ impl SiteSettings {
     /// clients cannot name it.
     ///
     /// # Errors
-    /// If a value cannot be sent as a header, nobody knows a URL for clients, or the token or the files of the map cannot be read.
+    /// If a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map cannot be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,

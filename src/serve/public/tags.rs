@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::serve::options::TileHeader;
 use crate::tile::{TileId, TileTextNames};
 
-/// Adds the headers of a tile, also to the answer for an empty one and to a 304, whose headers a cache takes over.
+/// Adds the headers of a tile, also to the answer for an empty tile and to a 304, from which a cache updates its headers.
 pub(crate) fn add_tile_headers(headers: &mut HeaderMap, added: &[TileHeader], names: &TileTextNames, tile: TileId) {
     for header in added {
         // The settings were checked: each value is printable ASCII.

@@ -65,7 +65,7 @@ impl Site {
             None => tileset.tiles.tile(state, tile, encoding).await,
         };
         let freshness = match origin {
-            // A purge by path or URL does not reach what stands in a cache beside it, under a query or another address.
+            // A purge by path or URL does not reach what a cache holds under a query or another address.
             _ if given.is_some() || is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
@@ -120,7 +120,7 @@ impl Site {
     }
 }
 
-/// The answer if there is no tile to send. It tells the client no path, no host and nothing about the database; the log has the details.
+/// The answer if there is no tile to send. It reveals no path, no host and nothing about the database; the log has the details.
 pub(super) fn no_tile(error: &TileError) -> Answer {
     let what = match error {
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),

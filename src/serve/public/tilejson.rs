@@ -8,7 +8,7 @@ use crate::serve::target::state::ServedState;
 use crate::sink::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
 
-/// The suffix of a single layer's document, if the target keeps layers apart.
+/// The suffix of a single layer's document, if the target stores layers separately.
 const OF_A_LAYER: &str = ".tiles.json";
 
 /// A document that a client wants.
@@ -18,15 +18,15 @@ pub(crate) struct TileJsonWanted<'a> {
     pub(crate) name: &'a str,
     /// The URL of the tileset; ends with a slash.
     pub(crate) url: &'a str,
-    /// The layers that are rendered on request: the zooms are theirs then, and the bounds are the world.
+    /// The layers that are rendered on request. If there are any, the zooms include theirs, and the bounds are the world.
     pub(crate) live: Option<&'a [LiveLayer]>,
     /// The parameters of the tileset.
     pub(crate) parameters: &'a TilesetParameters,
-    /// The values that the client has given, which its tiles get, too: a query in its one form.
+    /// The parameter values that the client has given, as a query in canonical form; it is appended to the URL of the tiles.
     pub(crate) query: Option<&'a str>,
 }
 
-/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target keeps layers apart; `None` for other names.
+/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target stores layers separately; `None` for other names.
 pub(crate) fn tilejson(state: &ServedState, wanted: TileJsonWanted<'_>) -> Option<Value> {
     let TileJsonWanted { name, live, .. } = wanted;
     let layers: Vec<VectorLayer> =
@@ -41,7 +41,7 @@ pub(crate) fn tilejson(state: &ServedState, wanted: TileJsonWanted<'_>) -> Optio
     Some(document(slice, &layers[index..=index]))
 }
 
-/// The names of the documents of a target: one, or one for each layer if it keeps layers apart.
+/// The names of the documents of a target: one, or one for each layer if the target stores layers separately.
 pub(crate) fn document_names(state: &ServedState) -> Vec<String> {
     if !state.template.layers_apart() {
         return vec!["tiles.json".to_owned()];
@@ -49,7 +49,7 @@ pub(crate) fn document_names(state: &ServedState) -> Vec<String> {
     state.described.vector_layers.iter().map(|layer| format!("{}{OF_A_LAYER}", layer.id)).collect()
 }
 
-/// A layer of the target; if it is rendered on request, with the zooms at which that is done.
+/// A layer of the target, whose zooms include those at which it is rendered on request.
 fn with_live_zooms(layer: &VectorLayer, live: &[LiveLayer]) -> VectorLayer {
     let zooms = live.iter().filter(|live| live.name == layer.id).flat_map(|live| live.zooms.iter()).map(Zoom::get);
     let (min, max) = zooms.fold((layer.minzoom, layer.maxzoom), |(min, max), zoom| (min.min(zoom), max.max(zoom)));

@@ -1,19 +1,19 @@
-//! The admission rule: what starts next on a free worker. Pure functions of the shares and of the numbers of running and waiting tasks.
+//! The admission rule: which task starts next on a free worker. Pure functions of the shares and of the numbers of running and waiting tasks.
 //!
-//! With W workers, of which r are reserved for live requests and g are guaranteed to background work, and with `n_l` live
-//! requests and `n_b` background tasks that run:
+//! There are W workers: r are reserved for live requests, and g are guaranteed to background work. With `n_l` live requests and `n_b` background
+//! tasks running, the next task is:
 //!
 //! ```text
 //! 1. the first live request  if  n_l + n_b < W  and  (n_l < W − g  or  n_b ≥ g  or  no background task waits)
 //! 2. else the first background task  if  n_l + n_b < W  and  n_b < W − r  and  (n_b < g  or  n_l + n_b + r < W)
 //! ```
 //!
-//! With g = 0 this is the rule of MapProxy-Renderd, under which live requests that keep all workers busy starve background work for ever.
-//! One guaranteed worker ends that.
+//! With g = 0 this is the rule of MapProxy-Renderd, under which live requests that keep all workers busy starve background work forever. One
+//! guaranteed worker prevents that.
 
 use std::num::NonZeroUsize;
 
-/// The least number of workers of which one is guaranteed to background work by default, and at least one reserved for live requests.
+/// With at least this many workers, by default one is guaranteed to background work, and at least one is reserved for live requests.
 const MIN_SHARED_WORKERS: usize = 2;
 
 /// By default one worker in this many is reserved for live requests.
@@ -27,7 +27,7 @@ pub struct WorkerShares {
     background_guaranteed: usize,
 }
 
-/// Why workers cannot be shared in a way.
+/// Why the workers cannot be shared as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerSharesError {
     /// Background work would never start.
@@ -61,12 +61,12 @@ impl WorkerShares {
     pub const SINGLE: WorkerShares =
         WorkerShares { workers: NonZeroUsize::MIN, live_reserved: 0, background_guaranteed: 0 };
 
-    /// Shares `workers`. `live_reserved` of them take live requests only; without a number it is a quarter of the workers, at least 1 of
-    /// two or more. `background_guaranteed` of them start background work even if live requests wait; without a number it is 1 of two or
-    /// more. A single worker has a rule of its own.
+    /// Shares `workers`. `live_reserved` of them take live requests only; without a number it is a quarter of the workers, and at least 1 if there
+    /// are two or more. `background_guaranteed` of them start background work even if live requests wait; without a number it is 1 if there are two
+    /// or more workers. A single worker has its own rule (`next_start`).
     ///
     /// # Errors
-    /// If the numbers leave no worker for one of the two.
+    /// If the numbers leave no worker for live requests or none for background work.
     pub fn new(
         workers: NonZeroUsize,
         live_reserved: Option<usize>,
@@ -78,7 +78,7 @@ impl WorkerShares {
         if live_reserved >= all {
             return Err(WorkerSharesError::ReservesAll { reserved: live_reserved, workers: all });
         }
-        // Also with nothing reserved one worker is left for live requests: otherwise they would wait as long as background work does.
+        // Even if nothing is reserved, one worker is left for live requests: otherwise they would wait as long as background work does.
         let most = all - live_reserved.max(1);
         let background_guaranteed = background_guaranteed.unwrap_or(if is_shared { most.min(1) } else { 0 });
         if background_guaranteed > most {
@@ -117,7 +117,7 @@ impl WorkerShares {
     }
 }
 
-/// The numbers of tasks that run and that wait, when the rule is asked.
+/// The numbers of running and waiting tasks to which the rule is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct QueueLoad {
     /// Live requests that run.
@@ -128,12 +128,12 @@ pub(crate) struct QueueLoad {
     pub(crate) waiting_live: usize,
     /// Background tasks that wait.
     pub(crate) waiting_background: usize,
-    /// True if the first background task has waited longer than its patience, and the task that started last was not preferred for that
-    /// reason. It counts for a single worker only.
+    /// True if the first background task has waited longer than its patience, and the task that started last was not preferred for that reason. It
+    /// matters only if there is a single worker.
     pub(crate) is_background_due: bool,
 }
 
-/// What a free worker takes.
+/// The task that a free worker takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NextStart {
     /// The live request that has waited longest.
@@ -142,7 +142,7 @@ pub(crate) enum NextStart {
     Background,
 }
 
-/// What starts next; `None` if nothing may. The caller asks again after each start.
+/// The task that starts next; `None` if none may. The caller asks again after each start.
 ///
 /// A single worker can be neither reserved nor guaranteed: it prefers live requests, but a background task that is due
 /// ([`QueueLoad::is_background_due`]) takes the next turn. At most every other turn goes to such a task, so that neither starves the other.

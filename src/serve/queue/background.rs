@@ -1,12 +1,12 @@
 //! The order of background work: by the moment at which each task's patience ends, then by arrival.
 //!
-//! The moment is fixed at arrival. A task that arrives after it stands behind it, however urgent its class is, so only a bounded number of
-//! tasks can go before, and no class starves another.
+//! The moment is fixed at arrival. A task that arrives after that moment is ordered behind, no matter how urgent its class is. So only a bounded
+//! number of tasks can overtake, and no class starves another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-/// What a task is done for. The order is that of urgency.
+/// The purpose of a task. The classes are ordered by urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum WorkClass {
     /// A tile that a client waits for.
@@ -38,7 +38,7 @@ impl WorkClass {
         }
     }
 
-    /// How long a background task lets others go before it. A live request has none: it does not stand in this queue.
+    /// How long a background task may be overtaken by others. Live requests have no patience: they do not wait in this queue.
     #[must_use]
     pub const fn patience(self) -> Duration {
         match self {
@@ -54,14 +54,14 @@ impl WorkClass {
 /// Background tasks that wait, in the order in which they start.
 #[derive(Debug)]
 pub(crate) struct BackgroundQueue<T> {
-    /// By the end of their patience, then by their number.
+    /// The tasks by the end of their patience, then by their number.
     order: BTreeMap<(Instant, u64), T>,
-    /// The end of each one's patience, by its number.
+    /// The end of each task's patience, by the task's number.
     ends: HashMap<u64, Instant>,
 }
 
 impl<T> BackgroundQueue<T> {
-    /// A queue in which nothing waits.
+    /// An empty queue.
     pub(crate) fn new() -> BackgroundQueue<T> {
         BackgroundQueue { order: BTreeMap::new(), ends: HashMap::new() }
     }
@@ -73,20 +73,20 @@ impl<T> BackgroundQueue<T> {
         self.ends.insert(number, end);
     }
 
-    /// Takes out the task that starts next.
+    /// Removes and returns the task that starts next.
     pub(crate) fn pop(&mut self) -> Option<T> {
         let ((_, number), task) = self.order.pop_first()?;
         self.ends.remove(&number);
         Some(task)
     }
 
-    /// Takes out a task that starts no more, or in another queue; `None` if it does not wait here.
+    /// Removes a task that is cancelled or moves to another queue; `None` if it does not wait here.
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
         let end = self.ends.remove(&number)?;
         self.order.remove(&(end, number))
     }
 
-    /// Takes out every task that `is_dropped` names, in any order.
+    /// Removes and returns every task for which `is_dropped` is true, in any order.
     pub(crate) fn drop_where(&mut self, is_dropped: impl Fn(&T) -> bool) -> Vec<T> {
         let numbers: Vec<u64> =
             self.order.iter().filter(|(_, task)| is_dropped(task)).map(|((_, number), _)| *number).collect();

@@ -7,7 +7,7 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `admission` | the rule, as a pure function of what runs and waits |
+//! | `admission` | the rule, as a pure function of the running and waiting tasks |
 //! | `background` | the classes of work, and the order of background tasks |
 //! | `scheduler` | the queue itself: tickets, permits, promotion |
 

@@ -1,4 +1,4 @@
-//! The queue of work for the database, and the workers that it is admitted to: live requests and background work ask it for a permit.
+//! The queue of work for the database, and its workers: live requests and background work ask the queue for a permit.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -50,7 +50,7 @@ pub struct QueueCounts {
     pub waiting: ClassCounts,
 }
 
-/// Told how long a task of a class waited for its worker.
+/// A function that is called with the time that a task of a class waited for its worker.
 pub(crate) type WaitObserver = Box<dyn Fn(WorkClass, Duration) + Send + Sync>;
 
 /// A task that waits.
@@ -61,7 +61,7 @@ struct WaitingTask {
 }
 
 struct QueueState {
-    /// By number, so by arrival.
+    /// The live requests by number, which is the order of their arrival.
     live: BTreeMap<u64, WaitingTask>,
     background: BackgroundQueue<WaitingTask>,
     counts: QueueCounts,
@@ -78,10 +78,11 @@ struct QueueShared {
     observe: OnceLock<WaitObserver>,
 }
 
-/// The queue, and the workers behind it. Clones share them.
+/// The queue and its workers. Clones share them.
 ///
-/// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`] permits exist at a time.
-/// A ticket that is dropped leaves the queue. Tasks of [`WorkClass::Neighbour`] are dropped from the queue as soon as other work waits. A permit that is dropped frees its worker for the next task.
+/// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`] permits exist at a time. Dropping
+/// a ticket removes it from the queue. Tasks of [`WorkClass::Neighbour`] are dropped from the queue as soon as other work waits. Dropping a permit
+/// frees its worker for the next task.
 #[derive(Clone)]
 pub struct WorkQueue(Arc<QueueShared>);
 
@@ -112,16 +113,16 @@ impl Drop for WorkTicket {
         let waiting = state.live.remove(&self.number).or_else(|| state.background.remove(self.number));
         if let Some(waiting) = waiting {
             state.counts.waiting.take(waiting.class);
-            // A task that waits no more may be the one that others were held back for.
+            // Other tasks may have been held back for the task that was removed.
             self.queue.admit(state);
         }
-        // Otherwise a permit was granted; if it was not taken, it is dropped with the channel.
+        // Otherwise a permit was granted; if nobody received it, it is dropped with the channel.
     }
 }
 
 impl WorkTicket {
-    /// Waits for a worker. It may be called again if it was given up. `None` if the task was dropped from the queue, which happens only to
-    /// [`WorkClass::Neighbour`], when other work waits.
+    /// Waits for a worker. It may be called again after an earlier wait was given up. `None` if the task was dropped from the queue, which happens
+    /// only to [`WorkClass::Neighbour`], when other work waits.
     pub async fn permit(&mut self) -> Option<WorkPermit> {
         (&mut self.granted).await.ok()
     }
@@ -141,7 +142,7 @@ impl WorkPermit {
 }
 
 impl WorkQueue {
-    /// A queue in front of free workers.
+    /// An empty queue with free workers.
     #[must_use]
     pub fn new(shares: WorkerShares) -> WorkQueue {
         let state = QueueState {
@@ -165,7 +166,7 @@ impl WorkQueue {
         self.0.shares
     }
 
-    /// Tells `observe` of each wait from now on; the first observer stays.
+    /// Calls `observe` for each wait from now on. Only the first observer is used.
     pub(crate) fn observe_waits(&self, observe: WaitObserver) {
         self.0.observe.get_or_init(|| observe);
     }
@@ -197,8 +198,8 @@ impl WorkQueue {
         WorkTicket { queue: self.clone(), number, granted }
     }
 
-    /// Makes a background task that waits a live request, because a client waits for it now. It stands among the live requests where its
-    /// arrival puts it. Nothing happens if it runs already.
+    /// Turns a waiting background task into a live request, because a client waits for it now. Its place among the live requests is that of its
+    /// arrival. Does nothing if the task runs already.
     pub(crate) fn promote(&self, number: u64) {
         let mut state = self.state();
         let Some(waiting) = state.background.remove(number) else { return };
@@ -225,12 +226,12 @@ impl WorkQueue {
         }
     }
 
-    /// Locks the state. A lock poisoned by a panic is used all the same: no thread leaves the state half changed.
+    /// Locks the state. A lock poisoned by a panic is still used: no thread leaves the state half changed.
     fn state(&self) -> MutexGuard<'_, QueueState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts what the rule allows. A permit whose task is gone is dropped after the lock is released, which asks the rule again.
+    /// Starts the tasks that the rule allows. A permit whose task is gone is dropped after the lock is released; that applies the rule again.
     fn admit(&self, mut state: MutexGuard<'_, QueueState>) {
         let (now, mut granted) = (Instant::now(), Vec::new());
         while let Some(waiting) = state.start_next(self.0.shares, now) {
@@ -261,7 +262,7 @@ impl QueueState {
         }
     }
 
-    /// Takes the neighbours out of the queue if other work waits.
+    /// Removes the neighbours from the queue if other work waits.
     fn drop_neighbours(&mut self) -> Vec<WaitingTask> {
         let neighbours = self.counts.waiting.of(WorkClass::Neighbour);
         if neighbours == 0 || self.counts.waiting.total() == neighbours {
@@ -274,7 +275,7 @@ impl QueueState {
         dropped
     }
 
-    /// Takes the task out of the queue that starts next; `None` if none may.
+    /// Removes the task that starts next from the queue; `None` if none may start.
     fn start_next(&mut self, shares: WorkerShares, now: Instant) -> Option<WaitingTask> {
         let next = next_start(shares, self.load(now))?;
         let waiting = match next {

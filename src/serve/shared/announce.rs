@@ -1,4 +1,4 @@
-//! Servers of one target tell each other that it shows another publication, so that readers need not wait for their next poll.
+//! Servers of one target notify each other of new publications, so that readers need not wait for their next poll.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,28 +9,28 @@ use super::SharedCache;
 use crate::manifest::Publication;
 use crate::serve::tiles::served::ServedTiles;
 
-/// Where publications are announced. A message is the fingerprint of the target's configuration and the id of the publication.
+/// The Redis channel in which publications are announced. A message is the fingerprint of the target's configuration and the id of the publication.
 const CHANNEL: &str = "oar-tiles:published";
 
-/// The shortest pause between two looks at the target because of announcements: strangers may write into the channel.
+/// The shortest pause between two looks at the target because of announcements: other programs may write into the channel.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// The pause before the channel is listened to again, which doubles with each failure, and the longest.
+/// The pause before listening to the channel again after a failure. It doubles with each failure, up to `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The most messages that wait to be read; further ones are dropped, for a look finds whatever was announced before it.
+/// The most messages that wait to be read; further ones are dropped, because a look finds everything that was announced before it.
 const MAX_WAITING_MESSAGES: usize = 16;
 
 impl SharedCache {
-    /// Tells the other servers of a publication. Without Redis they find it by their next poll.
+    /// Announces a publication to the other servers. Without Redis they find it by their next poll.
     pub(crate) async fn announce(&self, fingerprint: &str, publication: &Publication) {
         let message = format!("{fingerprint} {}", publication.id);
-        // What came of it stands in the log.
+        // A failure is logged by `noted`.
         drop(self.noted(super::BUDGET, self.0.link.publish(CHANNEL, &message)).await);
     }
 
-    /// Looks at the target whenever a publication of it is announced that is not known yet, as long as it is polled.
+    /// Looks at the target whenever a publication of it is announced that is not known yet. Runs as long as the future is polled.
     pub(crate) async fn follow(self, tiles: ServedTiles) {
         let (send, mut heard) = mpsc::channel(MAX_WAITING_MESSAGES);
         let listening = self.listen(send);
@@ -59,13 +59,13 @@ impl SharedCache {
         }
     }
 
-    /// Listens to the channel, again and again: sends `None` whenever some messages may have been missed, then each message.
+    /// Listens to the channel, and reconnects after failures: sends `None` whenever messages may have been missed, then each message.
     async fn listen(&self, heard: mpsc::Sender<Option<String>>) {
         let mut pause = FIRST_PAUSE;
         loop {
             let take = |message: Option<String>| {
                 self.0.is_heard.store(true, Ordering::Relaxed);
-                // If the channel is full, a look comes after this message anyway.
+                // If the channel is full, a look follows after this message anyway.
                 drop(heard.try_send(message));
             };
             let error = self.0.link.listen(CHANNEL, take).await;
@@ -78,7 +78,7 @@ impl SharedCache {
         }
     }
 
-    /// What `/status.json` says.
+    /// The state of the announcements, for `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         serde_json::json!({
             "listens": self.0.is_heard.load(Ordering::Relaxed),

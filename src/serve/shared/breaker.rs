@@ -1,12 +1,13 @@
-//! A circuit breaker: after some failures in a row a server is left alone, for longer each time; then one try shows whether it is back.
+//! A circuit breaker: after some failures in a row a server is not asked for a pause, which gets longer each time; then one try shows whether it is
+//! back.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The failures in a row after which the server is left alone.
+/// The failures in a row after which the server is not asked for a while.
 const MAX_FAILURES: u32 = 3;
 
-/// How long it is left alone first, and at most.
+/// The first pause, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
@@ -14,7 +15,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 struct BreakerState {
     /// Failures since the last success.
     failures: u32,
-    /// Until when nobody may try.
+    /// The moment before which the server may not be asked.
     open_until: Option<Instant>,
     pause: Duration,
 }
@@ -24,7 +25,7 @@ struct BreakerState {
 pub(super) struct CircuitBreaker(Mutex<BreakerState>);
 
 impl CircuitBreaker {
-    /// True if the server may be asked. After a pause it is true once, until that try has an end.
+    /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has passed.
     pub(super) fn may_try(&self, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.open_until {

@@ -5,8 +5,8 @@
 //! the state as pg_current_snapshot() has it · 0 (empty) or 1 · 16 bytes of SHA-256 · the tile as it is stored
 //! ```
 //!
-//! The checksum covers the key, too: a value under another key is not taken for its tile. `xmax` has digits that compare as text, because
-//! a script in Redis compares it: clocks of servers may differ, database states are ordered.
+//! The checksum also covers the key, so a value that was stored under another key is refused. A script in Redis compares `xmax` as text, so it has a
+//! fixed number of digits. It compares database states because they are ordered, while the clocks of servers may differ.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const DIGITS: usize = 16;
 const LENGTH_DIGITS: usize = 4;
 const SUM_BYTES: usize = 16;
 
-/// The longest text of a database state: one with more running transactions is not shared.
+/// The longest text of a database state, in bytes. A tile of a state with a longer text (more running transactions) is not shared.
 const MAX_STATE_BYTES: usize = 0xffff;
 
 /// A tile of the shared cache.
@@ -35,7 +35,7 @@ pub(crate) struct SharedEntry {
 }
 
 impl SharedEntry {
-    /// The value of the tile; `None` if it cannot be written.
+    /// The value of the tile; `None` if the text of its database state is too long.
     pub(super) fn value(&self, key: &str) -> Option<Vec<u8>> {
         let state = self.snapshot.to_string();
         if state.len() > MAX_STATE_BYTES {
@@ -53,7 +53,7 @@ impl SharedEntry {
         Some(value)
     }
 
-    /// The tile of a value; `None` if the value was not written for this key, or was damaged since.
+    /// The tile in a value; `None` if the value was not written for this key, or is damaged.
     pub(super) fn read(key: &str, value: &[u8]) -> Option<SharedEntry> {
         let number = |at: usize, digits: usize| {
             let digits = std::str::from_utf8(value.get(at..at + digits)?).ok()?;
@@ -77,7 +77,7 @@ impl SharedEntry {
         Some(SharedEntry { stored, snapshot, rendered })
     }
 
-    /// How old it is at a time since 1970; `None` if it comes from a clock that is too far ahead to tell.
+    /// Its age at the time `now` since 1970; `None` if it comes from a clock that is too far ahead.
     pub(super) fn age(&self, now: Duration) -> Option<Duration> {
         (self.rendered <= now + MAX_CLOCK_SKEW).then(|| now.saturating_sub(self.rendered))
     }

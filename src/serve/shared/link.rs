@@ -28,7 +28,7 @@ impl FromStr for RedisUrl {
         let text = text.trim();
         let is_known =
             ["redis://", "rediss://", "unix://", "redis+unix://"].iter().any(|scheme| text.starts_with(scheme));
-        // "#insecure" would believe any certificate.
+        // "#insecure" would accept any certificate.
         let is_known = is_known && !text.contains('#');
         let url = is_known.then(|| RedisUrl(text.to_owned())).ok_or(RedisUrlError::Form)?;
         imp::check(&url.0).map(|()| url)
@@ -56,7 +56,7 @@ impl fmt::Debug for RedisUrl {
 /// Why an exchange with Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum LinkError {
-    /// It took longer than its budget.
+    /// The exchange took longer than its budget.
     #[error("it takes too long")]
     Slow,
     /// The connection failed.
@@ -76,7 +76,7 @@ impl RedisLink {
     /// A connection to an address. Must be called on a runtime.
     ///
     /// # Errors
-    /// If the program was built without Redis, or the address is none of Redis.
+    /// If the program was built without Redis, or the address is not that of a Redis server.
     pub(super) fn new(url: &RedisUrl) -> Result<RedisLink, RedisUrlError> {
         imp::open(&url.0).map(RedisLink)
     }
@@ -86,18 +86,18 @@ impl RedisLink {
         imp::get(&self.0, key).await
     }
 
-    /// Sets the value of a key for a time, unless one that shows a later database state is there.
+    /// Sets the value of a key for the time `life`, unless the key has a value that shows a later database state.
     pub(super) async fn put(&self, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
         imp::put(&self.0, key, value, life).await
     }
 
-    /// Sends a message to all who listen at a channel.
+    /// Publishes a message in a channel.
     pub(super) async fn publish(&self, channel: &str, message: &str) -> Result<(), LinkError> {
         imp::publish(&self.0, channel, message).await
     }
 
-    /// Listens at a channel, through a connection of its own: hands `None` to `heard` once it listens, then each message. Ends when the
-    /// connection does.
+    /// Listens to a channel through a separate connection: calls `heard` with `None` once it listens, then with each message. Ends when the
+    /// connection ends.
     pub(super) async fn listen(&self, channel: &str, heard: impl Fn(Option<String>)) -> LinkError {
         match imp::listen(&self.0, channel, heard).await {
             Ok(never) => match never {},
@@ -117,7 +117,7 @@ mod imp {
 
     use super::{LinkError, RedisUrlError};
 
-    /// The connection of exchanges, and what opens further ones.
+    /// The connection for exchanges, and the client that opens further connections.
     pub(super) struct Connection {
         manager: ConnectionManager,
         client: Client,
@@ -126,11 +126,11 @@ mod imp {
     /// The longest that opening a connection may take. The exchange that waits for it has its own budget.
     const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 
-    /// How long a silent connection that listens is believed to be there.
+    /// A listening connection that was silent for this long is checked by a ping.
     const SILENCE: Duration = Duration::from_secs(30);
 
-    /// Writes a value unless the one that is there shows a later database state: both have its xmax at the same place, in digits that compare
-    /// as text.
+    /// Writes a value unless the present value shows a later database state: both have the state's xmax at the same place, in digits that compare as
+    /// text.
     const PUT: &str = "
         local old = redis.call('GETRANGE', KEYS[1], 4, 19)
         if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar2' then

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! flight ─► budget, circuit breaker ─► Redis ─ a sound, fresh entry ─► memory
-//!                                            └ anything else ────────► queue, rendered, told to Redis without waiting for it
+//!                                            └ anything else ────────► queue, rendered, written to Redis without waiting for it
 //! ```
 //!
 //! | file | subject |
 //! |---|---|
-//! | `entry` | what a value looks like, so that nothing else is taken for a tile |
-//! | `breaker` | leaves a server alone that fails again and again |
+//! | `entry` | the form of a value, by which other values are refused |
+//! | `breaker` | the circuit breaker: a server that fails repeatedly is not asked for a while |
 //! | `link` | the connection to Redis |
-//! | `announce` | servers tell each other of publications |
+//! | `announce` | servers notify each other of publications |
 //!
-//! It only saves work and time: no answer waits longer than [`BUDGET`] for it, without it every tile is rendered, and publications are found
+//! The cache only saves work and time: no answer waits longer than [`BUDGET`] for it. Without it every tile is rendered, and publications are found
 //! by polling.
 
 mod announce;
@@ -38,16 +38,16 @@ pub use link::{RedisUrl, RedisUrlError};
 /// The longest that a client waits for Redis.
 const BUDGET: Duration = Duration::from_millis(50);
 
-/// The longest that an exchange may take for which no client waits.
+/// The time limit of an exchange for which no client waits.
 const WRITE_LIMIT: Duration = Duration::from_secs(1);
 
-/// The most tiles that are told to Redis at once; further ones are not told.
+/// The most concurrent writes of tiles to Redis; further tiles are not written.
 const MAX_WRITES: usize = 64;
 
-/// The largest tile that is told to Redis, in bytes.
+/// The largest tile that is written to Redis, in bytes.
 const MAX_ENTRY_BYTES: usize = 8 << 20;
 
-/// By how much another server's clock may be ahead.
+/// The most by which another server's clock may be ahead.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 
 struct SharedCacheParts {
@@ -56,9 +56,9 @@ struct SharedCacheParts {
     writes: Arc<Semaphore>,
     trouble: Trouble,
     metrics: Arc<Metrics>,
-    /// True while announcements are heard.
+    /// True while announcements are received.
     is_heard: AtomicBool,
-    /// The publications that were found because they were announced.
+    /// The number of publications that were found because they were announced.
     announced: AtomicU64,
 }
 
@@ -66,11 +66,11 @@ struct SharedCacheParts {
 #[derive(Clone)]
 pub(crate) struct SharedCache(Arc<SharedCacheParts>);
 
-/// Why a look into the shared cache has found nothing, for the metrics.
+/// Why a lookup in the shared cache found nothing, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SharedResult {
     Miss,
-    /// The value was not one of ours, or broken.
+    /// The value was not written by oar-tiles, or is broken.
     Broken,
     /// Redis did not answer in time, or with an error.
     Error,
@@ -93,7 +93,7 @@ impl SharedCache {
     /// A cache at an address, to which it begins to connect. Must be called on a runtime.
     ///
     /// # Errors
-    /// If the program was built without Redis, or the address is none of Redis.
+    /// If the program was built without Redis, or the address is not that of a Redis server.
     pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<SharedCache, RedisUrlError> {
         let shared = SharedCache(Arc::new(SharedCacheParts {
             link: RedisLink::new(url)?,
@@ -106,14 +106,14 @@ impl SharedCache {
         }));
         let first = shared.clone();
         tokio::spawn(async move {
-            // The connection is there then, or the log says why not.
+            // This opens the connection early; if that fails, the log says why.
             drop(first.noted(WRITE_LIMIT, first.0.link.get("oar-tiles")).await);
         });
         Ok(shared)
     }
 
-    /// The entry of a key that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or Redis does not say
-    /// within its budget. What is found is counted by the caller, who knows whether it is new enough.
+    /// The entry of a key that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or if Redis does not answer
+    /// within [`BUDGET`]. The caller counts an entry that is found, because it knows whether the entry is new enough.
     pub(crate) async fn get(&self, key: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
         match self.asked(key, max_age).await {
             Ok(found) => Some(found),
@@ -137,13 +137,14 @@ impl SharedCache {
         let entry = SharedEntry::read(key, &value).ok_or(SharedResult::Broken)?;
         match entry.age(since_1970()) {
             Some(age) if max_age.is_none_or(|max_age| age < max_age) => Ok((entry, age)),
-            // Where the age does not matter, neither does the clock.
+            // If the age does not matter, a wrong clock does not matter either.
             None if max_age.is_none() => Ok((entry, Duration::ZERO)),
             _ => Err(SharedResult::Miss),
         }
     }
 
-    /// Tells Redis a tile that was rendered now from a database state, without waiting for it. An entry that shows a later one stays.
+    /// Writes a tile that was rendered now from the database state `snapshot` to Redis, without waiting for the result. An entry that shows a later
+    /// state stays.
     pub(crate) fn put(&self, key: String, stored: Option<&[u8]>, snapshot: &Cursor, life: Duration) {
         let parts = Arc::clone(&self.0);
         let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
@@ -155,7 +156,7 @@ impl SharedCache {
         let Some(value) = (SharedEntry { stored, snapshot, rendered }).value(&key) else { return };
         let shared = self.clone();
         tokio::spawn(async move {
-            // What came of it stands in the log.
+            // A failure is logged by `noted`.
             drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&key, &value, life)).await);
             drop(permit);
         });
@@ -173,7 +174,7 @@ impl SharedCache {
                 self.0.breaker.succeeded();
                 self.0.trouble.ends();
             }
-            // A server that is full, or still loading, answers at once: it costs no time to ask it again.
+            // A server that is full or still loading answers at once, so asking it again costs no time.
             Err(error @ LinkError::Refused(_)) => self.0.trouble.begins(error),
             Err(error) => {
                 self.0.breaker.failed(Instant::now());

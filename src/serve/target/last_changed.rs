@@ -1,5 +1,5 @@
-//! Since which state of the target a tile is unchanged. A cached tile is valid if it was read in that state or a later one, so nothing is
-//! removed from the cache when the target changes: entries that are not valid any more are no longer found.
+//! The state of the target since which each tile is unchanged. A cached tile is valid if it was read in that state or a later one. So nothing is
+//! removed from the cache when the target changes: entries that are no longer valid are no longer found.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,11 +16,11 @@ pub(crate) struct LastChanged {
 }
 
 impl LastChanged {
-    /// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile makes the cache forget others, too: of
-    /// 100,000 cached tiles, one.
+    /// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile evicts others, too: about one of 100,000 cached
+    /// tiles.
     const COUNTERS: usize = 1 << 17;
 
-    /// The number of counters of a target of which many are open: 8 KiB.
+    /// The number of counters of a target if many targets are open: 8 KiB.
     const FEW_COUNTERS: usize = 1 << 10;
 
     /// No tile has changed since the state `first`.
@@ -28,7 +28,7 @@ impl LastChanged {
         LastChanged::of_counters(first, LastChanged::COUNTERS)
     }
 
-    /// The same in little memory: more tiles share a counter.
+    /// Like `since`, but takes little memory: more tiles share a counter.
     pub(crate) fn small(first: u64) -> LastChanged {
         LastChanged::of_counters(first, LastChanged::FEW_COUNTERS)
     }
@@ -44,7 +44,7 @@ impl LastChanged {
         counter.max(self.all.load(Ordering::Acquire))
     }
 
-    /// Some tiles change in the state `state`. To be called before the state is visible to requests; the numbers of states only grow.
+    /// Notes that some tiles change in the state `state`. Must be called before the state is visible to requests; the numbers of states only grow.
     pub(crate) fn change(&self, tiles: impl IntoIterator<Item = TileCoord>, state: u64) {
         for tile in tiles {
             if let Some(counter) = self.counter(tile) {
@@ -53,7 +53,7 @@ impl LastChanged {
         }
     }
 
-    /// Every tile may change in the state `state`. To be called before the state is visible to requests.
+    /// Notes that every tile may change in the state `state`. Must be called before the state is visible to requests.
     pub(crate) fn change_all(&self, state: u64) {
         self.all.fetch_max(state, Ordering::AcqRel);
     }

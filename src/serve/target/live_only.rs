@@ -1,4 +1,4 @@
-//! A target that is not there: it stores nothing and says nothing of any tile, so that each is rendered on request.
+//! A substitute for a missing target: it stores nothing and declares no tile empty, so every tile is rendered on request.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ impl TileReader for LiveOnly {
     }
 }
 
-/// Notes of which there are none.
+/// A store that never holds a note.
 #[derive(Debug)]
 struct NoNotes;
 
@@ -47,7 +47,7 @@ impl NoteStore for NoNotes {
     }
 }
 
-/// What a tileset without a target is served from. Its manifest names no zooms.
+/// The source from which a tileset without a target is served. Its manifest names no zooms.
 #[must_use]
 pub fn live_only(described: Described) -> ServedSource {
     let open: TargetOpener = Arc::new(move || Ok(Box::new(LiveOnly(described.clone()))));

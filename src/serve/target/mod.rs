@@ -3,9 +3,9 @@
 //! | file | subject |
 //! |---|---|
 //! | `served` | the target: opened, watched for replacement, read by several readers at once |
-//! | `state` | what it holds between two changes |
-//! | `last_changed` | since when each tile is unchanged, by which cached tiles are found or not |
-//! | `live_only` | a target that is not there |
+//! | `state` | a state of the target between two changes |
+//! | `last_changed` | the state since which each tile is unchanged; it decides whether a cached tile is found |
+//! | `live_only` | a substitute for a missing target |
 //! | `watch` | how its changes are noticed |
 //! | `stored` | the set of the tiles that it holds |
 //! | `listing` | the task that makes this set |

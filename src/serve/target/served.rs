@@ -22,7 +22,7 @@ pub struct ServedSource {
     pub open: TargetOpener,
     /// How its changes are noticed.
     pub watched: TargetWatch,
-    /// What is kept with it: the lists of changed tiles.
+    /// The notes that are stored with it: the lists of changed tiles.
     pub notes: Arc<dyn NoteStore>,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct NoticedChange {
     pub(crate) time: SystemTime,
 }
 
-/// The most changes that wait for a listener of [`ServedTarget::changes`]; one that is slower misses some.
+/// The most changes that wait for a listener of [`ServedTarget::changes`]; a slower listener misses some.
 const MAX_WAITING_CHANGES: usize = 64;
 
 /// The target that is served.
@@ -55,7 +55,7 @@ pub(crate) struct ServedTarget {
     polled: Mutex<Instant>,
 }
 
-/// Locks a mutex. A lock poisoned by a panic is used all the same: no thread leaves a value here half changed.
+/// Locks a mutex. A lock poisoned by a panic is still used: no thread leaves a value here half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -69,7 +69,7 @@ impl ServedTarget {
         ServedTarget::open_with(source, known, LastChanged::since)
     }
 
-    /// The same of one of many targets, in little memory. Blocks.
+    /// Like `open`, for one of many open targets: takes little memory. Blocks.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -97,8 +97,8 @@ impl ServedTarget {
         self.changes.subscribe()
     }
 
-    /// The number of the state since which a tile is unchanged. If it is greater than that of the state in which a request has begun, the
-    /// target has changed since, and the tile may be cached no more.
+    /// The number of the state since which a tile is unchanged. If it is greater than the number of the state in which a request has begun, the
+    /// target has changed since, and the tile may no longer be cached.
     pub(crate) fn unchanged_since(&self, tile: TileCoord) -> u64 {
         self.last_changed.of(tile)
     }
@@ -108,10 +108,10 @@ impl ServedTarget {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// True if the state is the target's present one, as far as the metadata of its files tells.
+    /// True if the state is the target's present one, as far as the metadata of its files show.
     pub(crate) fn is_current(&self, state: &ServedState) -> bool {
         match &self.source.watched {
-            // What is read in an unsettled state is not cached, so it stays correct. Once the files are settled, the description is read
+            // Tiles that are read in an unsettled state are not cached, so answers stay correct. Once the files are settled, the description is read
             // again.
             TargetWatch::Archive(paths) | TargetWatch::Notes(paths) => {
                 Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
@@ -133,7 +133,7 @@ impl ServedTarget {
         Ok(self.replace(&last, read_state(&self.source, Some(&last))?))
     }
 
-    /// Reads what the target says about itself, and begins a new state if that has changed. Blocks.
+    /// Reads the target's description, and begins a new state if that has changed. Blocks.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -148,12 +148,12 @@ impl ServedTarget {
         Ok(())
     }
 
-    /// When the last successful poll of a target in a bucket began; `None` for files, which each request looks at.
+    /// When the last successful poll of a target in a bucket began; `None` for files, which each request checks.
     pub(crate) fn polled(&self) -> Option<Instant> {
         self.needs_polling().then(|| *locked(&self.polled))
     }
 
-    /// What is kept with the target.
+    /// The notes that are stored with the target.
     pub(crate) fn notes(&self) -> &dyn NoteStore {
         &*self.source.notes
     }
@@ -207,7 +207,7 @@ impl ServedTarget {
         let (publication, snapshot) =
             (state.publication().cloned(), manifest.map(|manifest| manifest.snapshot.clone()));
         let noticed = NoticedChange { publication, snapshot, tiles, time: SystemTime::now() };
-        // An error says that nobody waits for it.
+        // An error means that there is no listener.
         drop(self.changes.send(Arc::new(noticed)));
         state
     }
@@ -216,8 +216,8 @@ impl ServedTarget {
     fn changed(&self, last: &ServedState, next: &ServedState) -> StateChange {
         let (Some(from), Some(to)) = (last.publication(), next.publication()) else { return StateChange::Everything };
         if from == to {
-            // Another program has written an archive, or the notes. If it writes an archive in the same step of the file system's clock as a
-            // run of this program, that is not noticed.
+            // Another program has written an archive, or the notes. A write of an archive in the same tick of the file system's clock as a run of
+            // this program is not noticed.
             let is_rewritten = match self.source.watched {
                 TargetWatch::Archive(_) => last.stamp != next.stamp,
                 TargetWatch::Notes(_) | TargetWatch::Description => !next.is_described_as(last),
@@ -270,11 +270,11 @@ enum StateChange {
     Everything,
 }
 
-/// How often a target is read again because its files change while it is read.
+/// The most times that a target is read because its files change while it is read.
 const MAX_READS: u32 = 5;
 
-/// Reads the target's present state, of which `last` is the one before. While a program writes the files, reading waits for it and finds
-/// what it has written; then the metadata taken before do not belong to what was read.
+/// Reads the target's present state; `last` is the previous one. While another program writes the files, reading waits and then finds the new
+/// content. The metadata that were taken before do not belong to that content, so the target is read again.
 fn read_state(source: &ServedSource, last: Option<&ServedState>) -> Result<ServedState, ReadError> {
     let mut reads = 1;
     loop {

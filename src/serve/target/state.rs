@@ -15,15 +15,15 @@ use crate::tile::{AreaPart, Coverage, TileCoord, Zoom, ZoomList};
 pub(crate) struct ServedState {
     /// A number that is unique among the states of this process.
     pub(crate) number: u64,
-    /// A number that changes when what the target says about itself changes. All states between two publishes share it.
+    /// A number that changes when the target's description changes. All states between two publishes share it.
     pub(crate) generation: u64,
-    /// The least epoch of the live tiles beside it.
+    /// The least epoch of the live tiles that are served together with it.
     pub(crate) live_since: LiveSince,
-    /// What the target says about itself.
+    /// The target's description of itself.
     pub(crate) described: Described,
     /// Its manifest; `None` if another program wrote it.
     pub(crate) manifest: Option<Manifest>,
-    /// The database state that its tiles show; `None` if it does not say.
+    /// The database state that its tiles show; `None` if that is not known.
     pub(crate) cursor: Option<Cursor>,
     /// The naming rule of the tiles' paths.
     pub(crate) template: Template,
@@ -55,8 +55,8 @@ impl ServedState {
         self.scopes.iter().cloned().chain(partial).collect()
     }
 
-    /// True if a tile that is read in this state may be cached. It may not while a run replaces the tiles of a directory or prefix one by
-    /// one, because the files that are watched change only when that run begins and when it ends.
+    /// True if a tile that is read in this state may be cached. False while a run replaces the tiles of a directory or prefix one by one, because the
+    /// watched files change only when that run begins and when it ends.
     pub(crate) fn may_be_kept(&self) -> bool {
         self.is_settled && self.described.unfinished.is_empty()
     }
@@ -76,7 +76,7 @@ impl ServedState {
         self.manifest.as_ref()?.publication.as_ref()
     }
 
-    /// True if what the target says about itself is the same, except for runs that have begun or ended.
+    /// True if both states have the same description, except for runs that have begun or ended.
     pub(super) fn is_described_as(&self, other: &ServedState) -> bool {
         let finished = |state: &ServedState| Described { unfinished: Vec::new(), ..state.described.clone() };
         self.template == other.template && finished(self) == finished(other)

@@ -11,7 +11,7 @@ pub enum TargetWatch {
     Archive(Vec<PathBuf>),
     /// By the metadata of the notes of a directory, checked at each request. They hold no tiles.
     Notes(Vec<PathBuf>),
-    /// By reading what the target says about itself once every [`POLL`]: for a target in a bucket.
+    /// By reading the target's description once every [`POLL`]: for a target in a bucket.
     Description,
 }
 
@@ -25,7 +25,7 @@ impl TargetWatch {
     }
 }
 
-/// How often a target in a bucket is polled for what it says about itself.
+/// The interval at which the description of a target in a bucket is read.
 pub const POLL: Duration = Duration::from_secs(1);
 
 /// A file system records times in steps of some milliseconds. If a file was written more recently than this, another write may leave its

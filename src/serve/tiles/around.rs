@@ -1,8 +1,8 @@
-//! The tiles around a tile: those above it, those next to it, those below it.
+//! The tiles around a tile: its ancestors, its neighbours, its children.
 
 use crate::tile::{TileCoord, TileId, Zoom};
 
-/// A tile in whose surroundings one looks.
+/// A tile whose surroundings are wanted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Around(TileId);
 
@@ -17,7 +17,7 @@ impl Around {
         Some(TileId { coord, slice: self.0.slice })
     }
 
-    /// The tiles above it, the nearest one first.
+    /// Its ancestors, the nearest one first.
     pub(crate) fn above(self) -> impl Iterator<Item = TileId> {
         let coord = self.0.coord;
         let zoom = coord.zoom().get();

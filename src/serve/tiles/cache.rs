@@ -76,7 +76,7 @@ struct LiveFacts {
     epoch: LiveEpoch,
     /// The database state that it shows.
     snapshot: Arc<Cursor>,
-    /// When it becomes stale where no change log tells.
+    /// When it becomes stale if no change log is followed.
     fresh_until: Instant,
 }
 
@@ -85,7 +85,7 @@ struct LiveFacts {
 pub(crate) enum CachedWay {
     /// A request asked for it.
     Asked,
-    /// It was rendered before anybody had asked for it.
+    /// It was rendered before a client asked for it.
     Ahead,
     /// Another server had rendered it.
     Shared,
@@ -106,7 +106,7 @@ impl CachedForm {
         CachedForm { tile: stored.map(ServedTile::as_stored), live: Some(live), way: CachedWay::Asked }
     }
 
-    /// The same, which is fresh for a time where no change log tells, and came into the cache in another way.
+    /// The same form with another `way`, which is fresh for `time` if no change log is followed.
     pub(crate) fn kept_for(mut self, time: Duration, way: CachedWay) -> CachedForm {
         if let Some(live) = &mut self.live {
             live.fresh_until = Instant::now() + time;
@@ -114,7 +114,7 @@ impl CachedForm {
         CachedForm { way, ..self }
     }
 
-    /// How long the tile has been stale by its age; `None` if it is not.
+    /// How long the tile has been stale by its age; `None` if it is not stale.
     pub(crate) fn stale_for(&self) -> Option<Duration> {
         Instant::now().checked_duration_since(self.live.as_ref()?.fresh_until)
     }
@@ -129,7 +129,7 @@ impl CachedForm {
         Some(&self.live.as_ref()?.snapshot)
     }
 
-    /// True if both have the same content, whatever their encodings.
+    /// True if both have the same content, no matter how they are encoded.
     pub(crate) fn shows_the_same(&self, other: &CachedForm) -> bool {
         fn hash(form: &CachedForm) -> Option<&str> {
             form.tile.as_ref()?.tag.get(1..33)
@@ -162,7 +162,7 @@ pub(crate) enum CachedFrom {
         /// The tile.
         tile: TileId,
     },
-    /// The database, in whichever epoch.
+    /// The database, in any epoch.
     Live {
         /// The tile.
         tile: TileId,
@@ -182,7 +182,7 @@ struct CacheKey {
 /// The memory that a cached tile takes in addition to its bytes, for its key, its tag and the cache's own tables.
 const ENTRY_BYTES: u32 = 256;
 
-/// Makes tiles that the database rendered leave the cache some time after they became stale.
+/// Evicts tiles that the database rendered some time after they became stale.
 struct LiveExpiry;
 
 impl Expiry<CacheKey, CachedForm> for LiveExpiry {
@@ -191,11 +191,11 @@ impl Expiry<CacheKey, CachedForm> for LiveExpiry {
     }
 }
 
-/// The cache, as one of the tilesets sees it that share its memory. Clones are of the same tileset.
+/// The cache for one of the tilesets that share its memory. Clones are of the same tileset.
 #[derive(Clone)]
 pub(crate) struct TileCache {
     tiles: Cache<CacheKey, CachedForm>,
-    /// The number that tells its tiles from those of other tilesets.
+    /// The number that distinguishes its tiles from those of other tilesets.
     tileset: Arc<AtomicU64>,
     /// The last number that was given to a tileset.
     numbers: Arc<AtomicU64>,
@@ -231,7 +231,7 @@ impl TileCache {
         self.tiles.get(&self.key(from, encoding)).await
     }
 
-    /// The cached form, or the one that `make` returns. Concurrent requests for the same form wait for the one call of `make`.
+    /// The cached form, or the one that `make` returns. Concurrent requests for the same form share one call of `make`.
     ///
     /// # Errors
     /// If `make` fails.
@@ -245,12 +245,12 @@ impl TileCache {
         found.map_err(|failure| E::clone(&failure))
     }
 
-    /// Caches a form instead of the one that is cached.
+    /// Replaces a cached form.
     pub(crate) async fn replace(&self, from: CachedFrom, encoding: Encoding, form: CachedForm) {
         self.tiles.insert(self.key(from, encoding), form).await;
     }
 
-    /// Caches a live tile, as it would be stored, unless one of a later epoch is cached.
+    /// Caches a live tile in its stored form, unless one of a later epoch is cached.
     pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
         let entry = self.tiles.entry(self.key(key.cached(), Encoding::Gzip));
         let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
@@ -260,15 +260,15 @@ impl TileCache {
         entry.and_upsert_with(newest).await;
     }
 
-    /// Forgets a tile in every encoding.
+    /// Evicts a tile in every encoding.
     pub(crate) async fn forget(&self, from: CachedFrom) {
         for encoding in [Encoding::Gzip, Encoding::Identity] {
             self.tiles.invalidate(&self.key(from, encoding)).await;
         }
     }
 
-    /// Forgets all tiles of the tileset: from now on they have another number, under which none is found. What is cached under the old one
-    /// leaves as tiles do that nobody wants.
+    /// Evicts all tiles of the tileset: from now on the tileset has another number, under which no tile is found. The tiles under the old number
+    /// leave the cache because no request asks for them.
     pub(crate) fn forget_all(&self) {
         self.tileset.store(self.next_number(), Ordering::Relaxed);
     }

@@ -4,12 +4,12 @@
 //! |---|---|
 //! | `origin` | where a tile came from, or why there is none |
 //! | `served` | the cache, then the target, then the database |
-//! | `rendered` | tiles that the database renders, and what a client gets that cannot wait for one |
+//! | `rendered` | tiles that the database renders, and what a client gets that does not wait for one |
 //! | `with_parameters` | tiles of requests that give values for parameters |
-//! | `staleness` | which stored tiles are stale, and of which clients have seen a refreshed one |
-//! | `cache` | the most wanted tiles in memory, as they are sent |
-//! | `looks` | how old the last look at the target is, and what its CDNs have not been told |
-//! | `around` | the tiles above, next to and below a tile |
+//! | `staleness` | which stored tiles are stale, and which of them clients have seen in a refreshed state |
+//! | `cache` | the most requested tiles in memory, as they are sent |
+//! | `looks` | how old the last look at the target is, and which purges wait for its CDNs |
+//! | `around` | the ancestors, neighbours and children of a tile |
 
 pub(crate) mod around;
 pub(crate) mod cache;

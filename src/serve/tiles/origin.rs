@@ -25,7 +25,7 @@ pub(crate) enum TileOrigin {
     Shared,
     /// The cache, in a state that has been stale for this time.
     Stale(Duration),
-    /// It is what the nearest stored tile above shows.
+    /// The content of the nearest stored ancestor.
     Ancestor,
 }
 

@@ -1,4 +1,4 @@
-//! Tiles that the database renders: the fresh one, or what a client gets that cannot wait for it.
+//! Tiles that the database renders: the fresh tile, or what a client gets that does not wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -70,7 +70,7 @@ impl ServedTiles {
                 let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
                 (self.cached_in(from, &packed, encoding).await, origin)
             }
-            // A tile that was right a while ago is better than none.
+            // A stale tile is better than none.
             (Err(_), Some((held, age))) => (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age)),
             (Err(error), None) => (Err(TileError::Live(error)), origin),
         }
@@ -83,8 +83,8 @@ impl ServedTiles {
         outdated.max(held.stale_for()).unwrap_or_default()
     }
 
-    /// A stored tile that is stale: the refreshed one, if there is one; otherwise at once the latest that clients have seen, which is the stored
-    /// one or an older refreshed one, while it is rendered anew.
+    /// The answer for a stored tile that is stale: the refreshed tile, if there is one. Otherwise the tile is rendered again, and the client gets at
+    /// once the latest state that clients have seen: the stored tile or an older refreshed one.
     pub(super) async fn refreshed(
         &self,
         live: &LiveFlights,
@@ -103,7 +103,7 @@ impl ServedTiles {
         if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             is_fresh = was_refreshed || self.may_see(tile, fresh);
         } else if held.is_none() && was_refreshed {
-            // Memory has lost it, and the stored one is older than what clients have seen.
+            // The refreshed tile was evicted, and the stored one is older than what clients have seen.
             return self.rendered(live, state, tile, encoding).await;
         } else {
             live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
@@ -114,7 +114,7 @@ impl ServedTiles {
             {
                 return (self.cached_in(from, &packed, encoding).await, TileOrigin::Live);
             }
-            // What was rendered earlier may be older than what is stored by now.
+            // A tile that was rendered earlier may be older than the one that is stored by now.
             held = held.filter(|_| was_refreshed);
         }
         match held {
@@ -127,13 +127,13 @@ impl ServedTiles {
         }
     }
 
-    /// Notes that a client sees a live tile instead of the stored one; false if it must not.
+    /// Notes that a client sees a live tile instead of the stored one; false if the client must not see it.
     fn may_see(&self, tile: TileId, live: &CachedForm) -> bool {
         live.snapshot().is_some_and(|shown| self.staleness.may_see(tile, shown))
     }
 
-    /// What a client gets that does not wait for the tile any longer: the stale tile, or what the nearest stored tile above shows. `None` if
-    /// there is neither.
+    /// What a client gets that does not wait for the tile any longer: the stale tile, or the content of the nearest ancestor in the target's scope.
+    /// `None` if there is neither.
     async fn meanwhile(
         &self,
         state: &Arc<ServedState>,
@@ -151,13 +151,13 @@ impl ServedTiles {
         let _permit = self.unpacks.acquire().await;
         let drawn =
             aside(move || overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string())));
-        // What cannot be drawn is no reason to answer with an error: the tile itself is on its way.
+        // If this drawing fails, the client gets no error, because the tile itself is being rendered.
         let drawn = drawn.await.ok()?;
         let drawn = (!drawn.is_empty()).then(|| ServedTile::as_stored(drawn.into()));
         Some((Ok(CachedForm::of_target(drawn)), TileOrigin::Ancestor))
     }
 
-    /// Renders the tiles around one that was asked for, and those below it, if nothing else is to be done.
+    /// Renders the neighbours and children of a tile that a client asked for, if no other work waits.
     async fn render_neighbours(&self, live: &LiveFlights, state: &Arc<ServedState>, tile: TileId) {
         for next in Around::of(tile).ring_and_children() {
             if live.is_busy() {
@@ -172,9 +172,9 @@ impl ServedTiles {
     }
 }
 
-/// The name of a tile in the cache that servers share; `None` if they share none. It tells configurations apart by their fingerprint, and
-/// databases by a hash of what the target says about its own; if that does not say which one it is, by its whole manifest, which each
-/// publication changes.
+/// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes configurations by their fingerprint,
+/// and databases by a hash of the database's identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which
+/// each publication changes.
 pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     if !live.is_shared() {
         return None;
@@ -187,7 +187,7 @@ pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
         Slice::Whole => "all".to_owned(),
         Slice::Layer(layer) => layer.0.to_string(),
     };
-    // The key of the one form of the values, so that servers find what others have rendered however it was asked for.
+    // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the values were written.
     let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
     Some(format!("oar-tiles:{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord))
 }

@@ -20,25 +20,25 @@ use crate::serve::write_back::WriteBackDesk;
 use crate::sink::ReadError;
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
-/// A stored tile that is stale, or of which clients have seen a later state.
+/// A stored tile that is stale, or that clients have seen in a later state.
 pub(super) struct StaleTile {
     /// The tile.
     pub(super) tile: TileId,
-    /// The encoding that the client takes.
+    /// The encoding that the client accepts.
     pub(super) encoding: Encoding,
-    /// What the target stores, in that encoding.
+    /// The stored tile, in that encoding.
     pub(super) stored: CachedForm,
-    /// How long it has been stale; `None` if it is as the target should have it, and clients have seen a later one.
+    /// How long it has been stale; `None` if it is not stale, but clients have seen a later state.
     pub(super) age: Option<Duration>,
 }
 
-/// The most tiles that are read from a bucket at once, each by a reader of its own. A bucket answers many requests at once; for a file,
-/// more readers than cores would only take memory.
+/// The most tiles that are read from a bucket at once, each by a separate reader. A bucket answers many requests at once; for a file, more readers
+/// than cores would only take memory.
 const READS_OF_A_BUCKET: usize = 64;
 const READS_OF_A_FILE: usize = 8;
 
-/// The same of one of many targets. With [`MAX_OPEN_VARIANTS`](crate::serve::tilesets::family::MAX_OPEN_VARIANTS) of them this is what bounds
-/// the open files.
+/// The most tiles that are read at once from one of many open targets. Together with
+/// [`MAX_OPEN_VARIANTS`](crate::serve::tilesets::family::MAX_OPEN_VARIANTS) this bounds the open files.
 const READS_OF_A_VARIANT: usize = 2;
 
 /// The most tiles that are unpacked at once. In an archive from an unknown source, one tile may take 256 MB.
@@ -60,7 +60,7 @@ pub(crate) struct ServedTiles {
     pub(super) unfit: Arc<AtomicU64>,
     /// Which stored tiles are stale.
     pub(super) staleness: Arc<Staleness>,
-    /// Tiles that the writer is to store.
+    /// Live tiles that the writer will store.
     write_back: WriteBackDesk,
 }
 
@@ -87,18 +87,18 @@ impl ServedTiles {
         }
     }
 
-    /// The same of one of many targets, which takes fewer readers.
+    /// Like `new`, for one of many open targets: it takes fewer readers and has no live tiles.
     pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache) -> ServedTiles {
         let tiles = ServedTiles::new(target, cache, None);
         ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
-    /// The target's present state. While a killed writer's commit cannot be rolled back, that is the state before this commit: cached tiles
-    /// of it stay right, and others cannot be read.
+    /// The target's present state. While a killed writer's commit cannot be rolled back, this is the state before that commit: its cached tiles stay
+    /// valid, and other tiles cannot be read.
     pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
-            // Without a request to the bucket, nothing is known about its being there; only a poll tells.
+            // Only a poll shows whether a bucket can be reached.
             if !self.target.needs_polling() {
                 self.reading.ends();
             }
@@ -114,7 +114,7 @@ impl ServedTiles {
         }
     }
 
-    /// True if the error says that a commit is half written; the log and `/readyz` have it then.
+    /// True if the error says that a commit is half written; then the log and `/readyz` report it.
     fn is_half_written(&self, error: &TileError) -> bool {
         let is_half_written =
             matches!(error, TileError::Read(error) if matches!(**error, ReadError::HalfWritten { .. }));
@@ -124,10 +124,10 @@ impl ServedTiles {
         is_half_written
     }
 
-    /// Reads again what a target in a bucket says about itself.
+    /// Reads the description of a target in a bucket again.
     pub(crate) async fn poll(&self) {
         let target = Arc::clone(&self.target);
-        // An error is in the log and in `/readyz` already.
+        // The log and `/readyz` report an error already.
         drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
     }
 
@@ -136,7 +136,7 @@ impl ServedTiles {
         self.target.changes()
     }
 
-    /// True if the target is polled, because nothing else tells that it has changed.
+    /// True if the target is polled, because its changes are not noticed otherwise.
     pub(crate) fn is_polled(&self) -> bool {
         self.target.needs_polling()
     }
@@ -146,7 +146,7 @@ impl ServedTiles {
         if self.target.needs_polling() {
             return self.poll().await;
         }
-        // An error is in the log and in `/readyz` already.
+        // The log and `/readyz` report an error already.
         drop(self.state().await);
     }
 
@@ -216,7 +216,7 @@ impl ServedTiles {
         }
         let since = self.target.unchanged_since(tile.coord);
         let from = CachedFrom::State { since, tile };
-        // A request that began before a change of its tile neither finds what was cached before nor leaves what it reads.
+        // A request that began before a change of its tile neither uses the cache nor fills it.
         let may_be_found = since <= state.number && state.described.unfinished.is_empty();
         if may_be_found && let Some(held) = self.remembered(from, encoding).await {
             return (held, TileOrigin::Memory);
@@ -247,7 +247,7 @@ impl ServedTiles {
         Some(self.cached_in(from, &packed, encoding).await)
     }
 
-    /// The tile in another encoding, which the cache keeps beside the stored form.
+    /// The tile in another encoding, which is cached in addition to the stored form.
     pub(super) async fn cached_in(
         &self,
         from: CachedFrom,
@@ -261,7 +261,7 @@ impl ServedTiles {
         if found.shows_the_same(packed) {
             return Ok(found);
         }
-        // It is a form of an older tile.
+        // The cached form is of an older tile.
         let made = self.in_encoding(packed, encoding).await?;
         self.cache.replace(from, encoding, made.clone()).await;
         Ok(made)
@@ -306,7 +306,7 @@ impl ServedTiles {
         self.target.known()
     }
 
-    /// What a live tile beside a state of the target must show.
+    /// The key of a live tile that is served together with a state of the target; its epoch says how new the tile must be.
     pub(super) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
         let epoch = self.known().epochs().of(tile.coord, &state.live_since);
         FlightKey { epoch, tile, parameters: ParametersKey::default() }
@@ -337,13 +337,13 @@ impl ServedTiles {
         self.live.as_ref().map(LiveFlights::counts)
     }
 
-    /// Forgets cached tiles, stored and live ones.
+    /// Evicts cached tiles, stored and live ones.
     pub(crate) async fn evict(&self, tiles: &[TileCoord]) {
         let state = self.target.last();
         let layers = if state.template.layers_apart() { state.described.vector_layers.len() } else { 0 };
         let layers = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
         let slices: Vec<Slice> = std::iter::once(Slice::Whole).chain(layers).collect();
-        // Nobody knows with which values tiles were asked for.
+        // The parameter values of cached live tiles are not known here, so a new epoch makes all of them stale.
         self.known().epochs().evicted(tiles);
         for coord in tiles {
             for slice in &slices {
@@ -355,7 +355,7 @@ impl ServedTiles {
         }
     }
 
-    /// Forgets all cached tiles.
+    /// Evicts all cached tiles.
     pub(crate) fn evict_all(&self) {
         self.cache.forget_all();
     }

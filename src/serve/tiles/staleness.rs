@@ -1,5 +1,5 @@
-//! Which stored tiles are stale: those in which the change log knows a change that the target does not show, and those whose run is older
-//! than `expires` says. And of which tiles clients have seen a later state than the stored one.
+//! Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose run is older than `expires`
+//! allows. It also knows which tiles clients have seen in a later state than the stored one.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,23 +11,22 @@ use crate::serve::change_log::KnownChanges;
 use crate::serve::target::state::ServedState;
 use crate::tile::{TileCoord, TileId};
 
-/// The most tiles of which a later state than the stored one is sent. Of further ones the stored one is sent until the target shows their
-/// changes.
+/// The most tiles that are sent in a later state than the stored one. Further tiles are sent as stored until the target shows their changes.
 const MAX_REFRESHED: usize = 200_000;
 
-/// Tells whether a stored tile is stale, and whether it may be sent.
+/// Decides whether a stored tile is stale, and whether it may be sent.
 pub(crate) struct Staleness {
     /// By zoom: how old a stored tile may become.
     expires: Vec<Option<Duration>>,
     known: KnownChanges,
     /// The database states in which clients have seen tiles that are stored in an older one.
     refreshed: Mutex<HashMap<TileId, Arc<Cursor>>>,
-    /// False as long as there are none, so that requests need not lock them.
+    /// False while `refreshed` is empty, so that requests need not lock it.
     any_is_refreshed: AtomicBool,
 }
 
 impl Staleness {
-    /// Tiles become stale by what is known of the log, and by their age, by zoom.
+    /// Tiles become stale by the known changes, and by their age (`expires`, by zoom).
     pub(crate) fn new(expires: Vec<Option<Duration>>, known: KnownChanges) -> Staleness {
         Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
     }
@@ -37,12 +36,12 @@ impl Staleness {
         self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a stored tile has been stale; `None` if it is not.
+    /// How long a stored tile has been stale; `None` if it is not stale.
     pub(crate) fn age(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         self.known.dirty_for(tile).max(self.expired_for(state, tile))
     }
 
-    /// How long it has been older than `expires`.
+    /// How long a stored tile has been older than `expires`; `None` if it is not older.
     fn expired_for(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         let expires = (*self.expires.get(usize::from(tile.zoom().get()))?)?;
         let started = Duration::from_secs(state.manifest.as_ref()?.started);
@@ -50,8 +49,8 @@ impl Staleness {
         now.checked_sub(started + expires)
     }
 
-    /// Notes that a client sees a tile in a later database state: it must not see the stored one again before that shows as much. False if
-    /// there is no room for a further tile: then the client must not see it.
+    /// Notes that a client sees a tile in a later database state than the stored one. The client must not see the stored tile again before that shows
+    /// the same changes. False if there is no room for a further tile: then the client must not see the later state.
     pub(super) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
         let mut refreshed = self.refreshed();
         if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
@@ -73,7 +72,7 @@ impl Staleness {
         let mut refreshed = self.refreshed();
         let Some(seen) = refreshed.get(&tile) else { return false };
         let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
-            // The target may show less of the database than the client has seen, and all of it that touches the tile.
+            // The target may show an older state than the client has seen, but still every change that touches the tile.
             stored.sees_all_of(seen) || self.known.is_unchanged(tile.coord, stored, seen)
         });
         if is_as_new {

@@ -1,4 +1,4 @@
-//! Tiles of requests that give values for parameters: always rendered by the database, for the target holds tiles of all rows only.
+//! Tiles of requests that give values for parameters. The database always renders them, because the target only holds tiles of all rows.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ impl ServedTiles {
                 let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
                 (self.cached_in(key.cached(), &packed, encoding).await, origin)
             }
-            // A tile that was right a while ago is better than none.
+            // A stale tile is better than none.
             (Err(_), Some(held)) => {
                 let age = self.live_age(key, &held);
                 (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))

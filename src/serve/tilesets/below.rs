@@ -1,4 +1,4 @@
-//! What a path below a family names: a variant, or the tileset without conditions beside the variants, which has the name of the family.
+//! What a path below a family names: a variant, or the tileset without conditions, which has the name of the family.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ pub(super) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTilese
     BelowFamily::Variant(NamedVariant { family: Arc::clone(family), known, found, rest })
 }
 
-/// True if a path of these parts names something of the tileset without conditions, whose tiles have `depth` parts, though its first `count`
-/// parts may be the values of a variant.
+/// True if a path of these parts names something of the tileset without conditions, even if its first `count` parts may be the values of a variant.
+/// The paths of the tileset's tiles have `depth` parts.
 fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
     let Some(depth) = depth else { return false };
     let is_document = |part: &str| part.is_empty() || part == "changes" || part.ends_with("tiles.json");

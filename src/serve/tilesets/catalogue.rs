@@ -65,7 +65,7 @@ pub struct CatalogueTileset {
     map: Option<String>,
 }
 
-/// The document of some tilesets. `public_url` is the server's, with a slash at its end; with `has_maps` it shows maps.
+/// The document of some tilesets. `public_url` is the server's URL, with a slash at its end; `has_maps` is true if the server shows maps.
 pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) -> CatalogueDocument {
     let one = |tileset: &SiteTileset| {
         let (state, url) = (tileset.tiles.last(), tileset.url(public_url));

@@ -1,11 +1,11 @@
-//! The variants of a tileset on a server: which there are, followed by the family's manifest, and those that are open.
+//! The variants of a tileset on a server: the known ones, which the family's manifest lists, and the open ones.
 //!
 //! ```text
 //! /facilities/bd/4/11/6.pbf ─► a known value? ─ no ─► 404, from memory
-//!                                   └ yes ─► open already? ─ no ─► opened, and the one that nobody wanted for longest is closed
+//!                                   └ yes ─► open already? ─ no ─► opened, and the least recently used one is closed
 //! ```
 //!
-//! The manifest is looked at once every [`POLL`], by its tag, so no request waits for it. A target is followed as that of any tileset.
+//! The tag of the manifest is checked once every [`POLL`], so no request waits for it. The target of a variant is watched like that of any tileset.
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::sink::ReadError;
 /// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and some 100 kB.
 pub(crate) const MAX_OPEN_VARIANTS: u64 = 64;
 
-/// A variant that nobody asks for is closed after this time.
+/// A variant that no client asks for is closed after this time.
 const IDLE: Duration = Duration::from_secs(300);
 
 /// The variants of a tileset.
@@ -40,20 +40,20 @@ pub(crate) struct SiteFamily {
     source: Arc<dyn VariantSource>,
     known: RwLock<Arc<KnownVariants>>,
     open: Cache<Vec<String>, Arc<OpenVariant>>,
-    /// What keeps the variants up to date; `None` if others do.
+    /// The writer that keeps the variants up to date; `None` if another process does.
     pub(crate) writer: Option<Arc<dyn FamilyWriter>>,
-    /// What the writer does.
+    /// The state of the writer.
     status: Mutex<WriterStatus>,
     /// Records if the manifest can be read.
     reading: Trouble,
-    /// Records if the last variant that was to be opened could not be.
+    /// Records if the last attempt to open a variant failed.
     opening: Trouble,
     shared: SiteParts,
     /// The counters, which all variants share: the number of metrics does not grow with them.
     metrics: Metrics,
 }
 
-/// A variant that is open. What goes on for it ends with it.
+/// A variant that is open. Dropping it ends its tasks.
 pub(crate) struct OpenVariant {
     /// The tileset.
     pub(crate) tileset: Arc<SiteTileset>,
@@ -106,7 +106,7 @@ impl SiteFamily {
         })
     }
 
-    /// The variants that there are.
+    /// The known variants.
     pub(crate) fn known(&self) -> Arc<KnownVariants> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -121,7 +121,7 @@ impl SiteFamily {
         segments.iter().map(|segment| format!("{}/", tileset_segment(segment))).collect()
     }
 
-    /// A variant, which is opened if it is not.
+    /// A variant; it is opened if it is not open yet.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -149,21 +149,21 @@ impl SiteFamily {
         opened
     }
 
-    /// Follows the manifest, as long as it is polled.
+    /// Follows the manifest as long as the future is polled.
     pub(crate) async fn follow(self: Arc<Self>) {
         loop {
             tokio::time::sleep(POLL).await;
             self.look().await;
-            // Variants that are idle or too many are closed also if nobody asks for another one.
+            // Closes idle and surplus variants even if no client asks for another one.
             self.open.run_pending_tasks().await;
         }
     }
 
-    /// Looks whether the manifest is another one.
+    /// Reads the manifest again if it has changed.
     async fn look(&self) {
         let (source, tag) = (Arc::clone(&self.source), self.known().listing.tag.clone());
         let read = tokio::task::spawn_blocking(move || {
-            // A run may have replaced the lists between the manifest's reading and theirs.
+            // A run may have replaced the lists after the manifest was read and before they were.
             source.read(Some(&tag)).or_else(|_replaced| source.read(Some(&tag)))
         });
         let listing = match read.await {
@@ -192,7 +192,7 @@ impl SiteFamily {
         self.reading.reason().into_iter().collect()
     }
 
-    /// What `/status.json` says of it.
+    /// The family in `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let known = self.known();
         serde_json::json!({
@@ -205,7 +205,7 @@ impl SiteFamily {
         })
     }
 
-    /// Notes what is measured when the metrics are read.
+    /// Updates the values that are measured when the metrics are read.
     pub(crate) fn measured(&self) {
         let variants = self.known().listing.variants.len() as u64;
         self.metrics.measured_family(MeasuredFamily { variants, open: self.open.entry_count() });
@@ -228,7 +228,7 @@ impl WrittenVariants for SiteFamily {
     }
 }
 
-/// Starts what goes on for a variant as long as it is open.
+/// Starts the tasks of a variant that run as long as it is open.
 fn tasks_of(tileset: &Arc<SiteTileset>) -> Vec<JoinHandle<()>> {
     let polling = tileset.target.needs_polling().then(|| {
         let tiles = tileset.tiles.clone();

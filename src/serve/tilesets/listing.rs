@@ -53,7 +53,7 @@ pub(super) fn list_url_of(family: &SiteFamily, public_url: &str) -> String {
     format!("{}{LIST}", url_of(family, public_url))
 }
 
-/// A page of a family's variants, from 1 on; `None` if there is no such page. `public_url` is the server's, with a slash at its end.
+/// A page of a family's variants, from 1 on; `None` if there is no such page. `public_url` is the server's URL, with a slash at its end.
 pub(crate) fn document(family: &SiteFamily, public_url: &str, page: usize) -> Option<VariantListDocument> {
     let known = family.known();
     let all = &known.listing.variants;

@@ -2,12 +2,12 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `tileset` | one tileset: its tiles, who is told of its changes, its jobs |
-//! | `opening` | a tileset is opened |
-//! | `variants` | the variants of a family, as the server takes them |
-//! | `family` | the variants of a tileset: followed by the family's manifest, opened on request |
+//! | `tileset` | one tileset: its tiles, the subscribers of its changes, its jobs |
+//! | `opening` | opens a tileset |
+//! | `variants` | the variants of a family, as the server gets them |
+//! | `family` | the variants of a tileset: known from the family's manifest, opened on request |
 //! | `below` | what a path below a family names |
-//! | `catalogue` | the document that lists them, and the page |
+//! | `catalogue` | the document that lists the tilesets, and the page |
 //! | `listing` | the document that lists the variants of a family |
 
 mod below;
@@ -28,7 +28,7 @@ use variants::{FoundVariant, KnownVariants};
 /// How the tilesets of a server are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
-    /// There is one tileset, and it has the whole path.
+    /// There is one tileset, and all paths belong to it.
     Root,
     /// The name of the tileset is the first segment of the path.
     ByName,
@@ -49,9 +49,9 @@ pub(crate) enum NamedByPath<'a> {
     Variants(Arc<SiteFamily>),
     /// The list of the tilesets.
     Catalogue,
-    /// The page that leads to them.
+    /// The page with links to the tilesets.
     Index,
-    /// A tileset without the slash behind its name.
+    /// A tileset without the slash after its name.
     WithoutSlash(Arc<SiteTileset>),
     /// Nothing.
     Nothing,
@@ -63,9 +63,9 @@ pub(crate) struct NamedVariant<'a> {
     pub(crate) family: Arc<SiteFamily>,
     /// The variants that there are.
     pub(crate) known: Arc<KnownVariants>,
-    /// Which of them.
+    /// The variant among them.
     pub(crate) found: FoundVariant,
-    /// The path below it; begins with a slash. `None` if there is not even that.
+    /// The path below it; begins with a slash. `None` if the path ends without a slash.
     pub(crate) rest: Option<&'a str>,
 }
 
@@ -91,12 +91,12 @@ impl SiteTilesets {
         &self.families
     }
 
-    /// All of them, in the order of the configuration.
+    /// All tilesets, in the order of the configuration.
     pub(crate) fn all(&self) -> &[Arc<SiteTileset>] {
         &self.all
     }
 
-    /// The one that has the whole path; `None` if they are addressed by name.
+    /// The tileset to which all paths belong; `None` if tilesets are addressed by name.
     pub(crate) fn at_root(&self) -> Option<&Arc<SiteTileset>> {
         self.all.first().filter(|_| self.addressing == Addressing::Root)
     }
@@ -106,7 +106,7 @@ impl SiteTilesets {
         self.all.iter().find(|tileset| *tileset.name == *name)
     }
 
-    /// What a path names, which begins with a slash and is still percent-encoded.
+    /// What `path` names; it begins with a slash and is still percent-encoded.
     pub(crate) fn find<'a>(&self, path: &'a str) -> NamedByPath<'a> {
         if path == catalogue::CATALOGUE_PATH {
             return NamedByPath::Catalogue;
@@ -119,7 +119,7 @@ impl SiteTilesets {
         }
         let below = path.strip_prefix('/').unwrap_or_default();
         let (name, rest) = below.find('/').map_or((below, None), |at| (&below[..at], Some(&below[at..])));
-        // Names of letters that URLs escape are found in either form.
+        // Names with letters that URLs escape are found escaped and unescaped.
         let decoded = percent_encoding::percent_decode_str(name).decode_utf8();
         let Ok(name) = decoded else { return NamedByPath::Nothing };
         let tileset = self.named(&name).cloned();

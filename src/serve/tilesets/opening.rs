@@ -20,7 +20,7 @@ use crate::serve::tiles::served::ServedTiles;
 use crate::serve::writer::{TargetWriter, WriterDesk};
 use crate::sink::ReadError;
 
-/// A tileset that a server is to serve.
+/// The parts of a tileset that a server will serve.
 pub struct TilesetParts {
     /// Its name.
     pub name: String,
@@ -70,7 +70,7 @@ impl OpenedTarget {
         OpenedTarget::checked(parts, options, known, opening).await
     }
 
-    /// Opens the target of a variant, which many others are open beside.
+    /// Opens the target of a variant; many variants may be open, so it takes little memory.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -99,7 +99,7 @@ impl OpenedTarget {
         Ok(OpenedTarget { parts, target, known })
     }
 
-    /// A variant of the tileset `family`, at `path` below the server. Its tiles are those of the target alone, and counted as the tileset's.
+    /// A variant of the tileset `family`, at `path` below the server. It has only the tiles of the target, and they are counted as the tileset's.
     pub(crate) fn served_as_variant(
         self,
         path: String,

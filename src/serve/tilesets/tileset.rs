@@ -29,7 +29,7 @@ pub fn tileset_segment(name: &str) -> String {
 pub(crate) struct SiteTileset {
     /// Its name.
     pub(crate) name: Arc<str>,
-    /// The path of its own below the server's: empty, or its name and a slash.
+    /// Its path below the server's: empty, or its name and a slash.
     pub(crate) path: String,
     /// The further headers of its tiles.
     pub(crate) headers: TilesetHeadersOf,
@@ -39,9 +39,9 @@ pub(crate) struct SiteTileset {
     pub(crate) target: Arc<ServedTarget>,
     /// What renders its live tiles.
     pub(crate) live: Option<Arc<dyn LiveSource>>,
-    /// Who is told which of its tiles change; `None` if nobody is.
+    /// The subscribers that are notified of changed tiles; `None` if there can be none.
     pub(crate) changes: Option<ChangeEvents>,
-    /// What keeps its target up to date; `None` if others do.
+    /// The writer that keeps its target up to date; `None` if another process does.
     pub(crate) writer: Option<SiteWriter>,
     /// The jobs of its target.
     pub(crate) jobs: JobDesk,
@@ -51,9 +51,9 @@ pub(crate) struct SiteTileset {
     pub(crate) metrics: Arc<Metrics>,
 }
 
-/// Which further headers the tiles of a tileset have, and what they say.
+/// The further headers of a tileset's tiles.
 pub(crate) struct TilesetHeadersOf {
-    /// The tileset whose settings list them: its own, or that of all variants.
+    /// The tileset whose settings list the headers: its own, or that of all variants.
     pub(crate) tileset: Arc<str>,
     /// What their placeholders stand for.
     pub(crate) names: TileTextNames,
@@ -63,15 +63,15 @@ pub(crate) struct TilesetHeadersOf {
 pub(crate) struct SiteParameters {
     /// The parameters; none without live tiles.
     pub(crate) declared: TilesetParameters,
-    /// How many sets of values may be new.
+    /// The limit for new sets of values.
     pub(crate) gate: KeyGate,
 }
 
 /// The writer of a tileset's target.
 pub(crate) struct SiteWriter {
-    /// What writes.
+    /// The writer.
     pub(crate) writer: Arc<dyn TargetWriter>,
-    /// What it tells.
+    /// The desk to which the writer reports.
     pub(crate) desk: WriterDesk,
 }
 
@@ -97,7 +97,7 @@ impl SiteTileset {
         }
     }
 
-    /// What `/status.json` says of it.
+    /// The tileset in `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Map<String, Value> {
         let state = self.tiles.last();
         let manifest = state.manifest.as_ref();
@@ -119,7 +119,7 @@ impl SiteTileset {
         }
     }
 
-    /// What is measured when the metrics are read.
+    /// The values that are measured when the metrics are read.
     pub(crate) fn measured(&self) -> MeasuredTileset {
         let state = self.tiles.last();
         MeasuredTileset {

@@ -1,4 +1,4 @@
-//! The variants of a family, as the server takes them.
+//! The variants of a family, as the server gets them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub struct FamilyParts {
     pub values: Vec<String>,
     /// The manifest.
     pub source: Arc<dyn VariantSource>,
-    /// What keeps the variants up to date while the server runs; `None` to leave that to others.
+    /// The writer that keeps the variants up to date while the server runs; `None` to leave that to others.
     pub writer: Option<Arc<dyn FamilyWriter>>,
 }
 
@@ -48,7 +48,7 @@ pub type VariantOpener = Arc<dyn Fn(usize) -> Result<TilesetParts, ReadError> + 
 pub struct ListedVariant {
     /// Its values, in the order of the address.
     pub values: Vec<String>,
-    /// The same as they are written in its output and in its address: letters and digits of ASCII, `-`, `_`, `.` and `~XX`.
+    /// Its values as they are written in its output and in its address: letters and digits of ASCII, `-`, `_`, `.` and `~XX`.
     pub segments: Vec<String>,
 }
 
@@ -83,7 +83,7 @@ impl KnownVariants {
         self.by_segments.contains_key(segments)
     }
 
-    /// The variant with these values, percent-decoded: as its output has them, or exactly its values.
+    /// The variant with these percent-decoded values: either the segments of its output, or exactly its values.
     pub(crate) fn find(&self, values: &[String]) -> Option<FoundVariant> {
         if let Some(number) = self.by_segments.get(values) {
             return Some(FoundVariant { number: *number, is_canonical: true });

@@ -1,4 +1,4 @@
-//! The cover against the worked examples of its design, and against brute force.
+//! Tests of the cover against the worked examples of its design, and against brute force.
 
 use std::time::Instant;
 
@@ -66,7 +66,8 @@ fn an_item_never_lies_within_another_and_every_tile_is_hit() {
     }
 }
 
-/// 1,500 small worlds: the cost is that of the best of all sets of wildcards, with single tiles for what they leave.
+/// 1,500 cases in small worlds: the cost equals that of the best of all sets of wildcards, with single tiles for the changed tiles that a set does
+/// not hit.
 #[test]
 fn no_set_of_items_is_cheaper() {
     let mut random = Random(1);
@@ -130,7 +131,7 @@ impl World {
         self.stored.iter().copied().collect()
     }
 
-    /// The wildcards that there are, each as the set of tiles (bits, by their number in `stored`) that it hits.
+    /// All wildcards, each as the set of tiles that it hits (bits, by their number in `stored`).
     fn wildcards(&self) -> Vec<u32> {
         let zoom = |level| Zoom::new(level).unwrap();
         let mut wildcards = vec![PurgeItem::Everything];
@@ -144,7 +145,7 @@ impl World {
         wildcards.iter().map(bits).collect()
     }
 
-    /// Of each set of wildcards: how many items it takes with single tiles for what it leaves, and its cost.
+    /// For each set of wildcards: its cost, and how many items it takes with single tiles for the changed tiles that it does not hit.
     fn all_covers(&self) -> Vec<(u32, (u64, usize))> {
         let wildcards = self.wildcards();
         let changed: u32 = self

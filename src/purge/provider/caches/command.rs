@@ -1,4 +1,4 @@
-//! A program of the user's: for webhooks, and for CDNs that are not listed.
+//! A program that the user provides: for webhooks, and for CDNs that are not built in.
 
 use std::io::Write as _;
 use std::process::{Command, ExitStatus, Stdio};
@@ -13,14 +13,13 @@ use super::OWN_RATE;
 /// How long the program may take.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// How often it is looked whether the program has ended.
+/// The interval between two checks of whether the program has ended.
 const PROGRAM_POLL: Duration = Duration::from_millis(20);
 
-/// Exit codes that say that the same call fails again: `EX_NOPERM` and `EX_CONFIG` (sysexits.h), and a shell's "cannot be run" and "not
-/// found".
+/// Exit codes of failures that a retry does not repair: `EX_NOPERM` and `EX_CONFIG` (sysexits.h), and a shell's "cannot be run" and "not found".
 const STAYING: [i32; 4] = [77, 78, 126, 127];
 
-/// Variables of ours that are none of the program's business.
+/// Environment variables that the program does not get, because they may hold a password.
 const NOT_PASSED_ON: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
 
 /// The program.
@@ -73,7 +72,7 @@ impl UserProgram {
         }
     }
 
-    /// A whole address, with `*` behind a prefix, or a tag.
+    /// A line of the list: a whole address, with `*` after a prefix, or a tag.
     fn line(&self, kind: ItemKind, name: &str) -> String {
         match kind {
             ItemKind::Tag => name.to_owned(),

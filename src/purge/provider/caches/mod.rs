@@ -1,4 +1,4 @@
-//! Caches of one's own, and a program of one's own.
+//! Caches that users run themselves, and a program that users provide.
 
 mod command;
 mod nginx;
@@ -10,5 +10,5 @@ pub(super) use varnish::Varnish;
 
 use super::super::pace::Rate;
 
-/// Nobody limits these.
+/// The rate of providers that have no limit.
 const OWN_RATE: Rate = Rate { burst: 1_000_000.0, per_second: 1_000_000.0 };

@@ -1,8 +1,8 @@
 //! nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*`.
 //!
-//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). Where it keeps one for each
-//! `Accept-Encoding`, the copies hang on the one that was cached first: once a purge has removed that one, the others are not found by any
-//! further purge, and are answered again as soon as a new first one is there.
+//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). If it keeps one for each
+//! `Accept-Encoding`, it finds the others through the copy that was cached first. Once a purge has removed that copy, no further purge finds the
+//! others, and nginx serves them again as soon as there is a new first copy.
 
 use crate::suggested::PURGE;
 use futures_util::future::BoxFuture;
@@ -31,7 +31,7 @@ impl Nginx {
         for cache in &self.options.caches {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
             let answer = self.http.send(empty_request("PURGE", &url, &[("host", self.url.host())])?).await?;
-            // What is not in the cache is 404 in the module's version 2.3, and 412 from 2.5 on.
+            // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5 answer 412.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
                 answer.judged(&[])?;
             }

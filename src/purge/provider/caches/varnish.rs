@@ -16,7 +16,7 @@ pub(in crate::purge::provider) struct Varnish {
     http: HttpClient,
 }
 
-/// Tags in a request: Varnish's header limit is 8 kB (`http_req_hdr_len`), a tag has 60 bytes at most.
+/// The most tags in a request: Varnish's header limit is 8 kB (`http_req_hdr_len`), and a tag has at most 60 bytes.
 const MAX_TAGS: usize = 100;
 
 impl Varnish {
@@ -42,7 +42,7 @@ impl VarnishOptions {
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,
-            // A ban is compared with every object: exact addresses for as long as that takes seconds.
+            // Varnish compares a ban with every object, so exact addresses are used for as long as purging them takes seconds.
             max_items: 20_000,
             price: ItemPrice::FREE,
         }

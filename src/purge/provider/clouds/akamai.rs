@@ -11,7 +11,8 @@ use super::super::{
 };
 use super::edgegrid::{EdgeGridKeys, SignedMoment};
 
-/// The body of a request has 50,000 bytes at most; the rest is for what stands around the names.
+/// The most bytes of names in a request, with the JSON around each name. The body of a request has at most 50,000 bytes; the rest is for the
+/// enclosing JSON.
 const MAX_BYTES: usize = 49_000;
 
 /// A property.

@@ -54,7 +54,7 @@ impl Provider for Bunny {
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {
-        // "Purge rate limits": by account and type of purge. That of tags is not named; the smaller one is kept.
+        // "Purge rate limits" has limits by account and type of purge. It names none for tags, so the smaller limit is kept.
         let requests = match kind {
             ItemKind::Url => Rate { burst: 120.0, per_second: 5.0 },
             ItemKind::Tag | ItemKind::Prefix | ItemKind::Everything => Rate { burst: 20.0, per_second: 0.5 },

@@ -14,7 +14,7 @@ use super::super::{
 
 const ENDPOINT: &str = "https://api.cloudflare.com";
 
-/// Tags, prefixes or files in a request.
+/// The most tags, prefixes or files in a request.
 const MAX_NAMES: usize = 100;
 
 /// A zone.
@@ -37,8 +37,9 @@ impl Cloudflare {
 
     /// The body of the request.
     ///
-    /// Exact addresses are sent as prefixes, too: the default cache key holds the client's `Origin`, which map clients on other sites
-    /// send, and purging a file hits only the key without one. A prefix hits all of them. With `origins`, files are purged, for each.
+    /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients on other sites send, and
+    /// purging a file hits only the key without an origin. A prefix hits all keys. If `origins` are set, each file is purged once without an origin
+    /// and once for each of them.
     fn body(&self, batch: &PurgeBatch) -> Value {
         let prefix = |name: &String| format!("{}{}", self.url.host(), name.trim_end_matches('/'));
         match batch.kind {
@@ -60,7 +61,7 @@ impl Cloudflare {
     }
 }
 
-/// What an answer means: the API says `"success": false` with a 200 in some cases.
+/// Classifies an answer: in some cases the API answers `"success": false` with status 200.
 fn judge(answer: &HttpAnswer, token: &PurgeSecret) -> Result<(), SendError> {
     answer.judged(&[token])?;
     let says = serde_json::from_str::<Value>(&answer.text).ok();
@@ -79,7 +80,7 @@ impl CloudflareOptions {
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,
-            // As many as a free plan's bucket of requests takes at once.
+            // As many as the request burst of a free plan allows.
             max_items: 25 * MAX_NAMES,
             price: ItemPrice::FREE,
         }
@@ -104,7 +105,7 @@ impl Provider for Cloudflare {
             max_items: if files { (MAX_NAMES / (1 + self.options.origins.len())).max(1) } else { MAX_NAMES },
             max_bytes: 256 << 10,
             bytes_around: self.url.whole("").len() + 3,
-            // Files are limited by their number a second, not by requests.
+            // Files are limited by files per second, not by requests.
             requests: if files { items } else { requests },
             items,
         }

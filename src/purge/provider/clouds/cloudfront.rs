@@ -19,13 +19,13 @@ use super::super::{
     BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
 };
 
-/// Where the API is (AWS General Reference, "Amazon CloudFront endpoints").
+/// The URL of the API (AWS General Reference, "Amazon CloudFront endpoints").
 const ENDPOINT: &str = "https://cloudfront.amazonaws.com";
 
 /// The region that requests are signed for: the service is global.
 const REGION: &str = "us-east-1";
 
-/// Of the 15 wildcards in progress two are left to others.
+/// The most wildcards in a request. CloudFront allows 15 wildcards in progress; two are left to other users of the distribution.
 const MAX_WILDCARDS: usize = 13;
 
 /// A distribution.
@@ -36,7 +36,7 @@ pub(in crate::purge::provider) struct CloudFront {
 }
 
 impl CloudFront {
-    /// Finds credentials as the AWS SDK does; asks nobody yet.
+    /// Finds a source of credentials as the AWS SDK does, without a request to CloudFront.
     pub(in crate::purge::provider) async fn new(
         options: CloudFrontOptions,
         http: HttpClient,
@@ -98,12 +98,12 @@ fn document(batch: &PurgeBatch) -> String {
     )
 }
 
-/// A text within an XML element.
+/// Escapes a text for an XML element.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// What an answer means. Too many invalidations in progress is a 400 that passes by itself.
+/// Classifies an answer. "Too many invalidations in progress" has status 400, but a retry later can succeed.
 fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
     let code = answer.text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
     let passes = matches!(code, Some("TooManyInvalidationsInProgress" | "Throttling" | "ThrottlingException"));
@@ -127,7 +127,7 @@ impl Provider for CloudFront {
             max_items,
             max_bytes: 1 << 20,
             bytes_around: "<Path>*</Path>".len(),
-            // No limit is documented; more than one request in two seconds was seen refused.
+            // No limit is documented; more than one request in two seconds was observed to be refused.
             requests: Rate { burst: 2.0, per_second: 0.5 },
             items: Rate { burst: 3_000.0, per_second: 100.0 },
         }

@@ -11,10 +11,10 @@ use sha2::{Digest as _, Sha256};
 use super::super::ProviderError;
 use super::super::secret::{PurgeSecret, SecretSource};
 
-/// The bytes of a POST's body that are signed.
+/// The most bytes of a POST's body that are signed.
 const MAX_SIGNED_BODY: usize = 131_072;
 
-/// Where Akamai's credentials are.
+/// The place from which Akamai's credentials are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EdgeGridSource {
     /// A file `.edgerc`, and a section of it.
@@ -118,7 +118,7 @@ fn hmac(key: &[u8], text: &str) -> String {
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
-/// The host alone.
+/// The host of a URL, or of a host name.
 fn host(text: &str) -> String {
     text.trim_start_matches("https://").trim_end_matches('/').to_ascii_lowercase()
 }

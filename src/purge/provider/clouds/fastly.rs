@@ -14,7 +14,7 @@ use super::super::{
 
 const ENDPOINT: &str = "https://api.fastly.com";
 
-/// Keys in a batch.
+/// The most keys in a batch.
 const MAX_KEYS: usize = 256;
 
 /// A service.
@@ -73,10 +73,10 @@ impl Provider for Fastly {
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         BatchLimits {
             max_items: if kind == ItemKind::Tag { MAX_KEYS } else { 64 },
-            // A header of keys has 16,384 bytes at most; a body of them has no documented limit.
+            // A header with keys has at most 16,384 bytes; a body with keys has no documented limit.
             max_bytes: 256 << 10,
             bytes_around: 3,
-            // 100,000 purges by URL and as many by key in an hour, for a customer.
+            // A customer may send 100,000 purges by URL and 100,000 by key an hour.
             requests: Rate { burst: 1_000.0, per_second: 27.0 },
             items: Rate { burst: 10_000.0, per_second: 27.0 },
         }
@@ -90,7 +90,7 @@ impl Provider for Fastly {
                     let keys = json!({ "surrogate_keys": batch.names });
                     self.send_one(format!("/service/{service}/purge"), Some(keys)).await
                 }
-                // Nothing but the whole service stands for a prefix.
+                // Fastly has no prefixes, so the whole service is purged.
                 ItemKind::Prefix | ItemKind::Everything => {
                     self.send_one(format!("/service/{service}/purge_all"), None).await
                 }

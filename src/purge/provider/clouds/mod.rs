@@ -1,4 +1,4 @@
-//! CDNs that are asked over an API of their own. Checked against the documented API, not a live account.
+//! CDNs with an API of their own. The code was checked against the documented APIs, not with live accounts.
 
 mod akamai;
 mod bunny;

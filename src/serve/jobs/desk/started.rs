@@ -11,13 +11,13 @@ use crate::stop::Stop;
 /// How a job ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEnd {
-    /// Well, with its closing report.
+    /// The job succeeded, with this closing report.
     Done(Value),
     /// It failed, for this cause.
     Failed(String),
-    /// A client took it back.
+    /// A client cancelled it.
     Cancelled,
-    /// The writer ends or has lost its lease: the job waits for the next one.
+    /// The writer ends or has lost its lease: the job waits for the next writer.
     CutOff,
 }
 
@@ -36,19 +36,19 @@ impl StartedJob {
         self.id
     }
 
-    /// What it is to do.
+    /// The work of the job.
     #[must_use]
     pub const fn spec(&self) -> &JobSpec {
         &self.spec
     }
 
-    /// True if a client has taken it back.
+    /// True if a client has cancelled it.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.stop.asked().is_some()
     }
 
-    /// Tells how far it is.
+    /// Sets the progress of the job.
     pub fn progress(&self, progress: JobProgress) {
         if let Some(job) = self.desk.table().jobs.get_mut(&self.id) {
             job.progress = progress;
@@ -56,10 +56,10 @@ impl StartedJob {
         self.desk.has_changed();
     }
 
-    /// Ends it. Blocks.
+    /// Ends the job. Blocks.
     ///
     /// # Errors
-    /// If this cannot be kept: the job is run again by the next writer then.
+    /// If the end cannot be stored: then the next writer runs the job again.
     pub fn end(&self, end: JobEnd) -> Result<(), NoteError> {
         let (state, report, cause) = match end {
             JobEnd::Done(report) => (JobState::Done, Some(report), None),

@@ -19,7 +19,7 @@ fn jobs_outlive_their_process_and_run_once_more_if_it_died() {
     let first = desk(folder.path());
     let log = first.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap();
     assert!(log.is_new && log.record.id == 1);
-    // Equal ones that wait are one, and so are repeated requests.
+    // Equal waiting jobs become one, and so do repeated requests.
     let again = first.submit(spec(r#"{"what":"log"}"#), None).unwrap();
     assert!(!again.is_new && again.record.id == 1);
     assert!(matches!(first.submit(spec(r#"{"what":"seed"}"#), Some("k".to_owned())), Err(JobError::OtherWithKey)));

@@ -17,7 +17,7 @@ use crate::stop::{Signal, Stop};
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 impl FlightsShared {
-    /// Waits for a worker. A task that the queue has dropped enters it again if somebody waits for its tile by now.
+    /// Waits for a worker. A task that the queue has dropped enters it again if a request waits for its tile by now.
     async fn permit(&self, plan: &mut FlightPlan) -> Result<WorkPermit, LiveError> {
         loop {
             let mut ticket = match plan.ticket.take() {
@@ -31,7 +31,7 @@ impl FlightsShared {
         }
     }
 
-    /// Puts a flight into the queue: as a live request if somebody waits for it.
+    /// Puts a flight into the queue: as a live request if a request waits for it, otherwise with its own class.
     fn entered(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
         let mut table = self.table.lock();
         let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
@@ -45,8 +45,8 @@ impl FlightsShared {
         Ok(ticket)
     }
 
-    /// The tile from the shared cache, if another server has rendered it from a database state that shows all that is known here, a short
-    /// while ago where no change log is followed.
+    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here. If no change log
+    /// is followed, the tile must also be younger than `ttl`.
     async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
@@ -63,7 +63,7 @@ impl FlightsShared {
         Some(form)
     }
 
-    /// Gives up a flight that has waited too long for a worker. That nobody waits for it is no failure of its tile.
+    /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
     fn too_late(&self, key: FlightKey, number: u64) -> LiveError {
         let mut table = self.table.lock();
         let waits = table.flights.get(&key).is_some_and(|flight| flight.number == number && flight.waiters > 0);
@@ -116,7 +116,7 @@ impl FlightsShared {
         self.metrics.rendered(begun.elapsed(), in_database);
         self.known.epochs().answered(key.tile.coord, &Arc::new(snapshot.clone()));
         if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
-            // Where the log is followed, its time does not end what it shows.
+            // If the log is followed, the tile stays fresh until it changes, also beyond `ttl`.
             let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
             shared.put(name, stored.as_deref(), &snapshot, life);
         }
@@ -135,7 +135,7 @@ impl FlightsShared {
         self.mean_micros.store(next, Ordering::Relaxed);
     }
 
-    /// Logs a failure: that the source is away once, that a tile fails each time.
+    /// Logs a failure: once if the source goes away, each time if a tile fails.
     fn log(&self, key: FlightKey, landed: &Landed) {
         match landed {
             Err(LiveError::Away(why)) => {

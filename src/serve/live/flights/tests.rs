@@ -190,7 +190,7 @@ fn a_neighbour_that_is_asked_for_meanwhile_becomes_a_live_request_and_one_flight
         }
         let waiting = |class| flights.0.queue.counts().waiting.of(class);
         assert_eq!(waiting(WorkClass::Neighbour), 4, "each once, and no more than four for a worker");
-        // It is asked for: it waits as a live request, and the other one is dropped.
+        // A client asks for one of them: it waits as a live request, and the other neighbours are dropped.
         let second = spawned(&flights, 1);
         until(&flights, 1, 1, 2).await;
         assert_eq!(waiting(WorkClass::Neighbour), 0);
@@ -218,7 +218,7 @@ fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
         let first = spawned(&flights, 0);
         until(&flights, 1, 0, 1).await;
         flights.ask_ahead(key(1), WorkClass::Neighbour, None);
-        // The queue drops it before its flight learns of that: nothing runs between these two lines.
+        // The queue drops the neighbour before its flight is notified: nothing runs between these two lines.
         let (other, mut joined) = (
             flights.ask(key(2), FlightNotes::default()).unwrap(),
             flights.ask(key(1), FlightNotes::default()).unwrap(),

@@ -143,7 +143,7 @@ fn values_reach_the_database_as_arrays_and_functions_as_json() {
     assert_eq!(serde_json::Value::Object(given.json()), expected);
 }
 
-/// Queries of all kinds of pieces: reading one ends, and what is read is read again the same.
+/// Random queries of all kinds of pieces: reading one ends, and the canonical form of what was read is read as the same values.
 #[test]
 fn no_query_does_harm() {
     let pieces = [

@@ -4,7 +4,7 @@ fn shares(workers: usize, reserved: usize, guaranteed: usize) -> WorkerShares {
     WorkerShares::new(NonZeroUsize::new(workers).unwrap(), Some(reserved), Some(guaranteed)).unwrap()
 }
 
-/// Starts what the rule allows until it allows nothing; gives the load after that.
+/// Starts tasks until the rule allows no more; returns the load after that.
 fn settled(shares: WorkerShares, mut load: QueueLoad) -> QueueLoad {
     while let Some(next) = next_start(shares, load) {
         load = started(load, next);
@@ -44,7 +44,7 @@ fn what_starts_at_once_is_as_in_the_tables() {
     let cases: [Case; 12] = [
         ([10, 4, 0], [0, 6], [8, 0], [4, 0]),
         ([10, 4, 0], [0, 0], [0, 20], [0, 6]),
-        // Renderd starves background work here; one guaranteed worker ends that.
+        // Renderd starves background work here; one guaranteed worker prevents that.
         ([10, 4, 0], [6, 0], [0, 3], [0, 0]),
         ([10, 4, 1], [6, 0], [0, 3], [0, 1]),
         ([10, 4, 1], [9, 0], [5, 3], [0, 1]),
@@ -75,7 +75,7 @@ fn after_live_requests_no_seed_starts_while_fewer_than_five_workers_are_free() {
         assert_eq!(now.running_live, 4_usize.min(8 - ended), "after {ended} ends");
         assert_eq!(now.running_background, 6);
     }
-    // Seeds end: none starts in their place until 4 workers stay free beside it.
+    // Seeds end: none starts in their place until 4 other workers stay free.
     let mut now = settled(shares, load([4, 6], [0, 20]));
     for running in (1..=5).rev() {
         now.running_background -= 1;
@@ -125,7 +125,7 @@ fn in_every_small_state_what_starts_is_what_the_shares_promise() {
                     // P3: a start beyond the guarantee leaves the reserved workers free.
                     let free_after = workers - now.running_live - now.running_background - 1;
                     assert!(now.running_background < guaranteed || free_after >= reserved, "{shares:?} {now:?}");
-                    // P4: a live request waits for nothing but a guaranteed start.
+                    // P4: a live request waits only for a guaranteed start.
                     assert!(now.waiting_live == 0 || is_owed_next, "{shares:?} {now:?}");
                 }
                 Some(NextStart::Live) => {
@@ -162,7 +162,7 @@ fn soak(shares: WorkerShares, ticks: u64) -> Soak {
             let mut now = load([running(NextStart::Live), running(NextStart::Background)], [50, 50]);
             now.is_background_due = !was_preferred && tick > background_since;
             let Some(next) = next_start(shares, now) else { break };
-            // Numerical Recipes' generator: any that repeats itself from run to run will do.
+            // A linear congruential generator: any that gives the same numbers in each run will do.
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             ends.push((next, tick + 1 + (random >> 33) % 20));
             let (since, started, longest) = match next {

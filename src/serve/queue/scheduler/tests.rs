@@ -72,7 +72,7 @@ fn a_background_task_that_a_client_waits_for_is_a_live_request_from_then_on() {
     let permit = granted(&mut refresh).unwrap();
     assert_eq!(permit.class(), WorkClass::Live);
     assert!(granted(&mut live).is_none());
-    // It runs already.
+    // A task that runs already is not promoted.
     queue.promote(refresh.number());
     drop(permit);
     assert!(granted(&mut live).is_some());
