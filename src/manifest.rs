@@ -4,16 +4,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The newest version of the manifest's layout that this program knows. 2 has [`Manifest::partial`].
+/// The newest version of the manifest's layout that this program knows. Version 2 has [`Manifest::partial`].
 pub const MANIFEST_VERSION: u32 = 2;
 
-/// The version of a manifest without partial regions, which programs before them read as well.
+/// The version of a manifest without partial regions. Programs that do not know partial regions read it, too.
 const VERSION_WITHOUT_PARTS: u32 = 1;
 
 /// The last second that RFC 3339 can write: that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Later ones than the year 9999 are its end.
+/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Moments after the year 9999 become its last second.
 #[must_use]
 pub fn moment(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(LAST_SECOND));
@@ -211,7 +211,7 @@ pub fn configuration_of(fingerprint: &str) -> &str {
     split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
 }
 
-/// The versions in a fingerprint; `None` if it is of a program from before there were any.
+/// The versions in a fingerprint; `None` if the program that wrote it had no such versions yet.
 #[must_use]
 pub fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
     split(fingerprint).map(|(_, versions)| versions)
