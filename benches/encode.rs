@@ -1,5 +1,5 @@
-//! What the program does beside the database, alone: packing and storing small tiles. `cargo bench --bench encode` prints
-//! tiles a second and bytes for each gzip level, for other encoders of deflate, and for the archives. `cargo bench --bench encode -- FILE.mbtiles`
+//! Measures what the program does apart from the database: packing and storing small tiles. `cargo bench --bench encode` prints tiles a
+//! second and bytes for each gzip level, for other encoders of deflate, and for the archives. `cargo bench --bench encode -- FILE.mbtiles`
 //! packs the tiles of an archive instead of generated ones.
 
 use std::error::Error;
@@ -55,10 +55,10 @@ fn tiles_of(archive: &str) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
     packed.map(|packed| Ok(gunzip.unpack(&packed?)?)).collect()
 }
 
-/// An encoder of deflate and its name; gives the bytes of a packed tile.
+/// An encoder of deflate and its name; it returns the bytes of a packed tile.
 type Encoder = (String, Box<dyn FnMut(&[u8]) -> Result<usize, Box<dyn Error>>>);
 
-/// What tiles could be packed with: this program's levels, libdeflate alone, and zlib-rs, whose levels 1 and 2 write what those of zlib-ng do.
+/// The encoders that are compared: this program's levels, libdeflate alone, and zlib-rs, whose levels 1 and 2 write what those of zlib-ng do.
 fn encoders() -> Result<Vec<Encoder>, Box<dyn Error>> {
     let mut all: Vec<Encoder> = Vec::new();
     for level in (1..=12).filter_map(Level::new) {
@@ -80,7 +80,7 @@ fn encoders() -> Result<Vec<Encoder>, Box<dyn Error>> {
             out.resize((tile.len() * 2 + 64).max(out.len()), 0);
             deflate.reset();
             deflate.compress(tile, &mut out, zlib_rs::DeflateFlush::Finish).map_err(|error| format!("{error:?}"))?;
-            // Header, checksum and length of gzip, which it is not asked for.
+            // Plus header, checksum and length of gzip, which this encoder does not write.
             Ok(usize::try_from(deflate.total_out())? + 18)
         };
         all.push((format!("zlib-rs {level}"), Box::new(pack)));

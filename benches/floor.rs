@@ -1,5 +1,5 @@
-//! The database floor: `cargo bench --bench floor -- --database-url URL --zoom 0-14`. Takes the flags of `seed`; prints one
-//! line of JSON. `scripts/bench` runs it side by side with the real thing.
+//! The database floor: `cargo bench --bench floor -- --database-url URL --zoom 0-14`. Takes the flags of `seed`; prints one line of JSON.
+//! `scripts/bench` runs it side by side with the program.
 
 use std::error::Error;
 use std::io::Write as _;

@@ -4,17 +4,16 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The newest version of the manifest's layout that this program knows. 2 has [`Manifest::partial`].
+/// The newest version of the manifest's layout that this program knows. Version 2 has [`Manifest::partial`].
 pub const MANIFEST_VERSION: u32 = 2;
 
-/// The version of a manifest without partial regions, which older programs can read, too.
+/// The version of a manifest without partial regions. Programs that do not know partial regions read it, too.
 const VERSION_WITHOUT_PARTS: u32 = 1;
 
 /// The last second that RFC 3339 can write: that of the year 9999.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. A moment after the year 9999 becomes the last second of
-/// that year.
+/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Moments after the year 9999 become its last second.
 #[must_use]
 pub fn moment(seconds: u64) -> String {
     let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(LAST_SECOND));
@@ -135,7 +134,7 @@ impl Manifest {
         if partial.is_empty() { VERSION_WITHOUT_PARTS } else { MANIFEST_VERSION }
     }
 
-    /// The same manifest with the snapshot `snapshot`, which all of its parts show now.
+    /// The same parts, which all show the manifest's snapshot now.
     #[must_use]
     pub fn brought_forward(self, snapshot: &str) -> Manifest {
         let kept = self.kept.into_iter().map(|part| Region { snapshot: None, ..part }).collect();
@@ -205,14 +204,14 @@ pub fn fingerprint_of(configuration: &str, versions: DrawingVersions) -> String 
     format!("{configuration}-r{}-p{}", versions.rendering, versions.packing)
 }
 
-/// The configuration in a fingerprint. Two targets with the same configuration are the same tileset, even if different versions of the program drew
+/// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the program drew
 /// them.
 #[must_use]
 pub fn configuration_of(fingerprint: &str) -> &str {
     split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
 }
 
-/// The versions in a fingerprint; `None` if a program without these versions wrote it.
+/// The versions in a fingerprint; `None` if the program that wrote it had no such versions yet.
 #[must_use]
 pub fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
     split(fingerprint).map(|(_, versions)| versions)

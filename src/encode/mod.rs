@@ -5,9 +5,9 @@ mod small;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
-/// The version of how tiles are packed; it stands in the fingerprint of every target. Raise it with every change after which some tile
-/// packs to other bytes than before at some level, such as an update of libdeflate: targets from before then need a full seed, rather
-/// than being called up to date or holding both kinds of bytes. A test compares the bytes with those of this number.
+/// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that makes some tile pack
+/// to other bytes at some level, such as an update of libdeflate. Older targets then need a full seed. Without a new version, they would be
+/// reported as up to date, or hold both kinds of bytes. A test compares the bytes with those of this number.
 pub const PACKING_VERSION: u32 = 2;
 
 /// The compression level of gzip: 1 (fast) to 12 (small).
@@ -38,7 +38,7 @@ pub enum Packing {
 }
 
 impl Packing {
-    /// Its part of the text behind the fingerprint, in the form that the first version had: renaming a type must not change it.
+    /// Its part of the text that the fingerprint is a hash of, in the form of the first version: renaming a type must not change it.
     #[must_use]
     pub fn definition(self) -> String {
         match self {
@@ -108,25 +108,25 @@ pub enum EncodeError {
     },
 }
 
-/// A compressor that is used again for tile after tile: making one costs more than packing a small tile.
+/// A compressor that is reused for tile after tile: creating one costs more than packing a small tile.
 ///
-/// libdeflate, because a tile is packed whole, and at the fastest level an encoder of our own for the smallest tiles. Their output does not depend
-/// on the processor. docs/benchmarks.md compares them with zlib-ng, zlib-rs and ISA-L.
+/// It uses libdeflate, because a tile is packed as a whole. At the fastest level, this program's own encoder packs the smallest tiles. The
+/// output of both does not depend on the processor. docs/benchmarks.md compares them with zlib-ng, zlib-rs and ISA-L.
 pub struct Gzip {
     compressor: Compressor,
     packed: Vec<u8>,
     small: Option<SmallGzip>,
 }
 
-/// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be packed: MVT
-/// mostly packs to less than half, and a buffer stays allocated for each worker.
+/// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be packed: MVT usually
+/// packs to less than half, and each worker keeps its buffer allocated.
 const MIN_BYTES_FOR_HALF_BUFFER: usize = 1 << 20;
 
 impl Gzip {
     /// A compressor of the given level.
     #[must_use]
     pub fn new(level: Level) -> Gzip {
-        // Every `Level` is one of the library's; its default would stand in for one that is not.
+        // Every `Level` is valid for the library, so its default is never used.
         let compression = CompressionLvl::new(level.0).unwrap_or_default();
         let small = (level == Level::FASTEST).then(SmallGzip::new);
         Gzip { compressor: Compressor::new(compression), packed: Vec::new(), small }
@@ -162,8 +162,8 @@ struct SmallGzip {
 }
 
 impl SmallGzip {
-    /// What libdeflate writes at its fastest level: the magic number, deflate, no name and no time, fastest, of an unknown system (RFC 1952,
-    /// section 2.3.1).
+    /// The header that libdeflate writes at its fastest level: the magic number, deflate, no name and no time, fastest, of an unknown
+    /// system (RFC 1952, section 2.3.1).
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
     fn new() -> SmallGzip {
@@ -182,7 +182,7 @@ impl SmallGzip {
     }
 }
 
-/// The most bytes that gzip makes of `bytes` bytes: what cannot be compressed is stored in blocks, each with a header.
+/// The most bytes that `bytes` bytes become as gzip: bytes that cannot be compressed are stored in blocks, each with a header.
 #[must_use]
 pub const fn most_packed(bytes: u64) -> u64 {
     bytes + bytes / 500 + 64
@@ -199,8 +199,8 @@ pub enum DecodeError {
     TooLarge(usize),
 }
 
-/// The largest tile that is stored or read, in bytes as stored: far more than any client can show. It bounds the memory that a stranger's
-/// archive can take.
+/// The largest tile that is stored or read, in bytes as stored: far more than any client can show. It bounds the memory that an archive
+/// from an unknown source can take.
 pub const MAX_STORED_TILE: usize = 64 << 20;
 
 /// The largest tile, in bytes when unpacked: a million points with five properties each have 100 MB.
@@ -269,7 +269,7 @@ mod tests {
 
     use super::*;
 
-    /// As version 1 wrote it: the hash of this text stands in every target.
+    /// The text as version 1 wrote it: every target contains the hash of this text.
     #[test]
     fn the_definition_of_a_packing_stays_as_it_was() {
         assert_eq!(Packing::Gzip(Level(6)).definition(), "Gzip(Level(6))");
@@ -299,7 +299,7 @@ mod tests {
         }
     }
 
-    /// Each packing version and the MD5 of what [`packed_by_all_levels`] gives with it.
+    /// Each packing version, and the MD5 of the bytes that [`packed_by_all_levels`] returns with it.
     const PACKED: [(u32, &str); 2] = [(1, "f873d317a0a1a3bea12f14876e469116"), (2, "4f46a30e33e1acdeba701939e1c0da23")];
 
     /// Texts, repetitions and noise from 0 to 1.5 million bytes, packed at every level.

@@ -200,8 +200,8 @@ impl Patches {
         Ok(tiles)
     }
 
-    /// Decides whether one layer of a tile is kept, patched from a query or from cached rows, or rendered. Any condition that is not fulfilled has
-    /// the layer rendered; of a layer that can be patched, the log names it.
+    /// Decides whether one layer of a tile is kept, patched from a query or from cached rows, or rendered. If any condition is not met, the
+    /// layer is rendered. If the layer can be patched at all, the log names that condition.
     fn decide_layer(&self, index: LayerIndex, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
         let layer = &self.layers[index.0];
         if layer.points.is_none() {
@@ -213,7 +213,7 @@ impl Patches {
         })
     }
 
-    /// How one layer of points is patched in a tile, or why it has to be rendered.
+    /// How one layer of points is patched in a tile, or the reason why it must be rendered.
     fn patch_of_layer(
         &self,
         index: LayerIndex,
@@ -284,7 +284,7 @@ impl Patches {
         batch
     }
 
-    /// Puts stored and rendered parts together. Returns the finished tiles, and those that could not be patched and have to be rendered.
+    /// Assembles tiles from stored and rendered parts. Returns the finished tiles, and those that could not be patched and must be rendered.
     fn put_together(&self, tiles: Vec<TilePatch>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<TilePatch>) {
         let rendered: HashMap<TileCoord, RenderedTile> = rendered.into_iter().map(|one| (one.tile, one)).collect();
         let (mut done, mut again) = (Vec::with_capacity(tiles.len()), Vec::new());
@@ -308,7 +308,7 @@ impl Patches {
         TilePatch { layers: all.map(|index| (index, LayerPatch::Render)).collect(), ..one }
     }
 
-    /// A tile from its stored layers and what was rendered for it; `None` if it has to be rendered in full.
+    /// Makes a tile of its stored layers and what was rendered for it; `None` if the tile must be rendered in full.
     fn tile(&self, coord: TileCoord, one: &TilePatch, rendered: &RenderedTile) -> Option<RenderedTile> {
         let mut tile = RenderedTile::empty(coord);
         for (index, patch) in &one.layers {
@@ -344,7 +344,7 @@ impl Patches {
             }
             let own = tile.mvt.len() - before;
             tile.layers.push(RenderedLayer { layer: layer.id, bytes: own });
-            // The source has noted the size of layers that it rendered.
+            // The source has already noted the size of layers that it rendered.
             let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *patch != LayerPatch::Render);
             if let Some(limit) = limit.filter(|limit| most_packed(own as u64) > limit.get()) {
                 tile.notes.push(Note { layer: layer.id, what: Noted::Heavy { limit: limit.get() } });
@@ -359,7 +359,7 @@ fn patched(stored: &[u8], fresh: &[u8], boxes: &[GridBox], points: &PointLayer) 
     match mvt::split(fresh)?[..] {
         [] => mvt::replaced(stored, &[], boxes, points),
         [(_, fresh)] => mvt::replaced(stored, fresh, boxes, points),
-        // The statement was cut into several.
+        // The tile has more than one layer.
         _ => None,
     }
 }

@@ -1,12 +1,12 @@
-//! Whether a stored tile shows a point at a position.
+//! Checks whether a stored tile shows a point at a position.
 
 use super::parts::TileGrid;
 use crate::mvt;
 use crate::tile::TileCoord;
 
-/// True if a layer of a tile shows a feature at one of some positions (world units), or if that cannot be told. `raw` are the unpacked bytes of the
-/// tile, `extent` the grid units along its side. False means that no row of the layer lies at any of the positions, if the tile shows all of its rows as
-/// points.
+/// True if a layer of a tile shows a feature at one of some positions (world units), or if that is not known. `raw` are the unpacked bytes
+/// of the tile, `extent` is the number of grid units along its side. If the tile shows all rows of the layer as points, false means that no
+/// row of the layer lies at any of the positions.
 #[must_use]
 pub fn may_show(
     raw: &[u8],

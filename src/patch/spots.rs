@@ -1,4 +1,4 @@
-//! Changed positions of points: in which tiles they show, and what lies around them.
+//! Changed positions of points: the tiles that show them, and the rows around them.
 
 use std::collections::HashMap;
 
@@ -136,8 +136,8 @@ const MIN_POSITIONS: usize = 16;
 /// 4096.
 const MAX_UNIT: i64 = 4096;
 
-/// How far from a position a row may lie that is drawn at the same grid point, in world units: three grid units (the position is rounded, the box
-/// around it reaches one more, and features are rounded) and four world units of rounding ([`TileGrid`]).
+/// The greatest distance, in world units, between a position and a row that is drawn at the same grid point: three grid units (the position
+/// is rounded, the box around it reaches one unit farther, and features are rounded) and four world units of rounding ([`TileGrid`]).
 ///
 /// [`TileGrid`]: super::parts::TileGrid
 const fn reach(unit: i64) -> i64 {
@@ -162,7 +162,7 @@ fn cells(places: &[[u32; 2]], reach: i64) -> Vec<TileRect> {
     let runs = cells.chunk_by(|one, next| one[0] == next[0] && one[1] + 1 == next[1]);
     let runs =
         runs.map(|run| TileRect { zoom, x0: run[0][1], y0: run[0][0], x1: run[run.len() - 1][1], y1: run[0][0] });
-    // Runs that lie below each other, such as those around one position, are joined.
+    // Runs directly below each other, such as those around one position, are joined.
     let mut rects: HashMap<(u32, u32), Vec<TileRect>> = HashMap::new();
     for run in runs {
         let below = rects.entry((run.x0, run.x1)).or_default();
@@ -247,7 +247,7 @@ mod tests {
         let of = |zooms: std::ops::RangeInclusive<u8>, places: &[[u32; 2]]| {
             in_tiles(zooms, places).neighbourhood(LayerIndex(0), 4096)
         };
-        // Cells of 76 metres at the corner of the world, of which each place needs some; then of ten metres.
+        // Cells of 76 metres at the corner of the world, then of ten metres. Neighbouring places share them.
         for (zooms, from, cells, last) in [(0..=14, 8, 19, 1), (14..=14, 14, 22, 0)] {
             let found = of(zooms, &places).unwrap();
             let cell = TileRect { zoom: Zoom::new(cells).unwrap(), x0: 0, y0: 0, x1: last, y1: last };

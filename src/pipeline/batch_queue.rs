@@ -1,5 +1,5 @@
-//! The batches of a run that wait for a worker. Where a run shares the database with others, they are joined and cut on their way to the
-//! worker, by the pace that was measured up to then: a plan cannot know how slow a layer is.
+//! The batches of a run that wait for a worker. If a run shares the database with others, batches are joined and cut on their way to the
+//! worker, by the pace that was measured so far: a plan cannot know how slow a layer is.
 //!
 //! A seed is planned in small batches ([`BatchPace::SEED_PLAN_FEATURES`](super::BatchPace::SEED_PLAN_FEATURES)), because a part of such a batch cannot be rendered by itself: only
 //! the plan knows which of its tiles are occupied. Neighbours in the plan are joined here. A batch of a reseed names every tile, so it is cut.
@@ -27,8 +27,8 @@ pub(super) struct TakenBatch {
 pub(super) struct BatchQueue(VecDeque<(usize, Batch)>);
 
 impl BatchQueue {
-    /// The batches of a plan. With `window` permits for at least as many batches, those that wait for cell counts come last: otherwise
-    /// batches that are stored first would wait for the permits of later ones.
+    /// The batches of a plan. If `window` has a permit for each of them, the batches that wait for cell counts come last. With fewer
+    /// permits this is not possible: batches that are stored first would wait for the permits of later ones.
     pub(super) fn new(batches: Vec<Batch>, window: usize) -> BatchQueue {
         let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
         if queue.len() <= window {
@@ -37,7 +37,7 @@ impl BatchQueue {
         BatchQueue(queue.into())
     }
 
-    /// Takes the next batch; at a gate it is joined with those that follow it in the plan while the gate's pace allows.
+    /// Takes the next batch. With a gate, it is joined with the batches that follow it in the plan while the gate's pace allows.
     pub(super) fn take(&mut self, turns: Option<&BatchTurns>) -> Option<TakenBatch> {
         let (index, batch) = self.0.pop_front()?;
         let mut taken = TakenBatch { index, count: 1, batch };
@@ -53,7 +53,7 @@ impl BatchQueue {
 }
 
 impl TakenBatch {
-    /// True if the batch with an index may be joined.
+    /// True if the batch `next`, which has this index in the plan, may be joined to this one.
     fn may_take(&self, index: usize, next: &Batch, most: u64) -> bool {
         let own = &self.batch;
         index == self.index + self.count

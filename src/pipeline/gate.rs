@@ -1,4 +1,4 @@
-//! The gate before a batch: where a run shares the database with others, each worker asks it before it renders.
+//! The gate before a batch: if a run shares the database with others, each worker passes the gate before it renders.
 
 use std::num::NonZeroU64;
 use std::sync::Mutex;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-/// The longest that a batch should hold a session, for those who wait for one.
+/// The longest time that a batch should hold a session, because others may wait for one.
 const MAX_HOLD: Duration = Duration::from_millis(250);
 
-/// The features of a batch while no batch was measured: few enough for a slow server.
+/// The features of a batch before the first batch was measured: few enough for a slow server.
 const UNMEASURED_FEATURES: u64 = 500;
 
 /// The fewest features of a batch, however slow the server is: smaller ones cost more statements than they save time.
@@ -27,13 +27,13 @@ pub enum BatchKind {
 
 /// Decides when a worker may render its next batch.
 ///
-/// The promise: [`BatchGate::enter`] returns soon once a stop was asked for, because the run has to end. A worker holds no more than one
-/// [`BatchPass`], and only while it renders: it waits for nothing of the pipeline then. Dropping the future gives the turn up.
+/// The contract: [`BatchGate::enter`] returns soon after a stop was asked for, because the run has to end. A worker holds at most one
+/// [`BatchPass`], and only while it renders; it then waits for nothing else in the pipeline. Dropping the future gives up the turn.
 pub trait BatchGate: Send + Sync + 'static {
     /// Waits until a batch may be rendered.
     fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchPass>;
 
-    /// How fast batches of a kind were rendered up to now.
+    /// The measured pace of the batches of a kind.
     fn pace(&self, kind: BatchKind) -> &BatchPace;
 }
 
@@ -47,7 +47,7 @@ impl BatchPass {
         BatchPass(Some(Box::new(held)))
     }
 
-    /// A turn for which nobody has to wait.
+    /// A turn that takes no place at a gate, so that no other worker waits for it.
     #[must_use]
     pub const fn free() -> BatchPass {
         BatchPass(None)
@@ -59,11 +59,11 @@ impl BatchPass {
 pub struct BatchPace(Mutex<Option<Duration>>);
 
 impl BatchPace {
-    /// The features of the batches in which a seed is planned: as few as a slow server may ask for, for a batch of a seed cannot be cut
-    /// later.
+    /// The features of the batches in which a seed is planned. They are as few as a slow server may need, because a batch of a seed cannot
+    /// be cut later.
     pub const SEED_PLAN_FEATURES: NonZeroU64 = NonZeroU64::MIN.saturating_add(MIN_FEATURES - 1);
 
-    /// Notes how long a batch with this many features took. Times of a feature are kept in steps of a nanosecond.
+    /// Notes how long a batch with this many features took. The time of a feature is kept in whole nanoseconds.
     pub fn note(&self, features: u64, took: Duration) {
         let each = took / u32::try_from(features.max(1)).unwrap_or(u32::MAX);
         let mut mean = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +92,7 @@ mod tests {
         assert_eq!((pace.features(10_000), pace.features(500)), (UNMEASURED_FEATURES, 500));
         pace.note(2_000, Duration::from_millis(100));
         assert_eq!((pace.features(10_000), pace.features(1_000)), (5_000, 1_000));
-        // The server becomes ten times slower: after some batches they are smaller.
+        // The server becomes ten times slower: after some measurements the batches are smaller.
         for _ in 0..40 {
             pace.note(2_000, Duration::from_secs(1));
         }

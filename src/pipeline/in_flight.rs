@@ -23,7 +23,7 @@ pub(super) struct BatchesInFlight {
 impl BatchesInFlight {
     pub(super) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> BatchesInFlight {
         let window = limits.window.get();
-        // Of batches that are not taken in their order, those that are stored first would wait for the permits of later ones.
+        // If batches are not taken in their order, those that are stored first would wait for the permits of later ones.
         let in_order = batches.len() > window || batches.iter().all(|batch| !batch.needs_cell_counts);
         BatchesInFlight {
             queue: Mutex::new(BatchQueue::new(batches, window)),
@@ -34,10 +34,10 @@ impl BatchesInFlight {
         }
     }
 
-    /// The next batch, once it may be rendered; `None` if there is none, or the run ends.
+    /// The next batch, once it may be rendered; `None` if there is none left, or the run ends.
     ///
-    /// A worker takes a permit first and the next batch second, and waits for further permits before another worker takes one. So all batches
-    /// before this one hold theirs, and are stored without it.
+    /// A worker takes a permit first and the next batch second, and waits for more permits before another worker takes a batch. So all
+    /// earlier batches hold their permits, and are stored without this batch.
     pub(super) async fn take(&self) -> Option<(TakenBatch, OwnedSemaphorePermit)> {
         let mut queue = self.queue.lock().await;
         let mut permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
@@ -49,14 +49,14 @@ impl BatchesInFlight {
         Some((taken, permit))
     }
 
-    /// How many permits a batch takes: its share of the features, and all of them at most.
+    /// The number of permits that a batch takes: its share of the features, but at most all permits.
     fn permits_of(&self, batch: &Batch) -> u32 {
         let Some(most) = self.features else { return 1 };
         let share = u128::from(batch.features()) * u128::from(self.window) / u128::from(most.get());
         u32::try_from(share.clamp(1, u128::from(self.window))).unwrap_or(1)
     }
 
-    /// No further batch is taken.
+    /// Lets no other batch be taken.
     pub(super) fn close(&self) {
         self.permits.close();
     }

@@ -6,11 +6,11 @@
 //!                      …                                 ─┘
 //! ```
 //!
-//! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the
-//! writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered
-//! and not yet stored, however slow the writer or one of the workers is; a batch with many features takes several permits (`in_flight`). Where a run shares the database (`gate`), a worker waits for its
-//! turn with the batch in hand, and holds its turn only while it renders; `batch_queue` joins and cuts batches so
-//! that a turn stays short.
+//! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the writer, which
+//! stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered and not yet stored,
+//! however slow the writer or one of the workers is; a batch with many features takes several permits (`in_flight`). If a run shares the
+//! database (`gate`), a worker that has taken a batch waits for its turn, and holds its turn only while it renders; `batch_queue` joins and
+//! cuts batches so that a turn stays short.
 
 mod batch_queue;
 mod gate;
@@ -51,7 +51,7 @@ pub use turns::BatchTurns;
 pub struct Limits {
     /// The most batches that may be rendered or waiting to be stored at one time.
     pub window: NonZeroUsize,
-    /// The most features that these batches may have together, unless a single batch has more: that one is alone then.
+    /// The most features that these batches may have together, unless a single batch has more. Such a batch is alone in flight.
     pub features: NonZeroU64,
     /// How tiles are compressed.
     pub packing: Packing,
@@ -118,7 +118,7 @@ pub enum PipelineError<R, W> {
         /// Why.
         cause: String,
     },
-    /// A source returned another number of tiles than planned.
+    /// A source returned a number of tiles other than planned.
     #[error(
         "a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
@@ -176,7 +176,7 @@ struct TileNote {
     bytes: u64,
 }
 
-/// What an edit shows.
+/// The content of an edit.
 #[derive(Debug, Clone, Copy)]
 struct EditContents {
     /// Features drawn. The first edit of a tile counts those of all its layers.
@@ -220,7 +220,7 @@ where
     while let Some(worker) = workers.join_next().await {
         let worked = worker.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())));
         if let Err(error) = worked {
-            // The other workers end after their current batch.
+            // The other workers end after their current batches.
             in_flight.close();
             failure.get_or_insert(error);
         }
@@ -236,7 +236,7 @@ where
 }
 
 impl PipelineOutcome {
-    /// Refuses a result with another number of tiles than planned.
+    /// Refuses a result whose number of tiles is not the planned one.
     fn check_complete<R, W>(&self, planned: u64) -> Result<(), PipelineError<R, W>> {
         for (planned, stored) in [(planned, self.tiles), (self.edits, self.written.total())] {
             if planned != stored {
@@ -258,7 +258,7 @@ struct EditRules {
 }
 
 impl EditRules {
-    /// Refuses a batch with another number of tiles than planned.
+    /// Refuses a batch whose number of tiles is not the planned one.
     fn check_count<R, W>(&self, batch: &Batch, zoom: Zoom, tiles: &[RenderedTile]) -> Result<(), PipelineError<R, W>> {
         // A tile that failed may or may not have been planned.
         let (found, failed) = (tiles.len() as u64, self.count_failed(tiles)?);

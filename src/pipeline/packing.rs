@@ -14,7 +14,7 @@ pub(super) struct PackedTiles {
     pub(super) notes: Vec<TileNote>,
 }
 
-/// The most bytes of a tile that is kept to compare the next one with: larger ones are hardly ever alike.
+/// The most bytes of a tile that is kept to compare the next tile with it: larger tiles are hardly ever equal.
 const MAX_KEPT_FOR_NEXT: usize = 1 << 10;
 
 /// Compresses tiles and puts them in the order that the target needs.
@@ -26,7 +26,7 @@ pub(super) fn pack<R, W>(
     tiles.sort_by_cached_key(|rendered| needs.order.place(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
     let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
-    // Tiles inside of the same polygons are alike, and mostly follow each other.
+    // Tiles inside of the same polygons are equal, and usually adjacent.
     let mut last: (Vec<u8>, Box<[u8]>) = Default::default();
     for RenderedTile { tile, mvt, layers, features, notes, shared } in tiles {
         let first = contents.len();
@@ -79,7 +79,7 @@ pub(super) fn pack<R, W>(
             let mut bytes = 0;
             if let Noted::Heavy { .. } = note.what {
                 let part = bytes_of(&mvt, &layers, note.layer);
-                // A tile with one layer is compressed already.
+                // If the tile has only one layer, this layer is compressed already.
                 bytes = match &edits[first..] {
                     [TileEdit::Put(_, stored)] if part.len() == mvt.len() => stored.len(),
                     _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),

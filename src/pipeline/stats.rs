@@ -61,7 +61,7 @@ impl TileSizes {
     }
 }
 
-/// The time that the stages of a run took, each added up over its threads. Stages work at the same time.
+/// The time that each stage of a run took, added up over its threads. The stages work at the same time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StageTimes {
     /// Rendering: waiting for the database, and drawing from cached rows.
@@ -87,7 +87,7 @@ pub struct ZoomStats {
     pub sizes: TileSizes,
     /// The largest tile; `None` if no tile was stored.
     pub largest: Option<LargestTile>,
-    /// The layer that has the most bytes in it.
+    /// The layer that has the most bytes in the largest tile.
     pub largest_layer: LayerId,
     /// Time that workers spent on rendering and compressing, summed over the workers.
     pub busy: Duration,

@@ -1,4 +1,4 @@
-//! The turns of a run's batches, where it shares the database with others.
+//! The turns of a run's batches, if the run shares the database with others.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ pub struct BatchTurns {
 }
 
 impl BatchTurns {
-    /// Renders a batch when it is its turn, or its parts at a turn each if it would hold the session too long as a whole.
+    /// Renders a batch when its turn comes. If the batch would hold the session too long as a whole, renders it in parts, with a turn for each.
     pub(super) async fn rendered<R: Source>(
         &self,
         source: &mut R,
@@ -29,7 +29,7 @@ impl BatchTurns {
         let (mut tiles, mut rest) = (Vec::new(), Some(batch.clone()));
         while let Some(batch) = rest {
             let _pass = self.gate.enter(self.kind).await;
-            // How slow the server is may have been found out while the batch waited.
+            // The server's pace may have been measured while the batch waited.
             let (first, others) = batch.cut(self.most_features());
             let begun = Instant::now();
             tiles.append(&mut source.render(&first).await?);

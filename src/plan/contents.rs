@@ -10,22 +10,22 @@ use super::outlines::OutlineRuns;
 use super::sweep::{Touched, in_slabs, sweep};
 use crate::tile::{Area, TileRect, Zoom};
 
-/// The fewest tiles with the same content of which one is rendered for all.
+/// The fewest tiles with the same content for which one tile is rendered for all.
 const MIN_REPEATS: u64 = 8;
 
-/// The number of a content: the features that tiles lie wholly inside of, and the directions of their rings.
+/// The number of a content, which is a set of features that tiles lie wholly inside of, and the directions of their rings.
 pub(super) type ContentNumber = u32;
 
 /// The contents that enough tiles of a zoom share.
 #[derive(Debug, Default)]
 pub(super) struct SharedContents {
     numbers: HashMap<Box<[(usize, u32)]>, ContentNumber>,
-    /// The tile that is rendered for each, once one was met.
+    /// The tile that is rendered for each content, once there is one.
     likes: RefCell<HashMap<ContentNumber, Arc<Area>>>,
 }
 
 impl SharedContents {
-    /// Looks through the tiles of a zoom.
+    /// Finds the shared contents of a zoom's tiles.
     pub(super) fn new(
         zoom: Zoom,
         layers: &[PlanLayer],
@@ -53,12 +53,12 @@ impl SharedContents {
         Ok(SharedContents { numbers, likes: RefCell::default() })
     }
 
-    /// The tile that is rendered for a content: `first`, if none was named before.
+    /// The tile that is rendered for a content: `first`, if no tile was chosen before.
     pub(super) fn like(&self, content: ContentNumber, first: impl FnOnce() -> Area) -> Arc<Area> {
         Arc::clone(self.likes.borrow_mut().entry(content).or_insert_with(|| Arc::new(first())))
     }
 
-    /// The content of some tiles, if it is shared. `members` is room for the features.
+    /// The content of some tiles, if it is shared. `members` is a reusable buffer for the features.
     pub(super) fn of(&self, touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) -> Option<ContentNumber> {
         if !touched.is_interior || self.numbers.is_empty() {
             return None;

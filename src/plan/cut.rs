@@ -69,7 +69,7 @@ struct OpenArea {
     columns: (u32, u32),
     rows: (u32, u32),
     touching: Vec<Touching>,
-    /// For each layer that is told its tiles: those that are occupied.
+    /// The occupied tiles, for each layer whose batches list its tiles.
     tiles: Vec<Vec<TileRect>>,
 }
 
@@ -116,7 +116,7 @@ pub(super) struct Cutter<'a> {
     parts: &'a [TileRect],
     /// The contents that enough tiles share.
     contents: &'a SharedContents,
-    /// Room for the features of a run.
+    /// A reusable buffer for the features of a run.
     members: Vec<(usize, u32)>,
     /// The weight that a batch should have, in pairs of a feature and a tile.
     target: u64,
@@ -188,7 +188,7 @@ impl<'a> Cutter<'a> {
         self.note_heavy(touched, features);
     }
 
-    /// Ends the last batch and gives the plan.
+    /// Ends the last batch and returns the plan.
     pub(super) fn finish(mut self) -> ZoomPlan {
         self.end_column();
         self.close();
@@ -302,7 +302,7 @@ impl<'a> Cutter<'a> {
         }
     }
 
-    /// Adds tiles of one column whose content others have, too.
+    /// Adds tiles of one column whose content other tiles share.
     fn repeat(&mut self, content: ContentNumber, piece: ColumnPiece<'_>) {
         let ColumnPiece { start, tiles, counts, touching, .. } = piece;
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));

@@ -1,4 +1,4 @@
-//! Planning: which tiles a run renders, in which batches. The database is not asked here.
+//! Planning: which tiles a run renders, in which batches. Planning does not query the database.
 //!
 //! ```text
 //!  seed:    footprints ──► sweep (occupied tiles, features per tile) ──► cut (batches in the target's order)   [`plan`]
@@ -45,17 +45,17 @@ pub struct PlanLayer {
     pub margin: Margin,
     /// A tile with more features than this is listed in the plan.
     pub max_tile_features: ZoomLimits,
-    /// The layer's query runs once for each tile, so batches list its tiles.
+    /// True if the layer's query runs once for each tile. Then batches list its tiles.
     pub asks_each_tile: bool,
-    /// The layer's statement is told its tiles, because the boxes of its features touch others, too.
+    /// True if the layer's statement is given a list of its tiles, because the boxes of its features touch other tiles, too.
     pub lists_tiles: bool,
-    /// What drawing a feature costs, compared with one that is a row of a table: at least 1.
+    /// The cost of drawing a feature, relative to a feature that is a row of a table: at least 1.
     pub feature_cost: u64,
     /// The footprints of its features, unless they are in `point_file`.
     pub places: LayerFootprints,
-    /// All its features, if these are more points than should be in memory.
+    /// All its features, if they are more points than should be in memory.
     pub point_file: Option<PointFile>,
-    /// At zooms where features are cells that the survey did not count: the number of rows to gather.
+    /// For zooms where features are cells that the survey did not count: the number of rows to gather.
     pub rows: BTreeMap<Zoom, u64>,
 }
 
@@ -140,7 +140,7 @@ pub fn plan(
 ) -> io::Result<Vec<ZoomPlan>> {
     let zooms: Vec<Zoom> = zooms.iter().collect();
     let features = |layer: &PlanLayer| zooms.iter().map(|zoom| layer.features(*zoom)).max().unwrap_or_default();
-    // Few are planned sooner than threads begin, and mostly beside other plans.
+    // A few features are planned faster than threads start, and usually other plans run at the same time.
     let is_small = layers.iter().map(features).sum::<u64>() <= MAX_FEATURES_OF_ONE_THREAD;
     let most = if is_small { 1 } else { zooms.len().max(1) };
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(most);
@@ -153,7 +153,7 @@ pub fn plan(
             .map(|_| {
                 scope.spawn(|| {
                     let mut done = Vec::new();
-                    // The deepest zooms take longest: begin with them.
+                    // The deepest zooms take longest, so they come first.
                     while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
                         done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features, order));
                     }

@@ -50,7 +50,7 @@ impl OutlineRuns {
             let reach = outline_reach(margin, layer.margin.extent, zoom);
             for (feature, outline) in footprints.outlines() {
                 let (within, None) = touched_tiles(zoom, margin, footprints.world(feature as usize)) else { continue };
-                // A box of a few tiles cannot be told much smaller.
+                // For a box of a few tiles, the outline saves hardly any tile.
                 if within.tiles() < MIN_TILES_OF_BOX {
                     continue;
                 }
@@ -64,7 +64,7 @@ impl OutlineRuns {
         all
     }
 
-    /// Whether the tiles of a feature are among these.
+    /// True if the tiles of a feature are among these runs.
     pub(super) fn has(&self, layer: usize, feature: usize) -> bool {
         let known = &self.features[layer];
         !known.is_empty() && u32::try_from(feature).is_ok_and(|feature| known.contains(&feature))
@@ -83,5 +83,5 @@ impl OutlineRuns {
     }
 }
 
-/// The fewest tiles of a box for which the outline is asked.
+/// The fewest tiles of a box for which the outline is used.
 pub(super) const MIN_TILES_OF_BOX: u64 = 4;

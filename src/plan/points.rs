@@ -7,7 +7,7 @@ use super::PlanLayer;
 use crate::scratch::PointFile;
 use crate::tile::{Footprints, SortedPoints, WorldRect, Zoom};
 
-/// Points, wherever they are.
+/// The points of a layer, in memory or in a file.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum LayerPoints<'a> {
     Memory(&'a SortedPoints),
@@ -26,7 +26,7 @@ impl PlanLayer {
 }
 
 impl LayerPoints<'_> {
-    /// About the number of points in a rectangle; in memory, all between its west and east.
+    /// The approximate number of points in a rectangle. For points in memory, all points between its west and its east are counted.
     pub(super) fn about_within(self, rect: &WorldRect) -> u64 {
         match self {
             LayerPoints::Memory(points) => points.between(rect.west, rect.east).len() as u64,

@@ -20,7 +20,7 @@ struct Member {
     at: MemberAt,
 }
 
-/// Where a feature is known from.
+/// How the position of a feature is found.
 #[derive(Clone, Copy)]
 enum MemberAt {
     /// Its index within the layer.
@@ -43,15 +43,15 @@ struct LayerReach<'a> {
 struct Block {
     bits: u8,
     rect: TileRect,
-    /// Those of which the box is known only.
+    /// The features of which only the box is known.
     members: Vec<Member>,
-    /// Whether the points that touch it are not among the members: they are too many.
+    /// True if the points that touch the square are not among the members, because they are too many.
     has_more: bool,
-    /// What the outlines of the others touch of the square.
+    /// The tiles of the square that the outlines of the other features touch.
     runs: Vec<FeatureRun>,
 }
 
-/// What is planned: the tiles of a zoom.
+/// The input of a plan: the tiles of a zoom.
 #[derive(Clone, Copy)]
 pub(super) struct ZoomTiles<'a> {
     pub(super) zoom: Zoom,
@@ -96,7 +96,7 @@ impl<'a> Quarterer<'a> {
         };
         let reach = layers.iter().map(reach).collect();
         let mut quarterer = Quarterer { zoom, layers, contents, reach, target, plan: ZoomPlan::empty(zoom) };
-        // A stack of the blocks yet to be cut: the first on the curve is the last.
+        // A stack of the blocks that have not been cut yet. The first block on the curve is the last on the stack.
         let (bits, runs) = (zoom.get(), outlines.all().to_vec());
         let mut waiting = vec![Block { bits, rect: whole, members, has_more: true, runs }];
         while let Some(mut block) = waiting.pop() {
@@ -128,7 +128,7 @@ impl<'a> Quarterer<'a> {
         layers.filter_map(|(number, (layer, reach))| Some((number, layer, reach.points?)))
     }
 
-    /// About the number of points that touch a square.
+    /// The approximate number of points that touch a square.
     fn points_near(&self, square: &TileRect) -> u64 {
         self.of_points().map(|(_, layer, _)| points_near(layer, square)).sum()
     }
@@ -149,7 +149,7 @@ impl<'a> Quarterer<'a> {
         Ok(())
     }
 
-    /// Whether the pairs of a feature and a tile inside the parts of a block weigh no more than a batch should.
+    /// True if the pairs of a feature and a tile inside the parts of a block weigh no more than a batch should.
     fn is_light(&self, block: &Block, parts: &[TileRect]) -> io::Result<bool> {
         let mut pairs = self.pairs(block, parts);
         for (_, layer, points) in self.of_points().filter(|_| block.has_more) {
@@ -207,7 +207,7 @@ impl<'a> Quarterer<'a> {
         quarters.into_iter().rev()
     }
 
-    /// Plans the tiles of a block; adds them to the batch before if there is room.
+    /// Plans the tiles of a block; adds them to the previous batch if there is room.
     fn batch(&mut self, block: &Block, parts: &[TileRect]) -> io::Result<()> {
         let Block { rect, members, has_more, runs, .. } = block;
         if !has_more && members.is_empty() && runs.is_empty() || parts.is_empty() {

@@ -23,13 +23,13 @@ pub(super) struct Touch {
     feature: u32,
 }
 
-/// The bit of a touch for tiles that lie wholly inside the feature.
+/// The bit that marks a touch whose tiles lie wholly inside the feature.
 const INTERIOR: u32 = 1 << 31;
 
-/// The bit of a touch of points, which are counted only. The bits below it are their number.
+/// The bit that marks a touch of points, which are only counted. The bits below it hold their number.
 const POINTS: u32 = 1 << 30;
 
-/// The bit of a touch with [`INTERIOR`] whose ring runs counterclockwise: it is drawn with another first vertex.
+/// The bit that marks, together with [`INTERIOR`], a ring that runs counterclockwise: it is drawn with another first vertex.
 const TURNED: u32 = 1 << 29;
 
 /// The touches of one point.
@@ -53,7 +53,7 @@ impl Touch {
         (self.key & 0xff) as usize
     }
 
-    /// Adds another touch's points to these, if they touch the same tiles.
+    /// Adds another touch's points to this touch, if both touch the same tiles.
     fn merge(&mut self, other: Touch) -> bool {
         let is_same =
             (self.key, self.length) == (other.key, other.length) && self.feature & other.feature & POINTS != 0;
@@ -66,26 +66,26 @@ impl Touch {
     }
 }
 
-/// Touches as they come. Those of points are merged when they are many: a tile has one of them then, however many points lie in it.
+/// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them, however many points lie in it.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
     all: Vec<Touch>,
-    /// Merged when there are as many.
+    /// The number of touches at which they are merged.
     merge_at: usize,
 }
 
-/// Touches are not merged before they are as many.
+/// The fewest touches that are merged.
 const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
 impl Touches {
-    /// Room for the touches of some features, of which most touch one or two columns.
+    /// Reserves room for the touches of some features, most of which touch one or two columns.
     pub(super) fn with_room(features: usize) -> Touches {
         // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a growing vector
         // would leave pieces that the allocator keeps.
         Touches { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
     }
 
-    /// Adds the touches of one feature inside some parts: of its index, or [`ONE_POINT`].
+    /// Adds the touches of one feature inside some parts. `feature` is the feature's index, or [`ONE_POINT`].
     pub(super) fn add(&mut self, number: usize, feature: u32, tiles: &TileRect, parts: &[TileRect]) {
         let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
         for inside in common_parts(parts, tiles) {
@@ -136,7 +136,7 @@ pub struct Touched<'a> {
 }
 
 impl Touched<'_> {
-    /// The index of the layer and of the feature within it, for every feature that touches the run and is no point; not sorted.
+    /// The index of the layer and the index of the feature within it, for every feature that touches the run and is not a point; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         let others = self.active.iter().filter(|Reverse((_, _, feature))| feature & POINTS == 0);
         others.map(|Reverse((_, layer, feature))| {
@@ -145,7 +145,7 @@ impl Touched<'_> {
         })
     }
 
-    /// What decides about the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its index with the
+    /// Identifies the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its index with the
     /// direction of its ring; not sorted.
     pub(super) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
@@ -155,11 +155,11 @@ impl Touched<'_> {
 /// The features that touch the current tile, by the position at which they end.
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
-/// About the most points that are in memory at a time, each with its touches.
+/// The approximate number of points in memory at a time, each with its touches.
 pub(super) const MAX_POINTS_AT_ONCE: u64 = if cfg!(test) { 64 } else { 1 << 19 };
 
 /// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
-/// archive's order: slab by slab of neighbouring columns, from west to east, each with few enough points.
+/// archive's order. This happens slab by slab, from west to east: a slab is some neighbouring columns with few enough points.
 pub(super) fn in_slabs(
     zoom: Zoom,
     layers: &[PlanLayer],
@@ -167,7 +167,7 @@ pub(super) fn in_slabs(
     parts: &[TileRect],
     mut each: impl FnMut(&[Touch]),
 ) -> io::Result<()> {
-    // A stack of the columns yet to be cut: the western ones are the last.
+    // A stack of the columns that have not been cut yet. The western ones are the last on the stack.
     let mut waiting = vec![(0, zoom.last())];
     while let Some((first, last)) = waiting.pop() {
         let columns = TileRect { zoom, x0: first, y0: 0, x1: last, y1: zoom.last() };
@@ -185,7 +185,7 @@ pub(super) fn in_slabs(
     Ok(())
 }
 
-/// About the number of a layer's points that may touch some tiles; 0 for a layer of other features.
+/// The approximate number of a layer's points that may touch some tiles; 0 for a layer of other features.
 pub(super) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
     match layer.points(tiles.zoom) {
         Some(points) if layer.zooms.contains(tiles.zoom) => {
@@ -195,7 +195,7 @@ pub(super) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
     }
 }
 
-/// Calls `each` with the tiles that each point of a layer touches and which may lie among some tiles, until it breaks.
+/// Calls `each` with every point of a layer that may touch the tiles `near`, and the tiles that the point touches, until `each` breaks.
 pub(super) fn points_touching(
     layer: &PlanLayer,
     points: LayerPoints<'_>,
@@ -255,7 +255,7 @@ impl FeatureRun {
     }
 }
 
-/// What lies both in some tiles and in parts as [`distinct_columns`] gives them. An area with a winding border has thousands of parts.
+/// The intersections of some tiles with parts that [`distinct_columns`] has made. An area with a winding border has thousands of parts.
 pub(super) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> impl Iterator<Item = TileRect> + 'a {
     let first = parts.partition_point(|part| part.x1 < tiles.x0);
     let near = parts[first..].iter().take_while(|part| part.x0 <= tiles.x1);
@@ -275,7 +275,7 @@ pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
         .collect();
     sides.sort_unstable_by_key(|side| side.column);
     let mut distinct = Vec::new();
-    // By how many rectangles a row of the strip has more than the row above, where that is not 0.
+    // For each row, how many more rectangles cover it than the row above it in the strip, if the difference is not 0.
     let mut steps: BTreeMap<u32, i32> = BTreeMap::new();
     let mut first = 0;
     for at_column in sides.chunk_by(|one, other| one.column == other.column) {
@@ -306,12 +306,12 @@ pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
 
 /// The western or eastern side of a rectangle.
 struct RectSide {
-    /// The first column that the rectangle has, or the first that it has no more.
+    /// The first column of the rectangle, or the first column beyond it.
     column: u32,
     top: u32,
     /// The row below its last.
     below: u32,
-    /// 1 where it begins, -1 where it ends.
+    /// 1 where the rectangle begins, -1 where it ends.
     open: i32,
 }
 
@@ -321,7 +321,7 @@ pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
     let mut active = Active::new();
     let mut left = touches;
     let mut place = 0;
-    // How many of the active features the tiles lie wholly inside of.
+    // How many of the active features contain the tiles wholly.
     let mut around = 0;
     loop {
         while let Some(Reverse((end, layer, feature))) = active.peek().copied() {

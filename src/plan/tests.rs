@@ -1,4 +1,4 @@
-//! The plan against a count made the slow way: every feature, every tile.
+//! Compares the plan with a slow count of every feature in every tile.
 
 #![expect(
     clippy::cast_possible_truncation,
@@ -30,7 +30,7 @@ fn boxes(chance: &mut fastrand::Rng, count: u64) -> Footprints {
         let (x, y) = (position(chance), position(chance));
         let size = 1_u32 << chance.u64(..31);
         let (x1, y1) = (x.saturating_add(size), y.saturating_add(size / 3));
-        // Some run over the antimeridian, by as much as others do not.
+        // Some cross the antimeridian: their western and eastern sides are swapped.
         let (x, x1) = if chance.u64(..4) == 0 { (x1, x) } else { (x, x1) };
         let source = SourceBox { min_x: x as f32, min_y: -(y1 as f32), max_x: x1 as f32, max_y: -(y as f32) };
         BoxFootprint { world: WorldBox::new(x, y, x1, y1), source }
@@ -52,7 +52,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
     }
 }
 
-/// Touching features of each layer, for every tile that has any.
+/// The number of features of each layer that touch a tile, for every tile that has any.
 fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32, u32), Vec<u64>> {
     let mut tiles = BTreeMap::new();
     let all = (0..=zoom.last()).flat_map(|x| (0..=zoom.last()).map(move |y| (x, y)));
@@ -133,7 +133,7 @@ fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
             }
             _ => None,
         };
-        // The plan must not look here for points.
+        // The plan must not search here for points.
         let places =
             if point_file.is_some() { Footprints::Points(SortedPoints::default()) } else { footprints.clone() };
         PlanLayer {
@@ -169,7 +169,7 @@ fn points_in_a_file_are_planned_as_points_in_memory() {
     }
 }
 
-/// Each batch holds what it says, each of its features is found by the search box, and batches follow each other in order.
+/// Checks that each batch has what was planned, that the search box finds each of its features, and that batches follow each other in order.
 fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer], order: Order) {
     let mut left = slow.clone();
     let mut last = None;
@@ -179,7 +179,7 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
             let r = area.rect;
             let within = left.extract_if(.., |(x, y), _| (r.x0..=r.x1).contains(x) && (r.y0..=r.y1).contains(y));
             let here: Vec<((u32, u32), Vec<u64>)> = within.collect();
-            // Every tile of the rectangle with a feature is planned: rendering gives them all.
+            // Every tile of the rectangle with a feature is planned, because rendering returns all of them.
             let every = slowly(zoom.zoom, layers, &[r]);
             assert_eq!(every.len(), here.len(), "a rectangle takes in tiles that are not wanted");
             places.extend(here.iter().map(|((x, y), _)| order.place(TileCoord::new(zoom.zoom, *x, *y).unwrap())));
@@ -199,7 +199,7 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
     assert!(left.is_empty(), "tiles in no batch");
 }
 
-/// The search box touches the box of every feature that touches the area.
+/// Checks that the search box touches the box of every feature that touches the area.
 fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer) {
     let Footprints::Boxes(boxes) = layer.places.at(area.rect.zoom) else { return };
     let WorldRect { west: w, north: n, east: e, south: s } = area.rect.world(layer.margin.units(zoom));
@@ -211,7 +211,7 @@ fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer
             let SearchBox::Source(search) = area.search[number] else { panic!("no search box") };
             let SourceBox { min_x, min_y, max_x, max_y } = b.source;
             let [min_x, min_y, max_x, max_y] = [min_x, min_y, max_x, max_y].map(f64::from);
-            // Of one that runs over the antimeridian, one end is enough.
+            // For a feature that crosses the antimeridian, finding one end is enough.
             let ends = if min_x <= max_x { vec![[min_x, max_x]] } else { vec![[min_x; 2], [max_x; 2]] };
             let is_found = ends.iter().any(|[from, to]| *from <= search.max_x && *to >= search.min_x);
             assert!(is_found && min_y <= search.max_y && max_y >= search.min_y, "the index would miss a feature");

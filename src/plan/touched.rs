@@ -2,8 +2,8 @@
 
 use crate::tile::{TileRect, WorldBox, WorldRect, Zoom};
 
-/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box over ±180° touches the tiles up to the world's eastern
-/// edge, and those from its western edge on as a second rectangle; one rectangle if they meet.
+/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box that crosses ±180° touches the tiles up to the world's
+/// eastern edge, and those from its western edge on as a second rectangle. If both rectangles meet, they become one.
 #[must_use]
 pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));

@@ -85,19 +85,19 @@ impl Record for PlaceRange {
 /// Why a list is not exact.
 const INTERRUPTED: &str = "an earlier run did not finish, so what it changed is not known";
 
-/// What is known of the tiles that runs have changed which did not finish.
+/// The tiles that unfinished runs may have changed.
 #[derive(Debug)]
 pub(in crate::sink) enum InterruptedRuns {
-    /// There are none.
+    /// There are no unfinished runs.
     None,
-    /// They have changed some of these tiles at most.
+    /// The unfinished runs changed no tiles other than these.
     Tiles(TileRectList),
-    /// They may have changed every tile.
+    /// The unfinished runs may have changed every tile.
     Everything,
 }
 
 impl InterruptedRuns {
-    /// What their intents say.
+    /// The tiles that the intents of unfinished runs list.
     pub(in crate::sink) fn of(intents: &[Intent]) -> InterruptedRuns {
         if intents.is_empty() {
             return InterruptedRuns::None;
@@ -110,13 +110,13 @@ impl InterruptedRuns {
 /// What a directory or a prefix held when a run began: the facts that decide whether the list of changes can be exact.
 #[derive(Debug)]
 pub(in crate::sink) struct HeldBefore {
-    /// A run was finished in it.
+    /// True if a run has finished in it.
     pub(in crate::sink) has_tileset: bool,
-    /// Other runs that have begun to change it and not finished.
+    /// Other runs that began to change it and did not finish.
     pub(in crate::sink) interrupted: InterruptedRuns,
-    /// Its tiles have the names that this run gives them.
+    /// True if its tiles have the names that this run gives them.
     pub(in crate::sink) has_same_template: bool,
-    /// The run writes a version of its own.
+    /// True if the run writes a version of its own.
     pub(in crate::sink) is_new_version: bool,
 }
 
@@ -144,11 +144,11 @@ pub struct ChangedTiles {
     order: Order,
     written: Records<PlaceRange>,
     deleted: Records<PlaceRange>,
-    /// Of the tiles written, those that the target did not hold; `None` if the sink does not say.
+    /// The written tiles that the target did not hold before; `None` if the sink does not report them.
     added: Option<Records<PlaceRange>>,
     counts: [u64; 2],
     everything: Option<&'static str>,
-    /// If `everything` is only declared because of interrupted runs: the tiles that these may have changed.
+    /// The tiles that interrupted runs may have changed, if these runs are the only reason for `everything`.
     interrupted: Option<TileRectList>,
 }
 
@@ -198,7 +198,7 @@ impl ChangedTiles {
         }
     }
 
-    /// The same list, which also knows the tiles that the target did not hold: each of them is added by [`ChangedTiles::add_new`], too.
+    /// The same list, which also records the tiles that the target did not hold before: [`ChangedTiles::add_new`] adds each of them.
     pub(in crate::sink) fn knowing_new(mut self) -> ChangedTiles {
         self.added = Some(Records::new("the list of new tiles"));
         self
@@ -210,7 +210,7 @@ impl ChangedTiles {
         self.added.as_mut().map_or(Ok(()), |added| append(added, place))
     }
 
-    /// Declares that every tile of the target counts as changed, and why. The first reason stays.
+    /// Declares that every tile of the target counts as changed, for the reason `why`. A later reason does not replace the first one.
     pub fn declare_everything(&mut self, why: &'static str) {
         self.everything.get_or_insert(why);
     }
@@ -234,7 +234,7 @@ impl ChangedTiles {
     }
 
     /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything counts as changed, or
-    /// there are too many for such a list.
+    /// if the list of rectangles would be too long.
     ///
     /// # Errors
     /// If the scratch file cannot be read back.
@@ -290,7 +290,7 @@ impl ChangedTiles {
         })
     }
 
-    /// The tiles of the list, each once, also where several of its layers changed.
+    /// The changed tiles; each is listed once, even if several of its layers changed.
     ///
     /// # Errors
     /// Each item, if the scratch file cannot be read back.

@@ -1,4 +1,4 @@
-//! Compares a new archive, while it is written, with the one that it replaces, tile by tile in one order.
+//! Compares a new archive, while it is written, with the archive that it replaces, tile by tile in one order.
 //!
 //! ```text
 //!  old archive ─► thread: tiles in order, 1 MB a batch ─► channel of two batches ─┐
@@ -42,7 +42,7 @@ pub(super) struct Handover {
 }
 
 impl Handover {
-    /// Takes a tile; returns whether more are wanted.
+    /// Takes a tile; returns true if the reader should send more.
     pub(super) fn give(&mut self, place: u64, bytes: Box<[u8]>) -> bool {
         self.bytes += bytes.len();
         self.batch.push((place, bytes));
@@ -120,8 +120,8 @@ impl ArchiveComparison {
         ArchiveComparison { order, changed, old: None }
     }
 
-    /// Compares a tile that is written with that of the old archive. The old archive's tiles before it were not written: they count as
-    /// deleted.
+    /// Compares a written tile with the same tile of the old archive. Tiles that the old archive has before it and the new one does not are
+    /// counted as deleted.
     pub(super) fn write(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), ScratchError> {
         let is_same = self.pass(self.order.place(tile), Some(bytes))?;
         if is_same { Ok(()) } else { self.changed.add(tile.into(), TileChange::Written) }
@@ -133,7 +133,7 @@ impl ArchiveComparison {
         Ok(self.changed)
     }
 
-    /// Goes on to the place `end`; returns whether the old archive has exactly one tile there, with these bytes.
+    /// Advances to the place `end`; returns true if the old archive has exactly one tile there and this tile has these bytes.
     fn pass(&mut self, end: u64, bytes: Option<&[u8]>) -> Result<bool, ScratchError> {
         let mut is_same = None;
         while let Some(old) = &mut self.old {

@@ -1,5 +1,5 @@
-//! Lock files. The name of a lock file is derived from its target's, so whoever may write the folder may have put something else there: a
-//! symbolic link, a pipe, a hard link to another file. None of these is opened for writing.
+//! Lock files. The name of a lock file is derived from the target's name, so anyone who may write to the folder may have put something else
+//! under that name: a symbolic link, a pipe, a hard link to another file. None of these is opened for writing.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -22,7 +22,7 @@ pub(super) enum LeftOver {
 pub(super) enum Taken {
     /// This run.
     Ours(File),
-    /// Another run; its file, to be read.
+    /// Another run. The value is the open lock file, for reading its content.
     Theirs(File),
 }
 
@@ -50,7 +50,7 @@ pub(super) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> 
             Err(TryLockError::WouldBlock) => return Ok(Taken::Theirs(file)),
             Err(TryLockError::Error(error)) => return Err(("lock", error)),
         }
-        // The run that held the lock may have renamed or removed the file meanwhile: then this handle is of no use.
+        // The run that held the lock may have renamed or removed the file in the meantime. Then this handle is useless.
         if !is_named(&file, folder, name) {
             continue;
         }
@@ -65,7 +65,7 @@ pub(super) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> 
     }
 }
 
-/// Creates a file; fails if there is one.
+/// Creates a file; fails if the name exists.
 pub(super) fn create(folder: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?.into())
@@ -90,7 +90,7 @@ fn is_regular(kind: FileType) -> io::Result<()> {
     }
 }
 
-/// The error if something else than a file has the name; its kind is [`io::ErrorKind::InvalidInput`].
+/// The error if the name belongs to something other than a regular file; its kind is [`io::ErrorKind::InvalidInput`].
 fn unfit(what: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
@@ -106,7 +106,7 @@ pub(super) fn is_named(file: &File, folder: BorrowedFd<'_>, name: &Path) -> bool
 /// Opens a regular file by a path that the user named: follows links, and does not wait for the other end of a pipe.
 ///
 /// # Errors
-/// [`io::ErrorKind::InvalidInput`] if it is something else.
+/// [`io::ErrorKind::InvalidInput`] if the path is not that of a regular file.
 pub(super) fn open_named(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if !std::fs::metadata(path)?.is_file() {

@@ -1,4 +1,4 @@
-//! What a target says about itself, in the form of each format.
+//! The metadata of a target, in the form of each target format.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -24,7 +24,7 @@ pub struct Metadata {
     pub center: Option<MapCenter>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON; empty if there is none, as in the copy of another program's target. Then none is written.
+    /// The manifest as JSON. It is empty in a copy of a target that another program wrote; an empty manifest is not written.
     pub manifest: String,
 }
 
@@ -71,7 +71,7 @@ impl Metadata {
         self.every_row().into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
 
-    /// The same rows, including names without a value: an edit deletes what the target had under them.
+    /// The same rows, with `None` for names without a value: an edit deletes the target's rows of these names.
     pub(super) fn every_row(&self) -> [(&'static str, Option<String>); 13] {
         let LonLatBox { west, south, east, north } = self.bounds;
         [

@@ -142,10 +142,10 @@ pub struct Tileset {
     pub fingerprint: String,
     /// The names of the layers, by their indexes.
     pub layers: Vec<String>,
-    /// The zooms and boxes that the run writes: outside of them it changes no tile, but for partial regions.
+    /// The zooms and boxes that the run writes. Outside of them it changes no tiles except those of partial regions.
     pub scope: Scope,
-    /// The partial regions that the target's manifest names so far. A run of all tiles deletes what is stored there: the next manifest does
-    /// not speak for it.
+    /// The partial regions that the target's manifest names so far. A run of all tiles deletes what is stored there, because the next
+    /// manifest does not speak for these regions.
     pub partial: PartialScope,
     /// What happens to the tiles in its scope that it does not hand over.
     pub unwritten: Unwritten,
@@ -157,12 +157,12 @@ pub struct Tileset {
     /// The tiles that a run with [`Unwritten::Keep`] may change; `None` if they are all tiles of its scope, or too many for a list. Noted
     /// in a synchronized target until the run has finished.
     pub dirty: Option<TileRectList>,
-    /// Told what changed before the manifest becomes visible.
+    /// Receive the list of changes before the manifest becomes visible.
     pub before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl Tileset {
-    /// True if a sink has to list the changed tiles where that costs it nothing: everywhere but in an archive that is replaced.
+    /// True if a sink must list the changed tiles wherever that costs nothing, which is everywhere except in an archive that is replaced.
     fn lists_edits(&self) -> bool {
         self.list_changes || !self.before_manifest.is_empty()
     }
@@ -213,12 +213,12 @@ pub enum OpenMode {
 pub struct Finished {
     /// The target's path or URL.
     pub place: String,
-    /// Tiles that the target held and holds no longer: they render to nothing now, or lie in the run's scope and were not handed over.
+    /// Tiles that the target no longer holds: they render to nothing now, or lie in the run's scope and were not handed over.
     pub deleted: u64,
     /// The requests for tiles, if the target is on a server.
     pub in_flight: Option<InFlight>,
-    /// Which tiles changed, if [`Tileset::list_changes`] asked for them, or [`Tileset::before_manifest`] and they are known without a
-    /// comparison of two archives.
+    /// The list of changed tiles, if [`Tileset::list_changes`] asked for it. [`Tileset::before_manifest`] asks for it, too, but only where
+    /// the changes are known without a comparison of two archives.
     pub changed: Option<ChangedTiles>,
 }
 
@@ -230,42 +230,41 @@ pub struct Finished {
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
 /// - Nothing is deleted before [`Sink::finish`]: dropping a sink that was not finished loses no tile.
-/// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, also where it is
-///   edited in place. A synchronized target shows each tile old or new, and the old manifest until every tile is new.
-/// - After `finish` the target holds the tiles put, those outside of the run's responsibility (other zooms, other boxes) as
-///   they were, but after a run of all tiles none of its partial regions, and no others; what is not a tile of the tileset was never touched. With [`Unwritten::Keep`] it also holds
-///   every tile that was not handed over, byte for byte as it was, and what is equal already is not written.
+/// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, even if it is edited in
+///   place. A synchronized target shows each tile old or new, and the old manifest until every tile is new.
+/// - After `finish` the target holds the tiles that were put, and no others in the run's scope. Tiles outside of the run's responsibility
+///   (other zooms, other boxes) stay as they were; of the partial regions a run of all tiles leaves none. What is not a tile of the tileset
+///   was never touched. With [`Unwritten::Keep`] the target also holds every tile that was not handed over, byte for byte as it was, and a
+///   tile whose bytes are equal already is not written.
 /// - A tile of [`TileEdit::Keep`] that a target holds stays as it is. An archive that is replaced as a whole holds nothing yet: there the
 ///   bytes of the edit are stored, if it has any.
-/// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an
-///   [`Intent`]: kind of run, fingerprint, database, scope. It is taken out after the manifest has moved. Readers give all of them
+/// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an [`Intent`]:
+///   kind of run, fingerprint, database, scope. The intent is removed after the manifest has been replaced. Readers return all intents
 ///   ([`Described::unfinished`]). An archive needs none: it is replaced, or edited in one transaction, as a whole.
-/// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope: it has written all of these anew.
+/// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope, because it has written all of these tiles again.
 /// - A complete reseed removes all intents: its caller has checked that rendering the dirty tiles repairs what those runs left.
-/// - With [`Tileset::list_changes`], `finish` hands out [`ChangedTiles`]: exactly the tiles whose stored bytes are others than the target
-///   held when the sink was begun, and exactly those that it held then and holds no longer, in the order of [`Sink::needs`]. A tile that
-///   is written again with equal bytes is not among them. (An object in S3 is equal if its `ETag` is the MD5 of the bytes; encrypted
-///   with a key of its own it has another `ETag`, and counts as changed.) Where that cannot be told, [`ChangedTiles::everything`] says
-///   so and why: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive that is
-///   replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
-/// - `finish` tells [`Tileset::before_manifest`] what changed, when all tiles are stored and before the manifest becomes visible. If one of
-///   them fails, so does the run. The list also has the tiles of [`Intent::tiles`] of runs that did not finish.
+/// - With [`Tileset::list_changes`], `finish` returns [`ChangedTiles`], in the order of [`Sink::needs`]: exactly the tiles whose stored
+///   bytes differ from those that the target held when the sink was begun, and exactly the tiles that it held then and no longer holds. A
+///   tile that is written again with equal bytes is not listed. (An object in S3 is equal if its `ETag` is the MD5 of the bytes. An object
+///   that is encrypted with KMS has another `ETag`, and counts as changed.) If the exact list cannot be known, [`ChangedTiles::everything`]
+///   returns the reason: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive
+///   that is replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
+/// - `finish` reports the changes to [`Tileset::before_manifest`] after all tiles are stored and before the manifest becomes visible. If
+///   one of these listeners fails, the run fails. The reported list also has the tiles of [`Intent::tiles`] of runs that did not finish.
 /// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized target keeps what was
 ///   already right, and the next run goes on from there.
-/// - After an error the sink takes nothing more; it is to be dropped.
-/// - One writer a target, from the creation of its sink on: creating a second sink of the same target fails, and the error says who holds
-///   it. Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is not the one that it
-///   has seen.
+/// - After an error the sink accepts nothing more; the caller must drop it.
+/// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and the error names the holder.
+///   Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
 pub trait Sink: Send {
-    /// What an error looks like.
+    /// The error type of the sink.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// The order and form of the edits that the sink takes.
     fn needs(&self) -> Needs;
 
-    /// Prepares the target for a run. Called once, before the first edit. Returns what the target said about itself so far if its other
-    /// tiles stay: a synchronized target whose tiles outside of the scope belong to the same tileset, and every target with
-    /// [`Unwritten::Keep`].
+    /// Prepares the target for a run. Called once, before the first edit. Returns the target's description so far if tiles outside of this run
+    /// stay: for a synchronized target whose tiles outside of the scope belong to the same tileset, and for every target with [`Unwritten::Keep`].
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
@@ -276,8 +275,7 @@ pub trait Sink: Send {
         None
     }
 
-    /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed; [`Sink::begin`] checks
-    /// the rest.
+    /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed. [`Sink::begin`] checks the rest.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
@@ -285,8 +283,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// How many tiles in the run's scope the target held at [`Sink::begin`]; `None` unless this is a run of all tiles into a synchronized
-    /// target.
+    /// The number of tiles in the run's scope that the target held at [`Sink::begin`]; `None` unless this is a run of all tiles into a
+    /// synchronized target.
     fn held(&self) -> Option<u64> {
         None
     }
@@ -300,6 +298,6 @@ pub trait Sink: Send {
     /// Makes everything durable and visible, the metadata with the manifest last.
     ///
     /// # Errors
-    /// If the target cannot be completed, or a stop was asked for; the manifest is the old one then.
+    /// If the target cannot be completed, or a stop was asked for; the old manifest is then still in place.
     fn finish(self, metadata: &Metadata) -> Result<Finished, Self::Error>;
 }

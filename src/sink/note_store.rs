@@ -1,14 +1,14 @@
-//! Small documents that are kept with a target of any kind: the lists of changed tiles, and what else must be found again by whoever writes
-//! or serves the target next.
+//! Small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next writer or server of
+//! the target must find again.
 //!
 //! | target | where they lie |
 //! |---|---|
 //! | directory | `.oar-tiles/notes/` in it |
 //! | S3 prefix | `.oar-tiles/notes/` below it |
-//! | MBTiles or PMTiles file | `.NAME.oar-tiles/` beside it |
-//! | PMTiles in S3 | `.NAME.oar-tiles/` beside it |
+//! | MBTiles or PMTiles file | `.NAME.oar-tiles/` next to it |
+//! | PMTiles in S3 | `.NAME.oar-tiles/` next to it |
 //!
-//! Notes beside an archive are found by its name, and another archive may get that name. So a note that speaks for tiles names the
+//! Notes next to an archive are found by its name, and another archive may get that name. So a note that speaks for tiles names the
 //! publication ([`Publication`](crate::manifest::Publication)) that it belongs to.
 
 use std::error::Error;
@@ -48,7 +48,7 @@ pub enum NoteError {
         /// The note.
         place: String,
     },
-    /// The name is none that a note can have.
+    /// The name is not a valid name of a note.
     #[error("{name:?} cannot be the name of a note: please report this")]
     Name {
         /// The name.
@@ -81,7 +81,7 @@ pub enum NoteError {
 /// - A write is durable when it returns `Ok`. Of several writers with [`NoteCondition::Absent`], or with the same
 ///   [`NoteCondition::Unchanged`], one succeeds. (A server without conditional writes takes them all.)
 /// - Reading needs no right to write, and creates nothing.
-/// - All methods may wait for a disk or a server, so they are not to be called on a thread of the runtime.
+/// - All methods may wait for a disk or a server, so they must not be called on a thread of the async runtime.
 pub trait NoteStore: Send + Sync + fmt::Debug {
     /// The note; `None` if there is none.
     ///
@@ -92,7 +92,7 @@ pub trait NoteStore: Send + Sync + fmt::Debug {
     /// Writes a note if the condition holds; returns its new tag.
     ///
     /// # Errors
-    /// [`NoteError::Changed`] if the condition does not hold; else if it cannot be written.
+    /// [`NoteError::Changed`] if the condition does not hold; otherwise if the note cannot be written.
     fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError>;
 
     /// The names of the notes in a folder, sorted, each with the folder; none if there is no such folder.
@@ -122,7 +122,7 @@ pub(in crate::sink) fn parts(name: &str) -> Result<(&str, &str), NoteError> {
     }
 }
 
-/// The name of the folder of notes beside an archive.
+/// The name of the folder of notes next to an archive.
 pub(in crate::sink) fn folder_beside(archive: &str) -> String {
     format!(".{archive}.oar-tiles")
 }

@@ -1,4 +1,4 @@
-//! Publications: which tiles each change of a target has changed, for whoever keeps copies of tiles.
+//! Publications: which tiles each change of a target has changed, for readers that keep copies of tiles.
 //!
 //! A run that publishes gives its manifest a [`Publication`], and leaves the list of its changed tiles in a note that is kept with the
 //! target ([`ChangeLists`]), before the manifest becomes visible:
@@ -9,18 +9,18 @@
 //!   notes; archives need none)
 //! ```
 //!
-//! Whatever is killed, no change is lost to readers:
-//! - Before the manifest, a reader is still at the publication before. The next run finds the intent and takes its tiles into its own
-//!   list; without a list in the intent it declares that everything changed.
-//! - A list that no manifest names is never read: readers go back from the manifest's publication, by the id that each list gives of the
-//!   one before it.
-//! - Where the way back to the publication that a reader knows has a gap, the reader counts every tile as changed. So a list that is lost,
-//!   damaged, too old or a stranger's costs a reader its cache, and does no other harm. The same holds for an archive that was replaced by
-//!   a copy, and for clients that were switched to another version: their manifests lead elsewhere.
+//! Readers lose no change, even if a run is killed at any point:
+//! - Before the manifest is replaced, a reader is still at the previous publication. The next run finds the intent and adds its tiles to
+//!   its own list. If the intent has no list of tiles, the next run declares that everything changed.
+//! - A list that no manifest names is never read: readers start at the manifest's publication and go back through the lists, each of which
+//!   gives the id of the previous publication.
+//! - If the lists between the manifest's publication and the one that a reader knows have a gap, the reader counts every tile as changed. So a list
+//!   that is lost, damaged, too old or written by another program costs a reader its cache, and does no other harm. The same holds for an archive
+//!   that was replaced by a copy, and for clients that were switched to another version: the lists do not lead from one manifest to the other.
 //!
-//! The lists of an archive lie beside it, not in it: a list is of use only to readers that were there before, archives are handed on, and
-//! so one code serves all kinds. An edit of an archive is atomic, so it needs no intent. A run that replaces an archive leaves no list: its
-//! readers open the new file.
+//! The lists of an archive lie next to it, not in it, for three reasons: a list is useful only to readers that already had the archive
+//! open, archives are passed on to other people, and the same code serves all kinds of targets. An edit of an archive is atomic, so it
+//! needs no intent. A run that replaces an archive leaves no list: its readers open the new file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,14 +43,14 @@ const MAX_LISTS: usize = 100;
 /// How long a list is kept once a later one was written, in milliseconds.
 const MAX_AGE_OF_LISTS: u64 = 600_000;
 
-/// The most bytes of all lists together, about: they are written anew at each publication. The newest list is always kept.
+/// The approximate limit for the bytes of all lists together: they are all written again at each publication. The newest list is always kept.
 const MAX_BYTES_OF_LISTS: usize = 256 << 10;
 
-/// How often lists are written again if another run writes them at the same time, which only happens where there is no lock.
+/// The most attempts to write the lists if another run writes them at the same time, which only happens where there is no lock.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Told what a run has changed, at the one moment when that is known and nobody has seen it: after its last tile is stored, before its
-/// manifest becomes visible.
+/// Receives the changes of a run after its last tile is stored and before its manifest becomes visible: only then are they known and not
+/// yet visible to any reader.
 ///
 /// If it fails, the run fails, and its manifest stays the old one.
 pub trait BeforeManifest: Send + Sync + fmt::Debug {
@@ -61,7 +61,7 @@ pub trait BeforeManifest: Send + Sync + fmt::Debug {
     fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError>;
 }
 
-/// What a run has changed. The lists may be wider than that: they also have the tiles that interrupted runs may have changed.
+/// The changes of a run. The lists may contain more: they also have the tiles that interrupted runs may have changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PublishedTiles {
     /// The tiles that were written or deleted; `None` if everything counts as changed.
@@ -81,7 +81,7 @@ pub enum BeforeManifestError {
     ScratchList(#[from] ScratchError),
 }
 
-/// Hands the changed tiles of a run to all who wait for them.
+/// Passes the changed tiles of a run to all listeners.
 pub(in crate::sink) fn tell(
     listeners: &[Arc<dyn BeforeManifest>],
     changed: Option<&ChangedTiles>,
@@ -141,7 +141,7 @@ impl ChangeLists {
             let list = self.lists.iter().find(|list| list.publication.id == *id)?;
             way.push(list);
             id = &list.before;
-            // A stranger's lists may lead in a circle.
+            // Lists that another program wrote may lead in a circle.
             if way.len() > self.lists.len() {
                 return None;
             }
@@ -159,7 +159,7 @@ impl ChangeLists {
         }
     }
 
-    /// Adds the newest list, and removes those that are too many or too old.
+    /// Adds the newest list, and removes lists that exceed the limits of number, size and age.
     fn add(&mut self, list: ChangeList) {
         let (now, mut bytes) = (list.time, 0_usize);
         self.lists.push(list);
@@ -174,7 +174,7 @@ impl ChangeLists {
     }
 }
 
-/// Leaves the list of a run's changed tiles with its target. If it cannot, the run goes on: its readers will find a gap.
+/// Stores the list of a run's changed tiles with its target. If that fails, the run goes on, and readers find a gap.
 #[derive(Debug)]
 pub struct ChangeListWriter {
     /// Where the lists are kept.
@@ -217,10 +217,10 @@ impl ChangeListWriter {
 
 impl BeforeManifest for ChangeListWriter {
     fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
-        // Without a publication before, there is nobody who could read the list.
+        // Without a previous publication no reader could use the list.
         let done = match (&stored.changed, &self.before) {
             (Some(tiles), Some(_)) => self.write(tiles),
-            // What lists there are lead nowhere any more.
+            // The lists that exist do not lead to the new publication.
             _ => self.notes.remove(CHANGES),
         };
         if let Err(error) = done {

@@ -58,7 +58,7 @@ impl Total {
         Total { left: size.saturating_mul(MAX_TOTAL_PER_BYTE).max(FREE_TOTAL_BYTES) }
     }
 
-    /// No limit: for a reader that reads the same tiles again and again.
+    /// No limit: for a reader that reads the same tiles repeatedly.
     pub(super) const fn unlimited() -> Total {
         Total { left: u64::MAX }
     }
@@ -74,7 +74,7 @@ impl Total {
     }
 }
 
-/// What a target says about itself. Every part may be missing in a target that another program wrote.
+/// The metadata of a target. Every part may be missing in a target that another program wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
     /// The tileset's name.
@@ -163,7 +163,7 @@ pub enum ReadError {
     Remote {
         /// What, where and what next.
         what: String,
-        /// The cause, if `what` does not say it all.
+        /// The cause, if `what` does not contain all of it.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
 }
@@ -192,14 +192,14 @@ impl ReadError {
 /// - Whatever bytes a target holds, reading it ends, takes memory in proportion to the target, and returns a tile or a
 ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
 pub trait TileReader: Send {
-    /// What the target says about itself.
+    /// Returns the metadata of the target.
     ///
-    /// # Errors
-    /// If it cannot be read.
+    /// - Whatever bytes a target holds, a read always ends, takes memory in proportion to the target, and returns a tile or a
+    ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
-    /// The violations of the target's format, each as a text that says what and where: layout and metadata. The content of tiles is
-    /// checked by `verify`.
+    /// Returns the violations of the target's format (layout and metadata), each as a text that says what is wrong and where. `verify`
+    /// checks the content of tiles.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -213,10 +213,10 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
-    /// Makes sure that [`TileReader::list`] may be asked, without listing everything: a bucket may give the right to read and not to list.
+    /// Checks that [`TileReader::list`] is permitted, without listing everything: a bucket may grant reading without listing.
     ///
     /// # Errors
-    /// If it may not.
+    /// If listing is not permitted.
     fn can_list(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
@@ -226,8 +226,8 @@ pub trait TileReader: Send {
         Template::default()
     }
 
-    /// Prepares the reader for staying open and reading again and again, as a server does: it holds no lock between two calls, each call
-    /// sees the target as it is then, and there is no limit for all bytes that are read.
+    /// Prepares the reader to stay open and to read repeatedly, as a server does. It then holds no lock between two calls, each call sees
+    /// the target's current state, and the total of bytes read is not limited.
     ///
     /// # Errors
     /// If the target cannot be read.
@@ -235,7 +235,7 @@ pub trait TileReader: Send {
         Ok(())
     }
 
-    /// The stored bytes of the first of `tiles`, as many as one call returns.
+    /// Returns the stored bytes of the first of `tiles`, as many as one call may return.
     ///
     /// # Errors
     /// If one of them cannot be read.
@@ -254,7 +254,7 @@ pub fn read_all<E: From<ReadError>>(
     let mut rest = tiles;
     while !rest.is_empty() {
         let read = reader.read(rest)?;
-        // A reader that returns no tile breaks its contract; one tile is skipped then, so that this ends.
+        // A reader that returns no tile breaks its contract. One tile is then skipped, so that the loop ends.
         let given = read.len().clamp(1, rest.len());
         for (id, stored) in rest.iter().zip(read.into_iter().chain([None])).take(given) {
             take(id, stored)?;

@@ -4,7 +4,7 @@
 //! One cleanup rule: a scratch file has no name. Each list is a private `SQLite` database that was opened without one. `SQLite` keeps it
 //! in its page cache and, once it outgrows that, in a file below `SQLITE_TMPDIR`, `TMPDIR` or `/var/tmp` that it unlinks as soon as it is
 //! open ("Temporary Files Used By `SQLite`", sections 2.9 and 5). So a list ends with its owner, and a killed run leaves nothing behind.
-//! It needs neither journal nor sync: nobody reads it again.
+//! It needs neither journal nor sync, because no later process reads it.
 
 use rusqlite::{Connection, params};
 
@@ -67,14 +67,14 @@ pub(in crate::sink) trait Record: Copy {
     /// The value as bytes.
     fn to_bytes(&self) -> Self::Bytes;
 
-    /// The value that became these bytes.
+    /// Converts the bytes back to the value.
     fn from_bytes(bytes: &Self::Bytes) -> Self;
 }
 
 /// Records of one page: 4,096 of 24 bytes are 96 KiB.
 const RECORDS_PER_PAGE: usize = 4_096;
 
-/// Records in the order in which they were pushed. The last page is in memory, so a short list makes no scratch database.
+/// Records in the order in which they were pushed. The last page is in memory, so a short list needs no scratch database.
 #[derive(Debug)]
 pub(in crate::sink) struct Records<R> {
     what: &'static str,

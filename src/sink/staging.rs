@@ -1,4 +1,4 @@
-//! Staged files: written beside the target, synced, then renamed over it. Also decides which files may be replaced.
+//! Staged files: written next to the target, synced, then renamed over it. Also decides which files may be replaced.
 
 use std::error::Error;
 use std::fs::{self, File};
@@ -47,7 +47,7 @@ pub enum StagingError {
     /// The output cannot be read, so its kind is unknown.
     #[error("cannot read {} to see whether it is {kind} that may be replaced", path.display())]
     Unreadable {
-        /// The output, or what lies beside it.
+        /// The output, or a file next to it.
         path: PathBuf,
         /// What it should be, with its article.
         kind: &'static str,
@@ -122,7 +122,7 @@ impl StagingError {
         }
     }
 
-    /// The error for a file that is changed in place and finds no room.
+    /// The error if the disk is full while a file is changed in place.
     pub(super) fn no_room(path: PathBuf, source: impl Error + Send + Sync + 'static) -> StagingError {
         StagingError::DiskFull { target: path.clone(), path, source: Box::new(source) }
     }
@@ -156,10 +156,10 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Creates and locks `.NAME.partial` beside a target. If the target is a symbolic link, the file it leads to is replaced; a symbolic
+    /// Creates and locks `.NAME.partial` next to a target. If the target is a symbolic link, the file it leads to is replaced; a symbolic
     /// link with the name of the staged file is refused. The staged file of a killed run is removed; that of a running one is not touched.
     pub(super) fn beside(target: &Path) -> Result<Staging, StagingError> {
-        // A path that leads nowhere else stays as the user wrote it, also in messages.
+        // A path that is not a link stays as the user wrote it, also in messages.
         let target = if target.is_symlink() {
             fs::canonicalize(target).unwrap_or_else(|_missing| followed(target))
         } else {
@@ -323,7 +323,7 @@ fn followed(target: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    /// The rights of a file of the kernel's cannot be set, not even by root.
+    /// The permissions of a file in `/proc` cannot be set, not even by root.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_staged_file_whose_rights_cannot_be_set_is_removed_and_the_old_one_stays() {

@@ -1,4 +1,4 @@
-//! The large files of a work folder: what the shards of a seed leave for its commit. The small documents beside them are notes
+//! The large files of a work folder, which the shards of a seed leave for its commit. The small documents next to them are notes
 //! ([`NoteStore`](super::NoteStore)).
 
 use std::fs::File;
@@ -44,10 +44,10 @@ impl WorkFileError {
     }
 }
 
-/// The folder with the notes of a work folder, which are kept as those of a target are.
+/// The folder with the notes of a work folder. They are stored like the notes of a target.
 const NOTES_FOLDER: &str = ".oar-tiles";
 
-/// Where the files lie. A name has the form `folder/file`; each is written once, under a name of its own.
+/// The location of the files. A name has the form `folder/file`; each file is written once, under a name of its own.
 #[derive(Debug, Clone)]
 pub enum WorkFiles {
     /// In a folder.
@@ -59,7 +59,7 @@ pub enum WorkFiles {
 /// A file that is read.
 #[derive(Debug)]
 pub enum WorkFile {
-    /// Of a folder.
+    /// A file in a folder.
     File {
         /// The open file.
         file: File,
@@ -68,7 +68,7 @@ pub enum WorkFile {
         /// Its length in bytes.
         length: u64,
     },
-    /// In S3.
+    /// An object in S3.
     Object(S3Object),
 }
 
@@ -93,8 +93,8 @@ impl WorkFiles {
         }
     }
 
-    /// A file or folder that this program would not have left in a work folder; `None` if there is none. Runs have names of 16 hexadecimal
-    /// digits, and what remains of one that was killed does no harm.
+    /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs have names of 16
+    /// hexadecimal digits, and what a killed run left does no harm.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -122,7 +122,7 @@ impl WorkFiles {
         }
     }
 
-    /// A new file in a folder, without its name: [`WorkFiles::store`] gives it that. Dropping it removes it.
+    /// Creates a file in a folder, without its final name: [`WorkFiles::store`] gives it that name. Dropping the file removes it.
     ///
     /// # Errors
     /// If no file can be made.
@@ -139,7 +139,7 @@ impl WorkFiles {
         made.map_err(failed("write a file in", &folder))
     }
 
-    /// Stores a file durably under a name that nobody else gives. Readers see all of it or nothing.
+    /// Stores a file durably under a name that no other process uses. Readers see all of it or nothing.
     ///
     /// # Errors
     /// If it cannot be stored.

@@ -107,7 +107,7 @@ impl LonLatBox {
         }
     }
 
-    /// What lies in both, if none of them crosses the antimeridian; `None` if nothing does.
+    /// The intersection of two boxes that do not cross the antimeridian; `None` if it is empty.
     #[must_use]
     pub fn common(self, other: LonLatBox) -> Option<LonLatBox> {
         let both = LonLatBox {
@@ -125,7 +125,7 @@ impl LonLatBox {
         self.west > self.east
     }
 
-    /// The one or two boxes, none of which crosses the antimeridian, that make it up (RFC 7946, section 3.1.9).
+    /// Splits the box into one or two boxes that do not cross the antimeridian (RFC 7946, section 3.1.9).
     pub fn unwrapped(&self) -> impl Iterator<Item = LonLatBox> {
         let (first, second) = if self.crosses_antimeridian() {
             (LonLatBox { east: 180.0, ..*self }, Some(LonLatBox { west: -180.0, ..*self }))
@@ -199,9 +199,9 @@ impl Serialize for LonLatBox {
 /// The part of the world that a run is about: the union of some boxes and shapes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coverage {
-    /// Boxes of which none crosses the antimeridian, and shapes.
+    /// Shapes, and boxes that do not cross the antimeridian.
     parts: Vec<AreaPart>,
-    /// The boxes in shares of the world, for an area of many boxes is asked about each tile.
+    /// The boxes in shares of the world. They are kept because every box of an area is compared with each tile.
     boxes: Vec<WorldShares>,
     shapes: Vec<Arc<AreaShape>>,
     /// The columns of tiles that belong to it; `None` for all.
@@ -242,7 +242,7 @@ impl Coverage {
         Coverage { parts, boxes, shapes, columns: None }
     }
 
-    /// The part of it that some columns of tiles are.
+    /// The part of the coverage that lies in some columns of tiles.
     #[must_use]
     pub fn of_columns(self, columns: ColumnRanges) -> Coverage {
         Coverage { columns: Some(columns), ..self }
@@ -254,7 +254,7 @@ impl Coverage {
         self.columns.is_some()
     }
 
-    /// The parts: boxes of which none crosses the antimeridian, and shapes.
+    /// The parts: shapes, and boxes that do not cross the antimeridian.
     #[must_use]
     pub fn parts(&self) -> &[AreaPart] {
         &self.parts
@@ -268,8 +268,8 @@ impl Coverage {
             && boxes.any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
     }
 
-    /// The tiles of a zoom that it touches, as rectangles, equal ones once; rectangles may overlap. A box or a shape that ends exactly where a tile
-    /// begins does not touch that tile.
+    /// The tiles of a zoom that the coverage touches, as rectangles. No rectangle occurs twice, but rectangles may overlap. A box or a
+    /// shape that ends exactly where a tile begins does not touch that tile.
     #[must_use]
     pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
         let rect = |b: &WorldShares| {
@@ -302,7 +302,7 @@ impl Coverage {
         self.boxes.iter().any(is_in_box) || self.shapes.iter().any(|shape| shape.touches(tile))
     }
 
-    /// The smallest box that holds all of it, cut to the latitudes of the tiles, ignoring the antimeridian.
+    /// The smallest box around the coverage, cut to the latitudes of the tiles. It does not wrap around the antimeridian.
     #[must_use]
     pub fn bounds(&self) -> LonLatBox {
         let (most_north, most_south) = (latitude(0), latitude(WORLD_UNITS));
@@ -318,7 +318,7 @@ pub(super) fn unit_x(longitude: f64) -> f64 {
     (longitude + 180.0) / 360.0
 }
 
-/// The world's share, 0..=1, north of a latitude; latitudes beyond the square are taken to its edge.
+/// The world's share, 0..=1, north of a latitude; a latitude beyond the square is moved to its edge.
 pub(super) fn unit_y(latitude: f64) -> f64 {
     let sine = latitude.to_radians().sin();
     (0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)).clamp(0.0, 1.0)
@@ -332,7 +332,7 @@ fn tile_range(from: f64, to: f64, zoom: Zoom) -> (u32, u32) {
         let index = share.clamp(0.0, tiles - 1.0) as u32;
         index
     };
-    // A hair of a tile, so that a border typed in decimal degrees does not reach into the next tile by rounding.
+    // A tolerance, so that a border typed in decimal degrees does not reach into the next tile by rounding.
     let hair = 1e-9 * tiles;
     let first = index((from * tiles + hair).floor());
     (first, index((to * tiles - hair).ceil() - 1.0).max(first))

@@ -36,7 +36,7 @@ impl ColumnRanges {
         &self.0
     }
 
-    /// The zooms at which there are columns; `None` if there are none at all.
+    /// The zooms that have columns; `None` if there are no columns.
     #[must_use]
     pub fn zooms(&self) -> Option<ZoomList> {
         ZoomList::of(self.0.iter().map(|range| range.zoom))
@@ -48,7 +48,7 @@ impl ColumnRanges {
         self.0.iter().any(|range| range.zoom == tile.zoom() && (range.first..=range.last).contains(&tile.x()))
     }
 
-    /// What of a rectangle lies in these columns.
+    /// The parts of a rectangle that lie in these columns.
     pub(super) fn within(&self, rect: &TileRect) -> impl Iterator<Item = TileRect> {
         let own = self.0.iter().filter(|range| range.zoom == rect.zoom);
         own.filter_map(|range| rect.common(&TileRect { x0: range.first, x1: range.last, ..*rect }))

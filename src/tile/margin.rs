@@ -37,7 +37,7 @@ impl Margin {
     }
 
     /// The margin in world units: the buffer, one more grid unit because `ST_AsMVTGeom` rounds positions onto the buffer's edge, and two
-    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side. What `moved` says is added.
+    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side. `moved` is added.
     #[must_use]
     pub fn units(self, zoom: Zoom) -> i64 {
         let tile = WORLD_UNITS >> zoom.get();
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
     use crate::tile::latitude;
 
-    /// How far beyond a tile's edge a latitude lies, in world units; as far as the world goes, if it lies beyond.
+    /// How far beyond a tile's edge a latitude lies, in world units; at most to the edge of the world.
     fn units_beyond(edge: i64, degrees: f64) -> f64 {
         let end = WORLD_UNITS as f64;
         let units = (1.0 - degrees.to_radians().tan().asinh() / std::f64::consts::PI) / 2.0 * end;
@@ -93,7 +93,7 @@ mod tests {
         (units.clamp(0.0, end) - edge as f64).abs()
     }
 
-    /// Rows from pole to pole: all of the shallow zooms, some thousand of the deeper ones, the last ones with them.
+    /// Rows from pole to pole: all rows of the shallow zooms; of the deeper zooms some thousand, including the last rows.
     fn rows(zoom: Zoom) -> impl Iterator<Item = i64> {
         let count = 1_i64 << zoom.get();
         let step = (count / 4096).max(1);
@@ -116,7 +116,7 @@ mod tests {
                     farthest = farthest.max(reach).max((fraction * tile as f64).min(WORLD_UNITS as f64));
                 }
                 assert!(farthest <= bound as f64, "zoom {level}, {fraction}: {farthest} > {bound}");
-                // Not many candidates too many, either.
+                // The bound is not much too large, either.
                 assert!(
                     level < 7 || bound as f64 <= 1.2 * farthest + 3.0,
                     "zoom {level}, {fraction}: {bound} {farthest}"
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(margin(TileBounds::Mercator, Some(0.125)), tile / 8 + 2);
         let moved = Margin { moved: 1.0 / 64.0, ..Margin::plain(4096, 1024) };
         assert_eq!(moved.units(zoom), 1025 * tile / 4096 + 2 + tile / 64 + 2);
-        // The buffer ends before.
+        // The buffer ends before that fraction.
         assert_eq!(margin(TileBounds::Mercator, Some(2.0)), 1025 * tile / 4096 + 2);
         assert_eq!(margin(TileBounds::Degrees, Some(2.0)), margin(TileBounds::Degrees, None));
         assert_eq!(margin(TileBounds::Degrees, Some(0.2)), beyond_in_degrees(zoom, 0.2));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{TileCoord, TileRect, Zoom};
 
-/// The most tiles that a list may hold: building one takes 12 bytes for each, and whoever receives one may go through all of them.
+/// The most tiles that a list may hold: building a list takes 12 bytes for each tile, and its receivers may go through all of them.
 pub const MAX_TILES_IN_LIST: u64 = 1 << 18;
 
 /// The most rectangles of a list: as text about 200 kB.
@@ -28,11 +28,11 @@ pub struct TileRectList(Vec<TileRect>);
 pub struct TileRectListError;
 
 impl TileRectList {
-    /// The list of some tiles, in any order; a tile may come twice. `None` if the list would be too long.
+    /// The list of some tiles, in any order; a tile may be given twice. `None` if the list would be too long.
     pub fn of(tiles: impl IntoIterator<Item = TileCoord>) -> Option<TileRectList> {
         let mut all: Vec<TileCoord> = Vec::new();
         for tile in tiles {
-            // Twice as many: a tile may come once for each of its layers.
+            // Twice the limit, because a tile may be given once for each of its layers.
             if all.len() as u64 >= 2 * MAX_TILES_IN_LIST {
                 return None;
             }
@@ -119,7 +119,7 @@ impl fmt::Display for TileRectList {
     }
 }
 
-/// Takes only what [`fmt::Display`] can have written: lists are read back from places where others may write.
+/// Accepts only text that [`fmt::Display`] can have written: lists are read back from places where others may write.
 impl FromStr for TileRectList {
     type Err = TileRectListError;
 
@@ -147,7 +147,7 @@ fn rect(text: &str) -> Option<TileRect> {
         (first <= last).then_some(first..=last)
     };
     let (columns, rows) = (range(columns)?, range(rows)?);
-    // The corner bounds the others.
+    // If the corner with the greatest numbers is inside the zoom, all others are, too.
     TileCoord::new(zoom, *columns.end(), *rows.end()).filter(|_| parts.next().is_none())?;
     Some(TileRect { zoom, x0: *columns.start(), y0: *rows.start(), x1: *columns.end(), y1: *rows.end() })
 }

@@ -4,26 +4,25 @@ use sha2::{Digest as _, Sha256};
 
 use super::{TileCoord, Zoom, ZoomList};
 
-/// The first zooms of the bands: 0–4, 5–8, 9–11, 12–14, 15–17, 18–20, 21–22. Low zooms are wide bands, because they have few tiles.
+/// The first zooms of the bands: 0–4, 5–8, 9–11, 12–14, 15–17, 18–20, 21–22. Bands of low zooms are wide, because these zooms have few tiles.
 const BAND_TOPS: [u8; 7] = [0, 5, 9, 12, 15, 18, 21];
 
 /// The longest tag, in bytes. CloudFront takes 256, Akamai 128, Fastly 1,024; Bunny's header of 1,024 bytes holds all tags of a tile.
 const MAX_TAG_BYTES: usize = 60;
 
-/// What a band's tag appends to the tileset's tag at most: `-21-2097151-2097151`.
+/// The most bytes that a band's tag appends to the tileset's tag: `-21-2097151-2097151`.
 const MAX_BAND_BYTES: usize = 19;
 
-/// The digits of the hash that tells shortened names apart.
+/// The digits of the hash that distinguishes shortened names.
 const HASH_DIGITS: usize = 8;
 
-/// The tag that all tiles of a tileset carry, and the stem of its bands' tags. Made of `a-z`, `0-9` and `-`: what CloudFront, Fastly,
-/// Cloudflare, Bunny, Akamai and Varnish's xkey all take. (CloudFront and Cloudflare do not tell upper case from lower, Akamai does.)
+/// The tag that all tiles of a tileset carry, and the stem of its bands' tags. It consists of `a-z`, `0-9` and `-`, which CloudFront, Fastly,
+/// Cloudflare, Bunny, Akamai and Varnish's xkey all accept. (CloudFront and Cloudflare do not distinguish upper and lower case, Akamai does.)
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TilesetTag(String);
 
 impl TilesetTag {
-    /// The tag of a tileset's name. Another name gives another tag: where the alphabet does not suffice, a part of the name's hash is
-    /// appended.
+    /// The tag for a tileset's name. Different names give different tags: if the alphabet does not suffice, a part of the name's hash is appended.
     #[must_use]
     pub fn of(name: &str) -> TilesetTag {
         const LONGEST: usize = MAX_TAG_BYTES - MAX_BAND_BYTES;
@@ -57,7 +56,7 @@ impl TilesetTag {
     }
 }
 
-/// A tile at the first zoom of a band, which stands for all tiles below it in that band.
+/// A tile at the first zoom of a band. It represents all tiles below it in that band.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BandRoot {
     top: u8,
@@ -66,7 +65,7 @@ pub struct BandRoot {
 }
 
 impl BandRoot {
-    /// That of a tile.
+    /// The band root of a tile.
     #[must_use]
     pub fn of(tile: TileCoord) -> BandRoot {
         let zoom = tile.zoom().get();
@@ -74,7 +73,7 @@ impl BandRoot {
         BandRoot { top, x: tile.x() >> (zoom - top), y: tile.y() >> (zoom - top) }
     }
 
-    /// How many tiles of some zooms carry its tag.
+    /// How many tiles of some zooms carry the tag of this band root.
     #[must_use]
     pub fn tiles(self, zooms: &ZoomList) -> u64 {
         let end = BAND_TOPS.into_iter().find(|top| *top > self.top).unwrap_or(Zoom::MAX.get() + 1);

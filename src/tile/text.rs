@@ -7,7 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Slice, TileId, TilesetTag};
 
-/// What is written as `%XX` in the name of a layer: everything that not every header and cache takes.
+/// The characters that are written as `%XX` in the name of a layer: all that some header or cache does not accept.
 const IN_LAYER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
 /// A text with placeholders: `{name}`, `{band}`, `{z}`, `{x}`, `{y}`, `{layer}`.
@@ -21,7 +21,7 @@ enum TextPart {
     Filled(TilePlaceholder),
 }
 
-/// What a tile fills in.
+/// The placeholders that a tile fills in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TilePlaceholder {
     Name,
@@ -47,7 +47,7 @@ impl TilePlaceholder {
     }
 }
 
-/// What placeholders stand for beside the tile's address.
+/// The values of placeholders that the tile's address does not give.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TileTextNames {
     /// The tileset's tag: `{name}`, and the stem of `{band}`.
@@ -101,8 +101,7 @@ impl fmt::Display for TileText {
 }
 
 impl TileText {
-    /// The text of a tile, or of one layer of it. `{layer}` is empty where a tile holds all layers, and has no character that a header
-    /// would not take.
+    /// The text of a tile, or of one layer of it. `{layer}` is empty if a tile holds all layers. It has no character that a header does not accept.
     #[must_use]
     pub fn of_tile(&self, tile: TileId, names: &TileTextNames) -> String {
         let layer = match tile.slice {

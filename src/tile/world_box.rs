@@ -70,7 +70,7 @@ pub struct WorldRect {
     pub south: i64,
 }
 
-/// The sides of a box as they are: a box over ±180° has to be split before.
+/// Keeps the sides of a box as they are: a box that crosses ±180° must be split first.
 impl From<WorldBox> for WorldRect {
     fn from(sides: WorldBox) -> WorldRect {
         WorldRect {
@@ -129,7 +129,7 @@ impl<N: Copy> SourceBox<N> {
 }
 
 impl SourceBox {
-    /// The box that holds nothing: joined to any other, it gives the other.
+    /// The empty box: joined to any other box, it gives the other box.
     pub const NOTHING: SourceBox =
         SourceBox { min_x: f64::INFINITY, min_y: f64::INFINITY, max_x: f64::NEG_INFINITY, max_y: f64::NEG_INFINITY };
 
@@ -152,7 +152,7 @@ impl SourceBox {
 }
 
 impl SourceBox<f32> {
-    /// The box that holds nothing: joined to any other, it gives the other.
+    /// The empty box: joined to any other box, it gives the other box.
     pub const NOTHING: SourceBox<f32> =
         SourceBox { min_x: f32::INFINITY, min_y: f32::INFINITY, max_x: f32::NEG_INFINITY, max_y: f32::NEG_INFINITY };
 

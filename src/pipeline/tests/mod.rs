@@ -24,7 +24,7 @@ enum Fault {
     Lost(u32),
     /// The sink fails at the batch of this column.
     Sink(u32),
-    /// The sink forgets to count the batch of this column.
+    /// The sink does not count the batch of this column.
     Forgotten(u32),
 }
 
@@ -115,8 +115,7 @@ const WINDOW: usize = 4;
 
 type Ended = Result<(MemorySink, PipelineOutcome), PipelineError<OnPurpose, OnPurpose>>;
 
-/// Runs sixty batches over three sources; gives what came of it and how many batches there were at most between rendering
-/// and storing.
+/// Runs sixty batches over three sources. Returns how the run ended, and the largest number of batches between rendering and storing.
 fn run_with(fault: Fault) -> (Ended, usize) {
     run_limited(fault, NonZeroU64::MAX)
 }
@@ -134,7 +133,7 @@ fn batch(x: u32) -> Batch {
     }
 }
 
-/// The same with a limit of features; each batch has two.
+/// The same with a limit for features; each batch has two.
 fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
@@ -274,7 +273,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let running = run(batches, vec![Patient { others }], sink, limits, None, |_| ());
     let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
     let Ok(ended) = ended else { panic!("a batch that waits is rendered before the others") };
-    // The sink counts two tiles a batch, one of them empty; these have none that is.
+    // The sink counts two tiles a batch, one of them empty; these batches have no empty tile.
     let columns: Vec<u32> = ended.map(|(sink, _)| sink.edits.iter().map(|edit| edit.id().coord.x()).collect()).unwrap();
     assert!(columns.is_sorted() && columns.len() == 60);
 }

@@ -63,14 +63,14 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| CountingSource { now: Arc::clone(&now), most: Arc::clone(&most) };
     let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
-    // The window is smaller than the number of sources: what waits at the gate never waits for the window.
+    // The window is smaller than the number of sources: a batch that waits at the gate never waits for the window.
     let limits = Limits { window: NonZeroUsize::new(2).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
     let gate = Arc::new(OneAtATime {
         turn: Arc::new(Semaphore::new(1)),
         entered: AtomicUsize::new(0),
         pace: BatchPace::default(),
     });
-    // None is joined with another.
+    // No batch is joined with another.
     let batch_features = NonZeroU64::new(2).unwrap();
     let turns = BatchTurns { gate: Arc::<OneAtATime>::clone(&gate), kind: BatchKind::Reseed, batch_features };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
@@ -112,7 +112,7 @@ impl Source for MeasuredSource {
     }
 }
 
-/// Keeps what it is given.
+/// Keeps the edits that it is given.
 struct KeptEdits(Vec<TileEdit>);
 
 impl Sink for KeptEdits {

@@ -11,7 +11,8 @@ const MIN_TILES_PER_BATCH: usize = 40;
 /// The most tiles per batch: a statement with more than a thousand single tiles gets slow.
 const MAX_TILES_PER_BATCH: usize = 1_000;
 
-/// How many zooms above the deepest the weight of a tile still grows. Above that, the size of the table bounds the features of a tile.
+/// The number of zooms above the deepest over which the weight of a tile still grows. Above them, the size of the table limits the features
+/// of a tile.
 const MAX_WEIGHT_ZOOMS: u8 = 4;
 
 /// The most tiles of the greatest weight per batch: with a million facilities such a tile may have several megabytes, and a batch is held in
@@ -21,8 +22,8 @@ const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
 /// The batches per worker, enough that all workers finish at about the same time.
 const BATCHES_PER_WORKER: usize = 6;
 
-/// Cuts tiles, in their target's order, into batches. A batch ends once it has `max_weight`: a tile of the deepest zoom weighs 1, one
-/// above it four times as much as those below it. `search` says where a layer's features are searched in a rectangle.
+/// Cuts tiles, in their target's order, into batches. A batch ends at the latest once it has the weight `max_weight`. A tile of the deepest zoom
+/// weighs 1; with each zoom above, a tile weighs four times as much. `search` returns where a layer's features are searched in a rectangle.
 #[must_use]
 pub fn batches(
     tiles: &[TileCoord],
@@ -32,7 +33,7 @@ pub fn batches(
     search: impl Fn(LayerIndex, &TileRect) -> SearchBox,
 ) -> Vec<Batch> {
     let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
-    // A tile holds about four times as many features as one of those below it.
+    // A tile holds about four times as many features as a tile of the next deeper zoom.
     let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(MAX_WEIGHT_ZOOMS));
     let total: u64 = tiles.iter().map(weight).sum();
     let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);

@@ -29,12 +29,12 @@ pub struct DrawnLayer {
 }
 
 impl DrawnLayer {
-    /// The box in which a change shows at a zoom. In a layer of cells, the box of what is drawn of the cell, or of all cells that the change touches.
+    /// The box in which a change is visible at a zoom. In a layer of cells, it is the box of the drawn cell, or of all cells that the change touches.
     fn change_box(&self, zoom: Zoom, spot: &Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
             (Some(grid), Spot::Point(at)) => grid.change_box(zoom, *at),
-            // Any of the cells that the box touches.
+            // The change may be in any of the cells that the box touches.
             (Some(grid), Spot::Box(world) | Spot::Shape { world, .. }) => {
                 let WorldBox { west, north, east, south } = *world;
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
@@ -139,7 +139,7 @@ impl Dirty {
         Ok(belongs)
     }
 
-    /// Marks a tile wherever it lies, also beyond the scope, and however many there are: the caller has chosen it.
+    /// Marks a tile that the caller has chosen, even if it lies beyond the scope or there are too many tiles.
     pub fn mark_chosen(&mut self, tile: TileCoord) {
         self.tiles.insert(tile);
     }
@@ -168,7 +168,7 @@ impl Dirty {
         self.parts.keys().copied().collect()
     }
 
-    /// The zooms of the dirty tiles, those of chosen ones beyond the scope included.
+    /// The zooms of the dirty tiles, including chosen tiles beyond the scope.
     #[must_use]
     pub fn marked_zooms(&self) -> BTreeSet<Zoom> {
         self.tiles.iter().map(|tile| tile.zoom()).collect()

@@ -14,7 +14,7 @@ pub(super) struct DirtyShape<'a> {
 }
 
 impl DirtyShape<'_> {
-    /// The tiles of a scope that it touches, and some others between the scope's parts. `touched` are those of its box.
+    /// The tiles of a scope that the shape touches, and some others between the scope's parts. `touched` are the tiles of the shape's box.
     ///
     /// # Errors
     /// If there are more than may be dirty.
@@ -34,10 +34,11 @@ impl DirtyShape<'_> {
         Ok(self.tiles(within)?.into_iter().map(rect).collect())
     }
 
-    /// The tiles of `within` that it touches.
+    /// The tiles of `within` that the shape touches.
     fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooMany> {
         let zoom = within.zoom.get();
-        // A tile that is touched has tiles below it that are. Their number is known before the runs of a deep zoom fill the memory.
+        // Each touched tile contains touched tiles of deeper zooms. So a count at a shallower zoom shows whether there are too many, before
+        // the runs of a deep zoom fill the memory.
         if let Some(above) = zoom.checked_sub(ZOOMS_LOOKED_ABOVE).and_then(Zoom::new)
             && within.tiles() > (self.most as u64).saturating_mul(1 << (2 * ZOOMS_LOOKED_ABOVE))
         {
@@ -45,7 +46,7 @@ impl DirtyShape<'_> {
             let TileRect { x0, y0, x1, y1, .. } = within;
             let runs = self.tiles(TileRect { zoom: above, x0: up(x0), y0: up(y0), x1: up(x1), y1: up(y1) })?;
             let tiles: u64 = runs.iter().map(|run| u64::from(run.y1 - run.y0) + 1).sum();
-            // At a lower zoom, the margin is wider.
+            // At a lower zoom the margin is wider, so more tiles are allowed there.
             if tiles > (self.most as u64).saturating_mul(4) {
                 return Err(TooMany);
             }

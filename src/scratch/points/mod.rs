@@ -169,8 +169,8 @@ impl PointFile {
         self.bounds
     }
 
-    /// About the number of points in a rectangle: as if those of a strip were evenly spread from west to east, and those of a block along the order
-    /// of the file.
+    /// The approximate number of points in a rectangle. It assumes that the points of a strip are evenly spread from west to east, and
+    /// those of a block along the order of the file.
     #[must_use]
     pub fn about_within(&self, rect: &WorldRect) -> u64 {
         let of_strip = |strip: StripPart| {
@@ -181,7 +181,7 @@ impl PointFile {
         strips(rect).map(of_strip).sum::<u64>() >> STRIP_BITS
     }
 
-    /// About the number of points before a code.
+    /// The approximate number of points before a code.
     fn rank(&self, code: u64) -> u64 {
         let Some(block) = self.index.partition_point(|first| *first <= code).checked_sub(1) else { return 0 };
         let before = block as u64 * POINTS_PER_BLOCK;
@@ -203,7 +203,7 @@ impl PointFile {
     /// # Errors
     /// If the file cannot be read.
     pub fn within(&self, rect: &WorldRect, mut each: impl FnMut([u32; 2]) -> ControlFlow<()>) -> io::Result<()> {
-        // Neighbours share a block; it is read once.
+        // Neighbouring ranges may share a block, which is read only once.
         let mut all: Vec<Range<usize>> = Vec::new();
         for blocks in pieces(rect).iter().map(|codes| self.blocks(codes)).filter(|blocks| !blocks.is_empty()) {
             match all.last_mut() {
@@ -267,7 +267,7 @@ struct PointReader<'a> {
     /// Points that are not read yet.
     left: Range<u64>,
     buffer: Vec<u8>,
-    /// The place of the next point in the buffer.
+    /// The position of the next point in the buffer.
     next: usize,
 }
 

@@ -8,7 +8,7 @@ const STRIP_BITS: u32 = 22;
 /// The bits of an x within its strip.
 const WITHIN_STRIP: u64 = (1 << STRIP_BITS) - 1;
 
-/// Where a point lies in the order of the file.
+/// The position of a point in the order of the file.
 pub(super) fn code(x: u32, y: u32) -> u64 {
     u64::from(x >> STRIP_BITS) << (32 + STRIP_BITS) | u64::from(y) << STRIP_BITS | u64::from(x) & WITHIN_STRIP
 }
@@ -54,7 +54,8 @@ pub(super) fn strips(rect: &WorldRect) -> impl Iterator<Item = StripPart> {
     })
 }
 
-/// The parts of the file's order in which the points of a rectangle lie: one for each strip, or one if it reaches from pole to pole.
+/// The parts of the file's order in which the points of a rectangle lie: one for each strip, or a single one if the rectangle reaches from
+/// pole to pole.
 pub(super) fn pieces(rect: &WorldRect) -> Vec<CodeRange> {
     let mut pieces: Vec<CodeRange> = Vec::new();
     for strip in strips(rect) {

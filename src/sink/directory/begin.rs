@@ -1,4 +1,4 @@
-//! The beginning of a run: what the directory holds, and what the run notes before it changes the first tile.
+//! The beginning of a run: reads what the directory holds, and notes the run before the first tile changes.
 
 use super::found::{BEGUN, DirectoryState, Started};
 use super::staged::staged_tile;
@@ -39,7 +39,7 @@ impl Directory {
         Ok(())
     }
 
-    /// Lists the tiles of the run's scope that are there; of a version, all tiles. Removes files that a killed run left beside tiles.
+    /// Lists the existing tiles of the run's scope; of a version, all tiles. Removes files that a killed run left next to tiles.
     ///
     /// # Errors
     /// If there is a tile and the target is not `ours`, or a folder cannot be read.
@@ -104,7 +104,7 @@ impl Directory {
         let ours = self.options.force || version.is_some() || found.is_ours();
         let before = match tileset.unwritten {
             Unwritten::Keep => Some(found.described()),
-            // A new version is written as a whole.
+            // A new version is written as a whole, so no earlier tiles stay in it.
             Unwritten::Delete if version.is_some() => None,
             Unwritten::Delete => found.before(tileset),
         };
@@ -169,7 +169,7 @@ impl Directory {
         };
         let name = notes::of_version(&latest.version, notes::METADATA);
         let Some(body) = self.files.read(&name)? else { return Ok(None) };
-        // Damaged notes of an old version do not keep a new one from being written.
+        // Damaged notes of an old version do not prevent a new one from being written.
         Ok(notes::read(&body).map_or(None, |noted| noted.described.public_url))
     }
 }

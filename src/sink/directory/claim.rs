@@ -1,4 +1,4 @@
-//! Whether a run may write a folder, as far as that can be told before the database is asked.
+//! Decides whether a run may write to a folder, as far as possible before the database is asked.
 
 use super::DirectoryError;
 use super::folder::OpenFolder;
@@ -8,8 +8,8 @@ use crate::sink::tree::TreeOptions;
 use crate::sink::tree::notes;
 use crate::stop::Stop;
 
-/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, beside which it would write
-/// tiles. `found` is what the folder's notes say.
+/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, next to which it would write
+/// tiles. `found` is the content of the folder's notes.
 pub(super) fn claim(
     root: &OpenFolder,
     options: &TreeOptions,
@@ -31,7 +31,7 @@ pub(super) fn claim(
         return Err(DirectoryError::ForeignFolder { path: path(), example });
     }
     if options.template.is_versioned() || options.template.layers_apart() {
-        // The names of the layers are not known yet; and a new version touches no other tile.
+        // The names of the layers are not known yet. A new version touches none of the existing tiles.
         return Ok(());
     }
     let walked = walk(root, &options.template, stop, |name| match options.template.read(name) {
@@ -45,7 +45,7 @@ pub(super) fn claim(
     }
 }
 
-/// True for files in folders that look empty to their owner: hidden files, and what file systems keep at their root.
+/// True for files in folders that look empty to their owner: hidden files, and the files that file systems keep at their root.
 fn is_harmless(name: &str) -> bool {
     name.starts_with('.') || name == "lost+found"
 }

@@ -23,7 +23,7 @@ pub(super) struct TileFile {
     pub(super) bytes: Box<[u8]>,
     /// True if there may be a file of this name.
     pub(super) held: bool,
-    /// True once it was written, because the file held other bytes or there was none. The thread that writes it sets this.
+    /// True once the tile was written, because its file held other bytes or did not exist. The thread that writes the tile sets this.
     is_written: AtomicBool,
 }
 
@@ -33,18 +33,18 @@ impl TileFile {
         TileFile { id, name, bytes, held, is_written: AtomicBool::new(false) }
     }
 
-    /// True if it was written, because its file held other bytes or there was none.
+    /// True if the tile was written, because its file held other bytes or did not exist.
     pub(super) fn is_written(&self) -> bool {
         self.is_written.load(Relaxed)
     }
 
-    /// The name of the folder that it lies in.
+    /// The name of the folder that the tile lies in.
     pub(super) fn folder(&self) -> &str {
         split(&self.name).0
     }
 }
 
-/// How many tiles were written. The files of the others held their bytes already.
+/// How many tiles were written. The files of the other tiles already held the right bytes.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileCounts {
     /// Tiles that had no file.
@@ -53,7 +53,7 @@ pub(super) struct FileCounts {
     pub(super) replaced: u64,
 }
 
-/// What there is under the name of a tile.
+/// What exists under the name of a tile.
 #[derive(Debug, PartialEq, Eq)]
 enum StoredFile {
     Nothing,
@@ -73,7 +73,7 @@ pub(super) struct Files {
     partial: String,
     /// The name in `own` under which a new folder is filled before it is renamed.
     new_folder: String,
-    /// True once renaming a folder has failed: not every file system can do it, and on a full disk it would fail again.
+    /// True once renaming a folder has failed: some file systems cannot rename a folder, and on a full disk it would fail again.
     puts_files_only: bool,
     /// The folder used last, with its name: the tiles of a column are in one folder.
     folder: Option<NamedFolder>,
@@ -99,7 +99,7 @@ impl Files {
         }
     }
 
-    /// A further writer of the same files; each has a number of its own.
+    /// Another writer of the same files, for another thread; each has a number of its own.
     pub(super) fn beside(root: &OpenFolder, own: &OpenFolder, number: usize) -> Files {
         Files::named(root, own, &format!("-{number}"))
     }
@@ -124,7 +124,7 @@ impl Files {
         self.own.remove_filled(&self.new_folder).map_err(|error| error.into_error("remove"))
     }
 
-    /// Removes a file that a killed run left beside a tile.
+    /// Removes a file that a killed run left next to a tile.
     pub(super) fn remove_left_behind(&self, name: &str) -> Result<(), DirectoryError> {
         let (above, part) = split(name);
         let folder = self.root.find(above).map_err(|error| error.into_error("remove"))?;
@@ -162,7 +162,7 @@ impl Files {
     }
 
     /// Stores the tiles of one folder that the target does not have yet: fills a staged folder and renames it, which costs less than
-    /// renaming each file. Returns false where that cannot be done; then nothing has changed, and each tile has to be stored by itself.
+    /// renaming each file. Returns false if that is not possible. Then nothing has changed, and the caller must store each tile by itself.
     fn put_folder(&mut self, tiles: &[TileFile]) -> Result<bool, DirectoryError> {
         let name = tiles.first().map_or("", TileFile::folder);
         let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
@@ -175,7 +175,7 @@ impl Files {
             return Ok(false);
         }
         let filled = self.fill_new_folder(tiles);
-        // Created as late as possible: a killed run then leaves no empty folder, which no later run would find.
+        // Created as late as possible: otherwise a killed run would leave an empty folder, which no later run would find.
         let above_it = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
         let put = filled.and_then(|()| self.own.rename(&self.new_folder, &above_it, part));
         if let Err(error) = put {
@@ -183,7 +183,7 @@ impl Files {
             if let Err(Unreachable::Io(path, error)) = self.own.remove_filled(&self.new_folder) {
                 tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
             }
-            // Another writer may have renamed the same folder first; then renaming folders works.
+            // Another writer may have renamed the same folder first. That does not mean that folders cannot be renamed.
             self.puts_files_only = !is_there();
             return Ok(false);
         }
@@ -201,25 +201,25 @@ impl Files {
         tiles.iter().try_for_each(|tile| folder.create(split(&tile.name).1)?.write_all(&tile.bytes))
     }
 
-    /// The path of the file of a name.
+    /// The path of the file that has this name.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }
 
-    /// Writes a file: readers see the old bytes or the new ones.
+    /// Writes a file. Readers see the old bytes or the new ones.
     pub(super) fn put(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         self.write(name, bytes, StagedIn::OwnFolder)
     }
 
-    /// Writes a file like [`Files::put`], and syncs it before and its folder after it is renamed.
+    /// Writes a file like [`Files::put`]; syncs the file before the rename and its folder after it.
     pub(super) fn put_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         self.write(name, bytes, StagedIn::OwnFolderDurably)?;
         let folder = self.folder(name)?;
         folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
     }
 
-    /// Writes a file like [`Files::put_durably`], unless it holds these bytes already: its modification time then stays, so that what
-    /// clients have cached stays valid.
+    /// Writes a file like [`Files::put_durably`], unless it already holds these bytes. Then its modification time stays the same, so that
+    /// client caches stay valid.
     pub(super) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         let same = self.stored(name)? == StoredFile::Bytes(bytes.to_vec());
         if same { Ok(()) } else { self.put_durably(name, bytes) }
@@ -244,7 +244,7 @@ impl Files {
                 }
                 Err(error) => {
                     remove_staged(&folder, &staged);
-                    // Another program may have removed the folder meanwhile; it is created again below.
+                    // Another program may have removed the folder in the meantime; it is created again below.
                     if error.kind() != io::ErrorKind::NotFound {
                         return Err(DirectoryError::io("write", &self.path(name), error));
                     }
@@ -274,7 +274,7 @@ impl Files {
         let mut folder = self.made_folder(name)?;
         let mut renamed = self.own.rename(&self.partial, &folder, part);
         if renamed.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            // Another program removed the folder meanwhile.
+            // Another program has removed the folder in the meantime.
             self.folder = None;
             folder = self.made_folder(name)?;
             renamed = self.own.rename(&self.partial, &folder, part);
@@ -307,12 +307,12 @@ impl Files {
         Ok(folder)
     }
 
-    /// The folder of a file, which exists.
+    /// The folder of a file; the folder must exist.
     fn folder(&self, name: &str) -> Result<OpenFolder, DirectoryError> {
         self.root.find(split(name).0).map_err(|error| error.into_error("open"))
     }
 
-    /// True if there is a regular file of this name; a link is none.
+    /// True if a regular file has this name; a link does not count.
     pub(super) fn holds(&self, name: &str) -> Result<bool, DirectoryError> {
         let (above, part) = split(name);
         let kind = match self.root.find(above) {
@@ -324,7 +324,7 @@ impl Files {
         Ok(kind == Some(FileType::RegularFile))
     }
 
-    /// Removes a file, and each folder below the target that becomes empty; returns whether there was a file.
+    /// Removes a file, and each folder below the target that becomes empty; returns true if the file existed.
     pub(super) fn remove(&mut self, name: &str) -> Result<bool, DirectoryError> {
         let (above, part) = split(name);
         let removed = match self.root.find(above) {
@@ -339,7 +339,7 @@ impl Files {
         let mut empty = above;
         while !empty.is_empty() {
             let (above, part) = split(empty);
-            // Stops at the first folder that is not empty, or cannot be removed, which does no harm.
+            // Stops at the first folder that is not empty or cannot be removed. A folder that stays does no harm.
             match self.root.find(above) {
                 Ok(folder) if folder.remove_folder(part).is_ok() => self.folder = None,
                 _ => break,
@@ -354,7 +354,7 @@ impl Files {
         self.root.read(name, MAX_NOTE).map_err(|error| error.into_error("read"))
     }
 
-    /// What there is under the name of a tile.
+    /// Looks up what exists under the name of a tile.
     fn stored(&mut self, name: &str) -> Result<StoredFile, DirectoryError> {
         let (above, part) = split(name);
         let known = self.folder.take().filter(|known| known.name == above);

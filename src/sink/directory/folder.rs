@@ -1,5 +1,5 @@
-//! Open folders. A name below a folder is resolved part by part, without following symbolic links: so a run never leaves its target,
-//! whatever others put there meanwhile.
+//! Open folders. A name below a folder is resolved part by part, without following symbolic links. So a run never leaves its target, even
+//! if others create links in it during the run.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -17,7 +17,7 @@ use crate::sink::{ReadError, lock_file};
 #[derive(Debug, Clone)]
 pub(super) struct OpenFolder {
     handle: Arc<OwnedFd>,
-    /// Its path, for messages.
+    /// The folder's path, for messages.
     path: PathBuf,
 }
 
@@ -45,7 +45,7 @@ impl Unreachable {
         matches!(self, Unreachable::Io(_, error) if error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// As the error of a writer.
+    /// Converts this to the error of a writer.
     pub(super) fn into_error(self, action: &'static str) -> DirectoryError {
         match self {
             Unreachable::Link(path) => DirectoryError::LinkInTheWay { path },
@@ -54,7 +54,7 @@ impl Unreachable {
         }
     }
 
-    /// As the error of a reader; `place` is the path of the target.
+    /// Converts this to the error of a reader; `place` is the path of the target.
     pub(super) fn into_read_error(self, place: String) -> ReadError {
         let what = match self {
             Unreachable::Link(path) => format!("{} is a symbolic link, which is not followed", path.display()),
@@ -73,7 +73,7 @@ fn is_plain(part: &str) -> bool {
     !matches!(part, "" | "." | "..")
 }
 
-/// Splits a name into that of its folder and its last part.
+/// Splits a name into the name of its folder and its last part.
 pub(super) fn split(name: &str) -> (&str, &str) {
     name.rsplit_once('/').unwrap_or(("", name))
 }
@@ -131,7 +131,7 @@ impl OpenFolder {
                 found => return found,
             }
             match mkdirat(&folder.handle, part, Mode::from_raw_mode(0o777)) {
-                // Another writer may have made it.
+                // Another writer may have created it.
                 Ok(()) | Err(Errno::EXIST) => folder.below(part),
                 Err(error) => Err(folder.error(part, error)),
             }
@@ -147,12 +147,12 @@ impl OpenFolder {
         }
     }
 
-    /// Creates a file in this folder; fails if there is one.
+    /// Creates a file in this folder; fails if the name exists.
     pub(super) fn create(&self, part: &str) -> io::Result<File> {
         lock_file::create(self.as_fd(), Path::new(part))
     }
 
-    /// Creates a folder in this folder; fails if there is one.
+    /// Creates a folder in this folder; fails if the name exists.
     pub(super) fn create_folder(&self, part: &str) -> Result<OpenFolder, Unreachable> {
         mkdirat(&self.handle, part, Mode::from_raw_mode(0o777)).map_err(|error| self.error(part, error))?;
         self.below(part)
@@ -163,7 +163,7 @@ impl OpenFolder {
         Ok(renameat(&self.handle, part, &to.handle, new)?)
     }
 
-    /// Removes an entry of this folder that is no folder; a link is removed itself. Returns whether there was one.
+    /// Removes an entry of this folder that is not a folder itself; a link is removed, not followed. Returns true if the entry existed.
     pub(super) fn remove(&self, part: &str) -> io::Result<bool> {
         match unlinkat(&self.handle, part, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -177,12 +177,12 @@ impl OpenFolder {
         Ok(unlinkat(&self.handle, part, AtFlags::REMOVEDIR)?)
     }
 
-    /// Removes a folder and the files in it from this one, if it is there.
+    /// Removes a folder of this folder with the files in it, if it exists.
     pub(super) fn remove_filled(&self, part: &str) -> Result<(), Unreachable> {
         let folder = match self.below(part) {
             Ok(folder) => folder,
             Err(missing) if missing.is_missing() => return Ok(()),
-            // Something that is no folder is removed itself.
+            // An entry that is not a folder is removed itself.
             Err(Unreachable::Link(_) | Unreachable::NoFolder(_)) => {
                 return self.remove(part).map(drop).map_err(|error| self.error(part, error));
             }
@@ -253,7 +253,7 @@ impl OpenFolder {
                 continue;
             }
             let kind = match entry.file_type() {
-                // Not every file system tells.
+                // Some file systems do not report the kind of an entry.
                 FileType::Unknown => self.kind(name).map_err(|error| self.error(name, error))?,
                 kind => Some(kind),
             };
@@ -264,7 +264,7 @@ impl OpenFolder {
         Ok(())
     }
 
-    /// Syncs the folder itself: the names of its entries.
+    /// Syncs the folder itself, which holds the names of its entries.
     pub(super) fn sync(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::fsync(openat(&self.handle, ".", flags, Mode::empty())?)?)

@@ -1,4 +1,4 @@
-//! Notes in a folder: of a directory target, or beside an archive.
+//! Notes in a folder: those of a directory target, or those next to an archive.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write as _};
@@ -14,17 +14,16 @@ use crate::sink::lock_file;
 use crate::sink::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
 use crate::sink::tree::OWN_FOLDER;
 
-/// The file that is locked while a note is written. It holds nothing and stays.
+/// The file that is locked while a note is written. It is empty and is never removed.
 const LOCK: &str = ".lock";
 
-/// What the name of a file begins with that a note is written to before it is renamed. The number of the process and a number of the
-/// write follow.
+/// The prefix of the name under which a note is written before it is renamed. The process id and a number for each write follow.
 const STAGED: &str = ".staged";
 
 /// Counts the writes of this process.
 static WRITES: AtomicU64 = AtomicU64::new(0);
 
-/// How long to wait for the lock of another writer, which takes microseconds unless that one is paused.
+/// How long to wait for the lock of another writer. That takes microseconds unless the other writer is paused.
 const LOCK_LIMIT: Duration = Duration::from_secs(5);
 
 /// The pause between two attempts to take the lock.
@@ -33,9 +32,9 @@ const LOCK_PAUSE: Duration = Duration::from_millis(2);
 /// The notes of a local target.
 #[derive(Debug, Clone)]
 pub struct FolderNotes {
-    /// The folder in which the notes' folder lies: links in its path are followed, because the user named it.
+    /// The folder in which the notes' folder lies. Links in its path are followed, because the user gave the path.
     parent: PathBuf,
-    /// The name of the notes' folder in `parent`: no link in it is followed.
+    /// The name of the notes' folder in `parent`. No link in it is followed.
     folder: String,
 }
 
@@ -46,7 +45,7 @@ impl FolderNotes {
         FolderNotes { parent: root.to_owned(), folder: format!("{OWN_FOLDER}/notes") }
     }
 
-    /// The notes beside an archive. If the archive is a link, they lie beside the file that it leads to.
+    /// The notes next to an archive. If the archive is a link, the notes lie next to the file that the link leads to.
     #[must_use]
     pub fn beside(archive: &Path) -> FolderNotes {
         let archive = archive.canonicalize().unwrap_or_else(|_missing| archive.to_owned());
@@ -72,7 +71,7 @@ impl FolderNotes {
         self.refused(action, name, source)
     }
 
-    /// The folder of the notes; `None` if there is none.
+    /// The folder of the notes; `None` if it does not exist.
     fn found(&self) -> Result<Option<OpenFolder>, NoteError> {
         let parent = match OpenFolder::open(&self.parent) {
             Ok(parent) => parent,
@@ -150,9 +149,9 @@ impl NoteStore for FolderNotes {
         let unmade = |error| self.unreachable("write", name, error);
         let root = parent.make(&self.folder).map_err(unmade)?;
         let folder = root.make(above).map_err(unmade)?;
-        // Filled before the lock is taken: a process that is paused while it holds the lock keeps all others out.
+        // Filled before the lock is taken: a process that is paused while it holds the lock blocks all other writers.
         let staged = format!("{STAGED}-{}-{}", std::process::id(), WRITES.fetch_add(1, Ordering::Relaxed));
-        // A killed process of the same number may have left it.
+        // A killed process with the same process id may have left it.
         root.remove(&staged).map_err(failed)?;
         let filled = root.create(&staged).and_then(|mut file| {
             file.write_all(body)?;

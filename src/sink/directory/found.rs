@@ -1,4 +1,4 @@
-//! What the notes in a directory say about the tileset that it holds, or that was begun in it.
+//! Reads the notes in a directory about the tileset that it holds, or that was begun in it.
 
 use std::path::Path;
 
@@ -72,7 +72,7 @@ impl DirectoryState {
         self.manifest.is_some()
     }
 
-    /// What the target said about itself.
+    /// The metadata of the target, with its unfinished runs.
     pub(super) fn described(&self) -> Described {
         Described { unfinished: self.unfinished(), ..self.noted.described.clone() }
     }
@@ -92,7 +92,7 @@ impl DirectoryState {
         self.noted.described.public_url.as_deref()
     }
 
-    /// The fingerprint of the tiles in the directory: the one that was begun last, whether it was finished or not.
+    /// The fingerprint of the tiles in the directory: that of the run begun last, whether it finished or not.
     fn fingerprint(&self) -> Option<&str> {
         self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())
     }
@@ -107,10 +107,10 @@ impl DirectoryState {
         self.template() == Some(options.template.text())
     }
 
-    /// Refuses to write over another tileset, or beside the same tileset under other names.
+    /// Refuses to write over another tileset, and to write the same tileset under other names next to the old files.
     pub(super) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
         let versioned = options.template.is_versioned();
-        // A new version shares no tile with the tileset before it, so it may be another tileset.
+        // A new version shares no tile with the tileset before it, so that one may be another tileset.
         let is_other = |found: &&str| configuration_of(found) != configuration_of(&tileset.fingerprint);
         if let Some(found) = self.fingerprint().filter(|found| !versioned && is_other(found)) {
             return Err(DirectoryError::OtherTileset {
@@ -135,13 +135,13 @@ impl DirectoryState {
     pub(super) fn pending(&self, tileset: &Tileset, template: &str, latest: Option<&Latest>) -> Option<String> {
         let started = self.started.as_ref().filter(|started| started.template == template)?;
         let pending = started.begun.pending.as_ref().filter(|_| started.begun.fingerprint == tileset.fingerprint)?;
-        // The run may have been killed after it had switched clients and before it noted that: clients see the version, so it must not
-        // change any more.
+        // The run may have been killed after it switched clients to the version and before it noted that. Clients then see the version, so
+        // it must not change any more.
         let published = latest.is_some_and(|latest| latest.versions.iter().any(|other| other.version == *pending));
         (!published).then(|| pending.clone())
     }
 
-    /// What the target said about itself, if all of its tiles are of exactly this tileset.
+    /// The metadata of the target, if all of its tiles are of exactly this tileset.
     pub(super) fn before(&self, tileset: &Tileset) -> Option<Described> {
         self.is_of(tileset).then(|| self.described())
     }

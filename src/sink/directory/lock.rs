@@ -1,4 +1,4 @@
-//! One writer a directory: a lock file that says who holds it.
+//! The lock of a directory, which allows one writer at a time: a lock file that names its holder.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -12,10 +12,10 @@ use crate::sink::lock_file::{self, LeftOver, Taken};
 /// The name of the lock in the program's own folder.
 const LOCK: &str = "lock";
 
-/// The most bytes of the holder's text that a message shows.
+/// The most bytes of the holder's description that a message shows.
 const MAX_HOLDER_BYTES: u64 = 200;
 
-/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, which ends with the process.
+/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, and that ends with the process.
 #[derive(Debug)]
 pub(super) struct Lock {
     _file: File,
@@ -46,7 +46,7 @@ impl Lock {
                 _ => {}
             }
             let root = match OpenFolder::open(target) {
-                // The first run in this target failed meanwhile, and removed the folder that it had created.
+                // The first run in this target failed in the meantime, and removed the folder that it had created.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && !target.is_symlink() => continue,
                 opened => opened.map_err(|source| DirectoryError::io("open", target, source))?,
             };
@@ -63,7 +63,7 @@ impl Lock {
                 }
                 Ok(Taken::Theirs(file)) => {
                     let mut holder = String::new();
-                    // A holder that cannot be read is still a holder.
+                    // If the holder's description cannot be read, the lock is held nevertheless.
                     if file.take(MAX_HOLDER_BYTES).read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
                         "it does not say who it is".clone_into(&mut holder);
                     }
@@ -83,19 +83,19 @@ impl Lock {
         }
     }
 
-    /// True if the program's own folder was created with the lock: no run of oar-tiles was there before.
+    /// True if the program's own folder was created with the lock. Then no run of oar-tiles was there before.
     pub(super) fn is_of_a_new_target(&self) -> bool {
         !self.made.is_empty()
     }
 
-    /// Keeps the folders that were created: from now on the target holds something.
+    /// Keeps the folders that were created, because from now on the target holds something.
     pub(super) fn keep(&mut self) {
         self.made.clear();
     }
 }
 
 impl Drop for Lock {
-    /// Removes what was created, if the run has begun nothing.
+    /// Removes the folders that were created for the lock, if the run has begun nothing.
     fn drop(&mut self) {
         if self.made.is_empty() {
             return;

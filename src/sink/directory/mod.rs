@@ -3,9 +3,9 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `lock`, `claim`, `found`, `begin` | one writer a directory; whose directory it is; the notes of a run that begins |
+//! | `lock`, `claim`, `found`, `begin` | the lock of the one writer; may this run write here; the notes of the directory; the beginning of a run |
 //! | `folder`, `walk`, `staged`, `files`, `writers`, `sync` | file operations that follow no link, by several threads, made durable |
-//! | `folder_notes` | notes that are kept with the directory, or beside an archive |
+//! | `folder_notes` | notes that are kept in the directory, or next to an archive |
 //! | `versions` | the versions of a directory: listed, switched, removed |
 //! | `read` | the reader |
 
@@ -55,7 +55,7 @@ pub struct Directory {
     options: TreeOptions,
     stop: Stop,
     files: Files,
-    /// Further writers of tiles, for threads of their own: creating a file takes longer than writing its bytes.
+    /// More writers of tiles, each for a thread of its own: creating a file takes longer than writing its bytes.
     others: Vec<Files>,
     /// The run, from [`Sink::begin`] on.
     run: Option<DirectoryRun>,
@@ -71,20 +71,20 @@ struct DirectoryRun {
     /// The template with the names of the layers and the version filled in.
     template: Template,
     layers: Vec<String>,
-    /// The tiles in the run's scope that the target held at the beginning; `None` for a run that keeps unwritten tiles, which looks for
-    /// the file of each tile.
+    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it looks for the
+    /// file of each tile instead.
     inventory: Option<Inventory>,
     /// The body of `begun.json` before this run, if there was one.
     begun_before: Option<Vec<u8>>,
-    /// Tiles to delete at the end, in addition to what is left of the inventory.
+    /// Tiles to delete at the end, in addition to the rest of the inventory.
     doomed: Doomed,
     /// The unfinished runs that stay noted after this run.
     unfinished: Vec<Intent>,
     /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
-    /// Told what changed before the manifest is written.
+    /// Receive the list of changes before the manifest is written.
     before_manifest: Vec<Arc<dyn BeforeManifest>>,
-    /// The version that is written, if the target has versions.
+    /// The version that the run writes, if the target has versions.
     version: Option<NewVersion>,
 }
 
@@ -102,7 +102,7 @@ impl Directory {
     /// # Errors
     /// If `root` is no directory, cannot be written, or another run writes it.
     pub fn create(root: &Path, options: TreeOptions, stop: &Stop) -> Result<Directory, DirectoryError> {
-        // Removes the slash at the end: with it, a file of that name would look like nothing.
+        // Removes the slash at the end: with a slash, a file of that name would look as if it did not exist.
         let root: &Path = &root.components().collect::<PathBuf>();
         if root.exists() && !root.is_dir() {
             return Err(DirectoryError::IsFile { path: root.to_owned() });
@@ -140,13 +140,13 @@ impl Directory {
         let shown = before.as_ref().map(|before| before.version.clone());
         let mut latest = Latest::published(before, &version, SystemTime::now());
         if let Publishing::Versioned { keep, keep_for } = self.options.publish {
-            // `remove_others` finds the expired versions: `latest.json` does not list them any more.
+            // `remove_others` finds the expired versions, because `latest.json` no longer lists them.
             latest.take_expired(keep, keep_for, SystemTime::now());
         }
         versions::show(&mut self.files, &latest, shown.as_deref())?;
         self.note_begun(&run.fingerprint, None, run.unfinished)?;
-        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. Where `latest.json` was lost, it is
-        // not known which versions are old, so none is removed.
+        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. If `latest.json` was lost, it is not
+        // known which versions are old, so no version is removed.
         if shown.is_some() {
             versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
         }
@@ -201,7 +201,7 @@ impl Sink for Directory {
                     }
                     met.here.is_some()
                 }
-                // `Files` looks for a file of the name before it writes.
+                // `Files` checks whether a file of the name exists before it writes.
                 None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
             };
             match edit {

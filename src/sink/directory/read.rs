@@ -19,15 +19,15 @@ pub struct DirectoryReader {
     root: OpenFolder,
     template: Template,
     noted: TargetNotes,
-    /// True if the directory has a `metadata.json` or `latest.json`, of whatever program.
+    /// True if the directory has a `metadata.json` or `latest.json`, whichever program wrote it.
     is_noted: bool,
-    /// The folder read last, with its name.
+    /// The folder from which the last tile was read, with its name.
     folder: Option<NamedFolder>,
 }
 
 impl DirectoryReader {
-    /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is for a directory without metadata. Of a
-    /// directory with versions, opens the current one.
+    /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is used for a directory without metadata. If
+    /// the directory has versions, opens the current one.
     ///
     /// # Errors
     /// If there is no directory, or its notes cannot be read.
@@ -102,7 +102,7 @@ impl DirectoryReader {
     }
 }
 
-/// A note that only the writer of the target need be able to read. Warns a reader that may not, and returns `None`.
+/// A note that only the writer of the target must be able to read. Warns a reader that may not read it, and returns `None`.
 fn private(note: Result<Option<Vec<u8>>, ReadError>) -> Result<Option<Vec<u8>>, ReadError> {
     match note {
         Err(ReadError::Io { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {

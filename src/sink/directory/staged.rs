@@ -19,13 +19,13 @@ pub(super) enum StagedIn {
 /// The longest name of a file on Linux, in bytes (`NAME_MAX`).
 const MAX_NAME_BYTES: usize = 255;
 
-/// The name under which a file is staged beside the tile `part`; `None` if it would be too long.
+/// The name under which a file is staged next to the tile `part`; `None` if it would be too long.
 pub(super) fn staged_name(part: &str) -> Option<String> {
     let staged = format!(".{part}.partial");
     (staged.len() <= MAX_NAME_BYTES).then_some(staged)
 }
 
-/// The name of the tile beside which the file `name` was staged; `None` if it is no staged file.
+/// The name of the tile next to which the file `name` was staged; `None` if it is not a staged file.
 pub(super) fn staged_tile(name: &str) -> Option<String> {
     let (above, part) = split(name);
     let tile = part.strip_prefix('.')?.strip_suffix(".partial")?;
@@ -35,7 +35,7 @@ pub(super) fn staged_tile(name: &str) -> Option<String> {
 /// Writes a staged file; with `durably`, syncs it.
 pub(super) fn stage(folder: &OpenFolder, part: &str, bytes: &[u8], durably: bool) -> io::Result<()> {
     let mut file = match folder.create(part) {
-        // A killed run left it, or an earlier step that failed.
+        // A killed run or an earlier step that failed has left it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             folder.remove(part).and_then(|_| folder.create(part))?
         }

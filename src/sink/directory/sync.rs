@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 use super::DirectoryError;
 use super::folder::{OpenFolder, split};
 
-/// The most files that are synced one by one. Of more, the whole file system is synced, which may have to write other programs' data, too.
+/// The most files that are synced one by one. For more files, the whole file system is synced, which may also write other programs' data.
 pub(super) const MAX_FILES_SYNCED_SINGLY: usize = 200;
 
 /// The number of threads that sync files and folders at once.
 const SYNC_THREADS: usize = 8;
 
-/// Syncs the files that were written or removed below `root`: few one by one, many by one call for the whole file system.
+/// Syncs the files that were written or removed below `root`: a few files one by one, many files by one call for the whole file system.
 pub(super) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), DirectoryError> {
     if changed.len() > MAX_FILES_SYNCED_SINGLY {
         let synced = root.sync_file_system();
         return synced.map_err(|source| DirectoryError::io("sync", root.path(), source));
     }
-    // The folders are synced, too: they hold the names.
+    // The folders are also synced, because they hold the names.
     let mut folders: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in changed {
         let (above, part) = split(name);
@@ -32,9 +32,9 @@ pub(super) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), Director
     sync_folders(root, &folders)
 }
 
-/// Syncs folders and the named files in them, by several threads. One after the other, each sync waits for a commit of the file system's
-/// journal of its own; concurrent ones share commits. 240 files and folders took 0.45 to 1.3 s in turn, and 0.04 to 0.11 s by four or
-/// sixteen threads (ext4).
+/// Syncs folders and the named files in them, by several threads. If they are synced one after the other, each sync waits for its own
+/// commit of the file system's journal; concurrent syncs share commits. 240 files and folders took 0.45 to 1.3 s one after the other, and
+/// 0.04 to 0.11 s with four or sixteen threads (ext4).
 fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
     let share = folders.len().div_ceil(SYNC_THREADS).max(1);
     std::thread::scope(|scope| {
@@ -42,7 +42,7 @@ fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), 
             folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts))
         };
         let syncing: Vec<_> = folders.chunks(share).map(|folders| scope.spawn(move || in_turn(folders))).collect();
-        // Waits for every thread, whichever fails first.
+        // Waits for every thread, even if one has failed.
         let ended = syncing.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         ended.fold(Ok(()), Result::and)
     })

@@ -16,7 +16,7 @@ use crate::sink::tree::notes::{self, TargetNotes};
 use crate::sink::tree::{Inventory, Latest, Template, Version, new_version};
 use crate::stop::Stop;
 
-/// The folder with a folder for the notes of each version.
+/// The folder that has a folder for the notes of each version.
 const VERSIONS: &str = ".oar-tiles/versions";
 
 /// `latest.json`, if there is one.
@@ -27,7 +27,7 @@ pub(super) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
-/// The name of a new version: not that of a published version, nor of one that was begun or is being removed.
+/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are being removed.
 pub(super) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
     let left = entries(files, VERSIONS)?.into_iter().map(|version| Version { version, published: 0 });
     let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
@@ -63,7 +63,7 @@ fn tilejson_of(files: &Files, version: &str) -> Result<BTreeSet<String>, Directo
     Ok(names)
 }
 
-/// The names in one of the program's folders; none if it is not there.
+/// The names in one of the program's folders; none if the folder does not exist.
 fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
     let mut names = BTreeSet::new();
     let read = files.root().find(folder).and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
@@ -73,8 +73,8 @@ fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryErr
     }
 }
 
-/// Removes every version that `latest` does not list: expired ones, ones that were begun and not finished, and those whose removal was
-/// interrupted. A stop ends the removal early; the next run goes on.
+/// Removes every version that `latest` does not list: expired versions, versions that were begun and not finished, and versions whose
+/// removal was interrupted. A stop ends the removal early; the next run continues it.
 pub(super) fn remove_others(
     files: &mut Files,
     latest: &Latest,
@@ -93,11 +93,11 @@ pub(super) fn remove_others(
     Ok(())
 }
 
-/// Removes the tiles of a version, then its notes. `template`, with its layers, is for a version without notes.
+/// Removes the tiles of a version, then its notes. `template`, with its layers, is used for a version without notes.
 fn remove(files: &mut Files, version: &str, template: &Template, stop: &Stop) -> Result<(), DirectoryError> {
     let noted = match files.read(&notes::of_version(version, notes::METADATA)) {
         Ok(Some(body)) => notes::read(&body).unwrap_or_default(),
-        // An entry that is no version, such as a link, is removed itself.
+        // An entry that is not a version, such as a link, is removed itself.
         Ok(None) | Err(DirectoryError::LinkInTheWay { .. }) => TargetNotes::default(),
         Err(error) => return Err(error),
     };
@@ -149,8 +149,8 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     }
 }
 
-/// Switches clients to the version `to`, or to the one before the current one. Returns the versions after that, or why there is no such
-/// version.
+/// Switches clients to the version `to`, or to the one before the current version. Returns the versions after the switch, or the reason why
+/// there is no such version.
 ///
 /// # Errors
 /// If the directory cannot be written, or another run writes it.

@@ -19,7 +19,7 @@ pub(super) fn walk<E>(
     stop: &Stop,
     mut each: impl FnMut(&str) -> Result<(), E>,
 ) -> Result<Result<(), E>, Unreachable> {
-    // Folders yet to be read, as names below the root.
+    // Folders that have not been read yet, as names below the root.
     let mut waiting = vec![split(&template.prefix()).0.to_owned()];
     while let Some(name) = waiting.pop() {
         let folder = match root.find(&name) {

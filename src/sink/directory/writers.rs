@@ -1,4 +1,4 @@
-//! Several threads that write tiles: creating a file takes longer than writing its bytes.
+//! Writes tiles by several threads: creating a file takes longer than writing its bytes.
 
 use super::DirectoryError;
 use super::files::{FileCounts, Files, TileFile};
@@ -6,7 +6,7 @@ use super::files::{FileCounts, Files, TileFile};
 /// The number of threads that write tiles.
 pub(super) const WRITERS: usize = 4;
 
-/// The fewest tiles that a writer is given, unless there are fewer.
+/// The fewest tiles that a writer gets, unless there are fewer in total.
 const MIN_TILES_PER_WRITER: usize = 32;
 
 /// Stores tiles by several writers; sorts `wanted` by folder.
@@ -15,14 +15,14 @@ pub(super) fn synchronize(
     others: &mut [Files],
     wanted: &mut [TileFile],
 ) -> Result<FileCounts, DirectoryError> {
-    // With `{layer}` in the template, and where names begin with the row, the tiles of a folder do not come one after the other.
+    // With `{layer}` in the template, and in templates whose names begin with the row, the tiles of a folder are not adjacent in `wanted`.
     wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
     let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
         let at_once: Vec<_> =
             others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || files.synchronize(share))).collect();
-        // Waits for every writer, whichever fails first.
+        // Waits for every writer, even if one has failed.
         let mut all = files.synchronize(first);
         for writer in at_once {
             let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

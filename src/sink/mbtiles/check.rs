@@ -144,7 +144,7 @@ impl MbtilesReader {
         {
             found.push(format!("its metadata has minzoom {from} above maxzoom {to}"));
         }
-        // The zooms of partial regions are not told to map clients, which would ask for tiles that are not there.
+        // The metadata leaves out the zooms of partial regions: map clients would ask for tiles that do not exist there.
         let partial = rows.get(MANIFEST_KEY).and_then(|text| serde_json::from_str(text).ok());
         let partial = partial.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest));
         let zooms = |of: &Scope| (i64::from(of.zooms.min().get()), i64::from(of.zooms.max().get()));

@@ -1,5 +1,4 @@
-//! The files that `SQLite` keeps beside a database and finds by their names alone: the rollback journal, the write-ahead log and the log's
-//! index.
+//! The files that `SQLite` keeps next to a database and finds by their names alone: the rollback journal, the write-ahead log and the log's index.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -76,9 +75,8 @@ pub(super) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesEr
     Ok(())
 }
 
-/// Refuses to put a new file where a companion with changes to another file lies. SQLite finds a log or journal by its name alone
-/// ("Write-Ahead Logging" and "Atomic Commit In SQLite", hot journals), so the first reader would apply the old file's changes to the new
-/// file.
+/// Refuses to put a new file next to a companion that holds changes to another file. SQLite finds a log or journal by its name alone
+/// ("Write-Ahead Logging" and "Atomic Commit In SQLite", hot journals), so the first reader would apply the old file's changes to the new file.
 pub(super) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
     for end in WITH_CHANGES {
         let companion = beside(target, end);
@@ -114,7 +112,7 @@ pub(super) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
 }
 
 /// The path as an SQLite URI with `immutable=1` ("Uniform Resource Identifiers"), so that SQLite reads the file and creates no other.
-/// Without it, opening a file in WAL mode leaves a log and its index beside the file, even if the file is opened read-only.
+/// Without it, opening a file in WAL mode leaves a log and its index next to the file, even if the file is opened read-only.
 pub(super) fn as_it_lies(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {

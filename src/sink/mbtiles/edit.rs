@@ -53,12 +53,12 @@ pub(super) struct EditedArchive {
     stop: Stop,
     /// How long to wait for other programs' locks.
     patience: Duration,
-    /// `PRAGMA data_version` when the archive was read first: it differs once another program has written.
+    /// `PRAGMA data_version` when the archive was first read. It has another value once another program has written.
     state: Option<i64>,
     deleted: u64,
     /// The list of changed tiles, if the run wants one.
     changed: Option<ChangedTiles>,
-    /// Told what changed before the transaction.
+    /// Receive the list of changes before the transaction.
     before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
@@ -82,7 +82,7 @@ impl EditedArchive {
         if connection.is_readonly("main").map_err(failed)? {
             return Err(MbtilesError::ReadOnly { path });
         }
-        // The first statement: with it, SQLite undoes what a killed program left half written.
+        // The first statement makes SQLite undo what a killed program left half written.
         let tiles = "SELECT type FROM sqlite_schema WHERE name = 'tiles' COLLATE NOCASE";
         let tiles = connection.query_row(tiles, [], |row| row.get::<_, String>(0)).optional().map_err(failed)?;
         if tiles.as_deref() == Some("view") {
@@ -115,7 +115,7 @@ impl EditedArchive {
     /// Compares edits with what the archive holds, and collects those that change something.
     fn compare(&mut self, edits: &[TileEdit]) -> Result<Written, MbtilesError> {
         let failed = |error| failed(self.staging.target(), &self.stop, self.patience, error);
-        // One transaction for all: without it each query would take and release a lock.
+        // One transaction for all queries: without it each query would take and release a lock.
         let transaction = self.archive.connection.unchecked_transaction().map_err(failed)?;
         let mut held = transaction
             .prepare_cached("SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3")
@@ -254,7 +254,7 @@ fn state(connection: &Connection) -> rusqlite::Result<Option<i64>> {
     connection.query_row("PRAGMA data_version", [], |row| row.get(0)).map(Some)
 }
 
-/// SQLite's error as that of a sink.
+/// Converts SQLite's error to the error of a sink.
 fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) -> MbtilesError {
     let path = path.to_owned();
     let code = error.sqlite_error_code();
@@ -318,7 +318,7 @@ mod tests {
         }
     }
 
-    /// Edits an archive called "old" while it is read, and gives the error and what there was to be read afterwards.
+    /// Edits an archive called "old" while another connection reads it; returns the error, and the name that can be read afterwards.
     fn edited_while_read(patience: Duration, stop: Option<Signal>) -> (PathBuf, MbtilesError) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.mbtiles");

@@ -2,16 +2,16 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `write` | a new archive beside the target, which replaces it |
+//! | `write` | a new archive next to the target, which replaces it |
 //! | `edit`, `pending` | an archive edited in place; the edits that wait for its one transaction |
 //! | `patch` | what differs between two archives, for another program to apply |
 //! | `tiles_hash` | `agg_tiles_hash` |
 //! | `read` | archives of any program, in one read transaction |
 //! | `scan` | all tiles of an archive in order |
-//! | `check` | what MBTiles 1.3 and `SQLite` demand of an archive |
-//! | `guard`, `view` | limits for strangers' archives: steps, memory, which views are read |
+//! | `check` | the rules of MBTiles 1.3 and `SQLite` for an archive |
+//! | `guard`, `view` | limits for archives from unknown sources: steps, memory, which views are read |
 //! | `open_files` | which archives this process has open, so that it does not lose SQLite's locks |
-//! | `companions` | journals and logs that `SQLite` keeps beside an archive |
+//! | `companions` | journals and logs that `SQLite` keeps next to an archive |
 
 mod check;
 mod companions;
@@ -62,7 +62,7 @@ pub enum MbtilesError {
     /// The staged file, or the file that it is to replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// A companion of the old target that SQLite would take for the new one's.
+    /// A companion of the old target that SQLite would apply to the new one.
     #[error(
         "{} lies beside the output {target} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{target}' .tables, which clears it away; or remove it, with the changes that it holds",
         companion.display(),
@@ -109,9 +109,9 @@ pub enum MbtilesError {
     Held {
         /// The target.
         path: PathBuf,
-        /// How long they were waited for.
+        /// How long the run waited for them.
         seconds: u64,
-        /// What SQLite said.
+        /// The error of SQLite.
         source: SqliteCause,
     },
     /// Another program changed the archive that was edited.
@@ -126,7 +126,7 @@ pub enum MbtilesError {
     /// The run broke the sink's contract.
     #[error("{what}: please report this; {} is unchanged", target.display())]
     Contract {
-        /// What was asked for.
+        /// The request that broke the contract.
         what: &'static str,
         /// The target.
         target: PathBuf,
@@ -188,14 +188,14 @@ enum OpenedArchive {
 impl Mbtiles {
     /// Opens the archive `target`. Until [`Sink::finish`] it stays as it is. `stop` ends long steps early.
     ///
-    /// - [`OpenMode::Replace`]: a new archive is written beside `target` and replaces it. What is there must be an MBTiles file.
-    /// - [`OpenMode::Edit`]: the archive is there, its tiles are a table, and it is changed in one transaction.
+    /// - [`OpenMode::Replace`]: a new archive is written next to `target` and replaces it. An existing target must be an MBTiles file.
+    /// - [`OpenMode::Edit`]: the archive exists, its tiles are a table, and it is changed in one transaction.
     ///
     /// Both take the same lock.
     ///
     /// # Errors
-    /// If the target is something else or `SQLite` has left changes beside it, its folder is missing or not writable, or another run
-    /// writes it; to edit: if there is no archive, its tiles are a view, or it may not be written.
+    /// If the target is something else or `SQLite` has left changes next to it, its folder is missing or not writable, or another run
+    /// writes it. When editing, also if there is no archive, its tiles are a view, or the user may not write it.
     pub fn open(target: &Path, mode: OpenMode, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         Ok(Mbtiles(match mode {
             OpenMode::Replace => OpenedArchive::New(NewArchive::create(target, stop)?),

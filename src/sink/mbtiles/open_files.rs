@@ -1,6 +1,6 @@
-//! Which archives this process has open in SQLite. SQLite locks a file by POSIX locks, and these end for the whole process as soon as it
-//! closes any handle of the file ("How To Corrupt An SQLite Database File", section 2.2). So a file is looked at by other means only while
-//! no connection of this process has it open: a server that also writes would lose the locks of its commits.
+//! Tracks which archives this process has open in SQLite. SQLite locks a file with POSIX locks, and the process loses all of them as soon
+//! as it closes any handle of the file ("How To Corrupt An SQLite Database File", section 2.2). So a file is opened without SQLite only
+//! while no connection of this process has it open. Otherwise a server that also writes would lose the locks of its commits.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,7 +14,7 @@ type FileNumber = (u64, u64);
 static OPEN: Mutex<BTreeMap<FileNumber, usize>> = Mutex::new(BTreeMap::new());
 
 fn open() -> MutexGuard<'static, BTreeMap<FileNumber, usize>> {
-    // Each update leaves consistent values.
+    // The map is consistent after each update, even if a thread panicked.
     OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -22,12 +22,12 @@ fn number(path: &Path) -> Option<FileNumber> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// A file that a connection has open, from before the connection is opened until after it is closed.
+/// Registers a file as open, from before a connection opens it until after that connection is closed.
 #[derive(Debug)]
 pub(super) struct OpenFile(Option<FileNumber>);
 
 impl OpenFile {
-    /// A connection is about to open this file.
+    /// Registers the file that a connection is about to open.
     pub(super) fn of(path: &Path) -> OpenFile {
         let mut open = open();
         let number = number(path);
@@ -52,8 +52,8 @@ impl Drop for OpenFile {
     }
 }
 
-/// Looks at a file by other means than SQLite; `None` if a connection of this process has it open, so that it is known to be a database.
-/// No connection opens a file meanwhile.
+/// Calls `look` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in which case the file is
+/// known to be a database. No connection opens a file during the call.
 pub(super) fn unless_open<T>(path: &Path, look: impl FnOnce() -> T) -> Option<T> {
     let open = open();
     if number(path).is_some_and(|number| open.contains_key(&number)) {

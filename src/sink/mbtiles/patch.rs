@@ -1,7 +1,8 @@
-//! A patch: what turns the tiles of one archive into those of another, in the form of Martin's `mbtiles diff`, for `mbtiles apply-patch`.
+//! A patch: the changes that turn the tiles of one archive into those of another, in the form of Martin's `mbtiles diff`, for `mbtiles apply-patch`.
 //!
-//! `tiles` holds the tiles that are new or other, and those that are removed with NULL for their bytes. `metadata` holds the rows of the newer
-//! archive, those that it lacks with NULL, and the `agg_tiles_hash` of both, by which the tool refuses a patch of another archive.
+//! `tiles` holds the tiles that are new or differ, and the removed tiles with NULL as their bytes. `metadata` holds the rows of the newer
+//! archive, the rows that only the older one has with NULL as their value, and the `agg_tiles_hash` of both archives. By that hash the tool
+//! refuses to patch another archive.
 
 use std::path::Path;
 
@@ -12,11 +13,11 @@ use crate::sink::{Finished, Metadata, TileEdit};
 use crate::stop::Stop;
 use crate::tile::{Order, TileCoord, TileId};
 
-/// The row of the metadata by which a patch is known.
+/// The metadata row that identifies a patch.
 pub(super) const BEFORE_KEY: &str = "agg_tiles_hash_before_apply";
 const AFTER_KEY: &str = "agg_tiles_hash_after_apply";
 
-/// A patch in the making.
+/// A patch that is being written.
 #[derive(Debug)]
 pub struct MbtilesPatch {
     archive: NewArchive,
@@ -28,16 +29,16 @@ impl MbtilesPatch {
     /// The order in which tiles have to be added.
     pub const ORDER: Order = ORDER;
 
-    /// Begins a patch beside `target`, which it replaces when it is finished.
+    /// Begins a patch next to `target`, which it replaces when it is finished.
     ///
     /// # Errors
-    /// As those of a new archive.
+    /// The same as for a new archive.
     pub fn create(target: &Path, stop: &Stop) -> Result<MbtilesPatch, MbtilesError> {
         let archive = NewArchive::of_changes(target, stop)?;
         Ok(MbtilesPatch { archive, before: TilesHash::new(), after: TilesHash::new() })
     }
 
-    /// Takes a tile of the older and of the newer tileset, `None` where there is none; returns true if they differ.
+    /// Takes a tile of the older and of the newer tileset, `None` where the tile does not exist; returns true if they differ.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -56,7 +57,7 @@ impl MbtilesPatch {
         Ok(true)
     }
 
-    /// Completes the patch: `old` and `new` say what the tilesets tell about themselves.
+    /// Completes the patch: `old` and `new` are the metadata of the tilesets.
     ///
     /// # Errors
     /// If the file cannot be written or moved to its place.

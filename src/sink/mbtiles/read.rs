@@ -1,4 +1,4 @@
-//! The reader of MBTiles archives of any program, whose tiles are a table, or a view over tables that hold each tile's bytes once.
+//! The reader of MBTiles archives of any program. Their tiles are a table, or a view over tables that hold each distinct content once.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read as _};
@@ -25,7 +25,7 @@ const KIND: &str = "MBTiles archive of vector tiles";
 pub(super) const POINT: &str =
     "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
 
-/// A reader of an archive. It reads in one transaction, so whatever others write meanwhile, it sees one state.
+/// A reader of an archive. It reads in one transaction, so it sees one state even if other programs write in the meantime.
 #[derive(Debug)]
 pub struct MbtilesReader {
     pub(super) connection: Connection,
@@ -39,10 +39,10 @@ pub struct MbtilesReader {
 }
 
 impl MbtilesReader {
-    /// Opens an archive for reading. If a killed program has left it half written, SQLite undoes that first.
+    /// Opens an archive for reading. If a killed program has left it half written, SQLite first undoes that.
     ///
     /// # Errors
-    /// If there is none, or the file is something else.
+    /// If the archive does not exist, or the file is something else.
     pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         match MbtilesReader::open_read_only(path) {
@@ -54,10 +54,10 @@ impl MbtilesReader {
         }
     }
 
-    /// Opens an archive that no program is writing, without creating a file beside it.
+    /// Opens an archive that no program is writing, without creating a file next to it.
     ///
     /// # Errors
-    /// If there is none, or the file is something else.
+    /// If the archive does not exist, or the file is something else.
     pub fn as_it_lies(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -78,9 +78,8 @@ impl MbtilesReader {
         let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
             Guard::limit(&connection)?;
             guard.watch(&mut connection, || false)?;
-            // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache of 8 MB holds the
-            // inner pages of the index of ten million tiles; it is small because each worker of a reseed has a reader, and pages of tiles
-            // are not read twice.
+            // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache of 8 MB holds the inner pages
+            // of the index of ten million tiles. It is small because each worker of a reseed has a reader, and pages of tiles are not read twice.
             connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA cache_size = -8000; BEGIN;")?;
             Ok(connection)
         });
@@ -88,7 +87,7 @@ impl MbtilesReader {
         MbtilesReader::over(connection, path.to_owned(), guard, open)
     }
 
-    /// A reader over a connection to the archive that the guard watches.
+    /// A reader over a connection to the archive; `guard` watches the connection.
     pub(super) fn over(
         connection: Connection,
         path: PathBuf,
@@ -122,7 +121,7 @@ impl MbtilesReader {
         ReadError::Damaged { place: self.place(), what }
     }
 
-    /// Refuses databases without the tables of MBTiles 1.3, and archives of pictures.
+    /// Refuses databases without the tables of MBTiles 1.3, and archives of raster images.
     fn is_of_vector_tiles(&self) -> Result<(), ReadError> {
         for (table, columns) in
             [("metadata", &["name", "value"][..]), ("tiles", &["zoom_level", "tile_column", "tile_row", "tile_data"])]
@@ -161,7 +160,7 @@ impl MbtilesReader {
         }
     }
 
-    /// The rows of the metadata table, by name; of two rows with one name, the last.
+    /// The rows of the metadata table, by name; if two rows have one name, the last one counts.
     pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>, ReadError> {
         self.guard.begin();
         let failed = |error| self.failed(error);
@@ -182,7 +181,7 @@ impl MbtilesReader {
         Ok(metadata)
     }
 
-    /// A value of the metadata, parsed by `read`; `None` if it is not there.
+    /// A value of the metadata, parsed by `read`; `None` if the row does not exist.
     fn parsed<T>(
         &self,
         rows: &BTreeMap<String, String>,
@@ -195,7 +194,7 @@ impl MbtilesReader {
         read(text).map(Some).ok_or_else(wrong)
     }
 
-    /// The tile of a row of the table.
+    /// The tile coordinates of a row of the table.
     pub(super) fn coord(&self, zoom: i64, column: i64, row: i64) -> Result<TileCoord, ReadError> {
         let tile = || {
             let zoom = Zoom::new(u8::try_from(zoom).ok()?)?;
@@ -210,12 +209,13 @@ impl MbtilesReader {
     }
 }
 
-/// The page cache of a reader that is kept open, in kilobytes: a server has several readers, and the system caches the file, too.
+/// The page cache of a reader that is kept open, in kilobytes. It is small because a server has several readers, and the operating system
+/// also caches the file.
 const KEPT_OPEN_CACHE_KB: u32 = 2_000;
 
 impl TileReader for MbtilesReader {
     fn keep_open(&mut self) -> Result<(), ReadError> {
-        // Ends the transaction: from here on each statement is one of its own.
+        // Ends the transaction: from here on each statement is a transaction of its own.
         let ended = self.connection.execute_batch(&format!("COMMIT; PRAGMA cache_size = -{KEPT_OPEN_CACHE_KB}"));
         ended.map_err(|error| self.failed(error))?;
         self.total = Total::unlimited();
@@ -365,7 +365,7 @@ fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
         Err(source) => return Err(refused(source)),
     };
     let magic = opened.map_err(refused)?;
-    // SQLite opens these by their names alone, beside the file itself.
+    // SQLite opens these files, which lie next to the database, by their names alone.
     let real = path.canonicalize().map_err(refused)?;
     for companion in COMPANIONS.map(|end| beside(&real, end)) {
         if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
@@ -379,7 +379,7 @@ fn begins_as_sqlite(path: &Path) -> Result<(), ReadError> {
     }
 }
 
-/// What SQLite says, in the reader's words.
+/// Converts SQLite's error to the error of a reader.
 pub(super) fn failed(path: &Path, error: rusqlite::Error) -> ReadError {
     let place = path.display().to_string();
     if error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_READONLY_ROLLBACK) {

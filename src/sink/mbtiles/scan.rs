@@ -30,7 +30,7 @@ impl MbtilesReader {
     }
 
     /// True if `SQLite` finds a tile by an index that covers at least two of the three parts of its address (the query plan shows each part
-    /// as `column=?`). An automatic index does not count, because `SQLite` builds it anew for each query.
+    /// as `column=?`). An automatic index does not count, because `SQLite` builds it again for each query.
     fn finds_by_index(&self) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {POINT}"))?;
@@ -48,7 +48,7 @@ impl MbtilesReader {
         Ok(!plan.iter().any(|step| step.contains("TEMP B-TREE")))
     }
 
-    /// Hands over the tiles in order until there are no more, or `handover` wants no more.
+    /// Passes the tiles in order to `handover` until there are no more, or `handover` wants no more.
     pub(super) fn hand_over(&self, handover: &mut Handover) -> Result<(), ReadError> {
         let failed = |error| self.failed(error);
         if !self.is_in_order().map_err(failed)? {

@@ -21,7 +21,7 @@ impl TilesHash {
         TilesHash { hash: Md5::new(), digits: String::new() }
     }
 
-    /// Adds a tile; without bytes, one that a patch removes.
+    /// Adds a tile; `bytes` is `None` for a tile that a patch removes.
     pub(super) fn add(&mut self, tile: TileCoord, bytes: Option<&[u8]>) {
         self.digits.clear();
         // Writing to a string does not fail.
@@ -42,7 +42,7 @@ impl TilesHash {
     }
 }
 
-/// The bytes of tiles from which on a thread of its own hashes them: MD5 takes about as long as `SQLite` takes to store them.
+/// The total bytes of tiles from which on a separate thread computes the hash: MD5 takes about as long as `SQLite` takes to store the tiles.
 const MIN_BYTES_OF_THREAD: usize = 16 << 20;
 
 /// The hash of edits, in the order in which a new archive stores them.
@@ -60,7 +60,7 @@ enum HashPlace {
 }
 
 impl EditsHash {
-    /// Begins a hash; with `removals`, tiles that are removed count, as in a patch.
+    /// Begins a hash. With `removals`, tiles that are removed count, too, as in a patch.
     pub(super) fn new(removals: bool) -> EditsHash {
         EditsHash { place: HashPlace::Here(TilesHash::new()), bytes: 0, removals }
     }
@@ -82,7 +82,7 @@ impl EditsHash {
             });
             self.place = HashPlace::Thread(sender, thread);
         }
-        // The thread takes edits as long as it lives.
+        // The receiver takes edits until the thread ends, so sending fails only if the thread has panicked.
         if matches!(&self.place, HashPlace::Thread(sender, _) if sender.send(edits).is_err()) {
             std::mem::replace(&mut self.place, HashPlace::Here(TilesHash::new())).finish();
         }
@@ -95,7 +95,7 @@ impl EditsHash {
 }
 
 impl HashPlace {
-    /// The hash in hexadecimal digits. Panics as the thread has, if it has.
+    /// The hash in hexadecimal digits. If the hash thread has panicked, this panics, too.
     fn finish(self) -> String {
         match self {
             HashPlace::Here(hash) => hash.finish(),

@@ -1,5 +1,5 @@
-//! Decides which tables and views of another program's archive are read: tables, and views over columns of one table, or of two tables
-//! joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any other view may never end.
+//! Decides which tables and views of another program's archive are read: tables, and views over columns of one table, or of two tables that
+//! are joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any other view may never end.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -15,7 +15,7 @@ enum Defined {
     LongView,
 }
 
-/// Why a table or view of an archive is not read; `None` if it is. Looks at the definition only, so no view is evaluated.
+/// The reason why a table or view of an archive is not read; `None` if it is read. Looks only at the definition, so no view is evaluated.
 pub(super) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let tables = match defined(connection, name)? {
         Defined::Nothing => return Ok(Some(format!("it is an SQLite file without the table {name}"))),
@@ -62,7 +62,7 @@ fn defined(connection: &Connection, name: &str) -> rusqlite::Result<Defined> {
     Ok(found.optional()?.unwrap_or(Defined::Nothing))
 }
 
-/// Why checking all of an archive's pages would evaluate expressions that its author wrote; `None` if it would not.
+/// The reason why checking all of an archive's pages would evaluate expressions that its author wrote; `None` if it would not.
 pub(super) fn computes(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let index = "SELECT l.name FROM sqlite_schema s, pragma_index_list(s.name) l
                  WHERE s.type = 'table' AND (l.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) x WHERE x.cid = -2))
@@ -76,8 +76,8 @@ pub(super) fn computes(connection: &Connection) -> rusqlite::Result<Option<Strin
     Ok(first(table)?.map(|name| format!("its table {name:?} is virtual or has columns that are computed")))
 }
 
-/// The tables of a view over columns of one table, or of two tables joined by one column each. `None` for any other view, which may take
-/// any time to read.
+/// The tables of a view over columns of one table, or of two tables that are joined by one column each. `None` for any other view, because
+/// reading it may take any amount of time.
 fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     let mut words = Words { rest: words(sql)?.into_iter().peekable() };
     words.keyword("create")?;
@@ -142,11 +142,11 @@ enum Word {
     Sign(char),
 }
 
-/// Words that follow a list or a table's name, so none of them is an alias.
+/// Keywords that can follow a list or a table's name, so none of them is an alias.
 const KEYWORDS: [&str; 12] =
     ["as", "from", "join", "left", "inner", "outer", "cross", "natural", "on", "using", "where", "select"];
 
-/// The words of a view's definition; `None` if it has words that such a view cannot have.
+/// The words of a view's definition; `None` if it contains anything that such a view cannot have.
 fn words(sql: &str) -> Option<Vec<Word>> {
     let (mut words, mut rest) = (Vec::new(), sql.trim_start());
     while let Some(first) = rest.chars().next() {
@@ -187,7 +187,7 @@ impl Words {
         self.rest.next_if_eq(&Word::Sign(wanted)).map(drop)
     }
 
-    /// True if this keyword or sign follows.
+    /// True if this keyword or sign comes next.
     fn is_next(&mut self, wanted: &str) -> bool {
         self.rest.peek().is_some_and(|word| match word {
             Word::Plain(text) => text == wanted,

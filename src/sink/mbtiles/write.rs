@@ -1,4 +1,4 @@
-//! A new MBTiles archive, written beside its target.
+//! A new MBTiles archive, written next to its target.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,11 +25,11 @@ pub(super) struct NewArchive {
     staging: Staging,
     /// `agg_tiles_hash` of what is written.
     hash: EditsHash,
-    /// Whether tiles that are to be removed are noted, as a patch does.
+    /// True if removed tiles are stored as rows with NULL, as in a patch.
     notes_removals: bool,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
-    /// Told what changed before the archive is replaced.
+    /// Receive the list of changes before the archive is replaced.
     before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
@@ -40,7 +40,7 @@ const SCHEMA: &str = "
     );
     CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row);";
 
-/// The tiles of a patch: NULL says that a tile is removed.
+/// The tiles of a patch: NULL marks a removed tile.
 const TILES_OF_PATCH: &str = "
     DROP TABLE tiles;
     CREATE TABLE tiles (
@@ -51,7 +51,7 @@ const TILES_OF_PATCH: &str = "
 const INSERT: &str = "INSERT INTO tiles (zoom_level, tile_column, tile_row, tile_data) VALUES (?1, ?2, ?3, ?4)";
 
 impl NewArchive {
-    /// Begins an archive beside `target`.
+    /// Begins an archive next to `target`.
     pub(super) fn create(target: &Path, stop: &Stop) -> Result<NewArchive, MbtilesError> {
         let staging = Staging::beside(target)?;
         refuse_irregular_companions(staging.target())?;
@@ -71,7 +71,7 @@ impl NewArchive {
         })
     }
 
-    /// Begins a patch beside `target`.
+    /// Begins a patch next to `target`.
     pub(super) fn of_changes(target: &Path, stop: &Stop) -> Result<NewArchive, MbtilesError> {
         let mut archive = NewArchive::create(target, stop)?;
         archive.connection.execute_batch(TILES_OF_PATCH).map_err(|source| failed(&archive.staging, source))?;
@@ -155,7 +155,7 @@ impl NewArchive {
         let NewArchive { connection, staging, hash, comparison, before_manifest, .. } = self;
         describe(&connection, metadata, hash.finish(), more).map_err(|source| failed(&staging, source))?;
         connection.close().map_err(|(_, source)| failed(&staging, source))?;
-        // Another program may have begun to write the old file meanwhile.
+        // Another program may have begun to write the old file in the meantime.
         refuse_companions(staging.target())?;
         let changed = comparison.map(ArchiveComparison::finish).transpose()?;
         tell(&before_manifest, changed.as_ref())?;
@@ -180,15 +180,16 @@ fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
 
 fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    // With NOFOLLOW, SQLite refuses a link in any part of the path; links to folders above the file are the user's own.
+    // With NOFOLLOW, SQLite refuses a link in any part of the path. The user may have linked the folders above the file, so those links are
+    // resolved first.
     let path = without_links(staging.path());
     let mut connection = Connection::open_with_flags(path, flags)?;
-    // SQLite opened the file by its name: this makes sure that it is the locked one, before anything is written.
+    // SQLite opened the file by its name. This check makes sure that it is the locked file, before anything is written.
     if !staging.is_in_place() {
         return Err(rusqlite::Error::InvalidPath(staging.path().to_owned()));
     }
-    // Nobody reads the staged file, and a failed one is thrown away, so it needs neither journal nor locks nor syncs of its own. The
-    // journal mode "off" is not stored in the file: readers find an ordinary one, never WAL.
+    // No other process reads the staged file, and a failed one is deleted, so it needs neither journal nor locks nor syncs of its own. The
+    // journal mode "off" is not stored in the file: readers find an ordinary journal mode, never WAL.
     connection.execute_batch(
         "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA cache_size = -16000; PRAGMA encoding = 'UTF-8';",

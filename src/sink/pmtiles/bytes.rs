@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::sink::{ReadError, lock_file};
 
-/// Bytes that can be read anywhere: a file, or an object that is read by range requests.
+/// Random read access to bytes: those of a file, or of an object that is read by range requests.
 pub(in crate::sink) trait ReadAt: Send {
     /// The path or URL, for messages.
     fn place(&self) -> &str;
@@ -44,7 +44,7 @@ impl LocalFile {
         Ok(LocalFile { path: path.to_owned(), length, place, file: Mutex::new(file) })
     }
 
-    /// Sets the path or URL for messages: the file is a copy of what is there.
+    /// Sets the path or URL that messages show: this file is a local copy of the archive there.
     pub(super) fn called(self, place: String) -> LocalFile {
         LocalFile { place, ..self }
     }
@@ -61,7 +61,7 @@ impl ReadAt for LocalFile {
 
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; length];
-        // A thread that panicked while it held the lock left nothing but a file position, which is set anew.
+        // A thread that panicked while it held the lock changed nothing except the file position, which is set again here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))

@@ -1,4 +1,4 @@
-//! The rules of `pmtiles verify` (go-pmtiles), and further ones of the specification.
+//! Checks the rules of `pmtiles verify` (go-pmtiles), and more rules of the specification.
 
 use super::layout::{HEADER_LENGTH, Header, ROOT_END};
 use super::read::{PmtilesReader, sections};
@@ -16,7 +16,7 @@ struct Sums {
     last: Option<u64>,
     /// The offset of the next new content, if the archive is clustered.
     next: u64,
-    /// The number of entries that jump ahead, which a clustered archive has none of, and the tile id of the first.
+    /// The number of entries that jump ahead (0 in a clustered archive), and the tile id of the first.
     jumps: u64,
     jump: Option<u64>,
     /// The number of entries outside of the tile data, and the tile id of the first.
@@ -25,10 +25,10 @@ struct Sums {
 }
 
 impl PmtilesReader {
-    /// The rules that the archive breaks, each as a sentence; none if it is sound. Takes eight bytes of memory for each entry.
+    /// The rules that the archive breaks, each as a sentence; empty if it breaks none. Takes eight bytes of memory for each entry.
     ///
     /// # Errors
-    /// If the archive cannot be read. Damage is no error: it is listed among the rules.
+    /// If the archive cannot be read. Damage is not an error: it is listed among the broken rules.
     pub fn check(&mut self) -> Result<Vec<String>, ReadError> {
         let mut broken = Vec::new();
         check_sections(&self.header, self.bytes.length(), &mut broken);
@@ -136,7 +136,7 @@ fn check_sums(header: &Header, mut sums: Sums, broken: &mut Vec<String>) {
     }
 }
 
-/// A finding as a sentence of its own.
+/// Turns a finding into a sentence of its own.
 fn sentence(what: &str) -> String {
     let mut letters = what.chars();
     letters.next().map_or_else(String::new, |first| first.to_uppercase().collect::<String>() + letters.as_str() + ".")

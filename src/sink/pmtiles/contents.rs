@@ -9,20 +9,20 @@ use md5::{Digest as _, Md5};
 /// The slots of the table: 2^20 of 32 bytes are 32 MiB.
 const SLOTS: usize = 1 << 20;
 
-/// The table has all slots once so many are in use. Until then it holds only those: each of the first contents would touch another page of the whole
-/// table, which takes most of the time of an archive of a thousand tiles.
+/// The number of used slots from which on the table has all slots in memory. Until then it holds only the used slots: otherwise each of the
+/// first contents would touch another page of the whole table, which takes most of the time of an archive of a thousand tiles.
 const MAX_FEW: usize = 1 << 14;
 
-/// The content that a slot of the table stands for.
+/// The content that a slot of the table refers to.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
-    /// The MD5 of its bytes; zeros if it was not reckoned yet.
+    /// The MD5 of the content's bytes; zeros if it was not computed yet.
     digest: [u8; 16],
-    /// Where it begins in the tile data.
+    /// The offset of the content in the tile data.
     offset: u64,
-    /// Its bytes; 0 marks an empty slot.
+    /// The content's length in bytes; 0 marks an empty slot.
     length: u32,
-    /// The CRC-32 of its bytes.
+    /// The CRC-32 of the content's bytes.
     checksum: u32,
 }
 
@@ -30,14 +30,15 @@ struct Slot {
 /// different contents, a content whose slot was overwritten is stored again when it repeats: the archive is correct and a little larger.
 /// Contents that repeat often or soon are still found.
 ///
-/// Two contents must never be taken for one, so they are compared by their MD5. That takes half of the time of an archive whose tiles are all
-/// different. So it is reckoned only of contents whose CRC-32 and length are those of an earlier one, which is then read from the archive, once.
+/// Different contents must never be confused, so they are compared by their MD5. Computing MD5 takes half of the time of an archive whose
+/// tiles are all different. So it is computed only for a content whose CRC-32 and length equal those of an earlier one. The earlier content
+/// is then read back from the archive, once.
 #[derive(Debug)]
 pub(super) struct KnownContents(Slots);
 
 #[derive(Debug)]
 enum Slots {
-    /// Those in use, by their numbers.
+    /// The slots in use, by their numbers.
     Few(HashMap<usize, Slot>),
     All(Vec<Slot>),
 }
@@ -47,8 +48,8 @@ impl KnownContents {
         KnownContents(Slots::Few(HashMap::new()))
     }
 
-    /// The offset of the same bytes, if they were stored before. Else `None`, and the bytes count as stored at `offset`. `stored` gives the bytes
-    /// of an offset and a length that were stored.
+    /// The offset of the same bytes, if they were stored before. Otherwise returns `None`, and remembers the bytes as stored at `offset`.
+    /// `stored` reads back stored bytes by offset and length.
     pub(super) fn place(
         &mut self,
         bytes: &[u8],
@@ -90,7 +91,7 @@ impl KnownContents {
     }
 }
 
-/// The slot of a checksum. Similar contents have similar checksums, so these are spread first (by the golden ratio, as Fibonacci hashing does).
+/// The slot of a checksum. Similar contents have similar checksums, so the checksums are first spread (by the golden ratio, as in Fibonacci hashing).
 const fn slot_of(checksum: u32) -> usize {
     let spread = (checksum as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (spread >> (u64::BITS - SLOTS.trailing_zeros())) as usize
@@ -100,7 +101,7 @@ const fn slot_of(checksum: u32) -> usize {
 mod tests {
     use super::*;
 
-    /// Contents as an archive stores them.
+    /// Contents as an archive stores them, and their table.
     struct StoredContents {
         contents: KnownContents,
         stored: Vec<u8>,
@@ -113,7 +114,7 @@ mod tests {
             StoredContents { contents: KnownContents::new(), stored: Vec::new(), read: 0 }
         }
 
-        /// The offset of bytes that are known; else they are stored.
+        /// The offset of bytes that are known; unknown bytes are stored.
         fn put(&mut self, bytes: &[u8]) -> Option<u64> {
             let StoredContents { contents, stored, read } = self;
             let known = contents.place(bytes, stored.len() as u64, |offset, length| {
@@ -173,7 +174,7 @@ mod tests {
         for number in 0..count {
             assert_eq!(archive.put(&number.to_le_bytes()), None);
         }
-        // The newest first, since what is asked for and not known takes a place itself.
+        // The newest first, because looking up an unknown content stores it and may overwrite a slot.
         let known = (0..count).rev().filter(|number| match archive.put(&number.to_le_bytes()) {
             Some(place) => place == *number * 8 || panic!("{number} is taken for {place}"),
             None => false,

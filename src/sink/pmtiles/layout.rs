@@ -1,4 +1,4 @@
-//! The layout of PMTiles v3, written and parsed: the header (section 3) and directories (section 4). No other file knows it.
+//! The layout of PMTiles v3, written and parsed: the header (section 3) and directories (section 4). No other file depends on its details.
 
 /// The length of the header (section 3).
 pub(super) const HEADER_LENGTH: usize = 127;
@@ -118,7 +118,7 @@ pub(super) struct Header {
     pub(super) center: [i32; 2],
 }
 
-/// Why bytes are no header, or no directory.
+/// Why bytes are not a header, or not a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum LayoutError {
     #[error("it does not begin with \"PMTiles\"")]
@@ -231,11 +231,11 @@ pub(super) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// Parses an unpacked directory (section 4.3). Of its entries, the ids ascend, runs do not overlap, and no sum overflows.
+/// Parses an unpacked directory (section 4.3). Makes sure that the ids of its entries ascend, runs do not overlap, and no sum overflows.
 pub(super) fn directory_from_bytes(bytes: &[u8]) -> Result<Vec<Entry>, LayoutError> {
     let mut numbers = VarintReader(bytes);
     let count = numbers.next()?;
-    // An entry has four numbers of a byte or more: a larger count would make us allocate memory for entries that are not there.
+    // An entry has four numbers of a byte or more: a larger count would allocate memory for entries that do not exist.
     if count > numbers.0.len() as u64 / 4 {
         return Err(LayoutError::Count(count));
     }
@@ -276,7 +276,7 @@ pub(super) fn directory_from_bytes(bytes: &[u8]) -> Result<Vec<Entry>, LayoutErr
     Ok(entries)
 }
 
-/// Appends a number of variable width: seven bits a byte, the lowest first; all bytes but the last have the highest bit.
+/// Appends a varint: seven bits a byte, the lowest first; all bytes except the last have the highest bit set.
 fn put(bytes: &mut Vec<u8>, mut number: u64) {
     while number > 0x7f {
         bytes.push(number as u8 | 0x80);
@@ -285,7 +285,7 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// Bytes read as numbers of variable width.
+/// Reads bytes as varints.
 struct VarintReader<'a>(&'a [u8]);
 
 impl VarintReader<'_> {

@@ -1,13 +1,13 @@
-//! PMTiles v3 archives, written and read by the specification.
+//! PMTiles v3 archives, written and read as the specification says.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `layout` | header and directories as bytes, both ways |
 //! | `write` | the archive's bytes from front to back; `contents` and scratch files keep memory bounded |
 //! | `rebuild` | a new archive made of an old one and edits |
-//! | `read` | an archive behind [`ReadAt`], such as a file |
-//! | `walk` | its entries one by one |
-//! | `check` | the rules that `pmtiles verify` (go-pmtiles) holds archives to |
+//! | `read` | the reader of an archive behind [`ReadAt`], such as a file |
+//! | `walk` | the archive's entries one by one |
+//! | `check` | the rules that `pmtiles verify` (go-pmtiles) checks |
 #![expect(
     clippy::cast_possible_truncation,
     reason = "lengths are compared with a bound or with what is there before anything is cut to them; hashes and bytes are cut on purpose"
@@ -49,7 +49,7 @@ pub use read::PmtilesReader;
 use rebuild::Rebuild;
 use write::{Body, WriteFault};
 
-/// What messages call such an archive.
+/// The name of such an archive in messages.
 const ARCHIVE_KIND: &str = "PMTiles archive of vector tiles";
 
 /// The kind of file that a new archive may replace.
@@ -142,7 +142,7 @@ pub struct Pmtiles {
     changed: Option<ChangedTiles>,
     /// The comparison with the archive that is replaced, if the run wants a list of changed tiles.
     comparison: Option<ArchiveComparison>,
-    /// Told what changed before the archive is replaced.
+    /// Receive the list of changes before the archive is replaced.
     before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The id of the last tile that was handed over.
     last: Option<u64>,
@@ -150,14 +150,14 @@ pub struct Pmtiles {
 }
 
 impl Pmtiles {
-    /// Begins an archive beside `target`. An existing target must be a PMTiles file; it stays as it is until
-    /// [`Sink::finish`]. `stop` ends long steps early.
+    /// Begins an archive next to `target`. An existing target must be a PMTiles file; it stays as it is until [`Sink::finish`]. `stop` ends
+    /// long steps early.
     ///
     /// # Errors
     /// If the target is something else, its folder is missing or not writable, or another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Pmtiles, PmtilesError> {
         let staging = Staging::beside(target)?;
-        // Refuses what is no archive.
+        // Refuses a target that is not a PMTiles file.
         staging.replaces(&KIND)?;
         let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
         let (changed, comparison) = (None, None);
@@ -226,7 +226,7 @@ impl Pmtiles {
         Ok(written)
     }
 
-    /// Refuses a tile that comes out of order: the archive would be wrong, and nobody would notice.
+    /// Refuses a tile that comes out of order: otherwise the archive would be wrong without any error.
     fn turn(&mut self, tile: TileId) -> Result<(), PmtilesError> {
         let place = tile.coord.pmtiles_id();
         let what = match self.last {
@@ -297,7 +297,7 @@ impl Sink for Pmtiles {
     }
 
     /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry in each directory:
-    /// there is no other form for it.
+    /// the format has no other form for it.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
         let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, before_manifest, .. } = self;
         if let Some(mut rebuild) = rebuild {

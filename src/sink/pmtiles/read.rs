@@ -1,4 +1,4 @@
-//! The reader of PMTiles archives. Whatever bytes an archive holds, each step ends and takes bounded memory.
+//! The reader of PMTiles archives. For any content of an archive, each step ends and takes bounded memory.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -29,8 +29,8 @@ const MAX_CACHED_ENTRIES: usize = 1 << 20;
 /// The most tiles that are listed: their ids take 1 GiB. A single entry can claim four thousand million tiles.
 const MAX_LISTED_TILES: u64 = 1 << 26;
 
-/// The tiles that an archive of any size may have; each further tile needs [`MIN_BYTES_PER_TILE`] of the archive. So an archive of 300
-/// bytes that claims the whole world is refused; a real one of the world, including the seas, has 300 bytes for each tile.
+/// The number of tiles that an archive of any size may have. Each further tile needs [`MIN_BYTES_PER_TILE`] of the archive. So an archive
+/// of 300 bytes that claims the whole world is refused; a real archive of the world, including the seas, has 300 bytes for each tile.
 const ALWAYS_LISTED_TILES: u64 = 1 << 20;
 const MIN_BYTES_PER_TILE: u64 = 8;
 
@@ -57,7 +57,7 @@ impl PmtilesReader {
     /// Opens a file.
     ///
     /// # Errors
-    /// If there is none, if it is no PMTiles v3 archive of vector tiles packed as gzip or not at all, or if it is cut off.
+    /// If the file does not exist, is not a PMTiles v3 archive of vector tiles packed as gzip or not at all, or is truncated.
     pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
     }
@@ -182,7 +182,7 @@ impl PmtilesReader {
         Ok(None)
     }
 
-    /// A tile that is none for us.
+    /// The error for a tile id beyond the zooms that this program supports.
     pub(super) fn too_deep(&self, id: u64) -> ReadError {
         foreign(&*self.bytes, format!("its tile id {id} lies beyond zoom {}", Zoom::MAX))
     }
@@ -207,7 +207,7 @@ impl TileReader for PmtilesReader {
         let mut text = |name: &str| match object.remove(name) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) => Some(text),
-            // Section 5 wants text; a version written as a number is one nevertheless.
+            // Section 5 wants text, but a version that is written as a number is accepted, too.
             Some(other) => Some(other.to_string()),
         };
         let (name, description) = (text("name"), text("description"));

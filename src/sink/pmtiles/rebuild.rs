@@ -28,7 +28,7 @@ const BYTES_PER_READ: u64 = 1 << 20;
 /// second time: the archive is correct and a little larger.
 const MAX_PIECES: usize = 1 << 19;
 
-/// A range of old tile data that is in one piece in the new archive, too.
+/// A range of old tile data that is contiguous in the new archive, too.
 #[derive(Debug, Clone, Copy)]
 struct CopiedRange {
     old: u64,
@@ -48,7 +48,7 @@ impl CopiedRange {
 pub(super) struct Rebuild {
     old: PmtilesReader,
     walk: Walk,
-    /// The next entry of the old archive, or what is left of it.
+    /// The next entry of the old archive, or the rest of it.
     ahead: Option<Entry>,
     /// Copied ranges, by old offset.
     copied: BTreeMap<u64, CopiedRange>,
@@ -74,7 +74,7 @@ impl Rebuild {
         Ok(Rebuild { old, walk, ahead, copied, waiting: None, front: 0, window, window_at: 0, aside: Vec::new() })
     }
 
-    /// Copies all tiles before the tile `id`; returns the entry of the tile itself, if the old archive has it, without copying it.
+    /// Copies all tiles before the tile `id`. Returns the entry of the tile itself without copying it; `None` if the old archive lacks the tile.
     pub(super) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, WriteFault> {
         while let Some(entry) = self.ahead.filter(|entry| entry.id < id) {
             let before = u32::try_from(id - entry.id).unwrap_or(u32::MAX);
@@ -95,7 +95,7 @@ impl Rebuild {
         self.settle(body, stop)
     }
 
-    /// Goes on after the first `first` tiles of an entry; returns how many tiles of it are left.
+    /// Continues after the first `first` tiles of an entry; returns how many of its tiles remain.
     fn cut(&mut self, entry: Entry, first: u32) -> Result<u32, WriteFault> {
         let rest = entry.run.saturating_sub(first);
         self.ahead = if rest > 0 {
@@ -181,7 +181,8 @@ impl Rebuild {
     fn look(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
         let tiles = self.old.header.tiles;
         let read = |length: u64| self.old.bytes.read_at(tiles.offset + at, length as usize);
-        // The first tile of a shared content was edited, so the content is copied later, from before the window. The window stays.
+        // The first tile of a shared content was edited, so the content is copied with a later tile, although it lies before the window.
+        // The window stays.
         if at < self.window_at {
             self.aside = read(BYTES_PER_READ.min(end - at))?;
             return Ok(&self.aside);
@@ -195,7 +196,7 @@ impl Rebuild {
     }
 }
 
-/// The part of `bytes`, which begin at the offset `begin`, from the offset `at` on; `None` if there is nothing of it.
+/// The part of `bytes` from the offset `at` on, where `bytes` begins at the offset `begin`; `None` if that part is empty.
 fn at_hand(bytes: &[u8], begin: u64, at: u64) -> Option<&[u8]> {
     let within = usize::try_from(at.checked_sub(begin)?).ok()?;
     bytes.get(within..).filter(|rest| !rest.is_empty())

@@ -1,4 +1,4 @@
-//! Archives of any making, with edits of any kind, against a map in memory that is edited alike.
+//! Archives of any layout, with any edits, compared with a map in memory to which the same edits are applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::tile::{Coverage, LonLatBox};
 
 type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
 
-/// Few contents, of which some are as long as others, and one longer than what is read at a time.
+/// Few different contents: some are equally long, and one is longer than what is read at a time.
 fn content(number: usize) -> Vec<u8> {
     let length = match number {
         13 => (1 << 20) + 7,
@@ -21,14 +21,14 @@ fn content(number: usize) -> Vec<u8> {
     (0..length).map(|at| (at * 31 + number) as u8).collect()
 }
 
-/// An archive of these tiles, entries in leaves of any size, tile data in any order and with gaps.
+/// An archive of these tiles: leaves of any size, tile data in any order and with gaps.
 fn archive(tiles: &ExpectedTiles, chance: &mut fastrand::Rng) -> Vec<u8> {
     let mut archive = Archive::sound(PmtilesCompression::Gzip);
     let mut contents: Vec<&Vec<u8>> = tiles.values().collect::<BTreeSet<_>>().into_iter().collect();
     let clustered = chance.usize(..2) == 0;
     let (mut data, mut places) = (Vec::new(), BTreeMap::new());
     if clustered {
-        // In the order of the first tile.
+        // In the order of the first tile that has each content.
         let mut seen = BTreeSet::new();
         contents = tiles.values().filter(|content| seen.insert(*content)).collect();
     }
@@ -111,13 +111,13 @@ fn whatever_the_old_archive_looks_like_the_new_one_is_sound_and_holds_what_it_sh
     let path = folder.path().join("t.pmtiles");
     for seed in 1..=200 {
         let chance = &mut fastrand::Rng::with_seed(seed);
-        // Large contents are slow to make: few have one.
+        // Large contents are slow to make, so few archives have one.
         let (dense, kinds) = (1 + chance.usize(..4), 1 + chance.usize(..if seed % 40 == 0 { 14 } else { 13 }));
         let mut tiles: ExpectedTiles =
             (0..700).filter(|_| chance.usize(..4) < dense).map(|id| (id, Vec::new())).collect();
         let mut last = 0;
         for bytes in tiles.values_mut() {
-            // Runs, also from one zoom into the next.
+            // Runs, some of which continue into the next zoom.
             last = if chance.usize(..3) == 0 { last } else { chance.usize(..kinds) };
             *bytes = content(last);
         }
@@ -150,7 +150,7 @@ fn whatever_the_old_archive_looks_like_the_new_one_is_sound_and_holds_what_it_sh
         let counts = [written.stored, written.removed, written.unchanged, written.added, written.deleted];
         assert_eq!((counts, finished.deleted), (expected, expected[4]), "seed {seed}");
         assert!(held(&path) == tiles, "seed {seed}");
-        // What was shared is shared still: each content is there once from before, and once more at most as an edit.
+        // A content that was shared is still shared: each content is stored once from the old archive, and at most once more by an edit.
         let needed: usize = tiles.values().collect::<BTreeSet<_>>().iter().map(|content| content.len()).sum();
         let stored = PmtilesReader::open(&path).unwrap().header.tiles.length;
         assert!(stored <= 2 * needed as u64, "seed {seed}: {stored} bytes stored, {needed} needed");

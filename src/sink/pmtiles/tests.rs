@@ -1,4 +1,4 @@
-//! Archives that lie, archives that are cut off, and archives that were changed at random.
+//! Archives that contradict themselves, archives that are cut off, and archives that were changed at random.
 
 use super::bytes::ReadAt;
 use super::layout::{Entry, HEADER_LENGTH, Header, PmtilesCompression, Section, TileType, directory_to_bytes};
@@ -28,7 +28,7 @@ pub(super) const fn entry(id: u64, offset: u64, length: u32, run: u32) -> Entry 
     Entry { id, offset, length, run }
 }
 
-/// An archive put together by hand: it may lie.
+/// An archive assembled by hand, which may contradict itself.
 pub(super) struct Archive {
     pub(super) header: Header,
     pub(super) root: Vec<Entry>,
@@ -38,7 +38,7 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// A sound one: leaves one and two deep, runs and a repetition, zooms 0 to 3.
+    /// A valid archive: leaves one and two deep, runs and a repetition, zooms 0 to 3.
     pub(super) fn sound(internal: PmtilesCompression) -> Archive {
         let header = Header {
             root: Section::default(),
@@ -60,7 +60,7 @@ impl Archive {
         };
         Archive {
             header,
-            // Pointers name a leaf by its number, until they are laid out.
+            // Pointers give a leaf's number until the leaves are laid out.
             root: vec![entry(0, 0, 4, 1), entry(1, 0, 1, 0), entry(21, 1, 1, 0)],
             leaves: vec![
                 vec![entry(1, 4, 4, 1), entry(2, 8, 5, 3), entry(5, 0, 4, 2)],
@@ -79,7 +79,7 @@ impl Archive {
         }
     }
 
-    /// Lays it out; the last leaf first, so that others can point to it.
+    /// Serializes the archive; the last leaf first, so that other leaves can point to it.
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let (mut leaves, mut places) = (Vec::new(), vec![(0, 1); self.leaves.len()]);
         let laid = |entries: &[Entry], places: &[(u64, u32)]| {
@@ -116,7 +116,7 @@ pub(super) fn tile(id: u64) -> TileId {
     TileCoord::from_pmtiles_id(id).unwrap().into()
 }
 
-/// Does everything that can be done with an archive; gives the first error, if any.
+/// Calls everything that a reader can do with an archive; returns the first error, if any.
 fn all_of(bytes: Vec<u8>) -> Result<Vec<String>, ReadError> {
     let mut reader = PmtilesReader::over(Box::new(BytesInMemory(bytes)))?;
     let (described, listed, checked) = (reader.describe(), reader.list(), reader.check());
@@ -316,7 +316,7 @@ fn bytes_changed_at_random_give_an_answer_or_an_error() {
     for length in 0..2_000 {
         let mut bytes: Vec<u8> = (0..length).map(|_| random(256) as u8).collect();
         assert!(all_of(bytes.clone()).is_err());
-        // Random, but for the begin.
+        // Random bytes except for the beginning.
         let begin = length.min(8);
         bytes[..begin].copy_from_slice(&b"PMTiles\x03"[..begin]);
         assert!(all_of(bytes).is_err());

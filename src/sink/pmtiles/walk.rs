@@ -81,7 +81,7 @@ impl PmtilesReader {
         Ok(())
     }
 
-    /// Hands over every tile in the order of the ids, until no more are wanted.
+    /// Passes every tile to `handover`, in the order of the ids, until it wants no more.
     pub(super) fn hand_over(mut self, handover: &mut Handover) -> Result<(), ReadError> {
         let mut walk = Walk::of(&self);
         while let Some(entry) = walk.next(&mut self)? {

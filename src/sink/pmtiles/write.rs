@@ -29,7 +29,7 @@ const MAX_ENTRIES_OF_A_ROOT: u64 = 65_536;
 /// The fewest entries of a leaf directory, except the last: about 10 KB packed, which a client fetches in one request.
 const MIN_ENTRIES_OF_A_LEAF: u64 = 4_096;
 
-/// About the number of leaf directories that fit into a root.
+/// The approximate number of leaf directories that fit into a root.
 const MAX_LEAVES_OF_A_ROOT: u64 = 3_500;
 
 /// Why a part of an archive could not be written.
@@ -201,7 +201,7 @@ impl Body {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(&header.to_bytes())?;
         self.file.write_all(&root)?;
-        // An attempt with smaller leaf directories may have written more bytes.
+        // An earlier attempt with smaller leaf directories may have written more bytes.
         let end = leaves + leaves_length + described.len() as u64;
         self.file.into_inner().map_err(io::IntoInnerError::into_error)?.set_len(end)?;
         if stop.asked().is_some() { Err(WriteFault::Stopped) } else { Ok(()) }
@@ -273,11 +273,11 @@ impl Body {
     }
 }
 
-/// The content of an offset and a length, of `end` bytes of tile data that were written.
+/// Reads back the content at `offset`, `length` bytes long. `end` is the length of the tile data that was written so far.
 fn stored(file: &BufWriter<File>, end: u64, offset: u64, length: u32) -> io::Result<Vec<u8>> {
     let (place, waiting) = (TILES + offset, file.buffer());
     let mut bytes = vec![0; length as usize];
-    // A content waits in the writer's buffer as a whole, or not at all.
+    // A content is in the writer's buffer as a whole, or not at all.
     let waits = place.checked_sub(TILES + end - waiting.len() as u64).map(|from| &waiting[from as usize..]);
     match waits.and_then(|waits| waits.get(..bytes.len())) {
         Some(found) => bytes.copy_from_slice(found),

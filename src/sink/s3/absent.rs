@@ -1,4 +1,4 @@
-//! What stands for targets in S3 in a program that was built without the feature `s3`: none can be opened, so that no value of these types exists.
+//! Replaces targets in S3 in a program that was built without the feature `s3`. No target can be opened, so no value of these types exists.
 
 use std::convert::Infallible;
 
@@ -179,7 +179,7 @@ impl VersionTiles {
 pub struct S3WorkObjects(S3Location);
 
 impl S3WorkObjects {
-    /// Those that cannot be reached.
+    /// Work objects that cannot be reached.
     #[must_use]
     pub fn new(location: S3Location, _: S3Options, _: Handle, _: Stop) -> S3WorkObjects {
         S3WorkObjects(location)
@@ -350,7 +350,7 @@ impl S3Notes {
         S3Notes { place: location.to_string() }
     }
 
-    /// The notes beside an archive, which cannot be read.
+    /// The notes next to an archive, which cannot be read.
     #[must_use]
     pub fn beside(archive: &S3Key, _: S3Options, _: Handle) -> S3Notes {
         S3Notes { place: archive.to_string() }

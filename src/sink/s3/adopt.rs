@@ -1,4 +1,4 @@
-//! The sink of a prefix, where shards write a version for it.
+//! The sink of a prefix for which shards write a version.
 
 use super::note::write_note;
 use super::store::Condition;
@@ -6,7 +6,7 @@ use super::version::{SharedVersion, VersionNote};
 use super::{S3, S3Error, wait};
 
 impl S3 {
-    /// Notes that shards are going to write a version, and gives the lease back: other runs leave the version alone for a week.
+    /// Notes that shards are going to write a version, and gives the lease back. Other runs leave the version alone for a week.
     ///
     /// # Errors
     /// If the bucket cannot be written.
@@ -15,7 +15,7 @@ impl S3 {
         self.release()
     }
 
-    /// Writes and publishes this version, which shards have written, instead of one of its own. To be called before
+    /// Makes this run write and publish a version that shards have written, instead of a version of its own. Must be called before
     /// [`Sink::begin`](crate::sink::Sink::begin).
     pub fn adopt(&mut self, version: SharedVersion) {
         self.adopted = Some(version);

@@ -1,8 +1,8 @@
-//! What a server or the network said, as one line.
+//! The error message of a server or the network, as one line.
 
 use std::error::Error;
 
-/// What a server or the network said, on one line and each part once: the SDK's errors spread and repeat it.
+/// The error message of a server or the network, on one line and each part once: the SDK's errors spread and repeat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Cause(pub(super) String);
 

@@ -39,7 +39,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         ));
     }
     let shared = loader.load().await;
-    // The SDK reads AWS_ENDPOINT_URL_S3 by itself, with the user and password that may stand in it, and does not report what it found.
+    // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what it found.
     let of_s3 =
         || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.endpoint.is_none());
     let endpoint = of_s3().or_else(|| shared.endpoint_url().map(str::to_owned)).map(|url| without_user(&url));
@@ -61,7 +61,7 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         .operation_attempt_timeout(options.attempt_timeout)
         .operation_timeout(options.request_timeout)
         .build();
-    // Reading the system's certificates takes a moment, which is not spent for a server without TLS.
+    // Reading the system's certificates takes a moment, so it is not done for a server without TLS.
     let http =
         if place.endpoint.starts_with("http://") { aws_smithy_http_client::Builder::new().build_http() } else { tls };
     let common = || {
@@ -81,15 +81,15 @@ pub(super) async fn connect(location: &S3Location, options: &S3Options) -> Resul
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
     };
-    // Not the SDK's adaptive retries: their limiter lowers the rate by 30 % for each refusal. Measured: one burst of refusals over 16
-    // requests in flight left a rate near 0, and after refusals of 1.5 s requests still waited when their 60 s were over. Here each
-    // request doubles its own pause, so the rate falls only as far as the server refuses.
+    // The SDK's adaptive retries are not used: their limiter lowers the rate by 30 % for each refusal. Measured: one burst of refusals over
+    // 16 requests in flight left a rate near 0, and after refusals of 1.5 s requests still waited when their 60 s were over. With standard
+    // retries each request doubles its own pause, so the rate falls only as far as the server refuses.
     let retries = RetryConfig::standard()
         .with_max_attempts(options.attempts)
         .with_initial_backoff(options.backoff)
         .with_max_backoff(MAX_BACKOFF);
-    // The SDK's retry budget (500 tokens for all clients of a process) is spent after a hundred refusals. Here the attempts of each
-    // request and the number of requests in flight bound the retries.
+    // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client bounds the retries
+    // by the attempts of each request and the number of requests in flight.
     let partition = RetryPartition::custom("oar-tiles").token_bucket(TokenBucket::unlimited()).build();
     let client = Client::from_conf(common().retry_config(retries).retry_partition(partition).build());
     Ok((client, place))

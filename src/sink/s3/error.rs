@@ -246,7 +246,7 @@ pub enum S3Error {
         /// The target.
         place: String,
     },
-    /// A version that shards have written is not there any more.
+    /// A version that shards have written no longer exists.
     #[error(
         "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run of shards up, and begin again"
     )]

@@ -1,5 +1,5 @@
-//! Which headers the tiles of a prefix carry: a note that says whether every tile was stored with the headers of the configuration. Tiles that
-//! are equal are not written again, so a change of the headers reaches them only by a pass that rewrites headers.
+//! The note about the headers that the tiles of a prefix carry: whether every tile was stored with the headers of the configuration. Equal
+//! tiles are not written again, so changed headers reach them only by a pass that rewrites headers.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,14 +15,13 @@ pub struct HeaderNote {
     pub headers: String,
     /// True if every tile carries them.
     pub is_complete: bool,
-    /// The name of the last tile that an interrupted pass has given them, in the order of names.
+    /// The name of the last tile to which an interrupted pass gave the headers, in the order of names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
 }
 
 impl HeaderNote {
-    /// The note of a target; `None` if there is none, or it cannot be understood: then nothing is known of the tiles' headers. May wait for
-    /// a server.
+    /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles' headers. May wait for a server.
     ///
     /// # Errors
     /// If it cannot be read.

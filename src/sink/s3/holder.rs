@@ -28,7 +28,7 @@ pub(super) struct Holder {
     program: String,
     host: String,
     pid: u32,
-    /// The boot and the process namespace in which `pid` is valid; empty where the system does not tell them.
+    /// The boot and the process namespace in which `pid` is valid; empty if the system does not report them.
     #[serde(default)]
     scope: String,
     /// Random, different for each run.
@@ -93,7 +93,7 @@ fn host() -> String {
     if name.is_empty() { "an unnamed host".to_owned() } else { name.to_owned() }
 }
 
-/// The boot and the process namespace, where Linux tells them.
+/// The boot and the process namespace, if Linux reports them.
 fn scope() -> String {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();

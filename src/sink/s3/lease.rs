@@ -1,8 +1,8 @@
-//! One writer a target: a note in the bucket names the run that writes, and is replaced by conditional writes only (Amazon S3 User Guide,
-//! "Conditional requests"), so that of two runs one is first.
+//! The lease, which allows one writer for each target. A note in the bucket names the run that writes; it is replaced by conditional writes
+//! only (Amazon S3 User Guide, "Conditional requests"), so that only one of two runs takes it.
 //!
-//! A lease expires by the clock. Where the clocks of two machines differ by more than the lease lasts, the second may take the lease of
-//! a run that is alive. That run notices at its next renewal, and ends before it writes the manifest.
+//! A lease expires by the clock. If the clocks of two machines differ by more than the lease's duration, the second machine may take the
+//! lease of a running run. That run notices at its next renewal, and ends before it writes the manifest.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -21,13 +21,13 @@ use crate::sink::read::MAX_NOTE;
 use crate::sink::tree::OWN_FOLDER;
 use crate::sink::tree::notes::Begun;
 
-/// A lease that this run holds. A task renews it whenever a third of its time has passed.
+/// A lease that this run holds. A task renews it whenever a third of its duration has passed.
 #[derive(Debug)]
 pub(super) struct Lease {
     store: Arc<Store>,
     note: Arc<Mutex<LeaseNote>>,
     lost: watch::Receiver<Option<String>>,
-    /// When the note was last written, by the clock that no one sets.
+    /// When the note was last written, by the monotonic clock.
     renewed: watch::Receiver<Instant>,
     renewing: JoinHandle<()>,
 }
@@ -44,13 +44,13 @@ struct LeaseNote {
     tag: String,
     /// True if the note is written under conditions.
     conditional: bool,
-    /// Told when the note was last written.
+    /// Publishes the time at which the note was last written.
     renewed: watch::Sender<Instant>,
 }
 
 /// Why the note could not be written.
 enum Failed {
-    /// The lease is not this run's any more; the text says why.
+    /// This run no longer holds the lease; the text says why.
     Lost(String),
     /// The server refused the request.
     Refused(Refusal),
@@ -59,7 +59,7 @@ enum Failed {
 /// An `ETag` that no object has.
 const NO_TAG: &str = "\"00000000000000000000000000000000\"";
 
-/// The buckets, each with its server, of which this process knows that conditions are honoured.
+/// The buckets, each with its server, for which this process has proved that conditions are honoured.
 static PROVEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
 
 /// The name of the lease's note.
@@ -67,7 +67,7 @@ fn name() -> String {
     format!("{OWN_FOLDER}/lease.json")
 }
 
-/// What was begun in a target, for a reader. A reader that may not read the note is warned, and gets nothing.
+/// What was begun in a target, for a reader. A reader that may not read the note gets a warning and an empty value.
 pub(super) async fn begun(store: &Store) -> Result<Begun, S3Error> {
     match store.read(&name(), None, MAX_NOTE).await {
         Ok(object) => {
@@ -157,7 +157,7 @@ impl Lease {
         self.note.lock().await.document.begun = begun;
     }
 
-    /// Renews the lease now, so that it is certainly held for its whole time from here on.
+    /// Renews the lease now, so that it is certainly held for its whole duration from here on.
     pub(super) async fn confirm(&self) -> Result<(), S3Error> {
         self.check()?;
         self.note.lock().await.hold().await
@@ -169,8 +169,8 @@ impl Lease {
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
     }
 
-    /// True if the lease was not renewed for its whole time: this process was paused, or the server is slow. Then another run may have
-    /// taken it, and [`Lease::confirm`] finds out.
+    /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow. Then another run
+    /// may have taken it; [`Lease::confirm`] checks that.
     pub(super) fn is_overdue(&self) -> bool {
         self.renewed.borrow().elapsed() >= self.store.options.lease
     }
@@ -199,7 +199,7 @@ impl Drop for Lease {
     }
 }
 
-/// Renews the lease after each `pause`, until it is lost; then tells `lost` why.
+/// Renews the lease after each `pause` until it is lost; then sends the reason to `lost`.
 async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>, pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
@@ -213,7 +213,7 @@ async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>,
                 lost.send_replace(Some(how));
                 return;
             }
-            // The next renewal may succeed: nobody else takes the lease before it expires.
+            // The next renewal may succeed: no other run takes the lease before it expires.
             Err(Failed::Refused(refusal)) => {
                 tracing::warn!("cannot renew the lease on {}: {}", note.store.location, refusal.cause);
                 note.document.expires = expires;
@@ -251,8 +251,8 @@ impl LeaseNote {
         written
     }
 
-    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that takes them all would let two runs
-    /// write at once. The note that this run has just written is what the conditions are tried on.
+    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that accepts all writes would let
+    /// two runs write at once. The conditions are tried on the note that this run has just written.
     async fn prove_conditions(&self) -> Result<(), S3Error> {
         let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
         if PROVEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&bucket) {
@@ -302,7 +302,7 @@ impl LeaseNote {
                 self.tag = tag;
                 Ok(())
             }
-            // The server may have stored the first attempt without its answer arriving, and refused the second. Or the note is gone.
+            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. Or the note is gone.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
                 match self.store.read(&self.name, None, MAX_NOTE).await {
                     Ok(object) if object.body == body => {
@@ -334,7 +334,7 @@ impl LeaseNote {
         S3Error::Lost { place: self.store.location.to_string(), how }
     }
 
-    /// The error if another run took the lease first: its holder, as far as the note says.
+    /// The error if another run took the lease first. It names the holder, if the note can be read.
     async fn held_by_another(&self) -> S3Error {
         match self.store.get(&self.name).await {
             Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {

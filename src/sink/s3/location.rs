@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub struct S3Location {
     /// The bucket.
     pub bucket: String,
-    /// What every key begins with: empty, or ending with `/`.
+    /// The beginning of every key: empty, or ending with `/`.
     pub prefix: String,
 }
 
@@ -21,7 +21,7 @@ pub struct S3Key {
     pub key: String,
 }
 
-/// Why a text is no address of a target in S3.
+/// Why a text is not an address of a target in S3.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     /// It has another form.

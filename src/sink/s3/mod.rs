@@ -11,19 +11,19 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `options`, `location`, `headers` | what the user sets, and what becomes of it in a request |
+//! | `options`, `location`, `headers` | what the user sets, and how requests use it |
 //! | `client`, `store`, `shared`, `flight` | requests below a prefix, with retries; the client that readers and the sink share |
-//! | `cause`, `error`, `refusal` | what a server's refusal means, and the message with the next step |
-//! | `lease`, `holder` | one writer a target |
+//! | `cause`, `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
+//! | `lease`, `holder` | the lease, which allows one writer for each target |
 //! | `prefix`, `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
-//! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles those of the configuration |
-//! | `object_notes` | notes that are kept with a prefix or beside an archive |
-//! | `upload`, `pmtiles` | an archive that goes up as a whole |
-//! | `removal` | whole targets are deleted |
-//! | `read` | tiles and archives read back |
+//! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
+//! | `object_notes` | notes that are kept below a prefix or next to an archive |
+//! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
+//! | `removal` | deletes whole targets |
+//! | `read` | reads tiles and archives back |
 //! | `version`, `adopt` | a version that the shards of a seed write together; the sink that publishes it |
 //! | `work_objects` | what the shards of a seed leave for its commit |
-//! | `absent` | what stands for all of it in a program that was built without the feature `s3`: each target is refused |
+//! | `absent` | replaces all of it in a program that was built without the feature `s3`: each target is refused |
 
 #[cfg(not(feature = "s3"))]
 mod absent;
@@ -114,8 +114,8 @@ pub use version::{SharedVersion, VersionTiles, give_up_shared};
 #[cfg(feature = "s3")]
 pub use work_objects::S3WorkObjects;
 
-/// How long a run waits, after a stop was asked for, for the server to undo something: to give back the lease, to abort an upload. The
-/// process ends 2 s after the signal.
+/// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or aborts an upload.
+/// The process ends 2 s after the signal.
 #[cfg(feature = "s3")]
 const MAX_UNDO_TIME: Duration = Duration::from_secs(1);
 

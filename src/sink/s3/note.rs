@@ -18,7 +18,7 @@ pub(super) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Er
     serde_json::from_slice(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
 }
 
-/// Replaces a note unless its body is the same already, so that caches stay valid.
+/// Replaces a note unless it already has this body, so that caches stay valid.
 pub(super) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Result<(), S3Error> {
     let before = store.get(name).await?;
     if before.as_ref().is_some_and(|object| object.body == body) {
@@ -30,16 +30,16 @@ pub(super) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
 /// Writes a note.
 ///
 /// # Errors
-/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; else whatever the server refuses.
+/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's refusal.
 pub(super) async fn write_note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
     match store.put_note(name, body.clone(), condition).await {
         Ok(_) => Ok(()),
-        // A server without conditional writes was warned about when the lease was taken.
+        // The user was warned about a server without conditional writes when the lease was taken.
         Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
             let written = store.put_note(name, body, &Condition::Always).await;
             written.map(|_| ()).map_err(|refusal| store.error(Action::Put, name, refusal))
         }
-        // The server may have stored the first attempt without its answer arriving, and refused the second.
+        // The server may have stored the first attempt while its answer was lost, and then refused the second attempt.
         Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
             match store.get(name).await? {
                 Some(object) if object.body == body => Ok(()),
@@ -68,7 +68,7 @@ pub(super) async fn write_header_note(store: &Store, note: &HeaderNote) -> Resul
     write_note(store, &header_note_name(), body, &Condition::Always).await
 }
 
-/// Notes the headers that a run is going to write, before its first tile. `is_empty` if the prefix holds no tile yet.
+/// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no tile yet.
 pub(super) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
     let headers = store.options.headers.digest();
     let found = read_header_note(store).await?;

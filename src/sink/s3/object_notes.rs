@@ -1,4 +1,4 @@
-//! Notes of a target in S3: objects of their own, below the prefix or beside the archive.
+//! Notes of a target in S3: objects of their own, below the prefix or next to the archive.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::sink::tree::OWN_FOLDER;
 #[derive(Debug, Clone)]
 pub struct S3Notes {
     location: S3Location,
-    /// What the notes' names begin with, below the location: ends with `/`.
+    /// The beginning of the notes' names, below the location: ends with `/`.
     folder: String,
     options: S3Options,
     runtime: Handle,
@@ -28,7 +28,7 @@ impl S3Notes {
         S3Notes { location, folder: format!("{OWN_FOLDER}/notes/"), options, runtime }
     }
 
-    /// The notes beside an archive. Sends no request.
+    /// The notes next to an archive. Sends no request.
     #[must_use]
     pub fn beside(archive: &S3Key, options: S3Options, runtime: Handle) -> S3Notes {
         let (above, name) = match archive.key.rsplit_once('/') {
@@ -73,13 +73,13 @@ impl S3Notes {
         let store = self.store().await?;
         match store.put_note(name, body.to_vec(), &condition).await {
             Ok(tag) => Ok(tag),
-            // The lease has warned about a server without conditional writes.
+            // The user was warned about a server without conditional writes when the lease was taken.
             Err(refusal) if refusal.meaning == Meaning::Unknown && condition != Condition::Always => {
                 let written = store.put_note(name, body.to_vec(), &Condition::Always).await;
                 written.map_err(|refusal| store.error(Action::Put, name, refusal))
             }
-            // The server may have stored the first attempt without its answer arriving, and refused the second. With equal bodies of two
-            // writers both succeed: notes that must differ name their writer.
+            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. If two writers
+            // write equal bodies, both succeed; so notes that must differ name their writer.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
                 match self.get(name).await? {
                     Some(found) if found.body == body => Ok(found.tag),

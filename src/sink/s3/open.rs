@@ -1,4 +1,4 @@
-//! The beginning of a run: whose target it is, what it holds, and the note of what the run begins.
+//! The beginning of a run: checks whose target it is, reads what it holds, and notes the intent of the run.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -35,15 +35,15 @@ pub(super) struct Open {
     pub(super) unfinished: Vec<Intent>,
     /// The version that is written, if the target has versions.
     pub(super) version: Option<String>,
-    /// The tiles in the run's scope that the target held at the beginning; `None` for a run that keeps unwritten tiles, which asks the
-    /// server for each tile.
+    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it asks the server
+    /// for each tile instead.
     pub(super) inventory: Option<Inventory>,
     pub(super) uploads: Uploads,
-    /// Tiles to delete at the end, in addition to what is left of the inventory.
+    /// Tiles to delete at the end, in addition to the rest of the inventory.
     pub(super) doomed: Doomed,
     /// The list of changed tiles, if the run wants one.
     pub(super) changed: Option<ChangedTiles>,
-    /// Told what changed before the manifest is written.
+    /// Receive the list of changes before the manifest is written.
     pub(super) before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The condition for replacing `metadata.json`: it is as it was at the beginning.
     pub(super) metadata: Condition,
@@ -62,8 +62,7 @@ impl Open {
     }
 }
 
-/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns what the target said about itself, if its other tiles
-/// stay.
+/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns the description of the target, if its other tiles stay.
 ///
 /// # Errors
 /// If the target holds another tileset or files of others, or the bucket cannot be read and written.
@@ -93,7 +92,7 @@ pub(super) async fn open(
             return Err(S3Error::NoTileset { place: store.location.to_string() });
         }
     }
-    // A new version shares no tile with the tileset before it, so it may be another tileset.
+    // A new version shares no tile with the tileset before it, so that one may be another tileset.
     let is_other = |owner: &String| configuration_of(owner) != configuration_of(&tileset.fingerprint);
     if !versioned && !tree.force && owner.as_ref().is_some_and(is_other) {
         return Err(S3Error::OtherTileset { place: store.location.to_string() });
@@ -122,7 +121,7 @@ pub(super) async fn open(
     let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
     let continues = match tileset.unwritten {
         Unwritten::Keep => true,
-        // Tiles that another configuration or another version drew are no part of this tileset; a new version is written as a whole.
+        // Tiles that another configuration or another version drew do not belong to this tileset. A new version is written as a whole.
         Unwritten::Delete => !versioned && is_of_this(&manifest) && is_of_this(&owner),
     };
     let mut intents = if versioned {
@@ -136,7 +135,7 @@ pub(super) async fn open(
         Unwritten::Keep => None,
     };
     let fingerprint = tileset.fingerprint.clone();
-    // A version of shards is theirs: no other run is to continue it.
+    // A version of shards belongs to them: no other run may continue it.
     if adopted.is_none() {
         lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
     }
@@ -145,7 +144,7 @@ pub(super) async fn open(
         begin_header_note(store, is_empty).await?;
     }
     if let Some(version) = version.as_ref().filter(|_| adopted.is_none()) {
-        // A later run finds the version by this note and removes it, should it never be published.
+        // If the version is never published, a later run finds it by this note and removes it.
         write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
     }
     let held_before = HeldBefore {
@@ -178,7 +177,7 @@ pub(super) async fn open(
     Ok((open, before))
 }
 
-/// Refuses a target that others wrote, like [`open`], but before the database is asked.
+/// Refuses a target that others wrote, like [`open`], but before the database is probed.
 pub(super) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
     // Tiles are recognized by the names of layers and versions, which are not known yet.
     let has_unknown_names = tree.template.layers_apart() || tree.template.is_versioned();
@@ -225,7 +224,7 @@ async fn inventory(
             if !foreign_allowed {
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
-            // A version that was begun is continued in whole: all of its tiles count.
+            // A version that was begun is continued as a whole: all of its tiles count.
             let tag = tag.as_deref().and_then(digest);
             if template.is_versioned() {
                 inventory.add(id, tag)?;

@@ -37,8 +37,8 @@ pub struct S3Options {
     pub request_timeout: Duration,
     /// How long a lease on the target lasts after it was taken or renewed.
     pub lease: Duration,
-    /// Whether the server honours conditional writes, by which a lease is taken. A run proves that it does; with `false` nothing keeps two runs
-    /// from writing a target at once.
+    /// True if the server honours conditional writes, by which a lease is taken. A run proves that it does. With `false` nothing prevents
+    /// two runs from writing a target at once.
     pub conditional_writes: bool,
     /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports them.
     pub checksums: bool,
@@ -75,9 +75,9 @@ pub struct S3Headers {
     pub cache_control: Vec<CacheRule>,
     /// `Cache-Control` of TileJSON, metadata and `latest.json`, which change in place.
     pub notes_cache_control: Option<String>,
-    /// `x-amz-meta-NAME` of tiles, and of archives where no tile's placeholder is in the text.
+    /// `x-amz-meta-NAME` of tiles. Archives have it, too, if the text contains no placeholder of a tile.
     pub metadata: BTreeMap<String, TileText>,
-    /// What the placeholders in `metadata` stand for.
+    /// The values of the placeholders in `metadata`.
     pub names: TileTextNames,
     /// The storage class of tiles and archives, such as `STANDARD_IA`; `None` for the bucket's default.
     pub storage_class: Option<String>,
@@ -134,7 +134,7 @@ impl S3Headers {
         self.metadata.values().any(TileText::has_band)
     }
 
-    /// Identifies what is sent with each tile: 32 hexadecimal digits, others for other headers, names or layers.
+    /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers, names or layers.
     #[must_use]
     pub fn digest(&self) -> String {
         let metadata: Vec<String> = self.metadata.iter().map(|(name, text)| format!("{name}={text}")).collect();
@@ -163,7 +163,7 @@ pub fn without_user(url: &str) -> String {
 }
 
 impl S3Options {
-    /// Refuses settings that no request can be made of.
+    /// Refuses settings that cannot be used in a request.
     pub(super) fn check(&self) -> Result<(), S3Error> {
         let wrong = |what: String| Err(S3Error::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));

@@ -17,13 +17,13 @@ use crate::sink::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEd
 use crate::stop::Stop;
 use crate::tile::Order;
 
-/// How long a run that failed waits for the server to accept that the lease is given back.
+/// How long a failed run waits for the server to confirm that the lease is given back.
 const MAX_RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// The sink of a tileset below a prefix of a bucket, with one object for each tile.
 ///
-/// [`Sink::write`] starts uploads and returns; it waits only while as many as allowed are in flight. To be created and used on a thread
-/// that may block, with a multi-threaded runtime beside it.
+/// [`Sink::write`] starts uploads and returns; it waits only while the allowed number is in flight. Create and use this sink on a thread
+/// that may block, with a multi-threaded runtime running.
 #[derive(Debug)]
 pub struct S3 {
     pub(super) runtime: Handle,
@@ -32,7 +32,7 @@ pub struct S3 {
     pub(super) tree: TreeOptions,
     pub(super) lease: Option<Lease>,
     open: Option<Open>,
-    /// The version of shards that this run publishes.
+    /// The version, written by shards, that this run publishes.
     pub(super) adopted: Option<SharedVersion>,
 }
 
@@ -107,7 +107,7 @@ impl S3 {
 }
 
 impl Open {
-    /// Makes edits in a target that was listed. Listed tiles that lie between two edits are not in the tileset any more: they are doomed.
+    /// Applies edits to a target that was listed. Listed tiles between two edits are no longer in the tileset: they are doomed.
     fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         for edit in edits {
@@ -124,7 +124,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Makes edits in a target whose other tiles stay: asks the server for the edited tiles only.
+    /// Applies edits to a target whose other tiles stay: asks the server only for the edited tiles.
     fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let names: Vec<String> = edits.iter().map(|edit| self.template.name(edit.id())).collect();
         let found = self.uploads.look(&names)?;
@@ -135,7 +135,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Makes edits in a version of shards: the caller knows what is there, and hands over nothing that is right already.
+    /// Applies edits to a version of shards. The caller knows what is stored, and hands over nothing that is right already.
     fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         for edit in edits {
@@ -158,7 +158,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Makes one edit; `here` is what the target holds of the tile.
+    /// Applies one edit; `here` is what the target holds of the tile.
     fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         match edit {
@@ -197,7 +197,7 @@ impl Open {
         Ok(written)
     }
 
-    /// Deletes the tiles that are not in the tileset any more; returns how many there were.
+    /// Deletes the tiles that are no longer in the tileset; returns how many there were.
     fn delete_doomed(&mut self) -> Result<u64, S3Error> {
         let (mut names, mut deleted) = (Vec::new(), 0);
         loop {
@@ -290,7 +290,7 @@ impl Sink for S3 {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
         let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
-        // Every new tile is there before the first old one goes.
+        // Every new tile is stored before the first old one is deleted.
         open.uploads.settle()?;
         let deleted = open.delete_doomed()?;
         open.uploads.settle()?;
@@ -317,7 +317,7 @@ impl Sink for S3 {
 impl Drop for S3 {
     fn drop(&mut self) {
         self.store.options.shared.drop_tags();
-        // Dropping `open` aborts the uploads in flight; then the lease is given back, so that the next run need not wait until it expires.
+        // Dropping `open` aborts the uploads in flight. Then the lease is given back, so that the next run does not have to wait until it expires.
         let open = self.open.take();
         let Some(lease) = self.lease.take() else { return };
         // A run that gives up before its first tile has begun nothing.

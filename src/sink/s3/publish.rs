@@ -1,4 +1,4 @@
-//! The end of a run: the notes, the manifest last; with versions, the switch, and the removal of old ones.
+//! The end of a run: writes the notes, the manifest last; with versions, switches clients and removes old versions.
 
 use std::collections::BTreeSet;
 use std::time::SystemTime;
@@ -73,7 +73,7 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
             own.push((short, body));
         }
     }
-    // The manifest comes last, behind the switch.
+    // The manifest is replaced last, after the switch.
     for (short, body) in own.iter().filter(|(short, _)| short != notes::METADATA) {
         replace_note(store, short, body).await?;
     }
@@ -86,8 +86,8 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     Ok(latest)
 }
 
-/// Deletes every version that `latest` does not list: expired ones, and ones that were begun and never published. A version's notes go
-/// last, so that the next run finds what an interrupted deletion left.
+/// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never published. A version's notes
+/// are deleted last, so that the next run finds what an interrupted deletion left.
 async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
     let begin = format!("{OWN_FOLDER}/versions/");
     let all = names(store, &begin).await?;

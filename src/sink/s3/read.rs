@@ -80,7 +80,7 @@ impl TileReader for S3Reader {
     }
 
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
-        // No version was published. Below the prefix there may be millions of tiles of one that shards have written.
+        // No version was published. There may be millions of tiles below the prefix, in a version that shards have written.
         if self.template.lacks_version() {
             return Ok(Vec::new());
         }
@@ -128,7 +128,7 @@ impl TileReader for S3Reader {
     }
 }
 
-/// Fetches a tile of at most `most` bytes; `None` if there is none.
+/// Fetches a tile of at most `most` bytes; `None` if it does not exist.
 async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]>>, Refusal> {
     let _permit = store.options.shared.begin_read(most as u64).await;
     let _flight = store.flights.begin();
@@ -159,7 +159,7 @@ pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -
     })
 }
 
-/// A reader of ranges of an object. All ranges are of the object as it was when it was opened.
+/// A reader of ranges of an object. All ranges come from the object as it was when it was opened.
 #[derive(Debug)]
 pub struct S3Object {
     runtime: Handle,
@@ -174,7 +174,7 @@ impl S3Object {
     /// Opens an object.
     ///
     /// # Errors
-    /// If it is not there, or cannot be read.
+    /// If the object does not exist, or cannot be read.
     pub fn open(key: &S3Key, options: S3Options, runtime: Handle) -> Result<S3Object, ReadError> {
         let name = key.key.clone();
         let (store, length, tag) = wait(&runtime, async {

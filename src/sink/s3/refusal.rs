@@ -91,7 +91,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
             SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
             SdkError::DispatchFailure(failure) => {
                 let text = chain(&error);
-                // The SDK's own type of this error lies in a crate that it does not hand on.
+                // The SDK's own type of this error is in a crate that the SDK does not re-export.
                 let meaning = if text.contains("credential") {
                     Meaning::NoKeys
                 } else if failure.is_timeout() {
@@ -188,7 +188,7 @@ impl Action {
     }
 }
 
-/// What an error says of the server and the bucket of its request.
+/// The facts about the server and the bucket of a request that an error names.
 #[derive(Debug, Clone)]
 pub(super) struct RequestContext {
     pub(super) endpoint: String,

@@ -15,15 +15,15 @@ use super::{HeaderNote, RewrittenHeaders, S3, S3Error, wait};
 use crate::sink::tree::Template;
 use crate::tile::TileId;
 
-/// What is written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be URL-encoded").
+/// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be URL-encoded").
 const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// How often a copy is tried whose object was replaced meanwhile.
+/// The most attempts to copy an object that is replaced in the meantime.
 const MAX_COPIES: u32 = 5;
 
 impl S3 {
-    /// Gives every tile of the prefix the headers of the options, and notes that each has them. Goes on where an interrupted pass with the
-    /// same headers ended.
+    /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an interrupted pass
+    /// with the same headers ended.
     ///
     /// # Errors
     /// If the bucket cannot be read or written, or a stop was asked for; what was done stays done.
@@ -72,7 +72,7 @@ impl HeaderPass<'_> {
             let page = store.list(&self.template.prefix(), from).await?;
             let mut wanted = Vec::new();
             for (name, tag) in page.found {
-                // Amazon lists in the order of names. Where a server does not, no place in the list says what is done.
+                // Amazon lists in the order of names. If a server does not, no position in the list shows which tiles are done.
                 is_ordered &= last < name;
                 last.clone_from(&name);
                 let Some(tile) = self.template.read(&name) else { continue };
@@ -103,7 +103,7 @@ impl HeaderPass<'_> {
         Ok(done)
     }
 
-    /// Copies a tile onto itself, if it is still the one that was seen. One that is gone needs no headers.
+    /// Copies a tile onto itself. If it was replaced since it was listed, copies the new one. A deleted tile needs no headers.
     async fn copied(&self, listed: ListedTile) -> Result<(), S3Error> {
         let (mut tag, mut copies) = (listed.tag, 1);
         loop {

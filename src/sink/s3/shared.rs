@@ -26,11 +26,11 @@ impl Default for S3Shared {
     }
 }
 
-/// The most bytes that a read may bring without counting as large. Readers of one target may have many such reads in flight.
+/// The most bytes of a read that does not count as large. Readers of one target may have many such reads in flight.
 pub(super) const MAX_SMALL_READ_BYTES: usize = 1 << 20;
 
-/// The most large reads that are in flight at once for one target, however many readers it has. A stored tile has at most 64 MB, so that
-/// the large tiles in flight take at most 256 MB.
+/// The most large reads in flight at once for one target, over all its readers. A stored tile has at most 64 MB, so the large tiles in
+/// flight take at most 256 MB.
 const MAX_LARGE_READS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ struct SharedParts {
     read: Option<HashMap<String, ReadTile>>,
 }
 
-/// What reading a tile has found.
+/// The result of reading a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReadTile {
     /// No such tile.
@@ -98,7 +98,7 @@ impl ClientSettings {
 }
 
 impl S3Shared {
-    /// Drops the client, so that the next request looks for credentials and connects anew. For a retry after a failure.
+    /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a failure.
     pub fn reset(&self) {
         self.contents().bucket = None;
     }
@@ -123,29 +123,29 @@ impl S3Shared {
         Ok((client, place))
     }
 
-    /// Begins to keep the `ETag`s of tiles that are read. To be called once the lease is held, so that nobody else changes the tiles.
+    /// Begins to keep the `ETag`s of tiles that are read. Must be called once the lease is held, so that no other run changes the tiles.
     pub(super) fn keep_tags(&self) {
         self.contents().read = Some(HashMap::new());
     }
 
-    /// Drops the `ETag`s that were kept, and keeps no further ones.
+    /// Drops the `ETag`s that were kept, and keeps no more of them.
     pub(super) fn drop_tags(&self) {
         self.contents().read = None;
     }
 
-    /// Keeps what reading a tile has found.
+    /// Keeps the result of reading a tile.
     pub(super) fn note(&self, name: &str, found: ReadTile) {
         if let Some(read) = &mut self.contents().read {
             read.insert(name.to_owned(), found);
         }
     }
 
-    /// Removes and returns what reading a tile has found; `None` if the tile was not read.
+    /// Removes and returns the result of reading a tile; `None` if the tile was not read.
     pub(super) fn take(&self, name: &str) -> Option<ReadTile> {
         self.contents().read.as_mut()?.remove(name)
     }
 
-    /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need none.
+    /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no permit.
     pub(super) async fn begin_read(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         if bytes <= MAX_SMALL_READ_BYTES as u64 {
             return None;

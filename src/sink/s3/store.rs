@@ -93,8 +93,8 @@ impl Store {
         }
     }
 
-    /// Reads an object, or a range of it (RFC 9110, section 14.1.2), of at most `most` bytes, whatever length the server announces.
-    /// Repeats a request whose answer breaks off: the SDK repeats only those that fail before the first byte of the body.
+    /// Reads an object, or a range of it (RFC 9110, section 14.1.2). Refuses more than `most` bytes, whatever length the server announces.
+    /// Repeats a request whose answer breaks off: the SDK repeats only requests that fail before the first byte of the body.
     pub(super) async fn read(&self, name: &str, range: Option<&str>, most: usize) -> Result<Object, Refusal> {
         let mut attempt = 1;
         loop {
@@ -218,7 +218,7 @@ fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {
 }
 
 /// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"). The `ETag` of an object that was
-/// uploaded in parts holds a `-`. That of an object encrypted by KMS looks like an MD5 and is none; it never equals a tile's.
+/// uploaded in parts contains a `-`. The `ETag` of an object encrypted by KMS looks like an MD5 but is not one; it never equals a tile's.
 pub(super) fn digest(tag: &str) -> Tag {
     if tag.len() != 32 || !tag.is_ascii() {
         return None;

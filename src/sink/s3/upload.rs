@@ -46,7 +46,7 @@ pub struct S3Archive {
     stop: Stop,
     store: Arc<Store>,
     name: String,
-    /// The object is as it was at the beginning.
+    /// The condition of the upload: the object is as it was at the beginning.
     seen: Condition,
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
@@ -66,7 +66,7 @@ pub(super) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Optio
 }
 
 impl S3Archive {
-    /// Looks at the object that is there now: the upload will replace this one and no other.
+    /// Looks up the object that is stored now: the upload will replace only this object.
     ///
     /// # Errors
     /// If the bucket cannot be read.
@@ -74,7 +74,7 @@ impl S3Archive {
         let name = key.key.clone();
         let looking = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
-            // Lists first: the answer to HEAD has no body that could say that the bucket is missing.
+            // Lists first, because the answer to HEAD has no body that could report a missing bucket.
             store.list(&name, None).await?;
             let there = head(&store, &name).await?;
             Ok::<_, S3Error>((store, there))
@@ -95,7 +95,7 @@ impl S3Archive {
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
     ///
     /// # Errors
-    /// If the archive cannot be read or kept, or somebody else replaced it meanwhile.
+    /// If the archive cannot be read or written to `to`, or somebody else replaced it in the meantime.
     pub(super) fn download(&self, to: &Path) -> Result<Option<String>, S3Error> {
         let Some(length) = self.length else { return Ok(None) };
         let place = self.store.place(&self.name);
@@ -146,7 +146,7 @@ impl S3Archive {
         self.store.place(&self.name)
     }
 
-    /// Uploads a finished file; returns the archive's URL. If it fails or a stop was asked for, no part stays in the bucket.
+    /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays in the bucket.
     ///
     /// # Errors
     /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
@@ -179,7 +179,7 @@ impl Upload<'_> {
                 sent = self.send_at_once() => sent,
             };
         }
-        // A stop does not cut this request off at once: an upload whose id did not arrive could not be aborted.
+        // A stop does not cancel this request at once: an upload whose id did not arrive could not be aborted.
         let id =
             Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
         let sent = tokio::select! {
@@ -244,7 +244,7 @@ impl Upload<'_> {
     }
 
     /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been lost, and the second
-    /// refused because the object had changed.
+    /// attempt refused because the object had changed.
     async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
             && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
@@ -315,7 +315,7 @@ impl Upload<'_> {
         Ok((digest, part))
     }
 
-    /// Has the server delete the parts. Warns of an upload that could not be aborted: its parts cost money until they are deleted.
+    /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they are deleted.
     async fn abort(&self, id: &str) {
         let S3Archive { store, name, stop, .. } = self.archive;
         let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);

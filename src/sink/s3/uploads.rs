@@ -63,10 +63,10 @@ impl Failures {
     }
 }
 
-/// How often a tile is added again if the server refused that for a tile that is not there: another request for it was under way, and failed.
+/// The most attempts to add a tile if the server refuses it although no such tile exists: another request for it was in flight, and failed.
 const MAX_CONFLICTS: u32 = 5;
 
-/// The pause before that.
+/// The pause between these attempts.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// The request for a tile. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
@@ -76,7 +76,7 @@ fn tile_request(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], p
         .content_md5(aws_smithy_types::base64::encode(digest))
 }
 
-/// Adds a tile unless there is one; counts one with other bytes in `found`.
+/// Adds a tile unless it exists. If a tile with other bytes exists, counts it in `found`.
 async fn add(
     store: &Store,
     name: &str,
@@ -97,7 +97,7 @@ async fn add(
         match there.map_err(Refusal::from) {
             Ok(there) => {
                 let tag = there.e_tag().and_then(|tag| digest(tag.trim_matches('"')));
-                // An earlier attempt of this very request may have stored it.
+                // An earlier attempt of this request may have stored it.
                 if tag != Some(wanted) {
                     found.fetch_add(1, Ordering::Relaxed);
                 }
@@ -126,7 +126,7 @@ pub(super) struct Uploads {
     failures: Arc<Mutex<Failures>>,
     limit: u64,
     has_sent: bool,
-    /// For tiles that are only added: how many there were already. `None`: tiles are replaced.
+    /// For tiles that are only added: the number of tiles that already existed. `None`: tiles are replaced.
     adding_only: Option<Arc<AtomicU64>>,
 }
 
@@ -147,7 +147,7 @@ impl Uploads {
         }
     }
 
-    /// Uploads that replace no tile: one that is there stays, and is counted in `found`.
+    /// Makes the uploads replace no tile: an existing tile stays, and is counted in `found`.
     pub(super) fn adding_only(mut self, found: Arc<AtomicU64>) -> Uploads {
         self.adding_only = Some(found);
         self
@@ -204,7 +204,7 @@ impl Uploads {
                 if left.len() < names.len() {
                     (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1);
                 }
-                // A request that failed as a whole is one failure in a row, however many names it had.
+                // A request that failed as a whole counts as one failure in a row, however many names it had.
                 let before = failures.in_a_row;
                 for (name, refusal) in left {
                     failures.in_a_row = before;
@@ -217,11 +217,11 @@ impl Uploads {
         Ok(())
     }
 
-    /// What the target holds under each name: `None` for no tile, else the MD5 of its bytes if its `ETag` is one. Asks the server only
+    /// What the target holds under each name: `None` for no tile, otherwise the MD5 of its bytes if its `ETag` is one. Asks the server only
     /// about tiles that were not read since the run began; these requests and the uploads share the limit of requests in flight.
     ///
     /// # Errors
-    /// If the server does not say, or a stop was asked for.
+    /// If the server does not answer, or a stop was asked for.
     pub(super) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
         let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
         let looks = stream::iter(names).map(|name| async move {
@@ -316,7 +316,7 @@ impl Uploads {
         })
     }
 
-    /// The error of the run: the cause itself if no request succeeded or none can succeed any more, else how many failed and which.
+    /// The error of the run: the cause itself if no request succeeded or no other can succeed; otherwise how many failed, and which.
     fn failed(&self, failures: &Failures) -> S3Error {
         if let Some((action, name, refusal)) = &failures.end
             && (refusal.concerns_all() || failures.succeeded == 0)

@@ -1,7 +1,7 @@
 //! A version that the shards of a seed write together, before their commit publishes it.
 //!
-//! Shards only add tiles (`If-None-Match: *`): the first that writes a tile has written it, and a request that comes late, of a process that
-//! was stopped or of a network that held it back, changes no tile that is there. The commit alone replaces and deletes, and switches clients.
+//! Shards only add tiles (`If-None-Match: *`), so the first shard that writes a tile wins. A request may come late, because its process was
+//! stopped or the network delayed it; it changes no existing tile. Only the commit replaces and deletes tiles, and switches clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::sink::tree::{Latest, Template, notes};
 use crate::stop::Stop;
 use crate::tile::{ColumnRanges, TileId};
 
-/// How long a version of shards that was never published is left alone by other runs, which remove versions that nobody publishes.
+/// How long a version of shards that was never published is protected from other runs, which remove versions that nobody publishes.
 const LIFE_OF_SHARED_VERSION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The note of a version that was begun, `begun.json`. A run of one process leaves it empty.
@@ -53,7 +53,7 @@ impl VersionNote {
     }
 }
 
-/// Takes the run out of the note of a version that was published: it is removed like any other once it has expired.
+/// Removes the run from the note of a published version, so that the version is removed like any other once it has expired.
 pub(super) async fn note_published(store: &Store, version: &str) -> Result<(), S3Error> {
     write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await
 }
@@ -72,9 +72,10 @@ impl SharedVersion {
         notes::of_version(&self.version, BEGUN)
     }
 
-    /// Refuses a version that is not, or not any more, that of the run. To be called while the lease is held: who removes a version holds it.
+    /// Refuses a version that does not belong, or no longer belongs, to the run. Must be called with the lease held: only a holder of it
+    /// removes a version.
     pub(super) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), S3Error> {
-        // A commit that was killed after it had published may come again.
+        // A commit that was killed after it had published may be repeated.
         if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == self.version)) {
             return Ok(());
         }
@@ -86,7 +87,7 @@ impl SharedVersion {
     }
 }
 
-/// Gives a version of shards up: the next run of the target removes what is there of it. May wait for the server.
+/// Gives up a version of shards: the next run of the target removes its tiles. May wait for the server.
 ///
 /// # Errors
 /// If the bucket cannot be written.
@@ -106,8 +107,8 @@ pub fn give_up_shared(
     })
 }
 
-/// True if a version that was never published has to stay for its shards. Else the note says from now on that it is being removed: a
-/// commit that comes late must not publish what is left of it.
+/// True if a version that was never published must stay for its shards. Otherwise its note is changed to say that it is being removed,
+/// because a late commit must not publish what is left of it.
 pub(super) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3Error> {
     let name = notes::of_version(version, BEGUN);
     let found = store.get(&name).await?;
@@ -134,7 +135,8 @@ pub struct VersionTiles {
     known: HashMap<TileId, [u8; 16]>,
 }
 
-/// The most columns that are listed to find what an earlier attempt has added. Each takes a request; without them a tile takes two.
+/// The most columns that are listed to find the tiles that an earlier attempt has added. Each column takes a request; without the lists a
+/// tile takes two.
 const MAX_LISTED_COLUMNS: u64 = 16_384;
 
 impl VersionTiles {
@@ -157,7 +159,7 @@ impl VersionTiles {
         Ok(VersionTiles { template, packed, store, runtime: runtime.clone(), uploads, found, known })
     }
 
-    /// Looks which tiles of some columns are there, after an earlier attempt: those with the same bytes are not sent again.
+    /// Finds the tiles of some columns that an earlier attempt has added: those with the same bytes are not sent again.
     ///
     /// # Errors
     /// If the bucket cannot be read.
@@ -203,7 +205,7 @@ impl VersionTiles {
         Ok(digest)
     }
 
-    /// Waits until every tile is there; returns how many were there before, with bytes that are not known.
+    /// Waits until every tile is stored; returns how many existed before, with bytes that are not known.
     ///
     /// # Errors
     /// If a tile could not be added, or a stop was asked for.

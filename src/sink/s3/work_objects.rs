@@ -49,7 +49,7 @@ impl S3WorkObjects {
     /// Opens an object for reading.
     ///
     /// # Errors
-    /// If it is not there, or cannot be read.
+    /// If the object does not exist, or cannot be read.
     pub fn open(&self, name: &str) -> Result<S3Object, ReadError> {
         S3Object::open(&self.key(name), self.options.clone(), self.runtime.clone())
     }

@@ -1,7 +1,7 @@
 //! Intents: what runs have begun to change in a synchronized target. A run notes its intent before it changes the first tile, and removes
 //! it after it has written the manifest.
 //!
-//! Within the scope of an intent, tiles may come from the interrupted run, though the manifest is an older one. Readers return the intents
+//! Within the scope of an intent, tiles may come from the interrupted run although the manifest is older. Readers return the intents
 //! ([`Described::unfinished`](crate::sink::Described)); `run/target/unfinished.rs` decides what they mean for a reseed.
 
 use std::fmt;
@@ -29,11 +29,11 @@ pub struct Intent {
     /// The boxes that it may change, each `west,south,east,north`; none for the whole world.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bbox: Vec<String>,
-    /// The tiles that it may change at most; `None` if they are all tiles of its zooms and boxes.
+    /// The tiles that it may change; `None` if it may change all tiles of its zooms and boxes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<TileRectList>,
-    /// The snapshots that its tiles show, and those of the same run before it, as `pg_current_snapshot()` gives them. Another run may have brought
-    /// the target to a later state since they were taken.
+    /// The snapshots that its tiles show, and those of the same run's earlier attempts, as `pg_current_snapshot()` gives them. Another run
+    /// may have brought the target to a later state since they were taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
     /// When it began, in seconds since 1970 (UTC); 0 if that is not known.
@@ -51,10 +51,9 @@ pub enum IntentKind {
     Reseed,
     /// It copies another target.
     Copy,
-    /// A finished run of another configuration or version, of which tiles stay outside of the scope of the run that replaced its
-    /// manifest.
+    /// A finished run of another configuration or version. Some of its tiles stay, outside of the scope of the run that replaced its manifest.
     Replaced,
-    /// A run of an older version of the program, which noted nothing but its fingerprint.
+    /// A run of an older version of the program, which noted only its fingerprint.
     Unknown,
 }
 
@@ -87,7 +86,7 @@ impl Intent {
         Intent { zooms, bbox, ..Intent::nameless(IntentKind::Replaced, fingerprint) }
     }
 
-    /// The intent of a run of which only the fingerprint is known.
+    /// The intent of a run for which only the fingerprint is known.
     pub(in crate::sink) fn unknown(fingerprint: &str) -> Intent {
         Intent::nameless(IntentKind::Unknown, fingerprint)
     }
@@ -145,7 +144,7 @@ impl fmt::Display for Intent {
 /// The last second of the year 9999, the last that RFC 3339 can express, in seconds since 1970.
 const LATEST: u64 = 253_402_300_799;
 
-/// Adds an intent; replaces one that differs in nothing but its time and its snapshots, which it takes over.
+/// Adds an intent. If an intent differs only in its time and its snapshots, the new one replaces it and takes over its snapshots.
 fn add(intents: &mut Vec<Intent>, mut intent: Intent) {
     let again = intents.iter().filter(|other| other.is_again(&intent));
     let snapshots: Vec<String> = again.flat_map(|other| other.snapshots.clone()).collect();
@@ -167,7 +166,7 @@ impl Scope {
     /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
     #[must_use]
     pub fn is_within(&self, others: &[Scope]) -> bool {
-        // An area with a long border has many rectangles at deep zooms: mostly the other one is the same.
+        // An area with a long border has many rectangles at deep zooms. Usually the other scope has the same area, so the areas are compared first.
         let is_same =
             |zoom: Zoom| others.iter().any(|other| other.zooms.contains(zoom) && other.coverage == self.coverage);
         let fits = |zoom: Zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others));
@@ -246,15 +245,15 @@ impl OpenIntents {
         OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
     }
 
-    /// The intents of a run that writes a new version: it changes no tile that is there, so all others stay.
+    /// The intents of a run that writes a new version: it changes no existing tile, so all other intents stay.
     pub(in crate::sink) fn untouched(tileset: &Tileset, unfinished: Vec<Intent>) -> OpenIntents {
         let noted = unfinished.clone();
         let others = unfinished.into_iter().map(|intent| OtherIntent { scope: intent.scope(), intent, stays: true });
         OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
     }
 
-    /// To be called for each tile that the target holds. A tile outside of the run's scope stays, so the intents that it may come from
-    /// stay, too.
+    /// Must be called for each tile that the target holds. A tile outside of the run's scope stays, so the intents of the runs that may
+    /// have written it stay, too.
     pub(in crate::sink) fn see(&mut self, id: TileId) {
         if self.others.iter().all(|other| other.stays) || self.scope.holds(id) {
             return;

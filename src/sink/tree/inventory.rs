@@ -33,9 +33,9 @@ impl Scope {
 /// The partial regions of a target, outside of its scope: what is stored there is valid, and what is not stored is unknown.
 #[derive(Debug, Clone, Default)]
 pub struct PartialScope {
-    /// What the manifest names.
+    /// The partial regions that the manifest names.
     partial: Vec<Scope>,
-    /// The target's scope, which goes before.
+    /// The target's scope, which takes precedence over the partial regions.
     whole: Vec<Scope>,
 }
 
@@ -62,14 +62,14 @@ impl PartialScope {
         self.partial.is_empty()
     }
 
-    /// The partial regions, which may meet the scope.
+    /// The partial regions, which may overlap the scope.
     #[must_use]
     pub fn regions(&self) -> &[Scope] {
         &self.partial
     }
 }
 
-/// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], as the run writes its tiles.
+/// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], in which the run writes its tiles.
 #[derive(Debug)]
 pub(in crate::sink) struct Inventory {
     held: Scratch,
@@ -107,7 +107,7 @@ impl Inventory {
         Ok(Inventory { held, count: 0, uncounted: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
     }
 
-    /// Adds a tile of a run's own scope, or, uncounted, one of the partial regions that the run gives up; others are left out.
+    /// Adds a tile of the run's own scope. A tile of a partial region that the run gives up is added, too, but not counted. Other tiles are left out.
     ///
     /// # Errors
     /// If the temporary folder has no room.
@@ -137,12 +137,12 @@ impl Inventory {
         Ok(())
     }
 
-    /// How many tiles were added and counted.
+    /// The number of tiles that were added and counted.
     pub(in crate::sink) const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Goes on to a tile, which must come after the one met before.
+    /// Advances to a tile, which must come after the one met before.
     ///
     /// # Errors
     /// If the scratch file cannot be read back.
@@ -195,7 +195,7 @@ impl Inventory {
     }
 }
 
-/// Tiles to delete when a run finishes, and not before: until then it may be given up.
+/// Tiles to delete when a run finishes, and not before: until then the run may be abandoned.
 #[derive(Debug, Default)]
 pub(in crate::sink) struct Doomed(Option<Inventory>);
 

@@ -1,12 +1,12 @@
-//! What directories and S3 prefixes have in common: each tile has a name of its own, and a run synchronizes what is there.
+//! The common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored tiles.
 //!
 //! | file | what is in it |
 //! |---|---|
 //! | `template` | the names of tiles, built and read back |
 //! | `options`, `publish` | what the user sets; versions and the current one |
 //! | `inventory` | the tiles that the target holds at the beginning of a run |
-//! | `intent` | runs that have begun to change the target and not finished |
-//! | `notes` | the files beside the tiles: TileJSON, metadata, `latest.json` |
+//! | `intent` | runs that have begun to change the target and have not finished |
+//! | `notes` | the files next to the tiles: TileJSON, metadata, `latest.json` |
 
 mod intent;
 mod inventory;

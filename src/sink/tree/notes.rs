@@ -1,4 +1,4 @@
-//! The notes that the program keeps beside the tiles: their names, and their contents written and parsed.
+//! The notes that the program keeps next to the tiles: their names, and their contents written and parsed.
 //!
 //! | name | what |
 //! |---|---|
@@ -38,7 +38,7 @@ pub(in crate::sink) struct NoteFile {
     pub(in crate::sink) body: Vec<u8>,
 }
 
-/// What was begun in a target, so that an interrupted run is continued, and a run of another tileset is recognized.
+/// What was begun in a target. With this note an interrupted run is continued, and a run of another tileset is recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(in crate::sink) struct Begun {
     /// The fingerprint of the tileset that was begun.
@@ -52,8 +52,8 @@ pub(in crate::sink) struct Begun {
 }
 
 impl Begun {
-    /// The unfinished runs of a target with this manifest. An older version of the program noted no intents, only the fingerprint that
-    /// it had begun to write: if that is not the manifest's, it counts as an unknown run.
+    /// The unfinished runs of a target with this manifest. An older version of the program noted no intents, only the fingerprint that it
+    /// began to write. If that is not the manifest's fingerprint, it counts as an unknown run.
     pub(in crate::sink) fn unfinished(&self, manifest: Option<&str>) -> Vec<Intent> {
         let mut unfinished = self.unfinished.clone();
         let Some((manifest, now)) = manifest.and_then(|manifest| Some((manifest, fingerprint(manifest)?))) else {
@@ -63,7 +63,7 @@ impl Begun {
         if now != self.fingerprint && !self.fingerprint.is_empty() && self.pending.is_none() && !is_noted {
             unfinished.push(Intent::unknown(&self.fingerprint));
         }
-        // Tiles noted as replaced are no leftovers while the manifest is still the one that speaks for them.
+        // Tiles noted as replaced are not leftovers while the manifest still speaks for them.
         let parts: Vec<Scope> =
             regions(manifest).iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
         unfinished.retain(|intent| {
@@ -84,7 +84,7 @@ pub(in crate::sink) fn of_version(version: &str, name: &str) -> String {
     format!("{}/versions/{version}/{name}", super::OWN_FOLDER)
 }
 
-/// The notes of a finished run: TileJSON, then the metadata with the manifest, which is to be written last.
+/// The notes of a finished run: TileJSON, then the metadata with the manifest, which must be written last.
 pub(in crate::sink) fn finished(
     metadata: &Metadata,
     layers: &[String],

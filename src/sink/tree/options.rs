@@ -13,8 +13,8 @@ pub struct TreeOptions {
     pub publish: Publishing,
     /// True to write into a target that holds another tileset, or files of other programs.
     pub force: bool,
-    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on purpose. `None`: the one
-    /// that an earlier run was given, else relative addresses.
+    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on purpose. `None`: the URL
+    /// that an earlier run was given, or relative addresses if there is none.
     pub public_url: Option<String>,
     /// True if tiles are stored as gzip.
     pub packed: bool,

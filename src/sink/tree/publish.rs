@@ -62,7 +62,7 @@ impl Latest {
         Latest { version: version.to_owned(), versions }
     }
 
-    /// Makes `to` the current version, or without it the next older one.
+    /// Makes `to` the current version; if `to` is `None`, the next older version.
     ///
     /// # Errors
     /// If there is no such version.
@@ -80,8 +80,8 @@ impl Latest {
         Ok(self)
     }
 
-    /// Removes the expired versions and returns their names: those beyond the newest `keep` old ones that were published longer than
-    /// `keep_for` ago. The current version and the newest always stay.
+    /// Removes the expired versions and returns their names. A version is expired if it is not among the newest `keep` old versions and was
+    /// published longer than `keep_for` ago. The current version and the newest version always stay.
     pub fn take_expired(&mut self, keep: usize, keep_for: Duration, now: SystemTime) -> Vec<String> {
         let mut old = 0;
         let mut expired = Vec::new();

@@ -169,7 +169,7 @@ impl Template {
         self.parts.contains(&Part::Version)
     }
 
-    /// True if a version stands in the names, and none was filled in: such a target holds no published tile.
+    /// True if names contain a version and none was filled in. Such a target holds no published tile.
     #[must_use]
     pub fn lacks_version(&self) -> bool {
         self.is_versioned() && self.version.is_none()
@@ -229,7 +229,7 @@ impl Template {
         prefix
     }
 
-    /// What the names of a column's tiles begin with; `None` if they have the row, or a layer, before zoom and column.
+    /// The text that the names of a column's tiles begin with; `None` if the template has the row or a layer before zoom and column.
     #[must_use]
     pub fn column_prefix(&self, zoom: Zoom, column: u32) -> Option<String> {
         let (mut prefix, mut placed) = (String::new(), 0);
@@ -246,8 +246,8 @@ impl Template {
         (placed == 2).then_some(prefix)
     }
 
-    /// The address of tiles below the target as TileJSON has it, of one layer if the template keeps layers apart: z, x and y stay
-    /// placeholders. `{-y}` stays, too, which few clients know.
+    /// The address of tiles below the target for TileJSON; of one layer if the template keeps layers apart. z, x and y stay placeholders.
+    /// `{-y}` stays, too, although few clients know it.
     #[must_use]
     pub fn address(&self, slice: Slice) -> String {
         self.parts

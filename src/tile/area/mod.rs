@@ -19,14 +19,14 @@ use runs::{joined, rects_of};
 pub use shape::AreaShape;
 use shape::{AreaPosition, MAX_LONGITUDE, ShapeKind};
 
-/// The most boxes that an area with too many positions becomes: each run looks at all of them.
+/// The most boxes that replace an area with too many positions: each run compares with all of them.
 const MAX_BOXES_OF_AREA: usize = 400;
 
 /// The most positions of an area whose shapes are kept with the target: 10,000 are about 200 kB of its manifest.
 const MAX_POSITIONS_OF_AREA: usize = 10_000;
 
-/// The polygons (holes left out) and lines of a GeoJSON (RFC 7946). Of an area with more than 10,000 positions, boxes that together are its tiles at
-/// the deepest zoom, up to `deepest`, at which they are at most 400. Empty if nothing has an extent.
+/// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions is returned as boxes instead.
+/// Together these are its tiles at the deepest zoom, up to `deepest`, at which there are at most 400 boxes. Empty if nothing has an extent.
 #[must_use]
 pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
     let (mut shapes, mut positions) = (Vec::new(), 0);
@@ -43,7 +43,7 @@ pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
     boxes_of(&shapes, deepest).into_iter().map(AreaPart::Box).collect()
 }
 
-/// Boxes that hold the shapes' tiles.
+/// Boxes that contain the shapes' tiles.
 fn boxes_of(shapes: &[AreaShape], deepest: Zoom) -> Vec<LonLatBox> {
     let mut best = Vec::new();
     for zoom in (0..=deepest.get()).filter_map(Zoom::new) {
@@ -65,7 +65,8 @@ fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Vec<LonLatBox> {
         }
     }
     let rows = rows.into_iter().map(|(row, runs)| (row, joined(runs))).collect();
-    // A tenth of a millimetre: short to write, exact to read again, and far less than what [`Coverage::rects`](super::Coverage::rects) forgives.
+    // A tenth of a millimetre: short as text, exact when it is read again, and far below the tolerance of
+    // [`Coverage::rects`](super::Coverage::rects).
     let rounded = |degrees: f64| (degrees * 1e9).round() / 1e9;
     let degrees = |tile: i64, of: fn(i64) -> f64| rounded(of(tile * (WORLD_UNITS / side)));
     let boxed = |rect: super::TileRect| LonLatBox {
@@ -138,7 +139,7 @@ mod tests {
             let touches = TileCoord::new(zoom, *x, *y).is_some_and(|tile| coverage.touches(tile));
             assert!(!touches, "{zoom}/{x}/{y}");
         }
-        // What a manifest keeps is the same.
+        // The text that a manifest keeps gives the same parts.
         let read: Vec<AreaPart> = parts.iter().map(|part| part.to_string().parse().unwrap()).collect();
         assert_eq!(read, parts);
         found
@@ -148,7 +149,7 @@ mod tests {
         serde_json::json!({ "type": "Polygon", "coordinates": rings })
     }
 
-    /// Positions on a fine grid: which tiles have one inside of a triangle.
+    /// Compares a triangle's tiles with the tiles of positions on a fine grid inside of the triangle.
     #[test]
     fn a_triangle_is_not_its_box() {
         let triangle: &[[f64; 2]] = &[[0.5, 0.5], [44.5, 0.5], [0.5, 40.0], [0.5, 0.5]];
@@ -166,7 +167,7 @@ mod tests {
             }
         }
         assert!(inside.is_subset(&found), "{:?}", inside.difference(&found));
-        // Beside those that the grid missed by a hair.
+        // Except for tiles that the grid just missed.
         assert!(found.len() - inside.len() <= 2, "{:?}", found.difference(&inside));
         assert!(found.len() < 60, "{}", found.len());
         for zoom in 0..6 {
@@ -254,7 +255,7 @@ mod tests {
             }
         }
         assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
-        // Below, what lies within those tiles.
+        // At deeper zooms the shape has all tiles within those tiles.
         let deep = TileCoord::new(Zoom::new(22).unwrap(), 1 << 21, 1 << 21).unwrap();
         assert!(coverage.touches(deep));
     }
@@ -275,7 +276,7 @@ mod tests {
         }
     }
 
-    /// What only borders on a tile does not touch it.
+    /// An area that only borders on a tile does not touch it.
     #[test]
     fn an_area_that_ends_where_a_tile_begins_does_not_touch_it() {
         let square: &[[f64; 2]] = &[[-90.0, 0.0], [0.0, 0.0], [0.0, 66.513_260_4], [-90.0, 66.513_260_4], [-90.0, 0.0]];

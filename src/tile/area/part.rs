@@ -17,7 +17,7 @@ pub enum AreaPart {
 }
 
 impl AreaPart {
-    /// The boxes of it or around it, none of which crosses the antimeridian.
+    /// The boxes of the part, or around it; none of them crosses the antimeridian.
     #[must_use]
     pub fn bounds(&self) -> Vec<LonLatBox> {
         match self {
@@ -68,7 +68,7 @@ impl fmt::Display for AreaPart {
     }
 }
 
-/// Parts of an area for a person: what `parts` say, if that is short.
+/// Describes the parts of an area for a person: by `parts` themselves, if they are short.
 #[must_use]
 pub fn area_for_people(parts: &[String]) -> String {
     match parts {

@@ -11,7 +11,7 @@ pub(super) struct TileRun {
     pub(super) last: u32,
 }
 
-/// Columns of tiles, counted on beyond the antimeridian.
+/// Columns of tiles. The numbers continue beyond the antimeridian.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CrossedColumns {
     pub(super) first: i64,
@@ -50,7 +50,7 @@ pub(super) fn joined(mut runs: Vec<TileRun>) -> Vec<TileRun> {
     joined
 }
 
-/// The tiles of some rows as rectangles that share no tile: equal runs of rows that follow each other are one.
+/// The tiles of some rows as rectangles that share no tile: equal runs of consecutive rows become one rectangle.
 pub(super) fn rects_of(rows: &BTreeMap<u32, Vec<TileRun>>, zoom: Zoom) -> Vec<TileRect> {
     let mut open: Vec<(TileRun, u32)> = Vec::new();
     let (mut rects, mut before) = (Vec::new(), None);

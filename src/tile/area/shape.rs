@@ -8,27 +8,27 @@ use super::runs::{CrossedColumns, TileRun, merged, rects_of};
 use crate::tile::bbox::{unit_x, unit_y};
 use crate::tile::{LonLatBox, TileCoord, TileRect, Zoom};
 
-/// The most rows of tiles that the edges of a shape cross, all added up, at the deepest zoom at which its tiles are worked out: as many runs of
-/// tiles take some megabytes.
+/// The limit for the rows of tiles that the edges of a shape cross, added up over all edges. It decides the deepest zoom at which the
+/// shape's tiles are computed. Runs of tiles in that number take some megabytes.
 const MAX_CROSSED_ROWS: f64 = 262_144.0;
 
-/// A part of the world's width by which borders of tiles and shapes may differ by rounding, as for boxes.
+/// The tolerance for rounding of the borders of tiles and shapes, as a share of the world's width. Boxes have the same tolerance.
 const HAIR: f64 = 1e-9;
 
-/// What a shape is made of.
+/// The kind of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ShapeKind {
-    /// What an odd number of rings surrounds.
+    /// The area that an odd number of rings surrounds.
     Polygon,
-    /// One line, and nothing that it surrounds.
+    /// One line, without any inside.
     Line,
 }
 
 /// A longitude and a latitude in degrees.
 pub(super) type AreaPosition = [f64; 2];
 
-/// A polygon, holes left out, or a line. Exactly the tiles that it touches are its own, down to a zoom that depends on how long and winding its
-/// border is (20 for a country); below, those within its tiles of that zoom.
+/// A polygon without holes, or a line. It has exactly the tiles that it touches, down to a zoom that depends on how long and winding its
+/// border is (20 for a country). At deeper zooms it has all tiles within its tiles of that zoom.
 #[derive(Debug)]
 pub struct AreaShape {
     kind: ShapeKind,
@@ -49,7 +49,7 @@ struct WorldSpot {
     y: f64,
 }
 
-/// The tiles of a zoom: for each row the columns, in order, none beside each other.
+/// The tiles of a zoom: for each row the runs of columns, in order, no two of them adjacent.
 pub(super) type ZoomRows = BTreeMap<u32, Vec<TileRun>>;
 
 impl AreaShape {
@@ -88,14 +88,14 @@ impl AreaShape {
         }
     }
 
-    /// True if it is more than a single position.
+    /// True if the shape is more than a single position.
     pub(super) fn has_extent(&self) -> bool {
         let mut positions = self.rings.iter().flatten();
         let first = positions.next();
         positions.any(|position| Some(position) != first)
     }
 
-    /// The tiles that it touches, as rectangles that share no tile.
+    /// The tiles that the shape touches, as rectangles that share no tile.
     pub(in crate::tile) fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
         let known = zoom.min(self.deepest);
         let down = zoom.get() - known.get();
@@ -107,7 +107,7 @@ impl AreaShape {
         rects_of(self.rows(known), known).into_iter().map(deeper).collect()
     }
 
-    /// True if it touches a tile.
+    /// True if the shape touches a tile.
     pub(in crate::tile) fn touches(&self, tile: TileCoord) -> bool {
         let known = tile.zoom().min(self.deepest);
         let up = tile.zoom().get() - known.get();
@@ -116,7 +116,7 @@ impl AreaShape {
         runs.get(runs.partition_point(|run| run.last < x)).is_some_and(|run| run.first <= x)
     }
 
-    /// The smallest boxes around it, of which none crosses the antimeridian.
+    /// The smallest boxes around the shape; none of them crosses the antimeridian.
     pub(in crate::tile) fn bounds(&self) -> Vec<LonLatBox> {
         let spots = || self.borders.iter().flat_map(|border| &border.0);
         let (west, east) = spots()
@@ -155,7 +155,7 @@ impl AreaShape {
                 let part = if lower > upper { ((y - upper) / (lower - upper)).clamp(0.0, 1.0) } else { 0.0 };
                 (one.x + (other.x - one.x) * part) * scale
             };
-            // What only ends on the border of a tile does not touch it; the middle of such a row is not crossed, either.
+            // An edge that only ends on the border of a tile does not touch the tile, and does not cross the middle of its row, either.
             let (first, last) = ((upper + hair).floor() as i64, (lower - hair).ceil() as i64 - 1);
             for row in first.max(0)..=last.min(side - 1) {
                 let (top, bottom) = (row as f64, (row + 1) as f64);
@@ -192,14 +192,14 @@ impl AreaShape {
     }
 }
 
-/// The farthest longitude that is read: areas across the antimeridian are written beyond ±180° by some programs.
+/// The largest longitude that is accepted: some programs write areas across the antimeridian with longitudes beyond ±180°.
 pub(super) const MAX_LONGITUDE: f64 = 540.0;
 
-/// What the borders of a shape cross of a row of tiles.
+/// Where the borders of a shape cross a row of tiles.
 #[derive(Default)]
 struct CrossedRow {
     columns: Vec<CrossedColumns>,
-    /// Where the middle of the row is crossed, in columns.
+    /// Where the borders cross the middle of the row, in columns.
     crossings: Vec<f64>,
 }
 
@@ -208,7 +208,7 @@ impl Border {
         let mut spots: Vec<WorldSpot> = Vec::with_capacity(positions.len());
         for [east, north] in positions {
             let mut x = unit_x(*east);
-            // The shorter way: a line from 179° to -179° crosses the antimeridian.
+            // Takes the shorter way: a line from 179° to -179° crosses the antimeridian.
             if let Some(before) = spots.last() {
                 x += (before.x - x).round();
             }
@@ -217,7 +217,7 @@ impl Border {
         Border(spots)
     }
 
-    /// Rings of a polygon, on the same side of the antimeridian as the first.
+    /// Moves the rings of a polygon to the side of the antimeridian on which the first ring lies.
     fn aligned(mut rings: Vec<Border>) -> Vec<Border> {
         let start = |ring: &Border| ring.0.first().map(|spot| spot.x);
         let first = rings.first().and_then(start);

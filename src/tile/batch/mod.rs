@@ -21,7 +21,7 @@ pub enum SearchBox {
     Near(Vec<GridBox>),
     /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile wide.
     Tiles(Vec<TileRect>),
-    /// In this box, which touches the box of every feature of the area, for these tiles only: the boxes of its features touch others, too.
+    /// In this box, which touches the box of every feature of the area, but only for these tiles: the features' boxes touch other tiles, too.
     Listed(SourceBox, Vec<TileRect>),
     /// Nowhere: the layer has no feature in the area.
     Nothing,
@@ -54,12 +54,12 @@ pub struct LayerCount {
     pub features: u64,
 }
 
-/// Which tiles of some areas are planned.
+/// Which tiles of a batch's areas are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Planned {
-    /// Those in which at least one layer has a candidate; the plan has counted the candidates.
+    /// Those in which at least one layer has a candidate. The plan has counted the candidates.
     Occupied,
-    /// All of them; the plan has not counted candidates.
+    /// All of them. The plan has not counted candidates.
     Every,
 }
 
@@ -68,17 +68,17 @@ pub enum Planned {
 pub struct Batch {
     /// The rectangles; no tile lies in two of them.
     pub areas: Vec<Area>,
-    /// Further tiles, which are not rendered one by one. None of them is planned in the areas.
+    /// More tiles, which are not rendered one by one. None of them is planned in the areas.
     pub repeats: Vec<Repeat>,
-    /// Which of their tiles are planned.
+    /// Which tiles of the areas are planned.
     pub planned: Planned,
     /// How many tiles are planned, repeated ones included.
     pub tiles: u64,
     /// What each layer is expected to contribute to the areas, in the order of the layers. With [`Planned::Every`], the tiles in which the layer may be
     /// drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
-    /// Its source waits for cell counts that are still being computed. Such batches are rendered after the others if the pipeline's window
-    /// has room for every batch.
+    /// True if the batch's source waits for cell counts that are still being computed. Such batches are rendered after the others if the
+    /// pipeline's window has room for every batch.
     pub needs_cell_counts: bool,
 }
 
@@ -107,8 +107,8 @@ impl Batch {
         }
     }
 
-    /// The batch in two: one with about `most` features, but at least a tile, and the others. The second is `None` if there are no others,
-    /// or with [`Planned::Occupied`]: which tiles of a part are planned is not known.
+    /// Cuts the batch in two: a batch with about `most` features, but at least one tile, and the rest. The rest is `None` if it is empty.
+    /// It is always `None` with [`Planned::Occupied`], because then it is not known which tiles of a part are planned.
     #[must_use]
     pub fn cut(self, most: u64) -> (Batch, Option<Batch>) {
         let (features, tiles) = (self.features(), self.tiles.max(1));
@@ -167,7 +167,7 @@ impl Area {
         Some((self.within(a), self.within(b)))
     }
 
-    /// The first `tiles` tiles of the area and the others, as rectangles: whole rows, or a part of the only row.
+    /// Splits the area into its first `tiles` tiles and the others, as rectangles: whole rows, or a part of the only row.
     fn split(&self, tiles: u64) -> (Vec<Area>, Vec<Area>) {
         let rect = self.rect;
         let wide = u64::from(rect.x1 - rect.x0) + 1;
@@ -182,7 +182,7 @@ impl Area {
                 vec![self.within(TileRect { x0: end + 1, ..rect })],
             );
         }
-        // At least one row: a few tiles more than asked for do no harm.
+        // At least one row: a few more tiles than requested do no harm.
         let rows = part((tiles / wide).max(1)).min(rect.y1 - rect.y0);
         let end = rect.y0 + rows - 1;
         (vec![self.within(TileRect { y1: end, ..rect })], vec![self.within(TileRect { y0: end + 1, ..rect })])

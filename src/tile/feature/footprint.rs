@@ -6,13 +6,13 @@ use std::ops::Range;
 use super::Outline;
 use crate::tile::{SourceBox, WorldBox, Zoom};
 
-/// The box of a feature that is no single point, or whose reference system has no closed formula.
+/// The box of a feature that is not a single point, or whose reference system has no closed formula.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BoxFootprint {
     /// In world units.
     pub world: WorldBox,
-    /// The same feature's box in its own reference system, by which the spatial index finds it; wrapped as the feature is, and rounded
-    /// outwards to single precision.
+    /// The box of the same feature in its own reference system, by which the spatial index finds it. It is wrapped like the feature, and
+    /// rounded outwards to single precision.
     pub source: SourceBox<f32>,
 }
 
@@ -126,9 +126,9 @@ impl Footprints {
         matches!(self, Footprints::Boxes(_) | Footprints::Outlined(_) | Footprints::Gathered(_))
     }
 
-    /// What a search has to touch to find a feature, in its own reference system: its box, or both ends of the box around the
-    /// members of a cell, each of which is needed. Of a feature that runs over ±180°, its end in the western or the eastern half of the
-    /// world: either finds it, but a search in one half should not reach into the other.
+    /// The boxes that a search must touch to find a feature, in the feature's own reference system. Usually that is the feature's box. For a cell,
+    /// it is both ends of the box around its members, and the search must touch both. For a feature that crosses ±180°, it is the feature's end in
+    /// one half of the world: the western half if `in_west`. Either end finds the feature, but a search in one half should not reach into the other.
     pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox<f32>> {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
@@ -188,7 +188,7 @@ impl LayerFootprints {
     }
 }
 
-/// The place of a change: where a row was before it, or is after it.
+/// The position of a change: where a row was before the change, or is after it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spot {
     /// A box in world units.

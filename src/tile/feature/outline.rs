@@ -1,21 +1,21 @@
 //! The outline of a line or polygon, and the tiles that it touches: fewer than its box does.
 //!
-//! What a polygon looks like in a tile that none of its edges touches follows from the rings around the tile alone. `ST_AsMVTGeom` of PostGIS
-//! 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`), built with Wagyu:
+//! In a tile that none of a polygon's edges touches, what is drawn of the polygon depends only on the rings around the tile. `ST_AsMVTGeom`
+//! of PostGIS 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`), built with Wagyu:
 //!
 //! - clips each ring by itself to the tile with its buffer: a ring without an edge there becomes a walk along the sides of the square, from
 //!   corner to corner, or nothing;
-//! - leaves out a polygon whose outer ring becomes nothing, holes and all;
-//! - drops the steps of a walk that go back and forth (`build_edge_list`): nothing is left of a ring that is not around the tile, and of one
-//!   that is around it once the four sides of the square, in its direction;
-//! - joins what is left by the even-odd rule.
+//! - leaves out a polygon whose outer ring becomes nothing, together with its holes;
+//! - drops the steps of a walk that go back and forth (`build_edge_list`). Nothing is left of a ring that is not around the tile. Of a ring
+//!   that is around it once, the four sides of the square are left, in the ring's direction;
+//! - joins the remaining rings by the even-odd rule.
 //!
-//! So where one outer ring is around a tile, once, and no other ring is, the tile shows a square that depends on the ring's direction and on nothing
-//! else, whether the polygon is valid or not.
+//! So if one outer ring is around a tile, once, and no other ring is, the tile shows a square. This square depends only on the ring's
+//! direction, whether the polygon is valid or not.
 
 use crate::tile::{TileRect, Zoom};
 
-/// Grid points of an outline along one side of the world. Fewer than there are world units, so that positions a few worlds away fit in 32 bits.
+/// Grid points of an outline along one side of the world. There are fewer than world units, so that positions a few worlds away fit in 32 bits.
 const OUTLINE_BITS: u8 = 28;
 
 /// The vertices of a geometry in EPSG:3857, part by part. Positions are rounded to 15 cm at the equator.
@@ -23,10 +23,10 @@ const OUTLINE_BITS: u8 = 28;
 pub struct Outline {
     vertices: Vec<[i32; 2]>,
     parts: Vec<OutlinePart>,
-    /// Whether tiles inside of an outer ring look alike, so that one may be rendered for all: if the geometry is a valid area (OGC Simple
-    /// Features, `ST_IsValid`), or rings are clipped one by one.
+    /// True if tiles inside of an outer ring look alike, so that one can be rendered for all. That is so if the geometry is a valid area
+    /// (OGC Simple Features, `ST_IsValid`), or if rings are clipped one by one.
     pub has_interior: bool,
-    /// Whether `ST_AsMVTGeom` clips each ring by itself, and leaves out a polygon with its outer ring.
+    /// True if `ST_AsMVTGeom` clips each ring by itself, and leaves out a polygon with its outer ring.
     pub is_clipped_by_rings: bool,
     /// How far beyond the outline the geometry may reach, in shares of the world.
     pub blur: f64,
@@ -62,7 +62,7 @@ pub struct OutlineRun {
     pub y0: u32,
     /// The last row.
     pub y1: u32,
-    /// If these tiles, with their buffers, lie wholly inside one outer ring, and neither touch nor lie in any other ring: its direction.
+    /// The direction of the ring, if these tiles, with their buffers, lie wholly inside one outer ring, and neither touch nor lie in any other ring.
     pub interior: Option<RingDirection>,
 }
 
@@ -76,7 +76,7 @@ impl Outline {
         self.parts.push(OutlinePart { end: self.vertices.len(), polygon, low, high });
     }
 
-    /// Adds a vertex to the current part: shares of the world from its north-western corner. False if it lies too far from the world.
+    /// Adds a vertex to the current part, in shares of the world from its north-western corner. Returns false if it lies too far from the world.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "compared before")]
     pub fn add(&mut self, at: [f64; 2]) -> bool {
@@ -86,7 +86,7 @@ impl Outline {
         }
         let vertex = units.map(|unit| unit as i32);
         let Some(part) = self.parts.last_mut() else { return false };
-        // Neighbours at the same grid point say nothing more.
+        // A vertex at the same grid point as the one before adds nothing.
         if part.end < self.vertices.len() && self.vertices.last() == Some(&vertex) {
             return true;
         }
@@ -111,8 +111,8 @@ impl Outline {
         self.vertices.len() * Outline::VERTEX_SIZE + self.parts.len() * size_of::<OutlinePart>()
     }
 
-    /// The tiles of `within` that the outline or its inside touches, sorted by column and row, no tile twice. A tile reaches `reach` sides of a
-    /// tile beyond its edges; one or two more may be given that the outline just misses.
+    /// The tiles of `within` that the outline or its inside touches, sorted by column and row, each tile once. A tile reaches `reach` tile
+    /// sides beyond its edges. The result may have one or two more tiles that the outline just misses.
     #[must_use]
     pub fn tiles(&self, reach: f64, within: &TileRect) -> Vec<OutlineRun> {
         let side = f64::from(1_u32 << within.zoom.get());
@@ -138,7 +138,7 @@ impl Outline {
     }
 }
 
-/// An outline on its way through the tiles of a zoom.
+/// An outline while its tiles at one zoom are computed.
 struct OutlineWalk<'a> {
     outline: &'a Outline,
     reach: f64,
@@ -170,7 +170,7 @@ struct EdgeRun {
 }
 
 impl OutlineWalk<'_> {
-    /// The polygons whose outer ring lies wholly on one side of all tiles: `ST_AsMVTGeom` drops them with their holes, however large these are.
+    /// The polygons whose outer ring lies wholly on one side of all tiles: `ST_AsMVTGeom` drops them with their holes, however large the holes are.
     fn hidden_polygons(&self) -> Vec<u32> {
         let TileRect { x0, y0, x1, y1, .. } = self.within;
         let ends = [(x0, x1), (y0, y1)]
@@ -208,7 +208,7 @@ impl OutlineWalk<'_> {
         }
     }
 
-    /// The tiles from one place to another along an axis, cut to a first and last one; `None` if none is left.
+    /// The tiles from one position to another along an axis, limited to a first and a last tile; `None` if none is left.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to the rectangle before")]
     fn cut(from: f64, to: f64, first: u32, last: u32) -> Option<(u32, u32)> {
         let (from, to) = (from.floor().max(f64::from(first)), to.floor().min(f64::from(last)));
@@ -256,7 +256,7 @@ impl OutlineWalk<'_> {
         }
     }
 
-    /// The tiles of all edges, and between them those inside.
+    /// The tiles of all edges, and the tiles between them that lie inside.
     fn joined(&self, edges: &[EdgeRun], crossings: &[Crossing]) -> Vec<OutlineRun> {
         let mut runs = Vec::with_capacity(edges.len());
         let (mut edges, mut crossings) = (edges, crossings);
@@ -321,12 +321,12 @@ struct Inside<'a> {
 struct RingAround {
     /// The index of its part.
     ring: u32,
-    /// How often it goes around the position clockwise, less how often it does counterclockwise. Never 0.
+    /// How often the ring goes around the position clockwise, minus how often it goes around counterclockwise. Never 0.
     turns: i32,
 }
 
 impl Inside<'_> {
-    /// Passes a ring's edge.
+    /// Updates the rings around the position as it moves across a ring's edge.
     fn cross(&mut self, Crossing { ring, step, .. }: &Crossing) {
         match self.open.iter().position(|open| open.ring == *ring) {
             Some(at) if self.open[at].turns + step == 0 => drop(self.open.swap_remove(at)),
@@ -335,7 +335,7 @@ impl Inside<'_> {
         }
     }
 
-    /// Whether an odd number of the rings of some polygon is around the position; a ring that goes around it twice counts twice.
+    /// True if an odd number of the rings of some polygon is around the position. A ring that goes around it twice counts twice.
     fn is_inside(&self) -> bool {
         let odd = || self.open.iter().filter(|around| around.turns % 2 != 0);
         match odd().count() {

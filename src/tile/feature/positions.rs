@@ -52,7 +52,7 @@ impl Positions {
         [world_unit(at[0]), world_unit(-at[1])]
     }
 
-    /// Some of the positions, by their numbers, numbered anew in the same order.
+    /// Some of the positions, by their numbers. They get new numbers, in the same order.
     #[must_use]
     pub fn some(&self, numbers: &[u32]) -> Positions {
         Positions::new(numbers.iter().filter_map(|number| self.at.get(*number as usize).copied()).collect())
@@ -85,7 +85,7 @@ impl Positions {
         let x = |number: &u32| world_unit(self.at[*number as usize][0]);
         let first = self.eastwards.partition_point(|number| x(number) < west);
         let last = self.eastwards.partition_point(|number| x(number) < east);
-        // About one in eight lies in the buffer of a second tile.
+        // About one position in eight lies in the buffer of a second tile.
         found.reserve((last - first) + (last - first) / 8);
         let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
@@ -113,7 +113,7 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
     TileCoord::new(zoom, u32::try_from(column).ok()?, u32::try_from(row).ok()?)
 }
 
-/// The world unit of a coordinate in metres, by the arithmetic of the survey's statement (`postgis/sql`), bit for bit.
+/// The world unit of a coordinate in metres. It uses the arithmetic of the survey's statement (`postgis/sql`), so the results are equal bit for bit.
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 #[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world, or a unit beyond it")]
 fn world_unit(metres: f64) -> i64 {
@@ -167,7 +167,7 @@ impl RoundingGrid {
 mod tests {
     use super::*;
 
-    /// So many units of the grid of zoom 3 (extent 4096) from the western edge of the world, in metres.
+    /// Converts units of the grid of zoom 3 (extent 4096), counted from the western edge of the world, to metres.
     fn metres(units: f64) -> f64 {
         units / 32_768.0 * 2.0 * HALF_WORLD_METRES - HALF_WORLD_METRES
     }

@@ -1,4 +1,4 @@
-//! Maps that others draw: `TopoJSON` from packages of npm (`scripts/test` installs them).
+//! Maps from third parties: `TopoJSON` from packages of npm (`scripts/test` installs them).
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What may stand between the program and its database: an address that is several servers, and a pooler.
+//! Components between the program and its database: an address of several servers, and a pooler.
 
 use std::fs;
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use super::process::{Process, Start as _};
 use super::{Db, until};
 
-/// An address that stands for several servers, as the reader address of a cluster does: each further connection goes to the next of them.
-/// `before` is called with the number of each connection first. Gives the port.
+/// An address of several servers, like the reader address of a cluster: each new connection goes to the next server. `before` is first
+/// called with the number of each connection. Returns the port.
 pub(crate) fn spread(servers: Vec<String>, before: impl Fn(usize) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -35,7 +35,7 @@ pub(crate) fn address(url: &str) -> String {
     url.split_once('@').unwrap().1.split_once('/').unwrap().0.to_owned()
 }
 
-/// `PgBouncer` that lends a server's connection for one transaction. Stopped with the value.
+/// `PgBouncer` that lends a server's connection for one transaction. Stopped when the value is dropped.
 pub(crate) struct Pooler {
     child: Process,
     port: u16,
@@ -61,7 +61,7 @@ impl Pooler {
         let (host, server_port) = host.split_once(':').unwrap();
         let folder = tempfile::tempdir().unwrap();
         let ini = folder.path().join("pgbouncer.ini");
-        // A port that is free now; the pooler ends if another takes it first.
+        // A port that is free now; if another process takes it first, the pooler ends.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         fs::write(
             &ini,
@@ -76,7 +76,7 @@ impl Pooler {
         if !Path::new("/usr/sbin/pgbouncer").exists() {
             pgbouncer = Command::new("pgbouncer");
         }
-        // It refuses to run as root, and reads its file before it becomes another.
+        // `PgBouncer` refuses to run as root. It reads its file before it switches to another account.
         if fs::metadata(folder.path()).unwrap().uid() == 0 {
             pgbouncer.args(["-u", "nobody"]);
         }

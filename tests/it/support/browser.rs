@@ -1,4 +1,4 @@
-//! Chromium without a window, driven through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need it.
+//! Chromium without a window, controlled through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
@@ -9,17 +9,17 @@ use serde_json::{Value, json};
 
 use super::process::{Process, Start as _};
 
-/// The longest wait for an answer, and for a page to say something.
+/// The longest wait for an answer, and for a value in a page.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A browser with one page. Ended with the value.
+/// A browser with one page. Ended when the value is dropped.
 pub(crate) struct Browser {
     child: Process,
     commands: ChildStdin,
     messages: Receiver<Value>,
     session: Option<String>,
     last: u64,
-    /// What pages have reported as errors: exceptions, failed requests, `console.error`.
+    /// The errors that pages have reported: exceptions, failed requests, `console.error`.
     errors: Vec<String>,
     _profile: tempfile::TempDir,
 }
@@ -28,13 +28,13 @@ impl Browser {
     /// Starts it, with an empty page and a profile of its own.
     pub(crate) fn new() -> Browser {
         let profile = tempfile::tempdir().unwrap();
-        // The pipe's ends are the files 3 and 4 of the browser.
+        // The ends of the pipe are the browser's file descriptors 3 and 4.
         let script = "exec 3<&0 4>&1 0</dev/null 1>&2 && exec chromium \"$@\"";
         let mut child = Command::new("sh")
             .args(["-c", script, "sh", "--headless", "--no-sandbox", "--no-first-run", "--remote-debugging-pipe"])
             .args(["--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update"])
             .args(["--disable-sync", "--disable-dev-shm-usage"])
-            // No test asks the internet, whether or not it is there.
+            // No test uses the internet, even if it is available.
             .arg("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost")
             // WebGL without a graphics card.
             .args(["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
@@ -96,10 +96,10 @@ impl Browser {
         }
     }
 
-    /// Takes what pages have reported as errors until now.
+    /// Returns the errors that pages have reported so far, and clears the list.
     #[track_caller]
     pub(crate) fn take_errors(&mut self) -> Vec<String> {
-        // What comes before an answer was reported before.
+        // Errors that the browser sent before this answer have been received by then.
         self.value("0");
         std::mem::take(&mut self.errors)
     }
@@ -111,7 +111,7 @@ impl Browser {
         assert!(gone["errorText"].is_null(), "{url}: {gone}");
     }
 
-    /// The value of a JavaScript expression in the page; of a promise, what it is resolved with.
+    /// The value of a JavaScript expression in the page; for a promise, the value that it is resolved with.
     #[track_caller]
     pub(crate) fn value(&mut self, expression: &str) -> Value {
         let params = json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
@@ -120,7 +120,7 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
-    /// The value of an expression once it has one.
+    /// Waits until an expression has a value, and returns it.
     #[track_caller]
     pub(crate) fn value_once_there(&mut self, expression: &str) -> Value {
         let begun = Instant::now();
@@ -137,7 +137,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Asked, it ends with all of its processes, and nothing writes into the profile any more when that is removed.
+        // If the browser is asked to close, it ends all of its processes, and nothing writes into the profile any more when that is removed.
         let asked =
             self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").and_then(|()| self.commands.flush());
         let begun = Instant::now();

@@ -1,4 +1,4 @@
-//! A server of its own for a test that stops it, copies it or sets it up differently. Stopped and removed with the value.
+//! A separate server for a test that stops it, copies it or sets it up differently. Stopped and removed when the value is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +28,7 @@ impl Cluster {
         })
     }
 
-    /// Starts it anew, with what `ALTER SYSTEM` has set. What was not written by a checkpoint may be lost.
+    /// Restarts it with the settings of `ALTER SYSTEM`. What was not written by a checkpoint may be lost.
     pub(crate) fn restart(&mut self) {
         self.crash();
         self.start();
@@ -40,7 +40,7 @@ impl Cluster {
     }
 
     fn begin(arguments: impl Fn(&Path) -> Vec<PathBuf>) -> Cluster {
-        // As root, another account runs the server and has to pass through; a socket's path must be short.
+        // If the test runs as root, another account runs the server and must be able to enter the folder. A socket's path must be short.
         let base = Some(std::env::temp_dir()).filter(|base| base.as_os_str().len() <= 50);
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         let folder = tempfile::Builder::new()

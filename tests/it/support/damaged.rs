@@ -39,8 +39,7 @@ pub(crate) fn changed_tile(
     path
 }
 
-/// The tiles of an archive as another program keeps them: each image once, plain instead of gzip if wanted, and no metadata
-/// but the least.
+/// The tiles of an archive as another program keeps them: each image once, plain instead of gzip if `plain`, and only the least metadata.
 pub(crate) fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
     let path = archive.with_file_name(format!("images {plain}.mbtiles"));
     let connection = Connection::open(&path).unwrap();
@@ -66,7 +65,7 @@ pub(crate) fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
     path
 }
 
-/// Deterministic chance (xorshift).
+/// A deterministic random number generator (xorshift).
 pub(crate) struct Chance(pub u64);
 
 impl Chance {
@@ -89,7 +88,7 @@ pub(crate) fn point() -> Vec<u8> {
     vec![0x12, 0x07, 0x18, 0x01, 0x22, 0x03, 0x09, 0x00, 0x00]
 }
 
-/// A tile with one layer, "a", of some fields beside its name, version and extent.
+/// A tile with one layer, "a", that has some fields in addition to its name, version and extent.
 pub(crate) fn tile_of(fields: &[Vec<u8>]) -> Vec<u8> {
     let mut layer = vec![0x78, 0x02, 0x0a, 0x01, b'a', 0x28, 0x80, 0x20];
     for field in fields {
@@ -155,7 +154,7 @@ pub(crate) fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
     bytes
 }
 
-/// A PMTiles archive of some parts as they are, its directories packed if wanted. The tile data may be said to be longer.
+/// A PMTiles archive made of some parts as they are, its directories packed if wanted. The tile data may be declared longer than it is.
 pub(crate) fn pmtiles(
     root: &[u8],
     leaves: &[u8],

@@ -1,4 +1,4 @@
-//! A database of its own for each test, in the server that `scripts/test` started. Dropped with the value.
+//! A separate database for each test, in the server that `scripts/test` started. Dropped with the value.
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -34,7 +34,7 @@ pub(crate) fn with_database(url: &str, name: &str) -> String {
 impl Db {
     /// A new database with PostGIS.
     pub(crate) fn new() -> Db {
-        // Copied from one that has it: a fifth of the time.
+        // Copied from a database that has PostGIS, which takes a fifth of the time.
         static TEMPLATE: OnceLock<String> = OnceLock::new();
         super::say_failures_at_once();
         let template = TEMPLATE.get_or_init(|| {
@@ -43,7 +43,7 @@ impl Db {
             let on = |url: &str, sql: &str| runtime.block_on(connect(&runtime, url).batch_execute(sql)).unwrap();
             on(&server(), &format!("CREATE DATABASE {name}"));
             on(&with_database(&server(), &name), "CREATE EXTENSION postgis");
-            // Whoever is in it keeps others from copying it.
+            // A session in the template would prevent others from copying it.
             on(&server(), &format!("ALTER DATABASE {name} ALLOW_CONNECTIONS false"));
             name
         });
@@ -55,7 +55,7 @@ impl Db {
         Db::on(&server())
     }
 
-    /// A database that is there, such as a copy in a standby; it stays.
+    /// A database that exists already, such as a copy in a standby; it is not dropped.
     pub(crate) fn there(server: &str, name: &str) -> std::mem::ManuallyDrop<Db> {
         let (url, runtime) = (with_database(server, name), runtime());
         let client = connect(&runtime, &url);
@@ -90,7 +90,7 @@ impl Db {
     }
 
     fn filled(self, count: u32) -> Db {
-        // In the session that is there: psql would be two processes and two sessions more.
+        // Uses the existing session: psql would need two more processes and two more sessions.
         self.run(include_str!("../../../scripts/schema.sql"));
         self.run(&include_str!("../../../scripts/facilities.sql").replace(":count", &count.to_string()));
         self
@@ -108,12 +108,12 @@ impl Db {
     pub(crate) fn again(&self) -> std::mem::ManuallyDrop<Db> {
         let runtime = runtime();
         let client = connect(&runtime, &self.url);
-        // Its end is not that of the database.
+        // Dropping this value must not drop the database.
         let (url, name, server) = (self.url.clone(), self.name.clone(), self.server.clone());
         std::mem::ManuallyDrop::new(Db { url, name, server, runtime, client })
     }
 
-    /// Connects anew, after the server was restarted.
+    /// Connects again, after the server was restarted.
     pub(crate) fn reconnect(&mut self) {
         self.client = connect(&self.runtime, &self.url);
     }
@@ -142,7 +142,7 @@ fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Client {
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         tokio::spawn(connection);
-        // The slow queries that tests compare with are large to the planner: compiling them takes longer than they run.
+        // The planner overestimates the slow queries that tests compare with: compiling them takes longer than running them.
         client.batch_execute("SET jit = off").await.unwrap();
         client
     })
@@ -150,7 +150,7 @@ fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Client {
 
 impl Drop for Db {
     fn drop(&mut self) {
-        // A server that a test has stopped keeps its databases.
+        // If a test has stopped the server, its databases stay.
         let dropped = self.runtime.block_on(async {
             let (client, connection) = tokio_postgres::connect(&self.server, NoTls).await?;
             tokio::spawn(connection);

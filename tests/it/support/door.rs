@@ -1,4 +1,4 @@
-//! A door before the server: whoever comes first is let in, nobody after that until it is opened. Those inside do not notice.
+//! A door before the server: it lets the first client in, and no other until it is opened. Connections that exist do not notice.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// A door to a database. Others than the first are sent away without a word, as by a server that goes down.
+    /// A door to a database. All clients except the first are disconnected without an answer, as by a server that shuts down.
     pub(crate) fn for_one(database: &str) -> Door {
         let url = std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test");
         let url = super::database::with_database(&url, database);
@@ -39,7 +39,7 @@ impl Door {
     }
 }
 
-/// Hands bytes to and fro until both sides have closed.
+/// Copies bytes in both directions until both sides have closed.
 fn lead(client: TcpStream, server: &str) {
     let server = TcpStream::connect(server).unwrap();
     for (mut from, mut to) in [(client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client)] {

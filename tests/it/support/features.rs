@@ -78,7 +78,7 @@ impl Feature {
     }
 }
 
-/// The features of a tile's only layer, by where they lie and their id.
+/// The features of a tile's only layer, sorted by their positions and ids.
 #[track_caller]
 pub(crate) fn features(raw: &[u8], name: &str) -> Vec<Feature> {
     let layers = mvt::decode(raw).unwrap();

@@ -1,4 +1,4 @@
-//! A folder of a test's own, with a target somewhere in it and what a run needs beside that.
+//! A separate folder for a test, with a target somewhere in it and the other files that a run needs.
 
 use std::path::PathBuf;
 
@@ -15,12 +15,12 @@ impl Folder {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    /// A path in it, beside the target or beside the folder of the target's own.
+    /// A path in it, next to the target or next to the target's own folder.
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    /// Writes a configuration; gives its path.
+    /// Writes a configuration; returns its path.
     pub(crate) fn config(&self, text: &str) -> String {
         let path = self.beside("c.toml");
         std::fs::write(&path, over_rows(text)).unwrap();

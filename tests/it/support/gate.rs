@@ -1,5 +1,5 @@
-//! A gate in front of a run's statements: while a test holds it, the statement waits in the server, as a long one would.
-//! No test has to guess how long something takes.
+//! A gate in front of a run's statements: while a test holds it, the statement waits in the server, as if it took long. So no test has to
+//! guess how long something takes.
 
 use std::path::Path;
 
@@ -18,13 +18,13 @@ pub(crate) enum Place {
     Deep,
 }
 
-/// Waits for the gate; empty text for a property. The lock is shared, so sessions do not wait for each other. The wait stands for a
-/// long statement, so it has no limit as one for a lock.
+/// Waits for the gate; returns an empty text for a property. The lock is shared, so sessions do not wait for each other. The wait simulates
+/// a long statement, so it is not limited like a wait for a lock.
 pub(crate) const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
 
-/// Creates the function `public.pass(door)`: each statement that calls it takes the next number of the door and waits until nobody holds the
-/// exclusive advisory lock `(door + 100, number)`. So a test that holds these locks lets statements through one by one. Sessions of the
-/// program only read, so numbers are advisory locks, too: the first that no other session has, and that this session has not had.
+/// Creates the function `public.pass(door)`. Each statement that calls it takes the next number of the door and waits until nobody holds the
+/// exclusive advisory lock `(door + 100, number)`. So a test that holds these locks lets statements through one by one. Sessions of the program only
+/// read, so the numbers are advisory locks, too: a statement takes the first number that no other session has, and that this session has not had.
 pub(crate) const PASSES_DOORS: &str = "
 CREATE FUNCTION public.pass(door int) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -47,7 +47,7 @@ BEGIN
     RETURN '';
 END $$";
 
-/// Writes a configuration whose statements come to the gate, with more settings; gives its path.
+/// Writes a configuration whose statements wait at the gate, with more settings; returns its path.
 pub(crate) fn gated(folder: &Path, place: Place, more: &str) -> String {
     let path = folder.join(format!("{place:?}.toml"));
     let layer = |name: &str, zoom: &str, gate: &str, filter: &str| {
@@ -67,7 +67,7 @@ pub(crate) fn gated(folder: &Path, place: Place, more: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// The gate, closed as long as this value lives or the server does.
+/// The gate. It is closed until this value is dropped, or the server ends.
 pub(crate) struct Gate<'a>(&'a Db);
 
 impl<'a> Gate<'a> {
@@ -77,7 +77,7 @@ impl<'a> Gate<'a> {
         Gate(db)
     }
 
-    /// Waits until so many sessions stand before it.
+    /// Waits until this number of sessions wait at the gate.
     #[track_caller]
     pub(crate) fn wait_for(&self, sessions: i64) {
         let waiting =

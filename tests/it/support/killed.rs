@@ -6,18 +6,18 @@ use std::process::{Command, Stdio};
 const FILE_OPERATIONS: &str =
     "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,pwrite64,ftruncate,mkdir,link,linkat";
 
-/// Those that put a file in its place.
+/// The system calls that rename a file to its final name.
 pub(crate) const RENAMES: &str = "rename,renameat,renameat2";
 
-/// Those that make a file durable.
+/// The system calls that make a file durable.
 pub(crate) const SYNCS: &str = "fsync,fdatasync";
 
-/// Those that remove a file.
+/// The system calls that remove a file.
 pub(crate) const REMOVALS: &str = "unlink,unlinkat";
 
-/// Runs a command until one of its threads is about to begin the call with this number of one of the system calls that change files; true if it came
-/// to that. Strace counts each thread and each system call for itself: what comes after more calls of another thread is reached by
-/// [`is_killed_at_one_of`].
+/// Runs a command until one of its threads is about to begin the call with this number of one of the system calls that change files;
+/// returns true if that happened. Strace counts each thread and each system call separately. To reach a call that comes after more calls of
+/// another thread, use [`is_killed_at_one_of`].
 pub(crate) fn is_killed_at(number: usize, command: &Command) -> bool {
     is_killed_at_one_of(FILE_OPERATIONS, number, command)
 }
@@ -38,12 +38,12 @@ pub(crate) fn is_killed_at_one_of(operations: &str, number: usize, command: &Com
     if ended.status.success() {
         return false;
     }
-    // strace ends as what it watches has ended, by the signal.
+    // strace ends in the same way as the process that it traces, here by the signal.
     assert_eq!(ended.status.code(), None, "{}", String::from_utf8_lossy(&ended.stderr));
     true
 }
 
-/// Runs a command to its end, whatever that is; the files that it has renamed or removed, one line of strace for each, in order.
+/// Runs a command to its end, whether it succeeds or fails. Returns the files that it has renamed or removed, one line of strace for each, in order.
 pub(crate) fn renamed_and_removed(command: &Command) -> Vec<String> {
     let listed = tempfile::NamedTempFile::new().unwrap();
     let mut traced = Command::new("strace");

@@ -1,4 +1,4 @@
-//! README and manual as text, for tests that hold their examples to the truth.
+//! README and manual as text, for tests that check their examples.
 
 use super::repository;
 

@@ -1,4 +1,4 @@
-//! What tests stand on: a database of their own, the program, its archives.
+//! The common base of the tests: separate databases, the program, its archives.
 
 pub(crate) mod archive;
 pub(crate) mod atlas;
@@ -49,7 +49,7 @@ pub(crate) use tree::Tree;
 
 use std::io::Write as _;
 
-/// Waits until something holds. Two minutes are long enough on a machine that is busy with other tests.
+/// Waits until a condition holds. Two minutes are long enough on a machine that is busy with other tests.
 #[track_caller]
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = std::time::Instant::now();
@@ -59,8 +59,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Writes what a failing test says to standard error at once, beside what the test harness prints at its end: a log that was cut off
-/// shows it, too.
+/// Writes the message of a failing test to standard error at once, in addition to what the test harness prints at its end. So a log that
+/// was cut off shows it, too.
 pub(crate) fn say_failures_at_once() {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {
@@ -74,7 +74,7 @@ pub(crate) fn say_failures_at_once() {
     });
 }
 
-/// The folder of real facilities, if it is there; tests on it say when they skip.
+/// A file in the folder of real facilities, if it exists. Tests that need it report when they are skipped.
 pub(crate) fn shared_data(file: &str) -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("TEST_SHARED_DATA").map(std::path::PathBuf::from);
     let path = folder.map(|folder| folder.join(file)).filter(|path| path.is_file());

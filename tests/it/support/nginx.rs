@@ -1,4 +1,4 @@
-//! nginx with the manual's own lines, and a page with a map beside the tiles.
+//! nginx with the manual's own lines, and a page with a map next to the tiles.
 
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -10,14 +10,14 @@ use std::process::{Command, Stdio};
 use super::process::{Process, Start as _};
 use super::{Tree, manual, until};
 
-/// nginx, stopped with the value.
+/// nginx, stopped when the value is dropped.
 pub(crate) struct Nginx {
     child: Process,
     pub port: u16,
     _prefix: tempfile::TempDir,
 }
 
-/// Pages beside the tiles.
+/// Pages next to the tiles.
 const PAGES: &str = "location /pages/ { types { text/html html; text/css css; text/javascript mjs; } }";
 
 /// An answer: its first line and headers in lower case, and its body.
@@ -45,7 +45,7 @@ impl Nginx {
         Nginx::with("", &format!("root {};\n{block}\n{PAGES}", tree.beside("").display()))
     }
 
-    /// Serves a folder with tiles as the manual has it, without a path of its own.
+    /// Serves a folder with tiles as the manual describes it, but at the root of the server.
     pub(crate) fn of_folder(folder: &Path) -> Nginx {
         let text = manual::text();
         let block = text.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
@@ -73,7 +73,7 @@ impl Nginx {
         })
     }
 
-    /// Speaks TLS for `localhost` at a port of its own before a server, whose paths it has below `/admin/`, with the certificate of a folder.
+    /// A TLS proxy for `localhost` at a separate port, with the certificate of a folder. It passes requests below `/admin/` to a server.
     pub(crate) fn with_tls_before(server: &str, folder: &Path) -> Nginx {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = |name: &str| folder.join(name).display().to_string();
@@ -87,17 +87,17 @@ impl Nginx {
         nginx
     }
 
-    /// nginx with something before its server, and something in it.
+    /// nginx with some lines before its server block, and some in it.
     fn with(before: &str, block: &str) -> Nginx {
         Nginx::start("", |port, _| format!("{before}\nserver {{\nlisten 127.0.0.1:{port};\n{block}\n}}"))
     }
 
-    /// nginx with its modules, and what stands in the context `http` for a port and a folder of its own.
+    /// nginx with its modules. `http` returns the content of the context `http` for a port and a folder.
     fn start(modules: &str, http: impl FnOnce(u16, &Path) -> String) -> Nginx {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let prefix = tempfile::tempdir().unwrap();
         let http = http(port, prefix.path());
-        // As root, nginx's workers are another account and have to pass through.
+        // If the test runs as root, nginx's workers use another account and must be able to enter the folder.
         fs::set_permissions(prefix.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let below = |name: &str| prefix.path().join(name).display().to_string();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
@@ -111,7 +111,7 @@ impl Nginx {
         );
         fs::write(prefix.path().join("nginx.conf"), config).unwrap();
         let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap());
-        // Where Debian puts it, which is on the path of root alone.
+        // Debian installs it here, which is only on the path of root.
         let installed = std::path::Path::new("/usr/sbin/nginx");
         let child = Command::new(if installed.exists() { installed } else { "nginx".as_ref() })
             .env("PATH", path)
@@ -128,7 +128,7 @@ impl Nginx {
     }
 }
 
-/// nginx before some servers on Unix sockets, as an operator sets it up: a server that refuses a connection is passed over.
+/// nginx in front of some servers on Unix sockets, as an operator sets it up: it skips a server that refuses a connection.
 pub(crate) struct Balancer(Nginx);
 
 impl std::ops::Deref for Balancer {
@@ -146,7 +146,7 @@ impl Balancer {
             sockets.iter().map(|socket| format!("server unix:{} max_fails=0;\n", socket.display())).collect();
         let before = format!("upstream tiles {{\n{servers}keepalive 8;\n}}");
         let block = "location / { proxy_pass http://tiles; proxy_http_version 1.1; proxy_set_header Connection \"\"; }";
-        // The sockets' folder is for one account alone, unless it is opened.
+        // Only one account may enter the sockets' folder, unless it is opened.
         for folder in sockets.iter().filter_map(|socket| socket.parent()) {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
         }
@@ -202,8 +202,8 @@ fn joined(mut chunks: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Puts a page with a map below `pages` in the tree's folder; gives its name. It shows the points of a layer of the TileJSON that `?` names,
-/// and says what it shows in `shown`, once everything is loaded, and in `errors`.
+/// Creates a page with a map below `pages` in the tree's folder; returns its name. The page shows the points of a layer of the TileJSON
+/// that the query string names. Once everything is loaded, it reports in `shown` what it shows; it reports errors in `errors`.
 pub(crate) fn page_with_a_map(tree: &Tree, layer: &str) -> &'static str {
     let folder = tree.beside("pages");
     fs::create_dir(&folder).unwrap();
@@ -222,7 +222,7 @@ pub(crate) fn page_with_a_map(tree: &Tree, layer: &str) -> &'static str {
 
 impl Drop for Nginx {
     fn drop(&mut self) {
-        // Its workers end with the master when it is asked to.
+        // The workers of nginx end with the master if the master is asked to end.
         let asked = Command::new("kill").args(["-QUIT", &self.child.id().to_string()]).status();
         if !asked.is_ok_and(|asked| asked.success()) || self.child.wait().is_err() {
             eprintln!("nginx {} is left behind", self.child.id());

@@ -1,4 +1,4 @@
-//! Sessions of others: somebody who alters a table, and somebody who reads it all the time.
+//! Sessions of other clients: one that alters a table, and one that reads it all the time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use tokio_postgres::{Client, NoTls};
 
 use super::until;
 
-/// A connection of its own.
+/// A separate connection.
 pub(crate) struct Connection {
     runtime: tokio::runtime::Runtime,
     client: Client,
 }
 
 impl Connection {
-    /// Opens it; its program is called so.
+    /// Opens it with `name` as its application name.
     pub(crate) fn open(url: &str, name: &str) -> Connection {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let client = runtime.block_on(async {
@@ -66,7 +66,7 @@ impl Statements {
         self.0.is_finished()
     }
 
-    /// Waits for their end; gives how long they took.
+    /// Waits for their end; returns how long they took.
     #[track_caller]
     pub(crate) fn end(self, what: &str) -> Duration {
         until(&format!("{what} ends"), || self.are_done());
@@ -74,14 +74,14 @@ impl Statements {
     }
 }
 
-/// A query, asked again and again on a connection of its own.
+/// A query that is repeated on a connection of its own.
 pub(crate) struct Reader {
     ends: Arc<AtomicBool>,
     thread: JoinHandle<Duration>,
 }
 
 impl Reader {
-    /// Begins to ask.
+    /// Starts to run the query.
     pub(crate) fn start(url: &str, query: &str) -> Reader {
         let connection = Connection::open(url, "reader");
         let (ends, query) = (Arc::new(AtomicBool::new(false)), query.to_owned());
@@ -90,7 +90,7 @@ impl Reader {
             let mut longest = Duration::ZERO;
             while !is_over.load(Ordering::SeqCst) {
                 let begun = Instant::now();
-                // What is asked for may be gone for a moment.
+                // What the query reads may be missing for a moment.
                 connection.tries(&query);
                 longest = longest.max(begun.elapsed());
                 // Leaves the processor to others.
@@ -101,7 +101,7 @@ impl Reader {
         Reader { ends, thread }
     }
 
-    /// How long it had to wait for one answer at most.
+    /// The longest wait for one answer. Ends the reader.
     pub(crate) fn longest_wait(self) -> Duration {
         self.ends.store(true, Ordering::SeqCst);
         self.thread.join().unwrap()

@@ -1,4 +1,4 @@
-//! A place for targets of every kind, and other people's eyes on them.
+//! Locations for targets of every kind, and other programs that read them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -135,7 +135,7 @@ pub(crate) fn parsed(address: &str) -> Address {
     (next().parse().unwrap(), next().parse().unwrap(), next().parse().unwrap())
 }
 
-/// Every tile of a tree, as anybody may walk it.
+/// Every tile of a tree, found by a plain walk over its files.
 pub(crate) fn files_below(root: &Path) -> Tiles {
     let mut tiles = Tiles::new();
     let mut folders = vec![root.to_owned()];

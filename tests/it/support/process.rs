@@ -1,14 +1,14 @@
-//! Processes that tests start. Each is killed with its value: a test that fails leaves none behind. Nothing else in these tests starts a process that it
-//! does not wait for (`project::processes`).
+//! Processes that tests start. Each is killed when its value is dropped, so a test that fails leaves none behind. Nothing else in these
+//! tests starts a process without waiting for it (`project::processes`).
 
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Output};
 
-/// A process that was started; killed with the value, unless it has ended.
+/// A process that was started. It is killed when the value is dropped, unless it has ended.
 pub(crate) struct Process(Option<Child>);
 
 impl Process {
-    /// Waits until it has ended; gives what it has written to the pipes that nobody took.
+    /// Waits until it has ended; returns what it has written to the pipes that were not taken.
     pub(crate) fn wait_with_output(mut self) -> std::io::Result<Output> {
         self.0.take().expect("only this takes it").wait_with_output()
     }

@@ -35,16 +35,16 @@ impl Run {
     }
 }
 
-/// `oar-tiles` with nothing of the tester's environment that could change what it does. Without a configuration of its own a run draws
-/// every facility at every zoom.
+/// `oar-tiles` without any variable of the tester's environment that could change its behaviour. Without a configuration of its own, a run
+/// draws every facility at every zoom.
 pub(crate) fn program() -> Command {
     let mut command = bare_program();
-    // Many tests empty tables on purpose; what is refused then has tests of its own.
+    // Many tests empty tables on purpose; other tests check what `max_shrink` refuses.
     command.env("OAR_TILES_CONFIG", ROWS).env("OAR_TILES_MAX_SHRINK", "100%");
     command
 }
 
-/// The configuration of runs that have none.
+/// The configuration of runs that are given none.
 pub(crate) const ROWS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/every-facility.toml");
 
 /// Settings, with the layer of [`ROWS`] if they have none. The lines of the settings stay where they are.
@@ -68,7 +68,7 @@ pub(crate) fn bare_program() -> Command {
             command.env_remove(name);
         }
     }
-    // What a terminal shows. The form in a pipe has tests of its own.
+    // The form for a terminal. The form for a pipe has tests of its own.
     command.env("OAR_TILES_LOG", "plain");
     command
 }
@@ -144,7 +144,7 @@ pub(crate) fn wait(mut child: Process) -> Run {
     }
 }
 
-/// The same command with no more than so many kilobytes of memory, and an end after a minute.
+/// The same command with at most this many kilobytes of memory, and a timeout of a minute.
 pub(crate) fn limited(command: &Command, kilobytes: u32) -> Command {
     let mut limited = Command::new("timeout");
     limited.args(["-s", "KILL", "60", "sh", "-c", &format!("ulimit -c 0; ulimit -v {kilobytes}; exec \"$@\""), "sh"]);

@@ -1,4 +1,4 @@
-//! A proxy in front of an S3 server that does what networks and servers do: refuses, breaks off, is slow. It also counts.
+//! A proxy in front of an S3 server that behaves like real networks and servers: it refuses, breaks off, is slow. It also counts.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -35,7 +35,7 @@ pub(crate) enum Fault {
     Slow(Duration),
     /// It is served once [`Proxy::let_go`] was called.
     Held,
-    /// It is answered as if the server had stored the object, which it has not.
+    /// It is answered as if the server had stored the object, although the server has not.
     Taken,
     /// It is answered with an S3 error.
     Error(u16, &'static str, &'static str),
@@ -65,7 +65,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     connections: AtomicUsize,
     closed: AtomicBool,
-    /// Requests that are held back, and whether they go on.
+    /// The number of requests that are held back, and whether they may continue.
     held: AtomicUsize,
     lets_go: AtomicBool,
 }
@@ -92,7 +92,7 @@ impl Proxy {
                 }
                 of_thread.connections.fetch_add(1, Ordering::Relaxed);
                 let (client, shared) = (client.unwrap(), Arc::clone(&of_thread));
-                // A connection that ends in the middle is what this is for.
+                // Connections that end in the middle are the purpose of this proxy.
                 std::thread::spawn(move || drop(serve(&client, &shared)));
             }
         });
@@ -120,7 +120,7 @@ impl Proxy {
         super::until("what was held back is served", || self.held() == 0);
     }
 
-    /// Takes the requests seen until now.
+    /// Returns the requests seen so far, and clears the list.
     pub(crate) fn take_seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.shared.seen.lock().unwrap())
     }
@@ -153,7 +153,7 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
             (shared.rule.lock().unwrap())(&request)
         };
         if matches!(fault, Fault::Reset) {
-            // What was not read makes the system answer with a reset.
+            // Because of the bytes that were not read, the system answers with a reset.
             return client.shutdown(Shutdown::Both);
         }
         let mut to_client = client.try_clone()?;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::process::{Process, Start as _};
 use super::until;
 
-/// A server that keeps nothing on disk, killed with the value.
+/// A server that keeps nothing on disk, killed when the value is dropped.
 pub(crate) struct Redis {
     child: Process,
     port: u16,
@@ -25,7 +25,7 @@ impl Redis {
         redis
     }
 
-    /// The same, which also speaks TLS at a port of its own, with the certificate of a folder; gives its address for that.
+    /// The same, which also accepts TLS at a separate port, with the certificate of a folder; returns its address for TLS.
     pub(crate) fn start_with_tls(password: &str, folder: &std::path::Path) -> (Redis, String) {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();
@@ -46,7 +46,7 @@ impl Redis {
         until("Redis is ready", || self.ask(&[b"PING"]) == b"PONG");
     }
 
-    /// Sends a command; gives its answer: a text, a number, or the bytes of a value (Redis serialization protocol 2).
+    /// Sends a command; returns its answer: a text, a number, or the bytes of a value (Redis serialization protocol 2).
     pub(crate) fn ask(&self, command: &[&[u8]]) -> Vec<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         let mut send = |command: &[&[u8]]| {

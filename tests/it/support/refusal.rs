@@ -1,4 +1,4 @@
-//! What every refusal has in common: its code, its message, and the old target untouched.
+//! The common part of every refusal: its exit code, its message, and the old target untouched.
 
 use std::collections::BTreeSet;
 use std::ops::Deref;
@@ -10,10 +10,10 @@ use rusqlite::Connection;
 use super::folder::Folder;
 use super::program::{Run, program, run, seed_command};
 
-/// Nobody listens there: what is refused by itself must be refused before the database is asked.
+/// No server listens there: a run that is refused without the database must be refused before it connects.
 pub(crate) const NOWHERE: &str = "postgresql://nobody@127.0.0.1:1/nothing";
 
-/// An old target in a folder of its own, and a configuration beside that folder.
+/// An old target in a folder of its own, and a configuration next to that folder.
 pub(crate) struct OldTarget {
     /// The old target.
     pub path: PathBuf,
@@ -39,7 +39,7 @@ impl OldTarget {
         OldTarget::keep(folder, path)
     }
 
-    /// Some other file in the place of the target.
+    /// Another file at the path of the target.
     pub(crate) fn holding(bytes: &[u8]) -> OldTarget {
         let old = OldTarget::new();
         std::fs::write(&old.path, bytes).unwrap();
@@ -70,8 +70,8 @@ impl OldTarget {
         self.refuses_command(command.args(["seed", "--output"]).arg(&self.path).env(name, value), code, texts)
     }
 
-    /// A command to be refused: the code, each text, each cause once, nothing on standard output, and the old target and
-    /// its folder as they were.
+    /// Runs a command that must be refused. Asserts the code, each text, that each cause is printed once, that nothing is on standard
+    /// output, and that the old target and its folder are as they were.
     #[track_caller]
     pub(crate) fn refuses_command(&self, command: &mut Command, code: i32, texts: &[&str]) -> Run {
         let ended = run(command).fails(code, texts);
@@ -85,7 +85,7 @@ impl OldTarget {
         ended
     }
 
-    /// Asserts that the target is what it was, byte for byte, and that nothing lies beside it.
+    /// Asserts that the target is what it was, byte for byte, and that no other file lies next to it.
     #[track_caller]
     pub(crate) fn is_untouched(&self, shown: &str) {
         assert!(std::fs::read(&self.path).unwrap() == self.before, "the target changed: {shown}");
@@ -93,7 +93,7 @@ impl OldTarget {
     }
 }
 
-/// The paths beside its own folder are those of the outer one.
+/// Paths next to the target's own folder are paths in the outer folder.
 impl Deref for OldTarget {
     type Target = Folder;
 

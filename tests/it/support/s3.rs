@@ -1,4 +1,4 @@
-//! The S3 server of the tests: a prefix for each, and an eye of its own on what lies there.
+//! The S3 server of the tests: a prefix for each test, and a separate client that reads what is stored there.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ const BUCKET: &str = "oar-tiles-tests";
 
 /// A prefix of its own for a test.
 pub(crate) struct Prefix {
-    /// What the sink's requests run on.
+    /// The runtime of the sink's requests.
     pub runtime: Runtime,
     pub location: S3Location,
     pub endpoint: String,
@@ -42,7 +42,7 @@ pub(crate) fn reader_keys() -> S3Keys {
     S3Keys { key: "reader".to_owned(), secret: variable("TEST_S3_READER"), session: None }
 }
 
-/// Settings for tests: as the sample's, but in less of a hurry to sleep.
+/// Settings for tests: like those of the sample, but with shorter pauses.
 pub(crate) fn options(endpoint: &str) -> S3Options {
     S3Options {
         endpoint: Some(endpoint.to_owned()),
@@ -121,7 +121,7 @@ pub(crate) fn coord(zoom: u8, x: u32, y: u32) -> TileCoord {
     TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
 }
 
-/// So many tiles of zoom 6 from the first column on, in the order that the sink wants; their bytes depend on the version.
+/// The first `count` tiles of zoom 6, from the first column on, in the order that the sink wants; their bytes depend on the version.
 pub(crate) fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
     let mut tiles: Vec<_> = (0..count)
         .map(|number| {
@@ -144,7 +144,7 @@ impl Prefix {
         Prefix::on(&variable("TEST_S3_ENDPOINT"), keys())
     }
 
-    /// One on another server.
+    /// A prefix on another server.
     pub(crate) fn on(endpoint: &str, keys: S3Keys) -> Prefix {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let runtime = runtime();
@@ -186,7 +186,7 @@ impl Prefix {
                 let list = self.client.list_objects_v2().bucket(BUCKET).prefix(&self.location.prefix);
                 let page = list.set_continuation_token(from).send().await.unwrap();
                 let keys = page.contents().iter().map(|object| object.key().unwrap().to_owned());
-                // A request at a time would wait for most of the time.
+                // One request at a time would spend most of its time waiting.
                 let got = keys.map(async |key| {
                     let got = self.client.get_object().bucket(BUCKET).key(&key).send().await.unwrap();
                     (key, got.body.collect().await.unwrap().to_vec())
@@ -224,14 +224,14 @@ impl Prefix {
         self.objects().get(name).map(|body| serde_json::from_slice(body).unwrap())
     }
 
-    /// The number of the run that the manifest tells.
+    /// The number of the run in the manifest.
     pub(crate) fn manifest_run(&self) -> Option<u64> {
         let metadata = self.note("metadata.json")?;
         let manifest: serde_json::Value = serde_json::from_str(metadata["oar_tiles_manifest"].as_str()?).unwrap();
         manifest["run"].as_u64()
     }
 
-    /// Waits until the server stores and gives back: one that was just started refuses both for a while.
+    /// Waits until the server stores and returns objects: a server that was just started refuses both for a while.
     pub(crate) fn wait_for_server(&self) {
         let deadline = Instant::now() + Duration::from_secs(120);
         let key = format!("probe-{}", self.location.prefix.trim_end_matches('/'));
@@ -248,7 +248,7 @@ impl Prefix {
         }
     }
 
-    /// The headers of every tile, as `HEAD` tells them: media type, encoding, `Cache-Control` and metadata, sorted.
+    /// The headers of every tile, as `HEAD` returns them: media type, encoding, `Cache-Control` and metadata, sorted.
     pub(crate) fn tile_headers(&self) -> BTreeMap<String, String> {
         let names: Vec<String> = self.tiles().into_keys().collect();
         let head = |name: String| async move {
@@ -263,7 +263,7 @@ impl Prefix {
         self.runtime.block_on(futures_util::stream::iter(names).map(head).buffer_unordered(32).collect())
     }
 
-    /// Makes the objects below the prefix what they were.
+    /// Restores the objects below the prefix.
     pub(crate) fn restore(&self, objects: &BTreeMap<String, Vec<u8>>) {
         let now = self.objects();
         for name in now.keys().filter(|name| !objects.contains_key(*name)) {
@@ -275,7 +275,7 @@ impl Prefix {
         }
     }
 
-    /// Puts an object there by other means.
+    /// Stores an object without the sink.
     pub(crate) fn put(&self, name: &str, body: &[u8]) {
         let key = format!("{}{name}", self.location.prefix);
         let put = self.client.put_object().bucket(BUCKET).key(key).body(body.to_vec().into());

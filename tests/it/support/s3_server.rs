@@ -1,4 +1,4 @@
-//! An S3 server of its own for a test that kills it. Stopped and removed with the value.
+//! A separate S3 server for a test that kills it. Stopped and removed when the value is dropped.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,7 +26,7 @@ impl S3Server {
         server
     }
 
-    /// Kills it by `kill -9`: what it had not answered may be done or not.
+    /// Kills it by `kill -9`: requests that it had not answered may or may not have been done.
     pub(crate) fn kill(&self) {
         self.run("stop");
     }

@@ -21,8 +21,8 @@ pub(crate) fn small_target() -> (tempfile::TempDir, String) {
     (folder, target)
 }
 
-/// Waits until the files of a target are old enough for a server to cache what it reads: on a fast machine it would be there within that moment.
-/// Not for long, because somebody may write them all the time.
+/// Waits until the files of a target are old enough for a server to cache what it reads. On a fast machine the server would otherwise read
+/// them too early. Does not wait long, because somebody may write the files all the time.
 fn settles(target: &str) {
     let files = [target.to_owned(), format!("{target}/metadata.json"), format!("{target}/latest.json")];
     let is_old = |file: &String| {
@@ -35,7 +35,7 @@ fn settles(target: &str) {
     }
 }
 
-/// A server, killed with the value.
+/// A server, killed when the value is dropped.
 pub(crate) struct Served {
     pub(crate) child: Process,
     /// Where its tiles are; ends with a slash.
@@ -63,7 +63,7 @@ impl Served {
         Served::of(places.with_keys(command.args(arguments)))
     }
 
-    /// A command that serves and says where.
+    /// Starts a command that serves and prints its addresses.
     pub(crate) fn of(command: &mut Command) -> Served {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).start();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -90,7 +90,7 @@ impl Served {
         assert!(Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success());
     }
 
-    /// Sends a signal and waits for the end; the exit code.
+    /// Sends a signal and waits for the end; returns the exit code.
     pub(crate) fn ends_after(mut self, signal: &str) -> Option<i32> {
         self.signal(signal);
         self.child.wait().unwrap().code()

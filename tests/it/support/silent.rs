@@ -1,4 +1,4 @@
-//! Things that keep whoever deals with them waiting: servers that do not answer, pipes that nobody reads or writes.
+//! Peers that keep the program waiting: servers that do not answer, pipes that nobody reads or writes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -31,7 +31,7 @@ pub(crate) struct SilentServer {
 }
 
 impl SilentServer {
-    /// One that falls silent at some time.
+    /// A server that falls silent at some point.
     pub(crate) fn new(silence: Silence) -> SilentServer {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -55,7 +55,7 @@ impl SilentServer {
         format!("postgresql://oar_tiles@{}/{}?{parameters}", self.address, db.name)
     }
 
-    /// Waits until a client is kept waiting, another one each time.
+    /// Waits until the server keeps a client waiting; each call waits for another one.
     #[track_caller]
     pub(crate) fn meets_a_client(&self) {
         until("somebody waits for the silent server", || self.met.load(Ordering::SeqCst) > 0);
@@ -83,7 +83,7 @@ fn serve(mut client: TcpStream, silence: Silence, met: &AtomicUsize) -> std::io:
             let mut answers = upstream.try_clone()?;
             let mut to_client = client.try_clone()?;
             std::thread::spawn(move || std::io::copy(&mut answers, &mut to_client).unwrap_or_default());
-            // What is asked next is read, and nobody answers.
+            // The client's next request is read and never answered.
             let count = client.read(&mut begin)?;
             met.fetch_add(usize::from(count > 0), Ordering::SeqCst);
             return std::io::copy(&mut client, &mut std::io::sink()).map(drop);
@@ -93,7 +93,7 @@ fn serve(mut client: TcpStream, silence: Silence, met: &AtomicUsize) -> std::io:
     std::io::copy(&mut client, &mut std::io::sink()).map(drop)
 }
 
-/// The socket of the server that `scripts/test` started, which lets everybody in who may open it.
+/// The socket of the server that `scripts/test` started, which asks for no password.
 fn database_socket() -> PathBuf {
     let url = std::env::var("TEST_DATABASE_URL").expect("run scripts/test");
     let query = url.split_once('?').unwrap().1;
@@ -110,7 +110,7 @@ pub(crate) fn fifo(path: PathBuf) -> PathBuf {
 /// `O_NONBLOCK` of Linux: opening a FIFO does not wait for the other side, nor does writing to it.
 const NONBLOCK: i32 = 0o4000;
 
-/// Waits until somebody has opened a FIFO to read it. As long as the value lives, whoever reads waits for more.
+/// Waits until somebody has opened a FIFO to read it. While the returned value lives, the reader waits for more.
 #[track_caller]
 pub(crate) fn is_read(path: &Path) -> File {
     let mut writer = None;

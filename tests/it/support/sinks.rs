@@ -33,7 +33,7 @@ pub(crate) struct Memory {
     had_tileset: bool,
 }
 
-/// What the sinks of this module say.
+/// The errors of this module's sinks.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemoryError {
     /// A second writer.
@@ -170,20 +170,20 @@ impl TileReader for MemoryTarget {
     }
 }
 
-/// A sink that fails at one of its calls, counted from the first write; the call may reach the sink behind it.
+/// A sink that fails at one of its calls, counted from the first write. The failing call may reach the inner sink.
 pub(crate) struct Faulty<S> {
     inner: S,
     fails_at: usize,
     calls: usize,
 }
 
-/// What it says.
+/// The errors of a faulty sink.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FaultyError<E: std::error::Error> {
     /// The fault.
     #[error("on purpose")]
     OnPurpose,
-    /// The sink behind it failed by itself.
+    /// The inner sink failed by itself.
     #[error(transparent)]
     Inner(E),
 }

@@ -1,4 +1,4 @@
-//! A server that stands for a provider's API: it keeps what it was asked, and answers as a function says.
+//! A server that simulates a provider's API: it records its requests, and answers as a function says.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -32,7 +32,7 @@ pub(crate) enum StubAnswer {
     Says(u16, &'static str, String),
     /// The same with a body of bytes.
     Sends(u16, String, Vec<u8>),
-    /// It took the request, and the connection is cut before the answer.
+    /// It takes the request and cuts the connection before the answer.
     Cut,
 }
 
@@ -75,7 +75,7 @@ impl Stub {
         Stub { url, asked }
     }
 
-    /// What it was asked so far.
+    /// The requests that it has received so far.
     pub(crate) fn asked(&self) -> Vec<StubRequest> {
         self.asked.lock().unwrap().clone()
     }
@@ -108,7 +108,7 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<StubRequest> {
     Some(StubRequest { method, path, headers, body: String::from_utf8(body).unwrap() })
 }
 
-/// False if the connection is to be cut.
+/// Returns false if the connection must be cut.
 fn say(client: &mut TcpStream, answer: &StubAnswer) -> bool {
     let (status, headers, body) = match answer {
         StubAnswer::Says(status, headers, body) => (status, *headers, body.as_bytes()),

@@ -1,4 +1,4 @@
-//! Every kind of target, as the suites of the sink's contract write it again and again and look into it.
+//! Every kind of target, as the suites of the sink's contract write and read it repeatedly.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,18 +21,18 @@ use super::until;
 /// Tiles as a target holds them.
 pub(crate) type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
 
-/// A target that the suite can write again and again, and look into.
+/// A target that the suite can write repeatedly, and read.
 pub(crate) trait Target {
     type Sink: Sink;
     fn sink(&self) -> Result<Self::Sink, <Self::Sink as Sink>::Error>;
-    /// What edits the target, if it can be edited.
+    /// The sink that edits the target, if it can be edited.
     type Editor: Sink;
     fn editor(&self) -> Result<Self::Editor, <Self::Editor as Sink>::Error>;
     fn reader(&self) -> Option<Box<dyn TileReader>>;
     /// Whether runs change tiles one by one, rather than replacing the whole.
     fn in_line(&self) -> bool;
-    /// What every tile that lies by itself is known by, if it is written again: its file's number and time, or its object's
-    /// `ETag` and time.
+    /// Shows for every tile that is stored by itself whether it was written again: the number and time of its file, or the `ETag` and time
+    /// of its object.
     fn stamps(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -48,7 +48,7 @@ pub(crate) trait Target {
     fn is_locked(&self) -> bool {
         true
     }
-    /// What a second writer is told.
+    /// The beginning of the error of a second writer.
     fn busy(&self) -> &'static str {
         "another run is writing "
     }
@@ -128,7 +128,7 @@ pub(crate) fn held_by(edits: &[TileEdit]) -> Held {
     edits.iter().filter_map(put).collect()
 }
 
-/// Everything that a target holds, read in pieces, and what it says about itself.
+/// Everything that a target holds, read in pieces, and its description.
 pub(crate) fn look<T: Target>(target: &T) -> (Held, Described) {
     let Some(mut reader) = target.reader() else { return (Held::new(), Described::default()) };
     let ids = reader.list().unwrap();
@@ -144,10 +144,10 @@ pub(crate) fn look<T: Target>(target: &T) -> (Held, Described) {
     (held, reader.describe().unwrap())
 }
 
-/// What a run has done: what became of what it handed over, and how many tiles are gone altogether.
+/// The result of a run: what happened to the edits that it handed over, and how many tiles were deleted in total.
 pub(crate) type Done = (Written, u64);
 
-/// Edits of a target whose other tiles stay; gives also what it said about itself before.
+/// Edits a target whose other tiles stay; also returns its description from before.
 #[track_caller]
 pub(crate) fn edit<T: Target>(target: &T, edits: &[TileEdit], manifest: &str) -> (Done, Described) {
     let mut sink = once_free(|| target.editor());
@@ -162,7 +162,7 @@ pub(crate) fn hand_over<S: Sink>(sink: S, edits: &[TileEdit], manifest: &str) ->
     Ok((written, finished.deleted))
 }
 
-/// Hands edits over in pieces, and gives what the sink says at its end.
+/// Hands edits over in pieces, and returns what the sink returns at its end.
 pub(crate) fn finished<S: Sink>(
     mut sink: S,
     edits: &[TileEdit],
@@ -177,13 +177,13 @@ pub(crate) fn finished<S: Sink>(
     Ok((written, sink.finish(&metadata(manifest))?))
 }
 
-/// The usual tileset, of which only what is handed over changes.
+/// The usual tileset, for a run that changes only what it hands over.
 pub(crate) fn staying() -> Tileset {
     Tileset { unwritten: Unwritten::Keep, ..tileset("0-7", &[]) }
 }
 
-/// Opens what was closed just now. A process that another test is about to start has every lock of this one, until it becomes
-/// another program.
+/// Opens a target that was closed just now. A process that another test is about to start holds every lock of this process until it
+/// executes its own program.
 #[track_caller]
 pub(crate) fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S {
     let mut opened = None;
@@ -195,7 +195,7 @@ pub(crate) fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>
     opened.unwrap()
 }
 
-/// A whole run; gives what was written and how many tiles were deleted.
+/// A whole run; returns what was written and how many tiles were deleted.
 #[track_caller]
 pub(crate) fn write<T: Target>(target: &T, edits: &[TileEdit], tileset: &Tileset, manifest: &str) -> (Written, u64) {
     let mut sink = once_free(|| target.sink());
@@ -203,7 +203,7 @@ pub(crate) fn write<T: Target>(target: &T, edits: &[TileEdit], tileset: &Tileset
     hand_over(sink, edits, manifest).unwrap()
 }
 
-/// The order that a target wants, and whether it keeps layers apart.
+/// The order that a target needs, and whether it keeps layers apart.
 pub(crate) fn needs<T: Target>(target: &T) -> Needs {
     once_free(|| target.sink()).needs()
 }

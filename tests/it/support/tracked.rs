@@ -1,4 +1,4 @@
-//! A database whose changes are noted, targets that follow it, and how they differ.
+//! A database with a change log, targets that follow it, and how they differ.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -44,7 +44,7 @@ impl Tracked {
         run(command.args(arguments))
     }
 
-    /// Asserts that a target shows the same as a fresh seed, and gives the tiles that had to change for it.
+    /// Asserts that a target shows the same as a fresh seed. A failure reports how many tiles differ, and the first of them.
     #[track_caller]
     pub(crate) fn is_fresh(&self, path: &Path, arguments: &[&str]) {
         let fresh = self.seed("fresh.mbtiles", arguments);

@@ -11,7 +11,7 @@ use oar_tiles::stop::Stop;
 use super::Db;
 use super::program::{Run, program, run};
 
-/// Words that [`Tracking::named`] makes roles of.
+/// Words that [`Tracking::named`] replaces by names of roles.
 const ROLES: [&str; 5] = ["ATTACKER", "WRITER", "MILLER", "KEEPER", "BOSS"];
 
 /// A database, and a configuration of layers in it.
@@ -25,20 +25,20 @@ impl Tracking {
     /// A database with PostGIS and some tables, and a configuration; nothing is installed.
     pub(crate) fn over(tables: &str, config: &str) -> Tracking {
         let db = Db::new();
-        // Our role is called as the schema of the log: without this, later tables would be made there.
+        // Our role has the same name as the schema of the log. Without this statement, later tables would be created in that schema.
         db.run("SET search_path = public");
         db.run(tables);
         Tracking::of(db, config)
     }
 
-    /// The same for a database that is there.
+    /// The same for a database that exists already.
     pub(crate) fn of(db: Db, config: &str) -> Tracking {
         let tracking = Tracking { db, folder: tempfile::tempdir().unwrap() };
         tracking.configure(config);
         tracking
     }
 
-    /// Installed already.
+    /// The same, with the change log installed.
     pub(crate) fn installed(tables: &str, config: &str) -> Tracking {
         let tracking = Tracking::over(tables, config);
         tracking.install(&[]).ok();
@@ -55,7 +55,7 @@ impl Tracking {
         self.path("c.toml")
     }
 
-    /// A file beside it.
+    /// A file next to the configuration.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
@@ -85,7 +85,7 @@ impl Tracking {
         run(command.arg("--output").arg(target).args(arguments))
     }
 
-    /// Runs statements with psql as a superuser, up to the first that fails; gives what it says.
+    /// Runs statements with psql as a superuser, up to the first that fails; returns its output.
     pub(crate) fn psql(&self, sql: &str) -> String {
         let file = self.folder.path().join("statements.sql");
         std::fs::write(&file, sql).unwrap();
@@ -97,18 +97,18 @@ impl Tracking {
         String::from_utf8_lossy(&done.unwrap().stderr).into_owned()
     }
 
-    /// Statements with roles of this database's own in the place of [`ROLES`]: roles are of the whole server.
+    /// Statements with roles of this database alone in place of [`ROLES`], because roles belong to the whole server.
     pub(crate) fn named(&self, sql: &str) -> String {
         let name = |sql: String, role: &&str| sql.replace(role, &format!("{}_{}", role.to_lowercase(), self.db.name));
         ROLES.iter().fold(sql.to_owned(), name)
     }
 
-    /// Runs statements with roles of this database's own.
+    /// Runs statements with roles of this database alone.
     pub(crate) fn run(&self, sql: &str) {
         self.db.run(&self.named(sql));
     }
 
-    /// Drops the roles of this database's own, with all that they have.
+    /// Drops the roles of this database alone, with everything that they own.
     pub(crate) fn drop_roles(&self) {
         for role in ROLES {
             self.run(&format!(
@@ -117,7 +117,7 @@ impl Tracking {
         }
     }
 
-    /// What the log holds, in the order of its transactions: how many rows changed, and the places, or what a query needs.
+    /// The content of the log, in the order of its transactions: how many rows changed, and the positions, or what a query needs.
     pub(crate) fn log(&self) -> Vec<String> {
         let sql = "
             SELECT concat_ws(' ', rows,
@@ -139,7 +139,7 @@ impl Tracking {
         self.db.value::<String>("SELECT pg_current_snapshot()::text").parse().unwrap()
     }
 
-    /// The watches of each layer, or why the log cannot be trusted since then.
+    /// The watches of each layer, or why the log cannot be trusted after the cursor `since`.
     pub(crate) fn check(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, String> {
         self.check_as("oar_tiles", since)
     }

@@ -11,17 +11,17 @@ use super::archive::Address;
 use super::folder::Folder;
 use super::program::{Run, seed};
 
-/// The lock stays where it is and says who had it last: the one file that two equal trees differ in.
+/// The lock file stays and names its last holder: it is the only file in which two equal trees differ.
 const LOCK: &str = ".oar-tiles/lock";
 
-/// A directory target in a folder of its own, which also holds what lies beside it.
+/// A directory target in a folder of its own, which also holds the files next to it.
 pub(crate) struct Tree {
     /// The target; not there yet.
     pub path: PathBuf,
     folder: Folder,
 }
 
-/// What a run says that it did: written, unchanged, deleted.
+/// The result that a run reports: tiles written, unchanged, deleted.
 pub(crate) type Done = (u64, u64, u64);
 
 impl Tree {
@@ -31,7 +31,7 @@ impl Tree {
         Tree { path: folder.beside("tiles"), folder }
     }
 
-    /// Seeds it; gives what was done, by the run's own report.
+    /// Seeds it; returns what was done, according to the run's own report.
     #[track_caller]
     pub(crate) fn seed(&self, url: &str, arguments: &[&str]) -> Done {
         self.seeded(url, arguments).0
@@ -59,7 +59,7 @@ impl Tree {
         serde_json::from_str(self.json("metadata.json")["oar_tiles_manifest"].as_str().unwrap()).unwrap()
     }
 
-    /// Every file but the lock, by its name below the target.
+    /// Every file except the lock, by its name below the target.
     pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         files(&self.path)
     }
@@ -85,7 +85,7 @@ pub(crate) fn tiles(root: &Path) -> BTreeMap<Address, Vec<u8>> {
     files(root).into_iter().filter_map(|(name, bytes)| Some((address(&name)?, bytes))).collect()
 }
 
-/// The paths beside it are its folder's.
+/// Paths next to the target are paths in its folder.
 impl Deref for Tree {
     type Target = Folder;
 
@@ -102,8 +102,8 @@ fn address(name: &str) -> Option<Address> {
     (name == format!("{}/{}/{}.pbf", address.0, address.1, address.2)).then_some(address)
 }
 
-/// Every file below a folder but the lock, by its name. A run may be at work there: what it renames or removes between
-/// the listing and the reading is left out.
+/// Every file below a folder except the lock, by its name. A run may be at work there: a file that it renames or removes between the
+/// listing and the reading is left out.
 pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
@@ -124,7 +124,7 @@ pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// What was read, or None where it is gone.
+/// What was read, or `None` if the file no longer exists.
 fn still_there<T>(read: std::io::Result<T>) -> Option<T> {
     match read {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,

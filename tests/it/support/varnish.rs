@@ -7,7 +7,7 @@ use super::nginx::{Answer, ask};
 use super::process::{Process, Start as _};
 use super::{repository, until};
 
-/// Varnish, killed with the value.
+/// Varnish, killed when the value is dropped.
 pub(crate) struct Varnish {
     _child: Process,
     pub(crate) port: u16,
@@ -15,7 +15,7 @@ pub(crate) struct Varnish {
 }
 
 impl Varnish {
-    /// Before a server of this machine.
+    /// Varnish in front of a server of this machine.
     pub(crate) fn before(backend: u16) -> Varnish {
         let folder = tempfile::tempdir().unwrap();
         let vcl = std::fs::read_to_string(repository("examples/varnish.vcl")).unwrap();

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::process::{Process, Start as _};
 use crate::support::program::{program, signal, wait};
 
-/// A watching run, and what it says. It is killed with the test, which may fail: a process that goes on would hold what the test has opened.
+/// A watching run, and its output. It is killed when the value is dropped, even if the test fails: otherwise it would keep open what the
+/// test has opened.
 pub(crate) struct Watching {
     child: Process,
     pub lines: Receiver<String>,
@@ -67,12 +68,12 @@ impl Watching {
         signal(&self.child, name);
     }
 
-    /// Waits until it has ended; gives the exit code.
+    /// Waits until it has ended; returns the exit code.
     pub(crate) fn ended(self) -> i32 {
         wait(self.child).code
     }
 
-    /// Asks it to end; gives the exit code, and what it said that was not heard before.
+    /// Asks it to end; returns the exit code, and the output that was not read before.
     pub(crate) fn end_with_lines(self) -> (i32, String) {
         self.signal("TERM");
         let code = wait(self.child).code;

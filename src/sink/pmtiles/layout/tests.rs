@@ -1,4 +1,4 @@
-//! The layout against the specification's own examples, and against bytes that contradict themselves.
+//! Tests the layout against the specification's own examples, and against bytes that contradict themselves.
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn numbers_are_those_of_protocol_buffers() {
 
 #[test]
 fn a_directory_is_laid_out_as_the_specification_says() {
-    // The tile ids are the example of section 4.2: 5, 42, 69 are kept as 5, 37, 27.
+    // The tile ids are the example of section 4.2: 5, 42, 69 are stored as the differences 5, 37, 27.
     let entries = [entry(5, 1337, 42, 3), entry(42, 1379, 200, 1), entry(69, 0, 7, 0)];
     let bytes = [3, 5, 37, 27, 3, 1, 0, 42, 0xc8, 1, 7, 0xba, 0x0a, 0, 1];
     assert_eq!(directory_to_bytes(&entries), bytes);

@@ -1,4 +1,4 @@
-//! Names read back: which tile a name is of, and which folders can hold tiles.
+//! Reads names back: which tile has a name, and which folders can hold tiles.
 
 use super::{Part, Template};
 use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
@@ -91,7 +91,7 @@ impl Template {
                         Some(Part::Text(text)) => text.as_str(),
                         _ => "",
                     };
-                    // The digits that follow cannot be told from those of the number.
+                    // The digits that follow cannot be distinguished from those of the number.
                     if follows.starts_with(|c: char| c.is_ascii_digit()) {
                         return true;
                     }
@@ -108,8 +108,8 @@ impl Template {
         rest.is_empty()
     }
 
-    /// True if a file or folder of this name, directly below the target, may be or hold tiles: if the name fits the template up to its
-    /// first `/`, with any layer and any version.
+    /// True if a file or folder of this name, directly below the target, may be a tile or hold tiles. That is so if the name fits the
+    /// template up to the template's first `/`, with any layer and any version.
     #[must_use]
     pub fn may_begin_with(&self, name: &str) -> bool {
         let mut first = Vec::new();
@@ -140,7 +140,7 @@ fn fits(parts: &[Part], name: &str) -> bool {
     }
 }
 
-/// The number that decimal digits stand for; `None` with a sign or leading zeros, so that each number is written in one way only.
+/// The number that decimal digits represent; `None` with a sign or leading zeros, so that each number has only one form.
 fn plain_number(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if plain { digits.parse().ok() } else { None }
