@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that receives notifications. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Listener {
-    /// A message means that notifications came since the last one.
+    /// A message means that notifications arrived since the previous message.
     notified: mpsc::Receiver<()>,
     server: ServerName,
     client: tokio_postgres::Client,
@@ -57,7 +57,7 @@ impl Listener {
         Ok(Listener { notified, server, client, stop: database.stop.clone() })
     }
 
-    /// Runs statements outside of any transaction, and gives the rows of all of them as texts.
+    /// Runs statements outside of any transaction, and returns the rows of all of them as texts.
     ///
     /// # Errors
     /// If a statement fails, the server does not answer, or a stop is asked for.
@@ -95,7 +95,7 @@ impl Listener {
         }
     }
 
-    /// Forgets the notifications that came until now.
+    /// Discards the notifications that arrived until now.
     pub fn forget(&mut self) {
         while self.notified.try_recv().is_ok() {}
     }
