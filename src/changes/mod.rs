@@ -4,8 +4,8 @@
 //! are those whose transaction is visible to the run's snapshot, but not to the target's cursor.
 //!
 //! ```text
-//!  install:  layers ──► relations (which tables and columns) ──► install (a trigger function a watch, one script) ──► committed
-//!  reseed:   layers ──► log (its state beside the catalog) ──► read (why it cannot be trusted, or each watch's changes)
+//!  install:  layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one script) ──► committed
+//!  reseed:   layers ──► log (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's changes)
 //! ```
 //!
 //! A *watch* is what is logged about one table: positions from a geometry column, or from a query over the changed row.

@@ -209,8 +209,9 @@ struct ValueNumbers<'a, 'l> {
     old: &'l Points<'a>,
     fresh: Option<&'l Points<'a>>,
     values: Vec<&'a [u8]>,
-    /// The new numbers of the values of the old layer; below, of the values of the fresh layer.
+    /// The new numbers of the old layer's values.
     of_old: Vec<Option<u64>>,
+    /// The new numbers of the fresh layer's values.
     of_fresh: Vec<Option<u64>>,
     /// For each value of the fresh layer, the index of the equal value of the old one.
     same: Vec<Option<usize>>,

@@ -163,7 +163,7 @@ pub struct Gathering {
     count: u64,
 }
 
-/// What is folded in addition to the number of members.
+/// What is folded in addition to the number of members, at zooms with few cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedFolds {
     /// How values are folded.

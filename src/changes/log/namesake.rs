@@ -24,7 +24,7 @@ pub(in crate::changes) async fn namesake(
     }))
 }
 
-/// Like [`namesake`], for the tables that an installed log watches.
+/// Like `namesake`, for the tables that an installed log watches.
 ///
 /// # Errors
 /// If the database is lost.

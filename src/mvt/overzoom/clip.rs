@@ -41,7 +41,7 @@ impl Side {
     }
 }
 
-/// The position as it is written; `None` if its coordinates do not fit in 32 bits, as those of a position inside of the square always do.
+/// The position as it is written; `None` if its coordinates do not fit in 32 bits. Coordinates inside of the square always fit.
 fn near(position: FarPosition) -> Option<Position> {
     let [x, y] = position.map(|along| i32::try_from(along).ok());
     Some([x?, y?])

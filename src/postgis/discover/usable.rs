@@ -29,7 +29,7 @@ pub struct LayerTrial {
 /// Probes each layer.
 ///
 /// # Errors
-/// If the database is lost, or a stop was asked for.
+/// If the database is lost, or a stop was requested.
 pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Vec<LayerTrial>, Error> {
     let session = &snapshot.keeper;
     crate::postgis::probe::server(session).await?;

@@ -76,7 +76,7 @@ impl RowZooms {
     }
 }
 
-/// How lines and polygons are simplified at a zoom. Lengths are in pixels, of which a tile has 256 along a side.
+/// How lines and polygons are simplified at a zoom. Lengths are in pixels; a tile has 256 pixels along a side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Simplify {
     /// The tolerance of `ST_SimplifyPreserveTopology`.
@@ -168,6 +168,6 @@ pub struct LayerOptions {
     pub beyond: Beyond,
     /// True if its relation is a materialized view that a run refreshes before it takes its snapshot.
     pub refresh: bool,
-    /// True for the layer of the sample configuration, which is drawn if nobody names another.
+    /// True for the layer of the sample configuration, which is drawn if the user names no other.
     pub is_sample: bool,
 }

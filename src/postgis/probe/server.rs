@@ -88,7 +88,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
 /// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with
 /// its own rights. A role that plans a query of a table does so with the functions in the table's indexes.
 pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
-    // Only owners as which somebody can act count. Nobody can log in as the role of the change log's triggers.
+    // Only owners as whom somebody can act are counted. Nobody can log in as the role of the change log's triggers.
     let sql = "
         SELECT r.rolname::text,
             (SELECT o.rolname::text FROM pg_shdepend AS d JOIN pg_roles AS o ON o.oid = d.refobjid

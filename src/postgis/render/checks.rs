@@ -25,7 +25,7 @@ const TRIED_ROWS: usize = 16;
 /// PostGIS may encode differently.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn verify_cached_rows(
     worker: &Worker,
     layers: Vec<PreparedLayer>,

@@ -92,7 +92,7 @@ impl PreparedLayer {
     /// memory, or the statements fail.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn for_variants(
         &self,
         snapshot: &Snapshot,

@@ -29,7 +29,7 @@ pub struct PlacedRows<'a> {
 /// fails: then nothing is known about the variants.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn members_at(
     snapshot: &Snapshot,
     rows: PlacedRows<'_>,

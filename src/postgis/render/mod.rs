@@ -148,7 +148,7 @@ impl Worker {
     /// waits for something else.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
         match self.session().all("opening a session", &sql::warm(layer), &[]).await {
             Ok(_) => Ok(()),

@@ -22,7 +22,7 @@ const MAX_ROWS_PER_POSITION: u64 = 64;
 /// do not give the bytes that the database draws, which `worker` compares.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn with_neighbourhood(
     layer: &PreparedLayer,
     worker: &Worker,

@@ -49,7 +49,7 @@ impl PreparedLayer {
     /// rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn cache_rows(
         self,
         snapshot: &Snapshot,

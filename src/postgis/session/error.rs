@@ -328,7 +328,7 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// A stop was asked for.
+    /// A stop was requested.
     #[error("interrupted")]
     Interrupted,
 }

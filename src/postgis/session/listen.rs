@@ -28,7 +28,7 @@ impl Listener {
     /// Connects, without listening to a channel yet.
     ///
     /// # Errors
-    /// If the database cannot be reached in the time that a connection may take, or a stop is asked for.
+    /// If the database cannot be reached in the time that a connection may take, or a stop is requested.
     pub async fn open(database: &Database) -> Result<Listener, Error> {
         let server = database.server().clone();
         let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
@@ -60,7 +60,7 @@ impl Listener {
     /// Runs statements outside of any transaction, and returns the rows of all of them as texts.
     ///
     /// # Errors
-    /// If a statement fails, the server does not answer, or a stop is asked for.
+    /// If a statement fails, the server does not answer, or a stop is requested.
     pub async fn ask(&self, context: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
             answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,

@@ -62,8 +62,9 @@ pub(crate) use identifier::quoted;
 pub(super) use locks::LockAttempts;
 pub(super) use parameters::setting_of;
 
-/// The most requests to the server to cancel a statement. After each request, the statement has [`CANCEL_PAUSE`] to end.
+/// The most requests to the server to cancel a statement.
 const CANCEL_REQUESTS: u32 = 6;
+/// The time that a statement has to end after each request.
 const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A parameter of a statement, and its type.
@@ -160,7 +161,8 @@ impl Session {
         })
     }
 
-    /// The result of a statement, or the error that the run gave way: then the statement may have run after its transaction ended, on another state.
+    /// The result of a statement, or the error that the run gave way. In that case the statement may have run after its transaction ended, on another
+    /// state.
     async fn checked_result<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);

@@ -75,7 +75,7 @@ impl Snapshot {
     /// Removes what was set for the previous variant, and sets the values of another variant in the session's transaction.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
         self.keeper.begin_variant(values).await
     }

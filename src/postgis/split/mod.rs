@@ -64,7 +64,7 @@ fn parts(pages: u64, most: usize) -> usize {
 /// One empty condition if the rows are read as a whole.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(in crate::postgis) async fn any_order(
     session: &Session,
     layer: &Layer,
@@ -104,7 +104,7 @@ fn page_conditions(pages: u64, parts: usize) -> Vec<String> {
 /// read as a whole.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(in crate::postgis) async fn key_ranges(
     session: &Session,
     layer: &Layer,

@@ -60,7 +60,7 @@ const STEADY_NODES: [&str; 19] = [
 /// The greatest number of parts in which the rows of a layer are read, each part by a session that scans all rows.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(super) async fn scans(
     session: &Session,
     layer: &Layer,

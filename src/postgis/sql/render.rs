@@ -16,7 +16,7 @@ use crate::tile::HALF_WORLD_METRES;
 /// | `$3..$6` | first column, first row, last column, last row (XYZ) |
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
-/// | `$14…` | for counted cells, the parameters of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), rectangles of tiles: the number of the area, first column, first row, last column, last row |
+/// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), rectangles of tiles: the number of the area, first column, first row, last column, last row |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
 /// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58 on, column from bit 29 on, TMS

@@ -81,7 +81,7 @@ impl Surveyed {
 /// values that are folded while the rows are read (see [`foldable`]).
 ///
 /// # Errors
-/// If the database cannot be asked, or a stop was asked for.
+/// If a query fails, or a stop was requested.
 pub async fn survey(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -95,7 +95,7 @@ pub async fn survey(
 /// Like [`survey`], but several sessions on the snapshot read in parallel if that is faster.
 ///
 /// # Errors
-/// If the database cannot be asked, or a stop was asked for.
+/// If a query fails, or a stop was requested.
 pub(crate) async fn survey_side_by_side(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -111,7 +111,7 @@ pub(crate) async fn survey_side_by_side(
 /// snapshot that may read in parallel.
 ///
 /// # Errors
-/// If the database cannot be asked, a stop was asked for, or the scratch file cannot be written.
+/// If a query fails, a stop was requested, or the scratch file cannot be written.
 pub(crate) async fn survey_for_plan(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -197,7 +197,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
 /// are no aggregates.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<FoldedValues>>, Error> {
     Ok(FoldedValues::look_up(snapshot, layer).await?.map(Arc::new))
 }

@@ -219,7 +219,7 @@ mod tests {
             (vec![&outer[..], &beside[..]], vec![clockwise]),
             // Around the tile twice, as one ring.
             (vec![&twice[..]], vec![]),
-            // A hole outside of its outer ring, which lies beside the tile: what is drawn depends on the tile.
+            // A hole outside of its outer ring, which lies next to the tile: what is drawn depends on the tile.
             (vec![&beside[..], &outer[..]], vec![None]),
             // The outer ring lies beyond all tiles, as that of Antarctica may: nothing is drawn.
             (vec![&far[..], &outer[..]], vec![]),

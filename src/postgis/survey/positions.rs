@@ -31,7 +31,7 @@ pub struct ChangedGeometries<'a> {
 /// placed in its own system, as when it was drawn. A geometry with SRID 0 counts as one in the layer's system.
 ///
 /// # Errors
-/// If the database fails, or a stop was asked for.
+/// If the database fails, or a stop was requested.
 pub async fn changed_positions(
     snapshot: &Snapshot,
     layer: &Layer,

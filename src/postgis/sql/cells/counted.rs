@@ -98,7 +98,7 @@ pub(in crate::postgis) fn next_parameter(layer: &Layer, folds: Option<&FoldedVal
 /// | `$15`, `$16` | the cell's code, the number of its members |
 /// | `$17`, `$18` | the mean position of the members in world units: x, y |
 /// | one for each folded value | the folded value |
-/// | six more, if lone rows are drawn as themselves | of each lone row: area and code of its cell, and west, south, east, north of the box in which the row lies |
+/// | six more, if lone rows are drawn as themselves | of each lone row: area and code of its cell; west, south, east, north of its box |
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
     let grid = cells.grid;
     let decoded = DecodedCell::of("cell.code", "width", "z");
