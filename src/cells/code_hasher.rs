@@ -3,7 +3,7 @@
 use std::hash::Hasher;
 
 /// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). The codes come
-/// from positions, so they need no hasher that withstands maliciously chosen keys.
+/// from positions, so the hasher need not resist maliciously chosen keys.
 #[derive(Debug, Default)]
 pub(super) struct CodeHasher(u64);
 

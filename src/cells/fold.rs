@@ -1,9 +1,9 @@
-//! Folding: the values of a cell's rows become one value, whatever the order of the rows.
+//! Folding: the values of a cell's rows become one value, independent of the order of the rows.
 //!
-//! Why the program aggregates and not the database, by `GROUP BY GROUPING SETS` over the cells of all zooms: of 1,000,000 points with
-//! cells at zooms 1 to 11 (805,000 cells), one such statement took 13 s with 256 MB of `work_mem` (sorted) and 16 s with 346 MB
-//! (hashed), counting rows in squares only. All of the planning, with the rows read once and folded here, took 2.3 s, hexagons and
-//! every value included (PostgreSQL 15, two cores).
+//! The program aggregates because it is faster than the database with `GROUP BY GROUPING SETS` over the cells of all zooms. For 1,000,000 points with
+//! cells at zooms 1 to 11 (805,000 cells), one such statement took 13 s with 256 MB of `work_mem` (sorted) and 16 s with 346 MB (hashed), only to
+//! count rows in squares. The whole planning, with the rows read once and folded here, took 2.3 s, including hexagons and every value (PostgreSQL 15,
+//! two cores).
 
 use std::collections::HashSet;
 use std::hash::BuildHasherDefault;
@@ -15,7 +15,7 @@ use super::code_hasher::CodeHasher;
 pub enum Fold {
     /// The number of values.
     Values,
-    /// The number of different values.
+    /// The number of distinct values.
     Distinct,
     /// The least value.
     Least,
@@ -28,7 +28,7 @@ pub enum Fold {
 /// The folded value of a cell; `None` if no row had a value.
 pub type Folded = Option<i128>;
 
-/// The most values of cells, and different values seen in them, that are kept at all zooms together: about 64 MB.
+/// The most values of cells, and distinct values seen in them, that are kept for all zooms together: about 64 MB.
 pub(super) const MAX_FOLDED_VALUES: usize = 2_000_000;
 
 /// The folded values of the cells of one zoom while rows are read.
@@ -37,7 +37,7 @@ pub(super) struct Folding {
     folds: Vec<Fold>,
     /// The folded values of the first cell, then of the second, and so on.
     cells: Vec<Folded>,
-    /// For each fold, the values seen: the cell's number above bit 32, the value below.
+    /// For each fold, the values seen: the cell's number in the upper 32 bits, the value in the lower 32.
     seen: Vec<HashSet<u64, BuildHasherDefault<CodeHasher>>>,
 }
 
@@ -60,7 +60,7 @@ impl Folding {
         for (((fold, seen), known), value) in self.folds.iter().zip(&mut self.seen).zip(known).zip(values) {
             let Some(value) = *value else { continue };
             let before = *known;
-            // Different values are numbered from 0.
+            // Distinct values are numbered from 0.
             let mut is_new = || seen.insert((cell as u64) << 32 | value.cast_unsigned());
             let value = i128::from(value);
             *known = Some(match (fold, before) {
@@ -74,14 +74,14 @@ impl Folding {
         }
     }
 
-    /// Adds the folded values of cells to those of others: `into` names for each cell, by its number, the cell that it belongs to, which belongs to
-    /// itself. A cell without values may be missing at the end.
+    /// Adds the folded values of cells to those of other cells. For each cell, by its number, `into` has the number of the cell to which it belongs;
+    /// that cell must belong to itself. Cells without values may be missing at the end.
     pub(super) fn merge(&mut self, into: &[usize]) {
         let many = self.folds.len();
         let target = |cell: usize| into.get(cell).copied().unwrap_or(cell);
         for (place, fold) in self.folds.iter().enumerate() {
             if *fold == Fold::Distinct {
-                // How many values are different in two cells together follows from the values, not from how many each has.
+                // The number of distinct values in two cells together follows from the values, not from the two numbers.
                 self.cells.iter_mut().skip(place).step_by(many).for_each(|count| *count = Some(0));
                 let moved = |key: u64| (target((key >> 32) as usize) as u64) << 32 | key & u64::from(u32::MAX);
                 self.seen[place] = self.seen[place].iter().map(|key| moved(*key)).collect();
@@ -124,7 +124,7 @@ mod tests {
         let folds = [Fold::Values, Fold::Distinct, Fold::Least, Fold::Greatest, Fold::Sum];
         let mut folding = Folding::new(&folds);
         for (cell, value) in [(0, Some(7)), (1, None), (0, None), (0, Some(-2)), (0, Some(7)), (1, None)] {
-            // Different values are numbered: -2 is the second of them.
+            // Distinct values are numbered: -2 is the second of them.
             let number = value.map(|value| i64::from(value == -2));
             folding.add(cell, &[value, number, value, value, value]);
         }

@@ -1,15 +1,14 @@
 //! The grid of cells at each zoom.
 //!
-//! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile that shows it. The database computes
-//! the same numbers by the same operations (`postgis/sql/cells.rs`): additions, products and floors of doubles give the same bits in both
-//! (IEEE 754).
+//! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile in which it is drawn. The database computes the
+//! same numbers by the same operations (`postgis/sql/cells/`): additions, products and floors of doubles give the same bits in both (IEEE 754).
 
 use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 
 /// The shape of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CellShape {
-    /// Squares along the tiles' edges; those of one zoom nest four to one in those of the zoom above.
+    /// Squares along the tiles' edges; four squares of a zoom form one square of the next shallower zoom.
     Square,
     /// Regular hexagons with a corner in the north and the south. The lowest corners lie at (i·w, j·√3·w) and
     /// ((i+½)·w, (j+½)·√3·w), counted in EPSG:3857 from its origin, for a width w and all whole i and j.
@@ -36,24 +35,25 @@ pub struct CellGrid {
     pub size: f64,
     /// The geometry by which a cell is drawn.
     pub geometry: CellGeometry,
-    /// Whether cells are merged into clusters: a cell that has the most members among its neighbours, the first by its code of equal ones,
-    /// is a *peak*; each other cell belongs to the peak with the most members among its neighbours, or stands alone if none of them is a peak.
-    /// What is drawn, counted and planned then are the clusters, each under the code of its peak.
+    /// True if cells are merged into clusters. A cell is a *peak* if none of its neighbours has more members, or as many members and a smaller code.
+    /// Every other cell belongs to the peak with the most members among its neighbours, or stays alone if none of them is a peak. The clusters are
+    /// then drawn, counted and planned, each under the code of its peak.
     pub merges: bool,
 }
 
-/// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world, hexagons in half steps from its
-/// middle: their numbers are both even or both odd.
+/// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world. Hexagons are counted in half steps from the middle of the
+/// world; their two numbers are both even or both odd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cell {
     /// Column, growing east.
     pub a: i64,
-    /// Row; of squares growing south, of hexagons growing north.
+    /// Row; for squares growing south, for hexagons growing north.
     pub b: i64,
 }
 
 impl CellShape {
-    /// The steps from a cell to its neighbours: those that share a side or a corner with a square, those that share a side with a hexagon.
+    /// The steps from a cell to its neighbours: the squares that share a side or a corner with a square, or the hexagons that share a side with a
+    /// hexagon.
     #[must_use]
     pub const fn steps(self) -> &'static [[i64; 2]] {
         match self {
@@ -62,7 +62,7 @@ impl CellShape {
         }
     }
 
-    /// Half the width and height of the box around a cell and everything up to a number of steps from it, in widths of a cell.
+    /// Half the width and height of the box around a cell and everything up to `steps` steps from it, in widths of a cell.
     #[must_use]
     pub(crate) fn half_box(self, steps: f64) -> [f64; 2] {
         match self {
@@ -72,17 +72,17 @@ impl CellShape {
     }
 }
 
-/// What a step adds to the code of a cell.
+/// The difference that a step makes to the code of a cell.
 #[must_use]
 pub const fn code_step([a, b]: [i64; 2]) -> i64 {
     (a << 32) + b
 }
 
-/// How many steps from its peak the members of a merged cluster lie.
+/// The greatest distance, in steps, of the members of a merged cluster from its peak.
 const CLUSTER_STEPS: f64 = 1.0;
 
-/// How many steps from a cell the clusters are drawn that a change in it may alter: whether a cell is a peak depends on its neighbours, where a cell
-/// belongs on theirs, and its peak is drawn at the mean of what belongs to it.
+/// The greatest distance, in steps, from a changed cell at which a cluster is drawn that the change may alter. Whether a cell is a peak depends on
+/// its neighbours, to which peak a cell belongs depends on the neighbours of its neighbours, and a cluster is drawn at the mean of its members.
 const CHANGE_STEPS: f64 = 4.0;
 
 impl Cell {
@@ -95,7 +95,7 @@ impl Cell {
         Cell { a: (code >> 32) - Cell::OFFSET, b: (code & 0xffff_ffff) - Cell::OFFSET }
     }
 
-    /// The cell as one number: its column above bit 32, its row below.
+    /// The cell as one number: its column in the upper 32 bits, its row in the lower 32.
     #[must_use]
     pub const fn code(self) -> i64 {
         (self.a + Cell::OFFSET) << 32 | (self.b + Cell::OFFSET)
@@ -106,16 +106,16 @@ impl Cell {
 pub const INVERSE_SQRT_3: f64 = 0.577_350_269_189_625_8;
 /// √3.
 pub const SQRT_3: f64 = 1.732_050_807_568_877_2;
-/// How far the middle of a hexagon lies above its lowest corner, as a share of √3 widths.
+/// The distance from the lowest corner of a hexagon up to its middle, as a fraction of √3 widths.
 pub const THIRD: f64 = 1.0 / 3.0;
-/// Where the axes of EPSG:3857 cross, in world units.
+/// The origin of EPSG:3857 in world units, on both axes.
 pub const MIDDLE: f64 = 2_147_483_648.0;
 
 /// A zoom has few cells if the world has at most this many.
 const MAX_FEW_CELLS: f64 = 1_048_576.0;
 
 impl CellGrid {
-    /// Whether the world has at most 2²⁰ cells at a zoom, so that all of them may be kept in memory while rows are read.
+    /// True if the world has at most 2²⁰ cells at a zoom, so that all of them may be kept in memory while rows are read.
     #[must_use]
     pub fn has_few_cells(&self, zoom: Zoom) -> bool {
         let side = f64::from(1_u32 << zoom.get()) / self.size;
@@ -132,7 +132,7 @@ impl CellGrid {
         self.size * (WORLD_UNITS >> zoom.get()) as f64
     }
 
-    /// The cell that a position (x, y in world units, inside the world or a unit beyond it) lies in.
+    /// The cell in which a position lies (x, y in world units, inside the world or at most a unit beyond it).
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^30 cells along the world")]
     pub fn cell(&self, zoom: Zoom, position: [f64; 2]) -> Cell {
@@ -156,7 +156,7 @@ impl CellGrid {
         }
     }
 
-    /// The middle of a cell in world units. A hexagon at the edge of the world may have it outside.
+    /// The middle of a cell in world units. The middle of a hexagon at the edge of the world may lie outside of the world.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
     pub fn middle(&self, zoom: Zoom, cell: Cell) -> [f64; 2] {
@@ -174,12 +174,12 @@ impl CellGrid {
         self.around(zoom, cell, self.cluster_steps())
     }
 
-    /// How many steps from the cell whose code they have the members of what is drawn may lie.
+    /// The greatest distance, in steps, of the members of a drawn feature from the cell whose code the feature has.
     pub(crate) const fn cluster_steps(&self) -> f64 {
         if self.merges { CLUSTER_STEPS } else { 0.0 }
     }
 
-    /// The box around everything up to a number of steps from a cell, cut to the world.
+    /// The box around everything up to `steps` steps from a cell, cut to the world.
     fn around(&self, zoom: Zoom, cell: Cell, steps: f64) -> WorldBox {
         let ([x, y], width) = (self.middle(zoom, cell), self.width(zoom));
         let [across, along] = self.shape.half_box(steps).map(|half| width * half);
@@ -187,7 +187,7 @@ impl CellGrid {
         WorldBox { west, north, east, south }
     }
 
-    /// The box in which a cell is drawn, whatever its members are.
+    /// The box in which a cell is drawn, regardless of its members.
     #[must_use]
     pub fn drawn_box(&self, zoom: Zoom, cell: Cell) -> WorldBox {
         match self.geometry {
@@ -196,14 +196,15 @@ impl CellGrid {
         }
     }
 
-    /// The box in which everything is drawn that a change at a position may alter.
+    /// The box that contains everything drawn that a change at a position may alter.
     #[must_use]
     pub fn change_box(&self, zoom: Zoom, position: [f64; 2]) -> WorldBox {
         let cell = self.cell(zoom, position);
         if self.merges { self.around(zoom, cell, CHANGE_STEPS) } else { self.drawn_box(zoom, cell) }
     }
 
-    /// An upper bound, in world units, for the distance between members of a cell, and between a drawn geometry and whatever decides about it.
+    /// An upper bound, in world units, of the distance between members of a cell, and of the distance between a drawn geometry and any row that
+    /// affects it.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a cell is no larger than the world")]
     pub fn reach(&self, zoom: Zoom) -> i64 {

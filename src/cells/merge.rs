@@ -1,4 +1,4 @@
-//! Merging cells into clusters around those with the most members ([`CellGrid::merges`](super::CellGrid::merges)).
+//! Merging cells into clusters around the cells with the most members ([`CellGrid::merges`](super::CellGrid::merges)).
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -9,7 +9,7 @@ use super::{CellShape, code_step};
 /// The number of members of each cell, by its code.
 pub(super) type MembersByCode = HashMap<i64, u64, BuildHasherDefault<CodeHasher>>;
 
-/// The code of the peak of each cell that is none itself and has one beside it.
+/// The code of the peak next to each cell; without cells that are peaks themselves, and cells without a peak next to them.
 pub(super) fn peaks(members: &MembersByCode, shape: CellShape) -> HashMap<i64, i64, BuildHasherDefault<CodeHasher>> {
     let near = |code: i64| {
         let codes = shape.steps().iter().map(move |step| code + code_step(*step));
@@ -35,12 +35,12 @@ mod tests {
     #[test]
     fn cells_belong_to_the_largest_peak_beside_them() {
         let code = |a, b| Cell { a, b }.code();
-        // A row of squares: 5 is a peak, 3 lies between the peaks 5 and 9, 2 and 1 climb to nothing that is no peak.
+        // A row of squares: 5 and 9 are peaks, and 3 between them belongs to 9. 2 and 1 belong to the peaks next to them.
         let members: MembersByCode =
             [5, 3, 9, 2, 1, 4, 4].into_iter().zip(0..).map(|(count, a)| (code(a, 0), count)).collect();
         let mut found: Vec<_> = peaks(&members, CellShape::Square).into_iter().collect();
         found.sort_unstable();
-        // Of the two equal ones the first is the peak.
+        // Of the two equal cells, the first is the peak.
         assert_eq!(
             found,
             [(code(1, 0), code(2, 0)), (code(3, 0), code(2, 0)), (code(4, 0), code(5, 0)), (code(6, 0), code(5, 0))]
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_change_alters_clusters_up_to_three_steps_away() {
-        // Positions in steps, for both shapes the largest coordinate of a walk of as many steps.
+        // The distance in steps: the number of steps of the shortest walk from the middle.
         let far = |shape: CellShape, code: i64| {
             let Cell { a, b } = Cell::of(code);
             match shape {

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit.
-//! - `merge`: cells merged into clusters around those with the most members.
-//! - `gather`: [`Gathering`] takes in [`Members`] in any order and gives the cells of each zoom as [`CellCounts`].
+//! - `merge`: cells merged into clusters around the cells with the most members.
+//! - `gather`: [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).
 
 mod code_hasher;

@@ -14,7 +14,7 @@ pub enum ChangeLogError {
     /// The log may not be complete.
     #[error(transparent)]
     Untracked(#[from] Untracked),
-    /// An install found a log that it can neither read nor change.
+    /// An install found a log that it cannot read or change.
     #[error(transparent)]
     Installed(Untracked),
     /// No trigger can log the changes of a table.
@@ -107,7 +107,7 @@ pub enum ChangeLogError {
         /// The statement that moves the first.
         next: String,
     },
-    /// Roles other than its owner can alter the schema, and so have their statements run with the rights of the role that installs.
+    /// Roles other than its owner can alter the schema, and so could run their statements with the rights of the installing role.
     #[error(
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
     )]
@@ -119,7 +119,7 @@ pub enum ChangeLogError {
         /// What is wrong with it.
         what: String,
     },
-    /// The script's own checks found that the schema is not safe.
+    /// The checks in the script found that the schema is not safe.
     #[error(
         "the change log in {server} is as it was: its own checks refused to {verb} it. Put right what the cause names, and run the command again"
     )]
@@ -150,7 +150,7 @@ pub enum ChangeLogError {
     LacksRights {
         /// Which server.
         server: ServerName,
-        /// Each right that is lacking, and the statement that grants it.
+        /// Each missing right, and the statement that grants it.
         what: String,
     },
     /// The trigger functions would belong to a superuser.
@@ -227,7 +227,7 @@ impl ChangeLogError {
         }
     }
 
-    /// The meaning of a failed pruning.
+    /// Classifies the error of a failed pruning.
     pub(in crate::changes) fn from_prune(server: &ServerName, error: postgis::Error) -> ChangeLogError {
         match &error {
             postgis::Error::Query { source: Cause { code: Some(code), .. }, .. } if code.code() == "42501" => {
@@ -237,7 +237,7 @@ impl ChangeLogError {
         }
     }
 
-    /// The meaning of a failed script.
+    /// Classifies the error of a failed script.
     pub(in crate::changes) fn from_script(
         verb: &'static str,
         server: &ServerName,
@@ -260,7 +260,7 @@ impl ChangeLogError {
     }
 }
 
-/// The SQLSTATE of a script that finds another state of the log than it was written for.
+/// The SQLSTATE of a script that finds the log in another state than the one for which it was written.
 pub(in crate::changes) const OVERTAKEN: &str = "OT001";
 
 /// The SQLSTATE of a script that finds the advisory lock of installs taken.

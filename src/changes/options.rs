@@ -6,7 +6,7 @@ use md5::{Digest as _, Md5};
 
 use crate::postgis::Layer;
 
-/// Where the log is, and what it holds.
+/// The schema of the log, and what the log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChangesOptions {
     /// The schema of the log.
@@ -18,20 +18,20 @@ pub struct ChangesOptions {
 /// How `reseed --watch` waits for changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchOptions {
-    /// How long to gather further changes after the first.
+    /// How long to collect further changes after the first one.
     pub debounce: Duration,
-    /// The longest pause between two reseeds, woken or not.
+    /// The longest pause between two reseeds, with or without a notification.
     pub poll: Duration,
 }
 
-/// A further table that a layer reads, and where its changes show on the map.
+/// A further table that a layer reads, and where its changes are visible on the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackOptions {
     /// The table.
     pub table: String,
-    /// Its schema; without one the search path decides.
+    /// The table's schema; without it, the search path decides.
     pub schema: Option<String>,
-    /// A query over the changed row, which it names `changed`. It gives geometries in the reference system of the layer's column.
+    /// A query over the changed row, which it calls `changed`. It returns geometries in the reference system of the layer's column.
     pub geometry: String,
 }
 
@@ -47,8 +47,8 @@ pub struct TrackedLayer<'a> {
 }
 
 impl TrackedLayer<'_> {
-    /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share what is installed; a layer
-    /// with a new hash has to be installed.
+    /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share the installed watches; a
+    /// layer with a new hash has to be installed.
     #[must_use]
     pub fn definition(&self) -> String {
         let layer = self.layer;

@@ -21,7 +21,7 @@ pub enum Untracked {
         "the role {role} may not read the change log: run {TRACK_INSTALL} --reader {role} as its owner, or GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"
     )]
     Unreadable {
-        /// The role, quoted where it has to be.
+        /// The role, quoted where necessary.
         role: String,
         /// The schema, quoted.
         schema: String,
@@ -36,7 +36,7 @@ pub enum Untracked {
         /// Ours.
         known: i32,
     },
-    /// The layer was never installed, or reads other tables or columns since.
+    /// The layer was never installed, or has read other tables or columns since it was.
     #[error(
         "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run {TRACK_INSTALL}, then {SEED} once"
     )]

@@ -1,5 +1,5 @@
-//! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the names of all columns, and
-//! each value once, in the order in which features first have them (`postgis/mvt.c`).
+//! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the names of all columns, and each
+//! value once, in the order of the values' first occurrence in the features (`postgis/mvt.c`).
 //!
 //! A [`Drawer`] draws many tiles of features that are in memory; a [`TileInPieces`] is one tile whose features come in pieces.
 
@@ -17,7 +17,7 @@ fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
     first_value(bytes.get(offset as usize..)?).map(|(value, _)| value)
 }
 
-/// Layers of this many bytes or more get their header in place: a copy would take their memory twice.
+/// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
 
 /// The buffers of one feature.
@@ -28,8 +28,8 @@ struct FeatureBuffers {
 }
 
 impl FeatureBuffers {
-    /// Appends a feature, by its number, at a position of the tile's grid. `number` gives the number of a value in the tile, by its offset among
-    /// the features' bytes. `None` if there is no such feature, or a value has no number.
+    /// Appends a feature, by its number, at a position of the tile's grid. `number` returns the number of a value in the tile, from the value's
+    /// offset in the features' bytes and the value. `None` if there is no such feature, or if a value has no number.
     fn put(
         &mut self,
         layer: &mut Vec<u8>,
@@ -63,7 +63,7 @@ impl FeatureBuffers {
     }
 }
 
-/// The values of a tile, numbered in the order in which features first have them.
+/// The values of a tile, numbered in the order of their first occurrence in the features.
 #[derive(Default)]
 struct ValueTable {
     /// The offset of each value among some bytes.
@@ -79,7 +79,7 @@ impl ValueTable {
         self.numbers.clear();
     }
 
-    /// The number of a value, and whether it is new: then its offset is yet to be added. `bytes` are those in which the others lie.
+    /// The number of a value, and whether it is new. The caller must add the offset of a new value. `bytes` contains the other values.
     fn number(&mut self, bytes: &[u8], value: &[u8]) -> Option<(u32, bool)> {
         let (offsets, hasher) = (&self.offsets, &self.hasher);
         let known = |number: &u32| value_at(bytes, offsets[*number as usize]).unwrap_or_default();
@@ -114,8 +114,8 @@ impl<'f> Drawer<'f> {
         Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
     }
 
-    /// A tile with the layer, with some of the features (by their numbers, ascending) at these positions of its grid. No
-    /// feature makes no layer.
+    /// A tile with some of the features, given by their numbers in ascending order and their positions in the tile's grid. Without features, it has
+    /// no layer.
     ///
     /// `None` if there is no such feature.
     pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
@@ -123,7 +123,7 @@ impl<'f> Drawer<'f> {
         let (name, properties, extent) = features.layer();
         layer.clear();
         values.clear();
-        // About as much as the tile will have: growing would take twice the memory for a moment.
+        // About as many bytes as the tile will have. Growing the vector would take twice the memory for a moment.
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
         let mut is_empty = true;
@@ -149,19 +149,19 @@ impl<'f> Drawer<'f> {
         if layer.len() < HEAVY {
             return Some([&field[..], layer].concat());
         }
-        // Not twice at once.
+        // In place, so that the layer is not in memory twice.
         let mut tile = std::mem::take(layer);
         tile.splice(..0, field);
         Some(tile)
     }
 }
 
-/// A tile whose features come in pieces, so that not all of them have to be in memory with the tile.
+/// A tile whose features are added in pieces, so that not all of them must be in memory at the same time.
 #[derive(Default)]
 pub struct TileInPieces {
     /// The layer's name and the features so far.
     layer: Vec<u8>,
-    /// The values so far, as they stand in the layer behind the features.
+    /// The values so far, encoded as they follow the features in the layer.
     values: Vec<u8>,
     known: ValueTable,
     buffers: FeatureBuffers,
@@ -169,17 +169,18 @@ pub struct TileInPieces {
 }
 
 impl TileInPieces {
-    /// A tile without features. `bytes` is about what the encoded values of all features will take.
+    /// A tile without features. `bytes` is an estimate of the size of the encoded values of all features.
     #[must_use]
     pub fn new(bytes: usize) -> TileInPieces {
         let mut values = Vec::new();
-        // Growing would take twice the memory for a moment; what is not used costs nothing. If so much cannot be reserved, the vector grows.
+        // Growing the vector would take twice the memory for a moment, and unused capacity costs nothing. If the capacity cannot be reserved, the
+        // vector grows.
         values.try_reserve(bytes).unwrap_or_default();
         TileInPieces { values, ..TileInPieces::default() }
     }
 
-    /// Adds some of the features (by their numbers, ascending) at positions of the tile's grid, behind those that are here. `None` if there is no
-    /// such feature, or all values take more than 4 GB; the tile must not be used after that.
+    /// Appends some of the features, given by their numbers in ascending order and their positions in the tile's grid. `None` if there is no such
+    /// feature, or if all values take more than 4 GB; the tile must not be used after that.
     pub fn add(&mut self, features: &Features, drawn: impl Iterator<Item = (u32, [i32; 2])>) -> Option<()> {
         let TileInPieces { layer, values, known, buffers, features: count } = self;
         for (feature, at) in drawn {
@@ -206,7 +207,7 @@ impl TileInPieces {
         self.features
     }
 
-    /// The tile. `of` is the layer of the features, with or without features. No feature makes no layer.
+    /// The tile. `of` is the layer of the features, with or without features. Without features, the tile has no layer.
     #[must_use]
     pub fn finish(self, of: &Features) -> Vec<u8> {
         let TileInPieces { mut layer, mut values, known, features, .. } = self;

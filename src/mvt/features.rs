@@ -1,11 +1,11 @@
-//! Features without their positions: a row has the same id and properties in every tile, so PostGIS encodes each row once.
+//! Features without positions. A row has the same id and properties in every tile, so PostGIS encodes each row only once.
 
 use std::ops::Range;
 
 use super::points::{Points, split};
 use super::wire::{Fields, next_number, put_packed};
 
-/// The features of a layer, in the order that they have in a tile.
+/// The features of a layer, in their order in a tile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Features {
     /// The layer's name.
@@ -14,19 +14,19 @@ pub struct Features {
     extent: u64,
     /// The names of the properties, in the order of the columns.
     properties: Vec<String>,
-    /// One feature after the other: whether it has an id, its id, then the value of each property as it stands in a layer, or
-    /// [`MISSING`].
+    /// The encoded features: for each, whether it has an id, the id, then the value of each property, encoded as in a layer, or [`MISSING`].
     bytes: Vec<u8>,
-    /// Where each one begins; empty if each begins where the one before it ends.
+    /// The offset at which each feature begins; empty if each begins where the previous one ends.
     starts: Vec<u32>,
-    /// Where each one ends.
+    /// The offset at which each feature ends.
     ends: Vec<u32>,
-    /// An upper bound for the bytes of all features.
+    /// An upper bound of the bytes of all features.
     most: usize,
 }
 
 impl Features {
-    /// Begins without features. `properties` are the columns in their order; the other arguments bound the features and bytes to come.
+    /// A layer without features. `properties` are the columns in their order; `expected` and `most` bound the number and the bytes of the features to
+    /// come.
     #[must_use]
     pub fn new(properties: Vec<String>, expected: usize, most: usize) -> Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
@@ -64,17 +64,17 @@ impl Features {
             self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         }
         if is_first {
-            // One allocation for all, if the others are about as long: growing would take twice the memory for a moment.
+            // One allocation for all features, if the others are about as long. Growing the vector would take twice the memory for a moment.
             let each = self.bytes.len().div_ceil(points.features.len().max(1)) + 4;
             let expected = self.ends.capacity().saturating_mul(each).min(self.most);
             let reserved = self.bytes.try_reserve(expected);
-            // Without it they grow, as far as they may.
+            // If it cannot be reserved, the vector grows.
             reserved.unwrap_or_default();
         }
         Some(points.features.len())
     }
 
-    /// Adds the features of another layer after these. `None` if that is another layer, or all features take more than 4 GB; the value must not
+    /// Appends the features of `other`. `None` if the name or extent of its layer differs, or if all features take more than 4 GB; the value must not
     /// be used after that.
     pub fn append(&mut self, other: &Features) -> Option<()> {
         if other.is_empty() {
@@ -95,7 +95,7 @@ impl Features {
         Some(())
     }
 
-    /// Makes room for as many bytes and features as others have.
+    /// Reserves memory for the bytes and features of `others`.
     pub fn reserve<'f>(&mut self, others: impl Iterator<Item = &'f Features>) {
         let (mut bytes, mut features) = (0, 0);
         for other in others {
@@ -113,7 +113,7 @@ impl Features {
         self.ends.clear();
     }
 
-    /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] gave, in the order that they have in a tile.
+    /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] returned, in their order in a tile.
     #[must_use]
     pub fn with_encoded(&self, bytes: Vec<u8>, spans: impl ExactSizeIterator<Item = Range<u32>>) -> Features {
         let (mut starts, mut ends) = (Vec::with_capacity(spans.len()), Vec::with_capacity(spans.len()));
@@ -125,7 +125,7 @@ impl Features {
         Features { name, extent: self.extent, properties, bytes, starts, ends, most: 0 }
     }
 
-    /// A feature by its number, as it is kept here.
+    /// The encoded bytes of a feature, by its number.
     #[must_use]
     pub fn encoded(&self, number: u32) -> Option<&[u8]> {
         self.feature(number).map(|(_, bytes)| bytes)
@@ -137,7 +137,7 @@ impl Features {
         self.ends.len()
     }
 
-    /// Whether there is no feature.
+    /// True if there is no feature.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -149,7 +149,7 @@ impl Features {
         self.bytes.len() + (self.starts.len() + self.ends.len()) * size_of::<u32>()
     }
 
-    /// A feature, and where it begins.
+    /// The offset at which a feature begins, and its bytes.
     pub(super) fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
         let number = number as usize;
         let start = match (self.starts.get(number), number) {
@@ -160,7 +160,7 @@ impl Features {
         Some((start, self.bytes.get(start as usize..*self.ends.get(number)? as usize)?))
     }
 
-    /// The bytes in which all of them lie.
+    /// The bytes of all features.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -171,7 +171,7 @@ impl Features {
     }
 }
 
-/// An estimate for the bytes of a feature in a tile beside the values of its properties.
+/// An estimate of the bytes of a feature in a tile in addition to the values of its properties.
 pub(super) const AROUND: usize = 32;
 
 /// The marker of a property that a feature does not have. No value begins with this byte.
@@ -191,7 +191,7 @@ mod tests {
     use crate::mvt::wire::{put_bytes, put_number, zigzag};
     use crate::mvt::{Drawer, TileInPieces, put_layer};
 
-    /// A value that is a text or a number, as it stands in a layer.
+    /// A value that is a text or a number, encoded as in a layer.
     fn value(text: &str) -> Vec<u8> {
         let mut value = Vec::new();
         match text.parse() {
@@ -259,11 +259,11 @@ mod tests {
         }
         assert_eq!(drawer.tile(std::iter::empty()), Some(Vec::new()));
         assert_eq!(drawer.tile(std::iter::once((5, [0, 0]))), None);
-        // Heavy ones, too.
+        // Large tiles, too.
         let many = || (0..20_000).map(|n| (n % 5, rows[n as usize % 5].2));
         let expected: Vec<_> = many().map(|(number, _)| rows[number as usize]).collect();
         assert_eq!(drawer.tile(many()), Some(tile(&properties, &expected)));
-        // And where they come in pieces, some of them with values of pieces before.
+        // And if the features come in pieces, some of which share values with earlier pieces.
         for ends in [&[5][..], &[2, 5], &[1, 1, 2, 3, 4, 5]] {
             let (mut whole, mut begin) = (TileInPieces::new(1_000), 0);
             for end in ends {

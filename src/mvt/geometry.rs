@@ -14,8 +14,8 @@ pub enum MvtGeometry {
     Points(Vec<Position>),
     /// One line or several, of at least two positions each (section 4.3.4.3).
     Lines(Vec<Vec<Position>>),
-    /// One polygon or several (section 4.3.4.4): rings of at least three positions each, the outer one first, which is
-    /// clockwise as the map is seen, then those of its holes. The last position of a ring is not repeated.
+    /// One polygon or several (section 4.3.4.4): rings of at least three positions each. The outer ring comes first and is clockwise on the map; the
+    /// rings of its holes follow. The first position of a ring is not repeated at its end.
     Polygons(Vec<Vec<Vec<Position>>>),
 }
 
@@ -64,7 +64,7 @@ impl Commands<'_> {
         Some((command & 7, (command >> 3) as usize))
     }
 
-    /// The positions that a command goes to; there must be `count` pairs of parameters.
+    /// Reads the positions of a command's parameters; there must be `count` pairs of them.
     fn positions(&mut self, count: usize, into: &mut Vec<Position>) -> Result<(), Broken> {
         let (pairs, rest) =
             self.rest.split_at_checked(count.saturating_mul(2)).ok_or("a command has too few parameters")?;
@@ -149,7 +149,7 @@ fn polygons(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
     if polygons.is_empty() { Err("it has no ring") } else { Ok(MvtGeometry::Polygons(polygons)) }
 }
 
-/// Twice the area by the surveyor's formula: positive for a ring that is clockwise as the map is seen, y growing down.
+/// Twice the area by the surveyor's formula. It is positive for a ring that is clockwise on the map, where y grows down.
 pub(super) fn twice_the_area(ring: &[Position]) -> i128 {
     let next = ring.iter().cycle().skip(1);
     ring.iter()

@@ -1,13 +1,12 @@
 //! Mapbox Vector Tiles 2.1: decoded, drawn from cached rows, and edited.
 //!
-//! Decoding is strict, borrows from the bytes, and never panics, whatever the bytes are. What is written is byte for byte what PostGIS's
-//! `ST_AsMVT` writes.
+//! Decoding is strict, borrows from the bytes, and never panics on any bytes. Tiles are written byte for byte as PostGIS's `ST_AsMVT` writes them.
 //!
-//! - `mod`: [`decode`] gives the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
+//! - `mod`: [`decode`] returns the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
 //! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
 //! - `features`: rows that were encoded once ([`Features`]); `drawing`: tiles drawn from them ([`Drawer`], [`TileInPieces`]).
 //! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
-//! - `overzoom`: what a tile shows of a deeper tile's area ([`overzoomed`]).
+//! - `overzoom`: a deeper tile drawn from one of its ancestors ([`overzoomed`]).
 //! - `wire`: the part of Protocol Buffers that tiles use.
 
 mod drawing;
@@ -92,7 +91,7 @@ impl<'a> MvtLayer<'a> {
         })
     }
 
-    /// The bytes that the properties of a feature take as text. The tile itself stores each name and each text only once.
+    /// The size of a feature's properties as text, in bytes. The tile itself stores each name and each text only once.
     #[must_use]
     pub fn size_of_properties(&self, feature: &Feature) -> usize {
         let size = |(key, value): (&str, MvtValue<'_>)| {
@@ -107,11 +106,11 @@ impl<'a> MvtLayer<'a> {
 /// thirty times its own size.
 const MAX_DECODED: usize = 1 << 30;
 
-/// How much of that is left.
+/// The memory that is left of [`MAX_DECODED`], in bytes.
 struct DecodeBudget(usize);
 
 impl DecodeBudget {
-    /// Reserves memory for some items of a size, before they are allocated.
+    /// Reserves memory for `count` items of `size` bytes before they are allocated.
     fn take(&mut self, count: usize, size: usize) -> Result<(), Broken> {
         let left = self.0.checked_sub(count.saturating_mul(size));
         self.0 = left.ok_or("it takes more than 1 GB of memory when it is decoded")?;
@@ -140,11 +139,11 @@ impl MvtError {
     }
 }
 
-/// Decodes the uncompressed bytes of a tile. No bytes at all are a tile without layers.
+/// Decodes the uncompressed bytes of a tile. Empty bytes are a tile without layers.
 ///
 /// # Errors
-/// If the bytes break MVT 2.1 (cut off, a name twice, another version, a tag out of range, an invalid geometry), or would take more than
-/// 1 GB of memory decoded.
+/// If the bytes violate MVT 2.1 (they are cut off, or have a name twice, another version, a tag out of range or an invalid geometry), or if the
+/// decoded tile would take more than 1 GB of memory.
 pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
     let (mut names, mut memory) = (HashSet::new(), DecodeBudget(MAX_DECODED));
@@ -217,7 +216,7 @@ fn layer<'a>(bytes: &'a [u8], memory: &mut DecodeBudget) -> Result<MvtLayer<'a>,
 }
 
 fn feature(bytes: &[u8], layer: &MvtLayer<'_>, memory: &mut DecodeBudget) -> Result<Feature, String> {
-    // A byte is a number at most. Of a polygon, nine numbers make the smallest ring, which takes 200 bytes.
+    // Each byte holds at most one number. The smallest ring of a polygon has nine numbers, and takes 200 bytes.
     const NUMBER: usize = 2 * size_of::<u32>();
     const COMMAND: usize = 24;
     let (mut id, mut kind, mut tags, mut commands) = (None, None, Vec::new(), Vec::new());

@@ -1,8 +1,8 @@
-//! Replaces some features of a layer of points; the result is byte for byte what `ST_AsMVT` would write for the whole layer.
+//! Replaces some features of a layer of points. The result is byte for byte what `ST_AsMVT` would write for the whole layer.
 //!
-//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order in which features first have
-//! them (`postgis/mvt.c`). So the layer is split into its features, the new ones are merged in by their keys, and the values are numbered
-//! again. A layer that is not written as PostGIS writes it is not edited.
+//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order of the values' first occurrence in
+//! the features (`postgis/mvt.c`). So the layer is split into its features, the new features are merged in by their keys, and the values are numbered
+//! again. A layer that is not encoded as PostGIS encodes it is not edited.
 
 use std::collections::HashMap;
 
@@ -18,7 +18,7 @@ pub enum FeatureKey {
     Property(usize),
 }
 
-/// What the configuration says of a layer of points.
+/// What the configuration says about a layer of points.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PointLayer {
     /// The key that orders its features.
@@ -86,11 +86,11 @@ pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
     field
 }
 
-/// Replaces the features that lie in the boxes by those of `fresh` that do. Returns the layer, empty if no feature is left, and the number of
-/// its features. `fresh` is empty, or holds at least every feature that now lies in the boxes.
+/// Replaces the features of `old` that lie in the boxes by the features of `fresh` that lie in them. Returns the layer, empty if no feature is left,
+/// and the number of its features. `fresh` must be empty, or contain at least every feature that now lies in the boxes.
 ///
-/// `None` if the layer cannot be edited: it holds other geometries than single points, features without a key or not sorted by it, or it is not
-/// written as PostGIS writes it.
+/// `None` if the layer cannot be edited: it has other geometries than single points, or features without a key or not sorted by it, or it is not
+/// encoded as PostGIS encodes it.
 #[must_use]
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
     let most = old.len() + fresh.len();
@@ -101,7 +101,7 @@ pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer)
     }
     let boxes = GridBoxes::new(boxes);
     let is_inside = |point: &Point<'_>| boxes.hold(point.at);
-    // The removed features are checked, too: if they are not sorted, the key is not what orders the layer.
+    // The removed features are checked, too: if they are not sorted, the layer is not ordered by the key.
     let mut features = old.in_order(known, false)?;
     features.retain(|feature| !is_inside(&feature.point));
     if let Some(fresh) = &fresh {
@@ -204,13 +204,14 @@ pub(super) fn put_extent(layer: &mut Vec<u8>, extent: u64) {
     put_number(layer, 15, 2);
 }
 
-/// Numbers the values of the new layer in the order in which features first have them.
+/// Numbers the values of the new layer in the order of their first occurrence in the features.
 struct ValueNumbers<'a, 'l> {
     old: &'l Points<'a>,
     fresh: Option<&'l Points<'a>>,
     values: Vec<&'a [u8]>,
-    /// The new numbers of the old layer's values, and of the fresh one's.
+    /// The new numbers of the old layer's values.
     of_old: Vec<Option<u64>>,
+    /// The new numbers of the fresh layer's values.
     of_fresh: Vec<Option<u64>>,
     /// For each value of the fresh layer, the index of the equal value of the old one.
     same: Vec<Option<usize>>,
@@ -220,7 +221,7 @@ impl<'a, 'l> ValueNumbers<'a, 'l> {
     fn new(old: &'l Points<'a>, fresh: Option<&'l Points<'a>>) -> ValueNumbers<'a, 'l> {
         let fresh_values = fresh.map_or(&[][..], |fresh| &fresh.values);
         let mut wanted: HashMap<&[u8], usize> = HashMap::new();
-        // Length and last byte are enough to tell most values of the old layer from the few new ones.
+        // Length and last byte are enough to distinguish most values of the old layer from the few new ones.
         let mut alike = vec![false; 1 << 16];
         for (number, value) in fresh_values.iter().enumerate() {
             alike[likeness(value)] = true;
@@ -236,7 +237,7 @@ impl<'a, 'l> ValueNumbers<'a, 'l> {
         ValueNumbers { old, fresh, values: Vec::with_capacity(old.values.len()), of_old, of_fresh, same }
     }
 
-    /// The number of a value of the fresh layer, or of the old one. `None` if the layer has no such value.
+    /// The new number of a value of the fresh layer or of the old one. `None` if that layer has no such value.
     fn of(&mut self, is_fresh: bool, value: usize) -> Option<u64> {
         let (number, bytes) = match (is_fresh, if is_fresh { *self.same.get(value)? } else { Some(value) }) {
             (_, Some(old)) => (self.of_old.get_mut(old)?, *self.old.values.get(old)?),
@@ -254,7 +255,7 @@ fn likeness(value: &[u8]) -> usize {
 }
 
 impl<'a> Points<'a> {
-    /// Splits a layer with these properties, in the order of its columns; `None` if it is not written as PostGIS writes points.
+    /// Splits a layer whose properties are `properties`, in the order of the columns; `None` if it is not encoded as PostGIS encodes points.
     pub(super) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());

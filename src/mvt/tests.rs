@@ -1,4 +1,4 @@
-//! Tiles put together by hand, byte by byte, and broken in every way.
+//! Tests with tiles that are built by hand, byte by byte, and corrupted in every way.
 
 use super::*;
 
@@ -135,7 +135,7 @@ fn what_is_not_sound_is_named_with_its_place() {
     }
 }
 
-/// Deterministic chance (xorshift).
+/// A deterministic random number (xorshift).
 fn chance(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;

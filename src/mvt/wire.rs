@@ -1,6 +1,6 @@
 //! The part of Protocol Buffers that tiles use (Protocol Buffers, "Encoding").
 //!
-//! Not a library: reading borrows from the tile, and each kind of damage has its own message.
+//! No library is used, so that reading borrows from the tile, and each kind of damage has its own message.
 
 /// What is wrong with the bytes.
 pub(super) type Broken = &'static str;
@@ -112,7 +112,7 @@ pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(
     Ok(())
 }
 
-/// Reads the next of a repeated field's packed numbers.
+/// Reads the next packed number of a repeated field.
 pub(super) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
     varint(rest)
 }

@@ -10,13 +10,13 @@
 //! | `session` | connections, transactions on one snapshot, locks, cancelling, errors |
 //! | `layer` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
 //! | `sql` | every statement about features |
-//! | `probe` | whether everything is there that the configuration names; takes the locks |
+//! | `probe` | the check that everything that the configuration names is there; takes the locks |
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
-//! | `split` | parts of a table that several sessions read side by side |
-//! | `survey` | where every feature lies, and the cells that are counted on the way |
+//! | `split` | parts of a table that several sessions read in parallel |
+//! | `survey` | the positions of all features, and the cells that are counted meanwhile |
 //! | `render` | batches become tiles |
 //! | `variants` | the values of the variants of a tileset |
-//! | `discover` | the tables and views with a geometry, for those who have no configuration yet |
+//! | `discover` | the tables and views with a geometry, for users who have no configuration yet |
 //!
 //! Imports go down these levels; `tests/it/project/imports.rs` holds the table.
 

@@ -1,7 +1,7 @@
-//! The values of the variants of a tileset, asked of the database, and how SQL gets them.
+//! The values of the variants of a tileset: how they are read from the database, and how they are passed to SQL.
 //!
-//! A session knows the values of its variant as settings of its transaction (`set_config`, with the values as parameters), and the conditions of the
-//! layers read these settings. So the text of every statement is the same for all variants, and no value is ever part of it.
+//! A session holds the values of its variant in settings of its transaction (`set_config`, with the values as parameters), and the conditions of the
+//! layers read these settings. So the text of every statement is the same for all variants, and never contains a value.
 
 use super::layer::{Query, QueryError, filled_parameters};
 use super::session::{Error, Session, Snapshot, quoted, setting_of};
@@ -23,14 +23,14 @@ pub struct VariantParameter {
 pub struct VariantTable {
     /// The parameters.
     pub parameters: Vec<VariantParameter>,
-    /// The values of each variant as text, in the order of the parameters. No two variants have the same.
+    /// The values of each variant as text, in the order of the parameters. No two variants have the same values.
     pub rows: Vec<Vec<String>>,
 }
 
-/// A condition with `!name!` in it as SQL, which reads the values from the session. Without a value the setting is NULL.
+/// Converts a condition with `!name!` to SQL that reads the values from the session. If the session has no value, the setting is NULL.
 ///
 /// # Errors
-/// If it names a parameter that is not there.
+/// If the condition names a parameter that does not exist.
 pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<String, QueryError> {
     filled_parameters(sql, |name| {
         let number = parameters.iter().position(|parameter| parameter.name == name)?;
@@ -39,10 +39,10 @@ pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<Str
     })
 }
 
-/// Asks the database for the values of the variants.
+/// Reads the values of the variants from the database.
 ///
 /// # Errors
-/// If `query` is not a valid query, or gives NULL, or gives more than [`MAX_VARIANTS`] rows.
+/// If `query` is not a valid query, or returns NULL, or returns more than [`MAX_VARIANTS`] rows.
 pub async fn variant_table(snapshot: &Snapshot, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
     read(&snapshot.keeper, tileset, query).await
 }
@@ -54,7 +54,7 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
         next: next.to_owned(),
     };
     let item = query.sql_item_without_values("given");
-    // One row of NULLs, which has the columns all the same.
+    // One row of NULLs, which has the same columns as the query.
     let nothing = format!("(SELECT) AS one LEFT JOIN (SELECT * FROM {item} WHERE false) AS given ON true");
     let asking = format!(
         "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
@@ -81,7 +81,7 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
     let kinds: Vec<String> = session.one(&context, &types, &[]).await?.get(0);
     let parameters: Vec<VariantParameter> =
         names.into_iter().zip(kinds).map(|(name, kind)| VariantParameter { name, kind }).collect();
-    // NULLs come first, so that they are found whatever the number of rows.
+    // NULLs come first, so that they are found even if there are more rows than the limit.
     let texts: Vec<String> = columns.iter().map(|column| format!("{column}::text COLLATE \"C\"")).collect();
     let order: Vec<String> = (1..=texts.len()).map(|n| format!("{n} NULLS FIRST")).collect();
     let sql = format!(
@@ -106,7 +106,7 @@ async fn read(session: &Session, tileset: &str, query: &Query) -> Result<Variant
                 let name = &parameter.name;
                 return Err(wrong(
                     format!("gives a NULL in {name}, with which no condition is true"),
-                    // In a query of their own, for a WHERE beside the column does not know its new name.
+                    // As an outer query, because a WHERE in the same query cannot use the column's new name.
                     &format!(
                         "leave these rows out (SELECT * FROM (…) AS given WHERE given.{} IS NOT NULL), or let coalesce name them",
                         quoted(name)

@@ -17,20 +17,20 @@ use crate::tile::{
 pub struct Members {
     /// The position of each row: x, y in world units.
     pub at: Vec<[f64; 2]>,
-    /// The box of each row in its reference system, if rows cannot be searched by the tile's area; else empty.
+    /// The box of each row in its reference system, if rows cannot be searched by the tile's area; otherwise empty.
     pub source: Vec<SourceBox<f32>>,
-    /// The values of each row to be folded, one for each fold. Rows without values end the folding.
+    /// The values of each row to fold, one for each fold. If rows come without values, folding ends.
     pub values: Vec<Option<i64>>,
 }
 
-/// A cell, the number of its members, and where it is drawn.
+/// A cell, the number of its members, and the place where it is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CountedCell {
     /// [`Cell::code`](super::Cell::code).
     pub code: i64,
     /// The number of its members.
     pub members: u64,
-    /// Where it is drawn: a point, or the box of the cell.
+    /// The place where it is drawn: a point, or the box of the cell.
     pub world: WorldBox,
 }
 
@@ -52,14 +52,14 @@ impl CellCounts {
         self.0.extend(others.0);
     }
 
-    /// Whether the cells of a zoom are counted.
+    /// True if the cells of a zoom are counted.
     #[must_use]
     pub fn has(&self, zoom: Zoom) -> bool {
         self.0.contains_key(&zoom)
     }
 
-    /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` and `spread` are world units: how far
-    /// the tiles are grown, and how far a cell may be drawn from where it was counted.
+    /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` is the distance by which the tiles are expanded, and
+    /// `spread` the greatest distance between the place where a cell is drawn and the place where it was counted, both in world units.
     pub fn near(
         &self,
         grid: &CellGrid,
@@ -72,10 +72,11 @@ impl CellCounts {
         let WorldRect { west, east, .. } = rect.world(margin + grid.reach(rect.zoom));
         #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
         let column = |x: i64| grid.cell(rect.zoom, [x as f64, 0.0]).a;
-        // Codes are sorted by column first; of hexagons, half a step may lie between the rows.
+        // Codes are sorted by column first. The columns of hexagons may differ by half a step from row to row.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
         let end = cells.partition_point(|cell| Cell::of(cell.code).a <= column(east) + 1);
-        // Cells that are not drawn are left out: their expressions might fail. The same arithmetic as the statement that draws them.
+        // Cells that are not drawn are left out, because their expressions might fail. The arithmetic is the same as in the statement that draws
+        // them.
         let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
         let tile = move |unit: i64| unit >> (32 - zoom.get());
         let near = move |cell: &CountedCell| {
@@ -94,7 +95,7 @@ impl Members {
         self.at.len()
     }
 
-    /// Whether there is no row.
+    /// True if there is no row.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.at.is_empty()
@@ -110,7 +111,7 @@ impl Members {
 /// The cells of one zoom while rows are gathered.
 #[derive(Debug, Default)]
 struct ZoomGathering {
-    /// By their codes.
+    /// The cells by their codes.
     all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
     /// The folded values of their members, if they are wanted and fit into memory.
     folding: Option<Folding>,
@@ -130,7 +131,7 @@ impl ZoomGathering {
 }
 
 impl ZoomGathering {
-    /// The clusters that the cells are merged into.
+    /// The clusters into which the cells are merged.
     fn merged(mut self, grid: &CellGrid) -> ZoomGathering {
         let members: MembersByCode = self.all.iter().map(|(code, cell)| (*code, cell.members)).collect();
         let mut into: Vec<usize> = (0..self.all.len()).collect();
@@ -151,18 +152,18 @@ impl ZoomGathering {
 #[derive(Debug)]
 pub struct Gathering {
     grid: CellGrid,
-    /// Zooms that [have few cells](CellGrid::has_few_cells); each row is added to them at once.
+    /// Zooms that [have few cells](CellGrid::has_few_cells); each row is added to them immediately.
     shallow: Vec<(Zoom, ZoomGathering)>,
     /// The other zooms, which are gathered at the end, one by one: at a deep zoom nearly every row has its own cell.
     deep: Vec<Zoom>,
-    /// The rows for the deep zooms, without values once there are too many of these.
+    /// The rows for the deep zooms; without values once there are too many values.
     members: Members,
     /// What is folded; `None` if rows are only counted.
     wanted: Option<WantedFolds>,
     count: u64,
 }
 
-/// What is folded beside the number of members, at zooms with few cells.
+/// What is folded in addition to the number of members, at zooms with few cells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedFolds {
     /// How values are folded.
@@ -171,14 +172,14 @@ pub struct WantedFolds {
     pub few_lone: bool,
 }
 
-/// Looking up one row takes as long as gathering this many.
+/// The number of rows that are gathered in the time in which one row is looked up.
 const LONE_LOOKUP_COST: u64 = 8;
 
-/// The most cells of a deep zoom, each with its values, that are kept: some 20 MB.
+/// The most cells of a deep zoom, and values of these, that are kept: about 20 MB.
 const MAX_DEEP_CELLS: usize = 1 << 19;
 
 impl Gathering {
-    /// Begins without rows.
+    /// A gathering without rows.
     #[must_use]
     pub fn new(grid: CellGrid, zooms: &[Zoom], wanted: Option<WantedFolds>) -> Gathering {
         let (shallow, deep): (Vec<Zoom>, Vec<Zoom>) = zooms.iter().partition(|zoom| grid.has_few_cells(**zoom));
@@ -212,7 +213,7 @@ impl Gathering {
         }
     }
 
-    /// True if all rows that were added have their values.
+    /// True if all rows added so far have values.
     fn folds_deep(&self) -> bool {
         let folds = self.wanted.as_ref().map(|wanted| wanted.folds.len());
         folds.is_some_and(|folds| self.members.values.len() == self.members.len() * folds)
@@ -224,7 +225,7 @@ impl Gathering {
         self.count
     }
 
-    /// The footprints of the cells at each zoom, and their counts. If values are to be folded, counts only for zooms with folded values.
+    /// The footprints of the cells at each zoom, and their counts. If values are folded, there are counts only for zooms with folded values.
     #[must_use]
     pub fn finish(mut self) -> (LayerFootprints, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
@@ -277,7 +278,7 @@ impl Gathering {
         let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
-            // The members of a cell are searched in the cell's box, because its mean alone would not find all of them.
+            // The members of a cell are searched by the cell's box, because a search by its mean would not find all of them.
             let footprint = |(code, cell): &(i64, GatheredCell)| BoxFootprint {
                 world: grid.drawn_box(zoom, Cell::of(*code)),
                 source: cell.around,
@@ -307,9 +308,9 @@ struct GatheredCell {
     /// Its number among the cells of its zoom, in the order in which they were found.
     number: usize,
     members: u64,
-    /// The sum of their positions in whole world units, as in the database.
+    /// The sum of the members' positions in whole world units, as in the database.
     sum: [u64; 2],
-    /// The box around them in their own reference system.
+    /// The box around the members in their own reference system.
     around: SourceBox<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! The tables that an install or a removal locks before it changes anything, and how often it tries.
+//! The tables that an install or a removal locks before it changes anything, and the repeated attempts to lock them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,18 +7,18 @@ use crate::changes::error::{ChangeLogError, TAKEN};
 use crate::changes::log::{WATCHER_LOCK, literal_in_block};
 use crate::postgis::Database;
 
-/// How long an install or a removal tries to get the tables.
+/// How long an install or a removal tries to lock the tables.
 const MAX_TRYING: Duration = Duration::from_secs(10);
 
-/// The pause after a try, in which those who have queued behind it go on.
+/// The pause after an attempt, in which sessions that have queued behind it can proceed.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// How a table is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::changes) enum LockMode {
-    /// Beside readers, to add triggers.
+    /// While others may read, to add triggers.
     ShareRowExclusive,
-    /// Alone, to drop triggers or to alter the table.
+    /// Exclusively, to drop triggers or to alter the table.
     AccessExclusive,
 }
 
@@ -47,8 +47,8 @@ impl TableLocks {
         }
     }
 
-    /// The block that takes the locks, and then those on tables of the log: writers take them in this order, too. Once they are held, every earlier
-    /// writer has ended, and every later one sees the new triggers and functions.
+    /// The block that takes these locks, and then the locks on tables of the log. Writers take them in the same order. Once all are held, every
+    /// earlier writer has ended, and every later one sees the new triggers and functions.
     pub(in crate::changes) fn block(&self, of_log: &[String]) -> String {
         let alone = |table: &String| (table.clone(), LockMode::AccessExclusive);
         let targets: Vec<String> = self
@@ -65,7 +65,7 @@ impl TableLocks {
     }
 }
 
-/// The block that locks the tables that a query gives as `called`, each in its `mode`, in their order.
+/// The block that locks the tables that a query returns as `called`, each in its `mode`, in the order of the rows.
 pub(in crate::changes) fn lock_block(query: &str) -> String {
     include_str!("sql/lock.sql").replace("{targets}", query)
 }
@@ -78,8 +78,8 @@ pub(in crate::changes) fn one_at_a_time() -> String {
         .replace("{taken}", TAKEN)
 }
 
-/// Runs a script in one transaction, and gives the first column of each row. A script waits for a table for a fraction of a second only; it is run
-/// again until it gets all its tables.
+/// Runs a script in one transaction, and returns the first column of each row. A script waits only a fraction of a second for a table; it is repeated
+/// until it gets all its tables, within [`MAX_TRYING`].
 pub(in crate::changes) async fn run_script(
     database: &Database,
     verb: &'static str,

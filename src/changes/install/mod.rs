@@ -3,10 +3,10 @@
 //! | file | subject |
 //! |---|---|
 //! | `script` | the whole script, from BEGIN to COMMIT |
-//! | `watch_script` | the statements of one watch, and of what a layer needs |
+//! | `watch_script` | the statements of one watch, and of the columns that a layer needs |
 //! | `trigger/` | the trigger function of a watch |
 //! | `owner` | the role that owns the trigger functions |
-//! | `locks` | which tables are locked, and how long writers wait |
+//! | `locks` | the tables that are locked, and the attempts to lock them |
 
 mod locks;
 mod owner;
@@ -34,12 +34,12 @@ use watch_script::{WatchChange, WatchScript, add_needs};
 
 pub use script::Installation;
 
-/// What an install is asked for, beside the layers.
+/// The parameters of an install in addition to the layers.
 #[derive(Debug, Clone, Copy)]
 pub struct InstallRequest<'a> {
     /// Roles that may read the log.
     pub readers: &'a [String],
-    /// The role that is to own the trigger functions; `None` to let the install make one if it may.
+    /// The role that will own the trigger functions; `None` to let the install make one if it may.
     pub owner: Option<&'a str>,
     /// True if the statements are printed for another role to run, which may have more rights than this one.
     pub is_printed: bool,
@@ -47,7 +47,7 @@ pub struct InstallRequest<'a> {
 
 const CONTEXT: &str = "reading the state of the change log";
 
-/// Plans the install for some layers of a database that was probed. Changes nothing.
+/// Plans the install for some layers of a probed database. Changes nothing.
 ///
 /// # Errors
 /// If a layer reads a table that cannot be watched, the schema holds other tables or is not safe, or the trigger functions would belong to a
@@ -70,7 +70,7 @@ pub async fn plan_install(
         warnings.append(&mut reads.warnings);
         needs.push((*layer, reads.requests));
     }
-    // From here on, names mean PostgreSQL's own objects, whoever owns the other schemas of the search path.
+    // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
     let mut watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
@@ -140,13 +140,13 @@ impl Plan<'_> {
         // The name of a table may contain a line break, which would end the comment.
         let remark: String = step.chars().map(|one| if one.is_control() { ' ' } else { one }).collect();
         self.statements.push(format!("-- {remark}\n{sql}"));
-        // A layer that is drawn in several ways needs the same for each.
+        // A layer that is drawn in several ways needs the same for each of them.
         if self.steps.last() != Some(&step) {
             self.steps.push(step);
         }
     }
 
-    /// Refuses a schema that other roles can alter. Nothing in it was read before.
+    /// Returns an error if other roles can alter the schema. Until this check, nothing in the schema was read.
     async fn check_trust(
         &self,
         session: &Session,
@@ -166,7 +166,7 @@ impl Plan<'_> {
         Ok(flaws)
     }
 
-    /// The watches that all layers request, each table and source once.
+    /// The watches that the layers request; each pair of a table and a source occurs once.
     async fn planned_watches<'w>(
         &self,
         session: &Session,
@@ -204,7 +204,7 @@ impl Plan<'_> {
         let schema = &self.options.schema;
         match Presence::look_up(session, schema, CONTEXT).await? {
             Presence::Readable => {}
-            // A schema with other tables was refused before.
+            // A schema with other tables is an error that was returned before.
             Presence::Nothing | Presence::Foreign => return Ok(None),
             Presence::Unreadable { role } => {
                 return Err(ChangeLogError::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
@@ -240,7 +240,7 @@ impl Plan<'_> {
             let table = Table::look_up(session, self.postgis, before.relation, CONTEXT).await?;
             let columns: BTreeSet<String> = before.columns.iter().map(|column| column.name.clone()).collect();
             let columns = columns.into_iter().filter(|name| table.column(name).is_some()).collect::<BTreeSet<_>>();
-            // A column was dropped: any function of this watch logs "everything".
+            // A column was dropped, so the watch's function logs "everything".
             if before.geometry.iter().chain(&before.logged).any(|name| !columns.contains(name)) {
                 continue;
             }
@@ -285,7 +285,7 @@ pub fn removal(schema: &str) -> String {
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
-/// Removes the log with its triggers in one transaction. Gives what was removed, a line each.
+/// Removes the log with its triggers in one transaction. Returns one line for each thing that was removed.
 ///
 /// # Errors
 /// If there is no log in the schema, the role lacks a right, or a table is locked for too long.

@@ -1,4 +1,4 @@
-//! The role that owns the trigger functions. They run with its rights.
+//! The role that owns the trigger functions. The functions run with its rights.
 
 use md5::{Digest as _, Md5};
 use tokio_postgres::types::Type;
@@ -20,7 +20,7 @@ pub(in crate::changes) enum FunctionOwner {
     OfEachTable,
 }
 
-/// The query for the objects in PostGIS's schema on which `{role}` was granted rights.
+/// The query for the objects in PostGIS's schema on which `{role}` has been granted rights.
 pub(in crate::changes) const GIVEN: &str = include_str!("sql/given.sql");
 
 /// The role that installs.
@@ -70,7 +70,7 @@ impl Installer {
         })
     }
 
-    /// The owner of the schema, if that role could make a superuser who installs run its code.
+    /// The owner of the schema, if that role could trick an installing superuser into running its code.
     pub(in crate::changes) fn distrusted_owner(&self) -> Option<&str> {
         match &self.schema_owner {
             Some((owner, false)) if self.is_superuser && *owner != self.role => Some(owner),
@@ -78,7 +78,7 @@ impl Installer {
         }
     }
 
-    /// A warning if others own watched tables: they can back them up with the log only if they may read it.
+    /// A warning if other roles own watched tables: their backups fail unless they may read the log.
     pub(in crate::changes) fn warn_of_backups(
         &self,
         schema: &str,
@@ -94,7 +94,8 @@ impl Installer {
         ))
     }
 
-    /// The name of the log's own role. Roles belong to the whole server, so the name contains the database and a hash of the schema.
+    /// The name of the log's own role. Roles belong to the whole server, so the name contains the OID of the database and a hash of the schema's
+    /// name.
     fn role_of_log(&self, schema: &str) -> String {
         let hash: String = Md5::digest(schema).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
         format!("oar_tiles_{}_{hash}", self.database)
@@ -147,7 +148,7 @@ impl Installer {
         ChangeLogError::WrongOwner { role: quoted(role), what, next: self.statements(&better), better }
     }
 
-    /// The statements that make a role which this installer may use.
+    /// The statements that create a role which this installer may use.
     fn statements(&self, role: &str) -> String {
         let (role, to) = (quoted(role), quoted(&self.role));
         let grant = if self.is_superuser { String::new() } else { format!(" GRANT {role} TO {to};") };
@@ -164,7 +165,7 @@ impl FunctionOwner {
         }
     }
 
-    /// Whether the log records another owner.
+    /// True if the log records another owner.
     pub(in crate::changes) fn differs(&self, facts: &Facts) -> bool {
         match self {
             FunctionOwner::Made(role) | FunctionOwner::Given(role) => facts.owner.as_ref() != Some(role),
@@ -183,19 +184,20 @@ impl FunctionOwner {
         }
     }
 
-    /// The statements before functions are made: the role, and this session's membership in it. `is_new` if no log records the role yet.
+    /// The statements before functions are created: they create the role, and make this session a member of it. `is_new` is true if no log records
+    /// the role yet.
     pub(in crate::changes) fn begin(&self, schema: &str, is_new: bool) -> String {
         let make = match self {
             FunctionOwner::Made(_) => include_str!("sql/role.sql"),
             FunctionOwner::Given(_) | FunctionOwner::OfEachTable => "",
         };
-        // The role's name last: braces in it are its own.
+        // The role's name is filled in last, because it may contain braces.
         of_schema(&format!("{make}{}", include_str!("sql/borrow.sql")), schema)
             .replace("{is_new}", &is_new.to_string())
             .replace("{chosen}", &self.literal())
     }
 
-    /// The statements after functions were made: their owner, its rights, and the end of the membership.
+    /// The statements after functions were created: they set the functions' owner and its rights, and end the membership.
     pub(in crate::changes) fn end(&self, schema: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
         let parts =

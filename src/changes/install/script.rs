@@ -11,15 +11,15 @@ use crate::postgis::quoted;
 pub struct Installation {
     /// The statements, from BEGIN to COMMIT, as psql takes them; only a comment if there is nothing to do.
     pub sql: String,
-    /// Whether there is nothing to do.
+    /// True if there is nothing to do.
     pub is_done: bool,
-    /// What the statements do, a line each: tables, columns, triggers.
+    /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
-/// What a script does to watches and layers.
+/// The part of a script that changes watches and layers.
 pub(in crate::changes) struct ScriptWork {
     pub(in crate::changes) statements: Vec<String>,
     /// What the statements do, in words.
@@ -48,7 +48,7 @@ pub(in crate::changes) struct ScriptContext<'a> {
 }
 
 impl ScriptContext<'_> {
-    /// The script around the statements for watches and layers.
+    /// Writes the whole script, with the statements for watches and layers.
     pub(in crate::changes) fn write(
         &self,
         work: ScriptWork,
@@ -143,7 +143,7 @@ impl ScriptContext<'_> {
         ADD_KEY.replace("{schema}", &quoted(self.schema))
     }
 
-    /// The check that the log is still in the state for which the script was written, and what an older layout lacks.
+    /// The check that the log is still in the state for which the script was written, and the statements for what an older layout lacks.
     fn known_log(&self, facts: &Facts) -> String {
         let schema = quoted(self.schema);
         let check = format!(

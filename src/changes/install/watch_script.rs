@@ -1,4 +1,4 @@
-//! The statements of one watch: its function, its triggers, and what the log records of them.
+//! The statements of one watch: its function, its triggers, and the log's records about them.
 
 use std::collections::BTreeSet;
 
@@ -12,13 +12,13 @@ use crate::postgis::quoted;
 /// The statements that install or alter a watch.
 pub(in crate::changes) struct WatchChange {
     pub(in crate::changes) sql: String,
-    /// What they do, in words.
+    /// What the statements do, in words.
     pub(in crate::changes) step: String,
     /// The tables that they alter.
     pub(in crate::changes) locks: TableLocks,
 }
 
-/// The state of a watch, and what it is to be.
+/// The present and the wanted state of a watch.
 pub(in crate::changes) struct WatchScript<'a> {
     pub(in crate::changes) options: &'a ChangesOptions,
     pub(in crate::changes) postgis: &'a str,
@@ -28,7 +28,7 @@ pub(in crate::changes) struct WatchScript<'a> {
     pub(in crate::changes) before: Option<&'a WatchFacts>,
 }
 
-/// A log of an earlier version compresses shapes, which takes a writer more time than all the rest.
+/// Turns off compression in a log of an earlier version. Compressing shapes takes a writer more time than everything else.
 fn uncompressed_places(schema: &str) -> String {
     let log = literal(&format!("{schema}.change"));
     format!(
@@ -46,7 +46,7 @@ impl WatchScript<'_> {
     pub(in crate::changes) fn write(&self) -> Option<WatchChange> {
         let (options, watch, number) = (self.options, self.watch, self.number);
         let has = |name: &String| watch.table.column(name).is_some();
-        // Columns that other layers need stay, unless the table does not have them any more.
+        // Columns that other layers need stay, unless the table no longer has them.
         let known = self.before.map_or(&[][..], |before| &before.columns);
         let known_names: BTreeSet<&String> = known.iter().map(|column| &column.name).collect();
         let columns: Vec<String> = watch
@@ -133,7 +133,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         self.before.is_some_and(|before| before.function_is_ours)
     }
 
-    /// The locks on all tables that get triggers or lose some.
+    /// The locks on all tables that get or lose triggers.
     fn locks(&self) -> TableLocks {
         let mut locks = TableLocks::default();
         for relative in &self.watch.table.relatives {
@@ -148,7 +148,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
         locks
     }
 
-    /// The triggers of every table that does not have them as they were installed.
+    /// Creates the triggers of every table whose triggers are not as they were installed.
     fn triggers(&self, function: &str) -> String {
         let member =
             |name: &str| self.before.and_then(|before| before.members.iter().find(|member| member.name == name));
@@ -177,7 +177,7 @@ REVOKE ALL ON FUNCTION {function}() FROM PUBLIC;
                 ("truncate", "BEFORE TRUNCATE", ""),
             ] {
                 let (table, trigger) = (&relative.name, quoted(&self.trigger(verb)));
-                // ALWAYS: also in sessions with session_replication_role = replica.
+                // ALWAYS means also in sessions with session_replication_role = replica.
                 sql.push_str(&format!(
                     "CREATE TRIGGER {trigger} {when} ON {table}{rows} FOR EACH STATEMENT EXECUTE FUNCTION {function}();
 ALTER TABLE ONLY {table} ENABLE ALWAYS TRIGGER {trigger};

@@ -1,4 +1,4 @@
-//! How logged values, which are texts, become values of their types again.
+//! How logged values, which are texts, are converted back to values of their types.
 //!
 //! A reader casts only to the types of PostgreSQL itself. A cast to any other type (`CREATE CAST`) and the CHECK of a domain run functions of the
 //! type's owner, with the rights of the reader.
@@ -11,7 +11,7 @@ use crate::postgis::quoted;
 /// How the values of a column are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::changes) struct Decoding {
-    /// The type that the text is converted to, as SQL names it; of a domain, the base type.
+    /// The type to which the text is converted, as SQL names it; for a domain, its base type.
     #[serde(rename = "type")]
     pub(in crate::changes) type_name: String,
     /// The method; `None` if every conversion would run functions of the type's owner, as for composite types and user-defined ranges.
@@ -30,7 +30,7 @@ pub enum DecodingMethod {
     Label,
 }
 
-/// An SQL expression that gives the [`Decoding`] of a type as JSON.
+/// An SQL expression that returns the [`Decoding`] of a type as JSON.
 pub(in crate::changes) fn decoding_expression(type_oid: &str, typmod: &str) -> String {
     include_str!("sql/decoding.sql").trim_end().replace("{type}", type_oid).replace("{typmod}", typmod)
 }
@@ -45,8 +45,8 @@ impl DecodingMethod {
                 "(SELECT input.value FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('value', {text})) AS input (value {type_name}))"
             ),
             DecodingMethod::Label => {
-                // The enum is named by its column, because another type may have taken its name. Beside an untyped NULL, coalesce gives a domain's
-                // value as one of the enum that is its base type (PostgreSQL documentation, section 10.5).
+                // The enum is named by its column, because another type may have taken its name. With an untyped NULL as its second argument,
+                // coalesce converts a domain's value to the enum that is its base type (PostgreSQL documentation, section 10.5).
                 let labels = format!("pg_catalog.enum_range(coalesce((NULL::{table}).{}, NULL))", quoted(column));
                 format!(
                     "(SELECT label.value FROM pg_catalog.unnest({labels}) AS label (value) WHERE pg_catalog.format('%s', label.value) = {text}

@@ -1,4 +1,4 @@
-//! The log's state beside the present catalog. An install is planned from it, and a reseed decides by it whether the log is complete.
+//! The log's state compared with the present catalog. An install is planned from it, and a reseed uses it to decide whether the log is complete.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
@@ -13,7 +13,7 @@ use crate::postgis::{Session, quoted};
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Facts {
     pub(in crate::changes) layout: i32,
-    /// How often an install wrote to the log.
+    /// The number of installs that wrote to the log.
     pub(in crate::changes) installs: i64,
     /// The highest id that a watch ever had.
     pub(in crate::changes) last_watch: i32,
@@ -26,7 +26,7 @@ pub(in crate::changes) struct Facts {
     pub(in crate::changes) owner_is_made: bool,
     /// True if the log has an identity key.
     pub(in crate::changes) has_key: bool,
-    /// A transaction id in the log that is higher than any of this database: the log is a copy from another server. `None` if there is none.
+    /// A transaction id in the log that is higher than any of this database, because the log is a copy from another server. `None` if there is none.
     #[serde(deserialize_with = "transaction_if_any")]
     pub(in crate::changes) ahead: Option<u64>,
     /// True if each table of the log has a replica identity.
@@ -42,11 +42,11 @@ pub(in crate::changes) struct Need {
     pub(in crate::changes) definition: String,
     /// The watch; `None` if nothing that the layer reads can be watched.
     pub(in crate::changes) watch: Option<i32>,
-    /// The columns whose changes the layer must learn of.
+    /// The columns whose changes matter to the layer.
     pub(in crate::changes) columns: Vec<String>,
 }
 
-/// A watch as installed, beside the present state of its table and function.
+/// A watch as installed, with the present state of its table and function.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct WatchFacts {
     pub(in crate::changes) id: i32,
@@ -106,7 +106,7 @@ pub(in crate::changes) struct MemberFacts {
     pub(in crate::changes) is_noted: bool,
     /// True if the table is related to the watched table now.
     pub(in crate::changes) is_related: bool,
-    /// The triggers as installed, a line each: name, state, xmin.
+    /// The triggers as installed, one line for each: name, state, xmin.
     pub(in crate::changes) noted: Option<String>,
     /// The triggers now, in the same form.
     pub(in crate::changes) found: String,
@@ -137,7 +137,7 @@ impl WatchFacts {
 }
 
 impl Facts {
-    /// Reads the watches that some definitions need, and those on some tables; "everything" is looked for `since` a cursor.
+    /// Reads the watches that `definitions` need, and the watches on `tables`. Entries with "everything" are searched `since` a cursor.
     pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,
@@ -160,7 +160,7 @@ impl Facts {
     }
 }
 
-/// SQL for the triggers on a table that run a function, as one text, a line each: name, state, xmin.
+/// SQL for the triggers on a table that run a function, as one text with one line for each: name, state, xmin.
 pub(in crate::changes) fn triggers(relation: &str, function: &str) -> String {
     format!(
         "(SELECT coalesce(string_agg(format('%s %s %s', t.tgname, t.tgenabled, t.xmin), chr(10) ORDER BY t.tgname), '')
@@ -176,13 +176,13 @@ pub(in crate::changes) fn ties(relation: &str) -> String {
     )
 }
 
-/// Reads an `xid8` that is sent as text, because not every reader of JSON takes numbers of 64 bits.
+/// Reads an `xid8`, which is sent as text because not every JSON parser reads numbers of 64 bits.
 fn transaction<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.parse().map_err(serde::de::Error::custom)
 }
 
-/// The same for one that there may be.
+/// Like [`transaction`], for an optional value.
 fn transaction_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
     let text = Option::<String>::deserialize(deserializer)?;
     text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()

@@ -1,18 +1,18 @@
-//! The random identity key of the change log. Target manifests are public. They name their database by hashes with this key, which mean nothing
-//! to those who cannot read the log.
+//! The random identity key of the change log. Target manifests are public. They identify their database by hashes with this key, which are
+//! meaningless to anyone who cannot read the log.
 
 use super::presence::Presence;
 use crate::changes::error::ChangeLogError;
 use crate::postgis::{Snapshot, quoted};
 
-/// The statements that give a log its key, if it has none: 244 bits from PostgreSQL's strong random number generator.
+/// The statements that create the log's key if it has none: 244 bits from PostgreSQL's strong random number generator.
 pub(in crate::changes) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
 UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
 
 const CONTEXT: &str = "reading the change log's key";
 
-/// Reads the key; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the probe:
-/// the probe takes every table that the transaction has opened until then for one that the layers read.
+/// Reads the key; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the probe, because
+/// the probe counts every table that the transaction has opened before as one that the layers read.
 ///
 /// # Errors
 /// If the database fails.

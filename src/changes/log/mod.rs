@@ -1,5 +1,5 @@
-//! The change log as the database holds it: its state beside the catalog, whether its schema can be trusted, how logged values are read
-//! back, and the key by which targets say which database they show.
+//! The change log as the database holds it: its state compared with the catalog, whether its schema can be trusted, how logged values are read back,
+//! and the key by which targets identify their database.
 
 mod decoding;
 mod facts;
@@ -26,8 +26,8 @@ pub(super) use trust::SchemaFlaws;
 /// is held.
 pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
 
-/// The version of the log's layout. In a log of version 2 large shapes are boxes, not covers; in one of version 3 those in other reference systems
-/// than EPSG:4326 and 3857 are logged whole. All else is the same, so entries of before an upgrade are read, too.
+/// The version of the log's layout. In a log of version 2, large shapes are logged as boxes, not as covers. In a log of version 3, large shapes in
+/// other reference systems than EPSG:4326 and 3857 are logged whole. Everything else is the same, so entries from before an upgrade can be read, too.
 pub(super) const LAYOUT: i32 = 4;
 
 /// The oldest layout that is safe. A log of version 1 does not record the owner of the trigger functions, which ran casts of the columns' types.

@@ -6,7 +6,8 @@ use super::Presence;
 use crate::changes::error::ChangeLogError;
 use crate::postgis::{Session, Snapshot, quoted};
 
-/// What such a role does by mistake, and how to end that; `None` if it is neither this role nor the owner of one of the tables (their OIDs).
+/// The warning about what such a role does by mistake, with the remedy. `None` if there is no such role, or if it is neither this role nor the owner
+/// of one of the tables, given by their OIDs.
 pub(in crate::changes) async fn namesake(
     session: &Session,
     schema: &str,
@@ -23,7 +24,7 @@ pub(in crate::changes) async fn namesake(
     }))
 }
 
-/// The same for the tables that an installed log watches.
+/// Like `namesake`, for the tables that an installed log watches.
 ///
 /// # Errors
 /// If the database is lost.

@@ -1,4 +1,4 @@
-//! Whether there is a change log in a schema.
+//! The check whether there is a change log in a schema.
 
 use tokio_postgres::types::Type;
 
@@ -19,7 +19,7 @@ pub(in crate::changes) enum Presence {
 }
 
 impl Presence {
-    /// Asks the catalog, which every role may read.
+    /// Looks in the catalog, which every role may read.
     pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,

@@ -1,4 +1,4 @@
-//! Pieces of SQL, and what is filled into the files of `sql/`.
+//! Pieces of SQL, and the functions that fill in the placeholders of the files in `sql/`.
 
 use crate::changes::error::UNSAFE;
 use crate::postgis::quoted;
@@ -19,7 +19,7 @@ pub(in crate::changes) fn literal_in_block(text: &str) -> String {
     format!(" E'{escaped}'")
 }
 
-/// Fills the schema of PostGIS into a statement, in place of `{postgis}`.
+/// Replaces `{postgis}` in a statement by the schema of PostGIS.
 pub(in crate::changes) fn at_postgis(sql: &str, postgis: &str) -> String {
     sql.replace("{postgis}", &quoted(postgis))
 }
@@ -27,14 +27,14 @@ pub(in crate::changes) fn at_postgis(sql: &str, postgis: &str) -> String {
 /// The tables of a log.
 const TABLES: [&str; 6] = ["state", "watch", "watched", "member", "needs", "change"];
 
-/// Fills the names of the log's tables into a statement, and their number.
+/// Replaces `{tables}` in a statement by the names of the log's tables, and `{count}` by their number.
 pub(in crate::changes) fn with_tables(sql: &str) -> String {
     let names: Vec<String> = TABLES.iter().map(|table| literal(table)).collect();
     sql.replace("{tables}", &names.join(", ")).replace("{count}", &TABLES.len().to_string())
 }
 
-/// Fills the schema into a statement: `{name}` and `{quoted}` as literals, `{schema}` as an identifier, and the queries and blocks that check
-/// whether it can be trusted.
+/// Fills the schema into a statement: `{name}` and `{quoted}` as literals, `{schema}` as an identifier. It also fills in the queries and blocks that
+/// check whether the schema can be trusted.
 pub(in crate::changes) fn of_schema(sql: &str, schema: &str) -> String {
     let filled = sql
         .replace("{guard}", include_str!("sql/guard.sql").trim_end())

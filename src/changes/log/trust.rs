@@ -1,4 +1,4 @@
-//! Whether only superusers and its owner can alter the schema of the log, and whether the triggers have the rights that they need.
+//! The checks that only superusers and its owner can alter the schema of the log, and that the triggers have the rights that they need.
 
 use super::sql_text::of_schema;
 use crate::changes::error::ChangeLogError;
@@ -7,16 +7,16 @@ use crate::postgis::{ServerName, Session, quoted};
 /// The flaws of a log's schema, in words.
 #[derive(Debug, Default)]
 pub(in crate::changes) struct SchemaFlaws {
-    /// Flaws that another install does not mend.
+    /// Flaws that another install does not repair.
     pub(in crate::changes) lasting: Vec<String>,
-    /// Flaws that another install mends.
+    /// Flaws that another install repairs.
     pub(in crate::changes) mendable: Vec<String>,
     /// Rights that the triggers lack, which another install grants.
     pub(in crate::changes) lacking: Vec<String>,
 }
 
 impl SchemaFlaws {
-    /// Asks the catalog. A schema that does not exist has no flaws.
+    /// Looks for flaws in the catalog. A schema that does not exist has none.
     pub(in crate::changes) async fn look_up(
         session: &Session,
         schema: &str,
@@ -36,7 +36,7 @@ impl SchemaFlaws {
         Ok(found)
     }
 
-    /// Refuses a schema with lasting flaws.
+    /// Returns an error if the schema has lasting flaws.
     ///
     /// # Errors
     /// [`ChangeLogError::Unsafe`].

@@ -1,4 +1,4 @@
-//! How much the log holds, whether it is safe, and pruning it.
+//! The size of the log, the check that it is safe, and its pruning.
 
 use std::time::Duration;
 
@@ -26,15 +26,15 @@ pub struct Pruned {
     pub rows: u64,
     /// The number of changed rows that are left.
     pub left: u64,
-    /// The open transaction that keeps the targets from having seen them, in words; `None` if it is not a transaction that does.
+    /// The open transaction because of which the targets have not seen the rows that are left, in words; `None` if no transaction is the reason.
     pub kept_by: Option<String>,
 }
 
-/// Checks that only the owner of the log can alter it, and that the triggers can append to it and do no more. Call this before anything else of the
+/// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this before anything else in the
 /// log is read.
 ///
 /// # Errors
-/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install mends it.
+/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install repairs it.
 pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
     let context = "checking whether the change log is safe";
     let server = database.server();
@@ -59,7 +59,7 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
     Err(ChangeLogError::Repairable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
 }
 
-/// What the log holds of each watch.
+/// The entries that the log holds for each watch.
 ///
 /// # Errors
 /// If there is no log, or it cannot be read.
@@ -92,8 +92,8 @@ pub async fn backlogs(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Deletes the entries that every cursor of `seen` has seen, and those older than `older`. The log records how far it was pruned, so that a
-/// target that is behind gets an error.
+/// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how far it was pruned, so that a
+/// target that has not seen a deleted entry gets an error.
 ///
 /// # Errors
 /// If there is no log, or the role may not write it.
@@ -137,7 +137,7 @@ pub async fn prune(
     Ok(Pruned { rows, left, kept_by })
 }
 
-/// SQL that names a transaction, if it is still open: no snapshot since it began has seen all of what ended after it.
+/// SQL that names a transaction if it is still open. While it is open, no snapshot's cursor moves past it.
 fn open_transaction(transaction: Option<u64>) -> String {
     // The views show the lower 32 bits (PostgreSQL documentation, section 8.19).
     let xid = transaction.unwrap_or_default() & u64::from(u32::MAX);

@@ -1,4 +1,4 @@
-//! Checks whether the log holds everything that a target has not seen.
+//! Checks that the log holds every change that a target has not seen.
 
 use crate::changes::error::ChangeLogError;
 use crate::changes::log::{DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, WatchFacts};
@@ -8,7 +8,7 @@ use crate::cursor::Cursor;
 use crate::postgis::{Database, ServerName, Snapshot, quoted};
 use crate::suggested::TRACK_INSTALL;
 
-/// What is logged of one table.
+/// What is logged about one table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Watch {
     /// Its id in the log (`change.watch`).
@@ -29,7 +29,7 @@ pub enum PositionSource {
         /// The column, quoted.
         column: String,
     },
-    /// A query over the changed row, which it names `changed`. The log holds the columns that the query refers to (`change.keys`).
+    /// A query over the changed row, which it calls `changed`. The log holds the columns to which the query refers (`change.keys`).
     Query {
         /// The query.
         sql: String,
@@ -89,7 +89,7 @@ fn check_log(
     }
     if let Ok(now) = snapshot.cursor().parse::<Cursor>() {
         let now = now.xmax();
-        // Said first: after a restore both are true, and an install comes before the seed.
+        // This is checked first: after a restore both conditions hold, and an install is needed before the seed.
         if let Some(known) = facts.ahead {
             return Err(Untracked::Ahead { server: server.clone(), known, now });
         }
@@ -129,7 +129,7 @@ fn watches_of(
         for name in names {
             check_column(&layer, watch, name, cursor)?;
         }
-        // After the columns: an altered one is why everything is logged, and will be until another install.
+        // Checked after the columns, because an altered column is the reason why everything is logged, until another install.
         if watch.everything {
             return Err(Untracked::Everything { layer, table: watch.name.clone() });
         }

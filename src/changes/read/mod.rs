@@ -1,4 +1,4 @@
-//! Reading the change log: whether it holds what a target has not seen, what changed, how much is in it, and when to look again.
+//! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when to look again.
 
 mod backlog;
 mod check;

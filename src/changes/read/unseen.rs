@@ -1,4 +1,4 @@
-//! Reads the log: what changed since a cursor, and where.
+//! Reads from the log what changed since a cursor, and where.
 
 use super::check::{PositionSource, Watch};
 use crate::cursor::Cursor;
@@ -77,7 +77,7 @@ pub async fn unseen_positions(
             srid = layer.srid()
         ),
         PositionSource::Query { sql, columns } => {
-            // Column by column: a record made from JSON would read texts as JSON strings, and run the CHECKs of domains.
+            // Each column separately, because a record made from JSON would read texts as JSON strings, and run the CHECKs of domains.
             let columns: Vec<String> = columns
                 .iter()
                 .zip(&watch.methods)

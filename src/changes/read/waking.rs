@@ -1,4 +1,4 @@
-//! Wakes `reseed --watch` when there are changes: by the triggers' notifications, or by polling with a small query.
+//! Wakes `reseed --watch` when there are changes, by the triggers' notifications, or by polling with a small query.
 //!
 //! | server | woken by |
 //! |---|---|
@@ -31,7 +31,7 @@ pub enum NotifyObstacle {
     },
     /// The server is a standby.
     Standby,
-    /// Another session holds the advisory lock alone.
+    /// Another session holds the advisory lock exclusively.
     Held,
 }
 
@@ -67,7 +67,7 @@ impl NotifyObstacle {
     }
 }
 
-/// Why the triggers of this database send no notifications; `None` if they do.
+/// The reason why the triggers of this database send no notifications; `None` if they send them.
 ///
 /// # Errors
 /// If the database is lost.
@@ -100,7 +100,7 @@ impl Waking {
     /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now on.
     ///
     /// # Errors
-    /// If the database cannot be reached, there is no log to look into, or a stop is asked for.
+    /// If the database cannot be reached, there is no log, or a stop is requested.
     pub async fn begin(database: &Database, schema: &str) -> Result<Waking, Error> {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(CONTEXT, FACTS).await?;
@@ -130,7 +130,7 @@ impl Waking {
         self.obstacle.as_ref()
     }
 
-    /// Waits for the next change. `every` is the pause between two polls, where notifications may not come.
+    /// Waits for the next change. `every` is the pause between two polls if notifications may not come.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -160,12 +160,12 @@ impl Waking {
     /// Checks that the connection still answers.
     ///
     /// # Errors
-    /// If it does not.
+    /// If the connection does not answer.
     pub async fn check(&self) -> Result<(), Error> {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
-    /// Forgets the changes until now. A snapshot that is taken after this sees them.
+    /// Discards the changes until now. A snapshot that is taken after this sees them.
     ///
     /// # Errors
     /// If the connection is lost.
@@ -177,8 +177,8 @@ impl Waking {
         Ok(())
     }
 
-    /// Takes the lock by which the triggers see that a process waits, if it is free at once. Waiting for it would let any session that holds it
-    /// block this run.
+    /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any session that holds the lock
+    /// could block this run.
     async fn try_lock(&self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
         let rows =
@@ -186,8 +186,8 @@ impl Waking {
         Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
     }
 
-    /// Polls: whether the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
-    /// was running then: 0.1 ms on an idle server.
+    /// Polls. True if the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
+    /// was running at that call, which takes 0.1 ms on an idle server.
     async fn poll(&mut self) -> Result<bool, Error> {
         let from = self.tail.as_ref().map(|tail| literal(&tail.xmin));
         // The first poll has nothing to compare with. The snapshot of the reseed that follows sees all earlier entries.
@@ -204,7 +204,7 @@ impl Waking {
         let (found, left) = (count(1), count(2));
         let now = LogTail { xmin: row.get(0).unwrap_or_default().to_owned(), rows: left };
         let before = self.tail.replace(now);
-        // Also if there are fewer: then the log was pruned, and may have grown as well.
+        // Fewer entries count as a change, too: the log was pruned, and may have grown as well.
         Ok(before.is_some_and(|before| before.rows != found))
     }
 }

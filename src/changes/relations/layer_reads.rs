@@ -1,5 +1,5 @@
-//! Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer becomes a view in a transaction that is rolled
-//! back.
+//! Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer is created as a view in a transaction that is
+//! rolled back.
 
 use std::collections::BTreeSet;
 
@@ -72,7 +72,7 @@ pub(in crate::changes) async fn layer_reads(
         });
     }
     for track in layer.track {
-        // Of a table that a function reads, any column may decide what it gives.
+        // Any column of a table that a function reads may affect the function's result.
         let known = if layer.layer.function().is_some() { &[][..] } else { &depends };
         let request = reader.declared_watch(track, known).await?;
         declared.insert(request.relation);
@@ -83,7 +83,7 @@ pub(in crate::changes) async fn layer_reads(
     Ok(reads)
 }
 
-/// Whether the role may make temporary views.
+/// True if the role may create temporary views.
 async fn may_make_views(session: &Session) -> Result<bool, ChangeLogError> {
     let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";
     Ok(session.one(CONTEXT, sql, &[]).await?.get(0))
@@ -115,7 +115,7 @@ impl DependencyReader<'_> {
         ChangeLogError::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
     }
 
-    /// Refuses a relation whose changes fire no trigger.
+    /// Returns an error if changes of a relation fire no trigger.
     fn check_trackable(&self, name: &str, kind: &str) -> Result<(), ChangeLogError> {
         match kind {
             "m" => Err(self.not_trackable(
@@ -130,7 +130,7 @@ impl DependencyReader<'_> {
         }
     }
 
-    /// The tables that the layer depends on: its relation, and those that its properties, key, feature id and filter refer to.
+    /// The tables on which the layer depends: its relation, and the tables to which its properties, key, feature id and filter refer.
     async fn layer_dependencies(
         &self,
         own: &CatalogRelation,
@@ -153,7 +153,7 @@ impl DependencyReader<'_> {
         // As booleans, because a view cannot have columns of every type.
         let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
         let columns = columns.collect::<Vec<_>>().join(", ");
-        // Aggregates need a query of their own, because they have no single row.
+        // Aggregates need a separate query, because they do not refer to a single row.
         let aggregates: Vec<String> = layer
             .aggregates()
             .enumerate()
@@ -206,7 +206,7 @@ impl DependencyReader<'_> {
                 other => other.into(),
             };
             self.make_view(&sql).await.map_err(failed)?;
-            // A text would be cast to a geometry when the log is read, and fail if it is not one.
+            // A text would be cast to a geometry only when the log is read, and that would fail if it is not one.
             let sql = "SELECT t.typname::text FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
                 WHERE a.attrelid = $1::text::regclass";
             let kind: String = self.session.one(CONTEXT, sql, &[(&VIEW, Type::TEXT)]).await?.get(0);
@@ -235,7 +235,7 @@ impl DependencyReader<'_> {
         })
     }
 
-    /// The warning for a table that the layer reads and does not declare.
+    /// The warning for a table that the layer reads, but does not declare.
     fn undeclared_warning(&self, dependency: &Dependency) -> String {
         let (layer, table) = (self.layer.layer.name(), &dependency.name);
         match dependency.kind.as_str() {
@@ -250,7 +250,7 @@ impl DependencyReader<'_> {
         }
     }
 
-    /// Makes the view, in place of an earlier one.
+    /// Creates the view, and replaces an earlier one.
     async fn make_view(&self, select: &str) -> Result<(), postgis::Error> {
         let sql = format!("DROP VIEW IF EXISTS {VIEW}; CREATE TEMPORARY VIEW oar_tiles_reads AS {select}");
         self.session.script(CONTEXT, &sql).await.map(drop)

@@ -1,4 +1,4 @@
-//! The tables and columns that a layer reads, and what the catalog says of these tables.
+//! The tables and columns that a layer reads, and what the catalog says about these tables.
 
 mod layer_reads;
 mod table;

@@ -1,4 +1,4 @@
-//! What the catalog says of a table that is to be watched.
+//! What the catalog says about a table that will be watched.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
@@ -7,22 +7,22 @@ use crate::changes::error::ChangeLogError;
 use crate::changes::log::{Decoding, QUALIFIED_NAME, at_postgis, decoding_expression, literal};
 use crate::postgis::{Session, quoted};
 
-/// What an install must know of a table. The fields are those of the JSON of `sql/table.sql`.
+/// What an install must know about a table. The fields are those of the JSON of `sql/table.sql`.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct Table {
     pub(in crate::changes) owner: String,
-    /// Whether the owner is a superuser.
+    /// True if the owner is a superuser.
     pub(in crate::changes) is_of_superuser: bool,
-    /// Whether this role has the owner's rights.
+    /// True if this role has the owner's rights.
     pub(in crate::changes) is_ours: bool,
-    /// The table itself first; its partitions, children and parents.
+    /// The table itself, then its partitions, children and parents.
     pub(in crate::changes) relatives: Vec<TableRelative>,
     pub(in crate::changes) columns: Vec<TableColumn>,
     /// The columns of a unique index over all rows; empty if there is none.
     pub(in crate::changes) key: Vec<TableKeyColumn>,
 }
 
-/// A table through which rows of the watched one can be changed: the table itself, a partition, a child or a parent.
+/// A table through which rows of the watched table can be changed: the table itself, a partition, a child or a parent.
 #[derive(Debug, Deserialize)]
 pub(in crate::changes) struct TableRelative {
     pub(in crate::changes) oid: u32,
@@ -43,7 +43,7 @@ pub(in crate::changes) struct TableColumn {
     /// The OID of its type.
     #[serde(rename = "type")]
     pub(in crate::changes) type_oid: u32,
-    /// The modifier of its type (`pg_attribute.atttypmod`): of a geometry, its shape, reference system and dimensions.
+    /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and dimensions.
     #[serde(rename = "modifier")]
     pub(in crate::changes) type_modifier: i32,
     /// The name of its type.
@@ -52,13 +52,13 @@ pub(in crate::changes) struct TableColumn {
     pub(in crate::changes) shape: String,
     /// The reference system that it declares; 0 for none.
     pub(in crate::changes) srid: i32,
-    /// Whether equal values have the same bytes, by the operator `=` of `pg_catalog` and, for collated types, the collation "C".
+    /// True if values that are equal by the operator `=` of `pg_catalog` (for collated types, with the collation "C") have the same bytes.
     pub(in crate::changes) is_exact: bool,
-    /// Whether its type has a collation.
+    /// True if its type has a collation.
     pub(in crate::changes) is_collated: bool,
-    /// Whether it is of PostGIS's type geometry.
+    /// True if it is of PostGIS's type geometry.
     pub(in crate::changes) is_geometry: bool,
-    /// Whether it is of PostGIS's type geometry or geography, not of another type with that name.
+    /// True if it is of PostGIS's type geometry or geography, not of another type with that name.
     pub(in crate::changes) is_spatial: bool,
     /// Its type, as SQL names it.
     #[serde(rename = "called")]
@@ -76,7 +76,7 @@ pub(in crate::changes) struct TableKeyColumn {
 }
 
 impl Table {
-    /// Asks the catalog.
+    /// Reads the facts from the catalog.
     pub(in crate::changes) async fn look_up(
         session: &Session,
         postgis: &str,

@@ -1,4 +1,4 @@
-//! What is to be logged of one table, for one layer or several.
+//! What must be logged about one table, for one layer or several.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::suggested::SEED;
 pub(in crate::changes) enum WatchSource {
     /// A column of type geometry or geography.
     Column(String),
-    /// A query over the row. It is evaluated when the log is read; the log holds the columns that it refers to.
+    /// A query over the row. It is evaluated when the log is read; the log holds the columns to which it refers.
     Query {
         /// The query.
         sql: String,
@@ -22,7 +22,7 @@ pub(in crate::changes) enum WatchSource {
     },
 }
 
-/// What one layer needs logged of one table.
+/// What one layer needs to be logged about one table.
 #[derive(Debug, Clone)]
 pub(in crate::changes) struct WatchRequest {
     /// The layer's name.
@@ -32,7 +32,7 @@ pub(in crate::changes) struct WatchRequest {
     /// Schema and table, quoted.
     pub(in crate::changes) name: String,
     pub(in crate::changes) source: WatchSource,
-    /// The columns whose changes show on the map; `None` for all.
+    /// The columns whose changes are visible on the map; `None` for all columns.
     pub(in crate::changes) columns: Option<BTreeSet<String>>,
 }
 
@@ -44,7 +44,7 @@ pub(in crate::changes) struct PlannedWatch {
 }
 
 impl PlannedWatch {
-    /// Whether this is the installed watch `known`.
+    /// True if this is the installed watch `known`.
     pub(in crate::changes) fn is_installed_as(&self, known: &WatchFacts) -> bool {
         let (geometry, query) = self.source();
         known.relation == self.request.relation
@@ -52,7 +52,7 @@ impl PlannedWatch {
             && known.query.as_deref() == query
     }
 
-    /// The geometry column or the query that gives the positions; the other one is `None`.
+    /// The geometry column or the query that returns the positions; the other one is `None`.
     pub(in crate::changes) fn source(&self) -> (Option<&str>, Option<&str>) {
         match &self.request.source {
             WatchSource::Column(name) => (Some(name), None),
@@ -60,7 +60,7 @@ impl PlannedWatch {
         }
     }
 
-    /// The columns whose changes a layer must learn of.
+    /// The columns whose changes matter to the layer of `request`.
     pub(in crate::changes) fn needed_columns(&self, request: &WatchRequest) -> Vec<String> {
         match &request.columns {
             Some(columns) => columns.iter().cloned().collect(),
@@ -68,7 +68,7 @@ impl PlannedWatch {
         }
     }
 
-    /// Refuses tables of which the triggers would miss changes.
+    /// Returns an error if the triggers would miss changes of the table.
     ///
     /// # Errors
     /// [`ChangeLogError::NotTrackable`].

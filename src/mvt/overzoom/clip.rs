@@ -2,7 +2,7 @@
 
 use super::super::geometry::{Position, twice_the_area};
 
-/// The square in which everything is kept, its edges included: from `min` to `max` along both axes.
+/// The square in which everything is kept, including its edges: from `min` to `max` along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ClipBox {
     pub(super) min: i64,
@@ -26,12 +26,12 @@ impl Side {
         if self.is_upper { along <= self.at } else { along >= self.at }
     }
 
-    /// Where the segment between two positions on different sides of the edge crosses it, rounded to the grid.
+    /// The position at which the segment between two positions on different sides of the edge crosses it, rounded to the grid.
     fn crossing(self, from: FarPosition, to: FarPosition) -> FarPosition {
         let other = 1 - self.axis;
         let [across, part] = [to[self.axis] - from[self.axis], self.at - from[self.axis]].map(i128::from);
         let along = i128::from(to[other]) - i128::from(from[other]);
-        // Half a unit more, so that the division rounds to the nearest.
+        // Half a unit is added so that the division rounds to the nearest.
         let numerator = 2 * along * part * across.signum() + across.abs();
         let step = numerator.div_euclid(2 * across.abs());
         let mut crossing = [0; 2];
@@ -41,7 +41,7 @@ impl Side {
     }
 }
 
-/// The position as it is written; `None` if it has no place there, which a position inside of a square always has.
+/// The position as it is written; `None` if its coordinates do not fit in 32 bits. Coordinates inside of the square always fit.
 fn near(position: FarPosition) -> Option<Position> {
     let [x, y] = position.map(|along| i32::try_from(along).ok());
     Some([x?, y?])
@@ -59,7 +59,7 @@ impl ClipBox {
         points.iter().filter(is_inside).filter_map(|point| near(*point)).collect()
     }
 
-    /// The pieces of a line inside, each of two positions at least.
+    /// The pieces of a line inside, each of at least two positions.
     pub(super) fn line(self, line: &[FarPosition]) -> Vec<Vec<Position>> {
         let mut pieces: Vec<Vec<Position>> = Vec::new();
         for pair in line.windows(2) {

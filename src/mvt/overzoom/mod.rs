@@ -1,7 +1,7 @@
-//! What a tile shows of a deeper tile's area: its features cut out there and scaled to the deeper tile.
+//! Draws a deeper tile from one of its ancestors: the ancestor's features are clipped to the area of the deeper tile and scaled to it.
 //!
-//! The features keep their ids, properties and order. What the deeper tile itself would draw in more detail is missing, as it is when a
-//! map client enlarges the tile.
+//! The features keep their ids, properties and order. Detail that the deeper tile itself would have is missing, as when a map client enlarges the
+//! ancestor.
 
 mod clip;
 
@@ -27,7 +27,7 @@ pub struct TileDescent {
 }
 
 impl TileDescent {
-    /// The way from a tile down to `tile`; `None` if `tile` does not lie in it.
+    /// The place of `tile` in `ancestor`; `None` if `tile` does not lie in it.
     #[must_use]
     pub fn new(ancestor: TileCoord, tile: TileCoord) -> Option<TileDescent> {
         let levels = tile.zoom().get().checked_sub(ancestor.zoom().get())?;
@@ -43,10 +43,10 @@ impl TileDescent {
     }
 }
 
-/// Draws what a tile shows of a deeper tile's area; no bytes if that is nothing. `raw` is the ancestor's uncompressed tile.
+/// Draws a deeper tile from its ancestor; empty if there is nothing to draw. `raw` is the ancestor's uncompressed tile.
 ///
 /// # Errors
-/// If the ancestor breaks MVT 2.1.
+/// If the ancestor violates MVT 2.1.
 pub fn overzoomed(raw: &[u8], descent: TileDescent) -> Result<Vec<u8>, MvtError> {
     let mut tile = Vec::new();
     for layer in decode(raw)? {
@@ -58,7 +58,7 @@ pub fn overzoomed(raw: &[u8], descent: TileDescent) -> Result<Vec<u8>, MvtError>
     Ok(tile)
 }
 
-/// Appends what is left of a layer; false if nothing is.
+/// Appends the part of a layer that is left after clipping; false if nothing is left.
 fn put_layer(bytes: &mut Vec<u8>, layer: &MvtLayer<'_>, descent: TileDescent) -> bool {
     let buffer = (i64::from(layer.extent) / EXTENT_PER_BUFFER).max(1);
     let clip = ClipBox { min: -buffer, max: i64::from(layer.extent) + buffer };
@@ -94,7 +94,7 @@ fn put_layer(bytes: &mut Vec<u8>, layer: &MvtLayer<'_>, descent: TileDescent) ->
     is_drawn
 }
 
-/// Numbers the keys or values that are left, in the order in which features first have them.
+/// Numbers the keys or values that are left, in the order of their first occurrence in the features.
 #[derive(Default)]
 struct Renumbered {
     old: Vec<u32>,
@@ -110,7 +110,7 @@ impl Renumbered {
     }
 }
 
-/// A geometry scaled to the deeper tile and clipped; `None` if nothing of it is left.
+/// A geometry scaled to the deeper tile and clipped; `None` if nothing is left of it.
 fn cut(geometry: &MvtGeometry, extent: u32, descent: TileDescent, clip: ClipBox) -> Option<MvtGeometry> {
     let moved = |path: &[Position]| -> Vec<[i64; 2]> { path.iter().map(|at| descent.moved(*at, extent)).collect() };
     match geometry {

@@ -73,7 +73,7 @@ fn points_go_to_the_child_that_they_lie_in_with_their_ids_and_properties() {
     let properties: Vec<_> = layers[0].properties(&layers[0].features[0]).collect();
     assert_eq!(properties, [("name", MvtValue::Text("number 1")), ("is", MvtValue::Bool(true))]);
     assert_eq!((layers[0].name, layers[0].extent), ("things", 4096));
-    // Values that no feature has any more are not sent.
+    // Values that no feature has any more are left out.
     assert!(!String::from_utf8_lossy(&raw).contains("number 0"));
     // Nothing is left: no layer, no bytes.
     assert!(overzoomed(&tile, descent(5, 0, 31)).unwrap().is_empty());
@@ -94,7 +94,7 @@ fn a_tile_of_the_same_zoom_stays_as_it_is() {
 
 #[test]
 fn lines_are_cut_at_the_buffer_and_may_fall_into_pieces() {
-    // Across the whole tile, out of it and back.
+    // The line runs across the whole tile, leaves it and returns.
     let line = MvtGeometry::Lines(vec![vec![[0, 512], [4096, 512], [4096, 1536], [0, 1536]]]);
     let tile = tile(&[line, MvtGeometry::Lines(vec![vec![[3000, 3000], [3100, 3100]]])]);
     let pieces = MvtGeometry::Lines(vec![vec![[0, 1024], [4160, 1024]], vec![[4160, 3072], [0, 3072]]]);
@@ -109,7 +109,7 @@ fn polygons_keep_their_holes_and_their_direction_and_lose_what_lies_outside() {
     let far_hole: Vec<Position> = square(3000, 3000, 100).into_iter().rev().collect();
     let tile = tile(&[
         MvtGeometry::Polygons(vec![vec![square(0, 0, 4096), hole, far_hole], vec![square(3900, 3900, 10)]]),
-        // It touches the other child in its border only.
+        // It touches the other child only in its border.
         MvtGeometry::Polygons(vec![vec![square(2080, 0, 10)]]),
     ]);
     let [(10, MvtGeometry::Polygons(polygons))] = &drawn(&tile, descent(1, 0, 0))[..] else { panic!() };

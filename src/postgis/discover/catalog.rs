@@ -1,4 +1,4 @@
-//! What the catalog says of relations with a geometry.
+//! What the catalog says about relations with a geometry.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 
 use crate::postgis::session::{Cause, Error, Param, Session, quoted};
 
-/// The kinds of relations, as `pg_class.relkind` tells them apart.
+/// The kinds of relations that `pg_class.relkind` distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum SpatialKind {
     /// A table.
@@ -39,7 +39,7 @@ impl SpatialKind {
         }
     }
 
-    /// True if it can have indexes, and rows of its own that can be sampled.
+    /// True if it can have indexes, and stores rows that can be sampled.
     #[must_use]
     pub const fn is_stored(self) -> bool {
         matches!(self, SpatialKind::Table | SpatialKind::PartitionedTable | SpatialKind::MaterializedView)
@@ -66,7 +66,7 @@ pub struct SpatialRelation {
     pub schema_usable: bool,
     /// True if the role may read some column of it.
     pub readable: bool,
-    /// The rows that ANALYZE has counted; `None` if it never did, and for views.
+    /// The number of rows that ANALYZE has estimated; `None` if it never ran, and for views.
     pub estimated_rows: Option<f64>,
     /// The size of its rows on disk; `None` for views and foreign tables.
     pub bytes: Option<u64>,
@@ -86,7 +86,7 @@ pub struct SpatialRelation {
 pub struct CatalogColumn {
     /// Its name.
     pub name: String,
-    /// The name of its type, or of the type beneath a domain.
+    /// The name of its type; for a domain, the name of the base type.
     pub base: String,
     /// Its type, as SQL names it.
     pub called: String,
@@ -208,7 +208,7 @@ pub(in crate::postgis) async fn view_reads(session: &Session, view: u32) -> Resu
     objects(session, include_str!("sql/view_reads.sql"), &[(&view, Type::OID)]).await
 }
 
-/// The rows of a statement that gives JSON.
+/// The rows of a statement that returns JSON.
 pub(super) async fn objects<T: DeserializeOwned>(
     session: &Session,
     sql: &str,

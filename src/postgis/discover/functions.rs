@@ -1,11 +1,11 @@
-//! Functions that give the bytes of a tile, as other tile servers call them.
+//! Functions that return the bytes of a tile, in the form in which other tile servers call them.
 
 use serde::Deserialize;
 
 use super::catalog::objects;
 use crate::postgis::session::{Error, Session, quoted};
 
-/// A function whose arguments and result are those of one that gives tiles. The fields are those of the JSON of `sql/functions.sql`.
+/// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the JSON of `sql/functions.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SpatialFunction {
     /// Its schema.
@@ -33,7 +33,7 @@ impl SpatialFunction {
     }
 }
 
-/// All of them, by schema and name, without those of extensions.
+/// All such functions, by schema and name, without those of extensions.
 pub(in crate::postgis) async fn functions(session: &Session) -> Result<Vec<SpatialFunction>, Error> {
     objects(session, include_str!("sql/functions.sql"), &[]).await
 }

@@ -1,13 +1,14 @@
-//! What a database has to draw: the tables and views with a geometry, and functions that give tiles, as the catalog and their rows describe them.
+//! Discovers what can be drawn from a database: tables and views with a geometry, and functions that return tiles, described by the catalog and by
+//! their rows.
 //!
 //! | file | what |
 //! |---|---|
 //! | `catalog` | the relations, their columns, keys, indexes and rights; the tables beneath a view |
-//! | `functions` | functions that give tiles |
-//! | `rows` | what only rows can tell: reference systems, types, extent, which columns tell them apart |
-//! | `usable` | whether layers over them can be drawn: the probe of each, alone |
+//! | `functions` | functions that return tiles |
+//! | `rows` | what only rows show: reference systems, types, extent, and which columns identify rows |
+//! | `usable` | whether layers over them can be drawn, which the probe of each layer by itself finds out |
 //!
-//! `oar-tiles init` writes what is found as a configuration, `seed --table` uses it at once.
+//! `oar-tiles init` writes the result as a configuration; `seed --table` uses it directly.
 
 mod catalog;
 mod functions;
@@ -42,33 +43,33 @@ pub struct GeometryColumn {
     pub srid: i32,
     /// True if it has a spatial index.
     pub is_indexed: bool,
-    /// What its rows say, or why they cannot be read.
+    /// What its rows show, or the reason why they cannot be read.
     pub rows: Result<GeometryRows, String>,
 }
 
-/// A relation with all that is known of it.
+/// A relation with everything that is known about it.
 #[derive(Debug, Clone)]
 pub struct DiscoveredRelation {
     /// What the catalog says.
     pub relation: SpatialRelation,
     /// Its columns with geometries that the role may read.
     pub geometries: Vec<GeometryColumn>,
-    /// For a relation without a key: the one column that tells today's rows apart.
+    /// For a relation without a key: the one column that identifies the present rows.
     pub distinct: Option<String>,
-    /// For a relation with many columns: in how many of some rows each has a value; else empty.
+    /// For a relation with many columns: the number of rows of a sample in which each column has a value; else empty.
     pub filled: BTreeMap<String, u64>,
     /// For a view: the tables that it reads.
     pub reads: Vec<ViewRead>,
 }
 
-/// What a database has to draw.
+/// What can be drawn from a database.
 #[derive(Debug, Clone)]
 pub struct Discovery {
     /// The name of the database.
     pub database: String,
     /// The relations that were wanted, by schema and name.
     pub relations: Vec<DiscoveredRelation>,
-    /// The functions that give tiles and were wanted, by schema and name.
+    /// The functions that return tiles and were wanted, by schema and name.
     pub functions: Vec<SpatialFunction>,
     /// The names of all relations with a geometry, wanted or not.
     pub names: Vec<String>,

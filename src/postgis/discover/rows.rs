@@ -1,4 +1,4 @@
-//! What only the rows of a relation can tell. What cannot be read is an answer, too: the text of the database's error.
+//! Examines what only the rows of a relation show. If they cannot be read, the result is the text of the database's error.
 
 use std::collections::BTreeMap;
 
@@ -8,45 +8,45 @@ use super::catalog::{CatalogColumn, SpatialKind, SpatialRelation, ViewRead};
 use crate::postgis::session::{Error, Param, Session, quoted};
 use crate::tile::{LonLatBox, SourceBox};
 
-/// The bytes of a table beyond which a part of its pages is read.
+/// The size of a table in bytes beyond which only a part of its pages is read.
 const MAX_BYTES_READ_WHOLE: u64 = 256_000_000;
 
-/// The bytes that are read of a larger table.
+/// The number of bytes that are read of a larger table.
 const SAMPLE_BYTES: u64 = 32_000_000;
 
-/// The most columns of which it is asked whether they tell the rows apart.
+/// The most columns that are checked for whether they identify the rows.
 const MAX_KEY_CANDIDATES: usize = 8;
 
-/// The rows that are looked at to see which of many columns have values.
+/// The number of rows that are read to find out which of many columns have values.
 const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
 
-/// The points from which on a polygon is looked at wherever it stands in its table.
+/// The number of points from which on a polygon is checked wherever it is in its table.
 const MANY_POINTS: u32 = 500;
 
-/// The parts from which on a geometry with very many points is better cut: a coast with its islands.
+/// The number of parts from which on a geometry with very many points, such as a coast with its islands, is better divided.
 const MANY_PARTS: u32 = 10;
 
-/// The points from which on each tile notices that the whole geometry is read for it: Natural Earth's land of 1:10,000,000 has 400,000, and is drawn
-/// ten times as fast in parts.
+/// The number of points from which on each tile is slower because the whole geometry is read for it. Natural Earth's land of 1:10,000,000 has 400,000
+/// points, and is drawn ten times as fast in parts.
 const MANY_POINTS_IN_PARTS: u32 = 50_000;
 
 /// The most polygons whose validity is checked among those with many points, and again among those of any size.
 const MAX_VALIDATED: u32 = 2_000;
 
-/// The columns beyond which it is looked how many rows have a value in each. OpenStreetMap's tables have a column for each of 60 tags.
+/// The number of columns beyond which the rows with a value in each column are counted. OpenStreetMap's tables have a column for each of 60 tags.
 const MANY_COLUMNS: usize = 20;
 
 /// The number of an object in OpenStreetMap, as osm2pgsql names it. A long way, and a relation with several outer rings, has a row for each of its
-/// parts: it tells points apart, and lines and polygons only until the next update.
+/// parts. So the number identifies points, but lines and polygons only until the next update.
 pub const OSM_ID: &str = "osm_id";
 
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
 
-/// What the rows say of a column with geometries.
+/// What the rows show about a column with geometries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeometryRows {
-    /// The rows: counted, or extrapolated from a sample.
+    /// The number of rows, counted or extrapolated from a sample.
     pub rows: u64,
     /// True if only a sample was read.
     pub is_sample: bool,
@@ -54,13 +54,14 @@ pub struct GeometryRows {
     pub has_geometry: bool,
     /// The SRIDs of the geometries.
     pub srids: Vec<i32>,
-    /// Those of them that PostGIS does not know.
+    /// The SRIDs that PostGIS does not know.
     pub unknown_srids: Vec<i32>,
     /// The types of the geometries, such as "POINT".
     pub shapes: Vec<String>,
-    /// Where they lie, and how large they are.
+    /// The positions and sizes of the geometries.
     pub extent: Option<ColumnExtent>,
-    /// How many of the polygons that were looked at are not valid. PostGIS may leave parts of them out; their tiles are planned by their boxes, and none stands for another.
+    /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned by their boxes, and no tile is
+    /// rendered for several of them.
     pub invalid_areas: u64,
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each tile down.
     pub points_in_parts: u64,
@@ -71,7 +72,7 @@ pub struct GeometryRows {
 pub struct ColumnExtent {
     /// The box around them in their own reference system.
     pub own: SourceBox,
-    /// The same in degrees; `None` if the reference system is not known, or the box has no place on the globe.
+    /// The same box in degrees; `None` if the reference system is not known, or the box has no position on the globe.
     pub degrees: Option<LonLatBox>,
     /// The area of all boxes of geometries as a share of the area of `own`; it may exceed 1.
     pub share_of_area: f64,
@@ -87,7 +88,7 @@ impl GeometryRows {
     }
 }
 
-/// Reads the rows of a column. An error of the database about the rows is the answer; another error is an error.
+/// Reads the rows of a column. The inner error is the database's error about the rows; every other error is an outer one.
 pub(in crate::postgis) async fn look_at(
     session: &Session,
     relation: &SpatialRelation,
@@ -105,7 +106,7 @@ pub(in crate::postgis) async fn look_at(
     Box::pin(attempt(session, scan(session, relation, column))).await
 }
 
-/// The result of some statements, or the database's objection. The transaction goes on after it.
+/// The result of some statements, or the database's error as a text. The transaction goes on after such an error.
 async fn attempt<T>(
     session: &Session,
     work: impl Future<Output = Result<T, Error>>,
@@ -130,14 +131,15 @@ fn sample(percent: Option<f64>) -> String {
     percent.map(|percent| format!("TABLESAMPLE SYSTEM ({percent:.4})")).unwrap_or_default()
 }
 
-/// The share of a relation's pages that is read, in per cent, if it is larger than is read as a whole.
+/// The percentage of a relation's pages that is read; `None` if the relation is small enough to be read as a whole.
 fn percent_of(bytes: Option<u64>) -> Option<f64> {
     #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
     let percent = |bytes: u64| SAMPLE_BYTES as f64 * 100.0 / bytes as f64;
     bytes.filter(|bytes| *bytes > MAX_BYTES_READ_WHOLE).map(percent)
 }
 
-/// Of a relation with many columns: in how many of some rows each has a value. Empty for a relation with few, and for one that cannot be read.
+/// For a relation with many columns: the number of rows of a sample in which each column has a value. Empty for a relation with few columns, and for
+/// one that cannot be read.
 pub(in crate::postgis) async fn filled_columns(
     session: &Session,
     relation: &SpatialRelation,
@@ -165,7 +167,7 @@ pub(in crate::postgis) async fn filled_columns(
 async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogColumn) -> Result<GeometryRows, Error> {
     let context = format!("reading {}", relation.quoted());
     let is_declared = column.srid > 0 && !matches!(column.shape.trim_end_matches(['Z', 'M']), "Geometry" | "");
-    // A sample cannot tell that all rows are points, or in one reference system.
+    // A sample cannot show that all rows are points, or in one reference system.
     let percent = percent_of(relation.bytes.filter(|_| is_declared));
     let sample = sample(percent);
     // The columns of a view are computed, and one that fails in a row would fail in a tile.
@@ -227,7 +229,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     {
         let own = SourceBox { min_x: west, min_y: south, max_x: east, max_y: north };
         let degrees = match found.srids[..] {
-            // What nobody has said, but can be read so.
+            // No system is declared, but the coordinates can be degrees.
             [0] if is_degrees(&own) => Some(LonLatBox::from_sides(own.sides())),
             [0] => None,
             [srid, ..] if !found.unknown_srids.contains(&srid) => {
@@ -236,7 +238,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
             _ => None,
         };
         let own_area = (east - west) * (north - south);
-        // The sample's share of the rows has the same share of the area.
+        // The sample is assumed to have the same share of the area as of the rows.
         let all = if drawn > 0 && percent.is_some() { 100.0 / percent.unwrap_or(100.0) } else { 1.0 };
         found.extent = Some(ColumnExtent {
             own,
@@ -248,7 +250,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
     Ok(found)
 }
 
-/// Of some polygons: how many are not valid, and the most points of one with many parts.
+/// Checks some polygons: the number of those that are not valid, and the most points of one with many parts.
 async fn looked_at_areas(
     session: &Session,
     relation: &SpatialRelation,
@@ -273,12 +275,12 @@ async fn looked_at_areas(
     Ok((row.get::<_, i64>(0).unsigned_abs(), points.unwrap_or_default().unsigned_abs()))
 }
 
-/// One length as a part of another; 1 if the other has none.
+/// One length as a fraction of another; 1 if the other is zero.
 fn part(length: f64, whole: f64) -> f64 {
     if whole > 0.0 { length / whole } else { 1.0 }
 }
 
-/// True if a box can be one of longitudes and latitudes.
+/// True if the sides of a box can be longitudes and latitudes.
 pub(in crate::postgis) fn is_degrees(own: &SourceBox) -> bool {
     own.min_x >= -180.0 && own.max_x <= 180.0 && own.min_y >= -90.0 && own.max_y <= 90.0
 }
@@ -300,8 +302,8 @@ async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32)
     Ok(<[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides))
 }
 
-/// The first column that tells today's rows apart: one that has the name of a key here or in a table that a view reads. `are_points` is true if
-/// every geometry of the relation is a single point.
+/// The first column that identifies the present rows. Only columns are checked whose name is that of a key: by convention, or in a table that a view
+/// reads. `are_points` is true if every geometry of the relation is a single point.
 pub(in crate::postgis) async fn distinct_column(
     session: &Session,
     relation: &SpatialRelation,
@@ -325,7 +327,7 @@ pub(in crate::postgis) async fn distinct_column(
     }
     let is_key = |column: &&CatalogColumn| {
         let name = quoted(&column.name);
-        // Of a relation without rows nothing is known.
+        // Without rows, nothing is known about a key.
         format!("count(*) > 0 AND count({name}) = count(*) AND count(DISTINCT {name}) = count(*)")
     };
     let asked: Vec<String> = candidates.iter().map(is_key).collect();

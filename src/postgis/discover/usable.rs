@@ -1,4 +1,4 @@
-//! Whether layers can be drawn: each is probed by itself, and an error of one does not hide those of the others.
+//! Checks whether layers can be drawn. Each is probed by itself, so that an error of one does not hide the errors of the others.
 
 use crate::error::ErrorKind;
 use crate::postgis::layer::{LayerOptions, RowZooms};
@@ -8,7 +8,7 @@ use crate::postgis::probe::{
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::tile::LayerId;
 
-/// What the probe says of a layer.
+/// The result of the probe of a layer.
 #[derive(Debug)]
 pub struct LayerTrial {
     /// The layer's id.
@@ -19,16 +19,17 @@ pub struct LayerTrial {
     pub warnings: Vec<String>,
     /// Rows with lines or rings that jump across ±180°.
     pub jumps: Option<JumpingRows>,
-    /// The warning that policies may hide rows of tables that it reads and no layer before did.
+    /// The warning that policies may hide rows of tables that this layer reads and no earlier layer does.
     pub row_security: Option<String>,
-    /// Why it cannot be drawn; empty if it can. The first is what a run would say, the others are what it would say once that is mended.
+    /// Why the layer cannot be drawn; empty if it can be drawn. The first error is the one that a run would report; a run would report the others
+    /// once the first is fixed.
     pub errors: Vec<Error>,
 }
 
 /// Probes each layer.
 ///
 /// # Errors
-/// If the database is lost, or a stop was asked for.
+/// If the database is lost, or a stop was requested.
 pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Vec<LayerTrial>, Error> {
     let session = &snapshot.keeper;
     crate::postgis::probe::server(session).await?;
@@ -50,7 +51,7 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
             }
             keep_different(&mut errors);
         }
-        // The transaction keeps the locks of the layers before.
+        // The transaction still has the locks of earlier layers.
         let mut hiding = row_security(session).await?;
         hiding.retain(|one| !said.contains(one));
         let row_security = row_security_warning(&hiding);
@@ -60,7 +61,7 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
     Ok(trials)
 }
 
-/// What the probe or the database objects to. The transaction goes on after it.
+/// The error of the probe or of the database, if there is one. The transaction goes on after it.
 async fn objection(session: &Session, work: impl Future<Output = Result<(), Error>>) -> Result<Option<Error>, Error> {
     session.set_savepoint().await?;
     match work.await {
@@ -73,7 +74,7 @@ async fn objection(session: &Session, work: impl Future<Output = Result<(), Erro
     }
 }
 
-/// The same layer without the expressions that the database checks, and with one of them: the database names the first that is wrong only.
+/// Copies of the layer, each with only one of the expressions that the database checks, because the database reports only the first wrong one.
 fn parts_alone(options: &LayerOptions) -> Vec<LayerOptions> {
     let mut bare = options.clone();
     (bare.properties, bare.filter, bare.row_zooms) = (Some(Vec::new()), None, RowZooms::default());
@@ -90,7 +91,7 @@ fn parts_alone(options: &LayerOptions) -> Vec<LayerOptions> {
     parts
 }
 
-/// Leaves each error once.
+/// Removes duplicate errors.
 fn keep_different(errors: &mut Vec<Error>) {
     let mut seen = Vec::new();
     errors.retain(|error| {

@@ -6,7 +6,7 @@ use crate::tile::{Coverage, SourceBox, TileRect, WORLD_UNITS, WorldRect, Zoom, l
 /// World units that are added to a margin, on each side, for the rounding on the way from world units to coordinates.
 pub(in crate::postgis) const ROUNDING_UNITS: i64 = 2;
 
-/// The boxes to search for the features of a coverage: arrays of west, south, east and north, one element a box. `None` if all features
+/// The boxes to search for the features of a coverage, as arrays of west, south, east and north with one element for each box. `None` if all features
 /// are wanted, or the reference system has no closed formula.
 pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !layer.shape.has_closed_form() {
@@ -18,7 +18,7 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
     }
     let mut boxes: Vec<SourceBox> = rects.iter().map(|rect| area_box(layer, rect, rect.zoom)).collect();
     if coverage.is_part() {
-        // The tiles of several zooms overlap, and a row must not come twice.
+        // The tiles of several zooms overlap, and a row must not be returned twice.
         boxes = boxes.into_iter().reduce(SourceBox::<f64>::joined).into_iter().collect();
     }
     let mut columns: [Vec<f64>; 4] = Default::default();
@@ -30,21 +30,21 @@ pub(in crate::postgis) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms
     Some(columns)
 }
 
-/// True if the smallest rectangle around some tiles is the world.
+/// True if the smallest rectangle around `rects` is the world.
 fn spans_world(rects: &[TileRect]) -> bool {
     let around = rects.iter().map(|rect| rect.world(0)).reduce(WorldRect::joined);
     around.is_some_and(|all| all.west <= 0 && all.north <= 0 && all.east >= WORLD_UNITS && all.south >= WORLD_UNITS)
 }
 
-/// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest of some zooms; where only some columns belong to it,
-/// those of all zooms. `None` if there is no zoom.
+/// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest zoom of `zooms`, or of all zooms if the coverage has only
+/// some columns of tiles. `None` if `zooms` is empty.
 pub(in crate::postgis) fn widest_rects(coverage: &Coverage, zooms: &[Zoom]) -> Option<Vec<TileRect>> {
     let shallowest = zooms.first()?;
     let zooms = if coverage.is_part() { zooms } else { std::slice::from_ref(shallowest) };
     Some(zooms.iter().flat_map(|zoom| coverage.rects(*zoom)).collect())
 }
 
-/// The same box one world farther east and west, where rows lie that are wrapped into it; none if no row is wrapped.
+/// The same box one world farther east and one world farther west, where the rows lie that are wrapped into it. Empty if no row is wrapped.
 pub(in crate::postgis) fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
     let world_width = layer.shape.edge.filter(|_| layer.placement().is_wrapped()).map(|units| 2.0 * units.half_world());
     world_width.into_iter().flat_map(move |width| {
@@ -52,7 +52,7 @@ pub(in crate::postgis) fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl I
     })
 }
 
-/// The box, in degrees or metres, in which a layer's features of an area lie, buffer included.
+/// The box, in degrees or metres, that contains a layer's features of an area, including the buffer.
 pub(in crate::postgis) fn area_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox {
     world_box(layer, rect.world(layer.reach(zoom) + ROUNDING_UNITS))
 }

@@ -49,7 +49,7 @@ impl Budget {
         self.on_large_tile == OnLargeTile::Thin
     }
 
-    /// The budget of a layer whose tiles are stored as they come: no limit of features, and none are left out.
+    /// The budget of a layer whose tiles are stored unchanged: without a limit of features, and without leaving any out.
     #[must_use]
     pub fn of_whole_tiles(self) -> Budget {
         let on_large_tile = if self.thins() { OnLargeTile::Warn } else { self.on_large_tile };

@@ -1,7 +1,7 @@
 //! The text behind the fingerprint: everything in a layer's configuration that decides its bytes in a tile.
 //!
-//! Every target holds a hash of this text. It is written out by hand, in the form that the first version had, so that renaming a type or a
-//! field cannot change it: another text would have every target seeded again.
+//! Every target holds a hash of this text. It is written out by hand, in the form of the first version, so that renaming a type or a field cannot
+//! change it. With another text, every target would have to be seeded again.
 
 use super::{
     Beyond, BoundProperty, Budget, CalledFunction, Cells, ComputedFrom, KeyColumn, Layer, RowZooms, Simplify, TilePart,
@@ -10,8 +10,8 @@ use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{Margin, TileBounds, Zoom};
 
 impl Layer {
-    /// Everything that decides the layer's bytes in a tile, in one text. The layer's kind of geometries (`Shape`) is left out: it
-    /// follows from the rows of the column, changes with them, and decides no byte.
+    /// Everything that decides the layer's bytes in a tile, in one text. The kind of the layer's geometries (`Shape`) is left out: it follows from
+    /// the rows of the column and changes with them, but does not affect any byte.
     #[must_use]
     pub fn definition(&self) -> String {
         let zooms: Vec<u8> = self.zooms.iter().map(Zoom::get).collect();
@@ -61,7 +61,7 @@ impl BoundProperty {
 }
 
 fn margin(margin: Margin) -> String {
-    // What `moved` says follows from how the layer is simplified.
+    // `moved` follows from how the layer is simplified.
     let Margin { extent, buffer, bounds, candidates, moved: _ } = margin;
     let bounds = match bounds {
         TileBounds::Mercator => "Mercator",
@@ -115,7 +115,7 @@ impl Simplify {
 }
 
 impl Budget {
-    /// What decides bytes in tiles at some zooms: nothing unless features are left out.
+    /// The part of the budget that decides bytes in tiles at `zooms`; empty unless features are left out.
     fn definition(&self, zooms: impl Iterator<Item = Zoom>) -> String {
         if !self.thins() {
             return String::new();
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    /// As version 1 wrote it: the hash of this text stands in every target.
+    /// The text is as version 1 wrote it, because its hash is stored in every target.
     #[test]
     fn the_definition_of_a_layer_stays_as_it_was() {
         let expected = "((\"facilities\", \"\\\"public\\\".\\\"api_facility\\\"\", \"\\\"location\\\"\", false, \

@@ -52,7 +52,7 @@ impl EdgeUnits {
         self.half_world() * 2.0_f64.powi(-40)
     }
 
-    /// The least single-precision number that is greater than half the world.
+    /// The smallest single-precision number greater than half the world.
     #[expect(clippy::cast_possible_truncation, reason = "rounded up afterwards")]
     pub(in crate::postgis) fn next_single(self) -> f64 {
         let half = self.half_world() as f32;

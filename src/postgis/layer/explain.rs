@@ -1,9 +1,9 @@
-//! Errors of the database, told in terms of a layer's settings.
+//! Errors of the database, explained in terms of a layer's settings.
 
 use super::Layer;
 use crate::postgis::session::Error;
 
-/// Adds what to do to errors whose own text does not say it, such as PROJ's refusal of coordinates far outside a projected system.
+/// Adds advice to errors whose own text gives none, such as PROJ's error about coordinates far outside a projected system.
 pub(in crate::postgis) fn explain(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {

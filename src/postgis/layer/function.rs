@@ -1,23 +1,23 @@
-//! A function of the database that gives whole tiles, as it was found there.
+//! A database function that returns whole tiles, as the probe found it.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A function that is called once a tile.
+/// A function that is called once for each tile.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CalledFunction {
     /// Its schema and name, quoted.
     pub(in crate::postgis) name: String,
     /// The types of its arguments.
     pub(in crate::postgis) arguments: Vec<String>,
-    /// What it is called with after the tile's address, as JSON text; `None` if it takes nothing more.
+    /// The argument after the tile's address, as JSON text; `None` if the function takes only the address.
     pub(in crate::postgis) query: Option<String>,
     /// A hash of its text in the database.
     pub(in crate::postgis) body: String,
     /// What its comment says of its tiles.
     pub(in crate::postgis) comment: FunctionComment,
-    /// Whether the layer's rows say where tiles may be.
+    /// True if the layer's rows determine where tiles may be.
     pub(in crate::postgis) is_bounded: bool,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct CommentLayer {
 }
 
 impl FunctionComment {
-    /// Reads a comment; one that is no such object says nothing.
+    /// Reads a comment. The result is empty if the comment is not such an object.
     pub(in crate::postgis) fn read(comment: Option<&str>) -> FunctionComment {
         comment.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -64,7 +64,7 @@ impl CalledFunction {
         &self.comment
     }
 
-    /// Whether the layer's rows say where tiles may be; if not, it is called for every tile.
+    /// True if the layer's rows determine where tiles may be; otherwise the function is called for every tile.
     pub(crate) fn is_bounded(&self) -> bool {
         self.is_bounded
     }
@@ -74,7 +74,7 @@ impl CalledFunction {
         format!("{}({})", self.name, self.arguments.join(", "))
     }
 
-    /// Everything of the function that decides the bytes of its tiles, for the fingerprint.
+    /// Everything about the function that decides the bytes of its tiles, for the fingerprint.
     pub(in crate::postgis) fn definition(&self) -> String {
         let CalledFunction { query, body, .. } = self;
         format!("given by {} with {query:?}, whose text is {body}", self.signature())

@@ -1,4 +1,4 @@
-//! A layer: as it is configured ([`LayerOptions`]), and as it is once the database was asked ([`Layer`]).
+//! A layer: as it is configured ([`LayerOptions`]), and as it is after the probe of the database ([`Layer`]).
 //!
 //! | file | subject |
 //! |---|---|
@@ -7,10 +7,10 @@
 //! | `placement`, `edge`, `boxes` | where rows lie: reference systems, the edge at ±180°, boxes to search |
 //! | `budget` | limits of a tile |
 //! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
-//! | `function` | a function of the database that gives whole tiles |
-//! | `narrowed` | a layer of which a request wants some rows only |
+//! | `function` | a database function that returns whole tiles |
+//! | `narrowed` | a layer restricted to the rows that a request wants |
 //! | `patchable` | which layers can be patched |
-//! | `explain` | errors of the database, told in terms of the settings |
+//! | `explain` | errors of the database, explained in terms of the settings |
 
 mod boxes;
 mod budget;
@@ -88,16 +88,15 @@ pub struct Layer {
     pub(crate) relation: String,
     /// The name of the relation in messages.
     pub(in crate::postgis) display_name: String,
-    /// The query that the rows come from, if they do.
+    /// The query that returns the rows; `None` if they come from a relation.
     pub(in crate::postgis) query: Option<Query>,
     /// The geometry column, quoted.
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the order in which they
-    /// stand in a tile.
+    /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the order of the features in a tile.
     pub(in crate::postgis) suits_patches: bool,
-    /// Whether `ST_AsMVT` writes each property under its own name, whatever its value.
+    /// True if `ST_AsMVT` writes each property under its own name, for any value.
     pub(in crate::postgis) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
@@ -107,12 +106,12 @@ pub struct Layer {
     pub(in crate::postgis) zooms: ZoomList,
     pub(in crate::postgis) margin: Margin,
     pub(in crate::postgis) kind: LayerKind,
-    /// The function that gives its tiles, if one does.
+    /// The function that returns the layer's tiles; `None` if they are drawn from rows.
     pub(in crate::postgis) function: Option<CalledFunction>,
     /// How its lines and polygons are simplified; `None` if they are drawn as they are.
     pub(in crate::postgis) simplify: Option<Simplify>,
     pub(in crate::postgis) budget: Budget,
-    /// The budget's rank. `None` for cells: those with the most rows stay.
+    /// The budget's rank. `None` for cells: the cells with the most rows stay.
     pub(crate) rank: Option<Rank>,
     pub(in crate::postgis) on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
@@ -123,7 +122,7 @@ pub struct Layer {
     pub(in crate::postgis) columns: Vec<String>,
 }
 
-/// A condition, and a further one.
+/// Joins a condition, if there is one, and a further condition with AND.
 #[must_use]
 pub fn joined_conditions(own: Option<&str>, further: &str) -> String {
     own.map_or_else(|| further.to_owned(), |own| format!("({own}\n) AND ({further}\n)"))
@@ -137,7 +136,7 @@ impl Layer {
         Layer { filter: Some(filter), ..self.clone() }
     }
 
-    /// True if its rows are those of another layer, however these are drawn.
+    /// True if the layer has the same rows as `other`, even if the two are drawn differently.
     #[must_use]
     pub fn has_rows_of(&self, other: &Layer) -> bool {
         let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone(), layer.beyond);
@@ -162,13 +161,13 @@ impl Layer {
         &self.zooms
     }
 
-    /// Those of some zooms at which it is drawn, in ascending order.
+    /// The zooms of `zooms` at which the layer is drawn, in ascending order.
     #[must_use]
     pub fn drawn_zooms(&self, zooms: &ZoomList) -> Vec<Zoom> {
         zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect()
     }
 
-    /// Its id in the configuration. A layer that is drawn in several ways at different zooms is several [`Layer`]s with the same id.
+    /// The layer's id in the configuration. A layer that is drawn in several ways at different zooms becomes several [`Layer`]s with the same id.
     #[must_use]
     pub fn id(&self) -> LayerId {
         self.id
@@ -186,7 +185,7 @@ impl Layer {
         self.query.is_some()
     }
 
-    /// True if the database is asked once for each tile: the layer's query contains `!bbox!`, or a function gives the tile.
+    /// True if the database is queried once for each tile: the layer's query contains `!bbox!`, or a function returns the tile.
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
         self.asks_box() || self.function.is_some()
@@ -197,14 +196,14 @@ impl Layer {
         self.query.as_ref().is_some_and(Query::asks_box)
     }
 
-    /// The function that gives its tiles; `None` if they are drawn from rows.
+    /// The function that returns the layer's tiles; `None` if they are drawn from rows.
     #[must_use]
     pub(crate) fn function(&self) -> Option<&CalledFunction> {
         self.function.as_ref()
     }
 
-    /// True if the statement that renders the layer is told which tiles are planned: its features are lines and polygons, whose boxes touch
-    /// other tiles, too. Not for a layer that is thinned, which counts the candidates of a tile, or simplified, which moves its edges.
+    /// True if the statement that renders the layer gets a list of the planned tiles: its features are lines and polygons, whose boxes also touch
+    /// other tiles. False if the layer is thinned, because thinning counts the candidates of a tile, or simplified, because that moves edges.
     #[must_use]
     pub fn lists_tiles(&self) -> bool {
         let is_plain = self.margin.bounds == TileBounds::Mercator && self.margin.candidates.is_none();
@@ -213,7 +212,7 @@ impl Layer {
         is_plain && is_read_once && is_drawn_as_is && !self.shape.points && self.cells().is_none()
     }
 
-    /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in them.
+    /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in all of them.
     pub(in crate::postgis) fn is_same_in_each_tile(&self) -> bool {
         self.properties.iter().all(|property| !matches!(property.of, ComputedFrom::Tile(_)))
     }
@@ -228,12 +227,12 @@ impl Layer {
         self.asks_each_zoom() || self.row_zooms != RowZooms::default()
     }
 
-    /// The item of a FROM list that gives its rows, with values for the placeholders of a query.
+    /// The item of a FROM list that returns the layer's rows, with values for the placeholders of a query.
     pub(in crate::postgis) fn rows(&self, values: &PlaceholderSql) -> String {
         self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.sql_item(&self.name, values))
     }
 
-    /// How its rows are gathered in cells; `None` if each row is a feature.
+    /// How the layer's rows are gathered in cells; `None` if each row is a feature.
     pub(crate) fn cells(&self) -> Option<&Cells> {
         match &self.kind {
             LayerKind::Rows | LayerKind::Function(_) => None,
@@ -252,7 +251,7 @@ impl Layer {
         self.cells().is_some_and(|cells| cells.keeps_lone)
     }
 
-    /// How far beyond a tile of a zoom, in world units, rows may lie that show in it.
+    /// The greatest distance, in world units, at which a row outside of a tile of `zoom` may still affect the tile.
     pub(in crate::postgis) fn reach(&self, zoom: Zoom) -> i64 {
         self.margin.units(zoom) + self.grid().map_or(0, |grid| grid.reach(zoom))
     }

@@ -1,10 +1,11 @@
-//! A layer of which a request wants some rows only: further conditions over values that stand in the session, never in a statement.
+//! A layer restricted to the rows that a request wants, by further conditions. Their values are held by settings of the session, never by a
+//! statement's text.
 
 use serde_json::{Map, Value};
 
 use super::{CalledFunction, Layer, LayerOptions};
 
-/// What stands before the name of a value in the names of settings. A dot makes it a setting that every role may have.
+/// The prefix of the settings' names. The dot makes them custom settings, which every role may set.
 const PREFIX: &str = "oar_tiles.parameter_";
 
 /// The setting of a session that holds the values of a parameter.
@@ -12,14 +13,14 @@ pub(in crate::postgis) fn setting(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// The values of a parameter as SQL: an array of texts, which a session holds. A statement in a session that does not hold them fails.
-/// `name` consists of lower-case letters, digits and `_`.
+/// The values of a parameter as SQL: an array of texts, read from a setting of the session. Without the setting, the statement fails. `name` consists
+/// of lower-case letters, digits and `_`.
 #[must_use]
 pub fn parameter_array(name: &str) -> String {
     format!("pg_catalog.current_setting('{}')::pg_catalog.text[]", setting(name))
 }
 
-/// A filter with further conditions.
+/// Joins a filter, if there is one, and further conditions with AND.
 fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> {
     let all: Vec<String> =
         filter.into_iter().chain(conditions.iter().copied()).map(|condition| format!("({condition}\n)")).collect();
@@ -27,7 +28,8 @@ fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> 
 }
 
 impl Layer {
-    /// The layer with the rows that fulfil all of some conditions, too. A function that takes an object gets further members.
+    /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an object, `members` are added to the
+    /// object.
     #[must_use]
     pub fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
         let mut narrowed = self.clone();
@@ -35,7 +37,7 @@ impl Layer {
             narrowed.filter = with_conditions(self.filter.as_deref(), conditions);
         }
         if let Some(CalledFunction { query: Some(query), .. }) = &mut narrowed.function {
-            // It was written by this program.
+            // The text was written by this program, so it can be parsed.
             let mut object: Map<String, Value> = serde_json::from_str(query).unwrap_or_default();
             object.extend(members.clone());
             *query = Value::Object(object).to_string();
@@ -45,7 +47,7 @@ impl Layer {
 }
 
 impl LayerOptions {
-    /// The options with further conditions.
+    /// The options with further conditions for rows.
     #[must_use]
     pub fn narrowed(&self, conditions: &[&str]) -> LayerOptions {
         LayerOptions { filter: with_conditions(self.filter.as_deref(), conditions), ..self.clone() }

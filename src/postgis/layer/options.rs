@@ -11,7 +11,7 @@ use crate::tile::{LayerId, Margin, ZoomList};
 pub enum Rows {
     /// A table, view, materialized view or foreign table.
     Relation {
-        /// Its schema; without one the search path decides.
+        /// The relation's schema; without it, the search path decides.
         schema: Option<String>,
         /// Its name.
         table: String,
@@ -68,7 +68,7 @@ impl RowZooms {
         self.min.iter().chain(&self.max).map(String::as_str)
     }
 
-    /// The condition that a row is drawn at a zoom, which is SQL, to follow another condition.
+    /// The condition that a row is drawn at `zoom`, an SQL expression. It begins with AND, to follow another condition.
     pub(in crate::postgis) fn condition(&self, zoom: &str) -> String {
         let min = self.min.iter().map(|min| format!(" AND (({min}\n) <= {zoom}) IS NOT FALSE"));
         let max = self.max.iter().map(|max| format!(" AND (({max}\n) >= {zoom}) IS NOT FALSE"));
@@ -76,7 +76,7 @@ impl RowZooms {
     }
 }
 
-/// How lines and polygons are simplified at a zoom. Lengths are in pixels, of which a tile has 256 along a side.
+/// How lines and polygons are simplified at a zoom. Lengths are in pixels; a tile has 256 pixels along a side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Simplify {
     /// The tolerance of `ST_SimplifyPreserveTopology`.
@@ -90,8 +90,8 @@ pub struct Simplify {
 }
 
 impl Simplify {
-    /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid. A simplified line keeps
-    /// some of its own points, so it lies within its own box.
+    /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid. The tolerance adds nothing,
+    /// because a simplified line consists of some of its own points and stays in its box.
     #[must_use]
     pub fn moved(&self) -> f64 {
         self.snap.map_or(0.0, |cell| cell / 2.0 / 256.0)
@@ -105,18 +105,18 @@ pub struct Cells {
     pub grid: CellGrid,
     /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of [`PropertySource::Aggregate`].
     pub having: Option<String>,
-    /// Whether a row that is alone in its cell is drawn as itself, with the properties of rows.
+    /// True if a row that is alone in its cell is drawn as itself, with the properties of rows.
     pub keeps_lone: bool,
 }
 
-/// A function of the database that gives the MVT bytes of a tile.
+/// A database function that returns the MVT bytes of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileFunction {
     /// Its name as SQL, with its schema or without; with the types of its arguments in parentheses if several functions have the name.
     pub name: String,
-    /// What it is called with after the tile's address: an object as JSON text. `None` if nothing was configured.
+    /// The argument after the tile's address: an object as JSON text. `None` if nothing was configured.
     pub query: Option<String>,
-    /// Whether the layer's rows say where tiles may be; if not, there is one row, which covers the world.
+    /// True if the layer's rows determine where tiles may be; otherwise there is one row, which covers the world.
     pub is_bounded: bool,
 }
 
@@ -127,7 +127,7 @@ pub enum LayerKind {
     Rows,
     /// The rows that lie in one cell of a grid as one feature.
     Cells(Cells),
-    /// Whatever a function gives, which is called once a tile. The layer's rows only say where tiles may be.
+    /// The tiles that a function returns; it is called once for each tile. The layer's rows only determine where tiles may be.
     Function(TileFunction),
 }
 
@@ -136,13 +136,13 @@ pub enum LayerKind {
 pub struct LayerOptions {
     /// The layer's name in the tile.
     pub name: String,
-    /// The layer's id. Options with the same id are one layer, drawn in other ways at other zooms: they share no zoom.
+    /// The layer's id. Options with the same id are one layer that is drawn differently at different zooms; they share no zoom.
     pub id: LayerId,
     /// Where its rows come from.
     pub rows: Rows,
     /// The column with the geometry or geography; without one the relation must have exactly one.
     pub geometry: Option<String>,
-    /// The columns that identify features and order them; empty for the primary key.
+    /// The columns that identify and order features; empty for the primary key.
     pub key: Vec<String>,
     /// The properties; `None` for every column but the geometry.
     pub properties: Option<Vec<Property>>,
@@ -168,6 +168,6 @@ pub struct LayerOptions {
     pub beyond: Beyond,
     /// True if its relation is a materialized view that a run refreshes before it takes its snapshot.
     pub refresh: bool,
-    /// True for the layer of the sample configuration, which is drawn if nobody names another.
+    /// True for the layer of the sample configuration, which is drawn if the user names no other.
     pub is_sample: bool,
 }

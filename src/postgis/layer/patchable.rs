@@ -1,4 +1,4 @@
-//! Which layers can be patched: those whose features are identified, and put in order, by their keys in the tile.
+//! Which layers can be patched: layers whose tiles hold the keys of their features, which identify and order them.
 
 use super::budget::OnLargeTile;
 use super::{ComputedFrom, Layer};
@@ -8,15 +8,15 @@ use crate::source::LayerTraits;
 use crate::tile::TileBounds;
 
 impl Layer {
-    /// How the layer is written, if a part of its tiles can be replaced without the rest: its features are single points that are drawn
-    /// independently of each other and of their position, and the tile holds their keys.
+    /// How the layer is written in a tile, if features of a tile can be replaced without the rest; else `None`. They can be replaced if they are
+    /// single points that are drawn independently of each other and of their position, and if the tile holds their keys.
     #[must_use]
     pub fn as_points(&self) -> Option<PointLayer> {
         let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
 
-    /// Whether its features are single points with the same properties in every tile of every zoom.
+    /// True if the layer's features are single points with the same properties in every tile of every zoom.
     fn has_uniform_points(&self) -> bool {
         self.shape.points
             && self.cells().is_none()
@@ -45,7 +45,7 @@ impl Layer {
             && !self.asks_each_tile()
             && !self.asks_each_zoom()
             && self.margin.bounds == TileBounds::Mercator
-            // The other settings end the run, or leave out features far from the change.
+            // The other settings stop the run, or leave out features that are far from the change.
             && self.budget.on_large_tile == OnLargeTile::Warn
             && self.suits_patches
             && self.has_plain_values;
@@ -63,7 +63,7 @@ impl Layer {
     }
 }
 
-/// Whether an expression is just the name of a column.
+/// True if an expression is just the name of a column.
 fn is_name_of(sql: &str, column: &str) -> bool {
     let name = sql.trim_start_matches('(').trim_end_matches(')').trim();
     let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');

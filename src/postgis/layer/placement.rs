@@ -12,14 +12,14 @@ pub(crate) struct Shape {
     pub points: bool,
     /// Whether the column is a geography.
     pub geography: bool,
-    /// Whether there may be curves, which tiles cannot hold and which become lines, or surfaces, which are skipped.
+    /// True if there may be curves, which are drawn as lines because tiles cannot hold curves, or surfaces, which are skipped.
     pub curves: bool,
     /// The units of the column, if rows may reach beyond ±180° in it.
     pub edge: Option<EdgeUnits>,
 }
 
 impl Shape {
-    /// The shape of geometries of which only the column's type is known.
+    /// The shape of geometries if only the column's type is known.
     pub(in crate::postgis) const fn of_any(srid: i32, geography: bool) -> Shape {
         Shape { srid, points: false, geography, curves: true, edge: None }
     }
@@ -30,14 +30,14 @@ impl Shape {
         matches!(self.srid, 3857 | 4326)
     }
 
-    /// Whether all geometries are points of a system with a closed formula, so that an area alone finds them.
+    /// True if all geometries are points of a system with a closed formula, so that they can be found by area.
     pub(in crate::postgis) fn has_closed_form_points(self) -> bool {
         self.points && self.has_closed_form()
     }
 }
 
-/// Everything that decides where the rows of a relation lie. Every statement about positions is made from it, for the rows of a layer and
-/// for geometries of the change log alike.
+/// Everything that decides where the rows of a relation lie. Every statement about positions is built from it, both for rows of a layer and for
+/// geometries of the change log.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::postgis) struct Placement<'a> {
     /// The geometry column, quoted.
@@ -48,9 +48,9 @@ pub(in crate::postgis) struct Placement<'a> {
     pub(in crate::postgis) beyond: Beyond,
     /// True if a row may reach beyond ±180°.
     pub(in crate::postgis) reaches_beyond: bool,
-    /// The grid, if the rows are gathered in cells: then each has one position.
+    /// The grid, if the rows are gathered in cells. Each row then has one position.
     pub(in crate::postgis) grid: Option<CellGrid>,
-    /// True if some rows may have another reference system: those of a query with other rows at each zoom, which the probe did not read.
+    /// True if some rows may have another reference system, because the probe did not read them: the layer's query returns other rows at each zoom.
     pub(in crate::postgis) srid_varies: bool,
     /// True if only features within a fraction of a tile's side are candidates; the box of the whole feature is compared.
     pub(in crate::postgis) has_candidate_limit: bool,
@@ -67,7 +67,7 @@ impl Placement<'_> {
         self.grid.is_some()
     }
 
-    /// Whether rows are drawn on the other side of the world. Those near an area are then searched one world farther, too.
+    /// True if parts of rows beyond ±180° are drawn on the other side of the world. Rows near an area are then also searched one world farther.
     pub(in crate::postgis) fn is_wrapped(&self) -> bool {
         self.reaches_beyond && self.beyond == Beyond::Wrap && self.shape.edge.is_some()
     }
@@ -83,8 +83,8 @@ impl Placement<'_> {
         self.grid.map_or(self.shape.points, |grid| grid.geometry != CellGeometry::Polygon && !self.plans_cell_boxes())
     }
 
-    /// True if the plan uses the boxes of the cells for cells drawn at the mean of their members: no closed formula finds the members, and
-    /// the mean does not tell where to search for all of them.
+    /// True if cells are drawn at the mean of their members, but planned by the boxes of the cells. That is so if no closed formula finds the
+    /// members: the mean alone does not show where to search for all of them.
     pub(in crate::postgis) fn plans_cell_boxes(&self) -> bool {
         self.grid.is_some_and(|grid| grid.geometry == CellGeometry::Centroid) && !self.shape.has_closed_form()
     }

@@ -17,7 +17,7 @@ pub(in crate::postgis) struct QueryValues {
 }
 
 impl QueryValues {
-    /// The values for the shallowest of some zooms, with the box of all of its tiles in a coverage, margin included.
+    /// The values for the shallowest zoom of `zooms`, with the box of all its tiles in a coverage, including the margin.
     pub(in crate::postgis) fn of_coverage(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> QueryValues {
         let least = [layer.zooms.min()];
         let zooms = if zooms.is_empty() { &least } else { zooms };
@@ -49,7 +49,7 @@ impl QueryValues {
     }
 }
 
-/// The side of a pixel in metres of EPSG:3857, a tile having 256.
+/// The side of a pixel in metres of EPSG:3857. A tile has 256 pixels along a side.
 pub(in crate::postgis) fn pixel(zoom: Zoom) -> f64 {
     PIXEL_METRES / f64::from(1_u32 << zoom.get())
 }

@@ -8,7 +8,7 @@ use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
 
 impl EdgeUnits {
-    /// The units of a reference system; `None` if its x axis is not linear in longitude. In such a system `ST_Transform` gives longitudes within
+    /// The units of a reference system; `None` if its x axis is not linear in longitude. From such a system, `ST_Transform` returns longitudes within
     /// ±180°.
     pub(in crate::postgis) async fn of(
         session: &Session,
@@ -20,7 +20,7 @@ impl EdgeUnits {
             3857 => return Ok(Some(EdgeUnits::Metres)),
             _ => {}
         }
-        // Web Mercator has other names, such as 102100. If ST_Transform changes nothing, it does not wrap either.
+        // Web Mercator has other SRIDs, too, such as 102100. If ST_Transform changes nothing, it does not wrap either.
         let sql = "SELECT CASE
                 WHEN proj4text ~ '[+]proj=longlat' AND proj4text !~ '[+](pm|over|lon_wrap)' THEN 'degrees'
                 WHEN proj4text ~ '[+]proj=merc' AND proj4text ~ '[+]b=6378137 ' THEN
@@ -45,7 +45,7 @@ pub(in crate::postgis) struct RowsBeyond {
 }
 
 impl RowsBeyond {
-    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves it, so that it costs almost nothing if
+    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves the query, so it costs almost nothing if
     /// there are none.
     async fn of(session: &Session, layer: &Layer) -> Result<RowsBeyond, Error> {
         let none = RowsBeyond { count: 0, examples: Vec::new() };
@@ -88,7 +88,7 @@ impl RowsBeyond {
 }
 
 impl Layer {
-    /// Notes in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Gives a warning if some do.
+    /// Records in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Returns a warning if some do.
     pub(in crate::postgis) async fn probe_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
         // A geography keeps its longitudes within ±180° by itself.
         if self.shape.geography {
@@ -96,7 +96,7 @@ impl Layer {
         }
         self.shape.edge = EdgeUnits::of(session, &format!("layer \"{}\"", self.name), self.shape.srid).await?;
         let beyond = RowsBeyond::of(session, self).await?;
-        // A query that gives other rows at each zoom was read at one zoom only.
+        // A query that returns other rows at each zoom was read at one zoom only.
         self.reaches_beyond = beyond.count > 0 || self.asks_each_zoom();
         Ok(beyond.warning(self))
     }

@@ -1,5 +1,5 @@
-//! Finds lines and polygons that jump from one side of ±180° to the other: files in which a shape that crosses ±180° was never cut there, such
-//! as many `TopoJSON` and GeoJSON ones. Each is valid for the database, and drawn as a band across the map.
+//! Finds lines and polygons that jump from one side of ±180° to the other. They come from files in which shapes that cross ±180° were never cut
+//! there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as valid, and it is drawn as a band across the map.
 
 use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, QueryValues};
 use crate::postgis::session::{Error, Param, Session, Snapshot};
@@ -11,15 +11,15 @@ use crate::tile::{Coverage, Zoom};
 pub struct JumpingRows {
     /// How many there are.
     pub count: u64,
-    /// What to do, with SQL.
+    /// The advice how to repair them, with SQL.
     pub remedy: String,
     /// The keys of up to three of them.
     examples: Vec<String>,
 }
 
 impl JumpingRows {
-    /// Finds them, at the layer's shallowest zoom; `None` if there are none. The spatial index serves it: rows that lie on one side alone are not
-    /// visited. Of the others every vertex is read, so a run that has to be quick does not ask.
+    /// Finds these rows at the layer's shallowest zoom; `None` if there are none. The spatial index serves the query: rows that lie on one side only
+    /// are not visited. Every vertex of the other rows is read, so runs that must be quick skip this check.
     pub(in crate::postgis) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
         let is_asked = !layer.shape.points && layer.function().is_none();
         let units = if layer.shape.geography { Some(EdgeUnits::Degrees) } else { layer.shape.edge };
@@ -55,7 +55,7 @@ impl JumpingRows {
         Ok(Some(JumpingRows { count, remedy, examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default() }))
     }
 
-    /// What is wrong with them.
+    /// Describes what is wrong with the rows.
     #[must_use]
     pub fn problem(&self) -> String {
         let (rows, they) = if self.count == 1 {
@@ -70,7 +70,7 @@ impl JumpingRows {
         )
     }
 
-    /// What is wrong with them, and what to do.
+    /// Describes what is wrong with the rows, and how to repair them.
     #[must_use]
     pub fn advice(&self) -> String {
         let them = if self.count == 1 { "it" } else { "them" };

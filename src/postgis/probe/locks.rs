@@ -1,7 +1,7 @@
-//! Takes locks on everything that layers read, before the work.
+//! Takes locks on everything that layers read, before the work begins.
 //!
-//! Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and queries. `LOCK TABLE` would
-//! take none on indexes, refuse materialized views and foreign tables, and need more rights than grants on columns.
+//! Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and queries. `LOCK TABLE` would take no
+//! locks on indexes, would refuse materialized views and foreign tables, and would need more rights than grants on columns.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::postgis::layer::{Layer, LayerOptions};
 use crate::postgis::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
-/// The statements whose planning locks everything that the layers of a run read. Clones share them.
+/// The statements whose planning locks everything that the layers of a run read. Clones share the statements.
 #[derive(Debug, Clone, Default)]
 pub struct LayerLocks(Arc<[LockStatement]>);
 
@@ -31,7 +31,7 @@ impl LayerLocks {
         LayerLocks(statements.collect())
     }
 
-    /// Takes the locks, in several attempts if need be.
+    /// Takes the locks, in several attempts if necessary.
     pub(in crate::postgis) async fn take(&self, session: &Session) -> Result<(), Error> {
         let attempts = LockAttempts::begin(session).await?;
         loop {
@@ -50,7 +50,7 @@ impl LayerLocks {
         Ok(())
     }
 
-    /// A session on a snapshot that holds the locks. It keeps them when a statement fails.
+    /// A session on a snapshot that holds the locks. It keeps the locks when a statement fails.
     pub(in crate::postgis) async fn session(&self, database: &Database, snapshot: &Snapshot) -> Result<Session, Error> {
         let session = database.on(snapshot).await?;
         self.take(&session).await?;
@@ -58,16 +58,16 @@ impl LayerLocks {
         Ok(session)
     }
 
-    /// A further session of a run that holds the locks, and draws one variant after the other.
+    /// A further session of a run. It holds the locks, and draws one variant after the other.
     ///
     /// # Errors
-    /// If it cannot be opened, or a lock is not granted within `lock_timeout`.
+    /// If the session cannot be opened, or a lock is not granted within `lock_timeout`.
     pub async fn further_session(&self, database: &Database, snapshot: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         snapshot.in_session(self.session(database, snapshot).await?).await
     }
 }
 
-/// Probes the names and expressions of layers, which locks what they read, then takes all their locks.
+/// Probes the names and expressions of layers, which locks what those read, then takes all remaining locks of the layers.
 pub(in crate::postgis) async fn names_and_locks<'a>(
     session: &'a Session,
     layers: &'a [LayerOptions],

@@ -1,4 +1,4 @@
-//! The probe: asks the database, before the first tile, whether everything that the configuration names exists and fits.
+//! The probe: checks, before the first tile, that everything that the configuration names exists in the database and fits.
 //!
 //! | file | subject |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | `layer/` | one layer: names, expressions, rows |
 //! | `beyond` | rows beyond ±180° |
 //! | `jumps` | lines and rings that jump from one side of ±180° to the other |
-//! | `locks`, `reads` | locks on everything that the layers read, and whether it changed |
+//! | `locks`, `reads` | locks on everything that the layers read, and a check whether it changed |
 
 mod beyond;
 mod jumps;
@@ -49,7 +49,7 @@ pub struct Probed {
     pub reads: Reads,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// The warning that the role is a superuser and others could make use of that; it is among `warnings`, too.
+    /// The warning that the role is a superuser and that other roles could exploit that; `warnings` contains it, too.
     pub superuser: Option<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The columns of a query and their types, asked over no row and with no right but to read. It takes no named prepared statement and no view, so
-//! that it works behind a pooler and on a standby.
+//! Finds the columns of a query and their types without reading a row, and with no other right than to read. It uses no named prepared statement and
+//! no view, so it works behind a pooler and on a standby.
 
 use tokio_postgres::error::SqlState;
 
@@ -15,7 +15,7 @@ pub(in crate::postgis) async fn query_relation(
 ) -> Result<Relation, Error> {
     let context = format!("layer \"{layer}\"");
     let role: String = session.one(&context, "SELECT current_user::text", &[]).await?.get(0);
-    // One row of NULLs, which has the columns all the same.
+    // One row of NULLs, which has the same columns as the query.
     let nothing = format!(
         "(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true",
         query.sql_item_without_values(layer)

@@ -1,4 +1,4 @@
-//! The tables and views that the layers read: locks against rewriting them, and a hash that identifies them by more than their names.
+//! The tables and views that the layers read: locks that keep others from rewriting them, and a hash that identifies them by more than their names.
 
 use super::locks::LayerLocks;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
@@ -6,17 +6,17 @@ use crate::postgis::session::{Error, Session, Snapshot, quoted};
 /// The tables and views that layers read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reads {
-    /// A hash of the OIDs of the tables, partitions and tables beneath views included, and of the views' definitions.
+    /// A hash of the OIDs of the tables, including partitions and the tables beneath views, and of the views' definitions.
     pub digest: String,
-    /// A table of which this role may see only some rows, quoted: a change of its policies hides rows without changing any.
+    /// A table, quoted, in which this role may see only some rows. A change of its policies can hide rows without changing any row.
     pub row_security: Option<String>,
     /// True if one of these tables has partitions.
     pub has_partitions: bool,
 }
 
-/// The tables that this transaction has locked, which are those that the layers' statements open. The catalog shows the state of the snapshot,
-/// but `pg_relation_filenode` gives the present one: if both differ, the table was rewritten or truncated after the snapshot was taken, and this
-/// transaction sees none of its old rows (PostgreSQL documentation, section 13.6, "Caveats").
+/// Examines the tables that this transaction has locked, which are the tables that the layers' statements open. The catalog shows the file node at
+/// the time of the snapshot, but `pg_relation_filenode` the present one. If they differ, the table was rewritten or truncated after the snapshot was
+/// taken, and this transaction sees none of its old rows (PostgreSQL documentation, section 13.6, "Caveats").
 const LOCKED: &str = "
     SELECT md5(coalesce(string_agg(concat_ws(' ', c.oid, (SELECT md5(r.ev_action::text) FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND c.relkind = 'v')), ',' ORDER BY c.oid), '')),
         min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid)),
@@ -28,7 +28,7 @@ const LOCKED: &str = "
       AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
 
-/// Locks everything that the layers read, and refuses tables that were rewritten or made after the snapshot was taken.
+/// Locks everything that the layers read. Returns an error if a table was rewritten or created after the snapshot was taken.
 pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
     locks.take(session).await?;
     let row = session.one("checking whether tables were rewritten", LOCKED, &[]).await?;
@@ -40,7 +40,8 @@ pub(in crate::postgis) async fn reads(session: &Session, locks: &LayerLocks) -> 
     made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
 }
 
-/// Tables that this transaction has locked and of which policies may hide rows from this role, without those whose policies let it read every row.
+/// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose policies let the role read every
+/// row are left out.
 const ROW_SECURITY: &str = "
     SELECT DISTINCT format('%I.%I', n.nspname, c.relname), current_user::text
     FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -52,22 +53,22 @@ const ROW_SECURITY: &str = "
             AND EXISTS (SELECT FROM unnest(p.polroles) AS r WHERE r = 0 OR pg_has_role(r, 'USAGE'))))
     ORDER BY 1";
 
-/// A table of which policies may hide rows from a role.
+/// A table whose policies may hide rows from a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::postgis) struct RowSecurity {
-    /// Schema and name, quoted where they have to be.
+    /// Schema and name, quoted where necessary.
     pub(in crate::postgis) table: String,
     /// The role.
     role: String,
 }
 
-/// The tables, among those that the session has locked, of which policies may hide rows from the role.
+/// The tables that the session has locked and whose policies may hide rows from the role.
 pub(in crate::postgis) async fn row_security(session: &Session) -> Result<Vec<RowSecurity>, Error> {
     let rows = session.all("looking for row level security", ROW_SECURITY, &[]).await?;
     Ok(rows.iter().map(|row| RowSecurity { table: row.get(0), role: row.get(1) }).collect())
 }
 
-/// The warning that policies may hide rows of these tables; `None` for no table.
+/// The warning that policies may hide rows of these tables; `None` if there is no table.
 pub(in crate::postgis) fn row_security_warning(found: &[RowSecurity]) -> Option<String> {
     let RowSecurity { table: first, role } = found.first()?;
     let tables: Vec<&str> = found.iter().map(|one| one.table.as_str()).collect();
@@ -77,8 +78,8 @@ pub(in crate::postgis) fn row_security_warning(found: &[RowSecurity]) -> Option<
     ))
 }
 
-/// A locked table that the catalog does not show was made after the snapshot was taken: names are looked up in the present. A table that took
-/// the place of another shows this transaction no row.
+/// Finds a table that was created after the snapshot was taken. Such a table is locked, because names are looked up in the present state, but the
+/// catalog, as of the snapshot, does not show it. If it replaced another table, this transaction sees no row of it.
 const MADE: &str = "
     SELECT min(l.relation::regclass::text)
     FROM pg_locks AS l
@@ -86,8 +87,8 @@ const MADE: &str = "
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
       AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = l.relation)";
 
-/// Tables that existed at the snapshot and became partitions of a locked table since: `pg_partition_tree` gives the present, the catalog shows
-/// the state of the snapshot. Statements that are planned later read these partitions, too.
+/// Finds a table that existed at the snapshot and has become a partition of a locked table since then: `pg_partition_tree` shows the present state,
+/// the catalog the state of the snapshot. Statements that are planned later also read such a partition.
 const ATTACHED: &str = "
     SELECT min(part.relid::text)
     FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation CROSS JOIN LATERAL pg_partition_tree(c.oid) AS part
@@ -97,7 +98,7 @@ const ATTACHED: &str = "
       AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = part.relid)";
 
 impl Snapshot {
-    /// Checks that no partition was attached to a table while the run read it. Locks keep others from altering the table, but no lock that a
+    /// Checks that no partition was attached to a table while the run read it. Locks keep other sessions from altering the table, but no lock that a
     /// reader can take keeps them from attaching partitions.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use crate::suggested::SEED;
 #[derive(Debug)]
 pub(crate) struct Column {
     pub name: String,
-    /// The name of its type; of the type beneath, if it is a domain over geometry or geography.
+    /// The name of its type, or of the base type if the type is a domain over geometry or geography.
     pub kind: String,
     /// The schema of its type: `pg_catalog` for the types of PostgreSQL itself.
     pub kind_schema: String,
@@ -31,12 +31,12 @@ impl Column {
     }
 }
 
-/// A unique index over plain columns that covers all rows of a table at all times: not partial, deferred or half built.
+/// A unique index over plain columns that covers all rows of a table at all times: it is not partial, deferred or incomplete.
 #[derive(Debug)]
 pub(crate) struct UniqueIndex {
     pub columns: Vec<String>,
     pub primary: bool,
-    /// False if the table has children by inheritance, whose rows it shows, too, and the index does not cover.
+    /// False if the table has children by inheritance. The table then shows their rows, too, but the index does not cover them.
     pub covers_children: bool,
 }
 
@@ -83,8 +83,8 @@ impl Relation {
     }
 }
 
-/// Finds the relation by exact name: on the search path, or in the schema given; "a.b" without a schema given is also
-/// tried as relation b of schema a.
+/// Finds the relation by exact name: in the given schema, or on the search path. Without a given schema, "a.b" is also tried as relation b of schema
+/// a.
 const FIND: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
            has_any_column_privilege(c.oid, 'SELECT'), has_schema_privilege(n.oid, 'USAGE'), current_user::text
@@ -128,13 +128,13 @@ const NAMES: &str = "
 pub(crate) struct RelationName<'a> {
     /// The layer's name.
     pub layer: &'a str,
-    /// The schema; without one the search path decides.
+    /// The schema; without it, the search path decides.
     pub schema: Option<&'a str>,
     /// The relation's name.
     pub table: &'a str,
     /// The part of the configuration that names it, such as "the layer".
     pub of: &'static str,
-    /// True if nobody has named it: it is the table of the sample configuration.
+    /// True if the user has named no relation, so that this is the table of the sample configuration.
     pub is_sample: bool,
 }
 
@@ -159,7 +159,8 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     let Some(row) = found.first() else { return Err(unknown(session, wanted, &context).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
-    // The catalog shows the state of the snapshot, but rights are those of the present: NULL if the table was dropped since.
+    // The catalog shows the state of the snapshot, but rights are checked in the present state: NULL if the table has been dropped since the
+    // snapshot.
     let dropped = || {
         let (schema, name): (String, String) = (row.get(1), row.get(2));
         Error::Appeared { table: format!("{}.{}", quoted(&schema), quoted(&name)), how: "dropped" }
@@ -217,7 +218,7 @@ const SPATIAL_NAMES: &str = "
 /// The most names in a message.
 const MAX_NAMES_SHOWN: usize = 10;
 
-/// The error for a database that is not the sample's, when nobody has named a table.
+/// The error if the user has named no table and the database is not the one of the sample configuration.
 async fn not_the_sample(session: &Session, wanted: RelationName<'_>, context: &str) -> Error {
     let names = match session.all(context, SPATIAL_NAMES, &[]).await {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
@@ -270,7 +271,7 @@ async fn unknown(session: &Session, wanted: RelationName<'_>, context: &str) -> 
     }
 }
 
-/// The name that is most similar to `wanted`, if one is similar enough to be a typing error.
+/// The name that is most similar to `wanted`; `None` if no name is similar enough for `wanted` to be a typing error.
 pub(in crate::postgis) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase()), name))

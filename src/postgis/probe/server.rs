@@ -1,4 +1,4 @@
-//! The server and database: their identity, and whether they are new enough.
+//! The server and database: their identity, and the check that they are new enough.
 
 use crate::manifest::DatabaseIdentity;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
@@ -18,12 +18,12 @@ const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 /// The server and database of a snapshot.
 ///
 /// # Errors
-/// If PostGIS is missing, too old or out of reach.
+/// If PostGIS is missing, too old or not usable by the role.
 pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
     server(&snapshot.keeper).await
 }
 
-/// Probes the server. The extension says where PostGIS is: a function of any name may be anybody's.
+/// Probes the server. PostGIS is located by its extension, because any role may have created a function with a name of PostGIS.
 pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
     let context = "asking the server for its version";
     let found = session
@@ -66,7 +66,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     } else {
         None
     };
-    // A standby's own timeline is that of its last restart point, which is good enough to distinguish histories.
+    // On a standby, this is the timeline of its last restart point, which is good enough to distinguish histories.
     let timeline: Option<i32> = match (row.get(7), row.get::<_, bool>(6)) {
         (None, true) => {
             Some(session.one(context, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0))
@@ -85,10 +85,10 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     Ok(Server { identity, in_recovery: row.get(4) })
 }
 
-/// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the functions in
-/// it with its own rights, and a role that plans a query of a table those in the table's indexes.
+/// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with
+/// its own rights. A role that plans a query of a table does so with the functions in the table's indexes.
 pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
-    // Only owners count that somebody can act as. Nobody can log in as the role of the change log's triggers.
+    // Only owners as whom somebody can act are counted. Nobody can log in as the role of the change log's triggers.
     let sql = "
         SELECT r.rolname::text,
             (SELECT o.rolname::text FROM pg_shdepend AS d JOIN pg_roles AS o ON o.oid = d.refobjid

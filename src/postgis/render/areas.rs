@@ -42,8 +42,8 @@ impl ListedTiles {
 }
 
 impl Areas {
-    /// The areas of a batch for the layer at `index`: each with the box in which the layer's rows are searched, or, for a query that runs once
-    /// for each tile, each tile with its own box.
+    /// The areas of a batch for the layer at `index`, each with the box in which the layer's rows are searched. For a query that runs once for each
+    /// tile, every tile is an area with its own box.
     pub(in crate::postgis) fn bind(layer: &Layer, index: usize, areas: &[Area]) -> Areas {
         let mut bound = Areas::default();
         for area in areas {
@@ -128,7 +128,7 @@ pub(in crate::postgis) fn is_searched(area: &Area, index: usize) -> bool {
     !matches!(area.search.get(index), Some(SearchBox::Nothing) | None)
 }
 
-/// The tiles of an area for each of which the layer's query runs once.
+/// The tiles of an area for which the layer's query runs, once for each.
 pub(in crate::postgis) fn query_tiles(area: &Area, index: usize) -> &[TileRect] {
     match area.search.get(index) {
         Some(SearchBox::Tiles(tiles)) => tiles,
@@ -139,7 +139,7 @@ pub(in crate::postgis) fn query_tiles(area: &Area, index: usize) -> &[TileRect] 
     }
 }
 
-/// The area of other tiles with the same features.
+/// The area of other tiles that have the same features as `like`.
 pub(super) fn moved(like: &Area, rect: TileRect) -> Area {
     let search = like.search.iter().map(|search| match search {
         SearchBox::Listed(source, _) => SearchBox::Listed(*source, vec![rect]),

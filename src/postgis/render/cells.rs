@@ -11,7 +11,7 @@ use crate::postgis::session::Param;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
 use crate::tile::{Area, WorldRect};
 
-/// The counted cells that some areas may show, as a statement's arrays.
+/// The counted cells that may be visible in some areas, as a statement's arrays.
 pub(in crate::postgis) struct CellColumns {
     /// The number of the area, counted from 1, the code, the number of members, and the position x, y in world units.
     cells: [Vec<i64>; 5],
@@ -31,7 +31,7 @@ struct LoneColumns {
 }
 
 impl CellColumns {
-    /// The counted cells that the areas may show; `None` if the layer's cells are not counted.
+    /// The counted cells that may be visible in the areas; `None` if the layer's cells are not counted.
     pub(in crate::postgis) fn bind(prepared: &PreparedLayer, index: usize, areas: &[Area]) -> Option<CellColumns> {
         let layer = prepared.layer();
         let (counted, grid) = (prepared.counts()?, layer.grid()?);
@@ -41,7 +41,7 @@ impl CellColumns {
         let searched = areas.iter().filter(|area| is_searched(area, index));
         for (number, area) in (1..).zip(searched) {
             let (margin, zoom) = (layer.margin.units(area.rect.zoom), area.rect.zoom);
-            // Cells that are planned by their boxes are drawn at their means, anywhere in the box.
+            // Cells that are planned by their boxes are drawn at the mean of their members, which may be anywhere in the box.
             let spread = if layer.placement().plans_cell_boxes() { grid.reach(zoom) } else { 0 };
             for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
                 let world = WorldRect::from(cell.world);

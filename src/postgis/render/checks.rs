@@ -1,4 +1,4 @@
-//! Compares tiles drawn from cached rows with those that the database draws, before a run relies on cached rows.
+//! Compares tiles drawn from cached rows with the same tiles drawn by the database, before a run relies on cached rows.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,17 +15,17 @@ use crate::tile::{Area, Batch, SearchBox, TileRect};
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(in crate::postgis) const COMPARED_TILES: usize = 3;
 
-/// Tiles with more features than this are not drawn both ways: the database would take longer for them than for all rows.
+/// The most features of a tile that is drawn both ways. For a larger one, the database would take longer than for reading all rows.
 const MAX_COMPARED_FEATURES: u64 = 2_000;
 
-/// The rows that are looked at for a tile that is drawn both ways instead of one with more features.
+/// The number of rows around which a smaller tile is searched, if the tile to draw both ways has more features than that.
 const TRIED_ROWS: usize = 16;
 
-/// The layers, each without its cached rows if the database draws some tile of `batches` with other bytes: a later PostGIS may encode
-/// differently.
+/// Returns the layers. A layer loses its cached rows if the database draws one of the compared tiles of `batches` with other bytes, because a later
+/// PostGIS may encode differently.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn verify_cached_rows(
     worker: &Worker,
     layers: Vec<PreparedLayer>,
@@ -49,7 +49,8 @@ pub async fn verify_cached_rows(
 }
 
 impl BatchDrawing<'_> {
-    /// A layer's part of some areas, as far as cached rows can draw it with at most `max_features` features a tile; `None` if its rows are not cached.
+    /// A layer's part of some areas, as far as cached rows can draw it, with at most `max_features` features in each tile; `None` if its rows are not
+    /// cached.
     pub(in crate::postgis) async fn with_cached_rows(
         self,
         index: usize,
@@ -76,7 +77,7 @@ impl BatchDrawing<'_> {
         let prepared = self.prepared(index);
         let rows = prepared.cached_rows()?;
         let deepest = prepared.layer().zooms.max();
-        // Of rows in the margin of the batch, not all neighbours need be here.
+        // Rows in the margin of the batch are not suitable, because some of their neighbours may be missing from the cached rows.
         let is_within = |rect: &TileRect| {
             let of_zoom = |area: &Area| {
                 let shift = deepest.get().saturating_sub(area.rect.zoom.get());
@@ -97,7 +98,7 @@ impl BatchDrawing<'_> {
         Some(Area { rect, search: search.collect() })
     }
 
-    /// True if the cached rows and the database give the same bytes in [`COMPARED_TILES`] tiles of the batches.
+    /// True if the cached rows and the database give the same bytes for [`COMPARED_TILES`] tiles of the batches.
     async fn draws_same_bytes(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);
@@ -114,7 +115,7 @@ impl BatchDrawing<'_> {
             let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, compared, &no_limits).await? else {
                 return Ok(false);
             };
-            // The lightest tile will do: this compares encodings.
+            // The tile with the fewest features is enough, because only encodings are compared.
             let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
             let rect = TileRect::from(tile.tile);
             let areas: Vec<Area> = compared

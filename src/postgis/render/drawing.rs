@@ -1,4 +1,4 @@
-//! Renders a batch: one statement a layer, the layers of a tile joined in the order of the configuration.
+//! Renders a batch with one statement for each layer. The layers of a tile are joined in the order of the configuration.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -67,7 +67,7 @@ impl<'a> BatchDrawing<'a> {
         self.prepared(index).layer()
     }
 
-    /// One layer's part of some areas. For a query that runs once for each tile, all of these tiles are in the result, empty ones too.
+    /// One layer's part of some areas. For a query that runs once for each tile, the result contains all of these tiles, including empty ones.
     pub(in crate::postgis) async fn layer(self, work: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
         if self.probed(work.index).function().is_some() {
             return call(self.session(), self.probed(work.index), work.index, work.areas, tiles).await;
@@ -79,7 +79,7 @@ impl<'a> BatchDrawing<'a> {
                 (row.get(0), row.get(1), row.get(2), row.get(3));
             let tile = tiles.entry(place).or_insert_with(|| RenderedTile::empty(coord(place)));
             let mvt = if features > 0 { mvt } else { &[] };
-            // The plan counts features that are left out.
+            // The plan also counts the features that are left out.
             drawn += features.cast_unsigned() + left_out.cast_unsigned();
             tile.features += features.cast_unsigned();
             tile.mvt.extend_from_slice(mvt);
@@ -101,12 +101,12 @@ impl<'a> BatchDrawing<'a> {
         Ok(LayerCount { tiles: found, features: drawn })
     }
 
-    /// Runs a layer's statement over some areas; gives the number of its rows.
+    /// Runs a layer's statement over some areas. Returns the number of its rows.
     async fn rows(self, work: LayerAreas<'_>, each: impl FnMut(&Row)) -> Result<u64, Error> {
         self.run(self.statements(work.index).statement(work.candidates), work, each).await
     }
 
-    /// Runs a statement with the parameters of a layer's own.
+    /// Runs a statement with the parameters of the layer's own statement.
     async fn run(self, statement: &str, work: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
         let LayerAreas { index, areas, max_features, candidates } = work;
         let layer = self.probed(index);
@@ -145,10 +145,10 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
-    /// One layer's part of some areas, with at most `max_features` features a tile, by zoom. If the statement fails, the areas are halved until it
-    /// succeeds or the one failing tile is found. That tile ends the run, unless the layer is to be skipped there.
+    /// One layer's part of some areas, with at most `max_features` features in each tile, by zoom. If the statement fails, the areas are halved until
+    /// it succeeds or the one failing tile is found. That tile ends the run, unless `on_tile_error` says to skip the layer there.
     ///
-    /// Gives the number of tiles, failed ones included.
+    /// Returns the number of tiles, including failed ones, and of features.
     pub(in crate::postgis) async fn layer_or_parts(
         self,
         index: usize,
@@ -181,7 +181,7 @@ impl<'a> BatchDrawing<'a> {
                         && statements.has_touching()
                         && matches!(error, Error::Query { .. })
                     {
-                        // The failing row may lie beside these tiles.
+                        // The failing row may lie outside of these tiles.
                         waiting.push((areas, Candidates::Touching));
                     } else if let Some((first, second)) = halves(&areas) {
                         tracing::debug!("{error}: trying again in two parts");
@@ -261,7 +261,7 @@ impl<'a> BatchDrawing<'a> {
             }
             let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.max_features());
             let found = self.layer_or_parts(index, &batch.areas, &max_features, &mut part).await?;
-            // A failed tile may not have been planned: cells beside it can make its statement fail.
+            // A failed tile may be one that was not planned, because neighbouring cells can make its statement fail.
             let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
             self.fit(index, &batch.areas, &mut part).await?;
             join_tiles(&mut tiles, part);
@@ -300,7 +300,7 @@ impl<'a> BatchDrawing<'a> {
     }
 }
 
-/// The tile that remains of some areas, without the layer that failed in it; `None` if such errors end the run.
+/// The one tile that is left in `areas`, without the layer that failed in it; `None` if such errors end the run.
 fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
     if layer.on_tile_error != OnTileError::Skip || !may_be_of_rows(error) {
         return None;
@@ -357,7 +357,7 @@ pub(super) fn join_tiles(tiles: &mut Tiles, more: Tiles) {
     }
 }
 
-/// Areas in two parts: the first half of several areas and the others, or the halves of one area. `None` for a single tile.
+/// Divides areas into two parts: the first half of several areas and the others, or the halves of one area. `None` for a single tile.
 fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
     if let [area] = areas {
         return area.halves().map(|(first, second)| (vec![first], vec![second]));
@@ -366,7 +366,7 @@ fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
     (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
 }
 
-/// The tile with a number in the statements: zoom above bit 58, column above bit 29, TMS row.
+/// The tile with this number in the statements: zoom from bit 58 on, column from bit 29 on, TMS row.
 #[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
 fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;

@@ -1,5 +1,5 @@
-//! The rows of a layer for all variants of a tileset: read once, with the variants that each belongs to. Each variant then draws from its part of
-//! them, and asks the database for nothing.
+//! The rows of a layer for all variants of a tileset. They are read once, with the variants to which each row belongs. Each variant then draws from
+//! its part of the rows, without queries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,20 +21,20 @@ use crate::tile::{Area, Batch, Coverage, Footprints, LayerFootprints, SortedPoin
 use super::Tiles;
 use super::drawing::join_tiles;
 
-/// What a statement costs beside its plan, in the planner's units: a round trip, and its planning.
+/// The cost of a statement in addition to that of its plan, in the planner's units: a round trip, and the planning.
 const COST_OF_STATEMENT: f64 = 50.0;
 
 /// The rows of one layer for all variants.
 #[derive(Debug)]
 pub struct FamilyRows {
-    /// The layer as a variant has it.
+    /// The layer as it is in a variant.
     layer: Arc<Layer>,
     rows: Arc<CachedRows>,
     /// The numbers of each variant's rows; `None` if each variant has all of them.
     members: Option<Vec<Vec<u32>>>,
 }
 
-/// What variants ask of a layer.
+/// The condition that selects a variant's rows of a layer.
 #[derive(Debug, Clone, Copy)]
 pub struct FamilyCondition<'a> {
     /// The condition as configured, with `!name!` for the values.
@@ -74,25 +74,25 @@ impl FamilyCondition<'_> {
 pub struct VariantLayer {
     /// The layer with the rows of the variant.
     pub prepared: PreparedLayer,
-    /// Where they lie.
+    /// The positions of the rows.
     pub places: LayerFootprints,
-    /// How many they are.
+    /// The number of the rows.
     pub rows: u64,
 }
 
 impl PreparedLayer {
-    /// The layer's cached rows for variants of which each has all of them. `layer` is the layer as a variant has it. `None` if the rows are not in
-    /// memory.
+    /// The layer's cached rows, if every variant has all of them. `layer` is the layer as it is in a variant. `None` if the rows are not in memory.
     #[must_use]
     pub fn for_all_variants(&self, layer: Arc<Layer>) -> Option<FamilyRows> {
         let rows = self.cached_rows().filter(|rows| rows.are_in_memory())?;
         Some(FamilyRows { layer, rows: Arc::clone(rows), members: None })
     }
 
-    /// The layer's cached rows for all variants, with `condition`. `layer` is the layer as a variant has it. `None` if the rows are not in memory, or the statements fail.
+    /// The layer's cached rows for all variants, divided by `condition`. `layer` is the layer as it is in a variant. `None` if the rows are not in
+    /// memory, or the statements fail.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn for_variants(
         &self,
         snapshot: &Snapshot,
@@ -150,7 +150,7 @@ struct MembersReading<'a> {
 }
 
 impl MembersReading<'_> {
-    /// The numbers of the rows of each variant; `None` if there are other rows than those that are cached.
+    /// The numbers of the rows of each variant; `None` if the rows differ from the cached rows.
     async fn members(&self, rows: usize) -> Result<Option<Vec<Vec<u32>>>, Error> {
         let MembersReading { snapshot, layer, condition: FamilyCondition { table, .. }, coverage, zooms } = self;
         let context = format!("layer \"{}\", reading which rows belong to which variant", layer.name);
@@ -167,7 +167,7 @@ impl MembersReading<'_> {
             Ok(())
         };
         snapshot.keeper.each(&context, &sql::row_keys(layer, boxes), &own, each).await?;
-        // With equal keys nobody could tell the rows apart.
+        // Rows with equal keys cannot be distinguished.
         if count as usize != rows || numbers.len() != rows {
             return Ok(None);
         }
@@ -208,7 +208,7 @@ impl MembersReading<'_> {
         }
         for own in &mut members {
             own.sort_unstable();
-            // A join may give a row twice.
+            // A join may return a row twice.
             own.dedup();
         }
         Ok(Some(members))
@@ -222,7 +222,7 @@ impl MembersReading<'_> {
     }
 }
 
-/// Draws from cached rows alone.
+/// A source that draws only from cached rows.
 pub struct CachedRenderer {
     layers: Arc<Vec<PreparedLayer>>,
     shared: Option<Arc<FamilyTiles>>,
@@ -230,7 +230,8 @@ pub struct CachedRenderer {
 }
 
 impl CachedRenderer {
-    /// A source of some layers, whose rows are all cached. Tiles that other targets have packed are taken from `shared`, which is for one layer.
+    /// A source of some layers, whose rows must all be cached. Tiles that other targets have packed already are taken from `shared`, which is for one
+    /// layer.
     #[must_use]
     pub fn new(layers: &Arc<Vec<PreparedLayer>>, shared: Option<&Arc<FamilyTiles>>, stop: &Stop) -> CachedRenderer {
         CachedRenderer { layers: Arc::clone(layers), shared: shared.cloned(), stop: stop.clone() }
@@ -239,7 +240,7 @@ impl CachedRenderer {
     /// Renders a batch on this thread.
     ///
     /// # Errors
-    /// If the database would have to draw a tile, or a stop was asked for.
+    /// If a tile needs the database, or a stop was requested.
     pub fn render_here(&self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         if self.stop.asked().is_some() {
             return Err(Error::Interrupted);

@@ -1,5 +1,5 @@
-//! Tiles that the targets of a family have alike. A tile of one layer of points is known by the rows that it shows: each is drawn at the same place
-//! in every target. So it is drawn and packed once, and copied into the others.
+//! Tiles that are the same in several targets of a family. A tile of one layer of points is identified by the rows in it, because each row is drawn
+//! at the same position in every target. So the tile is drawn and packed once, and copied into the other targets.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,20 +13,20 @@ use crate::source::SharedTile;
 /// The parts of the table, each with a lock of its own, so that workers seldom wait for each other.
 const PARTS: usize = 64;
 
-/// What an entry takes beside the numbers of its rows and the bytes of its tile, in bytes.
+/// The size of an entry in bytes, without the numbers of its rows and the bytes of its tile.
 const ENTRY_BYTES: usize = 128;
 
-/// The most bytes of a packed tile that is kept: so many, and so many for each row. They are reserved before the tile is packed, so that the memory is
-/// bounded however wide the rows are.
+/// The most bytes of a packed tile that is kept: [`TILE_BYTES`], and [`ROW_BYTES`] for each row. They are reserved before the tile is packed, so that
+/// the memory is bounded even if rows are wide.
 const TILE_BYTES: usize = 128;
 const ROW_BYTES: usize = 96;
 
-/// The tiles of a run that several targets may have alike, by the numbers of the rows that they show.
+/// The tiles of a run that may be the same in several targets, by the numbers of the rows in them.
 #[derive(Debug)]
 pub struct FamilyTiles {
     parts: [Mutex<HashTable<KnownTile>>; PARTS],
     hasher: DefaultHashBuilder,
-    /// How many bytes further tiles may take.
+    /// The number of bytes that further tiles may take.
     left: AtomicUsize,
 }
 
@@ -34,26 +34,27 @@ pub struct FamilyTiles {
 struct KnownTile {
     /// The tile's place in an order of all tiles.
     place: u64,
-    /// The numbers of the rows that it shows, ascending.
+    /// The numbers of the rows in the tile, ascending.
     rows: Box<[u32]>,
     tile: Arc<SharedTile>,
 }
 
 impl FamilyTiles {
-    /// No tile yet. All of them may take `memory` bytes.
+    /// An empty table, whose tiles may take `memory` bytes in total.
     #[must_use]
     pub fn new(memory: usize) -> FamilyTiles {
         let parts = std::array::from_fn(|_| Mutex::default());
         FamilyTiles { parts, hasher: DefaultHashBuilder::default(), left: AtomicUsize::new(memory) }
     }
 
-    /// The tile at a place with these rows. `None` if it shows nothing, or if it is not known and there is no memory left for it.
+    /// The tile at `place` with the rows `rows`; it is added if it is new. `None` if there are no rows, or if the tile is new and there is no memory
+    /// left for it.
     pub(super) fn tile(&self, place: u64, rows: &[u32]) -> Option<Arc<SharedTile>> {
         if rows.is_empty() {
             return None;
         }
         let hash = self.hasher.hash_one((place, rows));
-        // The table looks at the other bits.
+        // The hash table uses the other bits.
         let part = &self.parts[usize::try_from(hash >> 32).unwrap_or_default() % PARTS];
         let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
         let is_it = |known: &KnownTile| known.place == place && *known.rows == *rows;
@@ -86,7 +87,7 @@ mod tests {
             assert_eq!(tile(place, rows).unwrap().packed(), None, "{place} {rows:?}");
         }
         assert_eq!(tile(7, &[]), None);
-        // Who comes later does not replace it.
+        // A later call does not replace the packed tile.
         tile(7, &[1, 2]).unwrap().keep(b"other");
         assert_eq!(tile(7, &[1, 2]).unwrap().packed(), Some(&b"packed"[..]));
     }

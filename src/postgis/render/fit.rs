@@ -1,7 +1,7 @@
 //! Keeps a layer's part of a tile within its budget of bytes. The bytes of features are known only after they are drawn and packed, so a tile
 //! that is too large is rendered again with fewer features, until it fits and is nearly full.
 //!
-//! Every step depends on the tile's own features and bytes alone, so a tile has the same bytes whatever batch it is rendered in.
+//! Every step depends only on the tile's own features and bytes, so a tile has the same bytes in every batch.
 
 use std::num::NonZeroU64;
 
@@ -13,14 +13,14 @@ use crate::postgis::session::Error;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, TileRect};
 
-/// How often a tile is rendered again to fill its budget.
+/// The most times that a tile is rendered again to fill its budget.
 const MAX_TRIES: u32 = 10;
 
-/// How many of the tries interpolate between the known sizes. The others halve the interval, which ends the search in tiles in which some
+/// The number of tries that interpolate between the known sizes. Later tries halve the interval, so that the search also ends in tiles in which some
 /// features are far larger than others.
 const MAX_INTERPOLATED_TRIES: u32 = 5;
 
-/// The share of its budget at which a tile is full enough.
+/// The share of its budget from which on a tile counts as full.
 const MIN_FILL: f64 = 0.95;
 
 /// The share of the budget that an interpolated try aims at: between [`MIN_FILL`] and the whole.
@@ -33,7 +33,7 @@ struct MeasuredSize {
     bytes: u64,
 }
 
-/// The packed bytes of a tile over its budget, and the most that it may have.
+/// The packed bytes of a tile that exceeds its budget, and the most that it may have.
 #[derive(Debug, Clone, Copy)]
 struct ByteBudget {
     bytes: u64,
@@ -41,7 +41,8 @@ struct ByteBudget {
 }
 
 impl BatchDrawing<'_> {
-    /// Finds the tiles over the layer's budget of bytes, and reports, refuses or thins them as the layer is configured.
+    /// Finds the tiles that exceed the layer's budget of bytes. Depending on `on_large_tile`, they are reported or thinned, or the first of them is
+    /// an error.
     pub(in crate::postgis) async fn fit(self, index: usize, areas: &[Area], part: &mut Tiles) -> Result<(), Error> {
         let layer = self.probed(index);
         for tile in part.values_mut() {
@@ -69,7 +70,7 @@ impl BatchDrawing<'_> {
         Ok(())
     }
 
-    /// A tile with as many of its best features as fit.
+    /// A tile with as many of its best features as fit the budget.
     async fn thinned(
         self,
         index: usize,
@@ -87,7 +88,7 @@ impl BatchDrawing<'_> {
         let (mut fits, mut fullest) = (MeasuredSize { features: 0, bytes: 0 }, nothing);
         let mut exceeds = MeasuredSize { features: tile.features, bytes };
         let mut tries = 0;
-        // If nothing fits after these tries, the search goes on until something does, by halving the number of features.
+        // If nothing fits after these tries, the search goes on by halving the number of features until something fits.
         while exceeds.features - fits.features > 1 && (tries < MAX_TRIES || fits.features == 0) {
             let most = if tries < MAX_INTERPOLATED_TRIES {
                 interpolated(fits, exceeds, limit)
@@ -129,7 +130,7 @@ impl BatchDrawing<'_> {
         Ok(again.into_values().next().unwrap_or_else(|| RenderedTile::empty(tile.tile)))
     }
 
-    /// The bytes of a tile, packed as the run packs. Packing may take long, so it has its own thread.
+    /// The size of a tile in bytes, packed as the run packs it. Packing may take long, so it has its own thread.
     async fn packed(self, index: usize, tile: &RenderedTile) -> Result<u64, Error> {
         let (packing, mvt) = (self.worker.packing, tile.mvt.clone());
         let packing = tokio::task::spawn_blocking(move || Packer::new(packing).pack(&mvt).map(|packed| packed.len()));

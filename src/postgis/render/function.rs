@@ -1,4 +1,4 @@
-//! Tiles that a function of the database gives: many calls a statement.
+//! Tiles that a database function returns, with many calls in one statement.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::postgis::sql;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
 use crate::tile::{Area, LayerCount, Order, TileCoord};
 
-/// The tiles of a statement, and the same as arrays.
+/// The tiles of a statement, and their addresses as arrays.
 #[derive(Default)]
 struct CalledTiles {
     tiles: Vec<TileCoord>,
@@ -37,7 +37,8 @@ impl CalledTiles {
     }
 }
 
-/// Calls a layer's function for each tile of some areas. `index` is that of the layer. All of these tiles are in the result, empty ones too.
+/// Calls a layer's function for each tile of some areas. `index` is the index of the layer. The result contains all of these tiles, including empty
+/// ones.
 pub(super) async fn call(
     session: &Session,
     layer: &Layer,
@@ -82,7 +83,7 @@ pub(super) async fn call(
     Ok(count)
 }
 
-/// The tile that a function gave.
+/// The tile that a function returned.
 fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: &[u8]) -> Result<RenderedTile, Error> {
     let what = match unpacked(bytes) {
         Ok((mvt, features)) => {
@@ -100,8 +101,8 @@ fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: 
     Ok(RenderedTile { layers, notes, ..RenderedTile::empty(tile) })
 }
 
-/// The MVT bytes of what a function gave, and the number of their features; or what is wrong with it. Functions for other servers may give
-/// tiles that are packed with gzip already.
+/// The MVT bytes of a function's result, and the number of their features; or a description of what is wrong. Functions written for other servers may
+/// return tiles that are already packed with gzip.
 fn unpacked(bytes: &[u8]) -> Result<(Vec<u8>, u64), String> {
     let mvt =
         Gunzip::new().unpack(bytes).map_err(|error| format!("gave a packed tile that cannot be unpacked ({error})"))?;
@@ -126,14 +127,14 @@ fn wrong_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, what: &
     }
 }
 
-/// What bytes begin like, if they are of a kind that functions of other servers give.
+/// The kind of the bytes by their first ones, if it is a kind of image that functions for other servers return.
 fn kind_of(bytes: &[u8]) -> Option<&'static str> {
     let kinds: [(&[u8], &str); 3] =
         [(b"\x89PNG", "a PNG image"), (b"\xff\xd8\xff", "a JPEG image"), (b"RIFF", "a WebP image")];
     kinds.into_iter().find(|(begin, _)| bytes.starts_with(begin)).map(|(_, kind)| kind)
 }
 
-/// Refuses tiles in which two layers have the same name (MVT 2.1, section 4.1), which functions can bring about.
+/// Returns an error if two layers of a tile have the same name (MVT 2.1, section 4.1), which can happen with functions.
 pub(super) fn check_names(layers: &[LayerStatements], tiles: &Tiles) -> Result<(), Error> {
     let mut probed = layers.iter().map(|statements| statements.prepared.layer());
     let Some(layer) = probed.find(|layer| layer.function().is_some()) else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! Which variants of a tileset have rows at some places.
+//! Finds the variants of a tileset that have rows in some boxes.
 
 use std::collections::BTreeSet;
 
@@ -11,25 +11,25 @@ use crate::postgis::session::{Error, Param, Snapshot, quoted};
 use crate::postgis::sql;
 use crate::tile::{WorldBox, WorldRect};
 
-/// The most places of which one statement asks.
+/// The most boxes of one statement.
 pub const MAX_PLACES: usize = 1_000;
 
-/// The rows of a layer at some places.
+/// The rows of a layer in some boxes.
 #[derive(Debug, Clone, Copy)]
 pub struct PlacedRows<'a> {
     /// The layer, without the condition of variants.
     pub layer: &'a Layer,
-    /// The name by which the condition may call a row: that of the table, or of the layer if its rows come from a query.
+    /// The name that the condition may use for a row: the name of the table, or of the layer if its rows come from a query.
     pub name: &'a str,
     /// Boxes in world units, at most [`MAX_PLACES`].
     pub places: &'a [WorldBox],
 }
 
-/// The numbers of the variants that have rows at some places, counted from 0; some that have none may be among them. `None` if the statement fails,
-/// which tells nothing about the variants.
+/// The numbers, counted from 0, of the variants that have rows in some boxes; variants without such rows may be among them. `None` if the statement
+/// fails: then nothing is known about the variants.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn members_at(
     snapshot: &Snapshot,
     rows: PlacedRows<'_>,
@@ -63,7 +63,7 @@ pub async fn members_at(
     }
 }
 
-/// The sides of the places in the reference system of the layer's column: west, south, east, north.
+/// The sides of the boxes in the reference system of the layer's column: west, south, east, north.
 fn boxes_of(layer: &Layer, places: &[WorldBox]) -> [Vec<f64>; 4] {
     let mut columns: [Vec<f64>; 4] = Default::default();
     for place in places {
@@ -71,7 +71,7 @@ fn boxes_of(layer: &Layer, places: &[WorldBox]) -> [Vec<f64>; 4] {
         if place.crosses_antimeridian() {
             (rect.west, rect.east) = (0, i64::from(u32::MAX));
         }
-        // A position lies in its unit, which is rounded down.
+        // One unit more, because positions are rounded down to whole units.
         let own = world_box(layer, rect.grown(ROUNDING_UNITS + 1));
         for source in std::iter::once(own).chain(shifted_boxes(layer, own)) {
             columns.iter_mut().zip(source.sides()).for_each(|(column, side)| column.push(side));

@@ -1,10 +1,10 @@
-//! Errors for statements that give other tiles or features than planned.
+//! Errors for statements that return other tiles or features than planned.
 
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::tile::LayerCount;
 
-/// The error if the database gave another number of tiles than planned. Only a query may do so without a defect of this program.
+/// The error if the database returned another number of tiles than planned. Without a defect of this program, that only happens with queries.
 pub(in crate::postgis) fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
     if !layer.is_query() {
         return Error::Miscounted { layer: layer.name.clone(), planned, found, near };
@@ -18,7 +18,7 @@ pub(in crate::postgis) fn miscounted(layer: &Layer, planned: u64, found: u64, ne
     }
 }
 
-/// The error if a query gave more features for the boxes of tiles than the survey found in these tiles.
+/// The error if a query returned more features for the boxes of tiles than the survey found in these tiles.
 pub(in crate::postgis) fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str) -> Error {
     Error::Unsteady {
         layer: layer.name.clone(),

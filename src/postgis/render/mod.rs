@@ -8,16 +8,16 @@
 //! | file | what |
 //! |---|---|
 //! | `prepared` | a layer with its counted cells and cached rows |
-//! | `statements` | its statements, and which of them serves which area |
+//! | `statements` | the layers' statements, and the choice of a statement for each area |
 //! | `drawing` | one batch, layer by layer |
 //! | `family` | the rows of all variants of a tileset, read once |
-//! | `membership` | the variants that have rows at some places |
+//! | `membership` | the variants that have rows in some boxes |
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows` | tiles drawn from cached rows |
-//! | `checks` | such tiles compared with those that the database draws |
+//! | `checks` | the comparison of such tiles with those that the database draws |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
-//! | `function` | tiles that a function of the database gives |
+//! | `function` | tiles that a database function returns |
 //! | `narrowed` | tiles of some rows only, and the plans of statements |
 //! | `fit` | tiles thinned to their budget of bytes |
 //! | `miscounted`, `version` | errors for other tiles than planned; the rendering version |
@@ -70,24 +70,24 @@ pub use version::RENDERING_VERSION;
 /// The tiles of a batch, by their position in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
 type BatchTiles = BTreeMap<i64, RenderedTile>;
 
-/// How often a batch is tried again on a new connection while the snapshot lives.
+/// The most times that a batch is tried again on a new connection while the snapshot exists.
 const MAX_RECONNECTS: u32 = 2;
 
 /// One of a run's workers: a session on the snapshot.
 pub struct Worker {
     database: Database,
     snapshot: Arc<Snapshot>,
-    /// Its own session; `None` if it uses the session that holds the snapshot.
+    /// The worker's own session; `None` if it uses the session that holds the snapshot.
     session: Option<Session>,
     /// The locks that another session of this worker must take.
     locks: LayerLocks,
-    /// How the run packs tiles: budgets count packed bytes.
+    /// How the run packs tiles. It is needed here because budgets count packed bytes.
     packing: Packing,
 }
 
 impl Worker {
-    /// Opens `count` workers side by side, because the server takes a moment for each. Each holds locks on everything that the layers read, as
-    /// the session that holds the snapshot does already.
+    /// Opens `count` workers concurrently, because the server takes a moment for each. Each worker holds locks on everything that the layers read.
+    /// The session that holds the snapshot has these locks already.
     ///
     /// # Errors
     /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too small.
@@ -108,8 +108,8 @@ impl Worker {
         try_join_all((0..count).map(|_| open())).await
     }
 
-    /// A worker that uses the session that holds the snapshot, for work that is too little to open another session. Several
-    /// such workers may exist, but only one may render at a time.
+    /// A worker that uses the session that holds the snapshot, for work that is too small for another session. Several such workers may exist, but
+    /// only one may render at a time.
     ///
     /// # Errors
     /// If the session is lost.
@@ -133,7 +133,7 @@ impl Worker {
         }
     }
 
-    /// Has the server parse and plan each statement once. For workers that render many small batches.
+    /// Lets the server parse and plan each statement only once. For workers that render many small batches.
     ///
     /// # Errors
     /// If the session is lost.
@@ -144,11 +144,11 @@ impl Worker {
         }
     }
 
-    /// Has the server load PostGIS and what else rendering `layer` takes. A new session takes a while for it, so call this while the run waits for
-    /// something else.
+    /// Lets the server load PostGIS and everything else that rendering `layer` needs. This takes a while in a new session, so call it while the run
+    /// waits for something else.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
         match self.session().all("opening a session", &sql::warm(layer), &[]).await {
             Ok(_) => Ok(()),
@@ -165,9 +165,9 @@ impl Worker {
     /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the worker renders the batch again on a new one.
     ///
     /// # Errors
-    /// If a statement fails, the database goes away, or the statements give other tiles than planned.
+    /// If a statement fails, the database goes away, or the statements return other tiles than planned.
     pub async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        // Cached rows might still draw this batch without the database, but hardly all that follow.
+        // Cached rows might still suffice for this batch without the database, but hardly for all that follow.
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
         }
@@ -177,7 +177,7 @@ impl Worker {
                 Err(error) if error.is_lost() && tries < MAX_RECONNECTS => {
                     tries += 1;
                     tracing::debug!("{error}: opening another connection");
-                    // This fails if the snapshot is gone as well; then the first error says more than the second.
+                    // This fails if the snapshot is gone, too; then the first error says more than the second.
                     match self.locks.session(&self.database, &self.snapshot).await {
                         Ok(session) => self.session = Some(session),
                         Err(other) if other.ends_the_run() => return Err(other),

@@ -1,4 +1,4 @@
-//! Tiles of some rows only: the values that their conditions read, and the plans of their statements.
+//! Tiles restricted to some rows: the values that their conditions read, and the plans of their statements.
 
 use super::Worker;
 use super::drawing::{BatchDrawing, LayerPlan};
@@ -23,7 +23,7 @@ impl Worker {
         if values.is_empty() { Ok(()) } else { self.session().set_values(values).await }
     }
 
-    /// The plans of the statements of a batch, without running them. Functions have none.
+    /// The plans of the statements of a batch, which are not run. Functions have no plans.
     ///
     /// # Errors
     /// If a statement fails.
@@ -32,7 +32,7 @@ impl Worker {
     }
 }
 
-/// Checks layers with conditions over values that stand for those of requests.
+/// Checks layers whose conditions read the values of requests, with `values` as examples.
 ///
 /// # Errors
 /// If the database does not understand a condition.

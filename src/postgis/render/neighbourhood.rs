@@ -15,14 +15,14 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{Candidates, RowChoice};
 use crate::tile::{Area, ChangedPart, GridBox, Neighbourhood, Order, SearchBox, TileCoord, TileRect};
 
-/// Caching is given up with more rows than this near each changed position: one query for each tile would read no more rows.
+/// The most rows near each changed position. With more, the rows are not cached, because one query for each tile would read no more rows.
 const MAX_ROWS_PER_POSITION: u64 = 64;
 
-/// A layer with the rows near changed positions cached. Without them if they take more than `memory` bytes, cannot be read, or do not give the
-/// bytes that the database draws, which `worker` compares.
+/// Caches the rows of a layer near changed positions. The layer stays without cached rows if they take more than `memory` bytes, cannot be read, or
+/// do not give the bytes that the database draws, which `worker` compares.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn with_neighbourhood(
     layer: &PreparedLayer,
     worker: &Worker,

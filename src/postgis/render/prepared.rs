@@ -11,7 +11,7 @@ use crate::postgis::sql::FoldedValues;
 use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
-/// A probed layer with what a run computed before drawing it: counted cells, cached rows. Clones share everything.
+/// A probed layer with the data that a run prepared before drawing it: counted cells, cached rows. Clones share everything.
 #[derive(Debug, Clone)]
 pub struct PreparedLayer {
     layer: Arc<Layer>,
@@ -27,7 +27,7 @@ impl PreparedLayer {
         PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None }
     }
 
-    /// The layer with the values that the survey folded, and the cells that it counted, if it did.
+    /// The layer with the values that the survey folded and the cells that it counted, if any.
     #[must_use]
     pub fn with_cells(self, folds: Option<Arc<FoldedValues>>, counts: Option<Arc<CellCounts>>) -> PreparedLayer {
         PreparedLayer { folds, counts, ..self }
@@ -39,16 +39,17 @@ impl PreparedLayer {
         PreparedLayer { cached_rows, ..self }
     }
 
-    /// The layer with the cached rows of another one, which has the same rows at the same places.
+    /// The layer with the cached rows of `other`, which must have the same rows at the same positions.
     #[must_use]
     pub fn with_rows_of(self, other: &PreparedLayer) -> PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
-    /// The layer with all rows cached that the coverage shows at some zooms, read by the workers side by side; without cached rows if they exceed `limits` or cannot be read.
+    /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The layer stays without cached
+    /// rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn cache_rows(
         self,
         snapshot: &Snapshot,
@@ -70,7 +71,7 @@ impl PreparedLayer {
         .await;
         let cached = none_if_failed(snapshot, layer, read).await?;
         if cached.is_none() {
-            // A statement may have failed in any of them.
+            // A statement may have failed in any of the sessions.
             for reader in readers {
                 reader.return_to_savepoint().await?;
             }
@@ -110,14 +111,14 @@ impl PreparedLayer {
         self.cached_rows.is_some()
     }
 
-    /// Where the cached rows lie, if all rows that the run needs are in memory.
+    /// The positions of the cached rows, if all rows that the run needs are in memory.
     #[must_use]
     pub fn cached_places(&self) -> Option<LayerFootprints> {
         let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
         Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
     }
 
-    /// The same, if they are no more than a plan keeps in memory.
+    /// Like [`cached_places`](Self::cached_places), but `None` if the rows are more than a plan keeps in memory.
     #[must_use]
     pub fn few_cached_places(&self) -> Option<LayerFootprints> {
         let is_few = self.cached_rows.as_ref().is_some_and(|rows| rows.count() <= MAX_POINTS_IN_MEMORY);
@@ -130,7 +131,7 @@ impl PreparedLayer {
         self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())
     }
 
-    /// How many sessions read its cached rows side by side; 0 if none are cached.
+    /// The number of sessions that read the layer's cached rows in parallel; 0 if none are cached.
     #[must_use]
     pub fn reading_sessions(&self) -> usize {
         self.cached_rows.as_ref().map_or(0, |rows| rows.sessions)

@@ -11,7 +11,7 @@ use crate::postgis::session::{Error, area_name};
 use crate::source::RenderedTile;
 use crate::tile::{Area, Batch, Order, Repeat, SearchBox, TileCoord, TileRect};
 
-/// Two tiles with the same content: the one that is rendered for all, and the farthest of the batch, to compare.
+/// Two tiles with the same content, to compare: the tile that is rendered for all, and the last of the batch.
 struct Compared {
     like: TileCoord,
     other: TileCoord,
@@ -39,7 +39,7 @@ impl BatchDrawing<'_> {
         Ok(())
     }
 
-    /// Renders the contents that no batch before had.
+    /// Renders the contents that no earlier batch has rendered.
     async fn render_missing(self, repeats: &[Repeat]) -> Result<(), Error> {
         let (mut areas, mut compared) = (Vec::new(), Vec::new());
         for Repeat { like, tiles } in repeats {

@@ -1,4 +1,4 @@
-//! The statements that render the layers of a run, and which of them serves which area.
+//! The statements that render the layers of a run, and the choice of a statement for each area.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::postgis::sql::{self, Candidates};
 use crate::source::RenderedTile;
 use crate::tile::{Area, TileCoord};
 
-/// The layers of a run with their statements, in the order of the configuration. Made once; all workers share them.
+/// The layers of a run with their statements, in the order of the configuration. They are built once and shared by all workers.
 pub struct RunLayers {
     layers: Vec<LayerStatements>,
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
@@ -49,16 +49,16 @@ impl RunLayers {
     }
 }
 
-/// The contents that were rendered up to now, by the tile that was rendered for each.
+/// The contents that have been rendered so far, by the tile that was rendered for each.
 #[derive(Default)]
 pub(super) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
 
-/// What tiles inside of the same polygons hold.
+/// The content of tiles inside of the same polygons.
 #[derive(Clone)]
 pub(super) enum RepeatedContent {
     /// The same as this tile.
     Same(Arc<RenderedTile>),
-    /// Another tile came out with other bytes, so each of them is rendered by itself.
+    /// The compared tile had other bytes, so each of these tiles is rendered by itself.
     Differs,
 }
 
@@ -94,8 +94,8 @@ impl LayerStatements {
         }
     }
 
-    /// The areas in groups that one statement can render each, with the candidates of that statement: at zooms whose cells were counted, the
-    /// counted cells.
+    /// Divides the areas into groups that one statement each can render, with the candidates of that statement. At zooms whose cells were counted,
+    /// the candidates are the counted cells.
     pub(in crate::postgis) fn parts(&self, areas: &[Area]) -> Vec<(Vec<Area>, Candidates)> {
         let is_counted = |area: &Area| self.prepared.is_counted(area.rect.zoom);
         let (counted, others): (Vec<Area>, Vec<Area>) = areas.iter().cloned().partition(is_counted);
@@ -108,7 +108,7 @@ impl LayerStatements {
         self.touching.is_some()
     }
 
-    /// The statement over `candidates`; the one over [`Candidates::Found`] if there is no such statement.
+    /// The statement over `candidates`; if there is none, the statement over [`Candidates::Found`].
     pub(in crate::postgis) fn statement(&self, candidates: Candidates) -> &str {
         let other = match candidates {
             Candidates::Found => None,

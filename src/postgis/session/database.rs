@@ -1,4 +1,4 @@
-//! A database: a bounded pool of connections, which all sessions of a run come from.
+//! A database: a bounded pool of connections, from which all sessions of a run are taken.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -23,7 +23,7 @@ pub struct Database {
     pub(super) tls: MakeRustlsConnect,
     pub(super) server: ServerName,
     pub(in crate::postgis) options: Arc<SessionOptions>,
-    /// The search path of all sessions, once the first found it.
+    /// The search path of all sessions; empty until the first session has found it.
     pub(super) path: Arc<OnceLock<SearchPath>>,
     pub(in crate::postgis) locks: Arc<Locks>,
     pub(in crate::postgis) stop: Stop,
@@ -60,7 +60,8 @@ impl Database {
         })
     }
 
-    /// The database for another run: it shares the pool, and gives way independently of this one. `stop` ends its statements.
+    /// The database for another run. It shares the pool, but releases its locks to waiting processes independently of this run. `stop` ends its
+    /// statements.
     #[must_use]
     pub fn for_another_run(&self, stop: &Stop) -> Database {
         Database { locks: Arc::default(), stop: stop.clone(), ..self.clone() }
@@ -72,7 +73,7 @@ impl Database {
         Database { stop: stop.clone(), ..self.clone() }
     }
 
-    /// How many sessions of the pool are open, in use or not.
+    /// The number of open connections of the pool, in use or idle.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.pool.status().size
@@ -84,7 +85,7 @@ impl Database {
         &self.server
     }
 
-    /// Opens a connection outside of the pool. The caller must poll its second half.
+    /// Opens a connection outside of the pool. The caller must poll the returned `Connection`.
     pub(in crate::postgis) async fn separate_connection(
         &self,
     ) -> Result<
@@ -100,13 +101,14 @@ impl Database {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// A session on a snapshot. The database was reached when the snapshot was taken, so no answer now means that it went away.
+    /// A session on a snapshot. The database answered when the snapshot was taken, so if it does not answer now, it went away.
     pub(in crate::postgis) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
         match self.session(Some(snapshot.exported.clone())).await {
             Err(Error::Unreachable { server, source }) => {
                 Err(Error::Lost { server, during: "while connecting again".to_owned(), source })
             }
-            // Another server, too, if the one with the snapshot was restarted or replaced: then its session is lost, which is the cause.
+            // The address also leads to another server if the server with the snapshot was restarted or replaced. Then the snapshot's session is
+            // lost, and that is the error to return.
             Err(error @ Error::OtherServer { .. }) => {
                 snapshot.all("looking for the server of the snapshot", "SELECT", &[]).await?;
                 Err(error)
@@ -131,8 +133,8 @@ impl Database {
         Ok(session)
     }
 
-    /// A connection of the pool. The driver's own time limit covers only opening the socket, once for each address of a host, so it would wait
-    /// without end for a server that accepts the connection and then says nothing.
+    /// A connection of the pool, within [`Database::connect_limit`]. The driver's own time limit covers only opening the socket, once for each
+    /// address of a host, so the driver would wait without end for a server that accepts the connection and then sends nothing.
     pub(in crate::postgis) async fn connection(&self) -> Result<Object, Error> {
         match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
@@ -143,7 +145,7 @@ impl Database {
         }
     }
 
-    /// The longest time that connecting may take, the server's answers included.
+    /// The longest time that connecting may take, including the server's answers.
     pub(in crate::postgis) fn connect_limit(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout();
@@ -166,7 +168,7 @@ impl Database {
             return Error::NotAccepted { server, next, source };
         }
         let Some(code) = source.code.clone() else {
-            // The only error of the driver itself that follows an answer of the server, which asked for a password.
+            // This is the only error of the driver itself that follows an answer of the server: the server asked for a password.
             return if source.to_string() == "password missing" {
                 Error::Refused { server, source }
             } else {

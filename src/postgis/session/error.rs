@@ -63,7 +63,7 @@ impl Cause {
     pub fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
-            // 08001 is said of the server of a foreign table: the own one answers.
+            // 08001 means the server of a foreign table; our own server has answered.
             Some(code) => {
                 let code = code.code();
                 code.starts_with("57P") || code.starts_with("08") && code != "08001"
@@ -71,25 +71,25 @@ impl Cause {
         }
     }
 
-    /// Whether a lock was not granted: the wait was too long, or the server ended a deadlock.
+    /// True if a lock was not granted: the wait was too long, or the server ended a deadlock.
     #[must_use]
     pub fn is_lock_failure(&self) -> bool {
         matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
     }
 
-    /// Whether a standby cancelled the statement because it delayed replication. Read-only transactions have no other serialization failures.
+    /// True if a standby cancelled the statement because it delayed replication. Read-only transactions have no other serialization failures.
     #[must_use]
     pub fn is_recovery_conflict(&self) -> bool {
         self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
     }
 
-    /// Whether the server's lock table was full. The name of the setting in the hint is the same in every language.
+    /// True if the server's lock table was full. The name of the setting in the hint is the same in every language.
     #[must_use]
     pub fn is_full_lock_table(&self) -> bool {
         self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
     }
 
-    /// Whether the statement was cancelled, by its time limit or by a user. Only the text distinguishes them, in the server's language.
+    /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two cases, in the server's language.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
@@ -285,7 +285,7 @@ pub enum Error {
         /// "made", "dropped" or "attached as a partition".
         how: &'static str,
     },
-    /// The statements gave other tiles than planned.
+    /// The statements returned other tiles than planned.
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
     )]
@@ -299,12 +299,12 @@ pub enum Error {
         /// Where.
         near: String,
     },
-    /// A layer's query gave other rows than when tiles were planned.
+    /// A layer's query returned other rows than when tiles were planned.
     #[error("layer \"{layer}\": {what}: the result is not complete, nothing was published. {next}")]
     Unsteady {
         /// Which layer.
         layer: String,
-        /// What the query gave, and where.
+        /// What the query returned, and where.
         what: String,
         /// What to write.
         next: &'static str,
@@ -317,7 +317,7 @@ pub enum Error {
         /// Which layer.
         layer: String,
     },
-    /// The scratch file of many points cannot be written or read.
+    /// The scratch file for points that do not fit in memory cannot be written or read.
     #[error(
         "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder {} does not take it. Make room there, or set TMPDIR to another folder",
         temporary_folder().display()
@@ -328,13 +328,13 @@ pub enum Error {
         /// The cause.
         source: std::io::Error,
     },
-    /// A stop was asked for.
+    /// A stop was requested.
     #[error("interrupted")]
     Interrupted,
 }
 
 impl Error {
-    /// True if the snapshot that a session should import is not known to the server: the session that exported it has ended.
+    /// True if the server no longer knows the snapshot that a session should import, because the session that exported it has ended.
     #[must_use]
     pub fn is_snapshot_gone(&self) -> bool {
         let Error::Lost { source, .. } = self else { return false };
@@ -371,7 +371,7 @@ impl Error {
         }
     }
 
-    /// Whether the connection broke or the server went away, so that another connection may help.
+    /// True if the connection broke or the server went away, so that another connection may help.
     #[must_use]
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })

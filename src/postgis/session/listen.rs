@@ -17,7 +17,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection that receives notifications. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Listener {
-    /// A message means that notifications came since the last one.
+    /// A message means that notifications arrived since the previous message.
     notified: mpsc::Receiver<()>,
     server: ServerName,
     client: tokio_postgres::Client,
@@ -28,7 +28,7 @@ impl Listener {
     /// Connects, without listening to a channel yet.
     ///
     /// # Errors
-    /// If the database cannot be reached in the time that a connection may take, or a stop is asked for.
+    /// If the database cannot be reached in the time that a connection may take, or a stop is requested.
     pub async fn open(database: &Database) -> Result<Listener, Error> {
         let server = database.server().clone();
         let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
@@ -57,10 +57,10 @@ impl Listener {
         Ok(Listener { notified, server, client, stop: database.stop.clone() })
     }
 
-    /// Runs statements outside of any transaction, and gives the rows of all of them as texts.
+    /// Runs statements outside of any transaction, and returns the rows of all of them as texts.
     ///
     /// # Errors
-    /// If a statement fails, the server does not answer, or a stop is asked for.
+    /// If a statement fails, the server does not answer, or a stop is requested.
     pub async fn ask(&self, context: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
             answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,
@@ -95,7 +95,7 @@ impl Listener {
         }
     }
 
-    /// Forgets the notifications that came until now.
+    /// Discards the notifications that arrived until now.
     pub fn forget(&mut self) {
         while self.notified.try_recv().is_ok() {}
     }

@@ -7,13 +7,13 @@
 //! | `connect/` | where the database is, TLS, cancelling a statement |
 //! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
 //! | `origin` | whether all sessions of a run are on one server |
-//! | `locks/` | locks are taken early and waited for briefly; the run gives way to others |
+//! | `locks/` | locks are taken early and waited for briefly; the run releases them when others have waited too long |
 //! | `search_path` | where names are looked up, and whether others have put objects there that stand in for PostGIS |
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
 //!
-//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction; but for `prepared`.
+//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction. Those of `prepared` are the exception.
 
 mod connect;
 mod database;
@@ -62,8 +62,9 @@ pub(crate) use identifier::quoted;
 pub(super) use locks::LockAttempts;
 pub(super) use parameters::setting_of;
 
-/// How often the server is asked to cancel a statement, and how long each time the statement may take to end.
+/// The most requests to the server to cancel a statement.
 const CANCEL_REQUESTS: u32 = 6;
+/// The time that a statement has to end after each request.
 const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A parameter of a statement, and its type.
@@ -71,16 +72,17 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// One connection of the pool. It is in one read-only transaction, unless it may write.
 pub(crate) struct Session {
-    /// Statements that are parsed and planned once, if the session keeps them. Stands before the transaction, for fields are dropped in order.
+    /// Statements that are parsed and planned once, if the session keeps them. This field stands before the transaction because fields are dropped in
+    /// order.
     prepared: Option<PreparedStatements>,
     pub(in crate::postgis) client: Arc<Object>,
     pub(in crate::postgis) cancel: CancelToken,
     pub(in crate::postgis) database: Database,
-    /// The exported snapshot that its transaction imports; `None` for a snapshot of its own.
+    /// The exported snapshot that the session's transaction imports; `None` if it has a snapshot of its own.
     pub(in crate::postgis) exported: Option<ExportedSnapshot>,
-    /// Its read-only transaction; `None` for a session that may write.
+    /// The session's read-only transaction; `None` if the session may write.
     pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
-    /// True while it takes locks in attempts: a wait that is too long is no news.
+    /// True while the session takes locks in attempts ([`LockAttempts`]): a wait that is too long is then expected, and its error names no holder.
     waits_briefly: AtomicBool,
 }
 
@@ -89,7 +91,7 @@ impl Session {
         &self.database.server
     }
 
-    /// All rows of a statement. `context` says what the run does, for messages, here and below.
+    /// All rows of a statement. Here and in the methods below, `context` says in messages what the run does.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
         self.until_stopped(async {
@@ -128,7 +130,7 @@ impl Session {
         .await
     }
 
-    /// Runs a statement to its end. If a stop is asked for, or the run gives way, the statement is cancelled in the server.
+    /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled in the server.
     pub(in crate::postgis) async fn until_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
@@ -140,7 +142,7 @@ impl Session {
             _ = self.database.stop.wait() => true,
             () = self.database.locks.giving_way() => false,
         };
-        // A server ignores a request that comes before it has begun with the statement, so it is repeated.
+        // A server ignores a cancel request that arrives before it has begun the statement, so the request is repeated.
         for _ in 0..CANCEL_REQUESTS {
             let cancelled = cancel(&self.cancel, &self.database.config, &self.database.tls);
             match tokio::time::timeout(Duration::from_secs(1), cancelled).await {
@@ -159,7 +161,8 @@ impl Session {
         })
     }
 
-    /// The result of a statement, or the error that the run gave way: a statement that runs after its transaction ended sees another state.
+    /// The result of a statement, or the error that the run gave way. In that case the statement may have run after its transaction ended, on another
+    /// state.
     async fn checked_result<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
@@ -172,21 +175,21 @@ impl Session {
         }
     }
 
-    /// Adds to the error of a wait that was too long which lock it was, and which process holds it.
+    /// Adds the lock, and the process that holds it, to the error of a wait that was too long.
     async fn with_holder(&self, error: Error) -> Error {
         let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
-        // Boxed, or the future of every statement would be as large as that of opening a connection.
+        // Boxed, because otherwise the future of every statement would be as large as the future that opens a connection.
         Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await
     }
 
-    /// The meaning of a failed statement that began at `begun`.
+    /// Classifies the error of a statement that began at `begun`.
     pub(in crate::postgis) fn failed(&self, context: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
         let context = context.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {
             return Error::Lost { server: self.server().clone(), during: format!("at {context}"), source };
         }
-        // In a session that may write, the caller gives a lock failure its meaning.
+        // In a session that may write, the caller classifies lock failures.
         if self.transaction.is_some() && source.is_lock_failure() {
             return Error::Locked {
                 context,

@@ -17,7 +17,7 @@ pub struct SessionOptions {
     pub work_mem: String,
     /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another connection.
     pub connections: usize,
-    /// The values of the variant that the sessions read for, by the number of the parameter; none without variants.
+    /// The values of the variant for which the sessions read, by the number of the parameter; empty without variants.
     pub parameters: Vec<String>,
     /// The schema of the change log, which no session has on its search path.
     pub change_log: String,
@@ -30,11 +30,12 @@ impl SessionOptions {
         if self.statement_timeout.is_zero() {
             return self.lock_timeout;
         }
-        // To PostgreSQL, zero is no limit.
+        // PostgreSQL takes zero as "no limit".
         self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
     }
 
-    /// True if a statement that was cancelled after this time had reached 90 % of its limit (zero: none): two machines' clocks differ.
+    /// True if a statement that was cancelled after this time had reached 90 % of `statement_timeout`; false if that is zero. Not 100 %, because the
+    /// clocks of two machines differ.
     pub(in crate::postgis) fn is_statement_limit(&self, after: Duration) -> bool {
         !self.statement_timeout.is_zero() && after >= self.statement_timeout.mul_f64(0.9)
     }

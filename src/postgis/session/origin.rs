@@ -1,14 +1,14 @@
-//! On which server, and on which snapshot, a session is.
+//! The origin of a session: its server and its snapshot.
 //!
-//! An address may stand for several servers: a reader address of a cluster picks one for each connection. The name of an exported snapshot
-//! means nothing on another server, or is the name of another snapshot there, so the sessions of a run are compared.
+//! An address may stand for several servers: a reader address of a cluster picks one for each connection. The id of an exported snapshot means
+//! nothing on another server, or names another snapshot there, so the origins of a run's sessions are compared.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::SimpleQueryRow;
 
-/// Columns that give the origin of a session: where its server waits, when that server started (which no two servers share), the
+/// Columns that give the origin of a session: the address of its server, the time when that server started (different for any two servers), the
 /// database's oid, and the transaction's snapshot.
 pub(in crate::postgis) const ORIGIN_COLUMNS: &str =
     "coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket') AS origin_address,
@@ -25,7 +25,8 @@ pub(in crate::postgis) struct SessionOrigin {
     snapshot: String,
 }
 
-/// A snapshot that sessions import. It can be written down for sessions of other processes, as long as the session that exported it lasts.
+/// A snapshot that sessions import. Sessions of other processes can import it, too, as long as the session that exported it lasts: it is
+/// serializable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
@@ -54,12 +55,13 @@ impl SessionOrigin {
         })
     }
 
-    /// True if both sessions see the same snapshot of the same database of the same server. Addresses may differ: a server waits at several.
+    /// True if both sessions see the same snapshot of the same database of the same server. Their addresses may differ, because a server can listen
+    /// at several.
     pub(in crate::postgis) fn is_same(&self, other: &SessionOrigin) -> bool {
         self.is_same_server(other) && self.snapshot == other.snapshot
     }
 
-    /// True if both sessions are in the same database of the same server, whatever they see of it.
+    /// True if both sessions are in the same database of the same server, even if their snapshots differ.
     pub(in crate::postgis) fn is_same_server(&self, other: &SessionOrigin) -> bool {
         (&self.started, &self.database) == (&other.started, &other.database)
     }

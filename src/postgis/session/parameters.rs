@@ -10,7 +10,7 @@ pub(in crate::postgis) fn setting_of(number: usize) -> String {
 }
 
 impl Session {
-    /// Gives the session's transaction the values of a variant.
+    /// Sets the values of a variant in the session's transaction.
     pub(in crate::postgis) async fn set_parameters(&self, values: &[String]) -> Result<(), Error> {
         if values.is_empty() {
             return Ok(());
@@ -20,12 +20,12 @@ impl Session {
         let params: Vec<Param<'_>> = values.iter().map(|value| -> Param<'_> { (value, Type::TEXT) }).collect();
         self.all("opening a session", &format!("SELECT {}", set.join(", ")), &params).await.map(drop)
     }
-    /// Marks the state to which the session returns before each variant: it holds its locks, and has no values.
+    /// Sets the savepoint to which the session returns before each variant. At this point it holds its locks, and no values are set.
     pub(in crate::postgis) async fn set_variant_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("SAVEPOINT oar_tiles_variant", "while opening a session").await
     }
 
-    /// Gives the session's transaction the values of the next variant instead of those of the one before. It keeps them when a statement fails.
+    /// Replaces the values of the previous variant in the session's transaction by those of the next. They stay set when a statement fails.
     pub(in crate::postgis) async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles_variant", "between two variants").await?;
         self.set_parameters(values).await?;

@@ -10,15 +10,15 @@ use tokio_postgres::{Client, RowStream, Statement};
 use super::error::Error;
 use super::{Param, Session};
 
-/// The prepared statements of a session, by their text. Dropping it closes them in the server, so they must not outlive the session's
-/// transaction: behind a pooler that assigns connections by transaction, the next client would find them.
+/// The prepared statements of a session, by their text. Dropping this value closes them in the server. It must be dropped before the session's
+/// transaction ends: behind a pooler that assigns connections by transaction, the next client would find the statements.
 #[derive(Default)]
 pub(super) struct PreparedStatements(Mutex<StatementTable>);
 
 #[derive(Default)]
 struct StatementTable {
     statements: HashMap<String, Statement>,
-    /// True once the server has refused a name: a statement of that name was left behind on the connection by another client of the pooler.
+    /// True once the server has refused a name, because another client of the pooler left a statement of that name on the connection.
     is_refused: bool,
 }
 
@@ -50,20 +50,19 @@ impl PreparedStatements {
 }
 
 impl Session {
-    /// From now on the server parses and plans each text of a statement once. That takes about 1.2 ms for a statement that renders a tile, and
-    /// rendering a small tile takes 0.2 ms. The session must have its savepoint.
+    /// From now on, the server parses and plans each statement text only once. Parsing and planning a statement that renders a tile takes about 1.2
+    /// ms, and rendering a small tile takes 0.2 ms. The session must have its savepoint.
     ///
     /// # Errors
     /// If the session is lost.
     pub(in crate::postgis) async fn keep_statements(&mut self) -> Result<(), Error> {
-        // The areas of a statement are rows of a materialized subquery, so the planner knows nothing more of them with their values at hand.
+        // A generic plan is as good: the areas of a statement are rows of a materialized subquery, so the planner cannot use their values anyway.
         self.all("opening a session", "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)", &[]).await?;
         self.prepared = Some(PreparedStatements::default());
         Ok(())
     }
 
-    /// The rows of a statement, which the server prepares first if the session keeps statements. `failed` gives the driver's errors their
-    /// meaning.
+    /// The rows of a statement, which the server prepares first if the session keeps statements. `failed` converts the driver's errors.
     pub(super) async fn rows(
         &self,
         sql: &str,

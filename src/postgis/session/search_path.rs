@@ -1,7 +1,8 @@
-//! Where PostgreSQL looks for the names in a run's statements, and whether others have put objects there that it would take for those of PostGIS.
+//! The schemas in which PostgreSQL looks up the names in a run's statements, and the check that no other role has put objects there that would shadow
+//! those of PostGIS.
 //!
-//! The first session of a run reads its role's search path, with `pg_catalog` alone in force, and checks the schemas on it. All sessions of the
-//! run then have the same path: these schemas without that of the change log, then the schema of PostGIS.
+//! The first session of a run reads its role's search path while its own is `pg_catalog` alone, and checks the schemas on it. All sessions of the run
+//! then have the same path: these schemas without the schema of the change log, then the schema of PostGIS.
 
 use tokio_postgres::types::Type;
 
@@ -10,20 +11,20 @@ use super::{Database, Session, quoted};
 
 const CONTEXT: &str = "opening a session";
 
-/// The search path while nothing on the role's own has been checked.
+/// The search path that is in force until the schemas of the role's own path have been checked.
 pub(super) const SAFE_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
-/// The schemas of the role's own search path that are there and may be used, as JSON. No name in it is looked up on that path.
+/// The schemas of the role's own search path that exist and that the role may use, as JSON. No name in this statement is looked up on that path.
 pub(super) const SCHEMAS: &str = "SELECT pg_catalog.array_to_json(pg_catalog.current_schemas(false));";
 
-/// The schema of PostGIS, and whether the schema $1 holds a change log, which the comment on its table tells.
+/// The schema of PostGIS, and whether the schema $1 holds a change log (recognized by the comment on its table `state`).
 const PLACES: &str = "
     SELECT (SELECT n.nspname::text FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'),
         EXISTS (
             SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE n.nspname = $1 AND c.relname = 'state' AND obj_description(c.oid, 'pg_class') = 'oar-tiles change log')";
 
-/// The objects of others that a message names.
+/// The most objects of other roles that a message names.
 const MAX_OBJECTS_SHOWN: usize = 3;
 
 /// The search path of all sessions of a run.
@@ -36,7 +37,7 @@ pub(in crate::postgis) struct SearchPath {
 }
 
 impl SearchPath {
-    /// The statement that puts it in force until the end of the transaction.
+    /// The statement that sets this search path until the end of the transaction.
     pub(super) fn set(&self) -> String {
         let schemas = if self.schemas.is_empty() { "''" } else { &self.schemas };
         format!("SET LOCAL search_path = {schemas};")
@@ -51,7 +52,7 @@ impl Database {
 }
 
 impl Session {
-    /// Finds the search path from the answer to [`SCHEMAS`], checks it and puts it in force. [`SAFE_PATH`] is in force before.
+    /// Finds the search path from the answer to [`SCHEMAS`], checks it and sets it. Until then, [`SAFE_PATH`] is in force.
     pub(super) async fn find_search_path(&self, schemas: &str) -> Result<(), Error> {
         let mut schemas: Vec<String> = serde_json::from_str(schemas).map_err(|error| Error::Query {
             context: CONTEXT.to_owned(),
@@ -61,7 +62,7 @@ impl Session {
         let change_log = &self.database.options.change_log;
         let row = self.one(CONTEXT, PLACES, &[(change_log, Type::TEXT)]).await?;
         let (postgis, has_log): (Option<String>, bool) = (row.get(0), row.get(1));
-        // Tables of the change log have names such as "state", which are not what a layer means.
+        // The change log's schema is removed: its tables have names such as "state", which a layer would mean for another table.
         schemas.retain(|schema| !(schema.starts_with("pg_temp_") || has_log && schema == change_log));
         let missing = postgis.clone().filter(|postgis| !schemas.contains(postgis));
         schemas.extend(missing);
@@ -75,9 +76,9 @@ impl Session {
         Ok(())
     }
 
-    /// Refuses objects of others that PostgreSQL would take for those of PostGIS, or for its own.
+    /// Returns an error if other roles have objects in these schemas that PostgreSQL would use instead of those of PostGIS, or of its own.
     async fn check_schemas(&self, schemas: &[String], postgis: Option<&str>) -> Result<(), Error> {
-        // Finding the objects takes some thirty milliseconds, and hardly any database has one.
+        // A quick check first: finding the objects takes about 30 ms, and hardly any database has one.
         let sql = |text: &str| text.replace("{searched}", include_str!("sql/searched.sql").trim_end());
         let may_be = sql(include_str!("sql/may_be_foreign.sql"));
         if !self.one(CONTEXT, &may_be, &[(&schemas, Type::TEXT_ARRAY)]).await?.get::<_, bool>(0) {

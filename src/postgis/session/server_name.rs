@@ -4,7 +4,7 @@ use std::fmt;
 
 use tokio_postgres::config::Host;
 
-/// A server and database as messages show it: user, host, port and database, never the password.
+/// A server and database as messages show them: user, host, port and database, never the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerName(String);
 

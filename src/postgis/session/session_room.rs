@@ -1,10 +1,10 @@
-//! Whether the server lets in as many sessions as a program is going to open.
+//! The check that the server allows as many sessions as a program is going to open.
 
 use super::error::Error;
 use super::snapshot::Snapshot;
 
-/// The most sessions that the server, the database and the role allow, and the other sessions that there are. Some sessions are reserved for
-/// superusers, since PostgreSQL 16 also for members of `pg_use_reserved_connections`; limits of -1 are none (`pg_database`, `pg_roles`).
+/// The most sessions that the server, the database and the role allow, and the number of other sessions. Some sessions are reserved for superusers,
+/// since PostgreSQL 16 also for members of `pg_use_reserved_connections`. In `pg_database` and `pg_roles`, -1 means no limit.
 const ROOM: &str = "
     SELECT CASE WHEN role.rolsuper THEN setting.connections
             ELSE least(
@@ -18,20 +18,21 @@ const ROOM: &str = "
                 + coalesce(current_setting('reserved_connections', true)::int4, 0) AS reserved) AS setting
     WHERE role.rolname = session_user AND database.datname = current_database()";
 
-/// What the server says about further sessions.
+/// How many sessions the server allows, and how many others there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRoom {
-    /// The most sessions that it allows this role at once.
+    /// The most sessions that the server allows this role at once.
     pub most: u64,
-    /// The other sessions that there are now.
+    /// The number of other sessions at present.
     pub others: u64,
 }
 
 impl Snapshot {
-    /// Checks that the server allows as many sessions as the caller is going to have. `settings` names what to lower if not.
+    /// Checks that the server allows `sessions` sessions, as many as the caller is going to have. `settings` names for the message the settings to
+    /// lower.
     ///
     /// # Errors
-    /// [`Error::Setting`] if it does not, or the error of the query.
+    /// [`Error::Setting`] if the server does not allow them, or the error of the query.
     pub async fn check_session_room(&self, sessions: usize, settings: &str) -> Result<SessionRoom, Error> {
         let rows = self.all("counting sessions", ROOM, &[]).await?;
         let Some(row) = rows.first() else { return Ok(SessionRoom { most: u64::MAX, others: 0 }) };

@@ -1,4 +1,4 @@
-//! The one database state that a whole run sees. It is exported to every session, and a cursor for changes.
+//! The one database state that a whole run sees. It is exported to every session, and is also the cursor for changes.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ pub struct Snapshot {
     /// What other sessions import.
     pub(in crate::postgis) exported: ExportedSnapshot,
     cursor: String,
-    /// The snapshot that this one was imported from, which has to last as long.
+    /// The snapshot from which this one was imported. It has to last as long as this one.
     _source: Option<Arc<Snapshot>>,
-    /// Watches for others that wait for the run; `None` if another snapshot of the run does.
+    /// Watches for processes that wait for the run; `None` if another snapshot of the run has the watcher.
     _watcher: Option<LockWatcher>,
 }
 
@@ -33,13 +33,13 @@ impl Snapshot {
         &self.cursor
     }
 
-    /// What sessions of other processes import. On a standby, the cursor is older than what it sees.
+    /// The snapshot that sessions of other processes import. On a standby, the cursor is older than the state that they see.
     #[must_use]
     pub const fn exported(&self) -> &ExportedSnapshot {
         &self.exported
     }
 
-    /// Asks the server something, so that nothing on the way to it takes the connection for a forgotten one.
+    /// Sends the server a query, so that no proxy or firewall on the way closes the connection as idle.
     ///
     /// # Errors
     /// If the session is lost.
@@ -47,7 +47,7 @@ impl Snapshot {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
     }
 
-    /// Lifts the time limits that a server has for transactions, as far as a session may: the snapshot has to last as long as the run that imports it.
+    /// Lifts the server's time limits for transactions, as far as a session may, because the snapshot has to last as long as the run that imports it.
     ///
     /// # Errors
     /// If the session is lost.
@@ -58,23 +58,24 @@ impl Snapshot {
         self.all("lifting time limits", sql, &[]).await.map(drop)
     }
 
-    /// The same state with an earlier cursor: what a run reads was computed before the snapshot, so changes after that count as not seen.
+    /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after that computation count as not
+    /// seen.
     #[must_use]
     pub fn known_since(self, cursor: String) -> Snapshot {
         Snapshot { cursor, ..self }
     }
 
-    /// The same database state in a further session of the same run, which draws one variant after the other.
+    /// The same database state in a further session of the same run. That session draws one variant after the other.
     pub(in crate::postgis) async fn in_session(self: &Arc<Snapshot>, keeper: Session) -> Result<Snapshot, Error> {
         keeper.set_variant_savepoint().await?;
         let (exported, cursor) = (self.exported.clone(), self.cursor.clone());
         Ok(Snapshot { keeper, exported, cursor, _source: Some(Arc::clone(self)), _watcher: None })
     }
 
-    /// Forgets what was set for the variant before, and gives the session's transaction the values of another one.
+    /// Removes what was set for the previous variant, and sets the values of another variant in the session's transaction.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
         self.keeper.begin_variant(values).await
     }
@@ -86,7 +87,7 @@ impl Snapshot {
 }
 
 impl Database {
-    /// The same database, whose further sessions read for a variant with these values.
+    /// The same database with the values of a variant: sessions opened from now on read for that variant.
     #[must_use]
     pub fn with_parameters(&self, values: Vec<String>) -> Database {
         let options = SessionOptions { parameters: values, ..(*self.options).clone() };
@@ -107,10 +108,10 @@ impl Database {
         self.exported_by(keeper).await
     }
 
-    /// The snapshot that a session of another process has exported. This session exports it again, so that it does not end with that one.
+    /// Imports the snapshot that a session of another process has exported. The new session exports it again, so that it outlives the other session.
     ///
     /// # Errors
-    /// If the other session has ended ([`Error::is_snapshot_gone`]), or is one of another server.
+    /// If the other session has ended ([`Error::is_snapshot_gone`]), or is on another server.
     pub async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
         let keeper = self.session(Some(from.clone())).await?;
         let snapshot = self.exported_by(keeper).await?;
@@ -119,7 +120,8 @@ impl Database {
     }
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {
-        // A standby does not list the running transactions between xmin and xmax, so its cursor counts none of these as seen.
+        // The snapshot of a standby does not list the running transactions between xmin and xmax, so its cursor counts no transaction from xmin on as
+        // seen.
         let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
                        ELSE seen::text END FROM pg_current_snapshot() AS seen";
         let row = keeper.one("taking the snapshot", sql, &[]).await?;
@@ -130,7 +132,7 @@ impl Database {
     /// The same database state for another run, in a session with locks of its own.
     ///
     /// # Errors
-    /// If the session of `source` is lost, or there can be no further one.
+    /// If the session of `source` is lost, or no further session can be opened.
     pub async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         let keeper = self.on(source).await?;
         let (exported, cursor) = (source.exported.clone(), source.cursor.clone());

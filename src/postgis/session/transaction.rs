@@ -40,7 +40,7 @@ impl Transaction {
         self.backend.get()
     }
 
-    /// Ends the transaction. The server does so after the statement that runs in it.
+    /// Ends the transaction. If a statement runs in it, the server ends it after that statement.
     pub(in crate::postgis) async fn roll_back(&self) -> Result<(), tokio_postgres::Error> {
         if self.ended.swap(true, Ordering::SeqCst) {
             return Ok(());
@@ -113,7 +113,7 @@ impl Session {
         self.set_parameters(&options.parameters).await
     }
 
-    /// Where the session is.
+    /// The server and the snapshot of the session.
     pub(in crate::postgis) async fn origin(&self) -> Result<SessionOrigin, Error> {
         let context = "asking the server which one it is";
         let asked = async { Ok(self.client.simple_query(&format!("SELECT {ORIGIN_COLUMNS}")).await) };
@@ -160,12 +160,12 @@ impl Session {
         self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
 
-    /// Gives the savepoint up, and keeps what was set after it.
+    /// Releases the savepoint, and keeps what was set after it.
     pub(in crate::postgis) async fn release_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("RELEASE SAVEPOINT oar_tiles", "while setting values").await
     }
 
-    /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before it stay.
+    /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before the savepoint stay.
     pub(in crate::postgis) async fn return_to_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
@@ -184,13 +184,13 @@ impl Session {
     }
 }
 
-/// The schemas of the role's search path, if `message` is the answer with them.
+/// The schemas of the role's search path, if `message` is the answer that contains them.
 fn schemas(message: &SimpleQueryMessage) -> Option<&str> {
     let SimpleQueryMessage::Row(row) = message else { return None };
     if row.len() == 1 { row.get(0) } else { None }
 }
 
-/// Where the session is, if `message` is the answer with its origin.
+/// The session's origin, if `message` is the answer that contains it.
 fn origin(message: &SimpleQueryMessage) -> Option<SessionOrigin> {
     let SimpleQueryMessage::Row(row) = message else { return None };
     if row.len() > 1 { SessionOrigin::of(row) } else { None }

@@ -14,7 +14,7 @@ pub struct SessionValue {
 }
 
 impl Session {
-    /// Sets values until the end of the transaction. The session has its savepoint, and keeps them when it returns there.
+    /// Sets values until the end of the transaction. The session must have its savepoint; the values stay set when it returns there.
     pub(in crate::postgis) async fn set_values(&self, values: &[SessionValue]) -> Result<(), Error> {
         let places: Vec<String> = (0..values.len())
             .map(|index| format!("pg_catalog.set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2))

@@ -11,7 +11,7 @@ use super::search_path::{SAFE_PATH, SCHEMAS};
 use super::{Database, Session};
 
 impl Database {
-    /// A session without a transaction. When it is dropped, what it began and did not commit is rolled back.
+    /// A session without a transaction. When it is dropped, a transaction that it began and did not commit is rolled back.
     pub(crate) async fn writing(&self) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
@@ -35,14 +35,14 @@ impl Session {
         self.find_search_path(schemas.last().map_or("[]", String::as_str)).await
     }
 
-    /// Begins a transaction in which all names mean PostgreSQL's own objects, whoever owns the schemas of the role's search path.
+    /// Begins a transaction with only `pg_catalog` on its search path, so that no object in the role's own schemas can shadow those of PostgreSQL.
     pub(crate) async fn begin_writing_without_search_path(&self, context: &str) -> Result<(), Error> {
         let lock_limit = self.database.options.lock_limit().as_millis();
         let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; {SAFE_PATH}");
         self.script(context, &begin).await.map(drop)
     }
 
-    /// Runs statements one after the other, as psql would, and gives the first column of every row. The first failure ends the script.
+    /// Runs statements one after the other, as psql would, and returns the first column of every row. The first failure ends the script.
     pub(crate) async fn script(&self, context: &str, sql: &str) -> Result<Vec<String>, Error> {
         let begun = Instant::now();
         let messages = self

@@ -1,13 +1,13 @@
-//! Parts of a layer's rows that several sessions read side by side, all on the run's snapshot.
+//! Parts of a layer's rows that several sessions read in parallel, all on the run's snapshot.
 //!
-//! - The survey reads in any order. Parts are ranges of pages, each read by one session. Where there are no such ranges (a view or query, a part
-//!   of the world, a server before PostgreSQL 14, a role that may read some columns only), each session goes through all rows and takes its
-//!   share of them, by a hash of the geometry.
-//! - Cached rows are numbered in the order of their keys: parts are ranges of the key ([`key_ranges`]), read one after the other's rows. For each
-//!   of them the server goes through all rows, if no index serves the key.
+//! - The survey reads in any order. Its parts are ranges of pages, each read by one session. If there are no such ranges (for a view or query, a part
+//!   of the world, a server before PostgreSQL 14, or a role that may read only some columns), each session scans all rows and takes its share of them
+//!   by a hash of the geometry.
+//! - Cached rows are numbered in the order of their keys. Their parts are ranges of the key ([`key_ranges`]), whose rows are joined in the order of
+//!   the ranges. The server scans all rows for each range if no index serves the key.
 //!
-//! Rows are gone through several times only if that is cheap (`scan`): the rows of a costly view, of an aggregate or of a foreign table are read
-//! by one session.
+//! Rows are scanned several times only if that is cheap (`scan`). The rows of a costly view, of an aggregate or of a foreign table are read by one
+//! session.
 
 mod scan;
 
@@ -19,19 +19,19 @@ use crate::postgis::sql::{self, KeyRange, KeySample};
 
 pub(in crate::postgis) use scan::RowScan;
 
-/// The fewest pages of a part: 512 kB. Reading fewer takes less time than asking for the parts.
+/// The fewest pages of a part: 512 kB. Reading fewer pages takes less time than the query for the parts.
 const MIN_PAGES_PER_PART: u64 = 64;
 
-/// The most ranges of a key. For each of them the server goes through all rows of the table, if no index serves the key.
+/// The most ranges of a key. The server scans all rows of the table for each range if no index serves the key.
 const MAX_KEY_RANGES: usize = 4;
 
-/// A sample of this many pages gives the bounds of key ranges.
+/// The number of pages of the sample from which the bounds of key ranges are computed.
 const SAMPLED_PAGES: u64 = 512;
 
-/// A sample of about this many rows does where there are no pages.
+/// The approximate number of rows of that sample if there are no pages.
 const SAMPLED_ROWS: u64 = 16_384;
 
-/// What the rows of a layer come from.
+/// The source of a layer's rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RowsOf {
     /// A table of this many pages.
@@ -55,16 +55,16 @@ impl RowsOf {
     }
 }
 
-/// How many parts a table of some pages is read in, by at most `most` sessions.
+/// The number of parts in which a table of `pages` pages is read by at most `most` sessions.
 fn parts(pages: u64, most: usize) -> usize {
     usize::try_from(pages / MIN_PAGES_PER_PART).unwrap_or(usize::MAX).min(most).max(1)
 }
 
-/// Conditions that cut the rows of a layer into at most `most` parts, to be read in any order: each to follow another condition. One empty
-/// condition if the rows are read as a whole.
+/// Conditions that divide the rows of a layer into at most `most` parts, to be read in any order. Each begins with AND, to follow another condition.
+/// One empty condition if the rows are read as a whole.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(in crate::postgis) async fn any_order(
     session: &Session,
     layer: &Layer,
@@ -100,11 +100,11 @@ fn page_conditions(pages: u64, parts: usize) -> Vec<String> {
     (0..parts).map(condition).collect()
 }
 
-/// Ranges of the key that cut the rows of a layer into at most `most` parts of about the same size, in the order of the key. None if the rows
-/// are read as a whole.
+/// Ranges of the key that divide the rows of a layer into at most `most` parts of about the same size, in the order of the key. Empty if the rows are
+/// read as a whole.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(in crate::postgis) async fn key_ranges(
     session: &Session,
     layer: &Layer,

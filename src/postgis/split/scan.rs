@@ -1,15 +1,15 @@
-//! What it costs the database to go through the rows of a layer once, as its planner estimates it.
+//! The planner's estimate of the cost of scanning the rows of a layer once.
 
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 
-/// Which rows of a layer are read, and what of them.
+/// The rows of a layer that are read, and the columns of them.
 #[derive(Clone, Copy)]
 pub(in crate::postgis) struct RowScan<'a> {
     /// The number of boxes near which rows are read; 0 for all rows.
     pub(in crate::postgis) boxes: usize,
-    /// Their sides, and the values of a query's placeholders, as the [survey](sql::survey) numbers them.
+    /// The sides of the boxes, and the values of a query's placeholders, numbered as in the [survey](sql::survey).
     pub(in crate::postgis) params: &'a [Param<'a>],
     /// True if the properties are read, too.
     pub(in crate::postgis) with_values: bool,
@@ -17,22 +17,24 @@ pub(in crate::postgis) struct RowScan<'a> {
     pub(in crate::postgis) rows: Option<u64>,
 }
 
-/// The fewest rows of a part. Reading fewer takes less time than asking for the parts.
+/// The fewest rows of a part. Reading fewer rows takes less time than the query for the parts.
 const MIN_ROWS_PER_PART: f64 = 4_000.0;
 
-/// The most parts if each session goes through all rows.
+/// The most parts if each session scans all rows.
 const MAX_SCANS: usize = 4;
 
-/// What a row may cost in a view or query, in the units of the planner (PostgreSQL documentation, section 20.7.2: a page in sequence costs 1). A
-/// row of a table costs 0.03, of a view that joins another table 0.05, of one that makes points of two numbers 0.17, of one that sorts 0.12. To
-/// encode a row takes some fifty times as long as to scan it.
+/// The most that a row of a view or query may cost, in the units of the planner (PostgreSQL documentation, section 20.7.2: a page in sequence costs
+/// 1). A row of a table costs 0.03, of a view that joins another table 0.05, of a view that makes points of two numbers 0.17, of a view that sorts
+/// 0.12. Encoding a row takes about fifty times as long as scanning it.
 const MAX_COST_PER_ROW: f64 = 0.25;
 
-/// What a row of a table may cost that the spatial index finds. Most of it is the page, which all sessions read at about the same time.
+/// The most that a row of a table may cost if the spatial index finds it. Most of the cost is the page, which all sessions read at about the same
+/// time.
 const MAX_COST_PER_FOUND_ROW: f64 = 1.5;
 
-/// Kinds of plan nodes whose rows are the same whenever and by whomever they are read on a snapshot. Not among them: LIMIT, DISTINCT and window
-/// functions, which may choose among rows as they come, aggregates, functions, samples, and foreign tables, which have snapshots of their own.
+/// Kinds of plan nodes that return the same rows to every session on a snapshot, at any time. The following are not among them: LIMIT, DISTINCT and
+/// window functions, which may choose among rows in the order of their arrival; aggregates, functions and samples; and foreign tables, which have
+/// their own snapshots.
 const STEADY_NODES: [&str; 19] = [
     "Seq Scan",
     "Index Scan",
@@ -55,10 +57,10 @@ const STEADY_NODES: [&str; 19] = [
     "Gather",
 ];
 
-/// In how many parts at most the rows of a layer are read, each part by a session that goes through all rows.
+/// The greatest number of parts in which the rows of a layer are read, each part by a session that scans all rows.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub(super) async fn scans(
     session: &Session,
     layer: &Layer,
@@ -80,16 +82,16 @@ pub(super) async fn scans(
     Ok(if cost > dear * rows { 1 } else { parts.clamp(1, most.min(MAX_SCANS)) })
 }
 
-/// What the planner says of a scan.
+/// The planner's estimate of a scan.
 #[derive(Debug, PartialEq)]
 struct ScanCost {
-    /// Of all rows.
+    /// The cost of all rows.
     cost: f64,
     rows: f64,
 }
 
 impl ScanCost {
-    /// From the lines of a plan as EXPLAIN writes it; `None` if the rows may not be the same in each session.
+    /// Reads the estimate from the lines of a plan as EXPLAIN writes it; `None` if the rows may differ between sessions.
     fn of(lines: &[String]) -> Option<ScanCost> {
         let mut total = None;
         for line in lines {

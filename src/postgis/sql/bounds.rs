@@ -1,4 +1,4 @@
-//! The box of a tile, in metres or in degrees, and which features are drawn into it.
+//! The box of a tile, in metres or in degrees, and the choice of the features that are drawn in it.
 
 use super::edge;
 use crate::postgis::layer::Layer;
@@ -7,8 +7,8 @@ use crate::tile::{HALF_WORLD_METRES, TileBounds};
 /// The column with a feature's geometry in degrees.
 pub(in crate::postgis) const LONLAT: &str = "lonlat";
 
-/// A row's geometry in EPSG:4326, for a layer whose tiles are laid out in degrees. `None` for other layers, and for cells, which are not
-/// rows.
+/// A row's geometry in EPSG:4326, for a layer whose tiles are computed in degrees. `None` for other layers, and for layers of cells, whose features
+/// are not rows.
 pub(in crate::postgis) fn lonlat(layer: &Layer) -> Option<String> {
     if layer.margin().bounds == TileBounds::Mercator || layer.cells().is_some() {
         return None;
@@ -25,21 +25,21 @@ pub(in crate::postgis) struct TileDrawing {
     pub(in crate::postgis) feature: &'static str,
     /// The tile's box.
     pub(in crate::postgis) envelope: String,
-    /// How far beyond the tile a feature may lie that is drawn, in metres: the buffer (`$13`) and four units of the grid (`$12`
-    /// along a side). For tiles in metres only.
+    /// The greatest distance from the tile, in metres, at which a feature is drawn: the buffer (`$13`) and four units of the grid (`$12` along a
+    /// side). For tiles in metres only.
     pub(in crate::postgis) reach: String,
-    /// The tile's box grown as far, in its own reference system.
+    /// The tile's box expanded by that distance, in its own reference system.
     pub(in crate::postgis) grown: String,
-    /// The condition that a feature is a candidate; `None` if every feature inside the buffer is.
+    /// The condition that a feature is a candidate; `None` if every feature inside the buffer is one.
     pub(in crate::postgis) near: Option<String>,
 }
 
-/// The buffer, three units by which simplifying and rounding move an edge at most
-/// ([`outline_reach`](crate::tile::outline_reach)), and one for the rounding of positions.
+/// The buffer, three units because simplifying and rounding move an edge by at most that much ([`outline_reach`](crate::tile::outline_reach)), and
+/// one unit for the rounding of positions.
 const REACH: &str = "side * ($13 + 4) / $12";
 
-/// The sides of a tile in metres: west, south, east, north. The arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
-/// world (from PostGIS 3.6 on), and as fast: `side`, the width of a tile, is computed once for each area.
+/// The sides of a tile in metres: west, south, east, north. This is the arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
+/// world (from PostGIS 3.6 on). It is as fast, because `side`, the width of a tile, is computed once for each area.
 fn metres() -> [String; 4] {
     let half = HALF_WORLD_METRES;
     [
@@ -96,8 +96,8 @@ pub(in crate::postgis) fn drawing(layer: &Layer) -> TileDrawing {
     }
 }
 
-/// Whether a feature, or its box, lies inside the tile's box grown by a fraction of the box's sides. As with `ST_Within`, a feature on the
-/// edge is outside. The operator `&&` would compare single-precision boxes.
+/// The condition that a feature, or its box, lies inside the tile's box expanded by a fraction of the box's sides. As with `ST_Within`, a feature on
+/// the edge is outside. The operator `&&` cannot be used, because it compares single-precision boxes.
 fn near(feature: &str, is_point: bool, fraction: f64) -> String {
     let [west, south, east, north] = if is_point { ["X", "Y", "X", "Y"] } else { ["XMax", "YMax", "XMin", "YMin"] }
         .map(|end| format!("ST_{end}({feature})"));

@@ -11,15 +11,15 @@ use crate::postgis::layer::{Layer, PlaceholderSql};
 /// The most rows that one call of `ST_AsMVT` encodes.
 const MAX_ROWS_PER_GROUP: u32 = 1024;
 
-/// The most bytes of values that one call of `ST_AsMVT` encodes, but for a single greater row.
+/// The most bytes of values that one call of `ST_AsMVT` encodes. Only a single row may be larger.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
-/// How many rows are going to be read.
+/// The number of rows that are going to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedRows {
-    /// As many as the survey has counted on the same snapshot: another number shows that the layer's rows differ from query to query.
+    /// The exact number, counted by the survey on the same snapshot. If another number is read, the layer's rows differ from query to query.
     Counted(u64),
-    /// About as many.
+    /// An estimate.
     About(u64),
 }
 
@@ -72,15 +72,15 @@ pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parame
     };
     let is_whole = match rows {
         RowChoice::Boxes { .. } => format!("bytes < ${max_bytes}"),
-        // Here nothing would show that rows were left out. The parameter must be mentioned for the server to know its type.
+        // No limit here, because nothing would show that rows were left out. The parameter must be mentioned for the server to know its type.
         RowChoice::Areas { .. } => format!("${max_bytes} > 0"),
     };
     let CarriedColumns { names, row, order, arguments, .. } = carried;
     let order = order.trim_start_matches(", ");
-    // Values other than texts count as two bytes each, about what the program keeps of a number.
+    // Values other than texts count as two bytes each, which is about the size in which the program keeps a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
-    // The rank is computed for nothing else than that a row for which it fails is noticed.
+    // The rank is computed only so that the statement fails if a row's rank does.
     let rank = layer.rank.iter().map(|_| format!(" + 0 * ({RANK} IS NULL)::int4"));
     let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, rank.collect::<String>());
     format!(
@@ -124,7 +124,7 @@ pub(super) fn in_boxes(
     )
 }
 
-/// The boxes of neighbouring areas find a row, too; its position decides which area it lies in.
+/// The boxes of neighbouring areas may find the same row. Its position decides in which area it lies.
 fn in_areas(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit: u64) -> String {
     let [west, north, ..] = world_sides(layer.placement());
     format!(

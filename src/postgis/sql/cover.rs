@@ -1,21 +1,21 @@
-//! Covers: what the change log holds of large geometries (`changes/install/trigger/shape.rs`). A cover is a collection of three: a shape of fewer
-//! vertices; a line from `0 0` to `r 0`, where no position of the geometry is farther from the shape than `r`; and the geometry's box. In EPSG:4326
-//! and 3857 a closed formula says what `r` is in the world. In any other system `r` is 0 where there is no such shape, and covers are read by
+//! Covers: what the change log holds of large geometries (`changes/install/trigger/shape.rs`). A cover is a collection of three geometries: a shape
+//! with fewer vertices; a line from `0 0` to `r 0`, where no position of the geometry is farther from the shape than `r`; and the geometry's box. In
+//! EPSG:4326 and 3857 a closed formula converts `r` to world units. In any other system `r` is 0 if there is no such shape, and covers are read by
 //! [`covers`].
 
 use super::edge::is_placeable;
 use crate::postgis::layer::{EdgeUnits, Placement};
 
-/// The column beside the geometry that holds `r`; NULL for a geometry that is no cover.
+/// The column, next to the geometry, that holds `r`; NULL for a geometry that is no cover.
 pub(super) const FAR: &str = "oar_tiles_far";
 
-/// The parts of a side of a box between the positions that are transformed.
+/// The number of parts into which a side of a box is divided; the positions between the parts are transformed.
 const PARTS_OF_SIDE: u32 = 64;
 
-/// How far beyond its box in degrees the box of a cover is taken to reach: EPSG:3857 bends parallels of another datum by far less.
+/// The margin, in degrees, that is added to the box of a cover. It is ample: in EPSG:3857, parallels of another datum are bent by far less.
 const BOX_MARGIN_DEGREES: f64 = 0.05;
 
-/// Whether a geometry is a cover in EPSG:4326 or 3857. The log holds no other collection in these two systems.
+/// The condition that a geometry is a cover in EPSG:4326 or 3857. The log holds no other collection in these two systems.
 fn is_cover(place: &str) -> String {
     format!(
         "CASE WHEN GeometryType({place}) = 'GEOMETRYCOLLECTION' AND ST_SRID({place}) IN (4326, 3857)
@@ -23,10 +23,11 @@ fn is_cover(place: &str) -> String {
     )
 }
 
-/// Whether a geometry is a cover in another reference system, or in none. The triggers wrap other collections of three.
+/// The condition that a geometry is a cover in another reference system, or in none. The triggers wrap any other collection of three geometries, so
+/// that it cannot be mistaken for a cover.
 fn is_other_cover(place: &str) -> String {
     let [line, bounds] = [2, 3].map(|part| format!("ST_GeometryN({place}, {part})"));
-    // The box is compared for the sake of logs whose triggers did not wrap collections yet.
+    // The box is compared because the triggers of older logs did not wrap collections.
     format!(
         "CASE WHEN ST_SRID({place}) IN (4326, 3857) OR GeometryType({place}) <> 'GEOMETRYCOLLECTION' THEN false
             WHEN ST_NumGeometries({place}) <> 3 THEN false
@@ -34,8 +35,8 @@ fn is_other_cover(place: &str) -> String {
     )
 }
 
-/// A relation with a column of geometries, an item of a FROM list, without the covers in other systems; those in EPSG:4326 or 3857 are taken apart:
-/// into their shapes, with a further column [`FAR`], or, without `shapes`, into their boxes.
+/// A relation with a column of geometries, as an item of a FROM list. Covers in other systems than EPSG:4326 and 3857 are left out. Covers in these
+/// two are replaced: with `shapes` by their shapes, with a further column [`FAR`]; without `shapes` by their boxes.
 pub(in crate::postgis) fn without_covers(relation: &str, column: &str, shapes: bool) -> String {
     let place = format!("{column}::geometry");
     let is_cover = is_cover(&place);
@@ -50,8 +51,8 @@ pub(in crate::postgis) fn without_covers(relation: &str, column: &str, shapes: b
     )
 }
 
-/// The reference systems of the covers that [`covers`] reads; 0 for none. One that the database does not know is left out: nothing in it was ever
-/// drawn.
+/// The reference systems of the covers that [`covers`] reads; 0 means "no system". Systems that the database does not know are left out, because
+/// nothing in them was ever drawn.
 pub(in crate::postgis) fn systems_of_covers(relation: &str, column: &str) -> String {
     let place = format!("{column}::geometry");
     format!(
@@ -73,14 +74,14 @@ fn of_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> Str
     )
 }
 
-/// What says where the covers of a reference system lie that is neither EPSG:4326 nor 3857: columns of WKB in EPSG:3857.
+/// Where the covers of a reference system lie that is neither EPSG:4326 nor 3857, as columns of WKB in EPSG:3857:
 ///
-/// - With `with_shapes`, the shape, its positions, and these moved by `r` times the square root of two to the east, west, north and south. All NULL
-///   for a cover without a shape, or where positions would be moved beyond the end of the system.
-/// - Positions along the sides of the box, a [part](PARTS_OF_SIDE) of a side or less apart.
+/// - With `with_shapes`: the shape, its positions, and its positions moved by `r` times the square root of two to the east, west, north and south.
+///   All are NULL for a cover without a shape, or if a position would be moved beyond the end of the system.
+/// - Positions along the sides of the box, at most one [part](PARTS_OF_SIDE) of a side apart.
 ///
-/// Only covers whose box can be transformed as it is. `ST_Transform` may raise an error all the same, which the caller expects: of positions that
-/// are not those of the geometry.
+/// Only covers whose box can be transformed as it is are returned. `ST_Transform` may still raise an error, because these positions are not those of
+/// the geometry; the caller expects that.
 pub(in crate::postgis) fn covers(
     placement: Placement<'_>,
     relation: &str,
@@ -121,8 +122,8 @@ FROM (
     )
 }
 
-/// The boxes of the covers that [`covers`] leaves out, as a relation with the column `box` and [`FAR`]: in a system that ends at ±180°, a box beyond
-/// is cut there.
+/// The boxes of the covers that [`covers`] leaves out, as a relation with the columns `box` and [`FAR`]. In a system that ends at ±180°, a box that
+/// reaches beyond is cut there.
 pub(in crate::postgis) fn boxes_beyond(
     placement: Placement<'_>,
     relation: &str,

@@ -1,8 +1,8 @@
-//! The edge of the world at ±180°: which rows are drawn as they are, and what is drawn of those that reach beyond it.
+//! The edge of the world at ±180°: which rows are drawn as they are, and what is drawn of rows that reach beyond it.
 //!
-//! A row inside ±180°, or beyond it by rounding alone, is drawn as `ST_Transform` gives it. Any other row is cut and shifted, or clipped, in
-//! the reference system of its column before it is transformed: PROJ wraps each coordinate by itself, which would spread a polygon over the
-//! whole world. A `CASE` keeps this work from rows inside the world.
+//! A row inside ±180°, or beyond it by rounding alone, is drawn as `ST_Transform` returns it. Any other row is cut and shifted, or clipped, in the
+//! reference system of its column before it is transformed: PROJ wraps each coordinate by itself, which would spread a polygon over the whole world.
+//! A `CASE` skips this work for rows inside the world.
 
 use crate::postgis::layer::{Beyond, EdgeUnits, Layer, MAX_WRAPPED_HALVES, Placement};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
@@ -16,15 +16,16 @@ const MAX_COORDINATE: f64 = 1e9;
 /// Types of geometry that MVT cannot hold: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
 pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
 
-/// Whether a row's coordinates can be transformed: finite, inside the reference system, and not beyond ±180°. `ST_Transform` raises an error
-/// on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. Never true for NULL or an empty geometry.
+/// The condition that a row's coordinates can be transformed: they are finite, inside the reference system, and not beyond ±180°. `ST_Transform`
+/// raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. The condition is never true for NULL or an
+/// empty geometry.
 pub(in crate::postgis) fn is_placeable(placement: Placement<'_>) -> String {
     // A geography lies within ±180° by itself; the same bound applies.
     let units = placement.shape.edge.or_else(|| (placement.shape.srid == 4326).then_some(EdgeUnits::Degrees));
     is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half_world() + units.tolerance()))
 }
 
-/// True if a row that is not placeable can be cut at ±180°.
+/// The condition that a row that is not placeable can be cut at ±180°.
 pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
     // A clipped row may reach any distance beyond the edge; a wrapped one is shifted once.
     is_within(
@@ -37,11 +38,11 @@ pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits)
     )
 }
 
-/// Whether the coordinates of a row are finite, inside the reference system and at most `far` from the prime meridian, and its type is one
-/// that tiles can hold.
+/// The condition that the coordinates of a row are finite, inside the reference system and at most `far` from the prime meridian, and that tiles can
+/// hold its type of geometry.
 fn is_within(placement: Placement<'_>, far: f64) -> String {
     let g = placement.geometry();
-    // Not all rows of a query that gives other rows at each zoom were looked at.
+    // The probe has not seen all rows of a query that returns other rows at each zoom.
     let own =
         if placement.srid_varies { format!("ST_SRID({g}) = {} AND ", placement.shape.srid) } else { String::new() };
     let in_degrees = placement.shape.srid == 4326 || placement.shape.edge == Some(EdgeUnits::Degrees);
@@ -50,7 +51,7 @@ fn is_within(placement: Placement<'_>, far: f64) -> String {
         (true, false) => 90.0,
         (false, _) => MAX_COORDINATE,
     };
-    // PostgreSQL sorts NaN above every number, so BETWEEN refuses it.
+    // PostgreSQL sorts NaN above every number, so BETWEEN is false for it.
     if placement.shape.points {
         return format!("{own}ST_X({g}) BETWEEN -{far:?} AND {far:?} AND ST_Y({g}) BETWEEN -{high:?} AND {high:?}");
     }
@@ -60,7 +61,7 @@ fn is_within(placement: Placement<'_>, far: f64) -> String {
     } else {
         String::new()
     };
-    // A NaN inside a line does not show in its box but in its length; among several points it shows in the text only.
+    // A NaN inside a line is visible in its length, but not in its box. Among several points it is visible only in the text.
     format!(
         "{own}ST_XMin({g}) >= -{far:?} AND ST_XMax({g}) <= {far:?} AND ST_YMin({g}) >= -{high:?} AND ST_YMax({g}) <= {high:?}{types}
             AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
@@ -87,11 +88,11 @@ pub(in crate::postgis) fn projected(placement: Placement<'_>) -> String {
     format!("CASE {cases} END")
 }
 
-/// The row's geometry in EPSG:4326, as [`projected`] gives it in EPSG:3857. Not NULL for some rows that cannot be placed.
+/// The row's geometry in EPSG:4326, the counterpart of [`projected`]. For some rows that cannot be placed it is not NULL.
 pub(in crate::postgis) fn lonlat(placement: Placement<'_>) -> String {
     let g = without_curves(placement);
     let own = transformed(placement, &g, 4326);
-    // Nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped by their position in metres.
+    // There is nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped because of their position in metres.
     if placement.shape.srid == 4326 && !placement.reaches_beyond {
         return own;
     }
@@ -103,7 +104,7 @@ pub(in crate::postgis) fn lonlat(placement: Placement<'_>) -> String {
     format!("CASE {cases} END")
 }
 
-/// The geometry of a row, curves turned into lines: `ST_AsMVTGeom` takes no curves.
+/// The geometry of a row, with curves converted to lines, because `ST_AsMVTGeom` takes no curves.
 fn without_curves(placement: Placement<'_>) -> String {
     let g = placement.geometry();
     if placement.shape.curves { format!("ST_CurveToLine({g})") } else { g }
@@ -113,7 +114,7 @@ fn transformed(placement: Placement<'_>, g: &str, srid: i32) -> String {
     if placement.shape.srid == srid { g.to_owned() } else { format!("ST_Transform({g}, {srid})") }
 }
 
-/// The units of the column, if rows beyond ±180° are cut and not skipped.
+/// The units of the column; `None` if rows beyond ±180° are skipped instead of cut.
 fn cut_units(placement: Placement<'_>) -> Option<EdgeUnits> {
     placement.shape.edge.filter(|_| placement.beyond != Beyond::Skip)
 }
@@ -155,7 +156,7 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
 /// The columns with the west and east side of a row's own box, in the reference system of its column: see [`raw_sides`].
 const RAW_SIDES: [&str; 2] = ["raw_west", "raw_east"];
 
-/// The west and east side of a row's own box as further columns beside its projected geometry; empty where no row is wrapped.
+/// The west and east side of a row's own box, as columns next to its projected geometry; empty if no row is wrapped.
 pub(in crate::postgis) fn raw_sides(placement: Placement<'_>) -> String {
     if !placement.has_crossing_rows() {
         return String::new();
@@ -169,19 +170,19 @@ fn x_range(placement: Placement<'_>) -> [String; 2] {
     [format!("ST_XMin({g})"), format!("ST_XMax({g})")]
 }
 
-/// Whether a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not shifted), and is narrower than the
-/// world by a fraction of at least 2^-20, so that its wrapped sides do not meet in one world unit.
+/// The condition that a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not shifted). The box must also be
+/// narrower than the world by a fraction of at least 2^-20, so that its wrapped sides do not meet in one world unit.
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     let (half, end) = (units.half_world(), units.half_world() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
-    // Not the difference of both: that of the greatest numbers overflows, which is an error.
+    // Not `east - west`: the difference of the greatest numbers overflows, which is an error.
     format!(
         "({east} < {west} + {most:?} AND ({west} <= {half:?} AND {east} > {end:?} OR {west} < -{end:?} AND {east} >= -{half:?}))"
     )
 }
 
-/// The west and east side of a row in world units; `west` and `east` are those of its projected geometry. West is greater than east for a row
-/// that was wrapped around ±180°.
+/// The west and east side of a row in world units; `west` and `east` are the sides of its projected geometry. The resulting west is greater than east
+/// for a row that was wrapped around ±180°.
 pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
     let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half_world(), RAW_SIDES);
@@ -203,8 +204,8 @@ pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: 
     .map(|(wrapped, own)| format!("CASE WHEN {crosses} THEN {} ELSE {own} END", unit(wrapped)))
 }
 
-/// The west and east side of the box by which a row is searched, from those of its own box, in the reference system of the column: of a row
-/// that is wrapped, where it is drawn. The [shifted boxes](shifted_boxes) find the row there.
+/// The west and east side of the box by which a row is searched, in the reference system of the column. `west` and `east` are the sides of the row's
+/// own box. For a row that is wrapped, the result is where it is drawn; the [shifted boxes](shifted_boxes) find the row there.
 pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) -> [String; 2] {
     let own = [west.to_owned(), east.to_owned()];
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped() && !placement.is_gathered()) else {
@@ -221,8 +222,8 @@ pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [
     })
 }
 
-/// The position at which a row that crosses ±180° counts in a grid of cells: the middle of its own box, wrapped. The box of what is drawn
-/// reaches around the world, so its middle is far away.
+/// The position of a row that crosses ±180° in a grid of cells: the middle of its own box, wrapped. The drawn geometry is no help, because its box
+/// reaches around the world, so that the middle of that box is far away.
 fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
     let (half, [west, east]) = (units.half_world(), x_range(placement));
     let (middle, width) = (format!("(({west} + {east}) * 0.5)"), 2.0 * half);
@@ -234,8 +235,8 @@ fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
     )
 }
 
-/// The boxes, in the reference system of the column, in which rows lie that are wrapped into a box there: the same box one world farther east
-/// and west; none if no row is wrapped. The sides of the box are SQL.
+/// The boxes that contain the rows that are wrapped into the given box: the same box one world farther east, and one world farther west. Empty if no
+/// row is wrapped. All boxes are in the reference system of the column; the sides are SQL.
 pub(in crate::postgis) fn shifted_boxes(
     placement: Placement<'_>,
     [west, south, east, north]: [&str; 4],
@@ -250,16 +251,16 @@ pub(in crate::postgis) fn shifted_boxes(
     vec![shifted('+'), shifted('-')]
 }
 
-/// How many rows reach beyond ±180° and could be cut there, and the keys of up to three: count, examples. One row. `relation` is the item of
-/// the FROM list. The parameters are the values of a query's placeholders.
+/// Counts the rows that reach beyond ±180° and could be cut there. The result is one row: the count, and the keys of up to three such rows.
+/// `relation` is the item of the FROM list. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let placement = layer.placement();
     let g = placement.geometry();
-    // The index holds boxes of single precision, rounded outwards. With the next number of that precision as the near side, rows that end
-    // at ±180° are not even visited.
+    // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that precision, rows that end at ±180° are
+    // not visited at all.
     let (near, far, srid) = (units.next_single(), "1e30", layer.shape.srid);
     let filter = super::filter(layer);
-    // A column of any type may hold other geometries than points, which the layer's condition leaves out.
+    // A column of the general type may hold other geometries than points, even if the layer's condition leaves them out.
     let other =
         if layer.shape.points { format!("WHEN GeometryType({g}) <> 'POINT' THEN false ") } else { String::new() };
     format!(
@@ -275,13 +276,14 @@ pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation:
     )
 }
 
-/// How many rows have two neighbouring vertices on different sides of ±180° with most of the world between them, and the keys of up to three:
-/// count, examples. One row. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts in a part that
-/// is not valid alone; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of `rows_beyond`.
+/// Counts the rows with two neighbouring vertices on different sides of ±180° and most of the world between them. The result is one row: the count,
+/// and the keys of up to three such rows. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts only in
+/// a part that is not valid; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of
+/// [`rows_beyond`].
 pub(in crate::postgis) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let (g, srid, half) = (layer.placement().geometry(), layer.shape.srid, units.half_world());
     let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());
-    // Both conditions are served by the index: few rows lie on both sides.
+    // The index serves both conditions, and few rows lie on both sides.
     format!(
         "SELECT count(*), (array_agg(key ORDER BY key))[1:3] FROM (
     SELECT {key} AS key FROM {relation}

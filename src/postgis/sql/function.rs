@@ -2,10 +2,10 @@
 
 use crate::postgis::layer::CalledFunction;
 
-/// Calls a function once for each tile. The parameters: `$1` numbers that tell tiles apart, `$2`, `$3`, `$4` zoom, column and row (XYZ), each one
-/// array; `$5` what the function takes beside them, as text.
+/// Calls a function once for each tile. The parameters: `$1` numbers that identify the tiles; `$2`, `$3`, `$4` zoom, column and row (XYZ), each one
+/// array; `$5` the function's further argument, as text.
 ///
-/// Gives one row for each tile: `$1`, and what the function gave, which is its value or its first column; NULL if it gave nothing.
+/// Returns one row for each tile: the tile's number in `$1`, and the function's value or first column; NULL if the function returned nothing.
 pub(in crate::postgis) fn call(function: &CalledFunction) -> String {
     let query = function.arguments.get(3).map_or_else(String::new, |kind| format!(", $5::pg_catalog.{kind}"));
     format!(

@@ -1,4 +1,4 @@
-//! Parts of a layer's rows: how large its table is, ranges of its key, shares by a hash.
+//! Parts of a layer's rows: the size of its table, ranges of its key, shares by a hash.
 
 use super::filter;
 use super::render::carried;
@@ -7,8 +7,8 @@ use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
 use crate::postgis::session::Param;
 use tokio_postgres::types::Type;
 
-/// The pages of the table `$1`, of the largest one of a partitioned table. NULL if parts of it cannot be read: by a server before PostgreSQL 14,
-/// or by a role that may read some columns only. No row for a view.
+/// The pages of the table `$1`; of a partitioned table, the pages of its largest partition. NULL if the table cannot be read in parts: on a server
+/// before PostgreSQL 14, or if the role may read only some columns. No row for a view.
 pub(in crate::postgis) const TABLE_PAGES: &str = "
     SELECT CASE WHEN current_setting('server_version_num')::int4 >= 140000 AND has_table_privilege(c.oid, 'SELECT') THEN greatest(
                pg_relation_size(c.oid),
@@ -16,13 +16,13 @@ pub(in crate::postgis) const TABLE_PAGES: &str = "
            ) / current_setting('block_size')::int8 END
     FROM pg_class c WHERE c.oid = $1::regclass AND c.relkind IN ('r', 'p', 'm')";
 
-/// The rows of a layer as an item of a FROM list, where the parameters of `boxes` boxes come first.
+/// The rows of a layer as an item of a FROM list, for a statement whose first parameters are those of `boxes` boxes.
 fn scanned(layer: &Layer, boxes: usize) -> String {
     layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid))
 }
 
-/// The statement of which the planner says what it costs to go through the rows of a layer: all, or those near some boxes, the parameters
-/// of the survey. With their properties, or without.
+/// The statement that the planner is asked to estimate: it reads the rows of a layer, all of them or those near some boxes, with the parameters of
+/// the survey. It reads the rows' properties, too, if `with_values` is true.
 pub(in crate::postgis) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     let placement = layer.placement();
     let values = if with_values { carried(layer).values } else { String::new() };
@@ -35,14 +35,14 @@ pub(in crate::postgis) fn scan(layer: &Layer, boxes: usize, with_values: bool) -
     )
 }
 
-/// A number below `shares` that follows from the geometry of a row alone: rows with equal geometries have the same. 0 without a geometry.
+/// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number. 0 without a geometry.
 fn hash_share(layer: &Layer, shares: u64) -> String {
-    // The sign is dropped.
+    // The mask drops the sign.
     format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().geometry())
 }
 
-/// Conditions that cut the rows of a layer into parts by a hash of the geometry, each to follow another condition: every row is in exactly one. One
-/// empty condition for one part.
+/// Conditions that divide the rows of a layer into parts by a hash of the geometry: every row is in exactly one part. Each begins with AND, to follow
+/// another condition. One empty condition if there is only one part.
 pub(in crate::postgis) fn hash_conditions(layer: &Layer, parts: usize) -> Vec<String> {
     if parts < 2 {
         return vec![String::new()];
@@ -51,7 +51,7 @@ pub(in crate::postgis) fn hash_conditions(layer: &Layer, parts: usize) -> Vec<St
     (0..parts).map(|part| format!("AND {share} = {part}")).collect()
 }
 
-/// The types of keys that are cut into ranges: a bound is read and given as a text.
+/// The types of keys that can be divided into ranges. A bound is read and passed as a text.
 const RANGE_TYPES: &str = "'{text,\"character varying\",character,smallint,integer,bigint,uuid}'";
 
 /// A range of a layer's rows by the first column of its key, in the order in which a tile sorts them.
@@ -63,7 +63,7 @@ pub(in crate::postgis) struct KeyRange {
     kind: String,
     /// The first key; `None` for the first range.
     from: Option<String>,
-    /// The first key of the next range; `None` for the last range, which has the rows without a key, too.
+    /// The first key of the next range; `None` for the last range, which also has the rows without a key.
     below: Option<String>,
 }
 
@@ -74,14 +74,14 @@ fn sorted_by(column: &KeyColumn) -> String {
 /// Rows whose keys are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(in crate::postgis) enum KeySample {
-    /// Those of some percent of a table's pages.
+    /// The rows of some percent of a table's pages.
     Pages { percent: f64 },
-    /// One in some of all rows, or of those near some boxes, by a hash of the geometry. The parameters are those of the survey.
+    /// One row in `one_in`, chosen by a hash of the geometry: of all rows, or of the rows near some boxes. The parameters are those of the survey.
     Rows { boxes: usize, one_in: u64 },
 }
 
-/// Keys of a sample that cut the rows of a layer into `parts` parts, as texts, and the type of the key; NULL if there are none, or the key has a
-/// type that is not cut. `None` if the layer has no key.
+/// The keys of a sample that divide the rows of a layer into `parts` parts, as texts, and the type of the key. The keys are NULL if the sample is
+/// empty, or if the type is not one of [`RANGE_TYPES`]. `None` if the layer has no key.
 pub(in crate::postgis) fn key_bounds(layer: &Layer, parts: usize, sample: KeySample) -> Option<String> {
     let key = sorted_by(layer.key.first()?);
     let (relation, conditions) = match sample {
@@ -117,7 +117,7 @@ impl KeyRange {
         (0..=bounds.len()).map(range).collect()
     }
 
-    /// The condition, to follow another one. Its parameters are numbered from `first` on.
+    /// The condition of the range. It begins with AND, to follow another condition. Its parameters are numbered from `first` on.
     pub(in crate::postgis) fn condition(&self, first: usize) -> String {
         let KeyRange { column, kind, from, below } = self;
         let bound = |number: usize| format!("${number}::{kind}");

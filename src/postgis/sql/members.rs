@@ -1,4 +1,4 @@
-//! The statements that tell which rows of a layer belong to which variant.
+//! The statements that find which rows of a layer belong to which variant.
 
 use super::cached_rows::in_boxes;
 use super::filter;
@@ -7,7 +7,7 @@ use super::render::carried;
 use super::survey::near;
 use crate::postgis::layer::{Layer, PlaceholderSql};
 
-/// The name under which a condition finds the values of the variants.
+/// The name of the relation with the variants' values, in a condition.
 pub(in crate::postgis) const VALUES: &str = "oar_tiles_values";
 
 /// The name of the column with the value of a parameter, counted from 0.
@@ -33,8 +33,8 @@ ORDER BY {}",
     )
 }
 
-/// Which variants the rows of a layer belong to: the number of the variant, from 1 on, and the key of the row. `condition` is over the row and the
-/// [columns of the values](value_column). The parameters after those of [`row_keys`] are arrays of texts, one for each of `kinds`.
+/// Finds the variants to which the rows of a layer belong: the number of the variant, from 1 on, and the key of the row. `condition` is over the row
+/// and the [columns of the values](value_column). The parameters after those of [`row_keys`] are arrays of texts, one for each of `kinds`.
 pub(in crate::postgis) fn members(layer: &Layer, boxes: usize, condition: &str, kinds: &[String]) -> String {
     let first = first_value(layer, boxes);
     let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", first + n)).collect();
@@ -62,11 +62,11 @@ pub(in crate::postgis) fn members_of_one(layer: &Layer, boxes: usize, condition:
     )
 }
 
-/// Which variants have rows near some boxes now: the numbers of the variants, from 1 on. The parameters `$1..$4` are arrays of the boxes' west, south,
-/// east and north in the column's reference system; an array of texts for each of `kinds` follows. `condition` is over the row, which is called `name`,
-/// and the [columns of the values](value_column).
+/// Finds the variants that have rows near some boxes now: the numbers of the variants, from 1 on. The parameters `$1..$4` are arrays of the boxes'
+/// west, south, east and north in the column's reference system; an array of texts for each of `kinds` follows. `condition` is over the row, which is
+/// called `name`, and the [columns of the values](value_column).
 ///
-/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were constants: as the condition of a
+/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were constants. As the condition of a
 /// join, `id IN (SELECT … WHERE contributor = …)` would be evaluated for each pair of a row and a variant.
 pub(in crate::postgis) fn members_near(layer: &Layer, name: &str, condition: &str, kinds: &[String]) -> String {
     let placement = layer.placement();

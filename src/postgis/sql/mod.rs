@@ -1,5 +1,5 @@
-//! A layer as SQL. Every statement about features is made here, from the same pieces, so that planning and rendering cannot disagree about
-//! where a feature lies.
+//! A layer as SQL. Every statement about features is built here from the same pieces, so that planning and rendering agree about where a feature
+//! lies.
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
@@ -39,7 +39,7 @@ pub(super) use survey::{CLIPS_BY_RINGS, of_one_system, other_systems, positions,
 
 pub use cells::FoldedValues;
 
-/// The zoom of an area, beside a row of `oar_tiles_area`.
+/// The zoom of an area, for a statement that has a row of `oar_tiles_area`.
 const AREA_ZOOM: &str = "oar_tiles_area.z";
 
 /// A world unit in metres, rounded up.
@@ -49,8 +49,8 @@ const WORLD_UNIT_METRES: f64 = 0.01;
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first unit, as one beyond
-    // the other edges belongs to the last.
+    // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first unit, just as a position
+    // beyond the other edges belongs to the last.
     format!("trunc(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
 }
 
@@ -63,11 +63,11 @@ fn clamped_world_units(metres: &str) -> String {
 /// The columns that say where a projected geometry `m` lies in world units.
 ///
 /// - Points: `west, north`.
-/// - Boxes: `west, north, east, south, inside`. West is greater than east for a row that was wrapped around ±180°; then
-///   [`edge::raw_sides`] must stand beside `m`.
+/// - Boxes: `west, north, east, south, inside`. West is greater than east for a row that was wrapped around ±180°; the columns of [`edge::raw_sides`]
+///   must then be there in addition to `m`.
 /// - Rows that are gathered in cells: `x, y`, which are not whole numbers.
 ///
-/// Each expression occurs once: the planner would compute it again for every mention.
+/// Each expression occurs only once, because the server would compute it again for every occurrence.
 fn world_columns(placement: Placement<'_>) -> String {
     if placement.is_gathered() {
         let [x, y] = cells::position(placement.shape, "m");
@@ -86,34 +86,34 @@ fn world_columns(placement: Placement<'_>) -> String {
     )
 }
 
-/// Whether the box of a projected geometry `m` touches the Web Mercator square, or misses it by at most a world unit, as points may: their
-/// positions are rounded down. NULL if `m` is.
+/// The condition that the box of a projected geometry `m` touches the Web Mercator square, or misses it by at most a world unit. The same holds for
+/// points, whose positions are rounded down. NULL if `m` is NULL.
 fn box_is_in_world() -> String {
     let h = format!("{:?}", HALF_WORLD_METRES + WORLD_UNIT_METRES);
     format!("ST_XMax(m) >= -{h} AND ST_XMin(m) <= {h} AND ST_YMax(m) >= -{h} AND ST_YMin(m) <= {h}")
 }
 
-/// Whether the columns of [`world_columns`] lie in the world. NULL or false if the row is to be skipped.
+/// The condition that the columns of [`world_columns`] lie in the world. It is NULL or false if the row must be skipped.
 fn is_in_world(placement: Placement<'_>) -> String {
     if placement.is_gathered() {
         return cells::is_in_world("x", "y");
     }
     if placement.shape.points {
-        // A tolerance of one unit on all four sides (see `world_units`): other programs' limits of the world differ by less.
+        // A tolerance of one unit on all four sides (see `world_units`), because other programs' limits of the world differ by less than that.
         return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
     }
     "inside".to_owned()
 }
 
-/// West, north, east and south from the columns of [`world_columns`]; of a point, its west and north twice. A position on the eastern or
-/// southern edge of the world belongs to its last unit.
+/// West, north, east and south from the columns of [`world_columns`]; for a point, its west and north twice. A position on the eastern or southern
+/// edge of the world belongs to its last unit.
 fn world_sides(placement: Placement<'_>) -> [String; 4] {
     let columns =
         if placement.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
-/// The name of a value's type, as SQL. Of a domain it is the base type, which `ST_AsMVT` goes by.
+/// The name of a value's type, as SQL. For a domain it is the base type, because `ST_AsMVT` writes values by their base type.
 pub(in crate::postgis) fn type_of(value: &str) -> String {
     format!(
         "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
@@ -121,27 +121,28 @@ pub(in crate::postgis) fn type_of(value: &str) -> String {
     )
 }
 
-/// A row's key as a text for messages, the values of several columns with a slash between them.
+/// A row's key as a text for messages. The values of several columns are joined with slashes.
 pub(in crate::postgis) fn key_text(layer: &Layer) -> String {
-    // Not as casts to text: the owner of a key's type could have made one, and a reader would run it.
+    // Not by casts to text: the owner of a key's type could have created a cast function, and this role would run it.
     let text = |key: &str| format!("CASE WHEN {key} IS NULL THEN 'NULL' ELSE pg_catalog.concat({key}) END");
     let columns = layer.key.iter().map(|key| text(&key.quoted));
     format!("pg_catalog.concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// The condition that a row is drawn at a zoom, which is SQL, to follow another condition: the layer's own, and the zooms of the row.
+/// The condition that a row is drawn at `zoom`, an SQL expression: the layer's own condition, and the zooms of the row. It begins with AND, to follow
+/// another condition.
 fn filter_at(layer: &Layer, zoom: &str) -> String {
     format!("{}{}", filter(layer), layer.row_zooms.condition(zoom))
 }
 
-/// The layer's own condition, to follow another one; empty if it has none.
+/// The layer's own condition with AND before it, to follow another condition; empty if the layer has none.
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }
 
 /// How the spatial index finds the rows of an area.
 struct AreaSearch {
-    /// The condition on a row, beside a row of `oar_tiles_area`.
+    /// The condition on a row, joined with a row of `oar_tiles_area`.
     condition: String,
     /// The columns that `oar_tiles_area` needs for it: `, … AS …`.
     area_columns: String,
@@ -160,7 +161,7 @@ fn search(placement: Placement<'_>) -> AreaSearch {
         let area_columns = names.zip(&shifted).map(|(name, shifted)| format!(", {shifted} AS {name}")).collect();
         return AreaSearch { condition: format!("({g} && oar_tiles_area.box{found})"), area_columns };
     }
-    // The index of a geography is searched by distance; then the box decides.
+    // The index of a geography can only be searched by distance; the box then decides.
     let condition = format!(
         "ST_DWithin({column}, oar_tiles_area.centre, oar_tiles_area.radius, false)
             AND {column}::geometry && oar_tiles_area.box"

@@ -12,20 +12,20 @@ use crate::tile::HALF_WORLD_METRES;
 ///
 /// | number | value |
 /// |---|---|
-/// | `$1`, `$2` | zoom, and margin in world units; one array element an area, here and below |
+/// | `$1`, `$2` | zoom, and margin in world units; here and below, one array element for each area |
 /// | `$3..$6` | first column, first row, last column, last row (XYZ) |
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
 /// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), rectangles of tiles: the number of the area, first column, first row, last column, last row |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
-/// Gives one row for each tile that has a candidate: the tile (zoom above bit 58, column above bit 29, TMS row), the number of features that
-/// are drawn, the MVT layer, and the number of features that were left out; ordered by zoom, column and TMS row.
+/// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58 on, column from bit 29 on, TMS
+/// row), the number of features that are drawn, the MVT layer, and the number of features that were left out.
 pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
     let placement = layer.placement();
     let carried = carried(layer);
     let CarriedColumns { values, names, row, order, arguments } = &carried;
-    // A layer that is thinned is sorted after features were left out.
+    // A layer that is thinned is sorted later, after features were left out.
     let (sort, kept, last, left_out) = if layer.budget.thins() {
         let left_out = "max(drawn.found) - count(drawn.mvt_geometry)";
         (
@@ -98,7 +98,7 @@ FROM {last} CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.tile",
         areas = areas(layer),
         carried_few = if few.is_empty() { "" } else { ", few" },
-        // unnest would have it computed for each tile.
+        // A subquery, because next to `unnest` the column would be computed for each tile.
         judged = if few.is_empty() {
             "ranged".to_owned()
         } else {
@@ -111,8 +111,8 @@ GROUP BY drawn.tile",
     )
 }
 
-/// The parts of a geometry near the area, if it has more than a few: `ST_AsMVTGeom` looks at each vertex, for each tile. It simplifies, rounds
-/// and clips each part by itself, so those beyond the tile leave no trace.
+/// The parts of a geometry near the area, if it has more than [`MOST_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each vertex for each tile, so fewer
+/// parts are faster. It simplifies, rounds and clips each part by itself, so parts beyond the tile do not change the result.
 fn parts_near(layer: &Layer) -> String {
     let bounds::TileDrawing { reach, .. } = bounds::drawing(layer);
     let half = HALF_WORLD_METRES;
@@ -125,7 +125,7 @@ fn parts_near(layer: &Layer) -> String {
     )
 }
 
-/// The most parts of a geometry that are handed on without looking where each lies.
+/// The most parts of a geometry that are passed on without checking where each lies.
 const MOST_PARTS_KEPT: u32 = 4;
 
 /// The tiles that are planned in each area.
@@ -138,7 +138,8 @@ oar_tiles_listed AS MATERIALIZED (
 struct TileColumns {
     first: String,
     last: String,
-    /// For a row that was wrapped around ±180°: the last column that it touches in the west, and the first in the east.
+    /// For a row that was wrapped around ±180°, the gap between its two sides: the last column that it touches in the west, and the first in the
+    /// east.
     gap: &'static str,
     /// The condition that a candidate touches all columns from the first to the last.
     no_gap: &'static str,
@@ -195,9 +196,9 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
 /// The rows whose expressions the statement computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::postgis) enum Candidates {
-    /// Rows that the search box finds: in the tiles, and a few beside them.
+    /// Rows that the search box finds: the rows in the tiles, and a few outside of them.
     Found,
-    /// Rows in the tiles alone, which takes longer to decide. If an expression raises an error, its row is in one of these tiles.
+    /// Only rows in the tiles, which takes longer to decide. If an expression raises an error, its row is in one of these tiles.
     Touching,
     /// No rows: the survey has counted the cells.
     Counted,
@@ -209,7 +210,7 @@ pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: 
     let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter_at(layer, AREA_ZOOM));
     let condition = match candidates {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
-        // CASE has the server check whether a row touches a tile before it checks the layer's condition (PostgreSQL documentation, section
+        // With CASE, the server checks whether a row touches a tile before it checks the layer's condition (PostgreSQL documentation, section
         // 4.2.14).
         Candidates::Touching => {
             format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(placement))
@@ -259,13 +260,13 @@ fn touches(placement: Placement<'_>) -> String {
     )
 }
 
-/// The columns that go from a row of the relation to its feature in the tile, as pieces of the statement.
+/// The columns that the statement passes from a row of the relation to its feature in the tile, as pieces of the statement.
 pub(in crate::postgis) struct CarriedColumns {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
     pub(in crate::postgis) values: String,
     /// These names: `, p0, …`.
     pub(in crate::postgis) names: String,
-    /// The columns of the feature, under the names that the tile shows.
+    /// The columns of the feature, under their names in the tile.
     pub(in crate::postgis) row: String,
     /// The key, for `ORDER BY tile`.
     pub(in crate::postgis) order: String,
@@ -337,10 +338,10 @@ fn tile_part(part: TilePart) -> &'static str {
 
 /// A feature in a tile, as pieces of the statement.
 struct DrawnFeature {
-    /// Its geometry; NULL if nothing of it is in the tile.
+    /// Its geometry; NULL if no part of it is in the tile.
     geometry: String,
-    /// A further column of `ranged`: whether the candidate is drawn without asking whether it meets the tile, because it touches at most four
-    /// tiles, or has a hole that may lie outside of its outer ring.
+    /// A further column of `ranged`, true if the candidate is drawn without a check that it intersects the tile: it touches at most four tiles, or
+    /// has a hole that may lie outside of its outer ring.
     few: &'static str,
     /// The `FROM` item with the candidates.
     from: String,
@@ -349,10 +350,10 @@ struct DrawnFeature {
 fn draw(layer: &Layer) -> DrawnFeature {
     let bounds::TileDrawing { from, feature, envelope, grown, near, .. } = bounds::drawing(layer);
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
-    // A large feature is a candidate in every tile of its box, and clipping it costs far more than finding that it is not there.
+    // A large feature is a candidate in every tile of its box, and clipping it costs far more than a check that it does not intersect the tile.
     let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
     // ST_AsMVTGeom leaves out a polygon whose outer ring is not near the tile, and draws another part inside of the hole that it left out.
-    // ST_Intersects counts the rings around a position instead. They agree where holes lie inside of their outer rings.
+    // ST_Intersects counts the rings around a position instead. Both agree if all holes lie inside of their outer rings.
     let few = if clipped.is_some() {
         ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 OR GeometryType(m) = 'MULTIPOLYGON' AND ST_NRings(m) > ST_NumGeometries(m) AND NOT ST_IsValid(m) AS few"
     } else {
@@ -364,7 +365,7 @@ fn draw(layer: &Layer) -> DrawnFeature {
     DrawnFeature { geometry, few, from }
 }
 
-/// `wanted`, with as many underscores behind it as it takes that no property has the name.
+/// The name `wanted`, with underscores appended until no property has the same name.
 fn free_name(layer: &Layer, wanted: &str) -> String {
     let mut name = wanted.to_owned();
     while layer.properties.iter().any(|property| property.name == name) {
@@ -373,7 +374,7 @@ fn free_name(layer: &Layer, wanted: &str) -> String {
     name
 }
 
-/// A text literal, for names that this module made up or checked. Other values are parameters.
+/// A text literal, for names that this module generated or checked. Other values are parameters.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

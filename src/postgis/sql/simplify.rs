@@ -2,10 +2,11 @@
 
 use crate::postgis::layer::{Layer, Simplify};
 
-/// The column `m` of "placed", the geometry that is cut to tiles, from the projected geometry `m` of a row near `oar_tiles_area`: simplified as
-/// the zoom wants it, NULL if it is too small to be drawn. All tiles of a zoom are cut from the same geometry, so that it meets at their edges.
+/// The column `m` of "placed", which is the geometry that is cut to tiles. It is the projected geometry `m` of a row near `oar_tiles_area`,
+/// simplified for the zoom; NULL if it is too small to be drawn. All tiles of a zoom are cut from the same geometry, so that its pieces meet at their
+/// edges.
 ///
-/// Where the row lies is computed from the geometry as it is, as in the survey, so that plan and tiles agree. Points stay as they are.
+/// The position of the row is computed from the geometry before simplifying, as in the survey, so that plan and tiles agree. Points are not changed.
 pub(in crate::postgis) fn drawn_geometry(layer: &Layer) -> String {
     let Some(simplify) = layer.simplify.as_ref().filter(|_| !layer.shape.points) else { return "m".to_owned() };
     let Simplify { tolerance, snap, min_area, min_length } = simplify;

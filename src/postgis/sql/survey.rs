@@ -1,4 +1,4 @@
-//! The statements of the survey: where features lie, and which rows are left out.
+//! The statements of the survey: the positions of features, and the rows that are left out.
 
 use super::cells::{FoldedValues, counted};
 use super::cover::FAR;
@@ -13,19 +13,19 @@ struct SurveyedRows<'a> {
     relation: &'a str,
     /// What follows `WHERE true`.
     conditions: &'a str,
-    /// Further columns, over `m` and the columns of its place; empty if there are none.
+    /// Further columns, computed from `m` and the columns of its position; empty if there are none.
     outlines: &'a str,
     /// A column of the relation that these columns use; empty if there is none.
     carried: &'a str,
 }
 
-/// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters
-/// `$1..$4` are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders
-/// follow. `zoom` is the zoom for which rows are read, if the layer's rows differ from zoom to zoom; else the deepest. `part` is a condition on the
-/// rows, to follow another one; empty for all rows.
+/// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters `$1..$4`
+/// are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders follow. `zoom` is the
+/// zoom for which rows are read if the layer's rows differ from zoom to zoom; otherwise it is the deepest zoom. `part` is a condition on the rows
+/// that begins with AND; empty for all rows.
 ///
-/// The statement gives the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), those
-/// of [`outlines`].
+/// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), the
+/// columns of [`outlines`].
 pub(in crate::postgis) fn survey(
     layer: &Layer,
     folds: Option<&FoldedValues>,
@@ -40,14 +40,14 @@ pub(in crate::postgis) fn survey(
     survey_statement(layer.placement(), &rows, folds)
 }
 
-/// The columns with a row's geometry in EPSG:3857 as WKB, and whether it is a valid area, where its box touches more than a few tiles of the
-/// deepest zoom; else NULL.
+/// Two columns for rows whose box touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the row's geometry in EPSG:3857 as
+/// WKB, and whether it is a valid area.
 fn outlines(layer: &Layer, deepest: Zoom) -> String {
     let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
     outlines_of(deepest, valid)
 }
 
-/// The columns of [`outlines`], where `valid` is SQL for whether `m` is a valid area.
+/// The columns of [`outlines`]; `valid` is an SQL expression that is true if `m` is a valid area.
 fn outlines_of(deepest: Zoom, valid: &str) -> String {
     let (large, shape) = large_shape(deepest);
     format!(
@@ -57,7 +57,7 @@ fn outlines_of(deepest: Zoom, valid: &str) -> String {
     )
 }
 
-/// Whether the box of `m` touches more than a few tiles of the deepest zoom, and then `m` as WKB, else NULL.
+/// Two expressions: whether the box of `m` touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, and, if it does, `m` as WKB, else NULL.
 fn large_shape(deepest: Zoom) -> (String, String) {
     let shift = 32 - deepest.get();
     let large = format!(
@@ -67,7 +67,7 @@ fn large_shape(deepest: Zoom) -> (String, String) {
     (large, shape)
 }
 
-/// Whether `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS 3.2 or later, built with Wagyu. One row.
+/// True if `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS is 3.2 or later and built with Wagyu. One row.
 pub(in crate::postgis) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT NULL
     AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
@@ -77,15 +77,15 @@ const MOST_TILES_OF_BOX: u32 = 8;
 /// The most vertices of a geometry whose outline is read.
 const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 
-/// Where the geometries of a relation lie, an item of a FROM list without parameters. The columns, all NULL where a row is skipped:
+/// The positions of the geometries of a relation, which is an item of a FROM list without parameters. The columns, all NULL if a row is skipped:
 ///
 /// - Points in a system with a closed formula: the position, x in the upper and y in the lower half of one int8.
 /// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses ±180°), and the box in
 ///   the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
 ///
-/// With `outlined`, the deepest zoom at which lines and polygons are told apart from their boxes, two columns follow: the geometry as WKB, as of
-/// a survey's outlines, and how far beyond it the place reaches, of the relation's column [`FAR`](super::cover::FAR).
+/// `outlined` is the deepest zoom at which lines and polygons are distinguished from their boxes. If it is given, two columns follow: the geometry as
+/// WKB, as in a survey's outlines, and how far beyond the geometry the position reaches, from the relation's column [`FAR`](super::cover::FAR).
 pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
     let columns = outlined.map_or_else(String::new, |deepest| format!(",\n    {}, {FAR}", large_shape(deepest).1));
     let carried = if outlined.is_some() { FAR } else { "" };
@@ -132,7 +132,8 @@ FROM (
     )
 }
 
-/// The reference systems of geometries other than `srid`. One that the database does not know is left out: nothing in it was ever drawn.
+/// The reference systems of geometries other than `srid`. Systems that the database does not know are left out, because nothing in them was ever
+/// drawn.
 pub(in crate::postgis) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
     format!(
         "SELECT srid FROM (SELECT DISTINCT ST_SRID({column}::geometry) AS srid FROM {relation} WHERE {column} IS NOT NULL) AS systems
@@ -140,8 +141,8 @@ JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
     )
 }
 
-/// The geometries of one reference system, as an item of a FROM list; with `with_unknown`, also those with SRID 0, as if they were in it. With
-/// `has_far`, also the relation's column [`FAR`](super::cover::FAR).
+/// The geometries of one reference system, as an item of a FROM list. With `with_unknown`, geometries with SRID 0 are included as if they were in it.
+/// With `has_far`, the relation's column [`FAR`](super::cover::FAR) is included.
 pub(in crate::postgis) fn of_one_system(
     relation: &str,
     column: &str,
@@ -169,8 +170,8 @@ pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
-/// Why rows are skipped, how many, and the keys of up to three: reason, count, examples. Reads no other columns than the key and the
-/// geometry: a role may have no right to the others. The parameters are the values of a query's placeholders.
+/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement reads no columns but the key and
+/// the geometry, because the role may have no right to read the others. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
     let g = placement.geometry();

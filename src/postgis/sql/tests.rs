@@ -1,4 +1,4 @@
-//! The statements about features as snapshots, for the kinds of layers that they differ by. A changed statement shows in review.
+//! The statements about features as snapshots, for each kind of layer that has other statements. A changed statement is visible in review.
 
 use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, cached_rows, hash_conditions,
@@ -53,19 +53,19 @@ fn points() -> Layer {
     }
 }
 
-/// Lines and areas in a national system, of which some reach beyond ±180°.
+/// Lines and areas in a national system, some of which reach beyond ±180°.
 fn shapes() -> Layer {
     Layer { shape: Shape::of_any(2056, false), reaches_beyond: true, ..points() }
 }
 
-/// The same, simplified, each from a zoom of its own on.
+/// The same layer, simplified; each row is drawn from a zoom of its own on.
 fn simplified() -> Layer {
     let simplify = Simplify { tolerance: Some(0.5), snap: Some(0.25), min_area: Some(1.0), min_length: Some(2.0) };
     let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
     Layer { simplify: Some(simplify), row_zooms, ..shapes() }
 }
 
-/// Points of which the ones of the lowest rank are left out of large tiles.
+/// Points; those of the lowest rank are left out of large tiles.
 fn thinned() -> Layer {
     let budget = Budget {
         features: ZoomLimits::everywhere(std::num::NonZeroU64::new(1_000)),

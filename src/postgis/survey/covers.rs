@@ -1,8 +1,9 @@
-//! Where changed geometries lie of which the change log holds covers (`postgis/sql/cover.rs`) in another reference system than EPSG:4326 and 3857.
+//! Positions of changed geometries for which the change log holds covers (`postgis/sql/cover.rs`) in a reference system other than EPSG:4326 and
+//! 3857.
 //!
-//! Each vertex of the geometry lies within `r` of a vertex of the cover's shape that stands for it, and edges are drawn straight from vertex to vertex
-//! in EPSG:3857. So what is drawn lies as near to the shape there as the farthest of these vertices. How far that is, is measured at each vertex of the
-//! shape by moving it ([`reach`]).
+//! Each vertex of the geometry lies within `r` of the vertex of the cover's shape that represents it, and edges are drawn as straight lines between
+//! vertices in EPSG:3857. So the drawn geometry is no farther from the shape, in EPSG:3857, than the farthest vertex is from its representative. This
+//! distance is measured at each vertex of the shape, by moving that vertex ([`reach`]).
 
 use tokio_postgres::Row;
 
@@ -12,12 +13,12 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql;
 use crate::tile::{HALF_WORLD_METRES, Spot, WORLD_UNITS, WorldBox};
 
-/// The farthest, in metres, that a place may reach beyond what is known of it, or that two neighbouring positions may lie apart: a sixteenth of the
-/// world. Across ±180° it is all of it.
+/// The greatest distance, in metres, by which a position may be uncertain, or by which two neighbouring positions may lie apart: a sixteenth of the
+/// world. Two positions on different sides of ±180° lie nearly the whole world apart.
 const MAX_REACH: f64 = HALF_WORLD_METRES / 8.0;
 
-/// How much the two ways of a position that is moved to and fro may differ, as a part of these ways: more tells of a pole or an end of the reference
-/// system.
+/// The most that the displacements of a position which is moved in opposite directions may differ, as a fraction of the displacements. A greater
+/// difference is a sign of a pole or an end of the reference system.
 const MAX_BEND: f64 = 0.25;
 
 /// What is added to a box, in metres: two world units.
@@ -29,14 +30,14 @@ pub(super) struct Covers<'a> {
     pub(super) relation: &'a str,
     /// Its geometry column, quoted.
     pub(super) column: &'a str,
-    /// How geometries of the reference system are placed. `grid` says whether these are gathered in cells.
+    /// How geometries of the reference system are placed. `grid` is set if they are gathered in cells.
     pub(super) placement: Placement<'a>,
-    /// Whether these are also the covers that have no reference system.
+    /// True if covers without a reference system are included.
     pub(super) with_unknown: bool,
 }
 
 impl Covers<'_> {
-    /// Calls `each` with places that hold the geometries.
+    /// Calls `each` with places that contain the geometries.
     pub(super) async fn places(
         &self,
         snapshot: &Snapshot,
@@ -52,7 +53,7 @@ impl Covers<'_> {
                 Ok(())
             };
             match snapshot.keeper.each(context, &statement, &[], place).await {
-                // Positions near a geometry, or on its box, may lie beyond the end of the reference system where the geometry does not.
+                // Positions near a geometry, or on its box, may lie beyond the end of the reference system even if the geometry does not.
                 Err(Error::Query { source, .. }) => {
                     snapshot.keeper.return_to_savepoint().await?;
                     tracing::debug!(
@@ -76,7 +77,7 @@ impl Covers<'_> {
             && let Some([low, high]) = ends(&at)
         {
             if self.placement.is_gathered() {
-                // The middle of the box of the geometry counts.
+                // In a grid of cells, the position of a geometry is the middle of its box.
                 let middle = [0, 1].map(|axis| f64::midpoint(low[axis], high[axis]));
                 return Spot::Box(world_box(middle, middle, [reach; 2]));
             }
@@ -116,13 +117,15 @@ fn positions(wkb: &[u8]) -> Option<Vec<[f64; 2]>> {
     points.chunks(POINT).map(position).collect()
 }
 
-/// How far, in metres of EPSG:3857, a vertex may lie from the vertex of the shape that stands for it. `moved` are the vertices of the shape moved by
-/// `r` times the square root of two to the east, west, north and south. `None` if that says too little.
+/// The greatest distance, in metres of EPSG:3857, of a vertex from the vertex of the shape that represents it. `at` are the vertices of the shape,
+/// and `moved` the same vertices moved by `r` times the square root of two to the east, west, north and south. `None` if these do not bound the
+/// distance.
 ///
-/// With the longer one of the ways to the east and west, and that to the north and south, as the sides of a right angle, the third side is the square
-/// root of two times as long as any way of length `r` can become, however the projection stretches and turns. What the ways to and fro differ by is
-/// added: so far the projection bends there, or jumps, as between the areas of two datum shifts. A line on which it jumps and that passes between a
-/// vertex and its own on the shape also passes between the latter and one of its four moved positions.
+/// The longer displacement of east and west, and the longer one of north and south, are taken as the legs of a right triangle. Its hypotenuse is at
+/// least the square root of two times as long as any displacement of length `r` can become, regardless of how the projection stretches and turns. The
+/// difference of opposite displacements is added, because the projection bends by that much there, or jumps, as between the areas of two datum
+/// shifts. A line of such a jump that passes between a vertex and its representative also passes between the representative and one of its four moved
+/// positions.
 fn reach(at: &[[f64; 2]], moved: &[Vec<[f64; 2]>; 4]) -> Option<f64> {
     if moved.iter().any(|moved| moved.len() != at.len()) {
         return None;
@@ -136,7 +139,7 @@ fn reach(at: &[[f64; 2]], moved: &[Vec<[f64; 2]>; 4]) -> Option<f64> {
         let straight = length(east).max(length(west)).hypot(length(north).max(length(south)));
         let bend = both(east, west) + both(north, south);
         let far = straight + bend;
-        // False for what is not a number.
+        // The comparisons are false for NaN.
         if !(bend <= MAX_BEND * straight && far <= MAX_REACH) {
             return None;
         }
@@ -153,10 +156,11 @@ fn ends(at: &[[f64; 2]]) -> Option<[[f64; 2]; 2]> {
     is_finite.then(|| [end(f64::min), end(f64::max)])
 }
 
-/// The box in the world of a box in another reference system, from positions along its sides. It is grown by the longest step between two of these:
-/// so far its sides may bend. `None` if that says too little.
+/// The world box of a box in another reference system, computed from positions along its sides. It is expanded by the longest step between two
+/// neighbouring positions, because the sides may bend by that much between them. `None` if a step is longer than [`MAX_REACH`], or a position is not
+/// finite.
 fn box_of(sides: &[[f64; 2]]) -> Option<WorldBox> {
-    // Beyond the world, positions may lie as far apart as they like.
+    // Beyond the world, the distance between positions does not matter.
     let edge = HALF_WORLD_METRES * 1.05;
     let sides: Vec<[f64; 2]> = sides.iter().map(|[x, y]| [*x, y.clamp(-edge, edge)]).collect();
     let [low, high] = ends(&sides)?;
@@ -165,7 +169,7 @@ fn box_of(sides: &[[f64; 2]]) -> Option<WorldBox> {
     steps.iter().all(|step| *step <= MAX_REACH).then(|| world_box(low, high, steps))
 }
 
-/// The box between two corners, in metres of EPSG:3857, grown along each axis and cut to the world.
+/// The box between two corners, in metres of EPSG:3857, expanded by `grown` along each axis and cut to the world.
 fn world_box(low: [f64; 2], high: [f64; 2], grown: [f64; 2]) -> WorldBox {
     #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let unit =
@@ -234,7 +238,7 @@ mod tests {
         assert_eq!(box_of(&[[0.0, 0.0], [f64::NAN, 0.0]]), None);
         assert_eq!(box_of(&[[0.0, f64::NAN]]), None);
         assert_eq!(box_of(&[]), None);
-        // Beyond the world it may bend as it likes.
+        // Beyond the world, bends do not matter.
         assert!(box_of(&[[0.0, 2e7], [0.0, f64::INFINITY]]).is_some());
     }
 

@@ -27,16 +27,16 @@ pub(in crate::postgis) struct FoldReader {
     values: Vec<FoldedValue>,
     /// The column of the first value.
     first_column: usize,
-    /// For each value that is counted by [`Fold::Distinct`], the different ones, numbered in the order in which they were found.
+    /// For each value that is counted by [`Fold::Distinct`]: the distinct values, numbered in the order in which they were found.
     distinct: Vec<HashMap<Box<[u8]>, i64>>,
     /// The memory of `distinct` in bytes.
     bytes: usize,
 }
 
-/// The most memory that different values may take together, in bytes.
+/// The most memory that all distinct values may take together, in bytes.
 const MAX_DISTINCT_BYTES: usize = 64 << 20;
 
-/// The memory of a different value beside its own bytes.
+/// The memory of a distinct value in addition to its own bytes.
 const DISTINCT_ENTRY_BYTES: usize = 64;
 
 impl FoldReader {
@@ -46,8 +46,8 @@ impl FoldReader {
         FoldReader { values: folds.0.clone(), first_column, distinct, bytes: 0 }
     }
 
-    /// Appends the values of a row to `read`. False if a value is not an integer, or the different values take too much memory: then the
-    /// database has to compute the aggregates.
+    /// Appends the values of a row to `read`. False if a value is not an integer, or the distinct values take too much memory. The database must then
+    /// compute the aggregates.
     pub(in crate::postgis) fn read(&mut self, row: &Row, read: &mut Vec<Option<i64>>) -> bool {
         for ((value, known), column) in self.values.iter().zip(&mut self.distinct).zip(self.first_column..) {
             let Some(RawValue(raw)) = row.get::<_, Option<RawValue<'_>>>(column) else {

@@ -1,7 +1,7 @@
-//! Which aggregates the survey folds while it reads the rows, so that no row is read again for each zoom.
+//! The choice of the aggregates that the survey folds while it reads the rows, so that no row is read again for each zoom.
 //!
-//! The aggregate calls are found in the text of the expressions. Then the server checks the result: it refuses an expression that still names
-//! a column or another aggregate.
+//! The aggregate calls are found in the text of the expressions. The server then checks the result: it rejects an expression that still names a
+//! column or another aggregate.
 
 use tokio_postgres::Row;
 
@@ -11,8 +11,8 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{self, AggregateFunction, FoldedValue, FoldedValues, ValueKind};
 
 impl ValueKind {
-    /// The kind of a type by its name in `format_type`; `None` if its values are not folded. Texts are only if the database has no collation in
-    /// which different bytes are equal (`texts_are_bytes`).
+    /// The kind of a type by its name in `format_type`; `None` if its values are not folded. Texts are folded only if the database has no collation
+    /// in which different bytes are equal (`texts_are_bytes`).
     fn of(name: &str, texts_are_bytes: bool) -> Option<ValueKind> {
         Some(match name {
             "boolean" => ValueKind::Bool,
@@ -28,7 +28,7 @@ impl ValueKind {
         })
     }
 
-    /// Whether values of this kind fold to the same result as in the server's function.
+    /// True if folding values of this kind gives the same result as the server's function.
     fn suits(self, function: AggregateFunction) -> bool {
         let is_integer = matches!(self, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8);
         match function {
@@ -41,13 +41,13 @@ impl ValueKind {
 }
 
 impl FoldedValues {
-    /// The values from which all aggregates of a layer can be folded; `None` if not all can, or there are no aggregates.
+    /// The values from which all aggregates of a layer can be folded; `None` if not all of them can be folded, or there are no aggregates.
     ///
     /// # Errors
-    /// If the session is lost, or a stop was asked for.
+    /// If the session is lost, or a stop was requested.
     pub(in crate::postgis) async fn look_up(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FoldedValues>, Error> {
         let keeps_lone = layer.keeps_lone();
-        // A lone row is read again by its position, which takes a closed formula.
+        // A lone row is read again by its position, which requires a closed formula.
         let finds_lone_rows = !keeps_lone || layer.shape.has_closed_form_points() && !layer.shape.geography;
         if layer.cells().is_none() || layer.asks_each_tile() || !finds_lone_rows {
             return Ok(None);
@@ -89,13 +89,13 @@ impl FoldedValues {
         Ok(found.map(|_| folds))
     }
 
-    /// The folds that a survey is to compute.
+    /// The folds that a survey must compute.
     pub(in crate::postgis) fn wanted_folds(&self, layer: &Layer) -> WantedFolds {
         WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
     }
 }
 
-/// The row of a statement; `None` if the server refuses the statement. The snapshot stays usable.
+/// The row of a statement; `None` if the server rejects the statement. The snapshot stays usable.
 async fn accepted_row(snapshot: &Snapshot, context: &str, sql: &str) -> Result<Option<Row>, Error> {
     let session = &snapshot.keeper;
     session.set_savepoint().await?;

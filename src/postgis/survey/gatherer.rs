@@ -1,4 +1,4 @@
-//! Gathers rows in cells while the database goes on sending them.
+//! Gathers rows in cells while the database still sends them.
 
 use std::sync::mpsc;
 
@@ -76,13 +76,13 @@ impl Gatherer {
 
     fn send(&mut self) {
         let members = std::mem::take(&mut self.next);
-        // If the thread is gone it has panicked; joining it passes the panic on.
+        // If the thread has ended, it has panicked; joining it propagates the panic.
         if self.sender.send(members).is_err() {
             tracing::debug!("the thread that gathers cells has ended");
         }
     }
 
-    /// Waits for the thread, and gives the cells.
+    /// Waits for the thread, and returns the cells.
     pub(in crate::postgis) async fn finish(mut self) -> GatheredCells {
         self.send();
         let Gatherer { sender, gathering, .. } = self;

@@ -1,14 +1,14 @@
-//! The survey: reads once, for planning, where every feature lies.
+//! The survey: reads the positions of all features once, for planning.
 //!
 //! | file | subject |
 //! |---|---|
 //! | `pass` | one pass over a layer |
-//! | `outline` | from a geometry as WKB to its outline |
-//! | `rows` | from a row to a position or box |
-//! | `gatherer` | rows gathered in cells on the way |
-//! | `folding`, `fold_reader` | which aggregates are computed on the way, and the values that they take |
+//! | `outline` | the outline of a geometry, from its WKB |
+//! | `rows` | the position or box in a row |
+//! | `gatherer` | rows gathered in cells while they are read |
+//! | `folding`, `fold_reader` | the aggregates that are computed while rows are read, and the values that they need |
 //! | `positions` | the positions of changed geometries |
-//! | `covers` | where those lie of which the change log holds covers |
+//! | `covers` | the positions of changed geometries for which the change log holds covers |
 
 mod covers;
 mod fold_reader;
@@ -36,8 +36,8 @@ pub use positions::{ChangedGeometries, changed_positions};
 /// Rows that cannot be drawn, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE),
-    /// "outside" (beyond ±85.0511° or ±180°) or, of a query, "foreign" (in another reference system than the others).
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE), "outside" (beyond
+    /// ±85.0511° or ±180°) or, for a query, "foreign" (in another reference system than the others).
     pub reason: String,
     /// How many.
     pub rows: u64,
@@ -48,9 +48,9 @@ pub struct Skipped {
 /// The result of the survey of one layer.
 #[derive(Debug)]
 pub struct Surveyed {
-    /// Where its features lie, unless they are in `point_file`.
+    /// The positions of the layer's features, unless they are in `point_file`.
     pub places: LayerFootprints,
-    /// Where its features lie, if these are more points than should be in memory.
+    /// The positions of the layer's features, if these are more points than should be kept in memory.
     pub point_file: Option<PointFile>,
     /// The counted cells, at the zooms at which the layer is drawn from them.
     pub counted: Option<Arc<CellCounts>>,
@@ -58,12 +58,12 @@ pub struct Surveyed {
     pub gathered: BTreeMap<Zoom, u64>,
     /// Rows that cannot be drawn.
     pub skipped: Vec<Skipped>,
-    /// The number of large areas that are not valid polygons: of these nobody knows without rendering which tiles they fill.
+    /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are rendered.
     pub invalid_areas: u64,
 }
 
 impl Surveyed {
-    /// What is known of a layer whose rows were read before.
+    /// The result for a layer whose rows were read before, so that only their positions are known.
     #[must_use]
     pub const fn of_places(places: LayerFootprints) -> Surveyed {
         Surveyed {
@@ -77,11 +77,11 @@ impl Surveyed {
     }
 }
 
-/// Reads where a layer's features lie. Features that no tile of the coverage shows at one of the zooms may be left out. `folds` are the
+/// Reads the positions of a layer's features. Features that are in no tile of the coverage at any of the zooms may be left out. `folds` are the
 /// values that are folded while the rows are read (see [`foldable`]).
 ///
 /// # Errors
-/// If the database cannot be asked, or a stop was asked for.
+/// If a query fails, or a stop was requested.
 pub async fn survey(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -92,10 +92,10 @@ pub async fn survey(
     survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: usize::MAX, readers: &[] }, zooms).await
 }
 
-/// The same by several sessions on the snapshot side by side, where that pays.
+/// Like [`survey`], but several sessions on the snapshot read in parallel if that is faster.
 ///
 /// # Errors
-/// If the database cannot be asked, or a stop was asked for.
+/// If a query fails, or a stop was requested.
 pub(crate) async fn survey_side_by_side(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -107,11 +107,11 @@ pub(crate) async fn survey_side_by_side(
     survey_with(pass, zooms).await
 }
 
-/// The same, for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file. `readers` are sessions on the
-/// snapshot that may read side by side.
+/// Like [`survey`], for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file. `readers` are sessions on the
+/// snapshot that may read in parallel.
 ///
 /// # Errors
-/// If the database cannot be asked, a stop was asked for, or the scratch file cannot be written.
+/// If a query fails, a stop was requested, or the scratch file cannot be written.
 pub(crate) async fn survey_for_plan(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -141,7 +141,7 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
         snapshot.keeper.set_savepoint().await?;
         match in_passes(pass, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
-                // The failing value may be of a row that no tile needs, so the tiles compute the aggregates.
+                // Perhaps no tile needs the row with the failing value, so the aggregates are computed when tiles are rendered.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
                 snapshot.keeper.return_to_savepoint().await?;
             }
@@ -160,7 +160,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         let counted = counts.map(Arc::new);
         return Ok(Surveyed { places: footprints, point_file, counted, gathered, skipped, invalid_areas });
     }
-    // Each zoom has places of its own, which are kept in memory.
+    // Each zoom has its own positions, which are kept in memory.
     let pass = SurveyPass { most_points: usize::MAX, ..pass };
     let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
     for &zoom in shown {
@@ -178,7 +178,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         }
         most_skipped = most_skipped.max((skipped, Some(zoom)));
     }
-    // Mostly the same rows are skipped at many zooms, so those of one zoom are reported.
+    // Usually the same rows are skipped at many zooms, so only the skipped rows of one zoom are reported.
     let skipped = match most_skipped {
         (1.., Some(zoom)) => pass.skipped(&[zoom]).await?,
         _ => Vec::new(),
@@ -193,10 +193,11 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
     })
 }
 
-/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all can be, or there are none.
+/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of them can be folded, or there
+/// are no aggregates.
 ///
 /// # Errors
-/// If the session is lost, or a stop was asked for.
+/// If the session is lost, or a stop was requested.
 pub async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<FoldedValues>>, Error> {
     Ok(FoldedValues::look_up(snapshot, layer).await?.map(Arc::new))
 }
@@ -208,8 +209,8 @@ pub fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
 }
 
 impl Layer {
-    /// Whether a survey of all rows may count the layer's cells at a zoom. It may not, after all, if [`foldable`] finds that the aggregates
-    /// cannot be folded.
+    /// True if a survey of all rows may count the layer's cells at a zoom. The survey still does not count them if [`foldable`] finds that the
+    /// aggregates cannot be folded.
     #[must_use]
     pub fn may_be_counted(&self, zoom: Zoom) -> bool {
         let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));

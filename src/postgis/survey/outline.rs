@@ -11,23 +11,23 @@ const MAX_OUTLINES_BYTES: usize = 64 << 20;
 
 /// The outlines of a layer's features.
 pub(super) struct Outlines {
-    /// Whether a feature looks the same in all tiles that it fills.
+    /// True if a feature looks the same in all tiles that it fills.
     are_alike: bool,
-    /// Whether `ST_AsMVTGeom` clips each ring of a polygon by itself ([`Outline`]).
+    /// True if `ST_AsMVTGeom` clips each ring of a polygon by itself ([`Outline`]).
     are_clipped_by_rings: bool,
     known: BTreeMap<u32, Outline>,
     bytes: usize,
-    /// How many of them are of areas that are not valid.
+    /// The number of outlines of areas that are not valid.
     invalid: u64,
 }
 
 impl Outlines {
-    /// No outline yet. For what the arguments mean, see [`Outlines`].
+    /// An empty collection. The arguments are the fields of [`Outlines`].
     pub(super) const fn new(are_alike: bool, are_clipped_by_rings: bool) -> Outlines {
         Outlines { are_alike, are_clipped_by_rings, known: BTreeMap::new(), bytes: 0, invalid: 0 }
     }
 
-    /// Adds the outline of the feature with an index, if the row has one: the columns 6 and 7 (`postgis/sql/survey.rs`).
+    /// Adds the outline of the feature with this index, if the row has one in its columns 6 and 7 (`postgis/sql/survey.rs`).
     pub(super) fn add(&mut self, index: usize, row: &Row) {
         let (Some(wkb), Ok(index)) = (row.get::<_, Option<&[u8]>>(6), u32::try_from(index)) else { return };
         // WKB takes sixteen bytes for a vertex.
@@ -43,7 +43,7 @@ impl Outlines {
         self.known.insert(index, outline);
     }
 
-    /// How many of the outlines are of areas that are not valid polygons, if that was asked for.
+    /// The number of outlines of areas that are not valid polygons. It is meaningful only if the statement checked validity.
     pub(super) const fn invalid(&self) -> u64 {
         self.invalid
     }
@@ -65,10 +65,10 @@ pub(super) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     Some((reader.outline, reader.polygons))
 }
 
-/// WKB that is read.
+/// A reader of WKB.
 struct Wkb<'a> {
     bytes: &'a [u8],
-    /// The number of polygons up to now.
+    /// The number of polygons read so far.
     polygons: u32,
     outline: Outline,
 }
@@ -219,7 +219,7 @@ mod tests {
             (vec![&outer[..], &beside[..]], vec![clockwise]),
             // Around the tile twice, as one ring.
             (vec![&twice[..]], vec![]),
-            // A hole outside of its outer ring, which lies beside the tile: what is drawn depends on the tile.
+            // A hole outside of its outer ring, which lies next to the tile: what is drawn depends on the tile.
             (vec![&beside[..], &outer[..]], vec![None]),
             // The outer ring lies beyond all tiles, as that of Antarctica may: nothing is drawn.
             (vec![&far[..], &outer[..]], vec![]),

@@ -1,4 +1,4 @@
-//! One pass over a layer: where its features lie at some zooms.
+//! One pass over a layer, which reads the positions of its features at some zooms.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -22,9 +22,9 @@ use crate::tile::{Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
 /// The result of one pass.
 pub(in crate::postgis) struct PassResult {
-    /// Where features lie: the same for all zooms, unless rows are gathered in cells.
+    /// The positions of features, which are the same for all zooms unless rows are gathered in cells.
     pub(in crate::postgis) footprints: LayerFootprints,
-    /// The points of all features, if they are more than the pass keeps in memory; the footprints have none then.
+    /// The points of all features, if they are more than the pass keeps in memory; the footprints are then empty.
     pub(in crate::postgis) point_file: Option<PointFile>,
     /// The counted cells, if the layer can be drawn from them.
     pub(in crate::postgis) counts: Option<CellCounts>,
@@ -46,7 +46,7 @@ pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) coverage: &'a Coverage,
     /// The most points in memory; more are kept in a scratch file.
     pub(in crate::postgis) most_points: usize,
-    /// Sessions on the snapshot that read parts of the layer's table side by side, if these are single points. Without any, the session that
+    /// Sessions on the snapshot that read parts of the layer's rows in parallel, if these are single points. If there are none, the session that
     /// holds the snapshot reads everything.
     pub(in crate::postgis) readers: &'a [&'a Session],
 }
@@ -56,7 +56,7 @@ impl SurveyPass<'_> {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
-    /// Reads where the layer's features lie at some zooms, at which its query gives the same rows.
+    /// Reads the positions of the layer's features at `zooms`, at all of which the layer's query must return the same rows.
     pub(in crate::postgis) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
         let SurveyPass { snapshot, layer, folds, coverage, most_points, readers } = *self;
         let searched = search_boxes(layer, coverage, zooms);
@@ -101,7 +101,7 @@ impl SurveyPass<'_> {
             let one = |row: &Row| (*each.lock().unwrap_or_else(PoisonError::into_inner))(row);
             session.each(&context, &statement, &params, one).await
         });
-        // Each statement ends, also after another one failed: sessions are used again.
+        // All statements are waited for, even if one failed, because the sessions are used again.
         for read in join_all(reading).await {
             read.map_err(|error| explain(error, layer))?;
         }

@@ -19,19 +19,19 @@ pub struct ChangedGeometries<'a> {
     pub relation: &'a str,
     /// Its geometry column, not quoted.
     pub column: &'a str,
-    /// Whether these are geometries of the layer's rows, old or new. Each of these lies in one cell if the layer is gathered in cells; another
-    /// geometry may lie in many.
+    /// True if these are old or new geometries of the layer's rows. In a layer of cells, such a geometry lies in one cell; any other geometry may lie
+    /// in many.
     pub are_rows: bool,
 }
 
-/// Calls `each` with the positions of geometries, computed as the survey computes those of the layer's own rows. `context` says what the run
-/// does, for messages.
+/// Calls `each` with the positions of geometries, computed like the positions of the layer's own rows in the survey. `context` says in messages what
+/// the run does.
 ///
-/// A column that declares no reference system may have held rows of another one, and an emptied one tells none at all. So each geometry is
-/// placed in the system that it has itself, as it was when it was drawn; one with SRID 0 is taken to be in the layer's.
+/// A column that declares no reference system may have held rows in another system, and an emptied column shows no system at all. So each geometry is
+/// placed in its own system, as when it was drawn. A geometry with SRID 0 counts as one in the layer's system.
 ///
 /// # Errors
-/// If the database fails, or a stop was asked for.
+/// If the database fails, or a stop was requested.
 pub async fn changed_positions(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -63,14 +63,14 @@ pub async fn changed_positions(
             Covers { relation: geometries.relation, column: &column, placement, with_unknown: srid == own.srid };
         covers.places(snapshot, layer, context, &mut each).await?;
         let beyond = sql::boxes_beyond(placement, geometries.relation, &column, srid == own.srid);
-        // In a layer of cells, the middle of the box is not known to be that of the geometry.
+        // In a layer of cells, the middle of this box may not be the middle of the geometry, so the whole box counts.
         let boxes = Placement { column: "box", grid: None, ..placement };
         read(snapshot, layer, context, boxes, &beyond, Some(layer.zooms.max()), &mut each).await?;
     }
     Ok(())
 }
 
-/// The numbers of reference systems that a statement gives.
+/// The SRIDs that a statement returns.
 async fn srids(snapshot: &Snapshot, layer: &Layer, context: &str, statement: &str) -> Result<Vec<i32>, Error> {
     let rows = snapshot.all(context, statement, &[]).await.map_err(|error| explain(error, layer))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
@@ -88,8 +88,8 @@ fn placement_of_changes<'a>(layer: &'a Layer, geometries: ChangedGeometries<'_>,
     }
 }
 
-/// The positions of those geometries that are in the reference system of `shape`, and, if that is the layer's own, of those without one. Covers in
-/// other systems than EPSG:4326 and 3857 are left out.
+/// Reads the positions of the geometries in the reference system of `shape`; if that is the layer's own, also of geometries without a system. Covers
+/// in other systems than EPSG:4326 and 3857 are left out.
 async fn in_one_system(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -100,7 +100,7 @@ async fn in_one_system(
 ) -> Result<(), Error> {
     let column = quoted(geometries.column);
     let placement = Placement { shape, ..placement_of_changes(layer, geometries, &column) };
-    // The geometry of a declared query stands for whatever lies in its box.
+    // The geometry of a declared query stands for everything in its box.
     let outlined = (geometries.are_rows && layer.lists_tiles()).then(|| layer.zooms.max());
     let own = if geometries.are_rows {
         sql::without_covers(geometries.relation, &column, outlined.is_some())
@@ -111,8 +111,8 @@ async fn in_one_system(
     read(snapshot, layer, context, placement, &relation, outlined, each).await
 }
 
-/// The positions of the geometries of a relation. With `outlined`, the deepest zoom, lines and polygons are told apart from their boxes if the layer
-/// is planned by them, and the relation has the column of how far they reach.
+/// Reads the positions of the geometries of a relation. `outlined` is the deepest zoom. If it is given, lines and polygons are distinguished from
+/// their boxes if the layer is planned by outlines, and the relation has the column that says how far beyond the geometries the positions reach.
 async fn read(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -142,14 +142,14 @@ async fn read(
     snapshot.keeper.each(context, &statement, &[], each).await.map_err(|error| explain(error, layer))
 }
 
-/// A place that reaches farther than is known, by up to `far` metres of EPSG:3857 or degrees. It lies within ±85 degrees.
+/// Expands a place by up to `far` metres of EPSG:3857, or degrees. The place lies within ±85 degrees.
 fn reaching(place: Spot, far: f64, is_in_degrees: bool) -> Spot {
     if far <= 0.0 {
         return place;
     }
     let WorldBox { west, north, east, south } = place.world();
     let share = if is_in_degrees {
-        // In Mercator, a degree is the longer the farther from the equator it lies.
+        // In Mercator, a degree is longer the farther it lies from the equator.
         let most = latitude(north.into()).abs().max(latitude(south.into()).abs()) + far;
         far / 360.0 / most.min(85.06).to_radians().cos()
     } else {

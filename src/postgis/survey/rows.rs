@@ -26,7 +26,7 @@ pub(in crate::postgis) fn source_box(row: &Row) -> Option<SourceBox<f32>> {
     let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
     let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
     if x0 > x1 {
-        // A box that crosses ±180° is searched at each side by itself, so each side must lie inside the row.
+        // A box that crosses ±180° is searched on each side of ±180° separately, so each side must lie inside the row.
         return Some(SourceBox { min_x: above(x0), min_y: below(y0), max_x: below(x1), max_y: above(y1) });
     }
     Some(SourceBox { min_x: below(x0), min_y: below(y0), max_x: above(x1), max_y: above(y1) })

@@ -1,4 +1,4 @@
--- Altering another role's functions, or making it the owner of some, takes a membership in the role. It ends with this transaction.
+-- Altering another role's functions, or making it the owner of functions, requires membership in the role. The membership ends with this transaction.
 DO $oar_tiles$
 DECLARE
     needed    text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;

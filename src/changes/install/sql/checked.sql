@@ -1,4 +1,4 @@
--- Whatever the state before: the script fails if the triggers could do more than append to the log.
+-- Regardless of the state before: the script fails if the triggers could do more than append to the log.
 DO $oar_tiles$
 DECLARE
     wrong  text;

@@ -1,5 +1,5 @@
 
-            -- What an install granted in PostGIS's schema to a role that owns no table, and so is there for the triggers alone.
+            -- The objects in PostGIS's schema on which an install granted rights to a role that owns no table, and so exists only for the triggers.
             SELECT format('FUNCTION %s', p.oid::regprocedure) AS object
             FROM pg_roles AS r, pg_extension AS e
             JOIN pg_depend AS d ON d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid AND d.classid = 'pg_proc'::regclass

@@ -1,5 +1,5 @@
--- One row. Entries of transactions up to "pruned" may be gone. "installs" counts the installs that changed the tables below. Ids of watches are
--- never used again. "owner" owns the trigger functions; NULL: the owner of each table does.
+-- One row. Entries of transactions up to "pruned" may be gone. "installs" counts the installs that changed the tables below. Ids of watches are never
+-- reused. "owner" owns the trigger functions; NULL: the owner of each table does.
 CREATE TABLE {schema}.state (
     one            boolean PRIMARY KEY DEFAULT true CHECK (one),
     layout         int4 NOT NULL,
@@ -12,7 +12,7 @@ CREATE TABLE {schema}.state (
 COMMENT ON TABLE {schema}.state IS 'oar-tiles change log';
 INSERT INTO {schema}.state (layout) VALUES ({layout});
 
--- What is logged of each table: the positions of its rows, from a geometry column or from a query over the changed row.
+-- What is logged about each table: the positions of its rows, from a geometry column or from a query over the changed row.
 CREATE TABLE {schema}.watch (
     id             int4 PRIMARY KEY,
     relation       oid NOT NULL,
@@ -48,7 +48,7 @@ CREATE TABLE {schema}.member (
     PRIMARY KEY (watch, relation)
 );
 
--- What each installed layer needs, by a hash of what it reads. Without a watch, nothing that it reads can be watched.
+-- What each installed layer needs, by a hash of what it reads. A NULL watch means that nothing that the layer reads can be watched.
 CREATE TABLE {schema}.needs (
     definition  text NOT NULL,
     layer       text NOT NULL,         -- its name at the install, for people

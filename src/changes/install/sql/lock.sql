@@ -1,6 +1,6 @@
--- All tables first. Beside writers to begin with: waiting for deadlock_timeout so ends an autovacuum that is at work on a table (PostgreSQL
--- documentation, section 25.1.6). Then against writers, together within the time of one wait: so this never waits when somebody who has queued behind
--- it looks for a deadlock.
+-- All tables are locked before anything else. The first locks do not block writers: waiting for deadlock_timeout in this mode ends an autovacuum that
+-- works on a table (PostgreSQL documentation, section 25.1.6). The second locks block writers. All of these together take at most the time of one
+-- wait, so that this no longer waits when a session that has queued behind it looks for a deadlock.
 DO $oar_tiles$
 DECLARE
     longest  int := (SELECT s.setting::int FROM pg_settings AS s WHERE s.name = 'lock_timeout');

@@ -1,4 +1,4 @@
--- Objects in the log's schema that are neither its tables nor its trigger functions: their kind, and their name with the schema, quoted.
+-- Objects in the log's schema that are neither tables of the log nor its trigger functions: their kind, and their name with the schema, quoted.
 SELECT upper(o.type), o.identity
 FROM pg_namespace AS n
 JOIN pg_depend AS d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid AND d.deptype = 'n'

@@ -1,3 +1,3 @@
--- These have no primary key: without an identity, nothing could be deleted from them in a database that publishes all tables.
+-- These tables have no primary key. Without a replica identity, nothing could be deleted from them in a database that publishes all tables.
 ALTER TABLE {schema}.needs REPLICA IDENTITY FULL;
 ALTER TABLE {schema}.change REPLICA IDENTITY FULL;

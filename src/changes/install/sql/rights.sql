@@ -27,7 +27,7 @@ BEGIN
                 CASE other.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(other.grantee)) END);
         END LOOP;
         IF one.proowner <> one.owner THEN
-            -- Unless a superuser does it, only a role that may make functions in the schema can become the owner of one.
+            -- Unless a superuser runs this, only a role that may create functions in the schema can become the owner of one.
             IF has_schema_privilege(one.owner, {name}, 'CREATE') THEN
                 EXECUTE format('ALTER FUNCTION %s OWNER TO %I', one.called, one.owner_name);
             ELSE
@@ -57,7 +57,7 @@ BEGIN
             WHERE w.id = one.id AND p.oid = one.noter AND w.noter_xmin <> p.xmin;
         END IF;
     END LOOP;
-    -- Former owners of functions lose the right to append, and present ones the right to say when: an entry's transaction and time are defaults.
+    -- Former owners of functions lose the right to append. Present owners lose the right to set an entry's transaction and time, which are defaults.
     FOR other IN
         SELECT a.grantee FROM pg_class AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
         WHERE c.oid = (log || '.change')::regclass AND a.privilege_type = 'INSERT' AND a.grantee <> c.relowner
@@ -68,7 +68,7 @@ BEGIN
     LOOP
         EXECUTE format('REVOKE INSERT ON %s.change FROM %I', log, pg_get_userbyid(other.grantee));
     END LOOP;
-    -- To each role itself: what it has because everybody has it may be taken from everybody.
+    -- Rights are granted to each role itself, because a right that it has through PUBLIC may be revoked from PUBLIC.
     FOR other IN SELECT needed.* FROM (
 {needed}
     ) AS needed WHERE NOT needed.is_own AND needed.is_grantable LOOP

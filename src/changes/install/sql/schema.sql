@@ -1,4 +1,4 @@
--- If the schema exists already, the role needs no right to make one.
+-- If the schema exists already, the role needs no right to create one.
 DO $oar_tiles$
 DECLARE
     one  record;

@@ -1,11 +1,12 @@
 //! The trigger function of a watch.
 //!
-//! It delays every writer, so it only compares columns and takes positions out of geometries. It evaluates no expression of a configuration, and
-//! nothing that raises an error on unusual values. It runs with its owner's rights, not the writer's, and with its own search path.
+//! The function delays every writer, so it only compares columns and extracts positions from geometries. It evaluates no expression of a
+//! configuration, and nothing that raises an error on unusual values. It runs with its owner's rights, not the writer's, and with its own search
+//! path.
 //!
-//! Functions of the owner of a column's type would run with these rights, too, so it calls none. Values become texts by the output function of
-//! their type, which only a superuser can make, never by a cast. They are compared as bytes (`*<>`), or by operators that are certain to be those
-//! of PostgreSQL, PostGIS or an extension.
+//! Functions of the owner of a column's type would run with these rights, too, so the trigger function calls none. It converts values to texts by the
+//! output function of their type, which only a superuser can create, never by a cast. It compares values as bytes (`*<>`), or by operators that
+//! certainly belong to PostgreSQL, PostGIS or an extension.
 
 mod shape;
 mod statements;
@@ -41,14 +42,14 @@ impl TriggerFunction<'_> {
         format!("{}.{}", quoted(schema), quoted(&format!("note_{watch}")))
     }
 
-    /// MD5 of the function's text, as `md5(prosrc)` gives it.
+    /// MD5 of the function's text, the same as `md5(prosrc)`.
     pub(in crate::changes) fn hash(&self) -> String {
         Md5::digest(self.body()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The statement that makes the function, or `replaces` one that is known to be ours.
+    /// The statement that creates the function. With `replaces`, it replaces one that is known to be ours.
     pub(in crate::changes) fn statement(&self, replaces: bool) -> String {
-        // The settings that decide how values read as texts, if they are logged or compared as texts.
+        // The settings that decide the text form of values, if values are logged or compared as texts.
         let texts = match (self.source, self.table.key.is_empty()) {
             (WatchSource::Column(_), false) => "",
             _ => {
@@ -170,7 +171,8 @@ END
         format!("ARRAY[{}]::oid[]", oids.join(", "))
     }
 
-    /// SQL for whether the owner of this function may not append to the log. A name in a schema that a role may not use is an error.
+    /// An SQL condition that is true if the owner of this function may not append to the log. The schema is checked first, because a name in a schema
+    /// that a role may not use is an error.
     fn lacks_rights(&self) -> String {
         let schema = literal(self.schema);
         let change = literal(&format!("{}.change", quoted(self.schema)));
@@ -179,7 +181,7 @@ END
         )
     }
 
-    /// SQL for whether the changed table lacks a watched column, or has one in another type where the type matters.
+    /// An SQL condition that is true if the changed table lacks a watched column, or has one with another type where the type matters.
     fn lacks_a_column(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
         let geometry = match self.source {
@@ -197,7 +199,7 @@ END
         });
         let cases: String = cases.collect();
         let types = if cases.is_empty() { cases } else { format!(" AND CASE a.attname {cases}ELSE true END") };
-        // Compared as texts, the names take one index scan instead of one each, and half of the time.
+        // Compared as texts, the names need one index scan instead of one for each, and half the time.
         format!(
             "(SELECT count(*) FROM pg_attribute AS a WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped
             AND a.attname::text = ANY (ARRAY[{}]::text[]){types}) <> {}",

@@ -1,33 +1,34 @@
-//! What is logged of a line or polygon: its shape, a cover, or its box.
+//! What is logged for a line or polygon: its shape, a cover, or its box.
 
 use crate::tile::HALF_WORLD_METRES;
 
-/// The most bytes of a geometry that is logged as it is. Of a larger one a cover is logged.
+/// The most bytes of a geometry that is logged as it is. For a larger one, a cover is logged.
 const MAX_SHAPE_BYTES: u32 = 32 << 10;
 
-/// The most bytes of the shape in a cover. Of a geometry without such a cover its box is logged.
+/// The most bytes of the shape in a cover. For a geometry that has no such cover, its box is logged.
 const MAX_COVER_BYTES: u32 = 24 << 10;
 
-/// A cover leaves out vertices that lie within this part of the geometry's width or height of the vertex before them; the second part, if the first
-/// one leaves too many.
+/// A cover leaves out vertices whose distance from the previous vertex is at most the geometry's width or height divided by the first number. The
+/// second number is applied if that leaves too many vertices.
 const COVER_PARTS: [u32; 2] = [256, 64];
 
-/// The greatest coordinate, in the units of any reference system, of a geometry that has a cover. One beyond it is never drawn
+/// The greatest coordinate, in the units of any reference system, of a geometry that has a cover. A geometry beyond it is never drawn
 /// (`MAX_COORDINATE` in `postgis/sql/edge.rs`).
 const MAX_COVERED_COORDINATE: &str = "1e9";
 
-/// SQL for whether a geometry is logged by a cover. The first size is known without reading the geometry, but may be that of compressed bytes.
+/// An SQL condition that is true if a geometry is logged by a cover. The first size is known without reading the geometry, but may be the size of
+/// compressed bytes.
 fn is_large(postgis: &str, g: &str) -> String {
     format!("(pg_column_size({g}) > {MAX_SHAPE_BYTES} OR {postgis}.ST_MemSize({g}) > {MAX_SHAPE_BYTES})")
 }
 
-/// SQL for whether a geometry has straight edges and is neither a point nor a collection.
+/// An SQL condition that is true if a geometry has straight edges and is neither a point nor a collection.
 fn is_linear(postgis: &str, g: &str) -> String {
     format!("{postgis}.GeometryType({g}) IN ('LINESTRING', 'POLYGON', 'MULTILINESTRING', 'MULTIPOLYGON')")
 }
 
-/// SQL for the shape of a line or polygon `g` in EPSG:4326 or 3857, if it is small; for the cover of a large one; else its box. NULL if it is empty.
-/// Nothing here raises an error, whether the geometry is valid or not.
+/// SQL for what is logged for a geometry `g` in EPSG:4326 or 3857: the shape of a small line or polygon, the cover of a large one, the box of any
+/// other. NULL if it is empty. Nothing here raises an error, even if the geometry is invalid.
 pub(super) fn shape_or_box(postgis: &str, g: &str) -> String {
     let (linear, large) = (is_linear(postgis, g), is_large(postgis, g));
     format!(
@@ -39,11 +40,11 @@ pub(super) fn shape_or_box(postgis: &str, g: &str) -> String {
     )
 }
 
-/// SQL for a geometry `g` in any other reference system, if it is small; for the cover of a large one, or, without `with_shapes`, its box. NULL if it
-/// is empty. Nothing here raises an error, so nothing is transformed.
+/// SQL for what is logged for a geometry `g` in any other reference system: a small geometry itself; of a large one a cover with a shape or, without
+/// `with_shapes`, only with its box. NULL if it is empty. Nothing is transformed here, because nothing may raise an error.
 ///
-/// What a box is in EPSG:3857 depends on how its sides are bent there: so a box is logged as a cover, too, whose shape is the box and whose `r` is 0. A
-/// collection of three is wrapped in another one: it might look like a cover.
+/// What a box covers in EPSG:3857 depends on how its sides are bent there. So a box is logged as a cover, too, whose shape is the box and whose `r`
+/// is 0. A collection of three geometries might look like a cover, so it is wrapped in another collection.
 pub(super) fn whole_or_cover(postgis: &str, g: &str, with_shapes: bool) -> String {
     let alone = as_cover(postgis, "box", "0");
     let within = format!(
@@ -61,7 +62,8 @@ pub(super) fn whole_or_cover(postgis: &str, g: &str, with_shapes: bool) -> Strin
     )
 }
 
-/// SQL for whether `box` lies inside the world of EPSG:4326 or 3857. The vertices of a geometry beyond are moved before it is drawn.
+/// An SQL condition that is true if `box` lies inside the world of EPSG:4326 or 3857. A geometry that reaches beyond has no cover, because its
+/// vertices are moved before it is drawn.
 fn in_the_world(postgis: &str) -> String {
     let within = |low: &str, high: &str, degrees: u8| {
         let limit = format!("CASE {postgis}.ST_SRID(box) WHEN 3857 THEN {HALF_WORLD_METRES:?} ELSE {degrees} END");
@@ -70,7 +72,7 @@ fn in_the_world(postgis: &str) -> String {
     format!("{} AND {}", within("XMin", "XMax", 180), within("YMin", "YMax", 85))
 }
 
-/// SQL for a cover: a collection of a shape of fewer vertices, a line `0 0, r 0`, and `box`, the box of the geometry.
+/// SQL for a cover: a collection of a shape with fewer vertices, a line `0 0, r 0`, and `box`, the box of the geometry.
 fn as_cover(postgis: &str, shape: &str, far: &str) -> String {
     format!(
         "{postgis}.ST_Collect(ARRAY[{postgis}.ST_Force2D({shape}), {postgis}.ST_SetSRID({postgis}.ST_MakeLine({postgis}.ST_MakePoint(0, 0), {postgis}.ST_MakePoint({far}, 0)), {postgis}.ST_SRID(box)), box])"
@@ -83,24 +85,26 @@ struct CoverSql<'a> {
     postgis: &'a str,
     /// The geometry.
     g: &'a str,
-    /// What is logged without a shape, over `box`.
+    /// SQL over `box` for what is logged if there is no shape.
     alone: &'a str,
-    /// SQL for whether there may be a shape, over `box`: false for coordinates that are not finite.
+    /// An SQL condition over `box` that is true if there may be a shape. It is false for coordinates that are not finite.
     within: &'a str,
 }
 
 impl CoverSql<'_> {
-    /// SQL for the cover of a large line or polygon. No position of the geometry is farther from the shape than `r`, on which
-    /// `postgis/sql/cover.rs` depends. Each large value is read twice.
+    /// SQL for the cover of a large line or polygon. No position of the geometry is farther from the shape than `r`; `postgis/sql/cover.rs` depends
+    /// on that. Each large value is read twice.
     ///
     /// `ST_RemoveRepeatedPoints` (`ptarray_remove_repeated_points_in_place`) leaves out a vertex that lies within a distance of the last one that it
-    /// kept, and that one for the end of the line: so each vertex lies within twice the distance of the vertex that stands for it, each edge within
-    /// that of the edge between these, and so does what is inside of one ring and not of the other. No ring is left out.
+    /// kept. It may also leave out that last one in favour of the end of the line. So each vertex lies within twice the distance of the vertex that
+    /// represents it, and each edge within twice the distance of the edge between the representatives. The same holds for the area that is inside of
+    /// one of the two rings only. No ring is left out.
     fn sql(&self) -> String {
         let [fine, coarse] = COVER_PARTS;
         let CoverSql { postgis, g, alone, within } = self;
         let side = |end: &str| format!("{postgis}.ST_{end}(box)");
-        // The size is computed for coordinates that were compared: the difference of others may overflow, which is an error.
+        // The size is computed only for coordinates that were compared with the limits, because the difference of others may overflow, which is an
+        // error.
         format!(
             "(SELECT CASE
                 WHEN {postgis}.ST_IsEmpty(box) THEN NULL

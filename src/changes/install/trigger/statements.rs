@@ -1,8 +1,7 @@
 //! The statements of a trigger function that log positions.
 //!
-//! They take about a microsecond for each changed row, most of it to pair old rows with their new versions. Two savings: whole rows are not
-//! compared where an operator is as exact (a third of the time), and rows are not numbered where one entry of the log holds all of them (a
-//! quarter).
+//! They take about a microsecond for each changed row, most of it to pair old rows with their new versions. Two things save time: whole rows are not
+//! compared where an operator is as exact (saves a third), and rows are not numbered if one entry of the log holds all of them (saves a quarter).
 
 use super::TriggerFunction;
 use super::shape::{shape_or_box, whole_or_cover};
@@ -10,18 +9,18 @@ use crate::changes::log::literal;
 use crate::changes::relations::{TableColumn, TableKeyColumn, WatchSource};
 use crate::postgis::quoted;
 
-/// A statement that changed at most this many rows is logged in one entry.
+/// The most rows that a statement may change to be logged in one entry.
 pub(in crate::changes) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 
-/// The changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row has at most two positions.
+/// The number of changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row has at most two positions.
 const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 
-/// A statement that changed at most this many lines or polygons is logged with their shapes, any other with their boxes: so an entry of shapes
-/// takes less than 10 MB. In other reference systems than EPSG:4326 and 3857 only large ones are logged with their boxes: an entry of at most
-/// 10,000 rows takes less than 700 MB, and an array may take 1 GB.
+/// The most lines or polygons that a statement may change to be logged with their shapes; otherwise they are logged with their boxes. So an entry
+/// with shapes takes less than 10 MB. In other reference systems than EPSG:4326 and 3857, only large geometries are logged with their boxes. There,
+/// an entry of at most 10,000 rows takes less than 700 MB, and an array may take 1 GB.
 pub(in crate::changes) const MAX_ROWS_WITH_SHAPES: u32 = 100;
 
-/// How many rows a statement changed.
+/// The number of rows that a statement changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::changes) enum StatementSize {
     /// Up to [`MAX_ROWS_WITH_SHAPES`] rows.
@@ -80,7 +79,8 @@ struct Pairing {
 }
 
 impl TriggerFunction<'_> {
-    /// Whether the geometries of this watch are looked at once for their shapes, so that those of new rows that did not move are not.
+    /// True if the positions of this watch are computed after old and new rows were paired, so that the geometries of new rows that did not move are
+    /// not read for their shapes.
     fn shapes_after_pairing(&self, amount: StatementSize) -> bool {
         amount == StatementSize::Shapes && self.logs_shapes()
     }
@@ -143,7 +143,7 @@ impl TriggerFunction<'_> {
             })
             .collect();
         let (before, after) = self.statement_around(&["old", "new"], amount);
-        // OFFSET 0 keeps the planner from computing positions again wherever they are used.
+        // OFFSET 0 keeps the planner from computing positions again at every use.
         format!(
             "{before}
         FROM (SELECT {}{} FROM (
@@ -156,7 +156,7 @@ impl TriggerFunction<'_> {
         )
     }
 
-    /// Whether shapes of a few changed rows are logged, where boxes would be for many.
+    /// True if shapes are logged for few changed rows, and boxes for many.
     pub(in crate::changes) fn logs_shapes(&self) -> bool {
         self.held().contains(&LogColumn::Shape)
     }
@@ -173,7 +173,7 @@ impl TriggerFunction<'_> {
         }
     }
 
-    /// SQL for the value of a column of the log, for a row: NULL if the row has no position.
+    /// SQL for the value of a column of the log for a row; NULL if the row has no position.
     fn of(&self, held: LogColumn, row: &str, amount: StatementSize) -> String {
         if let WatchSource::Query { logged, .. } = self.source {
             let names: Vec<String> = logged.iter().map(|name| literal(name)).collect();
@@ -186,7 +186,7 @@ impl TriggerFunction<'_> {
         self.position(held, &format!("{row}.{}", quoted(self.geometry().column)), amount)
     }
 
-    /// SQL for the value of a column of the log, from the value of the geometry column: NULL if it has no position.
+    /// SQL for the value of a column of the log, computed from the value of the geometry column; NULL if it has no position.
     fn position(&self, held: LogColumn, value: &str, amount: StatementSize) -> String {
         let postgis = quoted(self.postgis);
         let WatchedGeometry { shape, srid, geography, .. } = self.geometry();
@@ -200,7 +200,7 @@ impl TriggerFunction<'_> {
         };
         let bounded = match amount {
             StatementSize::Shapes => shape_or_box(&postgis, &g),
-            // Both axes of 4326 and 3857 are monotone in each other, so the box of the projected geometry is the projection of its box.
+            // The axes of 4326 and 3857 are monotone functions of each other, so the box of the projected geometry is the projection of its box.
             StatementSize::Few | StatementSize::Many => format!("{postgis}.ST_Envelope({g})"),
         };
         let other = || whole_or_cover(&postgis, &g, amount == StatementSize::Shapes);
@@ -212,7 +212,7 @@ impl TriggerFunction<'_> {
         match held {
             LogColumn::X => coordinate("ST_X"),
             LogColumn::Y => coordinate("ST_Y"),
-            // NULL for an empty geometry, without reading a large one once more.
+            // The value is NULL for an empty geometry already; a check here would read a large one once more.
             _ if self.shapes_after_pairing(amount) && srid != 0 => {
                 if shape == "Geometry" {
                     format!("CASE WHEN NOT {is_point} THEN {place} END")
@@ -280,7 +280,7 @@ impl TriggerFunction<'_> {
         }
     }
 
-    /// A name that no watched column has: `name`, or one like it.
+    /// `name`, with underscores appended until no watched column has the same name.
     fn free_name(&self, name: &str) -> String {
         let mut name = name.to_owned();
         while self.columns.contains(&name) {
@@ -289,8 +289,8 @@ impl TriggerFunction<'_> {
         name
     }
 
-    /// SQL for whether an old row and its new version differ in any byte of a watched column. Records can be compared so whatever the types of their
-    /// columns, but making one costs more than all the rest, so only types whose "=" ignores some differences are compared as records.
+    /// An SQL condition that is true if an old row and its new version differ in any byte of a watched column. Records of any types can be compared
+    /// in this way. But building a record costs more than everything else, so only types whose "=" ignores some differences are compared as records.
     fn changed(&self) -> String {
         let (mut exact, mut shapes, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.columns {
@@ -315,7 +315,7 @@ impl TriggerFunction<'_> {
         exact.join("\n                OR ")
     }
 
-    /// The statement around the query that gives positions, of one or both sides: the text before the query, and the text after it.
+    /// The statement around the query that returns the positions of one or both sides: the text before the query, and the text after it.
     fn statement_around(&self, sides: &[&str], amount: StatementSize) -> (String, String) {
         let targets: Vec<&str> = self.held().iter().map(|held| held.target()).collect();
         let places = targets.iter().filter(|target| **target != "y");
@@ -344,7 +344,7 @@ impl TriggerFunction<'_> {
     }
 }
 
-/// A further column with the number of the log entry that a changed row goes to.
+/// A further column with the number of the log entry to which a changed row is written.
 fn part(amount: StatementSize) -> String {
     match amount {
         StatementSize::Shapes | StatementSize::Few => String::new(),
@@ -357,12 +357,12 @@ fn text(row: &str, name: &str) -> String {
     format!("concat({row}.{})", quoted(name))
 }
 
-/// SQL for whether a column of a row is not NULL. `IS NOT NULL` is false for a composite value with a NULL field.
+/// An SQL condition that is true if a column of a row is not NULL. `IS NOT NULL` would be false for a composite value with a NULL field.
 fn is_set(row: &str, name: &str) -> String {
     format!("num_nulls({row}.{}) = 0", quoted(name))
 }
 
-/// SQL for whether there is a row, by the first column of its key. A composite column of a key has no `equals`.
+/// An SQL condition that is true if there is a row, judged by the first column of its key. A composite column of a key has no `equals`.
 fn row_exists(row: &str, first: &TableKeyColumn) -> String {
     match first.equals {
         Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
@@ -370,13 +370,13 @@ fn row_exists(row: &str, first: &TableKeyColumn) -> String {
     }
 }
 
-/// SQL for some columns of a row as one value. The cast keeps PostgreSQL from comparing column by column.
+/// SQL for some columns of a row as one value. Without the cast, PostgreSQL would compare column by column.
 fn record(row: &str, names: &[String]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("{row}.{}", quoted(name))).collect();
     format!("ROW({})::record", names.join(", "))
 }
 
-/// SQL for whether some columns of an old row and its new version differ in any byte (PostgreSQL documentation, section 9.24.6).
+/// An SQL condition that is true if some columns of an old row and its new version differ in any byte (PostgreSQL documentation, section 9.24.6).
 fn differs(names: &[String]) -> String {
     format!("{} *<> {}", record("o", names), record("n", names))
 }

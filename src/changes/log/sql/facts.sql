@@ -1,4 +1,4 @@
--- The log's state beside the present catalog, as one JSON text: the watches that the definitions $1 need, and those on the tables $2; and
+-- The log's state compared with the present catalog, as one JSON text: the watches that the definitions $1 need, the watches on the tables $2, and
 -- whether "everything" was logged since the snapshot $3.
 WITH RECURSIVE needed AS (
     SELECT definition, watch, columns FROM {schema}.needs WHERE definition = ANY ($1)

@@ -1,5 +1,5 @@
--- Whether a role has the name of the log's schema $1 and "$user" on its search path, and is this role or owns one of the tables $2. The setting of
--- the role itself comes first, then that of this session.
+-- True if a role has the name of the log's schema $1 and "$user" on its search path, and is this role or owns one of the tables $2. The role's own
+-- setting takes precedence over that of this session.
 SELECT EXISTS (
     SELECT FROM pg_roles AS r
     WHERE r.rolname = $1

@@ -1,5 +1,5 @@
--- The rights that the trigger functions of the log in the schema {name} need, a row for each role and object: whether the role has it, whether it was
--- granted to the role itself, whether this session may grant it, the statement for that, and what is wrong if it is lacking.
+-- The rights that the trigger functions of the log in the schema {name} need, one row for each role and object: whether the role has the right,
+-- whether it was granted to the role itself, whether this session may grant it, the statement that grants it, and what is wrong if it is missing.
 WITH noter AS (
     SELECT DISTINCT p.proowner AS role, '"' || replace(r.rolname, '"', '""') || '"' AS called, lower(p.prosrc) AS text
     FROM pg_namespace AS n JOIN pg_proc AS p ON p.pronamespace = n.oid JOIN pg_roles AS r ON r.oid = p.proowner
@@ -7,7 +7,7 @@ WITH noter AS (
 ),
 keeper AS (SELECT DISTINCT role, called FROM noter),
 postgis AS (SELECT e.oid, e.extnamespace FROM pg_extension AS e WHERE e.extname = 'postgis'),
--- Functions that the text names, and those of casts and operators.
+-- The functions that the text names, and the functions of its casts and operators.
 named AS (
     SELECT role, called, list.names[1] AS function
     FROM noter CROSS JOIN LATERAL regexp_matches(text, '[.]([a-z0-9_]+)[(]', 'g') AS list (names)
@@ -37,7 +37,7 @@ needed AS (
     FROM keeper CROSS JOIN pg_namespace AS n JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = 'watch'
     WHERE n.nspname = {name}
     UNION ALL
-    -- Not "xid" and "at", whose defaults give the transaction and the time.
+    -- Without "xid" and "at", whose defaults are the transaction and the time.
     SELECT role, called, format('INSERT (%s)', string_agg(quote_ident(t.attname), ', ' ORDER BY t.attnum)), {quoted} || '."change"', {quoted} || '."change"',
         bool_and(has_column_privilege(role, c.oid, t.attnum, 'INSERT')),
         c.relowner = role OR bool_and(EXISTS (SELECT FROM aclexplode(t.attacl) AS a WHERE a.grantee = role AND a.privilege_type = 'INSERT')),

@@ -1,5 +1,5 @@
--- Whether there is a log in the schema $1, and whether this role may read it. Asks the catalog only, so it cannot fail. The tables have to be
--- tables: views would run functions of their owners.
+-- Whether there is a log in the schema $1, and whether this role may read it. Reads only the catalog, so it cannot fail. The log's tables must be
+-- tables, because views would run functions of their owners.
 SELECT coalesce(obj_description(state.oid, 'pg_class') = 'oar-tiles change log', false)
         AND (SELECT count(*) FROM pg_class AS c
             WHERE c.relnamespace = n.oid AND c.relkind = 'r' AND c.relname IN ({tables})) = {count} AS is_ours,

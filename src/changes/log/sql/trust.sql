@@ -1,7 +1,7 @@
--- What is wrong with the schema {name} as the schema of a change log, from the catalog alone: no table in it is read.
--- A role that can alter the schema, its tables or its functions can have its code run with the rights of the role that installs, of the owner of
--- the functions, or of a reader. So only superusers and the owner of the schema may alter it, and own what is in it.
--- A row for each finding: what is wrong, and whether another install may mend it.
+-- Finds what is wrong with the schema {name} as the schema of a change log. Only the catalog is read, and no table in the schema. A role that can
+-- alter the schema, its tables or its functions can make others run its code: the installing role, the owner of the functions, or a reader. So only
+-- superusers and the owner of the schema may alter it, and own objects in it. One row for each finding: what is wrong, and whether another install
+-- may repair it.
 WITH log AS (
     SELECT n.oid, n.nspacl, n.nspowner,
         EXISTS (SELECT FROM pg_class AS state
@@ -27,13 +27,13 @@ part AS (
 ),
 noter AS (
     SELECT p.oid, p.proowner, p.oid::regprocedure::text AS called,
-        -- A function of a table's owner can do no more to the table than the owner can.
+        -- A function that belongs to a table's owner can do no more to the table than the owner can.
         EXISTS (SELECT FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid
             WHERE t.tgfoid = p.oid AND c.relowner = p.proowner) AS is_of_table
     FROM log JOIN pg_proc AS p ON p.pronamespace = log.oid
     WHERE log.is_made AND p.proname ~ '^note_[0-9]+$' AND p.pronargs = 0 AND p.prorettype = 'trigger'::regtype
 ),
--- Roles that own trigger functions and no table: they exist for nothing else.
+-- Roles that own trigger functions and no table: they exist only for the triggers.
 keeper AS (SELECT DISTINCT r.* FROM noter JOIN pg_roles AS r ON r.oid = noter.proowner WHERE NOT noter.is_of_table),
 granted AS (
     SELECT c.relname, a.grantee, a.privilege_type, false AS is_narrow FROM part AS c CROSS JOIN LATERAL aclexplode(c.relacl) AS a
@@ -50,7 +50,7 @@ SELECT 'it holds ' || pg_describe_object(d.classid, d.objid, 0), false
 FROM log JOIN pg_depend AS d ON d.refclassid = 'pg_namespace'::regclass AND d.refobjid = log.oid
 WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid IN (SELECT oid FROM part))
   AND NOT (d.classid = 'pg_proc'::regclass AND d.objid IN (SELECT oid FROM noter))
-  -- Default privileges, which an install takes back, and publications do no harm.
+  -- Default privileges, which an install revokes, and publications do no harm.
   AND d.classid::regclass::text NOT IN ('pg_default_acl', 'pg_publication_namespace')
   -- A new log needs an empty schema. In the schema of an existing log, objects of superusers and of its owner do no harm.
   AND (NOT log.is_made OR EXISTS (
@@ -80,7 +80,7 @@ WHERE g.grantee NOT IN (SELECT oid FROM trusted)
   -- Readers, the role that prunes, and the trigger functions have these rights.
   AND g.privilege_type NOT IN ('SELECT', 'MAINTAIN')
   AND (g.relname, g.privilege_type) NOT IN (('change', 'DELETE'), ('state', 'UPDATE'))
-  -- Who can act as a table's owner could say of an entry that a later transaction made it. The role of a log of before cannot act.
+  -- Anyone who can act as a table's owner could claim that a later transaction made an entry. Nobody can act as the role of an older log.
   AND NOT (g.relname = 'change' AND g.privilege_type = 'INSERT' AND g.grantee IN (SELECT proowner FROM noter WHERE g.is_narrow OR NOT is_of_table))
 UNION ALL
 SELECT format('the function %s runs as %s, who is a superuser or can become one', noter.called, who.called), true

@@ -1,5 +1,6 @@
--- The stored tables that the view $1 reads, through further views and through functions whose bodies the catalog knows, and the columns of
--- each. The catalog records no column for a reference to a whole row, so a rule with one reads all columns.
+-- The stored tables that the view $1 reads, and the columns of each. Tables that it reads through other views, or through functions whose bodies the
+-- catalog knows, are included. The catalog records no column for a reference to a whole row, so a rule with such a reference counts as reading all
+-- columns.
 WITH RECURSIVE part (class, object) AS (
     SELECT 'pg_rewrite'::regclass::oid, r.oid FROM pg_rewrite AS r WHERE r.ev_class = $1::text::regclass
     UNION

@@ -1,5 +1,5 @@
--- What an install must know of the table $1: its relatives (the table, its partitions, children and parents), its columns, and the unique index that
--- pairs old rows with their new versions, with the equality operators of its operator classes where these are safe to use.
+-- What an install must know about the table $1: its relatives (the table, its partitions, children and parents), its columns, and the unique index
+-- that pairs old rows with their new versions, with the equality operators of its operator classes if these are safe to use.
 WITH RECURSIVE below AS (
     SELECT $1::oid AS relation
     UNION
@@ -41,9 +41,9 @@ SELECT json_build_object(
         'is_spatial', is_spatial, 'called', called, 'decoding', decoding)
         ORDER BY attnum) FROM column_type),
     'key', coalesce((SELECT key FROM (
-            -- An operator is looked up by the types of its arguments, and the owner of a type can make another operator that fits better, or an
-            -- implicit cast. The operator is certain only if the types are PostgreSQL's own, or are exactly the operator's and it is written in
-            -- C, which takes a superuser.
+            -- An operator is looked up by the types of its arguments, and the owner of a type can create another operator that fits better, or an
+            -- implicit cast. The operator is certain only if the types are PostgreSQL's own, or if they are exactly the operator's types and the
+            -- operator is written in C, which only a superuser can do.
             SELECT json_agg(json_build_object('name', a.attname, 'equals', CASE
                     WHEN t.typnamespace = 'pg_catalog'::regnamespace AND n.nspname = 'pg_catalog'
                         OR c.opcintype = a.atttypid AND l.lanname IN ('internal', 'c')

@@ -1,5 +1,5 @@
--- The functions that are called once a tile, one JSON object each: (z or zoom integer, x integer, y integer), or these and a json, jsonb or
--- text, which return bytea, or a row whose first column is bytea.
+-- The functions that are called once for each tile, one JSON object each. Their arguments are (z or zoom integer, x integer, y integer), or these and
+-- a json, jsonb or text. They return bytea, or a row whose first column is bytea.
 SELECT json_build_object(
     'schema', n.nspname,
     'name', p.proname,

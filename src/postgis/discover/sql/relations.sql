@@ -1,5 +1,6 @@
--- Every relation with a column of PostGIS's types geometry or geography, or of a domain over one, one JSON object each: not the system's, not an
--- extension's, no temporary table, and no partition, whose rows its parent shows. No table of the change log has such a column.
+-- Every relation with a column of PostGIS's types geometry or geography, or of a domain over one of them, one JSON object each. Relations of the
+-- system or of an extension, temporary tables and partitions (their parent shows their rows) are left out. No table of the change log has such a
+-- column.
 SELECT json_build_object(
     'oid', c.oid::int8,
     'schema', n.nspname,
@@ -9,7 +10,7 @@ SELECT json_build_object(
     'is_visible', pg_table_is_visible(c.oid),
     'schema_usable', COALESCE(has_schema_privilege(n.oid, 'USAGE'), false),
     'readable', COALESCE(has_any_column_privilege(c.oid, 'SELECT'), false),
-    -- What ANALYZE last counted; a table that it never saw has -1, and 0 before PostgreSQL 14.
+    -- The last estimate of ANALYZE. A table that was never analyzed has -1; before PostgreSQL 14, it has 0.
     'estimated_rows', CASE
         WHEN c.relkind = 'p' THEN (
             SELECT sum(greatest(leaf.reltuples, 0)) FROM pg_partition_tree(c.oid) AS tree JOIN pg_class AS leaf ON leaf.oid = tree.relid
@@ -26,7 +27,7 @@ SELECT json_build_object(
     'columns', (
         SELECT json_agg(json_build_object(
             'name', a.attname,
-            -- The type beneath a domain.
+            -- For a domain, its base type.
             'base', base.typname,
             'called', format_type(a.atttypid, a.atttypmod),
             'category', base.typcategory,
@@ -44,7 +45,7 @@ SELECT json_build_object(
         CROSS JOIN LATERAL (SELECT CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END AS modifier) AS declared
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
     ),
-    -- Unique over all rows at all times, the primary key first, then the one with the fewest columns.
+    -- Indexes that are unique over all rows at all times: the primary key first, then those with the fewest columns.
     'keys', (
         SELECT COALESCE(json_agg(json_build_object('columns', key.columns, 'is_primary', key.is_primary)
             ORDER BY key.is_primary DESC, cardinality(key.columns), key.oid), '[]'::json)
@@ -55,7 +56,7 @@ SELECT json_build_object(
                 WHERE k.place <= i.indnkeyatts ORDER BY k.place) AS columns
             FROM pg_index AS i
             WHERE i.indrelid = c.oid AND i.indisvalid AND i.indisunique AND i.indimmediate AND i.indpred IS NULL AND i.indexprs IS NULL
-              -- Its rows are those of its children, too, which no index of its own covers.
+              -- A table with children also shows the rows of these, and none of its own indexes covers them.
               AND NOT (c.relkind = 'r' AND EXISTS (SELECT FROM pg_inherits AS h WHERE h.inhparent = c.oid))
         ) AS key
     ),

@@ -1,4 +1,4 @@
--- The stored tables that the view $1 (its OID) reads, through further views too, one JSON object each: the columns with a geometry that it
+-- The stored tables that the view $1 (its OID) reads, directly or through other views, one JSON object each: the geometry columns that the view
 -- reads, the primary key, and the foreign keys that lead from the table to another table of the view.
 WITH RECURSIVE part (rule) AS (
     SELECT r.oid FROM pg_rewrite AS r WHERE r.ev_class = $1

@@ -25,7 +25,7 @@ pub(in crate::postgis) enum Placeholder {
     Box,
     /// The zoom.
     Zoom,
-    /// The side of a pixel in metres of EPSG:3857, a tile having 256 of them.
+    /// The side of a pixel in metres of EPSG:3857. A tile has 256 pixels along a side.
     Pixel,
     /// The scale on a screen whose pixels measure 0.28 mm (OGC 05-078r4, section 11.1).
     Scale,
@@ -83,7 +83,7 @@ pub enum QueryError {
         /// The text as written.
         found: String,
     },
-    /// It encodes MVT, which this program does.
+    /// The query encodes MVT, but this program does that itself.
     #[error("calls {found}: let it give the geometry itself; it is cut to the tile and written afterwards")]
     Draws {
         /// The function.
@@ -100,7 +100,7 @@ const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denom
 /// The side of a pixel at zoom 0 in metres: the world's side (EPSG:3857) in 256 pixels.
 pub(in crate::postgis) const PIXEL_METRES: f64 = crate::tile::HALF_WORLD_METRES / 128.0;
 
-/// The side of a pixel in metres, on the screen by which scales are defined.
+/// The side of a pixel in metres on the screen that defines scales.
 const SCREEN_PIXEL: f64 = 0.000_28;
 
 impl Query {
@@ -126,7 +126,7 @@ impl Query {
         Ok(Query { pieces, limit })
     }
 
-    /// The same query with a column [`ROW_NUMBER`] before its own, which tells its rows apart.
+    /// The same query with the additional first column [`ROW_NUMBER`], which identifies its rows.
     #[must_use]
     pub fn numbered(self) -> Query {
         let begin = format!("SELECT row_number() OVER () AS {ROW_NUMBER}, oar_tiles_given.* FROM (\n");
@@ -156,7 +156,7 @@ impl Query {
         self.limit
     }
 
-    /// Its text with its placeholders, by which two queries are told apart.
+    /// The query's text with its placeholders. Different queries have different texts.
     #[must_use]
     pub fn definition(&self) -> String {
         let pieces = self.pieces.iter().map(|piece| match piece {
@@ -179,8 +179,8 @@ impl Query {
         format!("(\n{}\n) AS {}", pieces.collect::<String>(), quoted(layer))
     }
 
-    /// The query as an item of a FROM list, without values. Each placeholder is a subquery that gives NULL, which the planner does not evaluate, so
-    /// that it does not remove tables from the plan. The comment with the name keeps queries with different placeholders different.
+    /// The query as an item of a FROM list, without values. Each placeholder is a subquery that returns NULL. The planner does not evaluate
+    /// subqueries, so it does not remove tables from the plan. The comment with the name keeps queries with different placeholders different.
     pub(in crate::postgis) fn sql_item_without_values(&self, layer: &str) -> String {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
@@ -188,10 +188,10 @@ impl Query {
     }
 }
 
-/// A piece of SQL whose parameters, written `!name!`, are replaced by what `sql_of` gives for their names.
+/// Replaces the parameters of a piece of SQL, written `!name!`, by the SQL that `sql_of` returns for their names.
 ///
 /// # Errors
-/// If there is no parameter of a name, or the SQL has a parameter of a statement, or a semicolon before its end.
+/// If `sql_of` knows no parameter of a name, or the SQL contains a statement parameter such as `$1`, or a semicolon before its end.
 pub(in crate::postgis) fn filled_parameters(
     sql: &str,
     sql_of: impl Fn(&str) -> Option<String>,
@@ -199,7 +199,7 @@ pub(in crate::postgis) fn filled_parameters(
     QueryReader::read_filled(sql, &sql_of)
 }
 
-/// The first placeholder in a piece of SQL, as it is written: outside of text literals, comments and quoted names. A placeholder that lacks one of
+/// The first placeholder in a piece of SQL, as it is written. Text literals, comments and quoted names are skipped. A placeholder that lacks one of
 /// its exclamation marks counts, too.
 #[must_use]
 pub fn placeholder_in(sql: &str) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Parses the text of a query: finds its placeholders, and skips what only looks like one in text literals, comments, names and operators.
+//! Parses the text of a query: finds its placeholders, and skips text that only looks like a placeholder in literals, comments, names and operators.
 
 use super::{Placeholder, QueryError, QueryPiece};
 
@@ -11,7 +11,7 @@ pub(in crate::postgis) struct QueryReader<'a> {
     plain: String,
     /// Unquoted names and keywords, in lower case.
     words: Vec<String>,
-    /// What replaces `!name!` in a text that has parameters instead of placeholders.
+    /// The SQL that replaces `!name!` in a text that has parameters instead of placeholders.
     parameters: Option<&'a SqlOfParameter<'a>>,
 }
 
@@ -131,7 +131,7 @@ impl<'a> QueryReader<'a> {
         }
     }
 
-    /// Reads a text in dollar quotes; refuses a parameter.
+    /// Reads a text in dollar quotes. A statement parameter such as `$1` is an error.
     fn dollar(&mut self) -> Result<(), QueryError> {
         let inner = &self.left[1..];
         let digits = inner.len() - inner.trim_start_matches(|c: char| c.is_ascii_digit()).len();
@@ -200,7 +200,7 @@ impl<'a> QueryReader<'a> {
     }
 }
 
-/// Whether a name is that of a placeholder.
+/// True if a placeholder has this name.
 pub(in crate::postgis) fn is_placeholder(name: &str) -> bool {
     known(name).is_some()
 }

@@ -1,4 +1,4 @@
-//! Has the server check the expressions of the configuration by statements over no row, which also give their types.
+//! Lets the server check the expressions of the configuration with statements that read no row and return the expressions' types.
 
 use tokio_postgres::error::SqlState;
 
@@ -10,7 +10,7 @@ use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
 impl LayerProbe<'_> {
-    /// Has the server check every expression, and takes the types of the properties.
+    /// Lets the server check every expression, and records the types of the properties.
     pub(in crate::postgis) async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<(), Error> {
         let of_rows = self.row_types(layer, relation).await?;
         let of_cells = self.aggregate_types(layer, relation).await?;
@@ -39,7 +39,7 @@ impl LayerProbe<'_> {
         }
         let select: Vec<String> = aggregates.iter().enumerate().map(|(i, sql)| format!("({sql}\n) AS p{i}")).collect();
         let types: Vec<String> = (0..aggregates.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
-        // HAVING refuses window functions and functions that give several rows. Nothing is computed, because there is no group.
+        // HAVING rejects window functions and functions that return several rows. Nothing is computed, because there is no group.
         let alone: String = aggregates.iter().map(|sql| format!(" AND ({sql}\n) IS NULL")).collect();
         let having = layer.cells().and_then(|cells| cells.having.as_deref()).map(sql::without_bounds);
         let having = having.map(|having| format!(" AND ({having}\n)")).unwrap_or_default();
@@ -93,7 +93,7 @@ impl LayerProbe<'_> {
         let geometry = format!("{} AS g", layer.geometry);
         let select: Vec<String> = select.into_iter().chain(key).chain([geometry]).collect();
         let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
-        // WHERE refuses window functions, aggregates and functions that give several rows. Their values would depend on the rows of the batch.
+        // WHERE rejects window functions, aggregates and functions that return several rows. Their values would depend on the rows of the batch.
         let alone: String = properties.iter().map(|property| format!(" AND ({}\n) IS NULL", property.sql)).collect();
         let sql = format!(
             "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}{alone}) AS none ON true",
@@ -121,7 +121,7 @@ impl LayerProbe<'_> {
         Ok(row.get(0))
     }
 
-    /// Has the server check the zooms of rows: numbers, each of one row.
+    /// Lets the server check the zooms of rows: each must be a number that depends on one row.
     pub(in crate::postgis) async fn row_zooms(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
         let RowZooms { min, max } = &layer.row_zooms;
         for (key, sql) in [("min_zoom", min), ("max_zoom", max)] {
@@ -148,9 +148,9 @@ impl LayerProbe<'_> {
         Ok(())
     }
 
-    /// Has the server check the rank: its values must have an order.
+    /// Lets the server check the rank: its values must have an order.
     pub(in crate::postgis) async fn rank(&self, layer: &Layer, relation: &Relation, rank: &str) -> Result<Rank, Error> {
-        // The geometry beside the rank has the server refuse an aggregate. An array of no values has the type of the rank all the same.
+        // Because of the geometry next to the rank, the server rejects an aggregate. An array without values still has the type of the rank.
         let sql = format!(
             "SELECT typcollation <> 0 FROM (
             SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
@@ -168,8 +168,8 @@ impl LayerProbe<'_> {
     }
 }
 
-/// Whether the server refused an expression because it is not a value of one row or one group: it has a window function or an aggregate, or gives
-/// several rows.
+/// True if the server rejected an expression because it is not a value of one row or one group: it contains a window function or an aggregate, or
+/// returns several rows.
 fn needs_other_rows(code: Option<&SqlState>) -> bool {
     [SqlState::WINDOWING_ERROR, SqlState::GROUPING_ERROR, SqlState::FEATURE_NOT_SUPPORTED]
         .iter()

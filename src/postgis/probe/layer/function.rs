@@ -1,4 +1,4 @@
-//! Looks up the function of a layer, and checks that it gives tiles.
+//! Looks up the function of a layer, and checks that it returns tiles.
 
 use md5::{Digest as _, Md5};
 use tokio_postgres::Row;
@@ -8,7 +8,7 @@ use super::LayerProbe;
 use crate::postgis::layer::{CalledFunction, FunctionComment, TileFunction};
 use crate::postgis::session::{Error, quoted};
 
-/// The functions with a name, or with a name and the types of its arguments. `$1` is the configured text, `$2` whether it has arguments.
+/// Finds the functions with a name, or with a name and argument types. `$1` is the configured text, `$2` is true if it contains argument types.
 const FUNCTIONS: &str = "
 SELECT p.oid, n.nspname::text, p.proname::text,
     ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY AS argument (type, place)
@@ -28,7 +28,7 @@ WHERE CASE WHEN $2 THEN p.oid = to_regprocedure($1)
       END
 ORDER BY p.pronargs, p.oid";
 
-/// The functions of a database that give tiles, for a message.
+/// Finds functions of a database that return tiles, for a message.
 const CANDIDATES: &str = "
 SELECT format('%I.%I', n.nspname, p.proname)
 FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
@@ -38,10 +38,10 @@ WHERE p.prokind = 'f' AND p.pronargs IN (3, 4) AND n.nspname NOT IN ('pg_catalog
     AND NOT EXISTS (SELECT FROM pg_depend AS d WHERE d.objid = p.oid AND d.deptype = 'e')
 ORDER BY 1 LIMIT 5";
 
-/// What a function has to look like.
+/// The signature that a function must have, for messages.
 const FORM: &str = "It takes (z integer, x integer, y integer), or these and a json, jsonb or text, and returns bytea, or columns of which the first is bytea";
 
-/// A function that has the name.
+/// A function with the configured name.
 struct FoundFunction {
     schema: String,
     name: String,
@@ -126,7 +126,7 @@ impl LayerProbe<'_> {
             ));
         }
         let hash = Md5::digest(&function.definition);
-        // Without a query of its own, a function that takes one gets an empty object, as a request without parameters would give it.
+        // If no query is configured, a function that takes one gets an empty object, like from a request without parameters.
         let query = function.takes_query().then(|| wanted.query.clone().unwrap_or_else(|| "{}".to_owned()));
         Ok(CalledFunction {
             name: function.quoted(),
@@ -138,7 +138,7 @@ impl LayerProbe<'_> {
         })
     }
 
-    /// The one function that is meant.
+    /// Chooses the one function that the configuration means.
     async fn choose(&self, wanted: &TileFunction, found: Vec<FoundFunction>) -> Result<FoundFunction, Error> {
         if found.is_empty() {
             let context = format!("layer \"{}\", looking for functions", self.options.name);
@@ -158,7 +158,7 @@ impl LayerProbe<'_> {
         if fitting.is_empty() {
             return Err(self.error(format!("{all} gives no tiles"), FORM.to_owned()));
         }
-        // With a query, the function that takes one is meant; without, the one that takes none.
+        // If a query is configured, the function that takes one is meant; otherwise the function that takes none.
         if fitting.iter().any(|function| function.takes_query() == wanted.query.is_some()) {
             fitting.retain(|function| function.takes_query() == wanted.query.is_some());
         }
@@ -190,7 +190,7 @@ impl LayerProbe<'_> {
         Ok(())
     }
 
-    /// The warning that PostgreSQL expects a function to change things, or to give something else each time.
+    /// The warning that a function is VOLATILE: PostgreSQL expects it to change data, or to return another result each time.
     pub(in crate::postgis) async fn volatile(&self, function: &CalledFunction) -> Result<Option<String>, Error> {
         let context = format!("layer \"{}\", looking at its function", self.options.name);
         let sql = "SELECT provolatile = 'v' FROM pg_proc WHERE oid = to_regprocedure($1)";

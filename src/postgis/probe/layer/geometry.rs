@@ -1,4 +1,4 @@
-//! What only the rows of a layer can tell: their reference system, their types of geometry, and whether the key is unique.
+//! Probes what only the rows of a layer show: their reference system, their types of geometry, and whether the key is unique.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -24,7 +24,7 @@ struct GeometryKinds {
 }
 
 impl LayerProbe<'_> {
-    /// The reference system and kind of the geometries: from the column's type if it says, else from the rows.
+    /// The reference system and kind of the geometries: from the column's type if it declares them, else from the rows.
     pub(in crate::postgis) async fn shape(
         &self,
         layer: &mut Layer,
@@ -46,7 +46,7 @@ impl LayerProbe<'_> {
         }
         let GeometryKinds { srids, points, curves } = self.kinds(layer).await?;
         let srid = match srids[..] {
-            // There is no geometry, so any system will do.
+            // There is no geometry, so any system is right.
             [] => {
                 if column.srid > 0 {
                     column.srid
@@ -126,7 +126,7 @@ impl LayerProbe<'_> {
         // Only points are clustered, so every row of a layer with clusters is read.
         let reads_all = !asks_zoom || layer.cells().is_some_and(|cells| cells.keeps_lone);
         let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
-        // !bbox! has to be in the reference system of the geometries, which is not known yet: one system is tried after the other.
+        // !bbox! must be in the reference system of the geometries, which is not known yet, so both possible systems are tried one after the other.
         let systems: &[i32] = if layer.asks_box() { &[3857, 4326] } else { &[3857] };
         let mut failed = None;
         for srid in systems {
@@ -141,7 +141,7 @@ impl LayerProbe<'_> {
                     let row = rows.first();
                     let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
                     let known = row.filter(|_| reads_all).map(|row| (row.get(1), row.get(2)));
-                    // Not all rows of all zooms were read: the others may be of any type.
+                    // If not all rows of all zooms were read, the others may be of any type.
                     let (points, curves) = known.unwrap_or((false, true));
                     return Ok(GeometryKinds { srids, points, curves });
                 }
@@ -171,7 +171,7 @@ impl LayerProbe<'_> {
         self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
     }
 
-    /// Refuses a key that is not unique: the order of features, and so the bytes, would depend on chance.
+    /// Returns an error if the key is not unique, because the order of features, and so the bytes, would then depend on chance.
     pub(in crate::postgis) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
         let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
         let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
@@ -217,7 +217,7 @@ impl LayerProbe<'_> {
     }
 }
 
-/// The layer's own condition, to follow another one; empty if it has none.
+/// The layer's own condition with AND before it, to follow another condition; empty if the layer has none.
 fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Probes one layer: whether its relation, columns, key and expressions exist and fit.
+//! Probes one layer: checks that its relation, columns, key and expressions exist and fit.
 
 mod expressions;
 mod function;
@@ -28,7 +28,7 @@ pub(in crate::postgis) struct NamedLayer<'a> {
     relation: Relation,
     /// The name of the geometry column.
     geometry: String,
-    /// The layer, but for what only its rows can tell: the reference system, whether geometries are points, whether rows reach beyond ±180°.
+    /// The layer, without what only its rows show: the reference system, whether geometries are points, whether rows reach beyond ±180°.
     layer: Layer,
 }
 
@@ -62,7 +62,7 @@ impl<'a> LayerProbe<'a> {
         Ok(relation)
     }
 
-    /// Every column that the layer names and that is missing or unfit.
+    /// An error for every column that the layer names and that is missing or unsuitable.
     pub(in crate::postgis) async fn wrong_columns(&self) -> Result<Vec<Error>, Error> {
         let relation = self.relation().await?;
         let mut wrong: Vec<Error> = self.geometry_column(&relation).err().into_iter().collect();
@@ -90,7 +90,7 @@ impl<'a> LayerProbe<'a> {
         Ok(())
     }
 
-    /// Looks up the names of the layer in the catalog, and has the server check its expressions by statements over no row.
+    /// Looks up the names of the layer in the catalog, and lets the server check its expressions with statements that read no row.
     pub(in crate::postgis) async fn names(self) -> Result<NamedLayer<'a>, Error> {
         let options = self.options;
         let relation = self.relation().await?;
@@ -273,7 +273,7 @@ impl NamedLayer<'_> {
         &self.layer
     }
 
-    /// Completes the layer from its rows, and refuses a key that is not unique.
+    /// Completes the layer from its rows. Returns an error if its key is not unique.
     pub(in crate::postgis) async fn rows(self, warnings: &mut Vec<String>) -> Result<Layer, Error> {
         let NamedLayer { probe, relation, geometry, mut layer } = self;
         let column = probe.column(&relation, &geometry, "geometry")?;

@@ -1,11 +1,11 @@
-//! Whether the rows of a relation can be patched in a tile: identified, and put in order, by their keys in the tile.
+//! The check that the rows of a relation can be patched in a tile, where they are identified and ordered by their keys.
 
 use super::super::relation::{Column, Relation};
 use crate::postgis::layer::KeyColumn;
 use crate::postgis::session::quoted;
 
-/// Whether a spatial index finds rows of a relation by their position, and the database sorts their keys in the same way as this program sorts
-/// them in a tile: texts by their bytes (`COLLATE "C"`), numbers as numbers. A uuid sorts like its text, which always has one form.
+/// True if a spatial index finds rows of a relation by their position, and the database sorts their keys in the same way as this program sorts them
+/// in a tile: texts by their bytes (`COLLATE "C"`), numbers as numbers. A uuid sorts like its text, which has only one form.
 pub(in crate::postgis) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyColumn]) -> bool {
     let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
     let is_sorted_alike = |column: &Column| {
@@ -15,7 +15,7 @@ pub(in crate::postgis) fn suits_patches(relation: &Relation, geometry: &Column, 
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// Whether `ST_AsMVT` writes every value of a type under the name of its column. Of a jsonb object, it writes each member under the member's own
+/// True if `ST_AsMVT` writes every value of a type under the name of its column. For a jsonb object, it writes each member under the member's own
 /// name.
 pub(in crate::postgis) fn is_plain_type(kind: &str) -> bool {
     matches!(

@@ -1,4 +1,4 @@
-//! A bound on the memory that the batches in work take together.
+//! A bound on the total memory of the batches in work.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 
@@ -15,7 +15,7 @@ impl MemoryLimit {
         MemoryLimit { limit, taken: Mutex::new(0), given_back: Condvar::new() }
     }
 
-    /// Waits until `bytes` are free; `None` if they are more than the limit.
+    /// Takes `bytes`, and waits until they are free; `None` if `bytes` is more than the limit.
     pub(super) fn take(&self, bytes: usize) -> Option<TakenMemory<'_>> {
         if bytes > self.limit {
             return None;

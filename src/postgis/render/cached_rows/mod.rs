@@ -1,12 +1,12 @@
 //! Cached rows: the rows of a layer of points, read once. Tiles of all zooms are drawn from them.
 //!
-//! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the database encodes each
-//! row once and gives its position. The program computes which tiles the row touches, and at which grid unit, with the arithmetic of the plan
-//! and of `ST_AsMVTGeom`. The database draws the tiles of points that are ambiguous: so close to the boundary of two grid units that rounding
-//! decides. It also draws the tiles from which features are left out: only the database knows their rank.
+//! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the database encodes each row once
+//! and returns its position. The program computes which tiles the row touches, and at which grid unit, with the arithmetic of the plan and of
+//! `ST_AsMVTGeom`. Two kinds of tiles are left to the database: tiles with ambiguous points, which lie so close to the boundary of two grid units
+//! that rounding decides; and tiles from which features are left out, because only the database knows the features' rank.
 //!
 //! - `read`: from the statement's rows to cached rows, in memory or in a scratch file.
-//! - `row_file`: the scratch file of a layer whose rows take more memory than they may; `memory_limit`: what its batches take together.
+//! - `row_file`: the scratch file of a layer whose rows take more memory than allowed; `memory_limit`: the total memory of its batches.
 
 mod memory_limit;
 mod read;
@@ -37,7 +37,7 @@ pub(in crate::postgis) use read::RowReaders;
 #[derive(Debug)]
 pub(in crate::postgis) struct CachedRows {
     rows: RowStore,
-    /// How many sessions read them, side by side.
+    /// The number of sessions that read the rows in parallel.
     pub(in crate::postgis) sessions: usize,
     /// The zoom from which on the rows serve areas near changes; `None` if all rows of the layer are here.
     pub(in crate::postgis) near: Option<Zoom>,
@@ -50,7 +50,7 @@ enum RowStore {
     File(RowFile),
 }
 
-/// Encoded rows, numbered in the order that they have in a tile.
+/// Encoded rows, numbered in their order in a tile.
 #[derive(Debug)]
 struct EncodedRows {
     positions: Positions,
@@ -59,17 +59,17 @@ struct EncodedRows {
     numbers: Option<Vec<u32>>,
 }
 
-/// The most features of a tile by zoom, beyond which features are left out.
+/// The most features of a tile, by zoom; the features beyond are left out.
 #[derive(Debug, Clone, Default)]
 pub(in crate::postgis) struct MostFeatures(Vec<Option<i64>>);
 
 impl MostFeatures {
-    /// Those of a layer that is thinned to `limits` (zoom 0 first); without limit if it is not thinned.
+    /// The limits of a layer that is thinned to `limits` (zoom 0 first); no limits if the layer is not thinned.
     pub(in crate::postgis) fn of(layer: &Layer, limits: &[Option<i64>]) -> MostFeatures {
         if layer.budget.thins() { MostFeatures(limits.to_vec()) } else { MostFeatures::default() }
     }
 
-    /// True if features may be left out of a tile of a zoom with some rows.
+    /// True if features may be left out of a tile at `zoom` with `rows` rows.
     fn is_exceeded(&self, zoom: Zoom, rows: usize) -> bool {
         let most = self.0.get(usize::from(zoom.get())).copied().flatten();
         most.is_some_and(|most| usize::try_from(most).is_ok_and(|most| rows > most))
@@ -86,7 +86,7 @@ pub(in crate::postgis) struct DrawnAreas {
 }
 
 impl DrawnAreas {
-    /// With the result of other areas.
+    /// Adds the result of other areas.
     fn and(mut self, other: DrawnAreas) -> DrawnAreas {
         self.tiles.extend(other.tiles);
         self.count.tiles += other.count.tiles;
@@ -96,7 +96,7 @@ impl DrawnAreas {
     }
 }
 
-/// If more than one tile in this many is left to the database, it renders the whole batch, else those tiles one by one.
+/// The database renders the whole batch if more than one tile in this many is left to it. Otherwise it renders these tiles one by one.
 const MAX_LEFT_SHARE: u64 = 8;
 
 /// The expected number of rows, and the most memory that they may take when cached.
@@ -104,7 +104,7 @@ const MAX_LEFT_SHARE: u64 = 8;
 pub struct CacheLimits {
     /// The number of rows.
     pub rows: ExpectedRows,
-    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half as much memory serves to read them back.
+    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to read them back.
     pub memory: usize,
 }
 
@@ -119,7 +119,8 @@ pub(in crate::postgis) async fn none_if_failed(
 ) -> Result<Option<CachedRows>, Error> {
     match read {
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            // The failing row may be one that no tile needs, or the one statement takes too long. Each batch queries the rows that it needs.
+            // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch now queries the rows that it
+            // needs.
             tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
             snapshot.keeper.return_to_savepoint().await?;
             Ok(None)
@@ -137,7 +138,7 @@ impl CachedRows {
         }
     }
 
-    /// True if they are in memory, and not in a scratch file.
+    /// True if the rows are in memory, and not in a scratch file.
     pub(super) fn are_in_memory(&self) -> bool {
         matches!(self.rows, RowStore::Memory(_))
     }
@@ -150,7 +151,7 @@ impl CachedRows {
         }
     }
 
-    /// Some of the rows, by their numbers in ascending order. They share what the rows are encoded in. Only of rows in memory.
+    /// Some of the rows, by their numbers in ascending order. They share the encoded bytes of all rows. Empty if the rows are in a scratch file.
     pub(super) fn some(&self, numbers: &[u32]) -> CachedRows {
         let rows = match &self.rows {
             RowStore::Memory(rows) => EncodedRows {
@@ -165,7 +166,7 @@ impl CachedRows {
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
 
-    /// Where the rows lie, in world units: x in the upper half, y in the lower half. Only of rows in memory.
+    /// The positions of the rows in world units: x in the upper half, y in the lower half. Empty if the rows are in a scratch file.
     pub(super) fn worlds(&self) -> Vec<u64> {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.worlds().collect(),
@@ -173,7 +174,7 @@ impl CachedRows {
         }
     }
 
-    /// The tile of a zoom in which a row lies, by its number. Only of rows in memory.
+    /// The tile at `zoom` in which the row with this number lies. `None` if the rows are in a scratch file.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "the halves of a position have 32 bits, of which a tile has the upper ones"
@@ -185,7 +186,7 @@ impl CachedRows {
         Some(TileRect { zoom, x0: x, y0: y, x1: x, y1: y })
     }
 
-    /// The rows as those near changes, which serve areas from a zoom on.
+    /// Marks the rows as rows near changes, which serve areas from the zoom `from` on.
     pub(super) fn for_changes(self, from: Zoom) -> CachedRows {
         CachedRows { near: Some(from), ..self }
     }
@@ -196,8 +197,8 @@ impl CachedRows {
         self.near.is_none_or(is_near)
     }
 
-    /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are packed already are taken from `shared`, which is for
-    /// tilesets of one layer. Tiles with more than `most` rows are left to the database.
+    /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are already packed are taken from `shared`, which is for
+    /// tilesets of one layer. Tiles with more rows than `most` allows are left to the database.
     pub(in crate::postgis) fn draw(
         &self,
         layer: &Layer,
@@ -217,8 +218,8 @@ impl CachedRows {
     }
 }
 
-/// Draws areas from the rows in a scratch file: together if their rows do not take too much memory, else in halves, and a tile with too many rows
-/// in pieces. All are left to the database if the file cannot be read.
+/// Draws areas from the rows in a scratch file. If their rows together take too much memory, the areas are halved; a single tile with too many rows
+/// is drawn in pieces. All areas are left to the database if the file cannot be read.
 fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], most: &MostFeatures) -> DrawnAreas {
     let parts: Vec<WorldRect> = areas.iter().map(|area| part_of(layer, area)).collect();
     let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), most, None)), areas) {
@@ -248,12 +249,12 @@ fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], 
     })
 }
 
-/// The part of the world whose rows an area shows.
+/// The part of the world whose rows are drawn in an area.
 fn part_of(layer: &Layer, area: &Area) -> WorldRect {
     area.rect.world(layer.margin.units(area.rect.zoom))
 }
 
-/// Draws an area of one tile, whose rows together take more memory than they may.
+/// Draws an area of one tile whose rows together take more memory than allowed.
 fn drawn_in_pieces(
     rows: &RowFile,
     layer: &Layer,
@@ -286,7 +287,7 @@ fn drawn_in_pieces(
     }
     let features = tile.features();
     tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
-    // A tile whose rows all lie beyond its buffer was planned, and is empty.
+    // A planned tile is empty if all its rows lie beyond its buffer.
     let mvt = if features == 0 { Vec::new() } else { tile.finish(rows.layer()) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
@@ -301,12 +302,12 @@ fn note_left(layer: &Layer, areas: usize) {
 }
 
 impl EncodedRows {
-    /// The memory that they take, in bytes.
+    /// The memory that the rows take, in bytes.
     fn bytes(&self) -> usize {
         self.features.size() + self.positions.len() * Positions::SIZE
     }
 
-    /// Where rows are drawn in some areas, sorted by tile and row.
+    /// The places at which rows are drawn in some areas, sorted by tile and row.
     fn candidates(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for area in areas {
@@ -383,7 +384,7 @@ impl EncodedRows {
 }
 
 impl EncodedRows {
-    /// The number of the feature, and where it is drawn.
+    /// The number of the candidate's feature, and its position in the tile; `None` if the feature is not drawn.
     fn drawn_at(&self, candidate: &Candidate) -> Option<(u32, [i32; 2])> {
         let number = match &self.numbers {
             None => candidate.number,

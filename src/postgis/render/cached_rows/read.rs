@@ -1,4 +1,4 @@
-//! Reads rows to be cached, by several sessions side by side: into memory, and from there into a scratch file once they take too much.
+//! Reads rows to be cached, in several sessions in parallel: into memory, and from there into a scratch file if they take too much memory.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +17,18 @@ use crate::postgis::sql::{self, CachedRowsParameters, ExpectedRows, KeyRange, Ro
 use crate::scratch::temporary_folder;
 use crate::tile::{Coverage, Positions, Zoom};
 
-/// The most bytes of rows in memory, with room for the group that comes last: places among the bytes have 32 bits.
+/// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
 const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
 
 /// Why rows are not cached.
 enum RowsRefused {
     /// The tiles of single rows are not plain points, so tiles cannot be put together from them.
     NotPlain,
-    /// There are more than make sense.
+    /// There are so many that caching them makes no sense.
     TooMany,
-    /// They take too much memory.
+    /// The rows take too much memory.
     TooLarge,
-    /// Other rows came than the survey has counted.
+    /// The number of rows differs from the number that the survey counted.
     Others,
     /// The scratch file cannot be written.
     NoRoom(io::Error),
@@ -49,26 +49,26 @@ impl RowsRefused {
     }
 }
 
-/// Rows as they come: parts one after the other in the order of the keys, read side by side.
+/// Rows while they are read, in parts that follow each other in the order of the keys. The parts are read in parallel.
 struct Reading {
     parts: Vec<PartRows>,
-    /// What the rows in memory take.
+    /// The bytes that the rows in memory take.
     bytes: usize,
-    /// The most bytes that they may take.
+    /// The most bytes that the rows in memory may take.
     limit: usize,
     /// The memory that the layer's cached rows may take.
     memory: usize,
     file: Option<RowFileWriter>,
-    /// True if rows beyond go to a file.
+    /// True if rows beyond that limit go to a file.
     may_spill: bool,
 }
 
 /// The rows of a part.
 struct PartRows {
-    /// Those in memory, which are the last ones.
+    /// The rows in memory, which are the last ones of the part.
     features: Features,
     at: Vec<[f64; 2]>,
-    /// The number of all rows that have come.
+    /// The number of all rows read so far.
     rows: u64,
 }
 
@@ -79,7 +79,7 @@ impl PartRows {
 }
 
 impl Reading {
-    /// Before the first row. Rows of which a number is `expected` are all rows of the layer, and may go to a file.
+    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read, and they may go to a file.
     fn new(layer: &Layer, expected: Option<ExpectedRows>, memory: usize, parts: usize) -> Reading {
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
@@ -90,13 +90,13 @@ impl Reading {
             at: Vec::with_capacity(rows),
             rows: 0,
         };
-        // Joining the parts takes them and the first one again.
+        // While the parts are joined, the first one is in memory twice.
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
         let parts = (0..parts).map(part).collect();
         Reading { parts, bytes: 0, limit, memory, file: None, may_spill: expected.is_some() }
     }
 
-    /// Adds a group of rows to a part: their positions, and the layer that `ST_AsMVT` made of them.
+    /// Adds a group of rows to a part: their positions, and the layer into which `ST_AsMVT` encoded them.
     fn add(&mut self, part: usize, x: Vec<f64>, y: Vec<f64>, mvt: &[u8]) -> Result<(), RowsRefused> {
         let part = &mut self.parts[part];
         let before = part.bytes();
@@ -110,14 +110,14 @@ impl Reading {
             if !self.may_spill {
                 return Err(RowsRefused::TooLarge);
             }
-            // The other half is for the rows of further layers, and for the sort of a run.
+            // The other half of the memory is for the rows of further layers, and for the sort of a run.
             self.limit = self.memory / 2;
             self.spill().map_err(RowsRefused::NoRoom)?;
         }
         Ok(())
     }
 
-    /// Moves the rows of the part that has most of them in memory to the file.
+    /// Moves the rows of the part that takes most memory to the file.
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
@@ -132,7 +132,7 @@ impl Reading {
         Ok(())
     }
 
-    /// The number of rows that have come.
+    /// The number of rows read so far.
     fn rows(&self) -> u64 {
         self.parts.iter().map(|part| part.rows).sum()
     }
@@ -154,7 +154,7 @@ impl Reading {
         let Some(PartRows { mut features, mut at, .. }) = parts.next() else { return Err(RowsRefused::Others) };
         let others: Vec<PartRows> = parts.collect();
         if let Some(file) = file {
-            // A part without rows does not know its layer.
+            // A part without rows has no layer.
             if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
                 features = known.features.clone();
             }
@@ -174,15 +174,15 @@ impl Reading {
 /// The sessions that read rows.
 #[derive(Clone, Copy)]
 pub(in crate::postgis) struct RowReaders<'a> {
-    /// The one that reads alone.
+    /// The session that reads if only one reads.
     pub(in crate::postgis) keeper: &'a Session,
-    /// Those that may read side by side.
+    /// The sessions that may read in parallel.
     pub(in crate::postgis) others: &'a [&'a Session],
 }
 
 impl CachedRows {
-    /// Reads all rows that the coverage shows at some zooms, into a scratch file if they take more memory than the limits allow; `None` if there
-    /// are not as many rows as the limits expect.
+    /// Reads all rows that are visible in the coverage at `zooms`, into a scratch file if they take more memory than `limits` allows. `None` if the
+    /// number of rows is not the one that `limits` expects.
     pub(in crate::postgis) async fn read_all(
         readers: RowReaders<'_>,
         layer: &Layer,
@@ -207,8 +207,8 @@ impl CachedRows {
         CachedRows::read(&[readers.keeper], layer, &whole, params, memory).await
     }
 
-    /// Reads some rows, each part in a session of its own; `None` if their number is not as expected, or if rows in areas take more than `memory`
-    /// bytes. Parts come in the order of the keys.
+    /// Reads some rows, each part in its own session. `parts` must be in the order of the keys. `None` if the number of rows is not as expected, or
+    /// if rows in areas take more than `memory` bytes.
     pub(in crate::postgis) async fn read(
         sessions: &[&Session],
         layer: &Layer,
@@ -246,7 +246,7 @@ impl CachedRows {
             };
             session.each(&context, &statement, &params, each).await
         });
-        // Each statement ends, also after another one failed: sessions are used again.
+        // All statements are waited for, even if one failed, because the sessions are used again.
         for read in join_all(statements).await {
             read?;
         }

@@ -1,8 +1,8 @@
 //! Cancels a statement in the server (PostgreSQL documentation, "Canceling Requests in Progress").
 //!
-//! The driver closes its connection as soon as the request is sent. By then the server has read the request, but a pooler that still has to pass
-//! it on takes the closed connection as a withdrawal (seen with PgBouncer 1.18), and the statement goes on. Here, as in libpq, the connection
-//! stays open until the other side closes it.
+//! The driver closes its connection as soon as the request is sent. A server has read the request by then. But a pooler that still has to pass it on
+//! takes the closed connection as a withdrawal (seen with PgBouncer 1.18), and the statement goes on. Here, as in libpq, the connection stays open
+//! until the other side closes it.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::super::error::Cause;
 
-/// Asks the server to cancel the statement of the token's session. Returns when the server has the request.
+/// Asks the server to cancel the statement of the token's session. Returns when the server has received the request.
 pub(in crate::postgis) async fn cancel(
     token: &CancelToken,
     config: &Config,

@@ -90,7 +90,7 @@ impl Parts {
     }
 }
 
-/// Everything needed to connect. Its `Debug` shows only the server, because it holds a password.
+/// Everything needed to connect. Its `Debug` shows only the server, because the value holds a password.
 #[derive(Clone)]
 pub struct ConnectOptions {
     pub(in crate::postgis) config: tokio_postgres::Config,
@@ -110,7 +110,7 @@ const OWN_PARAMETERS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"
 
 impl ConnectOptions {
     /// Reads a URL (`postgresql://…`) or key/value string and completes it from the environment. With `environment_wins` the environment also
-    /// replaces parts of the string, as it should if the string comes from a file.
+    /// replaces parts of the string; that is right for a string from a file.
     ///
     /// # Errors
     /// If the string cannot be read. The message does not repeat it, because it may hold a password.
@@ -190,7 +190,7 @@ impl ConnectOptions {
         &self.server
     }
 
-    /// The port that is asked; `None` if there are several hosts, of which any may answer.
+    /// The port to which the program connects; `None` if there are several hosts, since any of them may answer.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         match (self.config.get_hosts().len(), self.config.get_ports()) {

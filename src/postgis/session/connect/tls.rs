@@ -29,7 +29,7 @@ pub(in crate::postgis) struct TlsFiles {
 #[derive(Debug)]
 struct Verifier {
     provider: Arc<CryptoProvider>,
-    /// Verifies chain and name; `None` accepts any certificate.
+    /// Verifies chain and name; with `None`, any certificate is accepted.
     chain: Option<Arc<WebPkiServerVerifier>>,
     check_name: bool,
 }

@@ -17,7 +17,8 @@ const MAX_WAIT: f64 = 200.0;
 const BRIEF_WAIT: &str = "
     SELECT least($1, extract(epoch FROM pg_catalog.current_setting('deadlock_timeout')::interval)::float8 * 500)::float8";
 
-/// Attempts of a session to take locks. Between [`LockAttempts::begin`] and the end the session's statements wait only briefly for each lock.
+/// Attempts of a session to take locks. From [`LockAttempts::begin`] until the last attempt ends, the session's statements wait only briefly for each
+/// lock.
 pub(in crate::postgis) struct LockAttempts<'a> {
     session: &'a Session,
     begun: Instant,
@@ -36,7 +37,7 @@ impl<'a> LockAttempts<'a> {
         Ok(LockAttempts { session, begun: Instant::now(), wait })
     }
 
-    /// The result of an attempt. `None` if a lock was not to be had, all are released, and there is time for another attempt.
+    /// Ends an attempt and returns its result. `None` if a lock was not granted: then all locks are released, and there is time for another attempt.
     pub(in crate::postgis) async fn ended<T>(&self, attempt: Result<T, Error>) -> Result<Option<T>, Error> {
         let limit = self.session.database.options.lock_limit();
         let over = format!("RELEASE SAVEPOINT oar_tiles_locks; SET LOCAL lock_timeout = {}", limit.as_millis());
@@ -49,7 +50,7 @@ impl<'a> LockAttempts<'a> {
             Err(error) => error,
         };
         let is_locked = matches!(error, Error::Locked { .. });
-        // The last attempt is the one that ends nearest to the limit.
+        // Rounded to the nearest attempt: the last attempt is the one that ends nearest to the limit.
         if is_locked && self.begun.elapsed() + self.wait / 2 < limit {
             let again = "ROLLBACK TO SAVEPOINT oar_tiles_locks";
             self.session.transaction_control(again, "while taking locks").await?;

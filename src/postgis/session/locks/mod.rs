@@ -4,18 +4,18 @@
 //! it, and every later session queues behind them: other readers, and the run's own sessions. PostgreSQL does not see this as a deadlock,
 //! because the session that holds the lock waits in the client, not in the server. Three rules keep such waits short:
 //!
-//! - Every session takes its locks on everything that the layers read before the sessions render (`probe::LayerLocks`): in a seed between the
-//!   probe of names and the probe of rows, so before any session reads a row; in a reseed once the number of sessions is known, which is after
-//!   the session that holds the snapshot looked for the dirty tiles (with `--area`, by a survey).
-//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While it takes the locks of the layers it waits
-//!   200 ms at a time and releases what it has in between (`attempts`), so that it is no part of a deadlock.
+//! - Before the sessions render, every session locks everything that the layers read (`probe::LayerLocks`). A seed takes these locks between the
+//!   probe of names and the probe of rows, so before any session reads a row. A reseed takes them once it knows the number of sessions, which is
+//!   after the session that holds the snapshot has looked for the dirty tiles (with `--area`, by a survey).
+//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While a session takes the locks of the layers,
+//!   it waits at most 200 ms at a time and releases its locks in between (`attempts`), so that it cannot take part in a deadlock.
 //! - A separate connection watches which processes wait for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: it ends all of
 //!   its transactions, and starts over on a new snapshot if it still needs the database.
 //!
-//! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`,
-//! and (in a reseed) reads rows for the probe. It locks them at their first statement. Because only this session uses them, any deadlock over
-//! them is visible to PostgreSQL: if another process holds one of them and waits for a layer's table, the session that holds that table is the
-//! one that waits in the server, so PostgreSQL sees the circle and ends it.
+//! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`, and
+//! (in a reseed) reads rows for the probe. That session locks them at their first statement. Because only this session uses them, any deadlock over
+//! them is visible to PostgreSQL: if another process holds one of them and waits for a layer's table, the session that holds that table is the one
+//! that waits in the server, so PostgreSQL sees the circle and ends it.
 
 mod attempts;
 mod queue;
@@ -44,7 +44,7 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 pub(in crate::postgis) struct Locks {
     /// The transactions that have not ended.
     transactions: Mutex<Vec<Weak<Transaction>>>,
-    /// For each waiting process of the run, by its id, the lock and its holder in words, when the watcher looked last.
+    /// For each waiting process of the run, by its id: the lock and its holder in words, as the watcher saw them last.
     waits: Mutex<HashMap<i32, String>>,
     /// Set once, when the run gives way.
     gave_way: watch::Sender<Option<GaveWayReason>>,
@@ -53,7 +53,7 @@ pub(in crate::postgis) struct Locks {
 /// Why a run gave way.
 #[derive(Debug, Clone)]
 struct GaveWayReason {
-    /// Which process waited for which relation, in words.
+    /// The process and the relation that it waited for, in words.
     waiting: String,
     limit: Duration,
 }
@@ -77,7 +77,7 @@ impl Locks {
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The error of every statement after the run gave way; `None` if it did not.
+    /// The error of every statement after the run gave way; `None` if the run did not give way.
     pub(in crate::postgis) fn gave_way_error(&self) -> Option<Error> {
         let reason = self.gave_way.borrow();
         let GaveWayReason { waiting, limit } = reason.as_ref()?;
@@ -120,7 +120,7 @@ impl Locks {
 }
 
 impl Database {
-    /// Adds to the error of a statement that waited too long for a lock which lock it was, and which process holds it, as far as known.
+    /// Adds the lock, and the process that holds it, as far as known, to the error of a statement that waited too long for a lock.
     pub(in crate::postgis) async fn with_holder(&self, pid: Option<i32>, error: Error) -> Error {
         let Error::Locked { context, wait, source, .. } = error else { return error };
         let seen = pid.and_then(|pid| self.locks.holder_of_wait(pid));

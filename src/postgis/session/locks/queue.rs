@@ -1,4 +1,4 @@
-//! The server's lock queue: which process waits for which, in words.
+//! The server's lock queue: the processes that wait for locks, and the processes that they wait for, in words.
 
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.que
 /// Waits for relations of this database in which the transactions `$1` of the run take part: waits of other processes for a lock of the run, and
 /// the run's own waits, with the process that holds the lock or is ahead in the queue.
 ///
-/// A process whose wait has ended since `pg_locks` was read is blocked by nobody, and left out.
+/// Left out are processes whose wait has ended since `pg_locks` was read: nothing blocks them any more.
 ///
-/// The connection has the role's own search path, so functions and operators on arrays are named with their schema.
+/// The connection has the role's own search path, which may hold objects of others, so functions and operators on arrays are named with their schema.
 ///
-/// `pg_blocking_pids` does not cover the process that replays the log on a standby: that one waits for the run if it asks for an exclusive lock.
+/// `pg_blocking_pids` does not cover the process that replays the log on a standby. That process waits for the run if it requests an exclusive lock
+/// on a relation that the run has locked.
 const QUEUE: &str = "
     WITH held AS MATERIALIZED (
         SELECT pid, locktype, database, relation, virtualxid, mode, granted FROM pg_catalog.pg_locks
@@ -47,7 +48,7 @@ const QUEUE: &str = "
                 AND mine.database = waiting.database AND mine.relation = waiting.relation)
     ORDER BY waiting.pid";
 
-/// A relation of this database that a process other than those of the transactions `$1` has locked exclusively, or asks to.
+/// A relation of this database that a process has locked exclusively, or requests to lock so. The processes of the transactions `$1` do not count.
 const EXCLUSIVE: &str = "
     SELECT false, held.pid, held.relation, n.nspname::text, c.relname::text, {process}
     FROM pg_catalog.pg_locks AS held
@@ -71,7 +72,7 @@ pub(in crate::postgis) struct LockWait {
     pub(in crate::postgis) relation: u32,
     /// Schema and relation, quoted; "relation" and the OID if the catalog does not show it yet.
     pub(in crate::postgis) name: String,
-    /// The other process in words: the waiting one, or the one that a process of the run waits for.
+    /// The other process in words: the process that waits for the run, or the process that the run waits for.
     pub(in crate::postgis) other: String,
 }
 
@@ -174,7 +175,8 @@ async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres:
     }
 }
 
-/// Names a relation that another process has locked exclusively, and that process. `None` if no relation is, or if the queue cannot be read.
+/// Names a relation that another process has locked exclusively, and that process. `None` if there is no such relation, or if the queue cannot be
+/// read.
 pub(in crate::postgis) async fn exclusive_locks(database: &Database) -> Option<String> {
     let transactions = database.locks.ids();
     let look = LockQueue::open(database).await.ok()?;

@@ -1,13 +1,13 @@
-//! Whether the server has room for the locks of all sessions of a run.
+//! The check that the server's lock table has room for the locks of all sessions of a run.
 
 use tokio_postgres::types::Type;
 
 use super::super::Session;
 use super::super::error::Error;
 
-/// Three numbers: the relations and indexes that this session has locked, the entries of the server's lock table, and the entries that other
-/// sessions take. The table has twice as many entries as locks it is configured for, on the assumption that two sessions share a lock (`InitLocks`
-/// in PostgreSQL's lock.c).
+/// Three numbers: the relations and indexes that this session has locked, the entries of the server's lock table, and the entries that other sessions
+/// take. The table has twice as many entries as the configured number of locks, on the assumption that two sessions share a lock (`InitLocks` in
+/// PostgreSQL's lock.c).
 const ROOM: &str = "
     SELECT count(*) FILTER (WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation'),
         2 * current_setting('max_locks_per_transaction')::int8
@@ -16,10 +16,10 @@ const ROOM: &str = "
     FROM pg_catalog.pg_locks";
 
 impl Session {
-    /// Checks that the server's lock table has room if as many more `sessions` take the locks of this one.
+    /// Checks that the server's lock table has room if `sessions` further sessions take the same locks as this one.
     ///
     /// # Errors
-    /// [`Error::Setting`] if it has not.
+    /// [`Error::Setting`] if it has no room for them.
     pub(in crate::postgis) async fn check_lock_room(&self, sessions: usize) -> Result<(), Error> {
         let row = self.one("counting locks", ROOM, &[]).await?;
         let [own, room, taken] = [0, 1, 2].map(|column| row.get::<_, i64>(column).cast_unsigned());

@@ -28,7 +28,7 @@ impl Drop for LockWatcher {
 }
 
 impl LockWatcher {
-    /// Starts after a pause: a run that ends before then delays nobody, and needs no further connection.
+    /// Starts watching after one pause. A run that ends before then delays nobody, and needs no connection for the watcher.
     pub(in crate::postgis) fn start(database: &Database) -> LockWatcher {
         let database = database.clone();
         LockWatcher(tokio::spawn(async move { watch(&database).await }).abort_handle())
@@ -80,7 +80,7 @@ async fn watch(database: &Database) {
 struct Waiting(HashMap<(i32, u32), Instant>);
 
 impl Waiting {
-    /// Records the waits seen now. Gives a wait of another process for the run that has lasted at least `limit`, if there is one.
+    /// Records the waits seen now. Returns a wait of another process for the run that has lasted at least `limit`, if there is one.
     fn longer_than(&mut self, limit: Duration, waits: Vec<LockWait>) -> Option<LockWait> {
         let waits: Vec<LockWait> = waits.into_iter().filter(|wait| !wait.is_ours).collect();
         let seen: HashSet<(i32, u32)> = waits.iter().map(|wait| (wait.pid, wait.relation)).collect();

@@ -1,7 +1,7 @@
--- Functions, operators, types and tables in the schemas $1 of a search path that PostgreSQL could take for those of the same name of PostGIS, or
--- for its own if their schema stands before pg_catalog. Left out are those that belong to a superuser, this role or the owner of PostGIS, and
--- members of extensions of such owners. Where PostgreSQL has the name, too, only what takes a type of PostGIS, or any, can come before PostGIS.
--- The statement runs with pg_catalog alone on the search path, so that all names in its answer have their schema.
+-- Finds functions, operators, types and tables in the schemas $1 of a search path that PostgreSQL could use instead of those of PostGIS with the same
+-- name, or instead of its own if their schema stands before pg_catalog. Objects of a superuser, this role or the owner of PostGIS are left out, and
+-- so are members of extensions of such owners. If pg_catalog has the name, too, an object can shadow that of PostGIS only if it takes a type of
+-- PostGIS or a pseudo-type. The statement runs with pg_catalog alone on the search path, so that all names in its answer have their schema.
 {searched},
 member AS (
     SELECT d.classid, d.objid FROM pg_depend AS d JOIN postgis AS p ON p.oid = d.refobjid

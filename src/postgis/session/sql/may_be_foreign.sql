@@ -1,5 +1,5 @@
--- True if the schemas $1 of a search path may hold what foreign_objects.sql looks for: something with a name of PostGIS that belongs to no superuser,
--- this role or the owner of PostGIS, or a schema before pg_catalog. Nearly always false, and told without reading all members of PostGIS.
+-- True if the schemas $1 of a search path may hold what foreign_objects.sql looks for: an object with a name of PostGIS that does not belong to a
+-- superuser, this role or the owner of PostGIS, or a schema before pg_catalog. Nearly always false, and found without reading all members of PostGIS.
 {searched}
 SELECT EXISTS (SELECT FROM place AS s WHERE s.is_before)
     OR EXISTS (

@@ -1,4 +1,4 @@
--- Where PostGIS is, whose objects are trusted beside PostgreSQL's own, and the schemas $1 of a search path.
+-- The extension PostGIS, the roles whose objects are trusted in addition to PostgreSQL's own, and the schemas $1 of a search path.
 WITH postgis AS (
     SELECT e.oid, e.extowner FROM pg_extension AS e WHERE e.extname = 'postgis'
 ),

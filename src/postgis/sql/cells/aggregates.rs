@@ -64,9 +64,9 @@ impl AggregateFunction {
 }
 
 impl AggregateCall<'_> {
-    /// SQL over a row for the value that is folded; NULL if the row has none.
+    /// SQL over a row for the value that is folded; NULL if the row has no value.
     pub(in crate::postgis) fn value(&self, fold: Fold) -> String {
-        // Like count, num_nonnulls tells a row of NULLs from NULL; IS NULL does not.
+        // Like count, num_nonnulls distinguishes a row value of NULLs from NULL; IS NULL does not.
         let is_set = |argument: &str| format!("CASE WHEN num_nonnulls(({argument}\n)) = 1 THEN true END");
         let value = match (fold, self.argument) {
             (Fold::Values, "*") => "true".to_owned(),
@@ -80,13 +80,13 @@ impl AggregateCall<'_> {
     }
 }
 
-/// The pieces of an expression; `None` if the meaning of a part is not certain without the server's parser.
+/// Splits an expression into pieces; `None` if only the server's parser can tell the meaning of a part.
 pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
     let (mut pieces, mut text, mut at) = (Vec::new(), 0, 0);
     while at < sql.len() {
         let (token, end) = token(sql, at)?;
         let word = &sql[at..end];
-        // In a subquery an aggregate may be the subquery's own.
+        // An aggregate inside a subquery may belong to the subquery.
         if ["select", "values", "table", "with"].iter().any(|query| word.eq_ignore_ascii_case(query)) {
             return None;
         }
@@ -108,13 +108,13 @@ pub(in crate::postgis) fn pieces(sql: &str) -> Option<Vec<AggregatePiece<'_>>> {
     Some(pieces)
 }
 
-/// Parses a call whose arguments begin at the parenthesis at `open`. Gives the call and where it ends.
+/// Parses a call whose arguments begin at the parenthesis at `open`. Returns the call and its end.
 fn call(sql: &str, function: AggregateFunction, open: usize) -> Option<(AggregatePiece<'_>, usize)> {
     let mut end = closing(sql, open)?;
     let mut argument = sql[open + 1..end - 1].trim();
     let mut function = function;
     if let Some(rest) = without_word(argument, "distinct") {
-        // DISTINCT does not change the least and the greatest value, but it changes a sum.
+        // DISTINCT does not change the least or the greatest value, but it changes a sum.
         function = match function {
             AggregateFunction::Count => AggregateFunction::CountDistinct,
             AggregateFunction::Sum | AggregateFunction::Average => return None,
@@ -176,7 +176,7 @@ enum Token {
     Other,
 }
 
-/// The token that begins at `at`, and where it ends. `None` for tokens with lexical rules of their own: comments, dollar quotes, backslashes.
+/// The token that begins at `at`, and its end. `None` for tokens with lexical rules of their own: comments, dollar quotes, backslashes.
 fn token(sql: &str, at: usize) -> Option<(Token, usize)> {
     let rest = &sql[at..];
     let first = rest.chars().next()?;
@@ -206,7 +206,7 @@ fn token(sql: &str, at: usize) -> Option<(Token, usize)> {
     }
 }
 
-/// The position behind the parenthesis that closes the one at `open`.
+/// The position after the parenthesis that closes the one at `open`.
 fn closing(sql: &str, open: usize) -> Option<usize> {
     let (mut at, mut depth) = (open, 0_usize);
     loop {
@@ -227,7 +227,7 @@ fn past_space(sql: &str, at: usize) -> usize {
     sql.len() - sql[at..].trim_start().len()
 }
 
-/// The text behind a keyword at its beginning; `None` if it does not begin with the keyword.
+/// The rest of the text after a keyword; `None` if the text does not begin with the keyword.
 fn without_word<'a>(sql: &'a str, word: &str) -> Option<&'a str> {
     let (token, end) = token(sql, 0)?;
     (token == Token::Word && sql[..end].eq_ignore_ascii_case(word)).then(|| sql[end..].trim_start())

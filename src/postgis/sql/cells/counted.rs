@@ -1,4 +1,4 @@
-//! The statement over cells that the survey has counted, with the values that it has folded. It reads no row again but those that are alone in
+//! The statement over cells that the survey has counted, with the values that the survey has folded. It reads only those rows again that are alone in
 //! their cells.
 
 use super::super::edge::{projected, shifted_boxes};
@@ -13,10 +13,10 @@ use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, Layer, Placehold
 /// The number of the first parameter with folded values.
 const FIRST_FOLD_PARAMETER: usize = 19;
 
-/// How many parameters say where rows are that are alone in their cells.
+/// The number of parameters that locate the rows that are alone in their cells.
 const LONE_ROW_PARAMETERS: usize = 6;
 
-/// An expression over aggregates, each aggregate replaced by the column of "cell" that the survey has counted or folded.
+/// An expression over aggregates, in which each aggregate is replaced by the column of "cell" with the value that the survey has counted or folded.
 fn with_counts(sql: &str, folds: Option<&FoldedValues>) -> String {
     let piece = |piece: AggregatePiece<'_>| match (piece, folds) {
         (AggregatePiece::Text(text), _) => text.to_owned(),
@@ -30,8 +30,9 @@ fn with_counts(sql: &str, folds: Option<&FoldedValues>) -> String {
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }
 
-/// A statement over no row that gives the types of some values of rows as one array of names; whether texts are equal only if their bytes are;
-/// and whether the names of the aggregate functions mean the server's own functions for values of the server's own types.
+/// A statement that reads no row and returns three columns: the types of `values`, expressions over rows, as an array of names; whether texts are
+/// equal only if their bytes are equal; and whether the names of the aggregate functions mean the server's own functions for values of the server's
+/// own types.
 pub(in crate::postgis) fn fold_types(layer: &Layer, values: &[&str]) -> String {
     let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
     let values: String = numbered_columns(values.iter().copied());
@@ -48,7 +49,7 @@ FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none
     )
 }
 
-/// A statement that the server accepts only if the aggregates need nothing but counted and folded values. Gives one row.
+/// A statement that the server accepts only if the aggregates need nothing but counted and folded values. It returns one row.
 pub(in crate::postgis) fn needs_only_folds(layer: &Layer, folds: &FoldedValues) -> String {
     let types = folds.types().enumerate();
     let columns: String = types.map(|(number, array)| format!(", (NULL::{array})[1] AS f{number}")).collect();
@@ -57,7 +58,7 @@ pub(in crate::postgis) fn needs_only_folds(layer: &Layer, folds: &FoldedValues) 
         .enumerate()
         .map(|(number, sql)| format!(", ({}\n) AS p{number}", without_bounds(&with_counts(sql, Some(folds)))))
         .collect();
-    // Beside a plain column the server refuses any aggregate that is left.
+    // Next to a plain column, the server rejects any aggregate that is left.
     format!(
         "SELECT count(*) FROM (
     SELECT cell.members{values} FROM (SELECT NULL::int8 AS members{columns}) AS cell WHERE false) AS none"
@@ -88,8 +89,8 @@ pub(in crate::postgis) fn next_parameter(layer: &Layer, folds: Option<&FoldedVal
     FIRST_FOLD_PARAMETER + count(folds) + if layer.keeps_lone() { LONE_ROW_PARAMETERS } else { 0 }
 }
 
-/// `WITH` items, the last of which is called "placed" and gives the columns of [`placed`](super::placed). The parameters, arrays with one
-/// element for each cell and area in which the cell may show:
+/// Returns `WITH` items; the last is called "placed" and has the columns of [`placed`](super::placed). The parameters are arrays with one element for
+/// each pair of a cell and an area in which the cell may be visible:
 ///
 /// | number | value |
 /// |---|---|
@@ -97,7 +98,7 @@ pub(in crate::postgis) fn next_parameter(layer: &Layer, folds: Option<&FoldedVal
 /// | `$15`, `$16` | the cell's code, the number of its members |
 /// | `$17`, `$18` | the mean position of the members in world units: x, y |
 /// | one for each folded value | the folded value |
-/// | six more, if lone rows are drawn as themselves | area and code of the cell of a lone row, and west, south, east, north of the box in which the row lies |
+/// | six more, if lone rows are drawn as themselves | of each lone row: area and code of its cell; west, south, east, north of its box |
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
     let grid = cells.grid;
     let decoded = DecodedCell::of("cell.code", "width", "z");
@@ -136,11 +137,11 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
 struct LoneRows {
     /// `WITH` items that find them.
     found: String,
-    /// The query that gives their rows of "placed".
+    /// The query that returns their rows of "placed".
     shown: String,
 }
 
-/// `first` is the number of their first parameter.
+/// The part for lone rows. `first` is the number of its first parameter.
 fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let (x, y) = ("oar_tiles_x", "oar_tiles_y");
     let placement = layer.placement();
@@ -172,8 +173,8 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
         filter = filter_at(layer, AREA_ZOOM),
         celled = celled(cells.grid, x, y, "oar_tiles_cell"),
     );
-    // The box may also find rows of the next cell. The values are computed apart from the areas: a column of the relation may have the name of
-    // a column of theirs.
+    // The box may also find rows of the next cell. The values are computed in a subquery without the areas, because a column of the relation may have
+    // the same name as a column of the areas.
     let shown = format!(
         "SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{}, k0
     FROM (
@@ -188,7 +189,7 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     LoneRows { found, shown }
 }
 
-/// The columns that [`values`] gives of a row, by name. An untyped NULL in place of an aggregate takes the type of the aggregate in the UNION.
+/// The names of the columns that [`values`] returns for a row. An untyped NULL in place of an aggregate takes the type of the aggregate in the UNION.
 fn names_of_row(layer: &Layer) -> String {
     let name = |(number, property): (usize, &BoundProperty)| match property.of {
         ComputedFrom::Tile(_) => String::new(),

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use super::aggregates::AggregateCall;
 use crate::cells::Fold;
 
-/// The values from which a layer's aggregates are folded, without repeats.
+/// The values from which a layer's aggregates are folded, without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedValues(pub(in crate::postgis) Vec<FoldedValue>);
 
@@ -31,7 +31,7 @@ pub(in crate::postgis) enum ValueKind {
     Timestamp,
     /// Microseconds.
     TimestampTz,
-    /// Values that are equal if, and only if, their bytes are.
+    /// Values that are equal if, and only if, their bytes are equal.
     Bytes,
 }
 
@@ -41,7 +41,7 @@ impl FoldedValues {
         self.0.iter().map(|value| value.sql.as_str())
     }
 
-    /// The SQL that replaces a call: `column` gives the column with the folded value of that number.
+    /// The SQL that replaces a call; `column` returns the name of the column with the folded value of a number.
     pub(in crate::postgis) fn replacement(&self, call: &AggregateCall<'_>, column: impl Fn(usize) -> String) -> String {
         let folded = |fold: Fold| {
             let sql = call.value(fold);
@@ -50,7 +50,7 @@ impl FoldedValues {
             format!("{}{}", column(number), if exact { "::numeric" } else { "" })
         };
         match call.function.folds() {
-            // The division of avg() over integers (int8_avg, numeric_poly_avg).
+            // The same division as that of avg() over integers (int8_avg, numeric_poly_avg).
             [sum, count] => format!("({}::numeric / nullif({}, 0)::numeric)", folded(*sum), folded(*count)),
             [fold, ..] => folded(*fold),
             [] => String::new(),
@@ -64,7 +64,7 @@ impl FoldedValues {
 }
 
 impl FoldedValue {
-    /// True if the folded value may exceed a bigint, as a sum of bigints may; it is then sent as text.
+    /// True if the folded value may exceed a bigint, because it is a sum of bigints. It is then sent as text.
     fn is_numeric(&self) -> bool {
         self.fold == Fold::Sum && self.kind == ValueKind::Int8
     }

@@ -1,6 +1,6 @@
-//! Cells: rows gathered by where they lie. The arithmetic is that of [`CellGrid`], bit for bit.
+//! Cells: rows grouped by their position. The arithmetic is that of [`CellGrid`], bit for bit.
 //!
-//! Names that begin with `oar_tiles_` are the statement's own, so that they differ from the columns of the relation beside them.
+//! The statement's own names begin with `oar_tiles_`, so that they differ from the names of the relation's columns.
 
 mod aggregates;
 pub(super) mod counted;
@@ -22,8 +22,8 @@ pub(in crate::postgis) use folds::{FoldedValue, ValueKind};
 
 pub use folds::FoldedValues;
 
-/// The position of a row in world units, as exact as a double is, from its projected geometry `m`: x and y. A geometry that is not a point
-/// counts at the middle of its box.
+/// The position of a row in world units, x and y, computed from its projected geometry `m` in double precision. The position of a geometry that is
+/// not a point is the middle of its box.
 pub(in crate::postgis) fn position(shape: Shape, m: &str) -> [String; 2] {
     let scale = WORLD_UNITS_F64 / (2.0 * HALF_WORLD_METRES);
     let along = |metres: String| format!("({metres} + {HALF_WORLD_METRES:?}) * {scale:?}");
@@ -33,7 +33,7 @@ pub(in crate::postgis) fn position(shape: Shape, m: &str) -> [String; 2] {
     [along(format!("(ST_XMin({m}) + ST_XMax({m})) * 0.5")), along(format!("-((ST_YMin({m}) + ST_YMax({m})) * 0.5)"))]
 }
 
-/// Whether the position of a row lies in the world. NULL or false if the row is to be skipped.
+/// The condition that the position of a row lies in the world. NULL or false if the row must be skipped.
 pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
     // A tolerance of one unit on all four sides.
     let end = WORLD_UNITS + 1;
@@ -44,8 +44,8 @@ pub(in crate::postgis) fn is_in_world(x: &str, y: &str) -> String {
 pub(in crate::postgis) fn with_bounds(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
     let DecodedCell { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
-    // Squares are numbered as the tiles of a deeper zoom: after the tiles of all zooms above, row by row. Hexagons, which are counted in half
-    // steps from the middle of the world, as tiles two zooms deeper.
+    // Squares are numbered like the tiles of a deeper zoom: after the tiles of all shallower zooms, row by row. Hexagons, whose columns and rows are
+    // counted in half steps from the middle of the world, are numbered like tiles two zooms deeper still.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
     let deeper = -grid.size.log2().floor() as i32;
     let (level, first) = match grid.shape {
@@ -68,15 +68,15 @@ pub(in crate::postgis) fn with_bounds(sql: &str, cell: &DecodedCell, grid: CellG
         .replace("!cell!", &number)
 }
 
-/// An aggregate with NULL in place of the placeholders, to have the server check it.
+/// An aggregate with NULL in place of the placeholders, so that the server can check it.
 pub(crate) fn without_bounds(sql: &str) -> String {
     let nothing = "NULL::float8";
     let sql = sql.replace("!cell!", "NULL::int8");
     ["!xmin!", "!ymin!", "!xmax!", "!ymax!"].iter().fold(sql, |sql, name| sql.replace(name, nothing))
 }
 
-/// The part of the statement that leads from areas to features: `WITH` items, the last of which is called "placed". For each area, and each
-/// cell and lone row in it, that gives the columns of "placed" in the statement for rows; `k0` is the cell.
+/// The part of the statement that finds the features of areas: `WITH` items, the last of which is called "placed". For each area, and each cell and
+/// lone row in it, "placed" has the same columns as in the statement for rows; `k0` is the cell.
 pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, are_folded: bool) -> String {
     let grid = cells.grid;
     // Aggregates that can be folded do not depend on the order of rows.
@@ -171,7 +171,7 @@ pub(in crate::postgis) enum PropertiesOf<'a> {
     Cell(&'a dyn Fn(&str) -> String),
 }
 
-/// The properties of a row or cell as columns, and its rank if the layer is thinned: `members`, the number of the rows of the cell.
+/// The properties of a row or cell as columns, and its rank if the layer is thinned. The rank is `members`, the number of rows of the cell.
 pub(in crate::postgis) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> String {
     let of = |(number, property): (usize, &BoundProperty)| {
         let sql = match (property.of, value) {
@@ -198,7 +198,7 @@ fn carried(layer: &Layer) -> String {
         .collect()
 }
 
-/// A condition: the geometry of a cell may touch the tiles of the area.
+/// The condition that the geometry of a cell may touch the tiles of the area.
 fn touches_area(grid: CellGrid, cell: &DecodedCell) -> String {
     let [west, north, east, south] = match grid.geometry {
         CellGeometry::Center => {
@@ -222,7 +222,7 @@ fn by_key(column: &KeyColumn) -> String {
     format!(", {}{}", column.quoted, if column.collated { " COLLATE \"C\"" } else { "" })
 }
 
-/// The columns that expressions may name: those that the role may read.
+/// The columns that expressions may name: the columns that the role may read.
 pub(in crate::postgis) fn columns(layer: &Layer) -> String {
     if layer.columns.is_empty() { layer.placement().geometry() } else { layer.columns.join(", ") }
 }
@@ -231,7 +231,7 @@ pub(in crate::postgis) fn columns(layer: &Layer) -> String {
 pub(in crate::postgis) struct CellSymbol {
     /// SQL for the geometry, in EPSG:3857.
     pub(in crate::postgis) geometry: String,
-    /// Where it lies in world units: west and north of a point; west, north, east and south of a box.
+    /// The position of the geometry in world units: west and north of a point; west, north, east and south of a box.
     pub(in crate::postgis) sides: Vec<String>,
 }
 
@@ -259,11 +259,11 @@ pub(in crate::postgis) fn symbol_at(unit: &[String; 2]) -> CellSymbol {
     CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), sides: unit.to_vec() }
 }
 
-/// The `WITH` items that give each member its cluster, whose code is that of its peak ([`CellGrid::merges`]), from "celled", where the member's own cell
-/// is called `oar_tiles_own`. Peaks are right where all rows are known up to two steps away.
+/// The `WITH` items that assign each member to its cluster. A cluster has the code of its peak ([`CellGrid::merges`]). They read "celled", where the
+/// member's own cell is called `oar_tiles_own`. Peaks are correct where all rows up to two steps away are known.
 ///
-/// The planner knows nothing of how many cells there are, and joins of cells with their neighbours as nested loops took minutes. So cells tell their
-/// neighbours what they are, which is one aggregation; and a full join is never a nested loop.
+/// The planner cannot estimate the number of cells, and nested loops that joined cells with their neighbours took minutes. So each cell's row is
+/// copied to its neighbours, which needs only one aggregation, and the members are joined by a full join, which is never a nested loop.
 fn merged(shape: CellShape) -> String {
     let steps = std::iter::once(0).chain(shape.steps().iter().map(|step| code_step(*step)));
     let steps: Vec<String> = steps.map(|step| format!("({step}::int8)")).collect();
@@ -292,7 +292,8 @@ merged AS (
     )
 }
 
-/// The `WITH` items that give each member its cell, as a column of this name: [`CellGrid::cell`], step by step, so that nothing is computed twice.
+/// The `WITH` items that assign each member to its cell, as a column called `name`. They compute [`CellGrid::cell`] step by step, so that nothing is
+/// computed twice.
 pub(in crate::postgis) fn celled(grid: CellGrid, x: &str, y: &str, name: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
@@ -333,7 +334,7 @@ celled AS (
     }
 }
 
-/// The square of the distance, in the units of the two lattices.
+/// The square of a distance, in the units of the two lattices.
 fn distance(s: &str, t: &str) -> String {
     format!("({s}) * ({s}) + 3.0::float8 * (({t}) * ({t}))")
 }

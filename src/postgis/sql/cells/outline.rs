@@ -11,7 +11,7 @@ fn metres() -> f64 {
 /// World units along the world, as a double.
 pub(in crate::postgis) const WORLD_UNITS_F64: f64 = 2.0 * MIDDLE;
 
-/// A cell that is read from its code: its column, its row, its width in world units and its zoom, all as SQL.
+/// A cell decoded from its code: its column, its row, its width in world units and its zoom, all as SQL.
 pub(in crate::postgis) struct DecodedCell {
     pub(in crate::postgis) a: String,
     pub(in crate::postgis) b: String,
@@ -23,7 +23,7 @@ pub(in crate::postgis) struct DecodedCell {
 pub(in crate::postgis) type BoxSides = [String; 4];
 
 impl DecodedCell {
-    /// From the code of the cell, its width, and the zoom.
+    /// Decodes a cell from its code, its width, and the zoom.
     pub(in crate::postgis) fn of(code: &str, width: &str, zoom: &str) -> DecodedCell {
         DecodedCell {
             a: format!("(({code} >> 32) - {})", Cell::OFFSET),
@@ -71,7 +71,8 @@ impl DecodedCell {
             }
             CellShape::Hexagon => {
                 let [middle, _] = self.middle(grid);
-                // A side of a hexagon is half as long as the hexagon is high, so the upper and lower ends of the sides lie at its quarters.
+                // A side of a hexagon is half as long as the hexagon is high, so the ends of the vertical sides lie at a quarter and at three
+                // quarters of the height.
                 let quarter = |near: &str, far: &str| format!("({near} * 0.75::float8 + {far} * 0.25::float8)");
                 let (upper, lower) = (quarter(&north, &south), quarter(&south, &north));
                 let corners = [

@@ -1,4 +1,4 @@
-//! Cached rows that take more memory than they may, in a scratch file.
+//! Cached rows in a scratch file, for layers whose rows take more memory than allowed.
 //!
 //! ```text
 //!  rows of a session, by their keys ─► in memory, until all take too much ─► sorted from west to east ─► run of blocks ─┐
@@ -6,9 +6,9 @@
 //!  a batch's areas ─► blocks of each run that may hold rows there ─► rows, by their numbers ─► EncodedRows
 //! ```
 //!
-//! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the keys side by side, so
-//! a row is numbered within its range until all ranges are read. Within a run the rows follow the columns of the
-//! deepest tiles that are common, so that a batch, which is a few columns or a square, reads a few long pieces.
+//! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the keys in parallel, so a row is
+//! numbered within its range until all ranges are read. Within a run, the rows are sorted by columns of tiles at a common deepest zoom
+//! ([`COLUMN_ZOOM`]), so that a batch, which is a few columns or a square, reads a few long pieces.
 //!
 //! `writer`: from rows to the file.
 
@@ -26,31 +26,32 @@ use crate::tile::{Positions, WorldRect};
 
 pub(super) use writer::RowFileWriter;
 
-/// The most bytes of a block but for its last row. Smaller ones read less that a batch does not need, and need a longer index.
+/// The most bytes of a block, not counting its last row. With smaller blocks, a batch reads fewer rows that it does not need, but the index is
+/// longer.
 const MAX_BLOCK_BYTES: usize = 16 << 10;
 
-/// The least.
+/// The lower limit of the size that [`block_bytes`] computes.
 const MIN_BLOCK_BYTES: usize = 1 << 10;
 
-/// A tile needs at least a block of each run. With little memory there are many runs, so their blocks are small: a block takes at most this part of the
-/// memory that batches may take.
+/// A block takes at most the batches' memory divided by this number. A tile needs at least one block of each run, and with little memory there are
+/// many runs, so their blocks must be small.
 const BLOCKS_IN_MEMORY: usize = 1024;
 
-/// The bytes of a block, where batches may take `limit` bytes of memory.
+/// The bytes of a block, if batches may take `limit` bytes of memory.
 fn block_bytes(limit: usize) -> usize {
     (limit / BLOCKS_IN_MEMORY).clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES)
 }
 
-/// The number of a row, its position, and the length of its features' bytes come before these.
+/// The header of a row, before the bytes of its feature: the row's number, its position, and the number of these bytes.
 const HEADER_BYTES: usize = 24;
 
-/// The memory of a row of a batch beside its own bytes: its number, its place among the bytes, and its position twice.
+/// The memory of a row of a batch in addition to its own bytes: its number, its offsets among the bytes, and its position twice.
 const BATCH_ROW_BYTES: usize = 64;
 
 /// Rows are sorted by columns of this zoom, and by their latitude within a column.
 const COLUMN_ZOOM: u32 = 14;
 
-/// Where a row lies in the order of a run: its column above 32 bits of its distance from the northern edge, in world units.
+/// The sort key of a row in a run: its column in the upper 32 bits, and its distance from the northern edge, in world units, in the lower 32.
 fn code(at: [f64; 2]) -> u64 {
     let [x, y] = Positions::world(at);
     (x.cast_unsigned() >> (32 - COLUMN_ZOOM)) << 32 | y.cast_unsigned()
@@ -70,14 +71,14 @@ struct RowBlock {
 struct FoundRow {
     number: u32,
     at: [f64; 2],
-    /// Its place among the bytes read.
+    /// Its range in the bytes read.
     span: Range<u32>,
 }
 
 /// Rows that were written together.
 #[derive(Debug)]
 struct RowRun {
-    /// The part whose rows these are, until all rows are read; then the number of the part's first row.
+    /// The number of the part to which the rows belong; once all rows are read, the number of the part's first row.
     base: u32,
     /// From west to east.
     blocks: Vec<RowBlock>,
@@ -94,13 +95,13 @@ pub(super) struct RowFile {
 }
 
 impl RowFile {
-    /// The memory that the rows take at most: the index of the blocks, and the rows of the batches in work.
+    /// The most memory that the rows take: the index of the blocks, and the rows of the batches in work.
     pub(super) fn bytes(&self) -> usize {
         self.runs.iter().map(|run| run.blocks.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
     }
 
-    /// Calls `work` with the rows in some parts of the world. It may find more rows. `None` if the rows would take more memory than they may.
-    /// Waits while other batches use the memory.
+    /// Calls `work` with the rows in some parts of the world, and perhaps some more. `None` if the rows would take more memory than allowed. Waits
+    /// while other batches use the memory.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -114,8 +115,8 @@ impl RowFile {
         Ok(Some(work(&self.read(&blocks, parts)?)))
     }
 
-    /// Calls `work` with the rows in a part of the world run by run, in the order of the rows, until it returns `false`: for parts whose rows take
-    /// more memory than they may. All other batches wait meanwhile.
+    /// Calls `work` with the rows in a part of the world, run by run in the order of the rows, until it returns `false`. For parts whose rows
+    /// together take more memory than allowed. All other batches wait meanwhile.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -132,7 +133,7 @@ impl RowFile {
         Ok(())
     }
 
-    /// An upper bound for the bytes of the encoded rows in a part of the world.
+    /// An upper bound of the bytes of the encoded rows in a part of the world.
     pub(super) fn bytes_within(&self, part: &WorldRect) -> usize {
         let blocks = self.runs.iter().flat_map(|run| blocks_of(&run.blocks, std::slice::from_ref(part)));
         blocks.map(|block| block.bytes as usize).sum()
@@ -204,7 +205,8 @@ fn blocks_of(run: &[RowBlock], parts: &[WorldRect]) -> Vec<RowBlock> {
     wanted.into_iter().map(|number| run[number]).collect()
 }
 
-/// The rows in some parts of the world among the bytes of a block, which begins at `start`. `base` is the number of the first row of its part.
+/// Adds the rows of a block that lie in some parts of the world to `found`. The block begins at `start`; `base` is the number of the first row of its
+/// part.
 fn rows_within(
     raw: &[u8],
     mut start: usize,
@@ -359,7 +361,7 @@ mod tests {
         }
         let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
         assert!(file.within(&[everything], |_| ()).unwrap().is_none());
-        // Threads that together want more than there is take turns.
+        // Threads that together need more memory than there is take turns.
         let file = written(&at, 2_000, 400_000);
         std::thread::scope(|scope| {
             for _ in 0..4 {

@@ -14,7 +14,7 @@ pub(in super::super) struct RowFileWriter {
     file: File,
     runs: Vec<RowRun>,
     written: u64,
-    /// The memory that the rows of the batches in work may take, in bytes. A run of more than one row takes at most as much when it is read.
+    /// The memory that the rows of the batches in work may take, in bytes. A run of more than one row takes no more than that when it is read.
     limit: usize,
 }
 
@@ -22,13 +22,12 @@ impl RowFileWriter {
     /// A writer to a new scratch file.
     ///
     /// # Errors
-    /// If the temporary folder does not take a file.
+    /// If no file can be created in the temporary folder.
     pub(in super::super) fn new(limit: usize) -> io::Result<RowFileWriter> {
         Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
     }
 
-    /// Writes rows of a part, behind those of the part that are written: their positions and bytes. `first` is the number of the first of them
-    /// within the part.
+    /// Writes further rows of a part: their positions and bytes. `first` is the number of the first of these rows within the part.
     ///
     /// # Errors
     /// If the file cannot be written, such as on a full disk.
@@ -98,7 +97,7 @@ impl RowFileWriter {
         Ok(())
     }
 
-    /// The file with all rows. `rows` are those of each part, in the order of the parts; `layer` is their layer, with or without rows.
+    /// Returns the file with all rows. `rows` are the numbers of rows of the parts, in their order; `layer` is their layer, with or without rows.
     pub(in super::super) fn finish(self, rows: &[u64], layer: &Features) -> RowFile {
         let RowFileWriter { file, mut runs, written, limit } = self;
         tracing::debug!(
@@ -112,7 +111,7 @@ impl RowFileWriter {
             let base = before as u32;
             run.base = base;
         }
-        // In the order of the rows: those of a part were written in their order.
+        // In the order of the rows. The sort is stable, and the runs of a part were written in their order.
         runs.sort_by_key(|run| run.base);
         let layer = layer.with_encoded(Vec::new(), std::iter::empty());
         RowFile { file, runs, layer, memory: MemoryLimit::new(limit) }
