@@ -23,10 +23,10 @@ pub fn moment(seconds: u64) -> String {
 /// A publication: one change of a target, which its manifest made visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Publication {
-    /// One more than that of the publication before; 1 for the first, and after one that a program without publications wrote.
+    /// One more than the number of the previous publication. It is 1 for the first one, and after a manifest without a publication.
     pub number: u64,
-    /// Random, 32 hexadecimal digits: tells it from the publications of another target, of a copy that was put back, and of a run that
-    /// never finished.
+    /// Random, 32 hexadecimal digits. It distinguishes this publication from those of another target, of a restored copy, and of a run that never
+    /// finished.
     pub id: String,
 }
 
@@ -68,7 +68,7 @@ pub struct Manifest {
     /// The identity of the database. `None` if there was no key for its HMACs: the manifest is public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
-    /// What decides a tile's bytes, beside the data: a hash of the configuration, and the versions of the program's rendering and
+    /// Everything but the data that decides a tile's bytes: a hash of the configuration, and the versions of the program's rendering and
     /// packing. See [`fingerprint_of`].
     pub fingerprint: String,
     /// A hash of the tables and views that the layers read, partitions included, by OID and definition rather than by name.
@@ -91,8 +91,8 @@ pub struct Manifest {
     pub stored: u64,
     /// Planned tiles that rendered to nothing.
     pub empty: u64,
-    /// Tiles of which a layer could not be rendered, each `z/x/y`: they are what they were before, or lack that layer. The next reseed
-    /// renders them again.
+    /// Tiles in which a layer could not be rendered, each `z/x/y`. They have their earlier content, or lack that layer. The next reseed renders them
+    /// again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrendered: Vec<String>,
     /// When the run began, in seconds since 1970 (UTC).
@@ -123,7 +123,7 @@ impl Manifest {
         Region { zooms: self.zooms.clone(), bbox: self.bbox.clone(), snapshot: self.seed_snapshot.clone() }
     }
 
-    /// Every part of the tileset that the target holds, that of the last seed first.
+    /// Every part of the tileset that the target holds. The part of the last seed comes first.
     pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
         std::iter::once(self.last_seeded()).chain(self.kept.iter().cloned())
     }

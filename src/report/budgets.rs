@@ -26,7 +26,7 @@ pub struct LayerBudget {
 pub struct LargeTile {
     /// The tile.
     pub tile: TileCoord,
-    /// Size of the layer's part of the tile, packed by itself, in bytes.
+    /// Size of the layer's part of the tile, compressed separately, in bytes.
     pub bytes: u64,
     /// The budget (`max_tile_bytes`), in bytes.
     pub limit: u64,

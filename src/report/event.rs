@@ -86,7 +86,7 @@ pub enum Event {
         debounce_seconds: f64,
         /// How often the log is looked into without a notification, in seconds.
         poll_seconds: f64,
-        /// The CDNs that are told of each publish.
+        /// The CDNs that are notified of each publish.
         cdns: Vec<String>,
     },
     /// A watch has published.
@@ -116,17 +116,17 @@ pub enum Event {
         /// The library that it comes from; `None` if it is the program itself.
         #[serde(skip_serializing_if = "Option::is_none")]
         library: Option<String>,
-        /// What a library says beside its message.
+        /// Further fields of a library's log record.
         #[serde(skip_serializing_if = "BTreeMap::is_empty")]
         fields: BTreeMap<String, String>,
         /// The text.
         #[serde(skip)]
         message: String,
-        /// How much it matters.
+        /// The severity.
         #[serde(skip)]
         level: LogLevel,
     },
-    /// A problem of the configuration, beside others.
+    /// One of several problems of the configuration.
     Problem {
         /// The causes, outermost first.
         causes: Vec<String>,
@@ -148,7 +148,7 @@ pub enum Event {
     },
 }
 
-/// How much a record matters.
+/// The severity of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
@@ -172,7 +172,7 @@ pub enum FailureKind {
     NeedsSeed,
     /// A part is done, and the message says what is missing.
     Partial,
-    /// A stop was asked for.
+    /// A stop was requested.
     Interrupted,
     /// The same may succeed a moment later.
     Transient,
@@ -181,7 +181,7 @@ pub enum FailureKind {
 }
 
 impl Event {
-    /// How much it matters.
+    /// The severity.
     pub(super) const fn level(&self) -> LogLevel {
         match self {
             Event::Note { level, .. } => *level,

@@ -19,7 +19,7 @@ pub struct FamilyReport {
     pub variants: u64,
     /// Variants that were seeded.
     pub seeded: u64,
-    /// Variants of which tiles were rendered again.
+    /// Variants in which tiles were rendered again.
     pub reseeded: u64,
     /// The outputs of variants that are new.
     pub added: Vec<String>,

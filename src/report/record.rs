@@ -40,7 +40,7 @@ pub struct EventRecord<'a> {
     schema_version: u32,
     /// When it happened (RFC 3339, UTC).
     time: String,
-    /// How much it matters.
+    /// The severity.
     level: LogLevel,
     /// The event in words.
     message: String,

@@ -53,7 +53,7 @@ pub struct ReseedReport {
     pub output: String,
     /// The number of dirty tiles.
     pub dirty: u64,
-    /// The dirty tiles in which a layer was patched instead of rendered anew.
+    /// The dirty tiles in which a layer was patched instead of rendered again.
     pub patched: u64,
     /// Why tiles were dirty.
     pub reasons: Vec<Reason>,

@@ -17,7 +17,7 @@ pub struct RunStages {
     pub database: f64,
     /// Workers that drew tiles from cached rows.
     pub drawing: f64,
-    /// Threads that compressed tiles, one beside each worker.
+    /// Threads that compressed tiles, one for each worker.
     pub packing: f64,
     /// The thread that handed tiles to the target.
     pub writing: f64,

@@ -29,12 +29,12 @@ pub enum OnTileError {
     Skip,
 }
 
-/// How much of a layer a tile may hold.
+/// Limits of a layer's part of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
     /// The most features.
     pub features: ZoomLimits,
-    /// The most bytes of the layer's part of a tile, packed by itself.
+    /// The most bytes of the layer's part of a tile, compressed separately.
     pub bytes: ZoomLimits,
     /// What happens to tiles that hold more.
     pub on_large_tile: OnLargeTile,

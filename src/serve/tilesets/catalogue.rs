@@ -48,7 +48,7 @@ pub struct CatalogueTileset {
     /// What it shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// The URLs of its TileJSON documents: one, or one for each layer if the tileset keeps layers apart.
+    /// The URLs of its TileJSON documents: one, or one for each layer if each layer of the tileset has tiles of its own.
     tilejson: Vec<String>,
     /// The names of its layers.
     layers: Vec<String>,
