@@ -1,10 +1,6 @@
 //! Compares the plan with a slow count of every feature in every tile.
 
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "chance may be cut, and boxes are whole numbers"
-)]
+#![expect(clippy::cast_precision_loss, reason = "chance may be cut, and boxes are whole numbers")]
 
 use std::collections::BTreeMap;
 

@@ -194,8 +194,8 @@ impl ReadError {
 pub trait TileReader: Send {
     /// Returns the metadata of the target.
     ///
-    /// - Whatever bytes a target holds, a read always ends, takes memory in proportion to the target, and returns a tile or a
-    ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
+    /// # Errors
+    /// If it cannot be read.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
     /// Returns the violations of the target's format (layout and metadata), each as a text that says what is wrong and where. `verify`

@@ -31,10 +31,10 @@ pub(super) async fn check(
     match check_safety(database, &snapshot, schema).await {
         Ok(()) => {}
         Err(error @ changes::ChangeLogError::LacksRights { .. }) => {
-            checkup.add(AREA, CheckLevel::Error, with_causes(&error))
+            checkup.add(AREA, CheckLevel::Error, with_causes(&error));
         }
         Err(error @ changes::ChangeLogError::Repairable { .. }) => {
-            checkup.add(AREA, CheckLevel::Warning, with_causes(&error))
+            checkup.add(AREA, CheckLevel::Warning, with_causes(&error));
         }
         Err(error) => return Err(error.into()),
     }

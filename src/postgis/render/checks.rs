@@ -7,7 +7,7 @@ use super::cached_rows::{DrawnAreas, MostFeatures};
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
-use super::{Tiles, Worker};
+use super::{BatchTiles, Worker};
 use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
 use crate::tile::{Area, Batch, SearchBox, TileRect};
@@ -123,7 +123,7 @@ impl BatchDrawing<'_> {
                 .filter(|area| area.rect.common(&rect).is_some())
                 .map(|area| area.within(rect))
                 .collect();
-            let mut rendered = Tiles::new();
+            let mut rendered = BatchTiles::new();
             let work = LayerAreas { index, areas: &areas, max_features: &no_limits, candidates: Candidates::Found };
             match self.layer(work, &mut rendered).await {
                 Ok(_) if rendered.values().eq([&tile]) => {}

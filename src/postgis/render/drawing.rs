@@ -9,7 +9,7 @@ use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
 use super::prepared::PreparedLayer;
 use super::statements::{LayerStatements, RunLayers};
-use super::{Tiles, Worker};
+use super::{BatchTiles, Worker};
 use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
@@ -68,7 +68,11 @@ impl<'a> BatchDrawing<'a> {
     }
 
     /// One layer's part of some areas. For a query that runs once for each tile, the result contains all of these tiles, including empty ones.
-    pub(in crate::postgis) async fn layer(self, work: LayerAreas<'_>, tiles: &mut Tiles) -> Result<LayerCount, Error> {
+    pub(in crate::postgis) async fn layer(
+        self,
+        work: LayerAreas<'_>,
+        tiles: &mut BatchTiles,
+    ) -> Result<LayerCount, Error> {
         if self.probed(work.index).function().is_some() {
             return call(self.session(), self.probed(work.index), work.index, work.areas, tiles).await;
         }
@@ -154,7 +158,7 @@ impl<'a> BatchDrawing<'a> {
         index: usize,
         areas: &[Area],
         max_features: &Vec<Option<i64>>,
-        tiles: &mut Tiles,
+        tiles: &mut BatchTiles,
     ) -> Result<LayerCount, Error> {
         let (statements, layer) = (self.statements(index), self.probed(index));
         let mut found = LayerCount::default();
@@ -168,7 +172,7 @@ impl<'a> BatchDrawing<'a> {
             }
         };
         while let Some((areas, candidates)) = waiting.pop() {
-            let mut rendered = Tiles::new();
+            let mut rendered = BatchTiles::new();
             match self.layer(LayerAreas { index, areas: &areas, max_features, candidates }, &mut rendered).await {
                 Ok(part) => {
                     found.tiles += part.tiles;
@@ -190,7 +194,7 @@ impl<'a> BatchDrawing<'a> {
                         tracing::info!("{error}: leaving the layer out of this tile");
                         found.tiles += 1;
                         let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
-                        join_tiles(tiles, Tiles::from([(place, tile)]));
+                        join_tiles(tiles, BatchTiles::from([(place, tile)]));
                     } else {
                         return Err(error);
                     }
@@ -207,7 +211,7 @@ impl<'a> BatchDrawing<'a> {
             let max_features = &self.probed(index).budget.max_features();
             let mut found = 0;
             if self.probed(index).function().is_some() {
-                call(self.session(), self.probed(index), index, &batch.areas, &mut Tiles::new()).await?;
+                call(self.session(), self.probed(index), index, &batch.areas, &mut BatchTiles::new()).await?;
                 continue;
             }
             for (areas, candidates) in self.statements(index).parts(&batch.areas) {
@@ -252,14 +256,14 @@ impl<'a> BatchDrawing<'a> {
     /// Every planned tile of a batch.
     pub(in crate::postgis) async fn batch(self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         let mut tiles = match batch.planned {
-            Planned::Occupied => Tiles::new(),
+            Planned::Occupied => BatchTiles::new(),
             Planned::Every => self.empty(&batch.areas),
         };
         for (index, planned) in batch.layers.iter().enumerate() {
             if planned.tiles == 0 {
                 continue;
             }
-            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.max_features());
+            let (mut part, max_features) = (BatchTiles::new(), self.probed(index).budget.max_features());
             let found = self.layer_or_parts(index, &batch.areas, &max_features, &mut part).await?;
             // A failed tile may be one that was not planned, because neighbouring cells can make its statement fail.
             let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
@@ -284,8 +288,8 @@ impl<'a> BatchDrawing<'a> {
     }
 
     /// Every tile of some areas, empty, with the layers that may be drawn in it.
-    fn empty(self, areas: &[Area]) -> Tiles {
-        let mut tiles = Tiles::new();
+    fn empty(self, areas: &[Area]) -> BatchTiles {
+        let mut tiles = BatchTiles::new();
         for area in areas {
             let layers: Vec<RenderedLayer> = (self.layers.all().iter().map(|statements| statements.prepared.layer()))
                 .filter(|layer| layer.zooms.contains(area.rect.zoom))
@@ -331,7 +335,7 @@ fn may_be_of_rows(error: &Error) -> bool {
 }
 
 /// Adds the tiles of a part, or of the next layer, to those already there.
-pub(super) fn join_tiles(tiles: &mut Tiles, more: Tiles) {
+pub(super) fn join_tiles(tiles: &mut BatchTiles, more: BatchTiles) {
     if tiles.is_empty() {
         *tiles = more;
         return;

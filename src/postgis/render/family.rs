@@ -18,7 +18,7 @@ use crate::source::{RenderedTile, Source};
 use crate::stop::Stop;
 use crate::tile::{Area, Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom, ZoomList};
 
-use super::Tiles;
+use super::BatchTiles;
 use super::drawing::join_tiles;
 
 /// The cost of a statement in addition to that of its plan, in the planner's units: a round trip, and the planning.
@@ -272,8 +272,8 @@ fn drawn(
     areas: &[Area],
     planned: &[u64],
     shared: Option<&FamilyTiles>,
-) -> Result<Tiles, Error> {
-    let mut tiles = Tiles::new();
+) -> Result<BatchTiles, Error> {
+    let mut tiles = BatchTiles::new();
     for (index, (layer, planned)) in layers.iter().zip(planned).enumerate().filter(|(_, (_, planned))| **planned > 0) {
         let needs_database = || Error::NeedsDatabase { layer: layer.layer().name.clone() };
         let rows = layer.cached_rows().ok_or_else(needs_database)?;

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU64;
 
-use super::Tiles;
+use super::BatchTiles;
 use super::drawing::BatchDrawing;
 use crate::encode::{EncodeError, Packer, most_packed};
 use crate::postgis::layer::{OnLargeTile, same_max_features};
@@ -43,7 +43,12 @@ struct ByteBudget {
 impl BatchDrawing<'_> {
     /// Finds the tiles that exceed the layer's budget of bytes. Depending on `on_large_tile`, they are reported or thinned, or the first of them is
     /// an error.
-    pub(in crate::postgis) async fn fit(self, index: usize, areas: &[Area], part: &mut Tiles) -> Result<(), Error> {
+    pub(in crate::postgis) async fn fit(
+        self,
+        index: usize,
+        areas: &[Area],
+        part: &mut BatchTiles,
+    ) -> Result<(), Error> {
         let layer = self.probed(index);
         for tile in part.values_mut() {
             let Some(limit) = layer.budget.bytes.at(tile.tile.zoom()) else { continue };
@@ -124,7 +129,7 @@ impl BatchDrawing<'_> {
         let rect = TileRect::from(tile.tile);
         let around = areas.iter().find(|area| area.rect.common(&rect).is_some_and(|common| common == rect));
         let alone: Vec<Area> = around.iter().map(|area| area.within(rect)).collect();
-        let mut again = Tiles::new();
+        let mut again = BatchTiles::new();
         let most = same_max_features(NonZeroU64::new(most).unwrap_or(NonZeroU64::MIN));
         self.layer_or_parts(index, &alone, &most, &mut again).await?;
         Ok(again.into_values().next().unwrap_or_else(|| RenderedTile::empty(tile.tile)))

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::Tiles;
+use super::BatchTiles;
 use super::areas::query_tiles;
 use super::statements::LayerStatements;
 use crate::encode::Gunzip;
@@ -44,7 +44,7 @@ pub(super) async fn call(
     layer: &Layer,
     index: usize,
     areas: &[Area],
-    tiles: &mut Tiles,
+    tiles: &mut BatchTiles,
 ) -> Result<LayerCount, Error> {
     let Some(function) = layer.function() else { return Ok(LayerCount::default()) };
     let mut called = CalledTiles::default();
@@ -135,7 +135,7 @@ fn kind_of(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// Returns an error if two layers of a tile have the same name (MVT 2.1, section 4.1), which can happen with functions.
-pub(super) fn check_names(layers: &[LayerStatements], tiles: &Tiles) -> Result<(), Error> {
+pub(super) fn check_names(layers: &[LayerStatements], tiles: &BatchTiles) -> Result<(), Error> {
     let mut probed = layers.iter().map(|statements| statements.prepared.layer());
     let Some(layer) = probed.find(|layer| layer.function().is_some()) else { return Ok(()) };
     for tile in tiles.values() {

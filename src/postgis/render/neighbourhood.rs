@@ -8,7 +8,7 @@ use super::checks::COMPARED_TILES;
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::prepared::PreparedLayer;
 use super::statements::RunLayers;
-use super::{Tiles, Worker};
+use super::{BatchTiles, Worker};
 use crate::mvt::{self, PointLayer};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
@@ -75,7 +75,7 @@ impl BatchDrawing<'_> {
         }
         let parts = samples.iter().flat_map(|(tile, parts)| parts.iter().map(|part| (*tile, part.world)));
         let searched: Vec<Area> = parts.map(|(tile, world)| area(tile, SearchBox::World(world))).collect();
-        let (mut drawn, max_features) = (Tiles::new(), Vec::new());
+        let (mut drawn, max_features) = (BatchTiles::new(), Vec::new());
         let work =
             LayerAreas { index: 0, areas: &searched, max_features: &max_features, candidates: Candidates::Found };
         self.layer(work, &mut drawn).await?;
@@ -88,7 +88,7 @@ impl BatchDrawing<'_> {
 }
 
 /// The MVT bytes of the one layer of a tile; empty if there is no such tile.
-fn layer_of(tiles: &Tiles, tile: TileCoord) -> &[u8] {
+fn layer_of(tiles: &BatchTiles, tile: TileCoord) -> &[u8] {
     let tile = tiles.get(&Order::ZoomColumnTmsRow.place(tile).cast_signed());
     let layers = tile.and_then(|tile| mvt::split(&tile.mvt)).unwrap_or_default();
     layers.first().map_or(&[], |(_, layer)| layer)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Tiles;
+use super::BatchTiles;
 use super::areas::moved;
 use super::drawing::{BatchDrawing, join_tiles};
 use super::miscounted::miscounted;
@@ -19,7 +19,7 @@ struct Compared {
 
 impl BatchDrawing<'_> {
     /// Adds the repeated tiles of a batch.
-    pub(super) async fn repeats(self, batch: &Batch, tiles: &mut Tiles) -> Result<(), Error> {
+    pub(super) async fn repeats(self, batch: &Batch, tiles: &mut BatchTiles) -> Result<(), Error> {
         self.render_missing(&batch.repeats).await?;
         let mut plain = Vec::new();
         for Repeat { like, tiles: rects } in &batch.repeats {
@@ -79,8 +79,8 @@ impl BatchDrawing<'_> {
     }
 
     /// All layers of some areas.
-    async fn areas(self, areas: &[Area]) -> Result<Tiles, Error> {
-        let mut tiles = Tiles::new();
+    async fn areas(self, areas: &[Area]) -> Result<BatchTiles, Error> {
+        let mut tiles = BatchTiles::new();
         for index in 0..self.layers.all().len() {
             let searched: Vec<Area> = areas
                 .iter()
@@ -90,7 +90,7 @@ impl BatchDrawing<'_> {
             if searched.is_empty() {
                 continue;
             }
-            let (mut part, max_features) = (Tiles::new(), self.probed(index).budget.max_features());
+            let (mut part, max_features) = (BatchTiles::new(), self.probed(index).budget.max_features());
             self.layer_or_parts(index, &searched, &max_features, &mut part).await?;
             self.fit(index, &searched, &mut part).await?;
             join_tiles(&mut tiles, part);

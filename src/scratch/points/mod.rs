@@ -19,7 +19,7 @@ use std::os::unix::fs::FileExt as _;
 
 use super::scratch_file;
 use crate::tile::{SortedPoints, WorldRect};
-use strips::{CodeRange, code, pieces, point, strips};
+use strips::{CodeRange, STRIP_BITS, StripPart, code, pieces, point, strips};
 
 /// The most points that are kept in memory, eight bytes each.
 pub const MAX_POINTS_IN_MEMORY: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use crate::tile::WorldRect;
 
 /// Points are sorted by strips of 2^22 world units (a column of zoom 10), by their latitude within a strip, and last by their longitude.
-const STRIP_BITS: u32 = 22;
+pub(super) const STRIP_BITS: u32 = 22;
 
 /// The bits of an x within its strip.
 const WITHIN_STRIP: u64 = (1 << STRIP_BITS) - 1;

@@ -199,7 +199,8 @@ fn an_old_archive_that_is_not_for_us_is_refused_and_stays() {
 fn a_stop_while_tiles_are_copied_leaves_the_old_archive() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
-    let bytes = archive(&(0..700).map(|id| (id, content(id as usize % 13))).collect(), &mut Chance(7));
+    let bytes =
+        archive(&(0..700).map(|id| (id, content(id as usize % 13))).collect(), &mut fastrand::Rng::with_seed(7));
     std::fs::write(&path, &bytes).unwrap();
     let stop = Stop::new();
     let mut sink = Pmtiles::create(&path, &stop).unwrap();

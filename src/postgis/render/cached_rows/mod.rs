@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
-use super::Tiles;
+use super::BatchTiles;
 use super::areas::is_searched;
 use super::family_tiles::FamilyTiles;
 use crate::mvt::{Drawer, Features, TileInPieces};
@@ -79,7 +79,7 @@ impl MostFeatures {
 /// The result of drawing areas from cached rows.
 #[derive(Default)]
 pub(in crate::postgis) struct DrawnAreas {
-    pub(in crate::postgis) tiles: Tiles,
+    pub(in crate::postgis) tiles: BatchTiles,
     pub(in crate::postgis) count: LayerCount,
     /// Areas that are left to the database.
     pub(in crate::postgis) left: Vec<Area>,
@@ -291,7 +291,7 @@ fn drawn_in_pieces(
     let mvt = if features == 0 { Vec::new() } else { tile.finish(rows.layer()) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
-    let tiles = Tiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
+    let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
     Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
 }
 
