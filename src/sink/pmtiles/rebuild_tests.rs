@@ -6,7 +6,9 @@ use std::path::Path;
 use super::layout::{Entry, PmtilesCompression};
 use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
-use crate::sink::{Metadata, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written};
+use crate::sink::{
+    Metadata, ReadError, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all,
+};
 use crate::stop::{Signal, Stop};
 use crate::tile::{Coverage, LonLatBox};
 
@@ -101,8 +103,13 @@ fn held(path: &Path) -> ExpectedTiles {
     });
     walked.unwrap();
     let listed = reader.list().unwrap();
-    let read = reader.read(&listed).unwrap();
-    listed.iter().zip(read).map(|(id, bytes)| (id.coord.pmtiles_id(), bytes.unwrap().into())).collect()
+    let mut tiles = ExpectedTiles::new();
+    read_all(&mut reader, &listed, |id, bytes| {
+        tiles.insert(id.coord.pmtiles_id(), bytes.unwrap().into());
+        Ok::<_, ReadError>(())
+    })
+    .unwrap();
+    tiles
 }
 
 #[test]
