@@ -325,9 +325,9 @@ const BY_PATH: [(&str, &str); 14] = [
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() {
+        if path.is_dir() && !path.ends_with("tests") {
             sources(&path, found);
-        } else if !path.ends_with("tests.rs") && !path.ends_with("rebuild_tests.rs") {
+        } else if !path.is_dir() && !path.ends_with("tests.rs") && !path.ends_with("rebuild_tests.rs") {
             found.push(path);
         }
     }

@@ -106,7 +106,7 @@ fn variables_that_make_no_sense_are_refused_by_name() {
     }
 }
 
-/// `src/config/tests.rs` has every message; here is the way to the exit code.
+/// `src/config/tests/` has every message; here is the way to the exit code.
 #[test]
 fn a_configuration_that_makes_no_sense_is_refused_with_its_line() {
     let old = OldTarget::new();
