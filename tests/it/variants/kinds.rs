@@ -127,6 +127,40 @@ fn variants_fill_the_query_of_a_function() {
     assert_eq!(verified.code, 0, "{}", verified.stdout);
 }
 
+/// Points of which the shallow zooms show many, and the deep zooms one in each tile.
+const THINNED: &str = "[[layer]]\nname = \"spots\"\ntable = \"spot\"\ngeometry = \"g\"\nproperties = [\"id\"]\non_large_tile = \"thin\"\nrank = \"id\"\nmax_tile_features = { \"0-3\" = 100, \"4-5\" = 1 }\n";
+
+#[test]
+fn variants_of_thinned_points_are_single_runs() {
+    let world = World::with_kinds();
+    // Twenty places with eight points each: at zooms 4 and 5 seven of them are left out.
+    world.db.run(
+        "CREATE TABLE spot (id int PRIMARY KEY, region text, g geometry(Point, 4326)); CREATE INDEX ON spot USING gist (g);
+         INSERT INTO spot SELECT n, (ARRAY['a', 'b', 'c'])[1 + n % 3], ST_SetSRID(ST_MakePoint(n % 20 * 16 - 150 + n / 20 * 0.3, n % 20 * 37 % 120 - 60), 4326)
+         FROM generate_series(1, 480) AS n",
+    );
+    let config = world.regions(THINNED, "spots = \"region = !region!\"");
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    let check = || {
+        world.regions_are(&["a", "b", "c"], |region| only(THINNED, region));
+        assert!(world.held("all.pmtiles") == world.of_region(THINNED));
+    };
+    check();
+    for change in [
+        // Shown at shallow zooms only: the deepest tile does not tell in which variant it was.
+        "UPDATE spot SET region = 'b' WHERE id = 9",
+        "DELETE FROM spot WHERE id = 31",
+        // Shown at all zooms; another one takes its place.
+        "UPDATE spot SET region = 'c', g = ST_Translate(g, 1, 1) WHERE id = 466",
+        "INSERT INTO spot SELECT 1000, 'a', ST_Translate(g, 0.1, 0.1) FROM spot WHERE id = 480",
+    ] {
+        world.db.run(change);
+        world.oar_tiles(&config, &["reseed", "--progress", "none"]).ok();
+        check();
+    }
+}
+
 /// Layers of the kinds that the database draws, all of one table's rows or of a query's.
 const DRAWN: &str = "[[layer]]\nname = \"roads\"\ntable = \"road\"\ngeometry = \"g\"\nproperties = [\"id\"]
 [[layer]]\nname = \"lands\"\ntable = \"land\"\ngeometry = \"g\"\nproperties = [\"id\"]\nsimplify = { tolerance = 1, zoom = \"0-2\" }
