@@ -150,6 +150,9 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
+    /// A stored tile is gone.
+    #[error("a stored tile is gone, and no run has removed it: seed or copy the target again")]
+    Vanished,
     /// The system refused.
     #[error("cannot read {}", path.display())]
     Io {
@@ -177,6 +180,7 @@ impl ReadError {
             ReadError::HalfWritten { .. }
             | ReadError::Unindexed { .. }
             | ReadError::Damaged { .. }
+            | ReadError::Vanished
             | ReadError::Io { .. }
             | ReadError::Remote { .. } => ErrorKind::Failed,
         }
@@ -218,6 +222,15 @@ pub trait TileReader: Send {
     /// # Errors
     /// If listing is not permitted.
     fn can_list(&mut self) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    /// Checks that there is a tileset at all, without listing everything: a directory without notes and tiles may be the place of a volume
+    /// that is not mounted.
+    ///
+    /// # Errors
+    /// [`ReadError::Foreign`] if there is none.
+    fn holds_tileset(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
 

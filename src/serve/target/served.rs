@@ -253,7 +253,18 @@ impl ServedTarget {
         };
         // A reader that has failed does not get here and is dropped.
         locked(&state.readers).push(reader);
-        Ok(read.into_iter().next().flatten())
+        let stored = read.into_iter().next().flatten();
+        if stored.is_none() && self.must_hold(state, tile) {
+            return Err(ReadError::Vanished);
+        }
+        Ok(stored)
+    }
+
+    /// True if the target held a tile when it was listed, and no run can have removed it since: a version never changes, and a run that changes the
+    /// files of a target changes its notes first.
+    fn must_hold(&self, state: &ServedState, tile: TileId) -> bool {
+        let may_change = !state.template.is_versioned() && (self.needs_polling() || !self.is_current(state));
+        !may_change && state.stored().is_some_and(|stored| stored.holds(tile))
     }
 }
 
@@ -295,6 +306,7 @@ fn read_state_once(
     let stamp = Stamp::of(watched.files());
     let is_settled = stamp.is_settled();
     let mut reader = opened(open)?;
+    reader.holds_tileset()?;
     let described = reader.describe()?;
     let template = reader.template();
     // A manifest that cannot be parsed belongs to another program.

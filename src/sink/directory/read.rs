@@ -53,6 +53,11 @@ impl DirectoryReader {
             None => notes::METADATA.to_owned(),
         };
         let body = note(&name)?;
+        if let (Some(latest), None) = (&latest, &body) {
+            let what =
+                format!("{} names the version {}, which has no {}", notes::LATEST, latest.version, notes::METADATA);
+            return Err(ReadError::Damaged { place: place(), what });
+        }
         let noted = match &body {
             Some(body) => notes::read(body).map_err(|error| damaged(&name, &error))?,
             None => TargetNotes::default(),
@@ -78,6 +83,12 @@ impl DirectoryReader {
 
     fn place(&self) -> String {
         self.root.path().display().to_string()
+    }
+
+    /// The error of a directory without notes and tiles.
+    fn foreign(&self) -> ReadError {
+        let what = format!("it has neither a metadata.json nor a file named as {}", self.template.text());
+        ReadError::Foreign { place: self.place(), kind: "directory of tiles", what }
     }
 
     fn read_tile(&mut self, id: &TileId) -> Result<Option<Box<[u8]>>, ReadError> {
@@ -129,11 +140,22 @@ impl TileReader for DirectoryReader {
             Ok::<(), ReadError>(())
         });
         walked.map_err(|error| error.into_read_error(self.place()))??;
-        if found.is_empty() && !self.is_noted {
-            let what = format!("it has neither a metadata.json nor a file named as {}", self.template.text());
-            return Err(ReadError::Foreign { place: self.place(), kind: "directory of tiles", what });
+        if found.is_empty() && !self.is_noted { Err(self.foreign()) } else { Ok(found) }
+    }
+
+    fn holds_tileset(&mut self) -> Result<(), ReadError> {
+        if self.is_noted {
+            return Ok(());
         }
-        Ok(found)
+        // The walk ends at the first tile.
+        let is_found = walk(&self.root, &self.template, &Stop::new(), |name| match self.template.read(name) {
+            Some(found) => Err(found),
+            None => Ok(()),
+        });
+        match is_found.map_err(|error| error.into_read_error(self.place()))? {
+            Err(_found) => Ok(()),
+            Ok(()) => Err(self.foreign()),
+        }
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {

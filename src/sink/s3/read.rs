@@ -26,6 +26,8 @@ pub struct S3Reader {
     runtime: Handle,
     store: Arc<Store>,
     noted: TargetNotes,
+    /// True if there are notes, whichever program wrote them.
+    is_noted: bool,
     template: Template,
 }
 
@@ -40,7 +42,7 @@ impl S3Reader {
         template: &Template,
         runtime: Handle,
     ) -> Result<S3Reader, ReadError> {
-        let (store, noted, template) = wait(&runtime, async {
+        let (store, noted, is_noted, template) = wait(&runtime, async {
             let store = Store::open(location, options).await?;
             let (metadata, begun) = tokio::join!(store.get(notes::METADATA), lease::begun(&store));
             let (metadata, begun) = (metadata?, begun?);
@@ -59,14 +61,16 @@ impl S3Reader {
             if !template.is_versioned() {
                 noted.described.unfinished = begun.unfinished(noted.described.manifest.as_deref());
             }
+            let mut is_noted = metadata.is_some();
             if template.is_versioned()
                 && let Some(object) = store.get(notes::LATEST).await?
             {
+                is_noted = true;
                 template = template.with_version(&read_latest(&store, &object)?.version);
             }
-            Ok::<_, ReadError>((store, noted, template))
+            Ok::<_, ReadError>((store, noted, is_noted, template))
         })?;
-        Ok(S3Reader { runtime, store, noted, template })
+        Ok(S3Reader { runtime, store, noted, is_noted, template })
     }
 }
 
@@ -100,6 +104,31 @@ impl TileReader for S3Reader {
     fn can_list(&mut self) -> Result<(), ReadError> {
         wait(&self.runtime, async { self.store.list(&self.template.prefix(), None).await.map(drop) })
             .map_err(ReadError::from)
+    }
+
+    fn holds_tileset(&mut self) -> Result<(), ReadError> {
+        if self.is_noted {
+            return Ok(());
+        }
+        let foreign = || {
+            let what = format!("it has neither a metadata.json nor an object named as {}", self.template.text());
+            ReadError::Foreign { place: self.store.location.to_string(), kind: "prefix of tiles", what }
+        };
+        if self.template.lacks_version() {
+            return Err(foreign());
+        }
+        wait(&self.runtime, async {
+            match self.store.list(&self.template.prefix(), None).await {
+                Ok(page)
+                    if page.next.is_none()
+                        && !page.found.iter().any(|(name, _)| self.template.read(name).is_some()) =>
+                {
+                    Err(foreign())
+                }
+                // The first page says nothing of the next one, and a right to read is no right to list.
+                Ok(_) | Err(_) => Ok(()),
+            }
+        })
     }
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {

@@ -21,5 +21,6 @@ pub(crate) mod settings;
 pub(crate) mod several;
 pub(crate) mod stale;
 pub(crate) mod steps;
+pub(crate) mod vanished;
 pub(crate) mod write_back;
 pub(crate) mod writer;
