@@ -149,22 +149,22 @@ pub fn plan(
     }
     let next = AtomicUsize::new(zooms.len());
     let plans: io::Result<Vec<ZoomPlan>> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut done = Vec::new();
-                    // The deepest zooms take longest, so they come first.
-                    while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
-                        done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features, order));
-                    }
-                    done
-                })
-            })
-            .collect();
-        workers
-            .into_iter()
-            .flat_map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
+        let work = || {
+            let mut done = Vec::new();
+            // The deepest zooms take longest, so they come first.
+            while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+                done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features, order));
+            }
+            done
+        };
+        // If the system gives fewer threads, these do all of the work.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let workers: Vec<_> = (1..threads).map_while(start).collect();
+        let mut done = work();
+        for worker in workers {
+            done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done.into_iter().collect()
     });
     let mut plans = plans?;
     plans.sort_by_key(|plan| plan.zoom);

@@ -60,6 +60,6 @@ pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
 
 pub(crate) use probe::{RelationName, look_up};
-pub(crate) use session::{Session, quoted};
+pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted};
 pub(crate) use sql::without_bounds;
 pub(crate) use survey::{survey_for_plan, survey_side_by_side};

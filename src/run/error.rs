@@ -58,6 +58,16 @@ pub enum CommandError {
         /// The text.
         text: String,
     },
+    /// The system does not start as many threads as the program needs.
+    #[error(
+        "cannot start {wanted} threads: raise the limit of processes (ulimit -u, TasksMax of a systemd unit, the limit of pids of a container), or end others of this user"
+    )]
+    Threads {
+        /// How many.
+        wanted: usize,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// `doctor` has found errors.
     #[error("something is in the way: {errors} of the findings above {}", if *errors == 1 { "is an error" } else { "are errors" })]
     Unhealthy {

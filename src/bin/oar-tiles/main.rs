@@ -12,6 +12,7 @@
 //! | `given` | the settings of a verb; `config` |
 //! | `tilesets` | runs a verb for each of several tilesets |
 //! | `variants` | verbs on a tileset with variants |
+//! | `threads` | the threads that every command needs |
 //! | `shown` | how a run is shown, and its closing table |
 
 mod drafting;
@@ -22,6 +23,7 @@ mod sharding;
 mod shell;
 mod shown;
 mod targets;
+mod threads;
 mod tilesets;
 mod tracking;
 mod variants;
@@ -115,7 +117,7 @@ fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
 
 /// Runs a command to its end.
 fn on_runtime<T>(command: impl AsyncFnOnce() -> Result<T, CommandError>) -> Result<T, CommandError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CommandError::Output)?;
+    let runtime = threads::runtime()?;
     let done = runtime.block_on(command());
     // There is nothing left to wait for, so an idle connection must not delay the end.
     runtime.shutdown_background();

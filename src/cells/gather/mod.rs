@@ -245,7 +245,10 @@ impl Gathering {
             done
         };
         std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            // If the system gives fewer threads, these do all of the work.
+            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+            let workers: Vec<_> = (1..threads).map_while(start).collect();
+            done.extend(work());
             for worker in workers {
                 done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
             }

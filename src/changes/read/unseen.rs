@@ -97,5 +97,9 @@ pub async fn unseen_positions(
     };
     let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
     let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
-    changed_positions(snapshot, layer, &context, geometries, each).await
+    let reading = Box::pin(changed_positions(snapshot, layer, &context, geometries, each));
+    match watch.source {
+        PositionSource::Geometry { .. } => reading.await,
+        PositionSource::Query { .. } => snapshot.keeper.with_logged_texts(&context, reading).await,
+    }
 }

@@ -1,6 +1,6 @@
 //! Checks a target without the database: its structure, and whether its tiles are as its metadata says.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::TilesToCheck;
 use crate::encode::Gunzip;
@@ -16,8 +16,11 @@ use crate::tile::{Coverage, LonLatBox, Order, Slice, TileId, TileRect, ZoomList,
 /// The number of tiles that are read at a time, which bounds the memory.
 pub(super) const TILES_PER_CHUNK: usize = 1_000;
 
-/// The most layers and properties that are reported as not described. An archive of another program could have new ones in each tile.
+/// The most layers and properties that are reported as described otherwise. An archive of another program could have new ones in each tile.
 const MAX_NAMED_UNDESCRIBED: usize = 10_000;
+
+/// The most properties of a layer that the note about its unlisted properties names.
+const MAX_NAMED_UNLISTED: usize = 20;
 
 /// A target that was checked.
 pub(super) struct CheckedTarget {
@@ -135,9 +138,10 @@ impl CheckedTarget {
                 Ok::<(), ReadError>(())
             });
             if found(read, findings)?.is_none() {
-                return Ok(());
+                break;
             }
         }
+        findings.notes.extend(expected.unlisted.iter().map(|(layer, properties)| properties.note(layer)));
         Ok(())
     }
 }
@@ -150,12 +154,49 @@ struct DescribedTiles<'a> {
     layers: HashMap<&'a str, &'a VectorLayer>,
     /// What was already reported. A layer that is not described would otherwise be reported for every tile.
     named: HashSet<String>,
+    /// The properties that the metadata does not list, by layer.
+    unlisted: BTreeMap<&'a str, UnlistedProperties>,
 }
 
-impl DescribedTiles<'_> {
-    fn new<'a>(described: &'a Described, partial: &'a PartialScope) -> DescribedTiles<'a> {
+/// Properties of a layer that the metadata does not list. They are no error: the keys of jsonb are drawn as properties, and TileJSON cannot list them.
+struct UnlistedProperties {
+    first: TileId,
+    /// Up to [`MAX_NAMED_UNLISTED`] of them.
+    names: BTreeSet<String>,
+    has_more: bool,
+}
+
+impl UnlistedProperties {
+    fn new(first: TileId) -> UnlistedProperties {
+        UnlistedProperties { first, names: BTreeSet::new(), has_more: false }
+    }
+
+    fn add(&mut self, name: &str) {
+        if self.names.contains(name) {
+            return;
+        }
+        if self.names.len() < MAX_NAMED_UNLISTED {
+            self.names.insert(name.to_owned());
+        } else {
+            self.has_more = true;
+        }
+    }
+
+    fn note(&self, layer: &str) -> String {
+        let names: Vec<String> = self.names.iter().map(|name| format!("{name:?}")).collect();
+        let more = if self.has_more { " and others" } else { "" };
+        format!(
+            "layer {layer:?} has properties that are not described, first in tile {}: {}{more}. The keys of jsonb are such properties; others were renamed or added since the description was written",
+            self.first,
+            names.join(", ")
+        )
+    }
+}
+
+impl<'a> DescribedTiles<'a> {
+    fn new(described: &'a Described, partial: &'a PartialScope) -> DescribedTiles<'a> {
         let layers = described.vector_layers.iter().map(|layer| (layer.id.as_str(), layer)).collect();
-        DescribedTiles { bounds: described.bounds, partial, layers, named: HashSet::new() }
+        DescribedTiles { bounds: described.bounds, partial, layers, named: HashSet::new(), unlisted: BTreeMap::new() }
     }
 
     /// Decodes a tile and compares it with the metadata.
@@ -173,7 +214,10 @@ impl DescribedTiles<'_> {
         }
         // The check of the format has already reported a target that describes no layer at all.
         if !self.layers.is_empty() {
-            let undescribed: Vec<String> = layers.iter().flat_map(|layer| self.undescribed(id, layer)).collect();
+            let mut undescribed = Vec::new();
+            for layer in &layers {
+                undescribed.extend(self.undescribed(id, layer));
+            }
             for what in undescribed {
                 let is_new = self.named.len() < MAX_NAMED_UNDESCRIBED && self.named.insert(what.clone());
                 if is_new {
@@ -183,9 +227,10 @@ impl DescribedTiles<'_> {
         }
     }
 
-    fn undescribed(&self, id: &TileId, layer: &mvt::MvtLayer<'_>) -> Vec<String> {
+    /// What contradicts the metadata, in words. Keeps the properties that it does not list.
+    fn undescribed(&mut self, id: &TileId, layer: &mvt::MvtLayer<'_>) -> Vec<String> {
         let (name, zoom) = (layer.name, id.coord.zoom().get());
-        let Some(expected) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
+        let Some(&expected) = self.layers.get(name) else { return vec![format!("layer {name:?} is not described")] };
         let mut found = Vec::new();
         if !(expected.minzoom..=expected.maxzoom).contains(&zoom) && !self.partial.holds(*id) {
             found.push(format!(
@@ -204,7 +249,9 @@ impl DescribedTiles<'_> {
                 break;
             }
             match expected.fields.get(key).map(|field| field.as_str().unwrap_or_default()) {
-                None => found.push(format!("layer {name:?} has the property {key:?}, which is not described")),
+                None => {
+                    self.unlisted.entry(expected.id.as_str()).or_insert_with(|| UnlistedProperties::new(*id)).add(key);
+                }
                 // Other programs may use other words for the type of a property.
                 Some(other) if other != kind && ["String", "Number", "Boolean"].contains(&other) => {
                     found.push(format!("layer {name:?}: the property {key:?} is a {kind}, but described as {other}"));

@@ -32,13 +32,13 @@ pub struct LayerTrial {
 /// If the database is lost, or a stop was requested.
 pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Vec<LayerTrial>, Error> {
     let session = &snapshot.keeper;
-    crate::postgis::probe::server(session).await?;
+    let encoding = crate::postgis::probe::server(session).await?.encoding;
     let mut trials = Vec::new();
     let mut said: Vec<RowSecurity> = Vec::new();
     for options in layers {
         let mut warnings = Vec::new();
         let (mut errors, mut jumps) = (Vec::new(), None);
-        let tried = try_layer(session, options, &mut warnings, &mut jumps);
+        let tried = try_layer(session, options, &encoding, &mut warnings, &mut jumps);
         if let Some(error) = Box::pin(objection(session, tried)).await? {
             errors.push(error);
             let mut wrong = Vec::new();
@@ -105,12 +105,13 @@ fn keep_different(errors: &mut Vec<Error>) {
 async fn try_layer(
     session: &Session,
     options: &LayerOptions,
+    encoding: &str,
     warnings: &mut Vec<String>,
     jumps: &mut Option<JumpingRows>,
 ) -> Result<(), Error> {
     let (named, _locks) = names_and_locks(session, std::slice::from_ref(options)).await?;
     let Some(named) = named.into_iter().next() else { return Ok(()) };
-    let layer = named.rows(warnings).await?;
+    let layer = named.rows(encoding, warnings).await?;
     *jumps = JumpingRows::of(session, &layer).await?;
     Ok(())
 }

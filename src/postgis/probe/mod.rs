@@ -91,7 +91,7 @@ impl NamedLayers<'_> {
         let NamedLayers { snapshot, server, layers: named, locks, superuser } = self;
         let (mut layers, mut warnings) = (Vec::new(), Vec::from_iter(superuser.clone()));
         for named in named {
-            layers.push(Arc::new(named.rows(&mut warnings).await?));
+            layers.push(Arc::new(named.rows(&server.encoding, &mut warnings).await?));
         }
         let reads = reads(&snapshot.keeper, &locks).await?;
         warnings.extend(row_security_warning(&row_security(&snapshot.keeper).await?));

@@ -10,6 +10,8 @@ pub struct Server {
     pub identity: DatabaseIdentity,
     /// True if the server is a standby.
     pub in_recovery: bool,
+    /// The encoding of the database, such as `UTF8` or `LATIN1`.
+    pub encoding: String,
 }
 
 /// The oldest PostGIS that works, major and minor version: it has `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids.
@@ -50,7 +52,8 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
                 has_function_privilege('pg_control_system()', 'EXECUTE'),
                 has_function_privilege('pg_control_checkpoint()', 'EXECUTE'),
                 CASE WHEN NOT pg_is_in_recovery()
-                    THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END"
+                    THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END,
+                current_setting('server_encoding')"
     );
     let row = session.one(context, &sql, &[]).await?;
     let postgis = row.get::<_, Option<String>>(0).unwrap_or(installed);
@@ -82,7 +85,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
         postgresql: row.get(1),
         postgis,
     };
-    Ok(Server { identity, in_recovery: row.get(4) })
+    Ok(Server { identity, in_recovery: row.get(4), encoding: row.get(8) })
 }
 
 /// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with

@@ -9,6 +9,7 @@
 //! | `origin` | whether all sessions of a run are on one server |
 //! | `locks/` | locks are taken early and waited for briefly; the run releases them when others have waited too long |
 //! | `search_path` | where names are looked up, and whether others have put objects there that stand in for PostGIS |
+//! | `text_settings` | the settings that decide how values are written as texts and read from texts |
 //! | `prepared` | statements that are parsed and planned once a session |
 //! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
 //! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
@@ -29,6 +30,7 @@ mod search_path;
 mod server_name;
 mod session_room;
 mod snapshot;
+mod text_settings;
 mod transaction;
 mod values;
 mod writing;
@@ -61,6 +63,7 @@ pub(super) use error::area_name;
 pub(crate) use identifier::quoted;
 pub(super) use locks::LockAttempts;
 pub(super) use parameters::setting_of;
+pub(crate) use text_settings::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting};
 
 /// The most requests to the server to cancel a statement.
 const CANCEL_REQUESTS: u32 = 6;

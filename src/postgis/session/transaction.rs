@@ -12,6 +12,7 @@ use super::Session;
 use super::error::{Cause, Error};
 use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
 use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
+use super::text_settings::fix_drawn_texts;
 
 /// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
 pub(in crate::postgis) struct Transaction {
@@ -81,16 +82,13 @@ impl Session {
              SET LOCAL enable_hashagg = off;                 -- a hash of thousands of open tiles took 40 times as long
              SET LOCAL jit = off;
              SET LOCAL max_parallel_workers_per_gather = 0;  -- the pool is the parallelism; parallel plans change the order
-             SET LOCAL timezone = 'UTC';                     -- how dates and numbers read in a tile
-             SET LOCAL datestyle = 'ISO, MDY';
-             SET LOCAL intervalstyle = 'postgres';
-             SET LOCAL extra_float_digits = 1;
-             SET LOCAL bytea_output = 'hex';
+             {texts}
              SELECT pid, virtualxid, {ORIGIN_COLUMNS} FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'; {path}",
             path = path.as_deref().unwrap_or_default(),
             snapshot = snapshot.unwrap_or_default(),
             timeout = options.statement_timeout.as_millis(),
             lock_timeout = options.lock_limit().as_millis(),
+            texts = fix_drawn_texts(),
             work_mem = options.work_mem.replace('\'', "''"),
         );
         // Behind a pooler even this may have to wait for a free connection.

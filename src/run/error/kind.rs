@@ -103,6 +103,7 @@ impl CommandError {
             | CommandError::Output(_)
             | CommandError::NotThere { .. }
             | CommandError::BrokenTile { .. }
+            | CommandError::Threads { .. }
             | CommandError::Unhealthy { .. }
             | CommandError::Differ { .. }
             | CommandError::Unsound { .. }

@@ -20,12 +20,19 @@ pub(super) fn synchronize(
     let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();
     std::thread::scope(|scope| {
-        let at_once: Vec<_> =
-            others.iter_mut().zip(shares).map(|(files, share)| scope.spawn(move || files.synchronize(share))).collect();
+        let start = |(files, share)| {
+            let files: &mut Files = files;
+            std::thread::Builder::new().spawn_scoped(scope, move || files.synchronize(share)).map_err(|_error| share)
+        };
+        let at_once: Vec<_> = others.iter_mut().zip(shares).map(start).collect();
         // Waits for every writer, even if one has failed.
         let mut all = files.synchronize(first);
         for writer in at_once {
-            let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let written = match writer {
+                Ok(writer) => writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                // The system gives no further thread.
+                Err(share) => files.synchronize(share),
+            };
             all = all.and_then(|all| {
                 let written = written?;
                 Ok(FileCounts { added: all.added + written.added, replaced: all.replaced + written.replaced })

@@ -345,7 +345,7 @@ fn a_tile_that_takes_far_more_memory_than_its_bytes_is_named() {
     let path = with_tile(&folder, "texts", &squeezed(&tile_of(&[key, text, tagged.repeat(100_000)])));
     let looked = looks(&folder, &path, MEMORY_OF_A_TILE);
     looked.tile.fails(2, &["tile 0/0/0 holds more than can be shown"]);
-    assert!(looked.verify.stdout.contains("which is not described"), "{}", looked.verify.stdout);
+    assert!(looked.verify.stdout.contains("properties that are not described"), "{}", looked.verify.stdout);
     let mut geojson = program();
     geojson.arg("inspect").arg(&path).args(["0/0/0", "--geojson"]);
     ended(&geojson, MEMORY_OF_A_TILE).fails(2, &["holds more than can be shown"]);

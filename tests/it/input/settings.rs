@@ -61,6 +61,10 @@ fn flags_that_make_no_sense_are_refused() {
         (&["config", "--zoom", "5-3"], "the zoom range 5-3 is reversed: write 3-5"),
         (&["seed", "--database-url", "mysql://here/there"], "error: the database URL cannot be read ("),
         (
+            &["seed", "--database-url", "'postgresql://h/d'"],
+            "error: the database URL cannot be read (it begins with a quotation mark): remove the quotation marks around it\n",
+        ),
+        (
             &["seed", "--database-url", "postgresql://h/d?sslmode=maybe"],
             "error: \"maybe\" is no sslmode: write disable, prefer, require, verify-ca or verify-full\n",
         ),
@@ -348,4 +352,38 @@ fn a_run_that_fails_leaves_the_report_as_it_was() {
     }
     assert_eq!(std::fs::read_to_string(&before).unwrap(), "{}");
     assert!(!new.exists());
+}
+
+#[test]
+fn no_command_repeats_the_password_of_a_url_that_cannot_be_read() {
+    for url in [
+        "postgis://me:s3cret@h/db?connect_timeout=5",
+        "Postgresql://me:s3cret@h/db?connect_timeout=5",
+        "postgresql+psycopg2://me:s3cret@h/db?connect_timeout=5",
+        "\"postgresql://me:s3cret@h/db?connect_timeout=5\"",
+        "postgresql://me:first@s3cret@h/db",
+        "dbname=postgresql://me:s3cret@h/db",
+        "postgresql://me@h/db?password=first&s3cret=5",
+        "host=h sslmode=require;password=s3cret",
+    ] {
+        for verb in ["seed", "doctor", "track status"] {
+            let ended = run(program().args(verb.split(' ')).env("DATABASE_URL", url));
+            let shown = format!("{}{}", ended.stdout, ended.stderr);
+            assert!(!shown.contains("s3cret"), "{verb} {url}: {shown}");
+            assert_ne!(ended.code, 0, "{verb} {url}: {shown}");
+        }
+        let shown = run(program().arg("config").env("DATABASE_URL", url));
+        assert!(!format!("{}{}", shown.stdout, shown.stderr).contains("s3cret"), "{url}: {}", shown.stdout);
+    }
+}
+
+#[test]
+fn white_space_and_a_byte_order_mark_around_the_url_are_no_part_of_it() {
+    let db = crate::support::Db::with_facilities(10);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    for (before, after) in [(" ", ""), ("\u{feff}", "\r\n"), ("\n", "\t")] {
+        let url = format!("{before}{}{after}", db.url);
+        run(program().args(["seed", "--output"]).arg(&target).env("DATABASE_URL", &url)).ok();
+    }
 }

@@ -153,10 +153,6 @@ fn every_kind_of_damage_is_found_and_named() {
             &["that are not described: 1\n  tile 0/0/0: layer \"facilities\" is not described\n"],
         ),
         (
-            "UPDATE metadata SET value = json_remove(value, '$.vector_layers[0].fields.address') WHERE name = 'json'",
-            &["  tile 0/0/0: layer \"facilities\" has the property \"address\", which is not described\n"],
-        ),
-        (
             "UPDATE metadata SET value = json_set(value, '$.vector_layers[0].fields.is_closed', 'Number') WHERE name = 'json'",
             &["the property \"is_closed\" is a Boolean, but described as Number\n"],
         ),

@@ -67,10 +67,9 @@ fn sql_types_are_encoded_as_the_manual_says() {
             assert_eq!((found["a"], found["b"], found.get("c")), (MvtValue::Uint(1), MvtValue::Text("t"), None));
         }
     }
-    // And the target describes them so; but for the keys of jsonb.
-    let verified = run(program().arg("verify").arg(&output)).fails(1, &[]);
-    let text = format!("{}{}", verified.stdout, verified.stderr);
-    let undescribed: Vec<&str> = text.lines().filter(|line| line.contains("the property")).collect();
-    assert_eq!(undescribed.len(), 2, "{text}");
-    assert!(text.contains("\"a\", which is not described") && text.contains("\"b\", which is not described"), "{text}");
+    // And the target describes them so. It cannot describe the keys of jsonb, which is no error.
+    let verified = run(program().arg("verify").arg(&output)).ok();
+    let note = "note: layer \"mill\" has properties that are not described, first in tile 0/0/0: \"a\", \"b\". The keys of jsonb are such properties; others were renamed or added since the description was written\n";
+    assert!(verified.stdout.starts_with(note), "{}", verified.stdout);
+    assert!(verified.stdout.contains(": sound ("), "{}", verified.stdout);
 }

@@ -10,6 +10,7 @@ pub(crate) mod edge_cases;
 pub(crate) mod faults;
 pub(crate) mod given_tiles;
 pub(crate) mod histories;
+pub(crate) mod logged_texts;
 pub(crate) mod materialized_views;
 pub(crate) mod patches;
 pub(crate) mod query_layers;

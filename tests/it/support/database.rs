@@ -50,6 +50,13 @@ impl Db {
         Db::like(&server(), template)
     }
 
+    /// A new database with PostGIS, of another encoding than the server's.
+    pub(crate) fn encoded(encoding: &str) -> Db {
+        let db = Db::made(&server(), &format!("TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"));
+        db.run("CREATE EXTENSION postgis");
+        db
+    }
+
     /// A new database without PostGIS.
     pub(crate) fn empty() -> Db {
         Db::on(&server())
@@ -68,12 +75,14 @@ impl Db {
     }
 
     fn like(server: &str, template: &str) -> Db {
+        Db::made(server, &format!("TEMPLATE {template} STRATEGY file_copy"))
+    }
+
+    fn made(server: &str, options: &str) -> Db {
         let name = format!("test_{}_{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let runtime = runtime();
         let admin = connect(&runtime, server);
-        runtime
-            .block_on(admin.batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")))
-            .unwrap();
+        runtime.block_on(admin.batch_execute(&format!("CREATE DATABASE {name} {options}"))).unwrap();
         let url = with_database(server, &name);
         let client = connect(&runtime, &url);
         Db { url, name, server: server.to_owned(), runtime, client }

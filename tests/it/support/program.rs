@@ -144,6 +144,24 @@ pub(crate) fn wait(mut child: Process) -> Run {
     }
 }
 
+/// The same command as a user of its own, who may have this many processes and threads, with a timeout of half a minute.
+pub(crate) fn with_threads(command: &Command, most: u32) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.args(["-s", "KILL", "30"]);
+    if Command::new("id").arg("-u").output().unwrap().stdout == b"0\n" {
+        // A number that no account has: threads of all processes of a user count.
+        limited.args(["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"]);
+    }
+    limited.args(["prlimit", &format!("--nproc={most}")]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
 /// The same command with at most this many kilobytes of memory, and a timeout of a minute.
 pub(crate) fn limited(command: &Command, kilobytes: u32) -> Command {
     let mut limited = Command::new("timeout");

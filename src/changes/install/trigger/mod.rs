@@ -17,7 +17,7 @@ use md5::{Digest as _, Md5};
 
 use crate::changes::log::{WATCHER_LOCK, literal};
 use crate::changes::relations::{Table, WatchSource};
-use crate::postgis::quoted;
+use crate::postgis::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting, quoted};
 use statements::{MAX_ROWS_PER_LOG_ENTRY, MAX_ROWS_WITH_SHAPES, StatementSize};
 
 /// The trigger function of a watch.
@@ -49,14 +49,10 @@ impl TriggerFunction<'_> {
 
     /// The statement that creates the function. With `replaces`, it replaces one that is known to be ours.
     pub(in crate::changes) fn statement(&self, replaces: bool) -> String {
-        // The settings that decide the text form of values, if values are logged or compared as texts.
+        // The settings that decide the text form of values, if values are logged or compared as texts. Those who read the log fix the same ones.
         let texts = match (self.source, self.table.key.is_empty()) {
-            (WatchSource::Column(_), false) => "",
-            _ => {
-                "
-    SET extra_float_digits = 3 SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres' SET timezone = 'UTC'
-    SET bytea_output = 'hex' SET lc_monetary = 'C'"
-            }
+            (WatchSource::Column(_), false) => String::new(),
+            _ => format!("\n   {}", fixed_texts().collect::<String>()),
         };
         format!(
             "CREATE {}FUNCTION {}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -207,6 +203,11 @@ END
             names.len()
         )
     }
+}
+
+/// The clauses that fix how values are written as texts.
+fn fixed_texts() -> impl Iterator<Item = String> {
+    DRAWN_TEXTS.iter().chain(&LOGGED_TEXTS).map(|TextSetting { name, value }| format!(" SET {name} = '{value}'"))
 }
 
 /// A text in dollar quotes (PostgreSQL documentation, section 4.1.2.4), which are easier to read than a literal.

@@ -3,6 +3,7 @@
 use tokio_postgres::error::SqlState;
 
 use super::super::relation::Relation;
+use super::encoding::may_hold_letters;
 use super::patchable::is_plain_type;
 use super::{LayerProbe, list};
 use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank, RowZooms};
@@ -10,8 +11,14 @@ use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
 impl LayerProbe<'_> {
-    /// Lets the server check every expression, and records the types of the properties.
-    pub(in crate::postgis) async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<(), Error> {
+    /// Lets the server check every expression, and records the types of the properties. Returns the first property whose texts may hold other
+    /// characters than ASCII.
+    pub(in crate::postgis) async fn types(
+        &self,
+        layer: &mut Layer,
+        relation: &Relation,
+    ) -> Result<Option<String>, Error> {
+        let mut letters = None;
         let of_rows = self.row_types(layer, relation).await?;
         let of_cells = self.aggregate_types(layer, relation).await?;
         let (mut of_rows, mut of_cells) = (of_rows.into_iter(), of_cells.into_iter());
@@ -22,13 +29,16 @@ impl LayerProbe<'_> {
                 ComputedFrom::Tile(_) => Some("integer".to_owned()),
             };
             layer.has_plain_values &= kind.as_deref().is_some_and(is_plain_type);
+            if letters.is_none() && kind.as_deref().is_none_or(may_hold_letters) {
+                letters = Some(property.name.clone());
+            }
             property.kind = match kind.as_deref() {
                 Some("boolean") => "Boolean",
                 Some("smallint" | "integer" | "bigint" | "real" | "double precision") => "Number",
                 _ => "String",
             };
         }
-        Ok(())
+        Ok(letters)
     }
 
     /// The types of the aggregates.

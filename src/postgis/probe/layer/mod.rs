@@ -1,5 +1,6 @@
 //! Probes one layer: checks that its relation, columns, key and expressions exist and fit.
 
+mod encoding;
 mod expressions;
 mod function;
 mod geometry;
@@ -30,6 +31,8 @@ pub(in crate::postgis) struct NamedLayer<'a> {
     geometry: String,
     /// The layer, without what only its rows show: the reference system, whether geometries are points, whether rows reach beyond ±180°.
     layer: Layer,
+    /// The first property whose texts may hold other characters than ASCII.
+    letters: Option<String>,
 }
 
 impl<'a> LayerProbe<'a> {
@@ -141,12 +144,12 @@ impl<'a> LayerProbe<'a> {
                 .collect(),
         };
         self.row_zooms(&layer, &relation).await?;
-        self.types(&mut layer, &relation).await?;
+        let letters = self.types(&mut layer, &relation).await?;
         if let Some(rank) = options.budget.rank.as_ref().filter(|_| layer.cells().is_none()) {
             layer.rank = Some(self.rank(&layer, &relation, rank).await?);
         }
         let geometry = geometry.name.clone();
-        Ok(NamedLayer { probe: self, relation, geometry, layer })
+        Ok(NamedLayer { probe: self, relation, geometry, layer, letters })
     }
 
     pub(in crate::postgis) fn error(&self, what: String, next: String) -> Error {
@@ -273,9 +276,10 @@ impl NamedLayer<'_> {
         &self.layer
     }
 
-    /// Completes the layer from its rows. Returns an error if its key is not unique.
-    pub(in crate::postgis) async fn rows(self, warnings: &mut Vec<String>) -> Result<Layer, Error> {
-        let NamedLayer { probe, relation, geometry, mut layer } = self;
+    /// Completes the layer from its rows. `encoding` is that of the database. Returns an error if the layer's key is not unique.
+    pub(in crate::postgis) async fn rows(self, encoding: &str, warnings: &mut Vec<String>) -> Result<Layer, Error> {
+        warnings.extend(self.check_encoding(encoding)?);
+        let NamedLayer { probe, relation, geometry, mut layer, .. } = self;
         let column = probe.column(&relation, &geometry, "geometry")?;
         layer.shape = probe.shape(&mut layer, column, &relation).await?;
         if layer.cells().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {

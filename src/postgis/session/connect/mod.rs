@@ -9,6 +9,7 @@ use tokio_postgres::config::Host;
 
 pub(super) mod cancel;
 pub(super) mod tls;
+mod url;
 
 use super::error::Error;
 use super::server_name::ServerName;
@@ -40,8 +41,14 @@ impl FromStr for SslMode {
             "verify-ca" => SslMode::VerifyCa,
             "verify-full" => SslMode::VerifyFull,
             _ => {
+                // A text of other characters may be more than an sslmode, and hold a password.
+                let is_word = text.len() <= 20 && text.bytes().all(|c| c.is_ascii_lowercase() || c == b'-');
                 return Err(Error::Setting {
-                    what: format!("\"{text}\" is no sslmode"),
+                    what: if is_word {
+                        format!("\"{text}\" is no sslmode")
+                    } else {
+                        "the sslmode is not known".to_owned()
+                    },
                     next: "write disable, prefer, require, verify-ca or verify-full".to_owned(),
                 });
             }
@@ -121,11 +128,8 @@ impl ConnectOptions {
         application_name: &str,
         connect_timeout: Duration,
     ) -> Result<ConnectOptions, Error> {
-        let (rest, own) = take_own_parameters(url.unwrap_or_default());
-        let mut config = tokio_postgres::Config::from_str(&rest).map_err(|error| Error::Setting {
-            what: format!("the database URL cannot be read ({})", crate::postgis::Cause::from(error)),
-            next: "write postgresql://user@host:5432/database".to_owned(),
-        })?;
+        let (rest, own) = take_own_parameters(url::trimmed(url.unwrap_or_default()));
+        let mut config = url::parsed(&rest)?;
         let missing = |given: bool| environment_wins || !given;
         if let Some(host) = environment.host.as_ref().filter(|_| missing(!config.get_hosts().is_empty())) {
             config = without_hosts(&config);
@@ -257,10 +261,11 @@ fn take_own_parameters(url: &str) -> (String, Vec<(String, String)>) {
         }
         _ => true,
     };
-    let rest = if let Some((front, query)) = url.split_once('?').filter(|_| url.contains("://")) {
+    let is_url = url::is_url(url);
+    let rest = if let Some((front, query)) = url.split_once('?').filter(|_| is_url) {
         let query: Vec<&str> = query.split('&').filter(&mut keep).collect();
         if query.is_empty() { front.to_owned() } else { format!("{front}?{}", query.join("&")) }
-    } else if url.contains("://") {
+    } else if is_url {
         url.to_owned()
     } else {
         url.split_whitespace().filter(&mut keep).collect::<Vec<_>>().join(" ")
@@ -331,6 +336,9 @@ mod tests {
         assert!(error.ends_with("): write postgresql://user@host:5432/database"), "{error}");
         let shown = format!("{:?}", options(Some("postgresql://u:hunter2@h/db"), &Parts::default(), false).unwrap());
         assert_eq!(shown, "ConnectOptions(ServerName(\"u@h:5432/db\"), ..)");
+        let error =
+            options(Some("host=h sslmode=require;password=hunter2"), &Parts::default(), false).unwrap_err().to_string();
+        assert_eq!(error, "the sslmode is not known: write disable, prefer, require, verify-ca or verify-full");
         let error =
             options(Some("postgresql://u@h/db?sslmode=maybe"), &Parts::default(), false).unwrap_err().to_string();
         assert_eq!(error, "\"maybe\" is no sslmode: write disable, prefer, require, verify-ca or verify-full");
