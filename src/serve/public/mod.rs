@@ -121,7 +121,7 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, false, request, settings).await;
+                let counted = self.of_tileset(&tileset, rest, request, settings).await;
                 Counted { tileset: Some(tileset), ..counted }
             }
             NamedByPath::Variant(named) => self.of_variant(named, request, settings).await,
@@ -167,7 +167,7 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return Counted::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, !found.is_canonical, request, settings).await;
+        let counted = self.of_tileset(&tileset, rest, request, settings).await;
         Counted { tileset: Some(tileset), ..counted }
     }
 
@@ -176,7 +176,6 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         path: &str,
-        is_alias: bool,
         request: &Request<Incoming>,
         settings: &SiteSettings,
     ) -> Counted {
@@ -191,6 +190,8 @@ impl Site {
                     Ok(given) => given,
                     Err(refused) => return Counted::own(refused, RouteLabel::Tile),
                 };
+                let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
+                let is_alias = request.uri().path() != own || request.uri().query().is_some();
                 let wanted = WantedTile { state: &state, tile, given, is_alias };
                 let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
