@@ -330,7 +330,7 @@ async fn body_of(request: Request<Incoming>) -> Result<Bytes, Refused> {
 
 fn refusal(failure: &JobError) -> Refused {
     match failure {
-        JobError::TooMany => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
+        JobError::TooMany | JobError::TooManyKeys => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
         JobError::OtherWithKey => error(StatusCode::UNPROCESSABLE_ENTITY, &failure.to_string()),
         JobError::Ended => error(StatusCode::CONFLICT, &failure.to_string()),
         JobError::Note(cause) => {
