@@ -224,3 +224,39 @@ fn each_key_that_came_with_an_equal_job_stays_a_key_of_that_job() {
     drop(served);
     known(&writer(&fleet, "t.mbtiles"), &mut answers);
 }
+
+#[test]
+fn a_writer_that_needs_a_person_says_so_once_and_follows_the_log_only_once_it_can() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let log = fleet.places.folder.path().join("log");
+    let mut command = program();
+    command.args(["serve", &fleet.places.place("t.mbtiles"), "--config", &fleet.places.config, "--writer"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+    command.args(["--database-url", &fleet.db.url]).stderr(std::fs::File::create(&log).unwrap());
+    let served = Served::of(&mut command);
+    let (follows, fails) = ("follows the change log of ", " cannot be brought up to date: ");
+    let count = |text: &str| std::fs::read_to_string(&log).unwrap().matches(text).count();
+    until("it follows", || count(follows) == 1);
+    let mut answers = Answers::default();
+    // Each job makes the writer look at once.
+    let mut job = || {
+        let (code, submitted, _) = answers.submit(&served, "", &json!({ "what": "log" }));
+        assert_eq!(code, 202, "{submitted}");
+        followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"].clone()
+    };
+    fleet.db.run("DROP SCHEMA oar_tiles CASCADE");
+    for _ in 0..4 {
+        assert_eq!(job(), "failed");
+    }
+    let text = || std::fs::read_to_string(&log).unwrap();
+    until("it is said", || count(fails) > 0);
+    assert_eq!((count(follows), count(fails)), (1, 1), "{}", text());
+    // The next cause is said, too. Then a person seeds the target.
+    run(program().args(["track", "install", "--database-url", &fleet.db.url, "--config", &fleet.places.config])).ok();
+    assert_eq!(job(), "failed");
+    assert_eq!(job(), "failed");
+    assert_eq!((count(follows), count(fails)), (1, 2), "{}", text());
+    fleet.seeded("t.mbtiles");
+    assert_eq!(job(), "done");
+    until("it follows again", || count(follows) == 2);
+}
