@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::http::accept::Answers;
+use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
 use crate::serve::http::answer::{self, Answer, Content, Freshness};
 use crate::serve::http::negotiate::{Encoding, holds};
 use crate::serve::http::peers::{AddressRange, Peer, client};
@@ -111,6 +111,9 @@ impl Site {
     async fn counted(&self, request: &Request<Incoming>, settings: &SiteSettings) -> Counted {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
+        }
+        if !has_one_host(request) {
+            return Counted::own(answer::error(StatusCode::BAD_REQUEST, WRONG_HOST), RouteLabel::Other);
         }
         let path = request.uri().path();
         if path.len() > MAX_PATH_BYTES {
