@@ -1,5 +1,17 @@
 //! What kind of failure an error is. Each error enum has a function `kind()` next to it; exit codes, restarts, `--or-seed` and
-//! `reseed --watch` read the kind and nothing else.
+//! `reseed --watch` read the kind and nothing else. [`with_causes`] is the text of an error for a log.
+
+/// An error with its causes on one line, each in brackets.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(" ({cause})"));
+        source = cause.source();
+    }
+    text
+}
 
 /// The kind of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -170,18 +170,6 @@ pub(crate) fn timed(seconds: f64) -> String {
     }
 }
 
-/// An error with its causes on one line, each in brackets.
-#[must_use]
-pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(" ({cause})"));
-        source = cause.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::error::with_causes;
 use crate::serve::error::ServeError;
 use crate::serve::http::accept::AddressLimits;
 use crate::serve::observe::notify::{ServerState, tell};
@@ -95,7 +96,7 @@ impl Rereading {
             return Err(ServeError::Immutable.to_string());
         }
         let settings =
-            SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| error.to_string())?;
+            SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| with_causes(&error))?;
         self.site.replace_settings(settings);
         self.address_limits.send_replace(options.address_limits());
         Ok(())

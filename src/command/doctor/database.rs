@@ -97,7 +97,7 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
     let mut said: Vec<String> = Vec::new();
     for trial in Box::pin(try_layers(snapshot, &layers)).await? {
         let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
-        let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::report::with_causes(error)));
+        let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::error::with_causes(error)));
         let mut is_fine = true;
         for (level, text) in warnings.chain(errors) {
             is_fine = false;

@@ -15,9 +15,9 @@ mod target;
 
 use std::time::Duration;
 
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, with_causes};
 use crate::postgis::Database;
-use crate::report::{CheckArea, CheckLevel, Checkup, with_causes};
+use crate::report::{CheckArea, CheckLevel, Checkup};
 use crate::run::{CommandError, Job};
 
 /// The options of `doctor`, in addition to the settings.

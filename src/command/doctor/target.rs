@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access, statvfs};
 
-use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized, with_causes};
+use crate::error::with_causes;
+use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized};
 use crate::run::attempts::aside;
 use crate::run::{CommandError, Job, TargetUrl};
 use crate::sink::OpenMode;

@@ -7,8 +7,9 @@ use tokio::runtime::Handle;
 
 use super::ReseedOptions;
 use super::family_watch::watch_family;
-use super::writer::{PAUSE_AFTER_FAILURE, on_thread, said_once, under_lease};
+use super::writer::{WriterFailures, on_thread, said_once, under_lease};
 use crate::changes::WatchOptions;
+use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::LeaseWait;
 use crate::run::{CommandError, Family, Job, QueueGate};
@@ -40,7 +41,7 @@ impl FamilyWatchWriter {
         let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
         let (notes, job) = match opened {
             Ok(opened) => opened,
-            Err(error) => return desk.failed(error.to_string()),
+            Err(error) => return desk.failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
@@ -71,8 +72,10 @@ impl FamilyWatchWriter {
 
     /// Starts the watch again whenever it ends, until the job's stop is asked for.
     async fn watched(&self, job: &Job, desk: &FamilyDesk) {
+        let failures = WriterFailures::default();
         while job.stop.asked().is_none() {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
+                failures.has_succeeded();
                 if has_published {
                     // The watch goes on once the server has noticed the publication.
                     tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
@@ -86,10 +89,11 @@ impl FamilyWatchWriter {
             if job.stop.asked().is_some() {
                 return;
             }
-            tracing::warn!("the variants of {}: {error}", self.family.name());
-            desk.failed(error.to_string());
+            let why = with_causes(&error);
+            let pause = failures.has_failed(&format!("the variants of {}", self.family.name()), &why);
+            desk.failed(why);
             tokio::select! {
-                () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = job.stop.wait() => return,
             }
         }

@@ -9,7 +9,8 @@ use tempfile::NamedTempFile;
 
 use super::or_seed::seed_instead;
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, once};
-use crate::report::{Event, Report, ReseedReport, with_causes};
+use crate::error::with_causes;
+use crate::report::{Event, Report, ReseedReport};
 use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
 use crate::serve::{JobDesk, JobEnd, JobProgress, JobSpec, JobWork, StartedJob};
 use crate::stop::Stop;

@@ -81,21 +81,22 @@ pub(super) async fn watch<W: Watched>(
 impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
-        self.say_what_it_follows().await;
+        let follows = self.follows().await;
         loop {
             // Listening begins before the look: a change after the look sends a notification, and the look sees a change before it.
-            let unheard = self.begin_waking().await;
+            let obstacle = self.begin_waking().await;
             let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
             match looked {
                 Ok(outcome) => {
+                    if !has_looked {
+                        // Only now it is certain that the log can be used.
+                        self.job.report.event(&follows);
+                    }
                     (failures, has_looked) = (0, true);
                     self.options.has_warned = true;
                     // If the database is away, the look reports it.
-                    if let Some(error) = unheard {
-                        let poll = humantime::format_duration(self.how.poll);
-                        self.say_once(format!(
-                            "{error}: until notifications can be heard, changes are looked for every {poll}"
-                        ));
+                    if let Some(obstacle) = obstacle {
+                        self.say_once(obstacle);
                     }
                     let published = self.watched.published(&outcome);
                     if let Some(event) = &published {
@@ -140,9 +141,10 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         }
     }
 
-    async fn say_what_it_follows(&self) {
+    /// The event that says what this watch follows, and from which state on.
+    async fn follows(&self) -> Event {
         let Job { settings, target, .. } = self.job;
-        self.job.report.event(&Event::Watching {
+        Event::Watching {
             database: self.database.server().to_string(),
             target: target.to_string(),
             layers: crate::config::layer_names(&settings.tileset.layers),
@@ -150,7 +152,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             debounce_seconds: self.how.debounce.as_secs_f64(),
             poll_seconds: self.how.poll.as_secs_f64(),
             cdns: settings.tileset.purges.iter().map(|purge| purge.provider.name().to_owned()).collect(),
-        });
+        }
     }
 
     /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had
@@ -251,8 +253,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         None
     }
 
-    /// Begins to listen for notifications, unless it listens already. Reports if none will come. Returns an error if listening is not possible
-    /// now; the poll goes on, and the next look tries again.
+    /// Begins to listen for notifications, unless it listens already. Returns a message if none will come, or if listening is not possible now; the
+    /// poll goes on, and the next look tries again.
     async fn begin_waking(&mut self) -> Option<String> {
         if self.waking.is_some() {
             return None;
@@ -264,17 +266,22 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         };
         match begun {
             Ok(waking) => {
-                match waking.obstacle() {
-                    Some(quiet) => self.say_once(format!(
-                        "no notifications wake this run ({quiet}): it looks into the change log every {} instead",
-                        humantime::format_duration(self.look_pause())
-                    )),
-                    None => self.said.clear(),
+                let obstacle = waking.obstacle().map(|quiet| {
+                    let pause = humantime::format_duration(self.look_pause());
+                    format!(
+                        "no notifications wake this run ({quiet}): it looks into the change log every {pause} instead"
+                    )
+                });
+                if obstacle.is_none() {
+                    self.said.clear();
                 }
                 self.waking = Some(waking);
-                None
+                obstacle
             }
-            Err(error) => Some(with_cause(&error)),
+            Err(error) => {
+                let (error, poll) = (with_cause(&error), humantime::format_duration(self.how.poll));
+                Some(format!("{error}: until notifications can be heard, changes are looked for every {poll}"))
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The watch as the writer in a server. It runs under a lease, so that only one of several servers writes and the others stand by.
 
+use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,14 +10,44 @@ use tokio::runtime::Handle;
 use super::jobs::run_queued;
 use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
 use crate::changes::WatchOptions;
+use crate::error::with_causes;
 use crate::run::writer_lease::{LeaseWait, WriterLease};
 use crate::run::{CommandError, Job, QueueGate};
 use crate::serve::{TargetWriter, WriterDesk, WriterOptions};
 use crate::stop::{Signal, Stop};
 
 /// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The watch then begins again,
-/// because an operator may have fixed the cause.
-pub(super) const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+/// because an operator may have fixed the cause. The pause doubles with each further failure for the same cause, up to the longest.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+
+/// The failures of a writer since its last success. Each cause is logged once.
+#[derive(Debug, Default)]
+pub(super) struct WriterFailures {
+    /// The last cause, with the pause that followed it; `None` after a success.
+    last: RefCell<Option<(String, Duration)>>,
+}
+
+impl WriterFailures {
+    /// Notes that the writer of `what` has failed, and returns the pause until it tries again.
+    pub(super) fn has_failed(&self, what: &str, why: &str) -> Duration {
+        let mut last = self.last.borrow_mut();
+        let pause = match &*last {
+            Some((said, pause)) if said == why => pause.saturating_mul(2).min(LONGEST_PAUSE_AFTER_FAILURE),
+            _ => {
+                tracing::warn!("{what}: {why}");
+                PAUSE_AFTER_FAILURE
+            }
+        };
+        *last = Some((why.to_owned(), pause));
+        pause
+    }
+
+    /// Notes that the writer works.
+    pub(super) fn has_succeeded(&self) {
+        self.last.take();
+    }
+}
 
 /// Keeps the target of a job up to date for a server.
 pub struct WatchWriter {
@@ -36,7 +67,7 @@ impl WatchWriter {
     async fn write(self: Arc<Self>, desk: WriterDesk, stop: Stop) {
         let notes = match self.job.target.notes() {
             Ok(notes) => notes,
-            Err(error) => return desk.failed(error.to_string()),
+            Err(error) => return desk.failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
@@ -48,7 +79,11 @@ impl WatchWriter {
             };
             desk.write_back().turn(self.writer.write_back);
             if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
-                tracing::warn!("the jobs that are kept with {} cannot be read: {error}", self.job.target);
+                tracing::warn!(
+                    "the jobs that are kept with {} cannot be read: {}",
+                    self.job.target,
+                    with_causes(&error)
+                );
             }
             // This comes last, because clients submit jobs as soon as they read that this server writes.
             desk.begins();
@@ -83,8 +118,10 @@ impl WatchWriter {
             write_back: Some(desk.write_back().clone()),
             ..self.options.clone()
         };
+        let failures = WriterFailures::default();
         while job.stop.asked().is_none() {
             let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
+                failures.has_succeeded();
                 match outcome {
                     ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => desk.is_up_to_date(),
                     ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
@@ -97,16 +134,17 @@ impl WatchWriter {
             // A job may fix a target that the watch cannot write.
             let mut each = each;
             if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
-                desk.failed(error.to_string());
+                desk.failed(with_causes(&error));
             }
             let Err(error) = watch(job, &options, self.how, each).await else { return };
             if job.stop.asked().is_some() {
                 return;
             }
-            tracing::warn!("{}: {error}", job.target);
-            desk.failed(error.to_string());
+            let why = with_causes(&error);
+            let pause = failures.has_failed(&job.target.to_string(), &why);
+            desk.failed(why);
             tokio::select! {
-                () = tokio::time::sleep(PAUSE_AFTER_FAILURE) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = desk.jobs().queued() => {}
                 _ = job.stop.wait() => return,
             }
@@ -169,4 +207,19 @@ pub(super) async fn under_lease(
     own.ask(Signal::Terminate);
     watching.await;
     why
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_while_the_cause_stays_the_same() {
+        let failures = WriterFailures::default();
+        let pause = |why: &str| failures.has_failed("t.mbtiles", why).as_secs();
+        assert_eq!([0; 6].map(|_| pause("a")), [5, 10, 20, 40, 60, 60]);
+        assert_eq!([pause("b"), pause("b")], [5, 10]);
+        failures.has_succeeded();
+        assert_eq!(pause("b"), 5);
+    }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{ServedFamily, source};
-use crate::report::{Style, report, with_causes};
+use crate::error::with_causes;
+use crate::report::{Style, report};
 use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, Job};
 use crate::serve::{
     FamilyParts, ListedVariant, TilesetHeaders, TilesetParameters, TilesetParts, VariantListing, VariantSource,

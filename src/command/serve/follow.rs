@@ -3,9 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::changes::Waking;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, SessionOptions};
-use crate::report::with_causes;
 use crate::run::look::LogFollower;
 use crate::run::{CommandError, Job};
 use crate::serve::KnownChanges;

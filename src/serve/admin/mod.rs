@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::serve::http::accept::Answers;
+use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
 use crate::serve::http::answer::{Answer, without_body};
 use crate::serve::http::body::AnswerBody;
 use crate::serve::jobs::JobRoutes;
@@ -32,6 +32,9 @@ pub(crate) struct Admin {
 
 impl Answers for Admin {
     async fn answer(self, request: Request<Incoming>) -> Answer {
+        if !has_one_host(&request) {
+            return text(StatusCode::BAD_REQUEST, "text/plain", format!("{WRONG_HOST}\n"));
+        }
         let path = request.uri().path().to_owned();
         if let Some((jobs, path)) = self.jobs_of(&path) {
             let settings = self.site.settings();

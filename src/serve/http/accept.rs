@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::Request;
+use http::header::HOST;
+use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -42,6 +43,18 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 pub(crate) trait Answers: Clone + Send + Sync + 'static {
     /// Answers a request; every failure becomes an answer, too.
     fn answer(self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
+}
+
+/// The message of the answer to a request without [`has_one_host`].
+pub(crate) const WRONG_HOST: &str = "a request of HTTP/1.1 needs one Host header";
+
+/// True if a request has the one header `Host` that it needs, or is of a version that needs none (RFC 9112, section 3.2). No answer depends on the
+/// value; but a cache in front may go by another header than this server would.
+pub(crate) fn has_one_host(request: &Request<Incoming>) -> bool {
+    match request.headers().get_all(HOST).iter().count() {
+        0 => request.version() != Version::HTTP_11,
+        count => count == 1,
+    }
 }
 
 /// The number of open connections of each client address that has any.

@@ -25,6 +25,9 @@ pub(crate) const MAX_WAITING_JOBS: usize = 100;
 /// The most ended jobs that are kept; if there are more, the oldest are deleted.
 const MAX_ENDED_JOBS: usize = 100;
 
+/// The most keys of a job.
+pub(crate) const MAX_KEYS_PER_JOB: usize = 64;
+
 /// The most attempts to find a free number while another process submits jobs, too.
 const MAX_NUMBER_TRIES: usize = 10;
 
@@ -34,6 +37,9 @@ pub(crate) enum JobError {
     /// Too many jobs wait.
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
     TooMany,
+    /// An equal job waits, and no further key of it can be kept.
+    #[error("an equal job waits, and has {MAX_KEYS_PER_JOB} Idempotency-Keys already: try again later")]
+    TooManyKeys,
     /// Another job was submitted with this key.
     #[error("another job was submitted with this Idempotency-Key")]
     OtherWithKey,
@@ -63,8 +69,8 @@ struct JobTable {
 struct DeskParts {
     notes: Arc<dyn NoteStore>,
     table: Mutex<JobTable>,
-    /// Locked while a job is submitted, so that the second of two equal jobs finds the first.
-    submitting: Mutex<()>,
+    /// Locked while a job is submitted, begins or ends, so that the second of two equal jobs finds the first, and no change of a job undoes another.
+    changing: Mutex<()>,
     /// True while this process writes the target.
     is_writer: AtomicBool,
     /// A number that grows with each change of a job.
@@ -95,8 +101,8 @@ impl JobDesk {
     #[must_use]
     pub fn new(notes: Arc<dyn NoteStore>) -> JobDesk {
         let (changes, _) = watch::channel(0);
-        let (table, submitting, is_writer) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        JobDesk(Arc::new(DeskParts { notes, table, submitting, is_writer, changes }))
+        let (table, changing, is_writer) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        JobDesk(Arc::new(DeskParts { notes, table, changing, is_writer, changes }))
     }
 
     /// True while this process writes the target.
@@ -112,6 +118,11 @@ impl JobDesk {
     fn table(&self) -> MutexGuard<'_, JobTable> {
         // Each update leaves consistent values.
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The right to change jobs.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn has_changed(&self) {
@@ -172,15 +183,16 @@ impl JobDesk {
         self.table().jobs.get(&id).cloned()
     }
 
-    /// Submits a job: it is durable when this returns. Blocks.
+    /// Submits a job: it and its key are durable when this returns. Blocks.
     ///
     /// # Errors
     /// If the job is not accepted, or cannot be stored.
     pub(crate) fn submit(&self, spec: JobSpec, key: Option<String>) -> Result<Submitted, JobError> {
-        let _one = self.0.submitting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         let (same_key, equal, waiting) = {
             let table = self.table();
-            let same_key = key.is_some().then(|| table.jobs.values().find(|job| job.key == key).cloned()).flatten();
+            let has = |key: &String| table.jobs.values().find(|job| job.keys.contains(key)).cloned();
+            let same_key = key.as_ref().and_then(has);
             let mut queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
             let waiting = queued.clone().count();
             (same_key, queued.find(|job| job.spec == spec).cloned(), waiting)
@@ -188,14 +200,14 @@ impl JobDesk {
         match (same_key, equal) {
             (Some(record), _) if record.spec == spec => return Ok(Submitted { record, is_new: false }),
             (Some(_), _) => return Err(JobError::OtherWithKey),
-            (None, Some(record)) => return Ok(Submitted { record, is_new: false }),
+            (None, Some(record)) => return self.join(record, key),
             (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooMany),
             (None, None) => {}
         }
         let mut record = JobRecord {
             id: self.table().jobs.last_key_value().map_or(1, |(last, _)| last + 1),
             spec,
-            key,
+            keys: key.into_iter().collect(),
             state: JobState::Queued,
             submitted: now(),
             started: None,
@@ -216,11 +228,24 @@ impl JobDesk {
         Ok(Submitted { record, is_new: true })
     }
 
+    /// Makes a request one for a job that waits: the request's key becomes a key of that job.
+    fn join(&self, mut record: JobRecord, key: Option<String>) -> Result<Submitted, JobError> {
+        if let Some(key) = key {
+            if record.keys.len() >= MAX_KEYS_PER_JOB {
+                return Err(JobError::TooManyKeys);
+            }
+            record.keys.push(key);
+            self.keep(record.clone())?;
+        }
+        Ok(Submitted { record, is_new: false })
+    }
+
     /// Cancels a job: a waiting job is cancelled at once, a running job is asked to end. `None` if there is no such job. Blocks.
     ///
     /// # Errors
     /// If the job has ended, or the change cannot be stored.
     pub(crate) fn cancel(&self, id: u64) -> Result<Option<JobRecord>, JobError> {
+        let _changing = self.changing();
         let Some(record) = self.get(id) else { return Ok(None) };
         match record.state {
             JobState::Queued => {
@@ -254,6 +279,7 @@ impl JobDesk {
     /// # Errors
     /// If the job's new state cannot be stored.
     pub fn begin_next(&self, stop: &Stop) -> Result<Option<StartedJob>, NoteError> {
+        let _changing = self.changing();
         let next = {
             let table = self.table();
             let queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
@@ -267,6 +293,7 @@ impl JobDesk {
     }
 
     fn end(&self, id: u64, change: impl FnOnce(JobRecord) -> JobRecord) -> Result<(), NoteError> {
+        let _changing = self.changing();
         self.table().running = None;
         let Some(record) = self.get(id) else { return Ok(()) };
         self.keep(change(record))?;

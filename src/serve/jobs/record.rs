@@ -44,8 +44,8 @@ pub struct JobProgress {
 pub(crate) struct JobRecord {
     pub(crate) id: u64,
     pub(crate) spec: JobSpec,
-    /// The `Idempotency-Key` of the request.
-    pub(crate) key: Option<String>,
+    /// The `Idempotency-Key` of each request for this job that had one, each once: the first request, and those that came while it waited.
+    pub(crate) keys: Vec<String>,
     pub(crate) state: JobState,
     /// When it was submitted, in seconds since 1970. `started` is when it last began, `ended` when it ended.
     pub(crate) submitted: u64,
@@ -64,7 +64,8 @@ pub(crate) struct JobRecord {
 struct JobNote {
     id: u64,
     spec: Value,
-    key: Option<String>,
+    #[serde(default)]
+    keys: Vec<String>,
     state: JobState,
     submitted: u64,
     started: Option<u64>,
@@ -76,17 +77,17 @@ struct JobNote {
 impl JobRecord {
     /// The job in a note; `None` if it cannot be read, for example because a later version of this program wrote it.
     pub(crate) fn read(note: &[u8]) -> Option<JobRecord> {
-        let JobNote { id, spec, key, state, submitted, started, ended, report, cause } =
+        let JobNote { id, spec, keys, state, submitted, started, ended, report, cause } =
             serde_json::from_slice(note).ok()?;
         let spec = JobSpec::read(spec.to_string().as_bytes()).ok()?;
         let progress = JobProgress::default();
-        Some(JobRecord { id, spec, key, state, submitted, started, ended, report, cause, progress })
+        Some(JobRecord { id, spec, keys, state, submitted, started, ended, report, cause, progress })
     }
 
     /// The note of the job.
     pub(crate) fn note(&self) -> Vec<u8> {
-        let JobRecord { id, spec, key, state, submitted, started, ended, report, cause, .. } = self.clone();
-        let note = JobNote { id, spec: spec.json(), key, state, submitted, started, ended, report, cause };
+        let JobRecord { id, spec, keys, state, submitted, started, ended, report, cause, .. } = self.clone();
+        let note = JobNote { id, spec: spec.json(), keys, state, submitted, started, ended, report, cause };
         // Numbers, strings and maps with string keys can always be serialized.
         serde_json::to_vec(&note).unwrap_or_default()
     }

@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use super::desk::{JobDesk, JobError, now};
 use super::spec::{JobSpec, JobSpecError};
 use super::token::AdminToken;
+use crate::error::with_causes;
 use crate::serve::http::answer::{Answer, without_body};
 use crate::serve::http::body::AnswerBody;
 use crate::serve::tiles::served::ServedTiles;
@@ -330,11 +331,11 @@ async fn body_of(request: Request<Incoming>) -> Result<Bytes, Refused> {
 
 fn refusal(failure: &JobError) -> Refused {
     match failure {
-        JobError::TooMany => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
+        JobError::TooMany | JobError::TooManyKeys => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
         JobError::OtherWithKey => error(StatusCode::UNPROCESSABLE_ENTITY, &failure.to_string()),
         JobError::Ended => error(StatusCode::CONFLICT, &failure.to_string()),
         JobError::Note(cause) => {
-            tracing::warn!("jobs cannot be kept with the target: {cause}");
+            tracing::warn!("jobs cannot be kept with the target: {}", with_causes(cause));
             retry_later(StatusCode::SERVICE_UNAVAILABLE, "jobs cannot be kept with the target at the moment")
         }
     }

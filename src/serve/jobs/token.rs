@@ -24,6 +24,14 @@ pub enum TokenError {
         /// Its length.
         bytes: usize,
     },
+    /// It has a character that no client can send in a token.
+    #[error(
+        "the token for jobs in {place} has white space or control characters inside, which clients cannot send: write one such as openssl rand -hex 32 makes, on one line"
+    )]
+    Unsendable {
+        /// The file or variable.
+        place: String,
+    },
     /// The file cannot be read.
     #[error("cannot read the token for jobs {}", path.display())]
     Unreadable {
@@ -51,7 +59,7 @@ impl AdminToken {
     /// The token in a file, or else in [`TOKEN_VARIABLE`]; `None` if there is neither.
     ///
     /// # Errors
-    /// If it cannot be read, or is shorter than [`MIN_TOKEN_BYTES`].
+    /// If it cannot be read, or as [`AdminToken::new`].
     pub fn find(file: Option<&Path>) -> Result<Option<AdminToken>, TokenError> {
         if let Some(file) = file {
             return AdminToken::of_file(file).map(Some);
@@ -63,7 +71,7 @@ impl AdminToken {
     /// The token in a file. White space at its ends does not count.
     ///
     /// # Errors
-    /// If the file cannot be read, or the token is shorter than [`MIN_TOKEN_BYTES`].
+    /// If the file cannot be read, or as [`AdminToken::new`].
     pub fn of_file(path: &Path) -> Result<AdminToken, TokenError> {
         let text = std::fs::read(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
         AdminToken::new(&text, &path.display().to_string())
@@ -72,11 +80,14 @@ impl AdminToken {
     /// The token in a text from `place`, a file or variable. White space at its ends does not count.
     ///
     /// # Errors
-    /// If it is shorter than [`MIN_TOKEN_BYTES`].
+    /// If it is shorter than [`MIN_TOKEN_BYTES`], or has white space or control characters inside.
     pub fn new(text: &[u8], place: &str) -> Result<AdminToken, TokenError> {
         let token = text.trim_ascii();
         if token.len() < MIN_TOKEN_BYTES {
             return Err(TokenError::Short { place: place.to_owned(), bytes: token.len() });
+        }
+        if token.iter().any(|byte| byte.is_ascii_whitespace() || byte.is_ascii_control()) {
+            return Err(TokenError::Unsendable { place: place.to_owned() });
         }
         Ok(AdminToken(Sha256::digest(token).into()))
     }
@@ -126,6 +137,10 @@ mod tests {
         assert!(!format!("{token:?}").contains('0'));
         let error = AdminToken::new(&[b'x'; 31], "FILE").unwrap_err().to_string();
         assert!(error.contains("in FILE has 31 bytes"), "{error}");
+        for inside in [" ", "\n", "\r", "\t", "\0", "\u{7f}"] {
+            let error = AdminToken::new(format!("{text}{inside}{text}").as_bytes(), "FILE").unwrap_err().to_string();
+            assert!(error.contains("in FILE has white space or control characters inside"), "{inside:?}: {error}");
+        }
     }
 
     /// A comparison that ends at the first wrong byte would take a hundred times as long for a token whose last byte is the wrong one.

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::error::with_causes;
+
 /// Records if something works, and if not, why.
 #[derive(Debug)]
 pub(crate) struct Trouble {
@@ -21,13 +23,14 @@ impl Trouble {
         Trouble { what, mended, is_there: AtomicBool::new(false), why: Mutex::new(None) }
     }
 
-    /// Records that it does not work, and why.
-    pub(crate) fn begins(&self, why: &dyn std::fmt::Display) {
+    /// Records that it does not work, and why, with all causes.
+    pub(crate) fn begins(&self, why: &dyn std::error::Error) {
+        let why = with_causes(why);
         let mut now = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         if now.is_none() {
             tracing::warn!("{}: {why}", self.what);
         }
-        *now = Some(why.to_string());
+        *now = Some(why);
         self.is_there.store(true, Ordering::Relaxed);
     }
 

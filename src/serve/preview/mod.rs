@@ -119,7 +119,8 @@ impl PreviewPage {
         let from_cdn = matches!(self.client, MapClient::Cdn);
         let page = linked(from_cdn, public_url, self.has_changes);
         let mut answer = file("text/html; charset=utf-8", page.into());
-        let elsewhere = if from_cdn { " https://unpkg.com" } else { "" };
+        // Only the folder of this version: everybody can publish files on the CDN.
+        let elsewhere = if from_cdn { format!(" {MAPLIBRE}") } else { String::new() };
         // MapLibre creates its workers from `blob:` URLs and draws icons from `data:` URLs.
         let policy = format!(
             "default-src 'none'; script-src 'self'{elsewhere}; style-src 'self' 'unsafe-inline'{elsewhere}; img-src 'self' data: blob:; worker-src blob:; child-src blob:; connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",

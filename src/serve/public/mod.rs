@@ -16,7 +16,7 @@ use http::{HeaderMap, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::http::accept::Answers;
+use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
 use crate::serve::http::answer::{self, Answer, Content, Freshness};
 use crate::serve::http::negotiate::{Encoding, holds};
 use crate::serve::http::peers::{AddressRange, Peer, client};
@@ -112,6 +112,9 @@ impl Site {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
         }
+        if !has_one_host(request) {
+            return Counted::own(answer::error(StatusCode::BAD_REQUEST, WRONG_HOST), RouteLabel::Other);
+        }
         let path = request.uri().path();
         if path.len() > MAX_PATH_BYTES {
             return Counted::own(answer::error(StatusCode::URI_TOO_LONG, "the path is too long"), RouteLabel::Other);
@@ -121,7 +124,7 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, false, request, settings).await;
+                let counted = self.of_tileset(&tileset, rest, request, settings).await;
                 Counted { tileset: Some(tileset), ..counted }
             }
             NamedByPath::Variant(named) => self.of_variant(named, request, settings).await,
@@ -167,7 +170,7 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return Counted::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, !found.is_canonical, request, settings).await;
+        let counted = self.of_tileset(&tileset, rest, request, settings).await;
         Counted { tileset: Some(tileset), ..counted }
     }
 
@@ -176,7 +179,6 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         path: &str,
-        is_alias: bool,
         request: &Request<Incoming>,
         settings: &SiteSettings,
     ) -> Counted {
@@ -191,6 +193,8 @@ impl Site {
                     Ok(given) => given,
                     Err(refused) => return Counted::own(refused, RouteLabel::Tile),
                 };
+                let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
+                let is_alias = request.uri().path() != own || request.uri().query().is_some();
                 let wanted = WantedTile { state: &state, tile, given, is_alias };
                 let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =

@@ -23,7 +23,7 @@ pub(super) struct WantedTile<'a> {
     pub(super) tile: TileId,
     /// The values that the request gives.
     pub(super) given: Option<Arc<GivenParameters>>,
-    /// True if the tile has another address, by which it is purged.
+    /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another ending, or a query.
     pub(super) is_alias: bool,
 }
 
@@ -65,8 +65,8 @@ impl Site {
             None => tileset.tiles.tile(state, tile, encoding).await,
         };
         let freshness = match origin {
-            // A purge by path or URL does not reach what a cache holds under a query or another address.
-            _ if given.is_some() || is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            // A purge by path or URL does not reach what a cache holds under another address.
+            _ if is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
             _ => settings.tile_freshness.at(tile.coord.zoom()),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::error::with_causes;
 use crate::serve::target::served::ServedTarget;
 use crate::serve::target::state::ServedState;
 use crate::serve::target::stored::StoredTiles;
@@ -36,7 +37,10 @@ pub(crate) async fn keep_listed(target: Arc<ServedTarget>) {
             Ok(Ok(())) => is_failing = false,
             Ok(Err(error)) => {
                 if !is_failing {
-                    tracing::warn!("the tiles of the target cannot be listed, so each is asked for: {error}");
+                    tracing::warn!(
+                        "the tiles of the target cannot be listed, so each is asked for: {}",
+                        with_causes(&error)
+                    );
                 }
                 is_failing = true;
             }

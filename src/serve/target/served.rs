@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
+use crate::error::with_causes;
 use crate::manifest::{Manifest, Publication};
 use crate::serve::change_log::{KnownChanges, LiveSince};
 use crate::serve::target::last_changed::LastChanged;
@@ -227,7 +228,7 @@ impl ServedTarget {
         match ChangeLists::read(&*self.source.notes) {
             Ok(lists) => lists.tiles_between(from, to).map_or(StateChange::Everything, StateChange::Tiles),
             Err(error) => {
-                tracing::info!("all cached tiles are forgotten: {error}");
+                tracing::info!("all cached tiles are forgotten: {}", with_causes(&error));
                 StateChange::Everything
             }
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, broadcast};
 
+use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
@@ -369,7 +370,7 @@ impl ServedTiles {
 }
 
 fn warn(tile: TileId, error: &TileError) {
-    tracing::warn!("tile {tile}: {error}");
+    tracing::warn!("tile {tile}: {}", with_causes(error));
 }
 
 fn read_error(error: ReadError) -> TileError {

@@ -130,11 +130,11 @@ impl SiteFamily {
         known: &KnownVariants,
         found: FoundVariant,
     ) -> Result<Arc<OpenVariant>, Arc<ServeError>> {
-        let Some(listed) = known.listing.variants.get(found.number) else {
+        let Some(listed) = known.listing.variants.get(found.0) else {
             return Err(Arc::new(ServeError::Died("a variant has no number".to_owned())));
         };
         let opening = async {
-            let parts = (known.listing.open)(found.number)?;
+            let parts = (known.listing.open)(found.0)?;
             let target = OpenedTarget::open_small(parts, &self.shared.options).await?;
             let path = format!("{}{}", self.path(), SiteFamily::path_of(&listed.segments));
             let tileset = Arc::new(target.served_as_variant(path, &self.name, self.metrics.clone(), &self.shared));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
+use crate::error::with_causes;
 use crate::serve::jobs::JobDesk;
 use crate::serve::live::LiveSource;
 use crate::serve::observe::metrics::{MeasuredTileset, Metrics};
@@ -89,9 +90,9 @@ impl SiteTileset {
     /// The reasons for `/readyz` to answer 503: the target cannot be read, or live tiles do not fit it. Empty if there are none.
     pub(crate) async fn reasons(&self) -> Vec<String> {
         match self.tiles.state().await {
-            Err(error) => vec![error.to_string()],
+            Err(error) => vec![with_causes(&error)],
             Ok(state) => {
-                let unfit = self.tiles.unfit(&state).map(|error| error.to_string());
+                let unfit = self.tiles.unfit(&state).map(|error| with_causes(&error));
                 self.tiles.trouble().into_iter().chain(unfit).collect()
             }
         }

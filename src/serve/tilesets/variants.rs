@@ -59,14 +59,9 @@ pub(crate) struct KnownVariants {
     by_segments: HashMap<Vec<String>, usize>,
 }
 
-/// A variant that an address names.
+/// A variant that an address names: its number in the listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct FoundVariant {
-    /// Its number in the listing.
-    pub(crate) number: usize,
-    /// True if the address is the one that TileJSON and purges name.
-    pub(crate) is_canonical: bool,
-}
+pub(crate) struct FoundVariant(pub(crate) usize);
 
 impl KnownVariants {
     /// The variants of a listing.
@@ -85,9 +80,6 @@ impl KnownVariants {
 
     /// The variant with these percent-decoded values: either the segments of its output, or exactly its values.
     pub(crate) fn find(&self, values: &[String]) -> Option<FoundVariant> {
-        if let Some(number) = self.by_segments.get(values) {
-            return Some(FoundVariant { number: *number, is_canonical: true });
-        }
-        self.by_values.get(values).map(|number| FoundVariant { number: *number, is_canonical: false })
+        self.by_segments.get(values).or_else(|| self.by_values.get(values)).map(|number| FoundVariant(*number))
     }
 }

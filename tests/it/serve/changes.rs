@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::support::places::Places;
 use crate::support::program::{program, run};
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::served::{GZIP, Served, status};
+use crate::support::served::{GZIP, Served, small_target, status};
 use crate::support::{Db, until};
 
 #[test]
@@ -270,4 +270,23 @@ fn large_tiles_of_a_bucket_are_read_a_few_at_a_time() {
     for (earlier, later) in times.iter().zip(&times[4..]) {
         assert!(*later > *earlier + Duration::from_millis(400), "no more than four at once: {times:?}");
     }
+}
+
+#[test]
+fn the_log_and_readyz_say_why_the_system_refuses_to_read_a_target() {
+    let (folder, target) = small_target();
+    let log = folder.path().join("log");
+    let mut command = program();
+    command.args(["serve", &target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+    let served = Served::of(command.stderr(std::fs::File::create(&log).unwrap()));
+    std::fs::remove_file(&target).unwrap();
+    std::os::unix::fs::symlink(&target, &target).unwrap();
+    let answer = served.get("/0/0/0.pbf", GZIP);
+    assert_eq!(status(&answer), 503);
+    assert!(!String::from_utf8(answer.body).unwrap().contains("os error"), "clients are not told");
+    let expected = format!("cannot read {target} (Too many levels of symbolic links (os error 40))");
+    let (code, reasons) = served.admin("/readyz");
+    assert!(code == 503 && reasons.contains(&expected), "{reasons}");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains(&format!("the target cannot be read: {expected}")), "{said}");
 }

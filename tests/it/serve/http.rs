@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::archive::unpacked;
-use crate::support::nginx::ask;
+use crate::support::nginx::{ask, read_answer};
 use crate::support::places::Places;
 use crate::support::program::{program, run, seed};
 use crate::support::served::{Served, small_target, status};
@@ -290,5 +291,27 @@ fn curl_sees_the_same_in_every_encoding_condition_method_and_protocol() {
         }
         let (_, _, _, unpacked) = curl(&[protocol, "--compressed"]);
         assert!(unpacked == plain, "{protocol}: what curl unpacks is what it gets unpacked");
+    }
+}
+
+#[test]
+fn a_request_names_one_host_unless_it_is_of_http_1_0() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &[]);
+    for (port, path) in [(served.port, "/0/0/0.pbf"), (served.admin, "/livez")] {
+        for (head, expected) in [
+            ("HTTP/1.1\r\nHost: x", 200),
+            ("HTTP/1.1\r\nHost:", 200),
+            ("HTTP/1.1\r\nA: b", 400),
+            ("HTTP/1.1\r\nHost: x\r\nHost: x", 400),
+            ("HTTP/1.1\r\nHost: x\r\nHost: y", 400),
+            ("HTTP/1.0\r\nA: b", 200),
+            ("HTTP/1.0\r\nHost: x\r\nHost: y", 400),
+        ] {
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            write!(stream, "GET {path} {head}\r\nConnection: close\r\n\r\n").unwrap();
+            let answer = read_answer(stream);
+            assert_eq!(status(&answer), expected, "{path} {head:?}: {}", answer.head);
+        }
     }
 }

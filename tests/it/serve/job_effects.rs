@@ -180,3 +180,83 @@ fn jobs_are_submitted_over_a_socket_and_over_https_and_to_nobody_else() {
         .fails(2, &["is no address of an admin listener: write http://HOST:PORT, https://HOST or unix:PATH"]);
     shell("unix:/nowhere/admin.sock", &authority, &["list"]).fails(2, &["cannot be asked", "No such file"]);
 }
+
+#[test]
+fn each_key_that_came_with_an_equal_job_stays_a_key_of_that_job() {
+    let fleet = gated_fleet();
+    let served = writer(&fleet, "t.mbtiles");
+    let mut answers = Answers::default();
+    let (seed, log) = (json!({ "what": "seed" }), json!({ "what": "log" }));
+    let key = |key: &str| format!("Idempotency-Key: {key}\r\n");
+    let gate = Gate::close(&fleet.db);
+    assert_eq!(answers.submit(&served, "", &json!({ "what": "tiles", "tiles": ["0/0/0"] })).0, 202);
+    gate.wait_for(1);
+    let (code, submitted, _) = answers.submit(&served, "", &seed);
+    assert_eq!(code, 202, "{submitted}");
+    let id = submitted["id"].as_u64().unwrap();
+    let (code, of_log, _) = answers.submit(&served, "", &log);
+    assert_eq!(code, 202, "{of_log}");
+    for number in 0..64 {
+        let (code, joined, _) = answers.submit(&served, &key(&format!("k{number}")), &seed);
+        assert_eq!((code, joined["id"].as_u64()), (200, Some(id)), "{number}: {joined}");
+    }
+    // A key more could not be kept, so the client has to come again. Without a key, and with a known one, the job is the same.
+    let (code, refused, answer) = answers.submit(&served, &key("k64"), &seed);
+    assert_eq!((code, answer.header("retry-after")), (429, Some("10")), "{refused}");
+    assert!(refused["error"].as_str().unwrap().contains("has 64 Idempotency-Keys already"), "{refused}");
+    for headers in [String::new(), key("k63")] {
+        let (code, joined, _) = answers.submit(&served, &headers, &seed);
+        assert_eq!((code, joined["id"].as_u64()), (200, Some(id)), "{headers}");
+    }
+    // The key of a job is a key of no other.
+    assert_eq!(answers.submit(&served, &key("of-log"), &log).0, 200);
+    let (code, refused, _) = answers.submit(&served, &key("of-log"), &seed);
+    assert_eq!(code, 422, "{refused}");
+    gate.open();
+    assert_eq!(followed(&served, id).pop().unwrap()["state"], "done");
+    let known = |served: &Served, answers: &mut Answers| {
+        for number in [0, 1, 63] {
+            let (code, joined, _) = answers.submit(served, &key(&format!("k{number}")), &seed);
+            assert_eq!((code, joined["id"].as_u64()), (200, Some(id)), "{number}: {joined}");
+        }
+    };
+    known(&served, &mut answers);
+    drop(served);
+    known(&writer(&fleet, "t.mbtiles"), &mut answers);
+}
+
+#[test]
+fn a_writer_that_needs_a_person_says_so_once_and_follows_the_log_only_once_it_can() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let log = fleet.places.folder.path().join("log");
+    let mut command = program();
+    command.args(["serve", &fleet.places.place("t.mbtiles"), "--config", &fleet.places.config, "--writer"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+    command.args(["--database-url", &fleet.db.url]).stderr(std::fs::File::create(&log).unwrap());
+    let served = Served::of(&mut command);
+    let (follows, fails) = ("follows the change log of ", " cannot be brought up to date: ");
+    let count = |text: &str| std::fs::read_to_string(&log).unwrap().matches(text).count();
+    until("it follows", || count(follows) == 1);
+    let mut answers = Answers::default();
+    // Each job makes the writer look at once.
+    let mut job = || {
+        let (code, submitted, _) = answers.submit(&served, "", &json!({ "what": "log" }));
+        assert_eq!(code, 202, "{submitted}");
+        followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"].clone()
+    };
+    fleet.db.run("DROP SCHEMA oar_tiles CASCADE");
+    for _ in 0..4 {
+        assert_eq!(job(), "failed");
+    }
+    let text = || std::fs::read_to_string(&log).unwrap();
+    until("it is said", || count(fails) > 0);
+    assert_eq!((count(follows), count(fails)), (1, 1), "{}", text());
+    // The next cause is said, too. Then a person seeds the target.
+    run(program().args(["track", "install", "--database-url", &fleet.db.url, "--config", &fleet.places.config])).ok();
+    assert_eq!(job(), "failed");
+    assert_eq!(job(), "failed");
+    assert_eq!((count(follows), count(fails)), (1, 2), "{}", text());
+    fleet.seeded("t.mbtiles");
+    assert_eq!(job(), "done");
+    until("it follows again", || count(follows) == 2);
+}

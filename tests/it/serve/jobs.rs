@@ -223,3 +223,32 @@ fn a_token_that_is_too_short_or_missing_is_said() {
     let said = String::from_utf8_lossy(&short.stderr).into_owned();
     assert!(short.status.code() == Some(2) && said.contains("OAR_TILES_TOKEN has 5 bytes"), "{said}");
 }
+
+#[test]
+fn a_token_that_no_client_can_send_is_refused_and_the_old_one_stays() {
+    let fleet = fleet();
+    let place = fleet.places.folder.path().join("token");
+    let log = fleet.places.folder.path().join("log");
+    let mut command = program();
+    command.args(["serve", &fleet.places.place("t.mbtiles"), "--config", &fleet.places.config, "--drain", "0s"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let served = Served::of(command.stderr(std::fs::File::create(&log).unwrap()));
+    let evicts = || {
+        let mut answers = Answers::default();
+        answers.ask(&served, "POST", "/evict", &with_token(), "{\"all\":true}").0
+    };
+    assert_eq!(evicts(), 200);
+    for (round, inside) in ["\n", " ", "\t", "\0", "\u{7f}"].iter().enumerate() {
+        std::fs::write(&place, format!("{TOKEN}{inside}{TOKEN}\n")).unwrap();
+        let text = format!("the token for jobs in {} has white space or control characters inside", place.display());
+        served.signal("-HUP");
+        until("it is logged", || {
+            let said = std::fs::read_to_string(&log).unwrap();
+            said.matches(&format!("the settings stay as they were: {text}")).count() == round + 1
+        });
+        assert_eq!(evicts(), 200, "{inside:?}");
+        let own =
+            ["serve", &fleet.places.place("t.mbtiles"), "--config", &fleet.places.config, "--listen", "127.0.0.1:0"];
+        run(program().args(own)).fails(2, &[&text, "openssl rand -hex 32"]);
+    }
+}

@@ -93,7 +93,13 @@ fn the_page_names_a_client_with_its_hash_or_the_operators_own_and_nothing_else()
     let page = served.get("/", "");
     let text = String::from_utf8(page.body.clone()).unwrap();
     assert!(text.contains("https://unpkg.com/maplibre-gl@") && text.contains("integrity=\"sha384-"), "{text}");
-    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none';"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none';"));
+    // Only the folder of this version: everybody can publish something on the CDN.
+    let folder = text.split("src=\"").find(|rest| rest.starts_with("https://unpkg.com/")).unwrap();
+    let folder = folder.split("maplibre-gl.js").next().unwrap();
+    let named: Vec<&str> = policy.split([' ', ';']).filter(|word| word.starts_with("https://")).collect();
+    assert_eq!(named, [folder, folder], "{policy}");
     assert_eq!(status(&served.get("/assets/maplibre-gl.js", "")), 404, "no folder was named");
     drop(served);
     let served = Served::of(program().args(["preview", &target, "--assets", &assets()]));

@@ -51,6 +51,9 @@ fn caches_are_told_by_zoom_and_in_the_words_of_each_cdn() {
     for (path, cache, cdn) in [
         ("/0/0/0.pbf", "public, max-age=600, s-maxage=86400", cdn),
         ("/2/2/1.pbf", "public, max-age=60, s-maxage=86400", cdn),
+        // Purges do not name these addresses.
+        ("/0/0/0.mvt", "max-age=5", Some("max-age=5")),
+        ("/0/0/0.pbf?v=7", "max-age=5", Some("max-age=5")),
         ("/3/5/3.pbf", "no-cache", None),
     ] {
         let answer = served.get(path, "");

@@ -1,5 +1,6 @@
 //! Variants: one configuration makes a family of tilesets that differ in the values of parameters.
 
+mod addresses;
 mod changing;
 mod daemon;
 mod kinds;
