@@ -25,8 +25,7 @@ pub enum FindingKind {
     Empty,
     /// A tile lies outside of the zooms or bounds that the target names.
     Outside,
-    /// The target's metadata does not describe a layer that a tile has, or describes its zooms or the type of a property otherwise. Reported once, with
-    /// the first such tile.
+    /// The target's metadata does not describe a layer of a tile, its zooms or the type of a property. Reported once, with the first such tile.
     Undescribed,
     /// The database gives this tile, but the target does not hold it.
     Missing,

@@ -14,9 +14,10 @@ use tokio::runtime::{Builder, Runtime};
 /// takes time here is done on threads that may block. Of these, there are as many as a run has workers, not one for each core.
 const MAX_ASYNC_THREADS: usize = 32;
 
-/// The number of threads that may block which there are from the start. Most work on them waits for no other work; the longest chain is a writer, the
-/// reader that it waits for, and a name that is resolved meanwhile. If the system gives no more, further work waits for one of these.
-const BLOCKING_THREADS: usize = 8;
+/// The number of threads that may block which there are from the start. Most work on them waits for no other work; the longest chain is the writer of
+/// `serve`, the writer of its target, and what packs tiles for both. If the system gives no more, further work waits for one of these. More of them
+/// would cost address space (glibc's allocator reserves 64 MB for each), which `ulimit -v` may limit.
+const BLOCKING_THREADS: usize = 3;
 
 /// The longest time in which the threads have to start.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -60,15 +61,15 @@ fn can_start(count: usize) -> io::Result<()> {
 /// Starts the threads that may block. Returns false if they do not start.
 fn start_blocking(runtime: &Runtime) -> bool {
     let (arrive, arrived) = mpsc::channel();
-    let mut holds = Vec::new();
+    let mut releases = Vec::new();
     for _ in 0..BLOCKING_THREADS {
-        let (hold, held) = mpsc::channel::<()>();
+        let (release, released) = mpsc::channel::<()>();
         let arrive = arrive.clone();
-        holds.push(hold);
+        releases.push(release);
         drop(runtime.spawn_blocking(move || {
             arrive.send(()).unwrap_or_default();
-            // Until `holds` is dropped, so that each of these has a thread of its own.
-            held.recv().unwrap_or_default();
+            // Until `releases` is dropped, so that each of these has a thread of its own.
+            released.recv().unwrap_or_default();
         }));
     }
     (0..BLOCKING_THREADS).all(|_| arrived.recv_timeout(START_LIMIT).is_ok())

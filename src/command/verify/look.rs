@@ -158,7 +158,8 @@ struct DescribedTiles<'a> {
     unlisted: BTreeMap<&'a str, UnlistedProperties>,
 }
 
-/// Properties of a layer that the metadata does not list. They are no error: the keys of jsonb are drawn as properties, and TileJSON cannot list them.
+/// Properties of a layer that the metadata does not list. They are no error: the keys of jsonb are drawn as properties, and TileJSON cannot list
+/// them.
 struct UnlistedProperties {
     first: TileId,
     /// Up to [`MAX_NAMED_UNLISTED`] of them.

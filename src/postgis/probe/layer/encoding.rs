@@ -1,5 +1,5 @@
-//! The check that texts come into tiles as UTF-8 (Mapbox Vector Tile Specification 2.1, sections 4.1 and 4.4). `ST_AsMVT` writes names and texts in the
-//! encoding of the database, without converting them.
+//! The check that texts come into tiles as UTF-8 (Mapbox Vector Tile Specification 2.1, sections 4.1 and 4.4). `ST_AsMVT` writes names and texts in
+//! the encoding of the database, without converting them.
 
 use super::NamedLayer;
 use super::patchable::is_plain_type;
@@ -26,7 +26,8 @@ pub(super) fn may_hold_letters(kind: &str) -> bool {
 }
 
 impl NamedLayer<'_> {
-    /// Checks whether the texts of the layer come into tiles as UTF-8 from a database with this encoding. Returns a warning if only the rows could tell.
+    /// Checks whether the texts of the layer come into tiles as UTF-8 from a database with this encoding. Returns a warning if only the rows could
+    /// tell.
     pub(super) fn check_encoding(&self, encoding: &str) -> Result<Option<String>, Error> {
         let layer = &self.layer;
         if encoding == "UTF8" {
