@@ -61,15 +61,15 @@ fn can_start(count: usize) -> io::Result<()> {
 /// Starts the threads that may block. Returns false if they do not start.
 fn start_blocking(runtime: &Runtime) -> bool {
     let (arrive, arrived) = mpsc::channel();
-    let mut releases = Vec::new();
+    let mut gates = Vec::new();
     for _ in 0..BLOCKING_THREADS {
-        let (release, released) = mpsc::channel::<()>();
+        let (gate, opened) = mpsc::channel::<()>();
         let arrive = arrive.clone();
-        releases.push(release);
+        gates.push(gate);
         drop(runtime.spawn_blocking(move || {
             arrive.send(()).unwrap_or_default();
-            // Until `releases` is dropped, so that each of these has a thread of its own.
-            released.recv().unwrap_or_default();
+            // Until `gates` is dropped, so that each of these has a thread of its own.
+            opened.recv().unwrap_or_default();
         }));
     }
     (0..BLOCKING_THREADS).all(|_| arrived.recv_timeout(START_LIMIT).is_ok())
