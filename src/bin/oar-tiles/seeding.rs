@@ -237,6 +237,7 @@ pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
         seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
         dirty_out: arguments.dirty_out.clone(),
         has_warned: false,
+        is_retry: false,
         on_dirty: None,
         write_back: None,
         jobs: None,

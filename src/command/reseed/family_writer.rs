@@ -84,7 +84,7 @@ impl FamilyWatchWriter {
                 }
                 Ok(())
             };
-            let options = ReseedOptions::default();
+            let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
             let Err(error) = watch_family(&self.family, false, job, &options, self.how, each).await else { return };
             if job.stop.asked().is_some() {
                 return;

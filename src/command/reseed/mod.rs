@@ -59,6 +59,8 @@ pub struct ReseedOptions {
     pub dirty_out: Option<PathBuf>,
     /// An earlier look of the same watch has warned about the role.
     pub has_warned: bool,
+    /// An earlier watch of the same target has failed. What is followed is reported again once a look has succeeded.
+    pub is_retry: bool,
     /// Notified of the dirty tiles before they are rendered.
     pub on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.

@@ -81,17 +81,18 @@ pub(super) async fn watch<W: Watched>(
 impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut failures, mut has_looked) = (0, false);
-        let follows = self.follows().await;
+        let mut unsaid = Some(self.follows().await);
+        if !self.options.is_retry {
+            self.say_what_it_follows(&mut unsaid);
+        }
         loop {
             // Listening begins before the look: a change after the look sends a notification, and the look sees a change before it.
             let obstacle = self.begin_waking().await;
             let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
             match looked {
                 Ok(outcome) => {
-                    if !has_looked {
-                        // Only now it is certain that the log can be used.
-                        self.job.report.event(&follows);
-                    }
+                    // Now it is certain that the log can be used again.
+                    self.say_what_it_follows(&mut unsaid);
                     (failures, has_looked) = (0, true);
                     self.options.has_warned = true;
                     // If the database is away, the look reports it.
@@ -138,6 +139,12 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             if let Some(_signal) = self.woken().await {
                 return Ok(());
             }
+        }
+    }
+
+    fn say_what_it_follows(&self, unsaid: &mut Option<Event>) {
+        if let Some(event) = unsaid.take() {
+            self.job.report.event(&event);
         }
     }
 

@@ -43,6 +43,11 @@ impl WriterFailures {
         pause
     }
 
+    /// True if the writer has failed since its last success.
+    pub(super) fn is_failing(&self) -> bool {
+        self.last.borrow().is_some()
+    }
+
     /// Notes that the writer works.
     pub(super) fn has_succeeded(&self) {
         self.last.take();
@@ -136,6 +141,7 @@ impl WatchWriter {
             if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
                 desk.failed(with_causes(&error));
             }
+            let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
             let Err(error) = watch(job, &options, self.how, each).await else { return };
             if job.stop.asked().is_some() {
                 return;

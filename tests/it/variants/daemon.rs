@@ -67,9 +67,9 @@ fn a_watch_keeps_all_variants_fresh_and_a_server_beside_it_serves_them() {
     assert_eq!(writer(&served), Value::Null);
     let watch = ["reseed", "--watch", "--progress", "none", "--poll", "200ms", "-vv"];
     let watching = Watching::of(&mut world.command(&config, &watch));
+    watching.says("by/{slug}.pmtiles, from snapshot ");
     // The first look is at each target; one that finds no change is at none.
     watching.says("4 of 4 variants are untouched");
-    watching.says("by/{slug}.pmtiles, from snapshot ");
     for _ in 0..3 {
         let line = loop {
             let line = watching.lines.recv().unwrap();
