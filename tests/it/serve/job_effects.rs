@@ -244,6 +244,8 @@ fn a_writer_that_needs_a_person_says_so_once_and_follows_the_log_only_once_it_ca
         assert_eq!(code, 202, "{submitted}");
         followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"].clone()
     };
+    // The first look is over: in the midst of one, the schema would be there and not readable.
+    assert_eq!(job(), "done");
     fleet.db.run("DROP SCHEMA oar_tiles CASCADE");
     for _ in 0..4 {
         assert_eq!(job(), "failed");
