@@ -34,7 +34,7 @@ impl BatchesInFlight {
         }
     }
 
-    /// The next batch, once it may be rendered; `None` if there is none left, or the run ends.
+    /// The next batch, once it may be rendered; `None` after the last batch, or if the run ends.
     ///
     /// A worker takes a permit first and the next batch second, and waits for more permits before another worker takes a batch. So all
     /// earlier batches hold their permits, and are stored without this batch.

@@ -72,7 +72,7 @@ pub struct ReseedOptions {
 /// When a reseed seeds its target instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SeedInstead {
-    /// Only if there are so many changes that finding the tiles of each is not worthwhile.
+    /// Only if there are too many changes to find the tiles of each.
     #[default]
     Never,
     /// If the target needs a seed.

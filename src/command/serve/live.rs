@@ -31,7 +31,7 @@ type TakenSnapshot = Result<Arc<LiveSnapshot>, LiveError>;
 
 /// The snapshot on which tiles are rendered.
 enum Present {
-    /// There is none. The next tile takes one.
+    /// No snapshot is held. The next tile takes one.
     None,
     /// It has been taken or is being taken, since this time.
     Taken(Instant, SharedWork<TakenSnapshot>),
@@ -140,7 +140,7 @@ impl LiveSource for DatabaseTiles {
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if self.0.described.is_some() {
-                // A look begins at the snapshot of the target's manifest, so there is none without a target.
+                // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the log is not read.
                 known.failed("the tileset has no target".to_owned(), true);
                 return std::future::pending().await;
             }
@@ -234,7 +234,7 @@ impl DatabaseTilesShared {
         }
     }
 
-    /// The present snapshot. A new one is taken if there is none yet, or if the present one was taken before `since`.
+    /// The present snapshot. A new snapshot is taken if no snapshot is held, or if the present one was taken before `since`.
     async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
         let work = {
             let mut present = self.present();

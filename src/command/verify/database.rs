@@ -78,7 +78,7 @@ pub(super) async fn compare(
     Ok(looked)
 }
 
-/// The area that belongs both to a part and to an area; `None` if there is none. Empty stands for the whole world. If there are shapes, the
+/// The intersection of a part and an area; `None` if they do not intersect. Empty stands for the whole world. If there are shapes, the
 /// result may be larger than that: it consists of boxes.
 fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if part.is_empty() || area.is_empty() {

@@ -1,4 +1,4 @@
-//! Checks whether layers can be drawn. Each is probed by itself, so that an error of one does not hide the errors of the others.
+//! Checks whether layers can be drawn. Each layer is probed separately, so that an error in one layer does not hide errors in others.
 
 use crate::error::ErrorKind;
 use crate::postgis::layer::{LayerOptions, RowZooms};

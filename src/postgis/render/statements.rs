@@ -108,7 +108,7 @@ impl LayerStatements {
         self.touching.is_some()
     }
 
-    /// The statement over `candidates`; if there is none, the statement over [`Candidates::Found`].
+    /// The statement over `candidates`, or over [`Candidates::Found`] if the layer has no statement over `candidates`.
     pub(in crate::postgis) fn statement(&self, candidates: Candidates) -> &str {
         let other = match candidates {
             Candidates::Found => None,

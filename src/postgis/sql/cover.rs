@@ -52,7 +52,7 @@ pub(in crate::postgis) fn without_covers(relation: &str, column: &str, shapes: b
 }
 
 /// The reference systems of the covers that [`covers`] reads; 0 means "no system". Systems that the database does not know are left out, because
-/// nothing in them was ever drawn.
+/// PostGIS cannot have drawn a feature in them.
 pub(in crate::postgis) fn systems_of_covers(relation: &str, column: &str) -> String {
     let place = format!("{column}::geometry");
     format!(

@@ -24,7 +24,7 @@ const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
 enum RowsRefused {
     /// The tiles of single rows are not plain points, so tiles cannot be put together from them.
     NotPlain,
-    /// There are so many that caching them makes no sense.
+    /// There are too many rows to cache.
     TooMany,
     /// The rows take too much memory.
     TooLarge,
