@@ -1,13 +1,9 @@
-//! The source: a file has one subject, a type name occurs once, a constant says what it bounds, a parameter is no tuple.
+//! The source: a constant says what it bounds, a parameter is no tuple, messages name commands by constants.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use oar_tiles::cli::command;
 use oar_tiles::suggested::SuggestedCommand;
-
-/// The most lines of a source file: what has more has more than one subject.
-const MAX_LINES: usize = 420;
 
 /// Names of constants that say neither what they bound nor in which unit.
 const VAGUE: [&str; 7] = ["FEW", "MOST", "LEAST", "LARGE", "WORTH", "CHUNK", "UNSURE"];
@@ -48,29 +44,6 @@ fn declared<'t>(line: &'t str, keywords: &[&str]) -> Option<&'t str> {
     };
     let rest = keywords.iter().find_map(|keyword| line.strip_prefix(keyword)?.strip_prefix(' '))?;
     Some(&rest[..rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len())])
-}
-
-#[test]
-fn a_type_name_occurs_once() {
-    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // What stands for S3 in a program without it is never built beside S3 itself.
-    for (file, text) in sources().into_iter().filter(|(file, _)| file != "sink/s3/absent.rs") {
-        // Associated types stand inside of an `impl` or a `trait`: their line is indented.
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with("type ") || line.starts_with("type "));
-        for name in lines.filter_map(|line| declared(line, &["struct", "enum", "trait", "type", "union"])) {
-            places.entry(name.to_owned()).or_default().push(file.clone());
-        }
-    }
-    assert!(places.len() > 300, "no types were found");
-    let doubled: Vec<_> = places.iter().filter(|(_, files)| files.len() > 1).collect();
-    assert!(doubled.is_empty(), "one name for several types: {doubled:#?}");
-}
-
-#[test]
-fn a_file_has_one_subject() {
-    let long = texts_below("src").into_iter().map(|(file, text)| (file, text.lines().count()));
-    let long: Vec<_> = long.filter(|(_, lines)| *lines > MAX_LINES).collect();
-    assert!(long.is_empty(), "split these: {long:?}");
 }
 
 #[test]
