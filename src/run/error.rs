@@ -21,6 +21,9 @@ pub use files::WrittenFileError;
 pub use kind::interrupted;
 pub use several::SeveralError;
 
+/// How a database comes to have another history than a target or a shard has seen.
+pub(crate) const OTHER_HISTORY: &str = "it shows changes that the database's change log does not hold any more, or other changes have their transaction numbers: the database was restored from a backup or a snapshot of its disk, is a copy, failed over to a standby that lacked the last commits, or lost them in a crash (synchronous_commit = off)";
+
 /// Why a command ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -162,6 +165,12 @@ pub enum CommandError {
         target: String,
         /// Why.
         why: String,
+    },
+    /// A target that shows another history of the database.
+    #[error("{target} needs a full seed: {OTHER_HISTORY}. Run {SEED}, or reseed with --or-seed")]
+    OtherHistory {
+        /// The target.
+        target: String,
     },
     /// Targets that cannot be brought up to date, for reasons that `track status` has reported.
     #[error(

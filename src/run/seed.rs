@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
-    Before, IdentityKey, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
+    Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
@@ -48,13 +48,14 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     if !is_reported {
         prepared.warn(vanishing(&job.settings), &job.report);
     }
-    let key = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.key(),
-        (None, Some(session)) => session.key(),
-        (None, None) => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
+    let cursor = prepared.snapshot.cursor();
+    let log = match (&job.family_cache, &job.session) {
+        (Some(cache), _) => cache.log(),
+        (None, Some(session)) => session.log(),
+        (None, None) => LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor]).await?,
     };
-
-    let mark = key.as_ref().map(|key| key.mark(&prepared.server.identity));
+    let witness = log.as_ref().and_then(|log| log.witness(cursor)).cloned();
+    let mark = log.as_ref().map(|log| log.mark(&prepared.server.identity));
     let opening = Opening {
         fingerprint: fingerprint(&job.settings, &prepared.layers),
         layers: names(&prepared.layers),
@@ -83,6 +84,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let seeded = Seeded {
         cursor: prepared.snapshot.cursor(),
         database: mark.as_ref(),
+        witness: witness.as_ref(),
         reads: &prepared.reads.digest,
         fingerprint: &our_fingerprint,
         planned,

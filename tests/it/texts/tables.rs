@@ -32,6 +32,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         snapshot: "741:741:".to_owned(),
         seed_snapshot: None,
         database: None,
+        witness: None,
         fingerprint: "0123456789abcdef-r1-p1".to_owned(),
         reads: None,
         zooms: "0-14".to_owned(),
