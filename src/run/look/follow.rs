@@ -59,8 +59,8 @@ impl LogFollower {
 
     /// Forgets where the last look ended, because changes may have been missed since. True if there was one.
     pub(crate) fn begin_anew(&mut self) -> bool {
-        self.witness = None;
-        self.seen.take().is_some()
+        self.seen = None;
+        self.witness.take().is_some()
     }
 }
 
