@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
 use crate::support::cluster::psql;
 use crate::support::database::with_database;
-use crate::support::program::{Run, program, run, seed};
+use crate::support::program::{ROWS_LAYER, Run, program, run, seed};
 use crate::support::served::{GZIP, Served};
 use crate::support::tracked::differences;
 use crate::support::watching::Watching;
@@ -114,7 +115,7 @@ fn a_restored_disk_is_another_history_for_every_verb() {
     assert_eq!(manifest(narrow)["snapshot"], then);
 
     let (config, url) = (registry.target("c.toml"), registry.url());
-    fs::write(&config, "[serve]\nlive_ttl = \"1h\"\n").unwrap();
+    fs::write(&config, format!("{ROWS_LAYER}\n[serve]\nlive_ttl = \"1h\"\n")).unwrap();
     let live = ["--live", "--config", config.to_str().unwrap(), "--database-url", &url];
     let servers = [empty, served].map(|target| Served::new(target.to_str().unwrap(), &live));
     for server in &servers {
@@ -204,9 +205,9 @@ fn the_timeline_of_a_standby_is_unknown_and_its_log_decides() {
     let old = Registry::on(Cluster::new(), 300);
     let [new, reader] = [(), ()].map(|()| old.at(Cluster::standby_of(&old.cluster)));
     old.sql(FOUND);
-    for standby in [&new, &reader] {
+    // The reader is the first that hears no more of the primary: it could not follow one that is behind it.
+    for standby in [&reader, &new] {
         until("it has caught up", || standby.sql("SELECT count(*) FROM oar_tiles.change") != "0");
-        // It hears no more of the primary.
         standby.sql("ALTER SYSTEM SET primary_conninfo = ''");
         standby.sql("SELECT pg_reload_conf()");
         until("it is alone", || standby.sql("SELECT count(*) FROM pg_stat_wal_receiver") == "0");
@@ -240,12 +241,16 @@ fn the_timeline_of_a_standby_is_unknown_and_its_log_decides() {
 
 #[test]
 fn commits_that_a_crash_has_lost_are_another_history() {
-    // So that commits reach the disk late.
     let mut registry = Registry::on(Cluster::with(&["wal_writer_delay=10000", "bgwriter_lru_maxpages=0"]), 300);
     let target = registry.seeded("t.mbtiles", &ZOOM);
     registry.sql("CHECKPOINT");
+    // The process that would write commits to the disk stands still.
+    let writer = registry.sql("SELECT pid FROM pg_stat_activity WHERE backend_type = 'walwriter'");
+    let kill = |signal: &str| assert!(Command::new("kill").args([signal, &writer]).status().unwrap().success());
+    kill("-STOP");
     registry.sql(LOST);
     registry.reseed(&target, &[]).ok();
+    kill("-KILL");
     registry.cluster.restart();
     assert_eq!(registry.sql("SELECT count(*) FROM api_facility WHERE name = 'lost'"), "0");
     Registry::goes_on(&registry.url());
