@@ -129,7 +129,10 @@ fn a_slurm_array_runs_its_example_its_advice_for_missing_shards_and_the_commit_a
     let (missing, _) = missing.split_once(". Run these again").unwrap();
     assert_eq!(missing, "2,5");
     let advice = "# once more with the numbers of the shards that oar-tiles shards status names as missing.";
-    assert!(text.contains(advice) && text.contains("\n#   sh slurm.sh oar-tiles.toml /shared/seed/ 2,5,7-9\n"), "{text}");
+    assert!(
+        text.contains(advice) && text.contains("\n#   sh slurm.sh oar-tiles.toml /shared/seed/ 2,5,7-9\n"),
+        "{text}"
+    );
     let said = call(&[missing]);
     assert!(tracked.path("t.mbtiles").exists(), "{said}");
     tracked.is_fresh(&tracked.path("t.mbtiles"), &["--zoom", "0-5"]);
