@@ -13,7 +13,7 @@ use crate::tile::{LonLatBox, ZoomList};
 pub struct Copy {
     /// Copy from, and last of all copy to: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; several sources are joined, tiles that are in more than one of them by their layers
     // One list, because clap cannot tell where the sources end if flags stand among them.
-    #[arg(required = true, num_args = 1.., value_name = "SOURCE… TARGET")]
+    #[arg(required = true, num_args = 1.., value_name = "PLACE")]
     pub places: Vec<String>,
     /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
     #[arg(long, value_name = "LIST")]

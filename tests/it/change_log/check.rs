@@ -172,7 +172,7 @@ fn a_large_truncate_is_told_until_a_target_has_seen_it() {
     let since = tracking.now();
     tracking.db.run("BEGIN; TRUNCATE mill; ROLLBACK; DELETE FROM mill WHERE id = 3");
     assert!(tracking.check(&since).is_ok(), "it was rolled back");
-    let told = "layer \"mills\": \"public\".\"mill\" may differ everywhere. A TRUNCATE of it or of a part of it noted no rows (more than truncate_rows in [changes], or rows that its transaction or the triggers' role may not see), or a column was missing when it changed. Run oar-tiles seed";
+    let told = "layer \"mills\": \"public\".\"mill\" may differ everywhere. A TRUNCATE of it or of a partition noted no rows (more than truncate_rows in [changes], or rows that its transaction or the triggers' role may not see), or a column was missing when it changed. Run oar-tiles seed";
     // Of many rows; and of one row in a transaction that may not see all rows.
     for (before, truncate) in [
         ("SELECT", "TRUNCATE mill"),

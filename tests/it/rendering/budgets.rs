@@ -342,6 +342,7 @@ fn a_reseed_warns_of_a_layer_once_a_day() {
     let file = tracked.path("c.toml");
     std::fs::write(&file, config("max_tile_bytes = { \"0\" = 100 }")).unwrap();
     let file = file.to_str().unwrap();
+    tracked.oar_tiles(&["track", "install", "--config", file]).ok();
     let target = tracked.seed("t.mbtiles", &["--zoom", "0-2", "--config", file]);
     let warned_at = |moment: &str| {
         let archive = rusqlite::Connection::open(&target).unwrap();
