@@ -358,6 +358,9 @@ fn limits_that_a_database_carries_end_no_run() {
     assert!(!said.contains("lost"), "{said}");
     tracked.oar_tiles(&["track", "prune", target_name]).ok();
     tracked.is_fresh(&target, &["--zoom", "0"]);
+    // A watch whose waiting session was ended opens another without a word.
+    let ended = "SELECT sessions_fatal FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(tracked.db.value::<i64>(ended), 0, "sessions that the server ended");
 }
 
 #[test]
