@@ -134,9 +134,8 @@ async fn attempt(
     aside(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
-    let (finishing, merged) = (Instant::now(), merging.elapsed());
-    let mut warned = BTreeMap::new();
-    warnings.append(&mut crate::run::describe::budgets::warn(&budgets, &mut warned, &job.report));
+    let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
+    warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
     let seeded = Seeded {
         cursor: &cursor,
         database: mark.as_ref(),
