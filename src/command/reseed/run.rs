@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead};
-use crate::manifest::Publication;
+use crate::manifest::{Manifest, Publication};
 use crate::patch::Patches;
 use crate::pipeline::{self, BatchKind};
 use crate::plan::{DrawnLayer, batches};
@@ -197,9 +197,10 @@ impl ReseedRun<'_> {
         let names = names(&self.look.layers);
         let budgets = budgets::budgets(&outcome, &names);
         let mut warnings: Vec<String> = self.look.superuser.iter().cloned().collect();
-        warnings.append(&mut budgets::warn(&budgets, &report));
+        let mut warned = state.manifest.warned.clone();
+        warnings.append(&mut budgets::warn(&budgets, &mut warned, &report));
         let witness = self.witness(&changed).await?;
-        let manifest = self.manifest(&changed, &outcome, held, witness);
+        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness) };
         let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
