@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -20,11 +20,67 @@ const MAX_TILES_PER_BATCH: usize = 500;
 /// The least time between two batches, because each is a publication.
 const BATCH_PAUSE: Duration = Duration::from_secs(2);
 
+/// For how many seconds of tiles there is room at once: a map that somebody opens asks for dozens.
+const BURST_SECONDS: f64 = 10.0;
+
+/// The period of [`WriteBackLimits::bytes_per_day`].
+const SECONDS_PER_DAY: f64 = 86_400.0;
+
+/// How many live tiles are stored. Clients choose which tiles these are: without limits they could fill the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WriteBackLimits {
+    /// The most tiles a second, on average.
+    pub tiles_per_second: u32,
+    /// The most bytes of tiles a day.
+    pub bytes_per_day: u64,
+}
+
+/// What may still be stored: it grows evenly with time, up to a most.
+#[derive(Debug)]
+struct WriteBackRoom {
+    limits: WriteBackLimits,
+    tiles: f64,
+    bytes: f64,
+    since: Instant,
+    /// True once the log says that there is no room for more bytes.
+    is_said: bool,
+}
+
 #[derive(Debug, Default)]
 struct WaitingTiles {
-    /// True while this process writes the target and stores live tiles.
-    is_on: bool,
+    /// `None` unless this process writes the target and stores live tiles.
+    room: Option<WriteBackRoom>,
     tiles: HashSet<TileCoord>,
+}
+
+impl WriteBackRoom {
+    #[expect(clippy::cast_precision_loss, reason = "the limits are far below 2^52")]
+    fn new(limits: WriteBackLimits, now: Instant) -> WriteBackRoom {
+        let (tiles, bytes) = (f64::from(limits.tiles_per_second) * BURST_SECONDS, limits.bytes_per_day as f64);
+        WriteBackRoom { limits, tiles, bytes, since: now, is_said: false }
+    }
+
+    /// Takes room for a tile; false if there is none.
+    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
+    fn take(&mut self, bytes: usize, now: Instant) -> bool {
+        let (most, passed) = (WriteBackRoom::new(self.limits, now), now.duration_since(self.since).as_secs_f64());
+        self.tiles = (self.tiles + passed * most.tiles / BURST_SECONDS).min(most.tiles);
+        self.bytes = (self.bytes + passed * most.bytes / SECONDS_PER_DAY).min(most.bytes);
+        self.since = now;
+        let bytes = bytes as f64;
+        if self.bytes < bytes && !self.is_said {
+            self.is_said = true;
+            tracing::warn!(
+                "no more live tiles are written back for now: {} MB a day are stored already (write_back_mb in [serve])",
+                self.limits.bytes_per_day >> 20
+            );
+        }
+        if self.tiles < 1.0 || self.bytes < bytes {
+            return false;
+        }
+        (self.tiles, self.bytes) = (self.tiles - 1.0, self.bytes - bytes);
+        true
+    }
 }
 
 /// The queue into which the server puts the names of live tiles, and from which the writer takes them. Clones share it.
@@ -40,15 +96,18 @@ impl WriteBackDesk {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets whether this process stores live tiles from now on, and forgets the tiles that wait.
-    pub fn turn(&self, is_on: bool) {
-        *self.waiting() = WaitingTiles { is_on, tiles: HashSet::new() };
+    /// Sets how many live tiles this process stores from now on (`None` for none), and forgets the tiles that wait.
+    pub fn turn(&self, limits: Option<WriteBackLimits>) {
+        let room = limits.map(|limits| WriteBackRoom::new(limits, Instant::now()));
+        *self.waiting() = WaitingTiles { room, tiles: HashSet::new() };
     }
 
-    /// Notes that a client was sent a tile that was rendered on request.
-    pub(crate) fn note(&self, tile: TileCoord) {
+    /// Notes that a client was sent a tile of `bytes` bytes that was rendered on request.
+    pub(crate) fn note(&self, tile: TileCoord, bytes: usize) {
         let mut waiting = self.waiting();
-        if waiting.is_on && waiting.tiles.len() < MAX_WAITING_TILES && waiting.tiles.insert(tile) {
+        let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return };
+        if tiles.len() < MAX_WAITING_TILES && !tiles.contains(&tile) && room.take(bytes, Instant::now()) {
+            tiles.insert(tile);
             self.arrived.notify_one();
         }
     }
@@ -87,19 +146,30 @@ mod tests {
     use crate::tile::Zoom;
 
     #[test]
+    fn clients_cannot_fill_the_target_faster_than_the_limits_say() {
+        let now = Instant::now();
+        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        let mut room = WriteBackRoom::new(WriteBackLimits { tiles_per_second: 2, bytes_per_day: 86_400 }, now);
+        let mut taken = |seconds: u64, bytes: usize| (0..100).filter(|_| room.take(bytes, at(seconds))).count();
+        assert_eq!([taken(0, 1), taken(0, 1), taken(5, 1), taken(1_000, 1)], [20, 0, 10, 20], "tiles");
+        assert_eq!([taken(2_000, 90_000), taken(2_000, 80_000), taken(2_000, 80_000)], [0, 1, 0], "bytes");
+        assert_eq!([taken(50_000, 80_000), taken(90_000, 80_000)], [0, 1], "bytes come back evenly");
+    }
+
+    #[test]
     fn tiles_wait_while_the_process_writes_and_no_more_than_there_is_room_for() {
         let desk = WriteBackDesk::default();
         let tile = |x| TileCoord::new(Zoom::new(20).unwrap(), x, 0).unwrap();
-        desk.note(tile(1));
+        desk.note(tile(1), 1);
         assert!(desk.batch().is_empty(), "another process writes");
-        desk.turn(true);
-        (0..20_000).for_each(|x| desk.note(tile(x)));
+        desk.turn(Some(WriteBackLimits { tiles_per_second: 10_000, bytes_per_day: 1 << 20 }));
+        (0..20_000).for_each(|x| desk.note(tile(x), 1));
         assert_eq!(desk.waiting().tiles.len(), MAX_WAITING_TILES);
         let first = desk.batch();
         assert_eq!((first.len(), desk.batch() == first), (MAX_TILES_PER_BATCH, true), "until they are stored");
         desk.stored(&first);
         assert!(desk.batch() != first);
-        desk.turn(false);
+        desk.turn(None);
         assert!(desk.batch().is_empty());
     }
 }

@@ -46,6 +46,7 @@ use tokio_postgres::{CancelToken, Row};
 
 use connect::cancel::cancel;
 use prepared::PreparedStatements;
+use text_settings::fix_drawn_texts;
 use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
@@ -123,7 +124,10 @@ impl Session {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            let rows = Box::pin(self.rows(sql, params, failed)).await?;
+            // Both are on their way at once, so this costs no round trip.
+            let (restored, rows) = tokio::join!(self.restored(), Box::pin(self.rows(sql, params, failed)));
+            let rows = rows?;
+            restored.map_err(failed)?;
             tokio::pin!(rows);
             while let Some(row) = rows.try_next().await.map_err(failed)? {
                 each(&row)?;
@@ -131,6 +135,15 @@ impl Session {
             Ok(())
         })
         .await
+    }
+
+    /// Sets the search path and the form of texts again. A view or function that an earlier statement read may have changed them (`set_config`), and
+    /// then names and texts of other layers would mean something else.
+    async fn restored(&self) -> Result<(), tokio_postgres::Error> {
+        match self.database.path.get().filter(|_| self.transaction.is_some()) {
+            Some(path) => self.client.batch_execute(&(fix_drawn_texts() + &path.set())).await,
+            None => Ok(()),
+        }
     }
 
     /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled in the server.

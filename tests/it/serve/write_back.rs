@@ -233,3 +233,30 @@ fn a_pmtiles_archive_cannot_be_written_back_into() {
         .run("serve", &flags)
         .fails(2, &["live tiles cannot be written back into", "leave serve.write_back out"]);
 }
+
+#[test]
+fn clients_cannot_fill_the_target_faster_than_its_limit() {
+    let fleet = fleet();
+    let config = std::fs::read_to_string(&fleet.places.config).unwrap();
+    std::fs::write(&fleet.places.config, format!("{config}write_back_rate = 1\n")).unwrap();
+    let kind = "t.mbtiles";
+    fleet.seeded(kind);
+    let served = writer(&fleet, kind);
+    fleet.places.seed(&fleet.db, "deep.mbtiles", &["--zoom", "9"]).ok();
+    let begun = std::time::Instant::now();
+    let tiles: Vec<_> = fleet.places.read_by_others("deep.mbtiles").into_keys().take(60).collect();
+    assert_eq!(tiles.len(), 60);
+    for tile in &tiles {
+        assert!(!get(&served, *tile).is_empty());
+    }
+    let most = 11 + usize::try_from(begun.elapsed().as_secs()).unwrap();
+    until("some are stored", || beyond(&fleet, kind).len() >= 10);
+    // Whatever is asked for later is stored later: a batch comes every two seconds.
+    until("another batch is stored", || {
+        get(&served, tiles[59]);
+        beyond(&fleet, kind).contains_key(&tiles[59])
+    });
+    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+    assert!(most < 40 && beyond(&fleet, kind).len() <= 11 + seconds, "{} in {seconds} s", beyond(&fleet, kind).len());
+    is_sound(&fleet, kind);
+}
