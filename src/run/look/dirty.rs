@@ -242,7 +242,16 @@ pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
 
 /// The tiles of an area.
 pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
-    let (coverage, state) = (Coverage::new(parts), &look.state);
+    let state = &look.state;
+    let zooms = zooms(&state.parts, &state.manifest.zooms)?;
+    // The tiles of shapes are found once, which may take a while, and not on a thread that answers requests.
+    let (of_parts, of_zooms) = (parts.to_vec(), zooms.clone());
+    let coverage = aside(move || {
+        let coverage = Coverage::new(&of_parts);
+        of_zooms.iter().for_each(|zoom| drop(coverage.rects(zoom)));
+        coverage
+    });
+    let coverage = coverage.await?;
     let mut dirty = Dirty::new(&state.parts, MAX_LISTED_TILES);
     dirty.narrow(None, &coverage);
     let too_many = |_too_many| CommandError::NoArea {

@@ -74,7 +74,8 @@ impl AccessLine<'_> {
         let time = humantime::format_rfc3339_millis(at);
         let client = self.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
         let AccessLine { method, protocol, status, bytes, took, source, .. } = self;
-        let path = &*printable(self.path);
+        let path = printable(self.path);
+        let path = &*path;
         let seconds = took.as_secs_f64();
         match style {
             AccessLogStyle::Json => {
