@@ -304,6 +304,29 @@ mod tests {
         }
     }
 
+    /// 60,000 positions fit into the body of a job; 2,400 triangles are few positions, and their edges cross all rows of tiles of the world.
+    #[test]
+    fn an_area_with_too_winding_borders_becomes_boxes_before_its_tiles_are_found() {
+        let zigzag: Vec<[f64; 2]> =
+            (0..60_000).map(|step| [f64::from(step % 170), if step % 2 == 0 { -85.0 } else { 85.0 }]).collect();
+        let tall = |step: i32| {
+            let west = f64::from(step) / 8.0 - 150.0;
+            serde_json::json!([[[west, -85.0], [west + 0.01, 85.0], [west + 0.02, -85.0], [west, -85.0]]])
+        };
+        let triangles: Vec<Value> = (0..2_400).map(tall).collect();
+        for area in [polygon(&[&zigzag]), serde_json::json!({ "type": "MultiPolygon", "coordinates": triangles })] {
+            let parts = parts_of_area(&area, Zoom::MAX);
+            assert!((1..=MAX_BOXES_OF_AREA).contains(&parts.len()) && is_bounded_area(&parts), "{}", parts.len());
+            assert!(parts.iter().all(|part| part.as_box().is_some()));
+            assert!(!tiles_of(&parts, 5).is_empty());
+        }
+        let one = parts_of_area(&polygon(&[&star(720)]), Zoom::MAX);
+        assert!(is_bounded_area(&one) && one.iter().all(|part| part.as_box().is_none()));
+        let text = |step: i32| format!("POLYGON(({step} -85,{step} 85,{} -85,{step} -85))", step + 1);
+        let written: Vec<AreaPart> = (0..100).map(|step| text(step).parse().unwrap()).collect();
+        assert!(!is_bounded_area(&written), "as a job may write it");
+    }
+
     /// An area that only borders on a tile does not touch it.
     #[test]
     fn an_area_that_ends_where_a_tile_begins_does_not_touch_it() {

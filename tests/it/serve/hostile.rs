@@ -408,7 +408,7 @@ fn a_job_for_a_zigzag_over_the_world_takes_little_memory_and_becomes_few_boxes()
     ] {
         let (code, job, _) = answers.submit(&served, "", &serde_json::json!({ "what": "area", "area": area }));
         assert_eq!(code, 202, "{job}");
-        let parts = job["area"].as_array().unwrap();
+        let parts = job["job"]["area"].as_array().unwrap();
         assert!(parts.len() <= 400 && parts.iter().all(serde_json::Value::is_array), "{} parts", parts.len());
     }
     // As texts, which only the program itself writes.

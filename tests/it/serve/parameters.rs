@@ -113,7 +113,10 @@ fn one_set_of_values_is_rendered_once_and_shared_once_however_it_is_written() {
     let redis = Redis::start("hunter2", &[]);
     let secret = world.path("redis");
     std::fs::write(&secret, redis.url()).unwrap();
-    let lines = format!("[serve]\nredis_url_file = {secret:?}\nlive_ttl = \"10m\"\n");
+    let signatures = world.path("signatures");
+    std::fs::write(&signatures, "0123456789abcdef0123456789abcdef").unwrap();
+    let redis_files = format!("redis_url_file = {secret:?}\nredis_secret_file = {signatures:?}\n");
+    let lines = format!("[serve]\n{redis_files}live_ttl = \"10m\"\n");
     let [first, second] = world.countries();
     let (served, other) = (world.served(&lines, &[]), world.served(&lines, &[]));
     let asked = format!("/1/1/0.pbf?country={first}&country={second}");
