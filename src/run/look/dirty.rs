@@ -258,7 +258,6 @@ pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
         text: area_for_people(&parts.iter().map(ToString::to_string).collect::<Vec<_>>()),
         what: format!("it has more than {MAX_LISTED_TILES} tiles: seed the target instead"),
     };
-    let zooms = zooms(&state.parts, &state.manifest.zooms)?;
     for layer in &look.layers {
         let places = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.places;
         dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
