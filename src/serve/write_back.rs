@@ -3,7 +3,7 @@
 //! Only the names of tiles wait here. The writer renders them once more with the next batch, on that run's snapshot. So a stored tile shows exactly
 //! the state that the manifest names, no matter how long it has waited and what has changed meanwhile.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,9 @@ const BURST_SECONDS: f64 = 10.0;
 
 /// The period of [`WriteBackLimits::bytes_per_day`].
 const SECONDS_PER_DAY: f64 = 86_400.0;
+
+/// The pause before it is looked again whether there is room.
+const ROOM_PAUSE: Duration = Duration::from_secs(1);
 
 /// How many live tiles are stored. Clients choose which tiles these are: without limits they could fill the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +53,8 @@ struct WriteBackRoom {
 struct WaitingTiles {
     /// `None` unless this process writes the target and stores live tiles.
     room: Option<WriteBackRoom>,
-    tiles: HashSet<TileCoord>,
+    /// The tiles with their sizes in bytes.
+    tiles: HashMap<TileCoord, usize>,
 }
 
 impl WriteBackRoom {
@@ -60,26 +64,38 @@ impl WriteBackRoom {
         WriteBackRoom { limits, tiles, bytes, since: now, is_said: false }
     }
 
-    /// Takes room for a tile; false if there is none.
-    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
-    fn take(&mut self, bytes: usize, now: Instant) -> bool {
+    /// Lets the room grow until now.
+    fn grow(&mut self, now: Instant) {
         let (most, passed) = (WriteBackRoom::new(self.limits, now), now.duration_since(self.since).as_secs_f64());
         self.tiles = (self.tiles + passed * most.tiles / BURST_SECONDS).min(most.tiles);
         self.bytes = (self.bytes + passed * most.bytes / SECONDS_PER_DAY).min(most.bytes);
         self.since = now;
-        let bytes = bytes as f64;
-        if self.bytes < bytes && !self.is_said {
+    }
+
+    /// The tiles for which there is room.
+    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
+    fn fitting<'t>(&mut self, waiting: impl Iterator<Item = (&'t TileCoord, &'t usize)>) -> Vec<TileCoord> {
+        let (mut tiles, mut bytes, mut fitting) = (self.tiles, self.bytes, Vec::new());
+        for (tile, size) in waiting {
+            (tiles, bytes) = (tiles - 1.0, bytes - *size as f64);
+            if tiles < 0.0 || bytes < 0.0 {
+                break;
+            }
+            fitting.push(*tile);
+        }
+        if bytes < 0.0 && fitting.is_empty() && !self.is_said {
             self.is_said = true;
             tracing::warn!(
                 "no more live tiles are written back for now: {} MB a day are stored already (write_back_mb in [serve])",
                 self.limits.bytes_per_day >> 20
             );
         }
-        if self.tiles < 1.0 || self.bytes < bytes {
-            return false;
-        }
-        (self.tiles, self.bytes) = (self.tiles - 1.0, self.bytes - bytes);
-        true
+        fitting
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
+    fn take(&mut self, size: usize) {
+        (self.tiles, self.bytes) = (self.tiles - 1.0, self.bytes - size as f64);
     }
 }
 
@@ -99,30 +115,35 @@ impl WriteBackDesk {
     /// Sets how many live tiles this process stores from now on (`None` for none), and forgets the tiles that wait.
     pub fn turn(&self, limits: Option<WriteBackLimits>) {
         let room = limits.map(|limits| WriteBackRoom::new(limits, Instant::now()));
-        *self.waiting() = WaitingTiles { room, tiles: HashSet::new() };
+        *self.waiting() = WaitingTiles { room, tiles: HashMap::new() };
     }
 
     /// Notes that a client was sent a tile of `bytes` bytes that was rendered on request.
     pub(crate) fn note(&self, tile: TileCoord, bytes: usize) {
         let mut waiting = self.waiting();
-        let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return };
-        if tiles.len() < MAX_WAITING_TILES && !tiles.contains(&tile) && room.take(bytes, Instant::now()) {
-            tiles.insert(tile);
+        let is_wanted = waiting.room.is_some() && waiting.tiles.len() < MAX_WAITING_TILES;
+        if is_wanted && waiting.tiles.insert(tile, bytes).is_none() {
             self.arrived.notify_one();
         }
     }
 
-    /// The tiles of the next batch. They stay in the queue until [`WriteBackDesk::stored`] or [`WriteBackDesk::given_up`] is called.
+    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`] or [`WriteBackDesk::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
-        self.waiting().tiles.iter().take(MAX_TILES_PER_BATCH).copied().collect()
+        let mut waiting = self.waiting();
+        let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return Vec::new() };
+        room.grow(Instant::now());
+        room.fitting(tiles.iter().take(MAX_TILES_PER_BATCH))
     }
 
     /// Removes tiles that the target holds now.
     pub fn stored(&self, tiles: &[TileCoord]) {
         let mut waiting = self.waiting();
         for tile in tiles {
-            waiting.tiles.remove(tile);
+            let size = waiting.tiles.remove(tile);
+            if let (Some(size), Some(room)) = (size, &mut waiting.room) {
+                room.take(size);
+            }
         }
     }
 
@@ -133,8 +154,12 @@ impl WriteBackDesk {
 
     /// Returns when it is time for a batch. Dropping the future loses nothing.
     pub async fn due(&self) {
-        while self.waiting().tiles.is_empty() {
-            self.arrived.notified().await;
+        while self.batch().is_empty() {
+            if self.waiting().tiles.is_empty() {
+                self.arrived.notified().await;
+            } else {
+                tokio::time::sleep(ROOM_PAUSE).await;
+            }
         }
         tokio::time::sleep(BATCH_PAUSE).await;
     }
@@ -148,12 +173,18 @@ mod tests {
     #[test]
     fn clients_cannot_fill_the_target_faster_than_the_limits_say() {
         let now = Instant::now();
-        let at = |seconds: u64| now + Duration::from_secs(seconds);
+        let tiles: Vec<TileCoord> = (0..100).map(|x| TileCoord::new(Zoom::new(20).unwrap(), x, 0).unwrap()).collect();
         let mut room = WriteBackRoom::new(WriteBackLimits { tiles_per_second: 2, bytes_per_day: 86_400 }, now);
-        let mut taken = |seconds: u64, bytes: usize| (0..100).filter(|_| room.take(bytes, at(seconds))).count();
-        assert_eq!([taken(0, 1), taken(0, 1), taken(5, 1), taken(1_000, 1)], [20, 0, 10, 20], "tiles");
-        assert_eq!([taken(2_000, 90_000), taken(2_000, 80_000), taken(2_000, 80_000)], [0, 1, 0], "bytes");
-        assert_eq!([taken(50_000, 80_000), taken(90_000, 80_000)], [0, 1], "bytes come back evenly");
+        let mut stored = |seconds: u64, size: usize| {
+            room.grow(now + Duration::from_secs(seconds));
+            let fitting = room.fitting(tiles.iter().map(|tile| (tile, &size)));
+            assert_eq!(room.fitting(tiles.iter().map(|tile| (tile, &size))), fitting, "until they are stored");
+            fitting.iter().for_each(|_| room.take(size));
+            fitting.len()
+        };
+        assert_eq!([stored(0, 1), stored(0, 1), stored(5, 1), stored(1_000, 1)], [20, 0, 10, 20], "tiles");
+        assert_eq!([stored(2_000, 90_000), stored(2_000, 80_000), stored(2_000, 80_000)], [0, 1, 0], "bytes");
+        assert_eq!([stored(50_000, 80_000), stored(90_000, 80_000)], [0, 1], "bytes come back evenly");
     }
 
     #[test]

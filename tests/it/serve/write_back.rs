@@ -249,14 +249,16 @@ fn clients_cannot_fill_the_target_faster_than_its_limit() {
     for tile in &tiles {
         assert!(!get(&served, *tile).is_empty());
     }
-    let most = 11 + usize::try_from(begun.elapsed().as_secs()).unwrap();
-    until("some are stored", || beyond(&fleet, kind).len() >= 10);
-    // Whatever is asked for later is stored later: a batch comes every two seconds.
-    until("another batch is stored", || {
-        get(&served, tiles[59]);
-        beyond(&fleet, kind).contains_key(&tiles[59])
-    });
-    let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
-    assert!(most < 40 && beyond(&fleet, kind).len() <= 11 + seconds, "{} in {seconds} s", beyond(&fleet, kind).len());
+    // A burst of 10 s, and then one tile a second; a batch every 2 s.
+    let mut last = 0;
+    for least in [10, 12] {
+        until("some are stored", || {
+            last = beyond(&fleet, kind).len();
+            last >= least
+        });
+        let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+        assert!(last <= 11 + seconds, "{last} tiles in {seconds} s");
+    }
+    assert!(last < 60, "on a machine that is not far too busy");
     is_sound(&fleet, kind);
 }
