@@ -76,14 +76,20 @@ impl WriteBackRoom {
     #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
     fn fitting<'t>(&mut self, waiting: impl Iterator<Item = (&'t TileCoord, &'t usize)>) -> Vec<TileCoord> {
         let (mut tiles, mut bytes, mut fitting) = (self.tiles, self.bytes, Vec::new());
+        let mut is_full = false;
         for (tile, size) in waiting {
-            (tiles, bytes) = (tiles - 1.0, bytes - *size as f64);
-            if tiles < 0.0 || bytes < 0.0 {
+            let size = *size as f64;
+            if tiles < 1.0 {
                 break;
             }
+            if bytes < size {
+                is_full = true;
+                continue;
+            }
+            (tiles, bytes) = (tiles - 1.0, bytes - size);
             fitting.push(*tile);
         }
-        if bytes < 0.0 && fitting.is_empty() && !self.is_said {
+        if is_full && fitting.is_empty() && !self.is_said {
             self.is_said = true;
             tracing::warn!(
                 "no more live tiles are written back for now: {} MB a day are stored already (write_back_mb in [serve])",
