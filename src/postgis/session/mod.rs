@@ -98,8 +98,11 @@ impl Session {
     /// All rows of a statement. Here and in the methods below, `context` says in messages what the run does.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
+        let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            self.client.query_typed(sql, params).await.map_err(|error| self.failed(context, begun, error))
+            let (restored, rows) = tokio::join!(self.restored(), self.client.query_typed(sql, params));
+            let rows = rows.map_err(failed)?;
+            restored.map_err(failed).map(|()| rows)
         })
         .await
     }
@@ -107,8 +110,11 @@ impl Session {
     /// The one row of a statement.
     pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
         let begun = Instant::now();
+        let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(context, begun, error))
+            let (restored, row) = tokio::join!(self.restored(), self.client.query_typed_one(sql, params));
+            let row = row.map_err(failed)?;
+            restored.map_err(failed).map(|()| row)
         })
         .await
     }
@@ -124,7 +130,6 @@ impl Session {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            // Both are on their way at once, so this costs no round trip.
             let (restored, rows) = tokio::join!(self.restored(), Box::pin(self.rows(sql, params, failed)));
             let rows = rows?;
             restored.map_err(failed)?;
@@ -137,7 +142,7 @@ impl Session {
         .await
     }
 
-    /// Sets the search path and the form of texts again. A view or function that an earlier statement read may have changed them (`set_config`), and
+    /// Sets the search path and the form of texts again, before a statement that is on its way at once, so that it costs no round trip. A view or function that an earlier statement read may have changed them (`set_config`), and
     /// then names and texts of other layers would mean something else.
     async fn restored(&self) -> Result<(), tokio_postgres::Error> {
         match self.database.path.get().filter(|_| self.transaction.is_some()) {

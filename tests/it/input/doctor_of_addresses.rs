@@ -127,16 +127,28 @@ fn tiles_that_no_browser_reads_are_errors() {
 
 #[test]
 fn what_becomes_of_queries_is_said_if_serve_answers() {
-    let with = |probe: Option<fn(&str) -> String>| Answers { probe, ..Answers::good() }.doctor();
-    let own: fn(&str) -> String = str::to_owned;
+    fn own(query: &str) -> String {
+        query.to_owned()
+    }
+    fn of_another(_: &str) -> String {
+        "probe=1".to_owned()
+    }
+    fn page(_: &str) -> String {
+        "<html>".to_owned()
+    }
+    fn nothing(_: &str) -> String {
+        String::new()
+    }
+    let good = Answers::good();
+    let with = |probe: Option<fn(&str) -> String>| Answers { probe, ..good.clone() }.doctor();
     has(&with(Some(own)), "ok", &["no cache gives one client's query to others"]);
-    has(&with(Some(|_| "probe=1".to_owned())), "warning", &["the answer to another query", "once the tileset has"]);
-    for probe in [None, Some((|_| "<html>".to_owned()) as fn(&str) -> String)] {
+    has(&with(Some(of_another)), "warning", &["the answer to another query", "once the tileset has"]);
+    for probe in [None, Some(page as fn(&str) -> String)] {
         let found = with(probe);
         assert!(!found.stdout.contains("query"), "{}", found.stdout);
     }
     // Queries that do not arrive are nothing to a tileset without parameters.
-    has(&with(Some(|_| String::new())), "ok", &["no cache gives one client's query to others"]);
+    has(&with(Some(nothing)), "ok", &["no cache gives one client's query to others"]);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn a_view_that_changes_the_path_changes_no_function_of_another_layer() {
     let layers = |first: &str| {
         format!(
             "[tileset]\noutput = \"t.mbtiles\"\n{first}[[layer]]\nname = \"mill\"\ntable = \"mill\"\nschema = \"public\"
-             [layer.properties]\nlabel = \"label(id)\"\nat = \"timestamptz '2026-01-01 00:00+00'\"\nbytes = \"'ab'::bytea\"\n"
+             [layer.properties]\nlabel = \"label(id)\"\nat = \"(timestamptz '2026-01-01 00:00+00')::text\"\nbytes = \"('ab'::bytea)::text\"\n"
         )
     };
     let cunning = "[[layer]]\nname = \"cunning\"\ntable = \"cunning\"\nschema = \"public\"\nkey = [\"id\"]\n";
