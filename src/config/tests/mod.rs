@@ -68,8 +68,8 @@ fn the_sample_configuration_holds_every_key() {
     let table: toml::Table = toml::from_str(&text).unwrap();
     // A feature id is for rows only, and an address must be given only once.
     let text = text.replace("feature_id = ", "# feature_id = ").replace("redis_url_file = ", "# redis_url_file = ");
-    // The file of an area would have to exist.
-    let text = text.replace("\narea = ", "\n# area = ");
+    // The files of an area and of a secret would have to exist.
+    let text = text.replace("\narea = ", "\n# area = ").replace("\nredis_secret_file = ", "\n# redis_secret_file = ");
     // One address is enough.
     let text = text.replace("\nurl_file = ", "\n# url_file = ");
     resolve(&text).unwrap();
