@@ -133,7 +133,8 @@ impl WriteBackDesk {
         }
     }
 
-    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`] or [`WriteBackDesk::given_up`] is called.
+    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`] or
+    /// [`WriteBackDesk::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
         let mut waiting = self.waiting();

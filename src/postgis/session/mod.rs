@@ -142,8 +142,8 @@ impl Session {
         .await
     }
 
-    /// Sets the search path and the form of texts again, before a statement that is on its way at once, so that it costs no round trip. A view or function that an earlier statement read may have changed them (`set_config`), and
-    /// then names and texts of other layers would mean something else.
+    /// Sets the search path and the form of texts again, before a statement that is on its way at once: this costs no round trip. A view or function
+    /// that an earlier statement read may have changed them (`set_config`), and then names and texts of other layers would mean something else.
     async fn restored(&self) -> Result<(), tokio_postgres::Error> {
         match self.database.path.get().filter(|_| self.transaction.is_some()) {
             Some(path) => self.client.batch_execute(&(fix_drawn_texts() + &path.set())).await,
