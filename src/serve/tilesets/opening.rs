@@ -52,7 +52,7 @@ impl SiteParts {
         let secret = self.options.redis_secret.clone().or_else(|| source.shared_secret());
         if secret.is_none() {
             tracing::warn!(
-                "the tiles of {name} are not shared in Redis: there is no key to sign them, so that whoever writes to Redis could change the map. Install the change log (oar-tiles track install), and let this role read it, or give redis_secret_file in [serve]; then restart the server"
+                "the tiles of {name} are not shared in Redis: there is no key to sign them, so that whoever writes to Redis could change the map. Install the change log, and let this role read it, or give redis_secret_file in [serve]; then restart the server"
             );
         }
         Some(redis.tiles(secret?))
