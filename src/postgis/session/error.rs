@@ -98,6 +98,12 @@ impl Cause {
         self.code == Some(SqlState::CONFIGURATION_LIMIT_EXCEEDED)
     }
 
+    /// True if a value is the cause, by the class of the SQLSTATE: data exceptions.
+    #[must_use]
+    pub fn is_data_exception(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.code().starts_with("22"))
+    }
+
     /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two cases, in the server's language.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {

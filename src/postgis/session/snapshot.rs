@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::error::Error;
 use super::locks::LockWatcher;
 use super::origin::ExportedSnapshot;
-use super::{Database, Param, Session, SessionOptions};
+use super::{Cause, Database, Param, Session, SessionOptions};
 
 /// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -76,6 +76,24 @@ impl Snapshot {
 }
 
 impl Database {
+    /// The database state at this moment, as `pg_current_snapshot()` has it.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn present_state(&self) -> Result<String, Error> {
+        let lost = |source: Cause| {
+            let (server, during) = (self.server().clone(), "while asking for its state".to_owned());
+            Error::Lost { server, during, source }
+        };
+        // One message, because a pooler may send the next one to another session.
+        let answer = self.connection().await?.simple_query("SELECT pg_catalog.pg_current_snapshot()").await;
+        let state = answer.map_err(|error| lost(error.into()))?.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        state.ok_or_else(|| lost(std::io::Error::other("it sent no row").into()))
+    }
+
     /// The same database with the values of a variant: sessions opened from now on read for that variant.
     #[must_use]
     pub fn with_parameters(&self, values: Vec<String>) -> Database {
