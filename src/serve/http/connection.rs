@@ -166,9 +166,14 @@ impl<A: Answers> ServedWith<A> {
     ) {
         let progress = Progress::new(self.times.stall, Arc::clone(&connection.sending), self.unread.clone());
         let mut stream = StallLimit::new(stream, progress);
-        let (end, first_request) = (Arc::clone(&connection), self.times.first_request);
+        let (end, mut closing, first_request) =
+            (Arc::clone(&connection), self.closing.clone(), self.times.first_request);
         let served = async {
-            match tokio::time::timeout(first_request, stream.is_http2()).await {
+            let is_http2 = tokio::select! {
+                read = tokio::time::timeout(first_request, stream.is_http2()) => read,
+                _ = closing.wait_for(|closing| *closing) => return,
+            };
+            match is_http2 {
                 Ok(Ok(true)) => self.serve_http2(stream, peer, connection).await,
                 Ok(Ok(false)) => self.serve_http1(stream, peer, connection).await,
                 Ok(Err(error)) => tracing::debug!("a connection broke off ({error})"),
