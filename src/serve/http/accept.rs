@@ -18,15 +18,16 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 /// The pause between two lines of the log about refused connections.
 const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
-/// Descriptors that connections of the public listener leave to the rest of the program: files of the target, sessions, Redis, the admin listener.
+/// Descriptors that connections of the public listener leave to the rest of the program: files of the target, sessions,
+/// Redis, the admin listener.
 #[cfg(unix)]
 const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// The most connections of the admin listener.
 pub(crate) const ADMIN_CONNECTIONS: usize = 128;
 
-/// Raises the soft limit of open files (`RLIMIT_NOFILE`) as far as `connections` need it. Returns the number of connections for which it suffices: at
-/// most `connections`.
+/// Raises the soft limit of open files (`RLIMIT_NOFILE`) as far as `connections` need it. Returns the number of
+/// connections for which it suffices: at most `connections`.
 #[cfg(unix)]
 pub(crate) fn raise_descriptors(connections: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -80,7 +81,8 @@ pub(crate) struct AddressLimits {
     pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
-/// The open connections of each client that has any; those of trusted proxies and of Unix sockets are not in it. Clones share them.
+/// The open connections of each client that has any; those of trusted proxies and of Unix sockets are not in it. Clones
+/// share them.
 #[derive(Debug, Clone, Default)]
 struct ConnectionTable(Arc<Mutex<HashMap<ClientKey, Vec<Arc<Connection>>>>>);
 
@@ -129,9 +131,10 @@ impl ConnectionTable {
         Some(ConnectionSlot { table: self.clone(), client, connection: Arc::clone(connection) })
     }
 
-    /// Makes room for a connection of `newcomer` (`None` for one that the table does not count), which is in the table already: ends the connection of
-    /// the client with the most, if it has more than the newcomer: the one that has been idle longest, else the oldest. If nobody has more, a connection
-    /// that is idle may end for the only one of its client.
+    /// Makes room for a connection of `newcomer` (`None` for one that the table does not count), which is in the table
+    /// already: ends the connection of the client with the most, if it has more than the newcomer: the one that has
+    /// been idle longest, else the oldest. If nobody has more, a connection that is idle may end for the only one of
+    /// its client.
     fn make_room(&self, newcomer: Option<ClientKey>) -> Newcomer {
         let clients = self.clients();
         let own = newcomer.and_then(|client| clients.get(&client)).map_or(0, Vec::len);

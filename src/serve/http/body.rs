@@ -1,4 +1,5 @@
-//! The bodies of requests and answers. The body of an answer is complete bytes, or events that are sent as long as the client stays connected.
+//! The bodies of requests and answers. The body of an answer is complete bytes, or events that are sent as long as the
+//! client stays connected.
 
 use std::convert::Infallible;
 use std::error::Error;

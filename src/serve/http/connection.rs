@@ -1,4 +1,5 @@
-//! One connection, of HTTP/1.1 or HTTP/2, from its first byte until its client is done, is too slow, or the server ends.
+//! One connection, of HTTP/1.1 or HTTP/2, from its first byte until its client is done, is too slow, or the server
+//! ends.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -45,8 +46,8 @@ pub(crate) trait Answers: Clone + Send + Sync + 'static {
 /// The message of the answer to a request without [`has_one_host`].
 pub(crate) const WRONG_HOST: &str = "a request of HTTP/1.1 needs one Host header";
 
-/// True if a request has the one header `Host` that it needs, or is of a version that needs none (RFC 9112, section 3.2). No answer depends on the
-/// value; but a cache in front may go by another header than this server would.
+/// True if a request has the one header `Host` that it needs, or is of a version that needs none (RFC 9112, section
+/// 3.2). No answer depends on the value; but a cache in front may go by another header than this server would.
 pub(crate) fn has_one_host<B>(request: &Request<B>) -> bool {
     match request.headers().get_all(HOST).iter().count() {
         0 => request.version() != Version::HTTP_11,
@@ -84,7 +85,7 @@ pub(super) struct Connection {
     begun: Instant,
     /// Requests that are being answered.
     open: AtomicUsize,
-    /// When the last request began or was answered, in milliseconds after `begun`, plus 1; 0 before the first request.
+    /// When the last request was answered, in milliseconds after `begun`, plus 1; 0 before the first request.
     last: AtomicU64,
     sending: Arc<Sending>,
     /// Ends the connection at once.
@@ -120,7 +121,9 @@ impl Connection {
 
     fn opens_request(self: &Arc<Self>) -> OpenRequest {
         self.open.fetch_add(1, Ordering::Relaxed);
-        self.touch();
+        if !self.has_asked() {
+            self.touch();
+        }
         OpenRequest(Arc::clone(self))
     }
 
@@ -232,8 +235,8 @@ impl<A: Answers> ServedWith<A> {
         }
     }
 
-    /// An idle connection is asked to end (GOAWAY), whether or not its client answers pings, and cut off if the client does not end it. While requests
-    /// are being answered, pings show if the client is still there.
+    /// An idle connection is asked to end (GOAWAY), whether or not its client answers pings, and cut off if the client
+    /// does not end it. While requests are being answered, pings show if the client is still there.
     async fn serve_http2(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
@@ -391,7 +394,8 @@ enum Sent {
     Cut,
 }
 
-/// Sends a body on a stream of HTTP/2, no more at a time than the client has room for: what it does not accept stays countable, and can be dropped.
+/// Sends a body on a stream of HTTP/2, no more at a time than the client has room for: what it does not accept stays
+/// countable, and can be dropped.
 struct Pieces<'a> {
     stream: SendStream<Piece>,
     progress: Progress,

@@ -17,8 +17,9 @@ pub struct AddressRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
-/// The client whose share of the service a request uses: an IPv4 address, or the first 64 bits of an IPv6 address, because one client may choose the
-/// others as it likes (RFC 6177). The address is what the access log names. All programs behind a Unix socket are one client.
+/// The client whose share of the service a request uses: an IPv4 address, or the first 64 bits of an IPv6 address,
+/// because one client may choose the others as it likes (RFC 6177). The address is what the access log names. All
+/// programs behind a Unix socket are one client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct ClientKey(u64);
 

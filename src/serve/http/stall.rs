@@ -12,8 +12,9 @@ use tokio::time::{Instant, Sleep};
 
 use super::unread::{Cut, Sending, UnreadAnswers, UnreadHold};
 
-/// The bytes that a client has to take within the time limit, unless the rest of the answer is less: 4 kB in 30 s is what a connection of 4.4 kB/s
-/// gives each of 32 streams. Without a least rate, a client that takes a byte now and then would keep its answers in memory for years.
+/// The bytes that a client has to take within the time limit, unless the rest of the answer is less: 4 kB in 30 s is
+/// what a connection of 4.4 kB/s gives each of 32 streams. Without a least rate, a client that takes a byte now and
+/// then would keep its answers in memory for years.
 const LEAST_PROGRESS: usize = 4 << 10;
 
 /// Watches how a client takes what is sent on a connection or stream.
@@ -78,8 +79,8 @@ impl Progress {
     }
 }
 
-/// A connection that fails if its client takes less than [`LEAST_PROGRESS`] within the limit while there is more to write, or if the memory of its
-/// answer is needed.
+/// A connection that fails if its client takes less than [`LEAST_PROGRESS`] within the limit while there is more to
+/// write, or if the memory of its answer is needed.
 pub(super) struct StallLimit<C> {
     connection: C,
     progress: Progress,
@@ -188,7 +189,8 @@ mod tests {
 
     use super::*;
 
-    /// A connection whose client takes `step` bytes, `times` times within the limit, for three times the limit: how it ended, if it did.
+    /// A connection whose client takes `step` bytes, `times` times within the limit, for three times the limit: how it
+    /// ended, if it did.
     async fn taken(step: usize, times: u32) -> Option<io::ErrorKind> {
         let limit = Duration::from_millis(300);
         let (server, mut client) = tokio::io::duplex(64);

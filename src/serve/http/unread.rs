@@ -1,7 +1,9 @@
-//! The memory of answers that clients are slow to read: how much all clients, and each of them, may make the server hold.
+//! The memory of answers that clients are slow to read: how much all clients, and each of them, may make the server
+//! hold.
 //!
-//! An answer counts from the moment at which its client accepts no more of it for now. Most answers are accepted at once: they never count, and take
-//! no lock here. Answers that share their bytes, such as those of one cached tile, count once.
+//! An answer counts from the moment at which its client accepts no more of it for now. Most answers are accepted at
+//! once: they never count, and take no lock here. Answers that share their bytes, such as those of one cached tile,
+//! count once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,7 +17,8 @@ use super::peers::ClientKey;
 /// One client may hold one part in this many of the memory.
 const CLIENT_PART: u64 = 2;
 
-/// Once the memory is full, answers are ended until one part in this many is free, so that not every further answer ends another one.
+/// Once the memory is full, answers are ended until one part in this many is free, so that not every further answer
+/// ends another one.
 const FREED_PART: u64 = 16;
 
 /// What is being sent on a connection of HTTP/1.1 or on a stream of HTTP/2.
@@ -44,7 +47,8 @@ impl Sending {
         self.client.store(client.number(), Ordering::Relaxed);
     }
 
-    /// Notes that pieces of answers to a client are queued on a connection of HTTP/2 from now on; so far there are none.
+    /// Notes that pieces of answers to a client are queued on a connection of HTTP/2 from now on; so far there are
+    /// none.
     pub(super) fn queues_for(&self, client: ClientKey) {
         self.place.store(std::ptr::from_ref(self).addr(), Ordering::Relaxed);
         self.client.store(client.number(), Ordering::Relaxed);
@@ -176,7 +180,8 @@ struct UnreadShared {
 #[derive(Debug, Clone)]
 pub(crate) struct UnreadAnswers(Arc<UnreadShared>);
 
-/// The numbers of answers that ended before their clients had read them, and the memory of those that clients are reading.
+/// The numbers of answers that ended before their clients had read them, and the memory of those that clients are
+/// reading.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnreadCounts {
     /// Bytes in memory.
@@ -231,8 +236,9 @@ impl UnreadAnswers {
         self.0.held.load(Ordering::Relaxed) >= nearly && self.table().bytes_of(client) >= nearly
     }
 
-    /// Counts the answer that is being sent. If its client holds more than its part then, the answer ends. If all answers take more than the limit, the
-    /// oldest ones of the client that holds most end, or this one if no other client holds as much.
+    /// Counts the answer that is being sent. If its client holds more than its part then, the answer ends. If all
+    /// answers take more than the limit, the oldest ones of the client that holds most end, or this one if no other
+    /// client holds as much.
     pub(super) fn hold(&self, sending: &Arc<Sending>) -> Option<UnreadHold> {
         let bytes = sending.bytes.load(Ordering::Relaxed);
         if bytes == 0 {

@@ -260,7 +260,8 @@ impl FlightsShared {
         (number, landed)
     }
 
-    /// Puts a flight of a class into the queue. If too many live ones wait, the client with the most of them makes room.
+    /// Puts a flight of a class into the queue. If too many live ones wait, the client with the most of them makes
+    /// room.
     fn enters(&self, class: WorkClass, client: ClientKey) -> WorkTicket {
         match class {
             WorkClass::Live => self.queue.enter_for(client, self.options.queue),

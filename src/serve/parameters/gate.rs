@@ -1,8 +1,9 @@
-//! A rate limit for new sets of values. Each new set is a tile that was not rendered yet and takes room in the caches, so a client that makes up
-//! values could fill the caches with useless tiles.
+//! A rate limit for new sets of values. Each new set is a tile that was not rendered yet and takes room in the caches,
+//! so a client that makes up values could fill the caches with useless tiles.
 //!
-//! A set counts when the rendering of its first tile begins: requests that are refused or answered from memory take nothing from others. One client
-//! may use up the whole limit as long as nobody else needs it. When it is used up, clients with fewer sets displace those of the client with the most.
+//! A set counts when the rendering of its first tile begins: requests that are refused or answered from memory take
+//! nothing from others. One client may use up the whole limit as long as nobody else needs it. When it is used up,
+//! clients with fewer sets displace those of the client with the most.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -22,7 +22,8 @@ use crate::serve::target::served::NoticedChange;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::served::ServedTiles;
 
-/// The most subscribers at once. If there are as many, a client with fewer subscriptions takes the place of one of the client with the most.
+/// The most subscribers at once. If there are as many, a client with fewer subscriptions takes the place of one of the
+/// client with the most.
 const MAX_SUBSCRIBERS: usize = 256;
 
 /// The most events that wait for a subscriber. A slower subscriber is dropped, and may subscribe again.
@@ -74,8 +75,8 @@ struct Subscribers {
 }
 
 impl Subscribers {
-    /// True if there is room for a further subscription of a client. If all places are taken, one is made free, if a client has more subscriptions than
-    /// this one would have.
+    /// True if there is room for a further subscription of a client. If all places are taken, one is made free, if a
+    /// client has more subscriptions than this one would have.
     fn has_room(&mut self, client: ClientKey) -> bool {
         if self.senders.len() < MAX_SUBSCRIBERS {
             return true;
@@ -98,8 +99,8 @@ impl ChangeEvents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events from now on for a client; the first one names the state. `None` if there are too many subscribers, and no client has more
-    /// subscriptions than this one.
+    /// The events from now on for a client; the first one names the state. `None` if there are too many subscribers,
+    /// and no client has more subscriptions than this one.
     pub(crate) fn subscribe(&self, state: &ServedState, client: ClientKey) -> Option<Receiver<Bytes>> {
         let (sender, receiver) = channel(MAX_WAITING_EVENTS);
         let mut subscribers = self.subscribers();

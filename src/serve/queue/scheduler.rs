@@ -63,8 +63,9 @@ struct WaitingTask {
     grant: oneshot::Sender<WorkPermit>,
 }
 
-/// The live requests that wait. Clients take turns: each request has the next turn of its client, so that one with many requests does not keep others
-/// waiting for all of them. A single client's requests start in the order of their arrival.
+/// The live requests that wait. Clients take turns: each request has the next turn of its client, so that one with many
+/// requests does not keep others waiting for all of them. A single client's requests start in the order of their
+/// arrival.
 #[derive(Default)]
 struct LiveQueue {
     /// The requests by turn, then by number, which is the order of their arrival.
@@ -275,8 +276,8 @@ impl WorkQueue {
         self.enter_at(self.state(), class, ClientKey::default(), Instant::now())
     }
 
-    /// Puts a live request of a client into the queue. If `limit` of them wait already, the last one of the client with the most is displaced for it,
-    /// unless this client has as many.
+    /// Puts a live request of a client into the queue. If `limit` of them wait already, the last one of the client with
+    /// the most is displaced for it, unless this client has as many.
     pub(crate) fn enter_for(&self, client: ClientKey, limit: usize) -> WorkTicket {
         let mut state = self.state();
         if state.counts.waiting.of(WorkClass::Live) >= limit
@@ -309,8 +310,8 @@ impl WorkQueue {
         WorkTicket { queue: self.clone(), number, granted }
     }
 
-    /// A client waits for a task, too. A waiting background task becomes a live request; a live request of another client starts at this client's turn
-    /// if that is earlier. Does nothing if the task runs already.
+    /// A client waits for a task, too. A waiting background task becomes a live request; a live request of another
+    /// client starts at this client's turn if that is earlier. Does nothing if the task runs already.
     pub(crate) fn promote(&self, number: u64, client: ClientKey) {
         let mut state = self.state();
         let Some(waiting) = state.background.remove(number) else { return state.live.join(number, client) };
@@ -325,7 +326,8 @@ impl WorkQueue {
         self.state().live.ahead_of(client)
     }
 
-    /// True if a further live request of a client would start at once, fewer than `limit` of them wait, or it may displace one of another client.
+    /// True if a further live request of a client would start at once, fewer than `limit` of them wait, or it may
+    /// displace one of another client.
     pub(crate) fn has_room(&self, limit: usize, client: ClientKey) -> bool {
         let state = self.state();
         let waiting = state.counts.waiting.of(WorkClass::Live);

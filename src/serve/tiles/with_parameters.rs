@@ -13,7 +13,8 @@ use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileId;
 
 impl ServedTiles {
-    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty. `gate` limits the sets of values that may be new.
+    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty. `gate` limits the sets
+    /// of values that may be new.
     pub(crate) async fn tile_with(
         &self,
         state: &Arc<ServedState>,
