@@ -1,7 +1,6 @@
 //! The accept loop: which connections are served, and whose connections end for others when all are taken.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
