@@ -92,8 +92,19 @@ impl LiveQueue {
 
     fn push(&mut self, number: u64, task: WaitingTask) {
         let turn = self.next_turn(task.client);
+        self.push_at(turn, number, task);
+    }
+
+    /// Adds a task that arrived before the last one of its client, perhaps: it goes before those that arrived later.
+    fn push_earlier(&mut self, number: u64, task: WaitingTask) {
+        let later = self.order.iter().find(|((_, other), waiting)| *other > number && waiting.client == task.client);
+        let turn = later.map_or_else(|| self.next_turn(task.client), |((turn, _), _)| *turn);
+        self.push_at(turn, number, task);
+    }
+
+    fn push_at(&mut self, turn: u64, number: u64, task: WaitingTask) {
         let of_client = self.clients.entry(task.client).or_insert(ClientTurns { waiting: 0, last: turn });
-        *of_client = ClientTurns { waiting: of_client.waiting + 1, last: turn };
+        *of_client = ClientTurns { waiting: of_client.waiting + 1, last: of_client.last.max(turn) };
         self.turns.insert(number, turn);
         self.order.insert((turn, number), task);
     }
@@ -317,7 +328,7 @@ impl WorkQueue {
         let Some(waiting) = state.background.remove(number) else { return state.live.join(number, client) };
         state.counts.waiting.take(waiting.class);
         state.counts.waiting.add(WorkClass::Live);
-        state.live.push(number, WaitingTask { class: WorkClass::Live, client, ..waiting });
+        state.live.push_earlier(number, WaitingTask { class: WorkClass::Live, client, ..waiting });
         self.admit(state);
     }
 

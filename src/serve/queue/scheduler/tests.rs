@@ -133,15 +133,16 @@ fn clients_take_turns_and_one_alone_is_served_in_the_order_of_its_requests() {
     let queue = queue(1, 0, 0);
     let mut running = queue.enter_for(client(1), 64);
     let mut greedy: Vec<_> = (0..4).map(|_| queue.enter_for(client(1), 64)).collect();
-    let (mut second, mut third) = (queue.enter_for(client(2), 64), queue.enter_for(client(2), 64));
+    let (second, third) = (queue.enter_for(client(2), 64), queue.enter_for(client(2), 64));
     assert_eq!([1, 2, 3].map(|number| queue.ahead_of(client(number))), [6, 5, 2]);
-    let mut order = Vec::new();
-    let mut permit = granted(&mut running);
+    let mut waiting: Vec<Option<WorkTicket>> = greedy.drain(..).chain([second, third]).map(Some).collect();
+    let (mut order, mut permit) = (Vec::new(), granted(&mut running));
     while permit.take().is_some() {
-        let all = greedy.iter_mut().chain([&mut second, &mut third]).enumerate();
-        if let Some((number, next)) = all.filter_map(|(number, ticket)| Some((number, granted(ticket)?))).next() {
-            order.push(number);
-            permit = Some(next);
+        for (number, ticket) in waiting.iter_mut().enumerate() {
+            if let Some(next) = ticket.as_mut().and_then(granted) {
+                (permit, *ticket) = (Some(next), None);
+                order.push(number);
+            }
         }
     }
     assert_eq!(order, [0, 4, 1, 5, 2, 3]);
