@@ -123,7 +123,7 @@ impl ReseedRun<'_> {
     /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, or to give the
     /// target another address.
     fn has_repairs(&self) -> bool {
-        let filter = &self.options.filter;
+        let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         is_whole && (self.look.state.needs_repair() || self.is_readdressed())
     }

@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::DrawnLayer;
-use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect};
+use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect, joined_columns};
 
 /// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some tens of small tiles.
 const MIN_TILES_PER_BATCH: usize = 40;
@@ -60,7 +60,7 @@ fn batch(
     search: &impl Fn(LayerIndex, &TileRect) -> SearchBox,
 ) -> Batch {
     let mut counts = vec![LayerCount::default(); layers.len()];
-    let areas = columns(tiles).into_iter().map(|rect| {
+    let areas = rectangles(tiles).into_iter().map(|rect| {
         let search = layers.iter().enumerate().map(|(number, layer)| {
             if !layer.zooms.contains(rect.zoom) {
                 return SearchBox::Nothing;
@@ -84,8 +84,8 @@ fn batch(
     }
 }
 
-/// The tiles as pieces of columns, so that neighbours are searched together.
-fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
+/// The tiles as rectangles, so that neighbours are searched together.
+fn rectangles(tiles: &[TileCoord]) -> Vec<TileRect> {
     let mut sorted = tiles.to_vec();
     sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));
     let mut rects: Vec<TileRect> = Vec::new();
@@ -95,7 +95,7 @@ fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
             _ => rects.push(TileRect::from(tile)),
         }
     }
-    rects
+    joined_columns(rects)
 }
 
 #[cfg(test)]

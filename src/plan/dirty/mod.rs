@@ -174,14 +174,20 @@ impl Dirty {
         self.tiles.iter().map(|tile| tile.zoom()).collect()
     }
 
-    /// Narrows the scope to some zooms (`None` for all) and a coverage.
-    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) {
+    /// Narrows the scope to some zooms (`None` for all) and a coverage. Returns whether that leaves tiles out.
+    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) -> bool {
+        let before = self.tiles_in_scope();
         self.parts.retain(|zoom, parts| {
             let within = distinct_columns(&coverage.rects(*zoom));
             *parts = parts.iter().flat_map(|part| common_parts(&within, part)).collect();
             parts.sort_unstable_by_key(|part| (part.x0, part.y0));
             zooms.is_none_or(|zooms| zooms.contains(*zoom)) && !parts.is_empty()
         });
+        self.tiles_in_scope() < before
+    }
+
+    fn tiles_in_scope(&self) -> u64 {
+        self.parts.values().flatten().map(TileRect::tiles).sum()
     }
 
     /// Whether a tile is in the scope.
