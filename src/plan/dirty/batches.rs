@@ -39,13 +39,16 @@ pub fn batches(
     let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);
     let target = total.div_ceil(count as u64).min(MAX_HEAVY_TILES_PER_BATCH << (2 * MAX_WEIGHT_ZOOMS));
     let target = max_weight.map_or(target, |most| target.min(most));
+    // Large shapes take longest at the deepest zooms, whose tiles weigh least.
+    let most = if count > 2 { tiles.len().div_ceil(2 * workers.get()).max(MIN_TILES_PER_BATCH) } else { usize::MAX };
+    let most = most.min(MAX_TILES_PER_BATCH);
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
     for (number, tile) in tiles.iter().enumerate() {
         heavy += weight(tile);
         let end = number + 1;
-        if heavy >= target || end - begin == MAX_TILES_PER_BATCH || end == tiles.len() {
+        if heavy >= target || end - begin == most || end == tiles.len() {
             batches.push(batch(&tiles[begin..end], layers, heavy, &search));
             (begin, heavy) = (end, 0);
         }

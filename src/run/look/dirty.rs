@@ -110,6 +110,15 @@ fn max_dirty_tiles(state: &TargetState) -> usize {
     usize::try_from((state.manifest.stored / 3).max(MIN_TILES_FOR_A_SEED)).unwrap_or(usize::MAX)
 }
 
+/// Below this many dirty tiles the inside of polygons is rendered tile by tile.
+const MIN_TILES_OF_POLYGONS: usize = 2_000;
+
+/// True if a seed renders fewer tiles than the dirty ones: it renders one for all tiles that lie inside of the same polygons.
+fn is_cheaper_as_a_seed(dirty: &Dirty, state: &TargetState) -> bool {
+    let inside = dirty.inside();
+    dirty.len() >= MIN_TILES_OF_POLYGONS && (dirty.len() + inside) as u64 > state.manifest.stored
+}
+
 /// After this many changed positions the number of dirty tiles is extrapolated to all changes.
 const POSITIONS_TO_EXTRAPOLATE: u64 = 4_000;
 
@@ -217,6 +226,9 @@ pub(super) async fn from_log(
                 return Ok(Work::All(changed.reasons));
             }
         }
+    }
+    if !narrowed && state.parts.len() == 1 && is_cheaper_as_a_seed(&changed.dirty, state) {
+        return Ok(Work::All(changed.reasons));
     }
     let beyond = beyond.found(state, &look.job.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
