@@ -87,7 +87,9 @@ impl ReseedRun<'_> {
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 everything()?;
-                tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
+                tracing::info!(
+                    "changed rows: {rows}; a seed is cheaper than their tiles one by one: rendering every tile"
+                );
                 self.seed().await.map(Some)
             }
             Work::Some(changed) if self.options.dry_run => {

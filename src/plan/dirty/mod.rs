@@ -111,8 +111,9 @@ impl Dirty {
                     } else {
                         add(&mut self.tiles, self.most, &part)?;
                         if !self.inside.is_empty() {
-                            self.inside
-                                .retain(|tile| part.common(&TileRect::from(*tile)).is_none() || tile.zoom() != *zoom);
+                            for tile in part.iter() {
+                                self.inside.remove(&tile);
+                            }
                         }
                     }
                 }
