@@ -152,7 +152,7 @@ fn a_large_row_is_read_about_as_often_as_in_a_seed_and_not_for_each_column_of_ti
         tracked.reseed(&target, &["--config", config]).ok();
         let reseeded = calls() - before;
         assert!(seeded > 0 && reseeded > 0 && reseeded <= 2 * seeded, "{more}: {reseeded}, not {seeded}");
-        tracked.is_fresh(&target, &["--config", config]);
+        tracked.is_fresh(&target, &["--config", config, "--force"]);
     }
 }
 
