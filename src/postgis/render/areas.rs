@@ -151,6 +151,9 @@ pub(super) fn moved(like: &Area, rect: TileRect) -> Area {
 /// What an area costs beside its tiles, in tiles: its part of the statement, and a second look at rows that neighbouring areas draw, too.
 const COST_OF_AREA: f64 = 2.0;
 
+/// Areas of one zoom with the boxes in which a layer's rows are searched.
+type Pieces<'a> = Vec<(&'a Area, SourceBox)>;
+
 /// The areas of a reseed for a layer of lines and polygons, joined where that is cheaper: a row that lies in several areas, or in the buffers of
 /// several, is read, transformed, simplified and cut for each of them. The areas together may hold tiles that were not asked for, whose features the
 /// caller drops; no tile is in two of them. `None` if nothing is joined.
@@ -159,7 +162,7 @@ pub(super) fn joined(layer: &Layer, index: usize, areas: &[Area]) -> Option<Vec<
     if layer.shape.points || layer.cells().is_some() || layer.asks_each_tile() {
         return None;
     }
-    let mut pieces: Vec<(&Area, SourceBox)> = Vec::new();
+    let mut pieces: Pieces<'_> = Vec::new();
     for area in areas {
         match area.search.get(index) {
             Some(SearchBox::Area) => pieces.push((area, area_box(layer, &area.rect, area.rect.zoom))),
@@ -170,14 +173,14 @@ pub(super) fn joined(layer: &Layer, index: usize, areas: &[Area]) -> Option<Vec<
     }
     let asked = pieces.len();
     pieces.sort_unstable_by_key(|(area, _)| area.rect.zoom);
-    let mut groups: Vec<Vec<(&Area, SourceBox)>> = Vec::new();
+    let mut groups: Vec<Pieces<'_>> = Vec::new();
     for of_zoom in pieces.chunk_by(|(one, _), (next, _)| one.rect.zoom == next.rect.zoom) {
         join(layer, of_zoom.to_vec(), &mut groups);
     }
     if groups.len() == asked {
         return None;
     }
-    let whole = |group: &Vec<(&Area, SourceBox)>| {
+    let whole = |group: &Pieces<'_>| {
         let rect = around(group)?;
         let sides = group.iter().map(|(_, sides)| *sides).fold(SourceBox::<f64>::NOTHING, SourceBox::<f64>::joined);
         let tiles: Vec<TileRect> = group.iter().map(|(area, _)| area.rect).collect();
@@ -202,7 +205,7 @@ fn around(areas: &[(&Area, SourceBox)]) -> Option<TileRect> {
 
 /// Joins areas of one zoom if the rectangle around them is cheaper than all of them; else it divides them between two columns or rows, so that no
 /// rectangles overlap, and tries to join each part.
-fn join<'a>(layer: &Layer, areas: Vec<(&'a Area, SourceBox)>, groups: &mut Vec<Vec<(&'a Area, SourceBox)>>) {
+fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
     let Some(whole) = around(&areas) else { return };
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let margin = layer.margin.units(whole.zoom) as f64 / (WORLD_UNITS >> whole.zoom.get()) as f64;
@@ -225,9 +228,7 @@ fn join<'a>(layer: &Layer, areas: Vec<(&'a Area, SourceBox)>, groups: &mut Vec<V
 }
 
 /// Areas on the two sides of the widest gap between columns or rows, or of the one in the middle. The areas themselves if there is none.
-fn divided<'a>(
-    mut areas: Vec<(&'a Area, SourceBox)>,
-) -> Result<[Vec<(&'a Area, SourceBox)>; 2], Vec<(&'a Area, SourceBox)>> {
+fn divided<'a>(mut areas: Pieces<'a>) -> Result<[Pieces<'a>; 2], Pieces<'a>> {
     let ends: [fn(&TileRect) -> [u32; 2]; 2] = [|rect| [rect.x0, rect.x1], |rect| [rect.y0, rect.y1]];
     let mut best = None;
     for ends in ends {
