@@ -113,7 +113,8 @@ fn max_dirty_tiles(state: &TargetState) -> usize {
 /// Below this many dirty tiles the inside of polygons is rendered tile by tile.
 const MIN_TILES_OF_POLYGONS: usize = 2_000;
 
-/// True if a seed renders fewer tiles than the dirty ones: it renders one for all tiles that lie inside of the same polygons.
+/// True if a seed renders fewer tiles than the dirty ones: it renders one for all tiles that lie inside of the same polygons. The log may hold only the
+/// box of a shape; then the seed renders up to twice as many tiles as the reseed would.
 fn is_cheaper_as_a_seed(dirty: &Dirty, state: &TargetState) -> bool {
     let inside = dirty.inside();
     dirty.len() >= MIN_TILES_OF_POLYGONS && (dirty.len() + inside) as u64 > state.manifest.stored
