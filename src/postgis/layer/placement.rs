@@ -5,12 +5,13 @@ use crate::cells::{CellGeometry, CellGrid};
 
 /// How a layer's geometries are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the column")]
 pub(crate) struct Shape {
     /// The spatial reference system of the column.
     pub srid: i32,
-    /// Whether every geometry is a single point, or a MultiPoint of one member.
+    /// Whether every geometry is a single point, or a multipoint of one member.
     pub points: bool,
-    /// True if some of the single points may be stored as MultiPoints of one member.
+    /// True if some of the single points may be stored as multipoints of one member.
     pub members: bool,
     /// Whether the column is a geography.
     pub geography: bool,
@@ -59,7 +60,7 @@ pub(in crate::postgis) struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// A row's geometry as SQL, in the reference system of its column. A MultiPoint of one member is that member, which `ST_AsMVTGeom` and `ST_AsMVT`
+    /// A row's geometry as SQL, in the reference system of its column. A multipoint of one member is that member, which `ST_AsMVTGeom` and `ST_AsMVT`
     /// write as the same bytes. One with more members stays as it is: `ST_X` raises an error for it, so no member is ever left out silently.
     pub(in crate::postgis) fn geometry(&self) -> String {
         let stored = self.stored();

@@ -17,9 +17,9 @@ const FIRST_ROWS: &str = "LIMIT 1000";
 struct GeometryKinds {
     /// The reference systems; empty if there is no geometry.
     srids: Vec<i32>,
-    /// Whether all geometries are points, or MultiPoints of one member.
+    /// Whether all geometries are points, or multipoints of one member.
     points: bool,
-    /// Whether there are MultiPoints.
+    /// Whether there are multipoints.
     members: bool,
     /// Whether there may be curves or surfaces.
     curves: bool,
@@ -112,7 +112,7 @@ impl LayerProbe<'_> {
         Ok(Shape { srid, points, members, geography: layer.shape.geography, curves, edge: None })
     }
 
-    /// True if no row of a column of MultiPoints has more than one member, so that the layer is drawn as points. Rows that the layer's own condition
+    /// True if no row of a column of multipoints has more than one member, so that the layer is drawn as points. Rows that the layer's own condition
     /// leaves out count, too, because some statements look at a row's position first. Not asked of rows that are drawn tile by tile, for which nothing
     /// would be faster.
     async fn has_single_members(&self, layer: &mut Layer) -> Result<bool, Error> {
