@@ -228,7 +228,7 @@ fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
 }
 
 /// Areas on the two sides of the widest gap between columns or rows, or of the one in the middle. The areas themselves if there is none.
-fn divided<'a>(mut areas: Pieces<'a>) -> Result<[Pieces<'a>; 2], Pieces<'a>> {
+fn divided(mut areas: Pieces<'_>) -> Result<[Pieces<'_>; 2], Pieces<'_>> {
     let ends: [fn(&TileRect) -> [u32; 2]; 2] = [|rect| [rect.x0, rect.x1], |rect| [rect.y0, rect.y1]];
     let mut best = None;
     for ends in ends {

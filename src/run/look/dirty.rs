@@ -18,6 +18,7 @@ use crate::tile::{
 };
 
 /// What a reseed has to do.
+#[expect(clippy::large_enum_variant, reason = "there is one value in a run")]
 pub(crate) enum Work {
     /// Nothing has changed.
     Nothing,
