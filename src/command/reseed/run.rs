@@ -87,7 +87,9 @@ impl ReseedRun<'_> {
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 everything()?;
-                tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
+                tracing::info!(
+                    "changed rows: {rows}; a seed is cheaper than their tiles one by one: rendering every tile"
+                );
                 self.seed().await.map(Some)
             }
             Work::Some(changed) if self.options.dry_run => {
@@ -123,7 +125,7 @@ impl ReseedRun<'_> {
     /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, to give the
     /// target another address, or to write the first witness of its history.
     fn has_repairs(&self) -> bool {
-        let filter = &self.options.filter;
+        let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
         is_whole && (self.look.state.needs_repair() || self.is_readdressed() || is_without_witness)
