@@ -38,7 +38,7 @@ pub(crate) mod writer_lease;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::changes::Cursor;
 use crate::config::JobSettings;
@@ -76,6 +76,8 @@ pub struct Job {
     pub target: Target,
     /// The file for the list of changed tiles, which is written after the run is published.
     pub changed_out: Option<PathBuf>,
+    /// Why that list could not be written.
+    pub(crate) unlisted: Arc<Mutex<Option<CommandError>>>,
     /// Receives the events.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
@@ -144,6 +146,7 @@ impl Job {
             settings,
             target,
             changed_out: None,
+            unlisted: Arc::default(),
             report: Arc::clone(report),
             stop: stop.clone(),
             gate: None,
@@ -165,10 +168,20 @@ impl Job {
         Ok(Job { changed_out: path.map(Path::to_owned), ..self })
     }
 
-    /// Writes the list of changed tiles, if the run has a file for it.
-    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>) -> Result<(), CommandError> {
-        let scope = look::dirty_file::DirtyScope::of(&self.settings, &[]);
-        look::dirty_file::write_changed(self.changed_out.as_deref(), changed, &scope)
+    /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails, the rest of the run goes
+    /// on, because the target is published: [`Job::listed`] returns the error.
+    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &look::dirty_file::DirtyScope) {
+        if let Err(error) = look::dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
+            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Returns once why the list of changed tiles could not be written.
+    ///
+    /// # Errors
+    /// If a run has published its target, and its list of changed tiles could not be written.
+    pub fn listed(&self) -> Result<(), CommandError> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     /// The same run with another report.

@@ -8,6 +8,7 @@ use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
     Before, IdentityKey, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
+use super::look::dirty_file::DirtyScope;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::FamilyCachePart;
@@ -94,7 +95,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref())?;
+    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     Ok(RunReport {
         written: outcome.written.stored,
         unchanged: outcome.written.unchanged,

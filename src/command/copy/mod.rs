@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::manifest::Publication;
 use crate::report::{CopiedPart, CopyReport, Event, Report};
-use crate::run::look::dirty_file::{DirtyScope, write_changed};
+use crate::run::look::dirty_file::DirtyScope;
 use crate::run::seed::relative;
 use crate::run::target::{Target, TilesetNames, refuse_other};
 use crate::run::{CommandError, Job, interrupted};
@@ -130,7 +130,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
     let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
-    write_changed(job.changed_out.as_deref(), copied.changed.as_ref(), &changed_scope)?;
+    job.write_changed(copied.changed.as_ref(), &changed_scope);
     Ok(CopyReport {
         source,
         target: copied.target,

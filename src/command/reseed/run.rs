@@ -205,7 +205,7 @@ impl ReseedRun<'_> {
             dirty_file::write(path, &tiles)?;
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
-        self.look.job.write_changed(finished.changed.as_ref())?;
+        self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
         if let Some(desk) = &self.options.write_back {
             desk.stored(&changed.beyond.wanted);
         }

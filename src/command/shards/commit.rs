@@ -20,6 +20,7 @@ use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
     Before, IdentityKey, Seeded, budgets, database as database_text, manifest, metadata, names,
 };
+use crate::run::look::dirty_file::DirtyScope;
 use crate::run::look::{Look, TargetState};
 use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
 use crate::run::target::AnySink;
@@ -152,7 +153,7 @@ async fn attempt(
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref())?;
+    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     let zooms = run_zooms(zooms, shards);
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
     Ok(RunReport {
