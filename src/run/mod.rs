@@ -9,6 +9,7 @@
 //! | `surveys` | where the features of all layers lie |
 //! | `purging` | notifying CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
+//! | `rows` | whether a run would lose too many rows of a layer |
 //! | `family_seed` | a seed of one target of a family |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
@@ -28,6 +29,7 @@ pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod purging;
 mod queue_gate;
+pub(crate) mod rows;
 pub(crate) mod seed;
 mod shared_rows;
 pub(crate) mod surveys;
@@ -55,6 +57,7 @@ pub use describe::TileCause;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use queue_gate::QueueGate;
+pub use rows::LostRows;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
@@ -168,10 +171,17 @@ impl Job {
         Ok(Job { changed_out: path.map(Path::to_owned), ..self })
     }
 
-    /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails, the rest of the run goes
-    /// on, because the target is published: [`Job::listed`] returns the error.
+    /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails,
+    /// the rest of the run goes on, because the target is published: [`Job::listed`] returns the error.
     pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &look::dirty_file::DirtyScope) {
         if let Err(error) = look::dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
+            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Writes a list that says that nothing changed, like [`Job::write_changed`].
+    pub(crate) fn write_unchanged(&self) {
+        if let Err(error) = look::dirty_file::write_unchanged(self.changed_out.as_deref()) {
             self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::manifest::Publication;
+use crate::manifest::{Publication, publication_of};
 use crate::report::{CopiedPart, CopyReport, Event, Report};
 use crate::run::look::dirty_file::DirtyScope;
 use crate::run::seed::relative;
@@ -125,7 +125,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
     let names = TilesetNames { name: metadata.name.clone(), layers: tileset.layers.clone(), may_have_more: false };
-    let before = refuse_other(target, &names)?;
+    let before = refuse_other(target, &names)?.and_then(|before| publication_of(&before.manifest?));
     let publication = Publication::after(before.as_ref());
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;

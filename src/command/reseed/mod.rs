@@ -140,7 +140,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
         dirty_file::write(path, &[])?;
     }
     if matches!(outcome, ReseedOutcome::Nothing) {
-        dirty_file::write_unchanged(job.changed_out.as_deref())?;
+        job.write_unchanged();
     }
     Ok(outcome)
 }

@@ -137,6 +137,7 @@ impl ReseedRun<'_> {
 
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
+        let rows = self.rows(&changed).await?;
         self.tell_dirty(changed.changed().as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
@@ -197,7 +198,7 @@ impl ReseedRun<'_> {
         let budgets = budgets::budgets(&outcome, &names);
         let mut warnings: Vec<String> = self.look.superuser.iter().cloned().collect();
         warnings.append(&mut budgets::warn(&budgets, &report));
-        let manifest = self.manifest(&changed, &outcome, held);
+        let manifest = self.manifest(&changed, &outcome, held, rows);
         let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.

@@ -122,6 +122,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         plan_seconds: begun.elapsed().as_secs_f64(),
         tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),
+        rows: prepared.rows.clone(),
         bounds: prepared.bounds,
         skipped: prepared.skipped.clone(),
         warnings: prepared.warnings.clone(),

@@ -14,7 +14,7 @@ use super::repair::{Repairs, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline::StageTimes;
-use crate::postgis::probe;
+use crate::postgis::{count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
@@ -22,7 +22,8 @@ use crate::run::describe::{
 };
 use crate::run::look::dirty_file::DirtyScope;
 use crate::run::look::{Look, TargetState};
-use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
+use crate::run::rows::KnownRows;
+use crate::run::seed::{Claimed, Opening, claim, judge_rows, open, relative, requests};
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
@@ -85,7 +86,7 @@ async fn attempt(
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
-    let Claimed { sink, before } = claimed(job, plan).await?;
+    let Claimed { sink, before, described } = claimed(job, plan).await?;
     let publication = Publication::after(before.as_ref());
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
@@ -111,6 +112,12 @@ async fn attempt(
     let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
 
+    let known = known_rows(plan);
+    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
+    let rows = judge_rows(job, &layers, described.as_ref(), &known, async |layer: usize| {
+        Ok(count_rows(&snapshot, &layers[layer], &coverage, zooms).await?)
+    })
+    .await?;
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
     let planned = expected(shards, repaired.as_ref());
     let database = database_text(mark.as_ref(), Some(&plan.reads));
@@ -145,6 +152,7 @@ async fn attempt(
         planned: tiles,
         written,
         failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
+        rows: &rows,
     };
     let started = UNIX_EPOCH + Duration::from_secs(plan.started);
     let before = Before { described: open.before.as_ref(), outside: open.outside };
@@ -202,6 +210,16 @@ fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
     let since = seen_by_all(shards, shared)?.unwrap_or_default();
     Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
+}
+
+/// What is known of the rows of each layer. Unless all shards show the snapshot of the plan, they may show rows that
+/// the plan has not counted.
+fn known_rows(plan: &ShardPlan) -> Vec<KnownRows> {
+    let of_layer = |rows: &Option<u64>| match rows {
+        Some(_) if plan.state == StateKind::Tracked => KnownRows::Outdated,
+        rows => KnownRows::of_survey(*rows),
+    };
+    plan.rows.iter().map(of_layer).collect()
 }
 
 /// Refuses another number of tiles than was planned, if all shards show the state of the plan.

@@ -100,6 +100,7 @@ impl CommandError {
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)
             | CommandError::Shrinks { .. }
+            | CommandError::LosesRows { .. }
             | CommandError::NotReady(_)
             | CommandError::Output(_)
             | CommandError::NotThere { .. }

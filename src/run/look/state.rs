@@ -107,6 +107,7 @@ impl TargetState {
             stored: u64::MAX,
             empty: 0,
             unrendered: Vec::new(),
+            rows: None,
             started: 0,
             seconds: 0.0,
             publication: None,

@@ -7,7 +7,8 @@ use super::version::{SharedVersion, VersionNote};
 use super::{S3, S3Error, wait};
 
 impl S3 {
-    /// Notes that shards are going to write a version with these layers, and gives the lease back. Other runs leave the version alone for a week.
+    /// Notes that shards are going to write a version with these layers, and gives the lease back. Other runs leave the
+    /// version alone for a week.
     ///
     /// # Errors
     /// If the bucket cannot be written.

@@ -201,8 +201,8 @@ async fn pending(
     Ok(is_same.then(|| version.clone()))
 }
 
-/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are being removed: their
-/// notes say how their tiles are named.
+/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
+/// being removed: their notes say how their tiles are named.
 async fn unused(store: &Store, published: Option<&Latest>) -> Result<String, S3Error> {
     let left = noted_versions(store).await?.into_iter();
     let left = left.map(|version| Version { version, published: 0 });

@@ -53,7 +53,8 @@ pub(super) async fn finish(
     sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
 }
 
-/// Removes the TileJSON of layers that the version `before` has, and the current version, whose notes are `own`, does not.
+/// Removes the TileJSON of layers that the version `before` has, and the current version, whose notes are `own`, does
+/// not.
 async fn remove_gone(store: &Store, before: &str, own: &BTreeSet<&str>) -> Result<(), S3Error> {
     let begin = notes::of_version(before, "");
     let shown = names(store, &begin).await?;
@@ -105,8 +106,8 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
 }
 
 /// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never published. A version's notes
-/// are deleted last, so that the next run finds what an interrupted deletion left. `template`, with its layers, is used for a version without
-/// notes.
+/// are deleted last, so that the next run finds what an interrupted deletion left. `template`, with its layers, is used
+/// for a version without notes.
 async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
     for version in noted_versions(store).await? {
         if latest.versions.iter().any(|stays| stays.version == version) {
@@ -139,8 +140,8 @@ pub(super) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3
     Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
 }
 
-/// The template of a version, with its layers, by its notes: the version may have another template and other layers than this run. `None` if
-/// the notes do not name a template of versions.
+/// The template of a version, with its layers, by its notes: the version may have another template and other layers
+/// than this run. `None` if the notes do not name a template of versions.
 async fn template_of(store: &Store, version: &str) -> Result<Option<Template>, S3Error> {
     let Some(object) = store.get(&notes::of_version(version, notes::METADATA)).await? else { return Ok(None) };
     // Damaged notes of an old version do not prevent a new one from being published.

@@ -154,3 +154,32 @@ fn a_standby_is_not_the_server_of_a_held_snapshot() {
     signal(&holder, "TERM");
     assert_eq!(wait(holder).code, 143);
 }
+
+#[test]
+fn a_commit_that_would_lose_rows_is_refused_unless_that_is_allowed() {
+    for begun in [&[][..], &["--frozen"]] {
+        let tracked = Tracked::facilities(600);
+        let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+        sharded.variables = vec![("OAR_TILES_MAX_SHRINK".to_owned(), "50%".to_owned())];
+        sharded.whole(2, begun);
+        let before = std::fs::read(&sharded.target).unwrap();
+        sharded.begin(2, begun);
+        if begun.is_empty() {
+            // What the plan has counted is gone when the shards are committed.
+            (1..=2).for_each(|shard| drop(sharded.run(shard).ok()));
+        }
+        tracked.db.run("DELETE FROM api_facility WHERE id NOT IN (SELECT id FROM api_facility LIMIT 40)");
+        if !begun.is_empty() {
+            sharded.verb("abort", &[]).ok();
+            sharded.begin(2, begun);
+            (1..=2).for_each(|shard| drop(sharded.run(shard).ok()));
+        }
+        let lost = "t.mbtiles would lose rows: layer \"facilities\" had 600 rows in the last day and has 40 now, 93 % fewer. max_shrink is 50%";
+        sharded.verb("commit", &[]).fails(1, &[lost, "--allow-shrink"]);
+        assert!(std::fs::read(&sharded.target).unwrap() == before, "the target was touched");
+        sharded.verb("commit", &["--allow-shrink"]).ok();
+        // The next run compares with what there is now.
+        sharded.whole(2, begun);
+        tracked.is_fresh(std::path::Path::new(&sharded.target), &["--zoom", "0-7"]);
+    }
+}

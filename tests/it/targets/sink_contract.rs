@@ -163,9 +163,9 @@ fn a_versioned_prefix_of_a_bucket_keeps_the_contract() {
     }
 }
 
-/// The tiles go under a new version with each run, and the version before is removed: by its own template and layers, which may be others
-/// than those of the run that removes it. `options` are those of the target, for runs with another template. `notes` are the names of its
-/// TileJSON.
+/// The tiles go under a new version with each run, and the version before is removed: by its own template and layers,
+/// which may be others than those of the run that removes it. `options` are those of the target, for runs with another
+/// template. `notes` are the names of its TileJSON.
 fn a_version_is_removed_by_its_own_template_and_layers<T: Target>(
     target: &mut T,
     options: impl Fn(&mut T) -> &mut TreeOptions,

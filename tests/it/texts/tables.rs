@@ -42,6 +42,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         stored: 12_340,
         empty: 4,
         unrendered: unrendered.iter().map(|tile| (*tile).to_owned()).collect(),
+        rows: None,
         started: 1_790_000_000,
         seconds: 83.5,
         publication: None,
