@@ -161,7 +161,9 @@ impl MetricsFile {
     fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), moment: FileMoment::After, source };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let before = std::fs::read_to_string(&self.path).unwrap_or_default();
+        // A device may have no end.
+        let has_before = !is_device(&self.path);
+        let before = if has_before { std::fs::read_to_string(&self.path).unwrap_or_default() } else { String::new() };
         let text = self.text(exit, now, took, written.counts, &before) + written.purges;
         self.replace(&text).map_err(failed)
     }

@@ -93,8 +93,7 @@ fn other_verbs_end_in_the_same_way() {
     copying.args(["copy", target]).arg(&copy).args(["--changed-out", FULL]);
     let copied = run(&mut copying).fails(1, &["cannot write the changed tiles to /dev/full", DONE]);
     assert!(copy.exists() && copied.stdout.contains("copy.mbtiles"), "{}", copied.stdout);
-    run(program().args(["verify", "--report", FULL, "--output", target]))
-        .fails(1, &["cannot write the report /dev/full"]);
+    run(program().args(["verify", "--report", FULL, target])).fails(1, &["cannot write the report /dev/full"]);
     run(program().args(["inspect", target, "0/0/0", "--png", FULL])).fails(1, &["cannot write the picture /dev/full"]);
     // A device is written into, and never replaced.
     world.change();
@@ -153,6 +152,7 @@ fn a_commit_of_shards_whose_files_cannot_be_written_is_committed_and_a_commit_ag
         run(command.args(arguments))
     };
     for flag in ["--report", "--changed-out"] {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"));
         let id = shards("begin", &["--shards", "1", "--zoom", "0-5", "--output", &target]).ok().stdout;
         shards("run", &["--shard", "1"]).ok();
         shards("commit", &[flag, FULL]).fails(1, &[" /dev/full", DONE]);
