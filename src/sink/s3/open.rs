@@ -7,8 +7,7 @@ use tokio::runtime::Handle;
 
 use super::S3Error;
 use super::lease::Lease;
-use super::note::{BEGUN, begin_header_note, read_latest, read_noted, write_note};
-use super::publish::noted_versions;
+use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use super::version::SharedVersion;

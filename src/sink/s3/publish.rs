@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use super::Action;
 use super::S3Error;
 use super::lease::Lease;
-use super::note::{BEGUN, read_latest, read_noted, replace_note, write_note};
+use super::note::{BEGUN, names, noted_versions, read_latest, read_noted, replace_note, write_note};
 use super::open::Open;
 use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
 use super::version::{is_awaited, note_published};
 use crate::sink::Metadata;
 use crate::sink::tree::notes;
-use crate::sink::tree::{Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
+use crate::sink::tree::{Latest, Publishing, Template, TreeOptions};
 
 /// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes expired versions.
 pub(super) async fn finish(
@@ -133,13 +133,6 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
     Ok(())
 }
 
-/// The versions of which there are notes: those that are published, were begun, or are being removed.
-pub(super) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3Error> {
-    let begin = format!("{OWN_FOLDER}/versions/");
-    let all = names(store, &begin).await?;
-    Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
-}
-
 /// The template of a version, with its layers, by its notes: the version may have another template and other layers
 /// than this run. `None` if the notes do not name a template of versions.
 async fn template_of(store: &Store, version: &str) -> Result<Option<Template>, S3Error> {
@@ -157,16 +150,4 @@ pub(super) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Erro
         }
     }
     Ok(())
-}
-
-pub(super) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
-    let (mut names, mut from) = (Vec::new(), None);
-    loop {
-        let page = store.list(begin, from).await?;
-        names.extend(page.found.into_iter().map(|(name, _)| name));
-        from = page.next;
-        if from.is_none() {
-            return Ok(names);
-        }
-    }
 }
