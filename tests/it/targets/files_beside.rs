@@ -80,6 +80,7 @@ fn a_file_that_takes_no_byte_fails_a_run_whose_target_is_published() {
         assert!(ended.fails(1, &["cannot write the changed tiles to "]).stdout.contains(" tiles"));
         assert!(Path::new(&report).exists());
         assert!(std::fs::read_to_string(&metrics).unwrap().contains("oar_tiles_run_exit_code{verb=\"reseed\""));
+        world.change();
         let ended = world.run("reseed", &["--report", FULL, "--metrics", FULL, "--changed-out", FULL]);
         ended.fails(1, &["cannot write the report ", "cannot write the changed tiles ", "cannot write the metrics "]);
     }
