@@ -183,7 +183,8 @@ fn a_version_is_removed_by_its_own_template_and_layers<T: Target>(
     };
     let run = |target: &T, fingerprint: &str, layers: [&str; 2], finishes: bool| {
         let mut sink = once_free(|| target.sink());
-        let edits = edits(sink.needs(), 0, |_| false);
+        let mut edits = edits(sink.needs(), 0, |_| false);
+        edits.retain(|edit| edit.id().coord.zoom().get() <= 4);
         sink.begin(&of(fingerprint, layers)).unwrap();
         for piece in edits.chunks(33) {
             sink.write(piece.to_vec()).unwrap();
