@@ -12,9 +12,9 @@ use super::check::{check_database, check_settings};
 use super::missing::none_missing;
 use super::repair::{Repairs, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
-use crate::manifest::{Manifest, Publication};
+use crate::manifest::{Manifest, Publication, RowCounts};
 use crate::pipeline::StageTimes;
-use crate::postgis::{count_rows, probe};
+use crate::postgis::{Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
@@ -27,7 +27,7 @@ use crate::run::seed::{Claimed, Opening, claim, judge_rows, open, relative, requ
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
-use crate::sink::Sink as _;
+use crate::sink::{Described, Sink as _};
 use crate::tile::{TileCoord, Zoom};
 
 /// The number of threads that read the notes of shards. Each may wait for a server.
@@ -112,17 +112,11 @@ async fn attempt(
     let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
 
-    let known = known_rows(plan);
-    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
-    let rows = judge_rows(job, &layers, described.as_ref(), &known, async |layer: usize| {
-        Ok(count_rows(&snapshot, &layers[layer], &coverage, zooms).await?)
-    })
-    .await?;
+    let rows = rows(job, plan, described.as_ref(), &layers, &snapshot).await?;
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
     let planned = expected(shards, repaired.as_ref());
     let database = database_text(mark.as_ref(), Some(&plan.reads));
-    let fingerprint = plan.fingerprint.clone();
-    let (layers_there, snapshot) = (layer_names.clone(), cursor.clone());
+    let (fingerprint, layers_there, snapshot) = (plan.fingerprint.clone(), layer_names.clone(), cursor.clone());
     let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
     let mut open = open(job, sink, opening).await?;
     let mut warnings = plan.warnings.clone();
@@ -137,8 +131,7 @@ async fn attempt(
     let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
-    let left = written.stored + written.unchanged;
-    let report = Arc::clone(&job.report);
+    let (left, report) = (written.stored + written.unchanged, Arc::clone(&job.report));
     aside(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
@@ -212,14 +205,25 @@ fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
 }
 
-/// What is known of the rows of each layer. Unless all shards show the snapshot of the plan, they may show rows that
-/// the plan has not counted.
-fn known_rows(plan: &ShardPlan) -> Vec<KnownRows> {
+/// The numbers of rows for the manifest. Unless all shards show the snapshot of the plan, they may show rows that the
+/// plan has not counted: these are counted at the commit's snapshot.
+async fn rows(
+    job: &Job,
+    plan: &ShardPlan,
+    before: Option<&Described>,
+    layers: &[Arc<Layer>],
+    snapshot: &Snapshot,
+) -> Result<Option<RowCounts>, CommandError> {
     let of_layer = |rows: &Option<u64>| match rows {
         Some(_) if plan.state == StateKind::Tracked => KnownRows::Outdated,
         rows => KnownRows::of_survey(*rows),
     };
-    plan.rows.iter().map(of_layer).collect()
+    let known: Vec<KnownRows> = plan.rows.iter().map(of_layer).collect();
+    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
+    judge_rows(job, layers, before, &known, async |layer: usize| {
+        Ok(count_rows(snapshot, &layers[layer], &coverage, zooms).await?)
+    })
+    .await
 }
 
 /// Refuses another number of tiles than was planned, if all shards show the state of the plan.

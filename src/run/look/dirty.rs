@@ -35,7 +35,7 @@ pub(crate) struct DirtyTiles {
     /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
-    pub(crate) rows: Vec<KnownRows>,
+    pub(crate) rows: Box<[KnownRows]>,
     /// The rectangle around all changes.
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
@@ -55,7 +55,7 @@ impl DirtyTiles {
             dirty,
             reasons,
             spots: ChangedPositions::default(),
-            rows: Vec::new(),
+            rows: Box::default(),
             around: None,
             complete,
             beyond,
@@ -204,6 +204,7 @@ pub(super) async fn from_log(
     let mut changed = DirtyTiles::new(dirty, !narrowed, state);
     changed.reasons = reasons;
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
+    let mut rows = Vec::new();
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         // The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
@@ -239,8 +240,9 @@ pub(super) async fn from_log(
                 return Ok(Work::All(changed.reasons));
             }
         }
-        changed.rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
+        rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
     }
+    changed.rows = rows.into_boxed_slice();
     let beyond = beyond.found(state, &look.job.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
     changed.beyond = Box::new(beyond);
