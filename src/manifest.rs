@@ -53,6 +53,16 @@ pub fn publication_of(manifest: &str) -> Option<Publication> {
     serde_json::from_str::<Published>(manifest).ok()?.publication
 }
 
+/// The numbers of rows that a manifest holds; `None` if it holds none, or is no manifest.
+#[must_use]
+pub fn row_counts_of(manifest: &str) -> Option<RowCounts> {
+    #[derive(Deserialize)]
+    struct Counted {
+        rows: Option<RowCounts>,
+    }
+    serde_json::from_str::<Counted>(manifest).ok()?.rows
+}
+
 /// The manifest of a tileset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
@@ -103,6 +113,9 @@ pub struct Manifest {
     /// When a run last warned that a layer does not keep its budget, by layer, in seconds since 1970 (UTC). Reseeds warn once a day.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub warned: BTreeMap<String, u64>,
+    /// How many rows each layer has. `None` if an older program wrote the target.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
     /// When the run began, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long it took, in seconds.
@@ -110,6 +123,46 @@ pub struct Manifest {
     /// The publication that this manifest made visible; `None` if an older program wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publication: Option<Publication>,
+}
+
+/// How many rows the layers of a target have, so that a run that would lose many of them is refused (`max_shrink`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RowCounts {
+    /// The boxes in which rows were counted, each `west,south,east,north`; none for the whole world.
+    pub bbox: Vec<String>,
+    /// The counts. A layer that is drawn differently at different zooms has several.
+    pub layers: Vec<LayerRows>,
+}
+
+/// How many rows a layer has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LayerRows {
+    /// The layer.
+    pub layer: String,
+    /// The zooms for which it was counted, as a list such as `0-14`.
+    pub zooms: String,
+    /// The number of rows that had a position when they were counted last.
+    pub rows: u64,
+    /// The most rows that may have come or gone since, by the change log.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub changed: u64,
+    /// Higher numbers of the day before the last count, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<RowsThen>,
+}
+
+/// How many rows a layer had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RowsThen {
+    /// The number of rows.
+    pub rows: u64,
+    /// Until when, in seconds since 1970 (UTC).
+    pub until: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A part of a tileset.

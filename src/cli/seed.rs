@@ -31,7 +31,7 @@ pub struct Seed {
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
-    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
+    /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
     /// Delete the targets of variants whose values are gone
@@ -68,7 +68,7 @@ pub struct Reseed {
     /// If the target needs a full seed, seed it with its own zooms and boxes; without this flag reseed ends with exit code 4
     #[arg(long)]
     pub or_seed: bool,
-    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
+    /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
     /// Delete the targets of variants whose values are gone

@@ -104,7 +104,7 @@ pub struct ShardsCommit {
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
-    /// Publish even if the target would lose more tiles than max_shrink in the configuration allows
+    /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
     /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known

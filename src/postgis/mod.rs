@@ -62,4 +62,4 @@ pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition
 pub(crate) use probe::{RelationName, look_up};
 pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted};
 pub(crate) use sql::without_bounds;
-pub(crate) use survey::{survey_for_plan, survey_side_by_side};
+pub(crate) use survey::{count_rows, survey_for_plan, survey_side_by_side};

@@ -41,8 +41,8 @@ pub use discovered::{
 pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
 pub use event::{Event, FailureKind, LogLevel};
 pub use family::{FailedVariant, FamilyReport, render_family};
-pub use file::{ReportFile, ReportFileError};
-pub(crate) use file::{check_writable, write_document};
+pub use file::{FileMoment, ReportFile, ReportFileError};
+pub(crate) use file::{WORK_IS_DONE, check_writable, write_document};
 pub use findings::{Finding, FindingKind, Findings, render_findings};
 pub use log::start_log;
 pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_purge_status};

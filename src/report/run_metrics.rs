@@ -4,15 +4,17 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::file::check_writable;
+use super::file::{FileMoment, WORK_IS_DONE, check_writable};
 use crate::purge::{Outbox, purge_metrics};
 
 /// The metrics cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot write the metrics {}: choose another --metrics", path.display())]
+#[error("cannot write the metrics {}: {}", path.display(), moment.advice("--metrics", WORK_IS_DONE))]
 pub struct MetricsFileError {
     /// The path of the file.
     pub path: PathBuf,
+    /// When.
+    pub moment: FileMoment,
     /// The cause.
     pub source: io::Error,
 }
@@ -143,7 +145,10 @@ impl MetricsFile {
     /// # Errors
     /// If the file cannot be written, or if it is the output of the run.
     fn new(path: &Path, verb: &str, output: &Path) -> Result<MetricsFile, MetricsFileError> {
-        check_writable(path, output).map_err(|source| MetricsFileError { path: path.to_owned(), source })?;
+        // The run replaces the file, so it has to be able to make another one in the folder.
+        let checked = check_writable(path, output)
+            .and_then(|()| if is_device(path) { Ok(()) } else { new_beside(path).map(drop) });
+        checked.map_err(|source| MetricsFileError { path: path.to_owned(), moment: FileMoment::Before, source })?;
         let output = output.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
         let (labels, output) = (format!("{{verb=\"{verb}\",output=\"{output}\"}}"), format!("output=\"{output}\","));
         Ok(MetricsFile { path: path.to_owned(), labels, output })
@@ -154,9 +159,11 @@ impl MetricsFile {
     /// # Errors
     /// If the file cannot be written; the old file then stays.
     fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
-        let failed = |source| MetricsFileError { path: self.path.clone(), source };
+        let failed = |source| MetricsFileError { path: self.path.clone(), moment: FileMoment::After, source };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let before = std::fs::read_to_string(&self.path).unwrap_or_default();
+        // A device may have no end.
+        let has_before = !is_device(&self.path);
+        let before = if has_before { std::fs::read_to_string(&self.path).unwrap_or_default() } else { String::new() };
         let text = self.text(exit, now, took, written.counts, &before) + written.purges;
         self.replace(&text).map_err(failed)
     }
@@ -191,15 +198,28 @@ impl MetricsFile {
 
     /// Replaces the file atomically, so that the exporter never reads half of it.
     fn replace(&self, text: &str) -> io::Result<()> {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let mut builder = tempfile::Builder::new();
-        // The exporter runs as another user, who must be able to read the file.
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-        let mut file = builder.prefix(".oar-tiles-").tempfile_in(folder.unwrap_or(Path::new(".")))?;
+        if is_device(&self.path) {
+            return std::fs::write(&self.path, text);
+        }
+        let mut file = new_beside(&self.path)?;
         file.write_all(text.as_bytes())?;
         file.persist(&self.path).map(drop).map_err(|error| error.error)
     }
+}
+
+/// True for a device or a pipe, such as `/dev/stdout` or `/dev/null`: it is written into, and never replaced.
+fn is_device(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// A new file in the folder of `path`, which is removed unless it is given that name.
+fn new_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    // The exporter runs as another user, who must be able to read the file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    builder.prefix(".oar-tiles-").tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]

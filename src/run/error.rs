@@ -6,6 +6,7 @@ mod several;
 
 use super::describe::TileCause;
 use super::look::TileListError;
+use super::rows::LostRows;
 use crate::config::ConfigError;
 use crate::plan::HeavyTile;
 use crate::purge::OutboxError;
@@ -195,6 +196,19 @@ pub enum CommandError {
         held: u64,
         /// How many it would hold.
         left: u64,
+        /// What is allowed.
+        max: MaxShrink,
+    },
+    /// A run would lose more rows of a layer than it may.
+    #[error(
+        "{target} would lose rows: {}. max_shrink is {max}. Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
+        lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    LosesRows {
+        /// The target.
+        target: String,
+        /// The layers.
+        lost: Vec<LostRows>,
         /// What is allowed.
         max: MaxShrink,
     },

@@ -9,6 +9,7 @@
 //! | `surveys` | where the features of all layers lie |
 //! | `purging` | notifying CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
+//! | `rows` | whether a run would lose too many rows of a layer |
 //! | `family_seed` | a seed of one target of a family |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
@@ -28,6 +29,7 @@ pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod purging;
 mod queue_gate;
+pub(crate) mod rows;
 pub(crate) mod seed;
 mod shared_rows;
 pub(crate) mod surveys;
@@ -38,7 +40,7 @@ pub(crate) mod writer_lease;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::changes::Cursor;
 use crate::config::JobSettings;
@@ -57,6 +59,7 @@ pub(crate) use error::OTHER_HISTORY;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use queue_gate::QueueGate;
+pub use rows::LostRows;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
@@ -78,6 +81,8 @@ pub struct Job {
     pub target: Target,
     /// The file for the list of changed tiles, which is written after the run is published.
     pub changed_out: Option<PathBuf>,
+    /// Why that list could not be written.
+    pub(crate) unlisted: Arc<Mutex<Option<CommandError>>>,
     /// Receives the events.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
@@ -148,6 +153,7 @@ impl Job {
             settings,
             target,
             changed_out: None,
+            unlisted: Arc::default(),
             report: Arc::clone(report),
             stop: stop.clone(),
             gate: None,
@@ -169,10 +175,27 @@ impl Job {
         Ok(Job { changed_out: path.map(Path::to_owned), ..self })
     }
 
-    /// Writes the list of changed tiles, if the run has a file for it.
-    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>) -> Result<(), CommandError> {
-        let scope = look::dirty_file::DirtyScope::of(&self.settings, &[]);
-        look::dirty_file::write_changed(self.changed_out.as_deref(), changed, &scope)
+    /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails,
+    /// the rest of the run goes on, because the target is published: [`Job::listed`] returns the error.
+    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &look::dirty_file::DirtyScope) {
+        if let Err(error) = look::dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
+            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Writes a list that says that nothing changed, like [`Job::write_changed`].
+    pub(crate) fn write_unchanged(&self) {
+        if let Err(error) = look::dirty_file::write_unchanged(self.changed_out.as_deref()) {
+            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    }
+
+    /// Returns once why the list of changed tiles could not be written.
+    ///
+    /// # Errors
+    /// If a run has published its target, and its list of changed tiles could not be written.
+    pub fn listed(&self) -> Result<(), CommandError> {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     /// The same run with another report.

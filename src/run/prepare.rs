@@ -36,6 +36,8 @@ pub(crate) struct Prepared {
     pub(crate) surveyed: Vec<PreparedLayer>,
     /// The number of features of each layer; 0 if the number differs by zoom.
     pub(crate) features: Vec<u64>,
+    /// The number of rows of each layer, where it is known.
+    pub(crate) rows: Vec<Option<u64>>,
     pub(crate) reads: Reads,
     /// Sessions that hold the same locks as the session that holds the snapshot.
     pub(crate) workers: Vec<Worker>,
@@ -126,7 +128,7 @@ pub(super) async fn plan_probed(
     let ProbedRun { snapshot, server, layers, reads, workers } = probed;
     let is_whole = job.part.is_none();
     let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
-    let LayerSurveys { planned, surveyed, skipped, mut has_features, invalid } =
+    let LayerSurveys { planned, surveyed, skipped, rows, mut has_features, invalid } =
         survey_layers(job, &snapshot, &layers, &workers).await?;
     let is_empty = |layer: &&Arc<Layer>| is_whole && has_features.remove(&layer.id()) == Some(false);
     for layer in layers.iter().filter(is_empty) {
@@ -168,6 +170,7 @@ pub(super) async fn plan_probed(
         layers,
         surveyed,
         features,
+        rows,
         reads,
         workers,
         zooms,

@@ -9,16 +9,18 @@ use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
     Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
+use super::look::dirty_file::DirtyScope;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
+use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::FamilyCachePart;
 use super::{CommandError, Job, interrupted};
-use crate::manifest::{Manifest, Publication};
+use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
 use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis::{LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
+use crate::postgis::{Layer, LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
 use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
 use crate::sink::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
-use crate::tile::{Batch, Coverage};
+use crate::tile::{AreaPart, Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
@@ -36,7 +38,7 @@ pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let (begun, started) = (Instant::now(), SystemTime::now());
     // The target is opened first: an hour of work must not end because a folder is missing.
-    let Claimed { sink, before } = claim(job).await?;
+    let Claimed { sink, before, described } = claim(job).await?;
     let publication = Publication::after(before.as_ref());
     let order = sink.needs().order;
     let mut prepared = match (&job.family_cache, &job.session) {
@@ -56,6 +58,9 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         (None, None) => LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor]).await?,
     };
     let witness = log.as_ref().and_then(|log| log.witness(cursor)).cloned();
+    let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
+    // The survey has counted what there is.
+    let rows = judge_rows(job, &prepared.layers, described.as_ref(), &known, async |_layer| Ok(None)).await?;
     let mark = log.as_ref().map(|log| log.mark(&prepared.server.identity));
     let opening = Opening {
         fingerprint: fingerprint(&job.settings, &prepared.layers),
@@ -92,13 +97,14 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         planned,
         written: outcome.written,
         failed: &budgets::failed_tiles(&outcome),
+        rows: &rows,
     };
     let manifest = manifest(&job.settings, seeded, started, before);
     let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref())?;
+    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     Ok(RunReport {
         written: outcome.written.stored,
         unchanged: outcome.written.unchanged,
@@ -125,11 +131,36 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     })
 }
 
+/// Refuses a seed that would lose too many rows of a layer; otherwise returns the numbers for its manifest. `described`
+/// is what the target says about itself. See [`RowsJudge::judge`] for `known` and `count`.
+pub(crate) async fn judge_rows(
+    job: &Job,
+    layers: &[Arc<Layer>],
+    described: Option<&Described>,
+    known: &[KnownRows],
+    count: impl AsyncFnMut(usize) -> Result<Option<u64>, CommandError>,
+) -> Result<Option<RowCounts>, CommandError> {
+    let before = described.and_then(|before| row_counts_of(before.manifest.as_deref()?));
+    let tileset = &job.settings.tileset;
+    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
+    if let (Some(described), Some(rows)) = (described, &before)
+        && rows.bbox != bbox
+        && leaves_parts(&job.settings, described)
+    {
+        // The rows in these boxes cannot be compared with those of the target's other parts, which stay.
+        return Ok(before);
+    }
+    let (target, max, zooms) = (&job.target, tileset.max_shrink, &tileset.zooms);
+    RowsJudge { target, max, layers, zooms, bbox, before: before.as_ref() }.judge(known, count).await.map(Some)
+}
+
 /// A target that was found to be this tileset's.
 pub(crate) struct Claimed {
     pub(crate) sink: AnySink,
     /// The publication that it shows.
     pub(crate) before: Option<Publication>,
+    /// What it says about itself, if this program wrote it.
+    pub(crate) described: Option<Described>,
 }
 
 /// Opens the target for this run; refuses a target of another tileset.
@@ -146,8 +177,9 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
             guard.may_write()?;
         }
         sink.claim()?;
-        let before = refuse_other(&target, &names)?;
-        Ok(Claimed { sink, before })
+        let described = refuse_other(&target, &names)?;
+        let before = described.as_ref().and_then(|before| publication_of(before.manifest.as_deref()?));
+        Ok(Claimed { sink, before, described })
     })
     .await?
 }

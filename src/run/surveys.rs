@@ -25,6 +25,8 @@ pub(super) struct LayerSurveys {
     /// The layers with what was counted or read.
     pub(super) surveyed: Vec<PreparedLayer>,
     pub(super) skipped: Vec<SkippedRows>,
+    /// The number of rows of each layer, where it is known.
+    pub(super) rows: Vec<Option<u64>>,
     /// Whether each layer has a feature, for layers that are drawn at the run's zooms.
     pub(super) has_features: BTreeMap<LayerId, bool>,
     /// The number of large areas that are not valid polygons, by the names of the layers that have such areas.
@@ -43,7 +45,14 @@ pub(super) async fn survey_layers(
     let (zooms, mut memory) = (&tileset.zooms, job.rows_memory());
     let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
     let (planned, surveyed, skipped) = (Vec::new(), Vec::new(), Vec::new());
-    let mut all = LayerSurveys { planned, surveyed, skipped, has_features: BTreeMap::new(), invalid: BTreeMap::new() };
+    let mut all = LayerSurveys {
+        planned,
+        surveyed,
+        skipped,
+        rows: Vec::new(),
+        has_features: BTreeMap::new(),
+        invalid: BTreeMap::new(),
+    };
     for (layer, settings) in layers.iter().zip(&tileset.layers) {
         // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
         if all.surveyed.last().is_none_or(|before| before.layer().name() != layer.name()) {
@@ -70,6 +79,7 @@ pub(super) async fn survey_layers(
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *all.has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
         }
+        all.rows.push(seen.rows);
         if seen.invalid_areas > 0 {
             let most = all.invalid.entry(layer.name().to_owned()).or_default();
             *most = (*most).max(seen.invalid_areas);

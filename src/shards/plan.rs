@@ -70,6 +70,9 @@ pub struct ShardPlan {
     pub tiles: u64,
     /// Pairs of a feature and a tile.
     pub features: u64,
+    /// The number of rows of each layer, where it is known.
+    #[serde(default)]
+    pub rows: Vec<Option<u64>>,
     /// The box around all features.
     #[serde(with = "bounds_text")]
     pub bounds: LonLatBox,

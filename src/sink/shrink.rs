@@ -1,4 +1,4 @@
-//! The setting `max_shrink`: how many of a target's tiles a run may delete.
+//! The setting `max_shrink`: how many of a target's tiles, and of a layer's rows, a run may take away.
 
 use std::str::FromStr;
 
@@ -21,6 +21,17 @@ impl MaxShrink {
     pub fn allows(self, held: u64, left: u64) -> bool {
         let kept = u128::from(100 - self.0.min(100));
         self == MaxShrink::ALL || held == 0 || left > 0 && u128::from(left) * 100 >= u128::from(held) * kept
+    }
+}
+
+/// A layer may lose this many rows whatever its size.
+const ALWAYS_ALLOWED_ROWS: u64 = 100;
+
+impl MaxShrink {
+    /// True if a run may leave `left` of the `held` rows of a layer.
+    #[must_use]
+    pub fn allows_rows(self, held: u64, left: u64) -> bool {
+        held.saturating_sub(left) <= ALWAYS_ALLOWED_ROWS || self.allows(held, left)
     }
 }
 
@@ -64,6 +75,18 @@ mod tests {
         ] {
             let share: MaxShrink = share.parse().unwrap();
             assert_eq!(share.allows(held, left), allowed, "{share} of {held}: {left}");
+        }
+        for (share, held, left, allowed) in [
+            ("50%", 100, 0, true),
+            ("50%", 101, 0, false),
+            ("0%", 1_000, 900, true),
+            ("0%", 1_000, 899, false),
+            ("50%", 1_000, 499, false),
+            ("50%", 10, 1_000, true),
+            ("100%", 1_000, 0, true),
+        ] {
+            let share: MaxShrink = share.parse().unwrap();
+            assert_eq!(share.allows_rows(held, left), allowed, "{share} of {held} rows: {left}");
         }
         for text in ["", "50", "101%", "-1%", "half", "%"] {
             let message = format!("\"{text}\" is no share of tiles: write \"0%\" to \"100%\"");

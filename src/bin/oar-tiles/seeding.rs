@@ -22,7 +22,7 @@ use super::drafting::drafted_settings;
 use super::given::resolved_all;
 use super::on_runtime;
 use super::serving::preview;
-use super::shown::{Closing, noted, style};
+use super::shown::{Closing, first_failure, noted, style};
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
 
@@ -107,12 +107,12 @@ async fn seed_one(
             return closing.show(&render_plan(&plan), &plan);
         }
         let done = seed::seed(&job).await?;
-        closing.show(&render_run(&done), &done)?;
+        // The target is published: whatever fails from here on keeps nothing else from being tried.
+        let shown = closing.show(&render_run(&done), &done);
         metrics.wrote(done.written, done.bytes);
-        let purged = job.purge_published(false).await;
-        note_purges(&mut metrics, &job).await?;
-        purged?;
-        seed::complete(&done)
+        let purged = job.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &job).await;
+        first_failure([purged, seed::complete(&done), noted, shown, job.listed()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
@@ -172,34 +172,35 @@ async fn reseed_one(
         let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
         if arguments.watch {
             return reseed::watch(&job, &options, how, |outcome| {
-                tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)))?;
-                note_watched(&mut metrics, outcome)
+                let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
+                first_failure([job.listed(), noted, note_watched(&mut metrics, outcome)])
             })
             .await;
         }
         let outcome = reseed::reseed(&job, &options).await?;
-        match &outcome {
+        // The target is published: whatever fails from here on keeps nothing else from being tried.
+        let shown = match &outcome {
             ReseedOutcome::Nothing => {
                 let nothing = ReseedReport::nothing(output.display().to_string());
-                closing.show(&render_reseed(&nothing), &nothing)?;
+                closing.show(&render_reseed(&nothing), &nothing)
             }
-            ReseedOutcome::Planned(plan) => closing.show(&render_dirty(plan), plan)?,
-            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
-            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done)?,
-        }
+            ReseedOutcome::Planned(plan) => closing.show(&render_dirty(plan), plan),
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done),
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done),
+        };
         match &outcome {
             ReseedOutcome::Nothing => metrics.wrote(0, 0),
             ReseedOutcome::Planned(_) => {}
             ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
             ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
         }
-        if !arguments.dry_run {
-            // Also if nothing changed, because an earlier run may have left something in the outbox.
-            let purged = job.purge_published(false).await;
-            note_purges(&mut metrics, &job).await?;
-            purged?;
+        if arguments.dry_run {
+            return shown;
         }
-        outcome.complete()
+        // Also if nothing changed, because an earlier run may have left something in the outbox.
+        let purged = job.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &job).await;
+        first_failure([purged, outcome.complete(), noted, shown, job.listed()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)

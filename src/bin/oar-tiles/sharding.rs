@@ -19,7 +19,7 @@ use oar_tiles::suggested::{SHARDS_RUN, use_work};
 
 use super::given::{resolved, resolved_all, resolved_first_without_layers};
 use super::on_runtime;
-use super::shown::{Closing, style};
+use super::shown::{Closing, first_failure, style};
 use super::tilesets::{file_of, for_each, have_own_files};
 
 pub(super) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandError> {
@@ -228,13 +228,27 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
     start_log(arguments.verbose);
     on_runtime(async || {
         let shown = |settings: &JobSettings| style(settings, arguments.quiet);
-        let (work, found) =
-            planned(&arguments.given, &arguments.work.work, "shards commit", arguments.force, stop, shown)?;
+        let found = planned(&arguments.given, &arguments.work.work, "shards commit", arguments.force, stop, shown);
+        if let Err(CommandError::Shards(ShardsError::NoPlan { work })) = &found
+            && let Some(run) = committed(&arguments.given, &arguments.work.work, stop)?
+        {
+            if !arguments.quiet {
+                say(&format!("run {run} was committed already, and {work} holds no other: nothing to do"));
+            }
+            return Ok(());
+        }
+        let (work, found) = found?;
         match found {
             FoundRun::Columns(found) => Box::pin(commit_one(arguments, found.0, &work, &found.1)).await,
             FoundRun::Targets(all, plan) => Box::pin(commit_several(arguments, all, &work, &plan, stop)).await,
         }
     })
+}
+
+/// The run that was committed last, if no run ended after it. Removes what its commit has left in the work folder.
+fn committed(flags: &SettingFlags, work: &str, stop: &Stop) -> Result<Option<String>, CommandError> {
+    let folder = work_beside(&resolved_all(flags, false)?, work, stop)?;
+    Ok(tokio::task::block_in_place(|| folder.committed())?)
 }
 
 /// Commits a run whose shards are strips of one tileset.
@@ -251,9 +265,10 @@ async fn commit_one(
     let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
     let job = job.with_changed_out(arguments.changed_out.as_deref())?;
     let done = Box::pin(shards::commit(&job, work, plan, arguments.catch_up)).await?;
-    closing.show(&render_run(&done), &done)?;
-    job.purge_published(false).await?;
-    seed::complete(&done)
+    // The run is committed: whatever fails from here on keeps nothing else from being tried.
+    let shown = closing.show(&render_run(&done), &done);
+    let purged = job.purge_published(false).await.map(drop);
+    first_failure([purged, seed::complete(&done), shown, job.listed()])
 }
 
 /// Commits a run whose shards are whole targets: brings each of them to the state of one snapshot.
@@ -272,7 +287,8 @@ async fn commit_several(
     let Some(first) = all.first() else { return Ok(()) };
     let shown = report(style(first, arguments.quiet));
     let ready = Box::pin(shards::ready_targets(&all, work, plan, arguments.catch_up, &shown, stop)).await?;
-    let mut number = 0;
+    // A report that cannot be written does not keep the run from its end.
+    let (mut number, mut unshown) = (0, Ok(()));
     let ended = for_each(all, arguments.quiet, stop, async |mut settings| {
         if arguments.allow_shrink {
             settings.tileset.max_shrink = MaxShrink::ALL;
@@ -297,32 +313,37 @@ async fn commit_several(
                 parts: Some(parts.unwrap_or_default()),
             };
             let done = Box::pin(reseed::reseed_family(&family, &how, &options)).await?;
-            closing.show(&render_family(&done.report), &done.report)?;
+            unshown = first_failure([
+                std::mem::replace(&mut unshown, Ok(())),
+                closing.show(&render_family(&done.report), &done.report),
+            ]);
             return done.complete;
         }
         let job = Job::new(settings, false, &report(style), stop)?.sharing(&ready.snapshot);
         let outcome = Box::pin(reseed::reseed(&job, &options)).await?;
-        match &outcome {
-            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done)?,
-            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), &**done)?,
+        let shown = match &outcome {
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done),
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), &**done),
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => {
                 let nothing = ReseedReport::nothing(job.target.to_string());
-                closing.show(&render_reseed(&nothing), &nothing)?;
+                closing.show(&render_reseed(&nothing), &nothing)
             }
-        }
-        job.purge_published(false).await?;
-        outcome.complete()
+        };
+        unshown = first_failure([std::mem::replace(&mut unshown, Ok(())), shown]);
+        let purged = job.purge_published(false).await.map(drop);
+        first_failure([purged, outcome.complete()])
     });
     let ended = Box::pin(ended).await;
     // If some tiles are missing, that is reported, and a reseed adds them later.
     match ended {
-        Err(error) if error.failure_kind() != FailureKind::Partial => Err(error),
+        Err(error) if error.failure_kind() != FailureKind::Partial => first_failure([Err(error), unshown]),
         ended => {
             shards::end_targets(work, plan).await?;
-            ended.map_err(|error| match error {
+            let ended = ended.map_err(|error| match error {
                 CommandError::Several(several) => several.after_commit().into(),
                 other => other,
-            })
+            });
+            first_failure([ended, unshown])
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use oar_tiles::config::{JobSettings, Progress};
 use oar_tiles::exit::Exit;
-use oar_tiles::report::{ReportFile, RunMetrics, Style, print};
+use oar_tiles::report::{ReportFile, RunMetrics, Style, print, say_problem};
 use oar_tiles::run::CommandError;
 use oar_tiles::stop::Stop;
 use serde::Serialize;
@@ -34,19 +34,29 @@ impl Closing {
         Ok(Closing { prints, file })
     }
 
+    /// Prints the table and writes the file: the one also if the other fails.
     pub(super) fn show(&self, table: &str, value: &impl Serialize) -> Result<(), CommandError> {
-        if self.prints {
-            print(table)?;
-        }
-        self.file.iter().try_for_each(|file| file.write(value))?;
-        Ok(())
+        let printed = if self.prints { print(table).map_err(CommandError::from) } else { Ok(()) };
+        let written = self.file.iter().try_for_each(|file| file.write(value)).map_err(CommandError::from);
+        first_failure([printed, written])
     }
 }
 
 /// Writes how a run ended into the file of `--metrics`, if there is one.
 pub(super) fn noted(metrics: &RunMetrics, ended: Result<(), CommandError>, stop: &Stop) -> Result<(), CommandError> {
     let exit = ended.as_ref().map_or_else(|error| Exit::of(error.kind(), stop.asked()), |()| Exit::Done);
-    let written = metrics.end(exit as u8);
-    ended?;
-    Ok(written?)
+    first_failure([ended, metrics.end(exit as u8).map_err(CommandError::from)])
+}
+
+/// The first failure of steps that were all tried. The others are reported here.
+pub(super) fn first_failure<const N: usize>(ended: [Result<(), CommandError>; N]) -> Result<(), CommandError> {
+    let mut first = Ok(());
+    for step in ended {
+        match (step, &first) {
+            (Err(error), Ok(())) => first = Err(error),
+            (Err(error), Err(_)) => say_problem(&error),
+            (Ok(()), _) => {}
+        }
+    }
+    first
 }

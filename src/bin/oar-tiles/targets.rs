@@ -16,7 +16,7 @@ use oar_tiles::stop::Stop;
 
 use super::given::{resolved_all, resolved_for, resolved_to_read, resolved_to_write};
 use super::on_runtime;
-use super::shown::Closing;
+use super::shown::{Closing, first_failure};
 use super::tilesets::for_each;
 use super::variants::{targets_of, variant_of_target};
 
@@ -91,8 +91,8 @@ pub(super) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
         if arguments.json {
             print_document(&found)?;
         }
-        closing.show(&render_findings(&found), &found)?;
-        verify::sound(&found)
+        let shown = closing.show(&render_findings(&found), &found);
+        first_failure([verify::sound(&found), shown])
     })
 }
 
@@ -156,11 +156,10 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;
-        let copied = copy::copy(&job, &options).await?;
-        if !quiet {
-            print(&render_copy(&copied))?;
-        }
-        job.purge_published(false).await.map(drop)
+        let done = copy::copy(&job, &options).await?;
+        let shown = if quiet { Ok(()) } else { print(&render_copy(&done)).map_err(CommandError::from) };
+        let purged = job.purge_published(false).await.map(drop);
+        first_failure([purged, shown, job.listed()])
     })
 }
 

@@ -12,7 +12,7 @@ use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyW
 use oar_tiles::stop::Stop;
 
 use super::seeding::{reseed_options, watch_options};
-use super::shown::{Closing, noted, style};
+use super::shown::{Closing, first_failure, noted, style};
 use super::tilesets::file_of;
 
 /// The report for the events of each variant: thousands of bars would be useless.
@@ -136,9 +136,9 @@ fn noted_family(
     stop: &Stop,
 ) -> Result<(), CommandError> {
     let ended = ended.and_then(|done| {
-        closing.show(&render_family(&done.report), &done.report)?;
+        let shown = closing.show(&render_family(&done.report), &done.report);
         metrics.wrote(done.report.written, done.report.bytes);
-        done.complete
+        first_failure([done.complete, shown])
     });
     noted(metrics, ended, stop)
 }

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::manifest::Publication;
+use crate::manifest::{Publication, publication_of};
 use crate::report::{CopiedPart, CopyReport, Event, Report};
-use crate::run::look::dirty_file::{DirtyScope, write_changed};
+use crate::run::look::dirty_file::DirtyScope;
 use crate::run::seed::relative;
 use crate::run::target::{Target, TilesetNames, refuse_other};
 use crate::run::{CommandError, Job, interrupted};
@@ -125,12 +125,12 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let mut sink = target.sink(OpenMode::Replace)?;
     sink.claim()?;
     let names = TilesetNames { name: metadata.name.clone(), layers: tileset.layers.clone(), may_have_more: false };
-    let before = refuse_other(target, &names)?;
+    let before = refuse_other(target, &names)?.and_then(|before| publication_of(&before.manifest?));
     let publication = Publication::after(before.as_ref());
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
     let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
-    write_changed(job.changed_out.as_deref(), copied.changed.as_ref(), &changed_scope)?;
+    job.write_changed(copied.changed.as_ref(), &changed_scope);
     Ok(CopyReport {
         source,
         target: copied.target,

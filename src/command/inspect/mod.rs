@@ -67,8 +67,9 @@ pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, C
 /// # Errors
 /// If the file cannot be written, or is the target.
 pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
-    write_document(path, target, picture)
-        .map_err(|source| WrittenFileError::NoPicture { path: path.to_owned(), source }.into())
+    write_document(path, target, picture, |moment, source| {
+        WrittenFileError::NoPicture { path: path.to_owned(), moment, source }.into()
+    })
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {

@@ -4,13 +4,16 @@ use std::time::UNIX_EPOCH;
 
 use super::run::ReseedRun;
 use crate::changes::Cursor;
-use crate::manifest::{DatabaseMark, Manifest, Witness};
+use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
 use crate::pipeline;
+use crate::plan::ScopePart;
+use crate::postgis::count_rows;
 use crate::run::CommandError;
 use crate::run::describe::{LogIdentity, budgets, database, names};
-use crate::run::look::DirtyTiles;
+use crate::run::look::{DirtyTiles, Look};
+use crate::run::rows::RowsJudge;
 use crate::sink::{PartialScope, RunKind, Scope, Tileset, Unwritten};
-use crate::tile::{Coverage, TileRectList};
+use crate::tile::{AreaPart, BoxError, Coverage, TileRectList, ZoomList};
 
 impl ReseedRun<'_> {
     /// The description of the run for the sink.
@@ -62,14 +65,46 @@ impl ReseedRun<'_> {
         Ok(log.and_then(|log| log.witness(snapshot.cursor()).cloned()).or_else(|| before.clone()))
     }
 
+    /// The numbers of rows after this run. Refuses a run that would lose too many rows of a layer. Rows are counted
+    /// only if the changes could exceed what is allowed.
+    pub(super) async fn rows(&self, changed: &DirtyTiles) -> Result<Option<RowCounts>, CommandError> {
+        let Look { job, state, snapshot, layers, .. } = &self.look;
+        let before = state.manifest.rows.clone();
+        if changed.rows.is_empty() {
+            return Ok(before);
+        }
+        let all = |zooms: ZoomList, part: &ScopePart| zooms.union(&part.zooms);
+        let zooms = state.parts.iter().fold(job.settings.tileset.zooms.clone(), all);
+        // The boxes of the counts, which may be those of an earlier seed than the last.
+        let parsed = |before: &RowCounts| before.bbox.iter().map(|text| text.parse()).collect::<Result<_, BoxError>>();
+        let counted: Option<Result<Vec<AreaPart>, BoxError>> = before.as_ref().map(parsed);
+        let boxes = match counted {
+            Some(Ok(boxes)) => boxes,
+            Some(Err(_)) | None => job.settings.tileset.bbox.clone(),
+        };
+        let bbox = boxes.iter().map(AreaPart::to_string).collect();
+        let coverage = Coverage::new(&boxes);
+        let (target, max) = (&job.target, job.settings.tileset.max_shrink);
+        let judge = RowsJudge { target, max, layers, zooms: &zooms, bbox, before: before.as_ref() };
+        let rows = judge
+            .judge(&changed.rows, async |layer: usize| {
+                tracing::debug!("layer \"{}\": its rows are counted", layers[layer].name());
+                Ok(count_rows(snapshot, &layers[layer], &coverage, &zooms).await?)
+            })
+            .await?;
+        // Otherwise the same changes are looked at again by the next run.
+        Ok(if changed.complete { Some(rows) } else { before })
+    }
+
     /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that the target held before; it
-    /// is given if the old manifest may be wrong about it.
+    /// is given if the old manifest may be wrong about it. `rows` are the numbers of rows after the run.
     pub(super) fn manifest(
         &self,
         changed: &DirtyTiles,
         outcome: &pipeline::PipelineOutcome,
         held: Option<u64>,
         witness: Option<Witness>,
+        rows: Option<RowCounts>,
     ) -> Manifest {
         let written = outcome.written;
         let old = &self.look.state.manifest;
@@ -85,6 +120,7 @@ impl ReseedRun<'_> {
             planned: stored + old.empty,
             stored,
             partial: changed.beyond.partial.clone(),
+            rows,
             unrendered: budgets::unrendered(
                 &self.look.state.unrendered,
                 |tile| changed.dirty.is_marked(tile),

@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use crate::changes::WatchOptions;
 use crate::error::ErrorKind;
-use crate::report::{DirtyReport, ReseedReport, RunReport, check_writable};
+use crate::report::{DirtyReport, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::attempts::{restarting, with_what_remains};
 use crate::run::describe::budgets;
 use crate::run::look::dirty_file;
@@ -140,7 +140,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
         dirty_file::write(path, &[])?;
     }
     if matches!(outcome, ReseedOutcome::Nothing) {
-        dirty_file::write_unchanged(job.changed_out.as_deref())?;
+        job.write_unchanged();
     }
     Ok(outcome)
 }
@@ -162,8 +162,9 @@ pub async fn watch(
 /// Checks before the work that the dirty tiles can be written after it.
 fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandError> {
     let Some(path) = &options.dirty_out else { return Ok(()) };
-    check_writable(path, &job.settings.tileset.output)
-        .map_err(|source| WrittenFileError::NoTileList { path: path.clone(), source }.into())
+    check_writable(path, &job.settings.tileset.output).map_err(|source| {
+        WrittenFileError::NoTileList { path: path.clone(), moment: FileMoment::Before, source }.into()
+    })
 }
 
 /// One reseed with its restarts, or a seed if the target needs one and the options allow it.

@@ -5,7 +5,7 @@ use crate::config::JobSettings;
 use crate::report::Event;
 use crate::run::attempts::reading;
 use crate::run::look::TargetState;
-use crate::run::look::dirty_file::{DirtyScope, write_changed, write_everything};
+use crate::run::look::dirty_file::{DirtyScope, write_everything};
 use crate::run::seed::seed_target;
 use crate::run::{CommandError, Job, OTHER_HISTORY};
 use crate::sink::ChangedTiles;
@@ -40,7 +40,7 @@ pub(super) async fn seed_instead(
     if !is_alone {
         let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
         changed.declare_everything("parts of the target were seeded one after the other");
-        write_changed(job.changed_out.as_deref(), Some(&changed), &scope)?;
+        job.write_changed(Some(&changed), &scope);
     }
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }

@@ -140,6 +140,7 @@ impl ReseedRun<'_> {
 
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
+        let rows = self.rows(&changed).await?;
         self.tell_dirty(changed.changed().as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
@@ -202,7 +203,7 @@ impl ReseedRun<'_> {
         let mut warned = state.manifest.warned.clone();
         warnings.append(&mut budgets::warn(&budgets, &mut warned, &report));
         let witness = self.witness(&changed).await?;
-        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness) };
+        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness, rows) };
         let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
@@ -210,7 +211,7 @@ impl ReseedRun<'_> {
             dirty_file::write(path, &tiles)?;
         }
         let finished = aside(move || sink.finish(&metadata)).await??;
-        self.look.job.write_changed(finished.changed.as_ref())?;
+        self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
         if let Some(desk) = &self.options.write_back {
             desk.stored(&changed.beyond.wanted);
         }

@@ -14,8 +14,9 @@ use crate::sink::Described;
 /// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.
 pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
     let (_, base) = base_of(job, public_url).await?;
-    write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes())
-        .map_err(|source| WrittenFileError::NoPage { path: file.to_owned(), source }.into())
+    write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes(), |moment, source| {
+        WrittenFileError::NoPage { path: file.to_owned(), moment, source }.into()
+    })
 }
 
 /// Writes the map's style.
@@ -39,8 +40,9 @@ pub async fn write_style(
         return Err(CommandError::NotThere { target: job.target.to_string(), what });
     }
     let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
-    write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes())
-        .map_err(|source| WrittenFileError::NoStyle { path: file.to_owned(), source }.into())
+    write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes(), |moment, source| {
+        WrittenFileError::NoStyle { path: file.to_owned(), moment, source }.into()
+    })
 }
 
 /// The target's description, and the URL of its tiles, with a slash at the end.

@@ -7,7 +7,7 @@ use super::weigh::{LayerCost, WeighedLayer, weigh};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::run::attempts::{aside, restarting};
-use crate::run::describe::{LogIdentity, fingerprint, vanishing};
+use crate::run::describe::{LogIdentity, fingerprint, names, vanishing};
 use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
@@ -121,13 +121,14 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         plan_seconds: begun.elapsed().as_secs_f64(),
         tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),
+        rows: prepared.rows.clone(),
         bounds: prepared.bounds,
         skipped: prepared.skipped.clone(),
         warnings: prepared.warnings.clone(),
         shards: shards_of(&prepared, options.shards, job.settings.run.rows_memory),
     };
     let (folder, written) = (work.clone(), plan.clone());
-    let target = job.target.clone();
+    let (target, layers) = (job.target.clone(), names(&prepared.layers));
     let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
     aside(move || {
         folder.files.make().map_err(ShardsError::from)?;
@@ -136,7 +137,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
             folder.add_snapshot(&written.run, &written.run, exported)?;
         }
         if let Some(version) = written.shared() {
-            target.begin_shared(&version)?;
+            target.begin_shared(&version, &layers)?;
         }
         let shared = written.shared();
         match (folder.begin(&BegunPlan::Columns(Box::new(written))), shared) {

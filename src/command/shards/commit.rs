@@ -12,20 +12,22 @@ use super::check::{check_database, check_history, check_settings};
 use super::missing::none_missing;
 use super::repair::{Repairs, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
-use crate::manifest::{Manifest, Publication, Witness};
+use crate::manifest::{Manifest, Publication, RowCounts, Witness};
 use crate::pipeline::StageTimes;
-use crate::postgis::probe;
+use crate::postgis::{Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
     Before, LogIdentity, Seeded, budgets, database as database_text, manifest, metadata, names,
 };
+use crate::run::look::dirty_file::DirtyScope;
 use crate::run::look::{Look, TargetState};
-use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
+use crate::run::rows::KnownRows;
+use crate::run::seed::{Claimed, Opening, claim, judge_rows, open, relative, requests};
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
-use crate::sink::Sink as _;
+use crate::sink::{Described, Sink as _};
 use crate::tile::{TileCoord, Zoom};
 
 /// The number of threads that read the notes of shards. Each may wait for a server.
@@ -84,7 +86,7 @@ async fn attempt(
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
-    let Claimed { sink, before } = claimed(job, plan).await?;
+    let Claimed { sink, before, described } = claimed(job, plan).await?;
     let publication = Publication::after(before.as_ref());
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
@@ -116,11 +118,11 @@ async fn attempt(
     let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
     let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
 
+    let rows = rows(job, plan, described.as_ref(), &layers, &snapshot).await?;
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
     let planned = expected(shards, repaired.as_ref());
     let database = database_text(mark.as_ref(), Some(&plan.reads));
-    let fingerprint = plan.fingerprint.clone();
-    let (layers_there, snapshot) = (layer_names.clone(), cursor.clone());
+    let (fingerprint, layers_there, snapshot) = (plan.fingerprint.clone(), layer_names.clone(), cursor.clone());
     let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
     let mut open = open(job, sink, opening).await?;
     let mut warnings = plan.warnings.clone();
@@ -135,8 +137,7 @@ async fn attempt(
     let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
-    let left = written.stored + written.unchanged;
-    let report = Arc::clone(&job.report);
+    let (left, report) = (written.stored + written.unchanged, Arc::clone(&job.report));
     aside(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
@@ -151,6 +152,7 @@ async fn attempt(
         planned: tiles,
         written,
         failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
+        rows: &rows,
     };
     let started = UNIX_EPOCH + Duration::from_secs(plan.started);
     let before = Before { described: open.before.as_ref(), outside: open.outside };
@@ -159,7 +161,7 @@ async fn attempt(
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref())?;
+    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     let zooms = run_zooms(zooms, shards);
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
     Ok(RunReport {
@@ -208,6 +210,27 @@ fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
     let since = seen_by_all(shards, shared)?.unwrap_or_default();
     Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
+}
+
+/// The numbers of rows for the manifest. Unless all shards show the snapshot of the plan, they may show rows that the
+/// plan has not counted: these are counted at the commit's snapshot.
+async fn rows(
+    job: &Job,
+    plan: &ShardPlan,
+    before: Option<&Described>,
+    layers: &[Arc<Layer>],
+    snapshot: &Snapshot,
+) -> Result<Option<RowCounts>, CommandError> {
+    let of_layer = |rows: &Option<u64>| match rows {
+        Some(_) if plan.state == StateKind::Tracked => KnownRows::Outdated,
+        rows => KnownRows::of_survey(*rows),
+    };
+    let known: Vec<KnownRows> = plan.rows.iter().map(of_layer).collect();
+    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
+    judge_rows(job, layers, before, &known, async |layer: usize| {
+        Ok(count_rows(snapshot, &layers[layer], &coverage, zooms).await?)
+    })
+    .await
 }
 
 /// Refuses another number of tiles than was planned, if all shards show the state of the plan.

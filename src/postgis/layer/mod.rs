@@ -222,6 +222,20 @@ impl Layer {
         self.query.as_ref().is_some_and(Query::asks_zoom)
     }
 
+    /// True if the number of its rows says how much it shows. A function that is called for every tile has no rows.
+    pub(in crate::postgis) fn has_countable_rows(&self) -> bool {
+        self.function.as_ref().is_none_or(|function| function.is_bounded)
+    }
+
+    /// The zooms of `tileset` for which a count of the layer's rows holds: those at which it is drawn, if its rows may
+    /// differ from zoom to zoom, else all of its own.
+    pub(crate) fn zooms_of_count(&self, tileset: &ZoomList) -> Option<ZoomList> {
+        if self.differs_by_zoom() {
+            return ZoomList::of(tileset.iter().filter(|zoom| self.zooms.contains(*zoom)));
+        }
+        Some(self.zooms.clone())
+    }
+
     /// True if the layer's rows may differ from zoom to zoom.
     pub(in crate::postgis) fn differs_by_zoom(&self) -> bool {
         self.asks_each_zoom() || self.row_zooms != RowZooms::default()

@@ -40,6 +40,16 @@ pub(in crate::postgis) fn survey(
     survey_statement(layer.placement(), &rows, folds)
 }
 
+/// Counts the rows of which [`survey`] returns a position; with the same parameters.
+pub(in crate::postgis) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
+    format!(
+        "SELECT count(surveyed.place)::int8 FROM (
+{}
+) AS surveyed (place)",
+        survey(layer, None, boxes, zoom, "")
+    )
+}
+
 /// Two columns for rows whose box touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the row's geometry in EPSG:3857 as
 /// WKB, and whether it is a valid area.
 fn outlines(layer: &Layer, deepest: Zoom) -> String {

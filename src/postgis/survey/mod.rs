@@ -56,6 +56,9 @@ pub struct Surveyed {
     pub counted: Option<Arc<CellCounts>>,
     /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
     pub gathered: BTreeMap<Zoom, u64>,
+    /// The number of rows that have a position, at the zoom with the most of them. `None` if the layer is not drawn at
+    /// the zooms, or if its rows do not say where its tiles are.
+    pub rows: Option<u64>,
     /// Rows that cannot be drawn.
     pub skipped: Vec<Skipped>,
     /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are rendered.
@@ -65,8 +68,9 @@ pub struct Surveyed {
 impl Surveyed {
     /// The result for a layer whose rows were read before, so that only their positions are known.
     #[must_use]
-    pub const fn of_places(places: LayerFootprints) -> Surveyed {
+    pub fn of_places(places: LayerFootprints) -> Surveyed {
         Surveyed {
+            rows: places.all().map(|places| places.len() as u64).max(),
             places,
             point_file: None,
             counted: None,
@@ -132,6 +136,7 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
             point_file: None,
             counted: None,
             gathered: BTreeMap::new(),
+            rows: None,
             skipped: Vec::new(),
             invalid_areas: 0,
         });
@@ -155,17 +160,21 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
 async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = pass.layer;
     if !layer.differs_by_zoom() {
-        let PassResult { footprints, point_file, counts, gathered, skipped, invalid_areas } = pass.at(shown).await?;
+        let PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas } =
+            pass.at(shown).await?;
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
         let counted = counts.map(Arc::new);
-        return Ok(Surveyed { places: footprints, point_file, counted, gathered, skipped, invalid_areas });
+        let rows = layer.has_countable_rows().then_some(rows);
+        return Ok(Surveyed { places: footprints, point_file, counted, gathered, rows, skipped, invalid_areas });
     }
     // Each zoom has its own positions, which are kept in memory.
     let pass = SurveyPass { most_points: usize::MAX, ..pass };
     let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
+    let mut most_rows = 0;
     for &zoom in shown {
-        let PassResult { footprints, counts, gathered: rows, skipped, .. } = pass.at(&[zoom]).await?;
-        gathered.extend(rows);
+        let PassResult { footprints, counts, gathered: of_zoom, rows, skipped, .. } = pass.at(&[zoom]).await?;
+        gathered.extend(of_zoom);
+        most_rows = most_rows.max(rows);
         if let Some(counts) = counts {
             counted.get_or_insert_with(CellCounts::default).join(counts);
         }
@@ -188,9 +197,35 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         point_file: None,
         counted: counted.map(Arc::new),
         gathered,
+        rows: layer.has_countable_rows().then_some(most_rows),
         skipped,
         invalid_areas: 0,
     })
+}
+
+/// Counts the rows of a layer as a survey does ([`Surveyed::rows`]), without reading their positions.
+///
+/// # Errors
+/// If a query fails, or a stop was requested.
+pub(crate) async fn count_rows(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    coverage: &Coverage,
+    zooms: &ZoomList,
+) -> Result<Option<u64>, Error> {
+    let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
+    if shown.is_empty() || !layer.has_countable_rows() {
+        return Ok(None);
+    }
+    let pass = SurveyPass { snapshot, layer, folds: None, coverage, most_points: usize::MAX, readers: &[] };
+    if !layer.differs_by_zoom() {
+        return pass.count(&shown).await.map(Some);
+    }
+    let mut most = 0;
+    for zoom in shown {
+        most = most.max(pass.count(&[zoom]).await?);
+    }
+    Ok(Some(most))
 }
 
 /// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of them can be folded, or there

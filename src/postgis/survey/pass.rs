@@ -30,6 +30,8 @@ pub(in crate::postgis) struct PassResult {
     pub(in crate::postgis) counts: Option<CellCounts>,
     /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
     pub(in crate::postgis) gathered: BTreeMap<Zoom, u64>,
+    /// The number of rows that have a position.
+    pub(in crate::postgis) rows: u64,
     /// The number of rows that cannot be drawn.
     pub(in crate::postgis) skipped: u64,
     /// The number of large areas that are not valid polygons.
@@ -63,7 +65,7 @@ impl SurveyPass<'_> {
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = searched.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let mut skipped = 0_u64;
+        let (mut rows, mut skipped) = (0_u64, 0_u64);
         let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
         let clips_by_rings = layer.lists_tiles()
             && snapshot.keeper.one(&self.context(), sql::CLIPS_BY_RINGS, &[]).await?.get::<_, bool>(0);
@@ -87,6 +89,7 @@ impl SurveyPass<'_> {
                     boxes.push(footprint);
                 })
             };
+            rows += u64::from(position.is_some());
             skipped += u64::from(position.is_none());
             Ok(())
         };
@@ -109,10 +112,10 @@ impl SurveyPass<'_> {
         let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
         let footprints = match cells {
             Some(cells) => {
-                let GatheredCells { rows, footprints, counts: counted } = cells.finish().await;
+                let GatheredCells { rows: members, footprints, counts: counted } = cells.finish().await;
                 counts = counts_cells(layer, folds).then_some(counted);
                 let is_counted = |zoom: &Zoom| counts.as_ref().is_some_and(|counts| counts.has(*zoom));
-                gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, rows)).collect();
+                gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, members)).collect();
                 footprints
             }
             None if has_packed_points => {
@@ -129,7 +132,21 @@ impl SurveyPass<'_> {
             }
             None => LayerFootprints::Same(outlines.with(boxes)),
         };
-        Ok(PassResult { footprints, point_file, counts, gathered, skipped, invalid_areas })
+        Ok(PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas })
+    }
+
+    /// Counts the rows that [`SurveyPass::at`] would read a position of.
+    pub(in crate::postgis) async fn count(&self, zooms: &[Zoom]) -> Result<u64, Error> {
+        let SurveyPass { snapshot, layer, coverage, .. } = *self;
+        let searched = search_boxes(layer, coverage, zooms);
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let near = searched.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let near = searched.as_ref().map_or(0, |columns| columns[0].len());
+        let statement = sql::row_count(layer, near, zooms.last().copied().unwrap_or(layer.zooms.max()));
+        let context = format!("layer \"{}\", counting its rows", layer.name);
+        let counted = snapshot.keeper.one(&context, &statement, &params).await;
+        Ok(counted.map_err(|error| explain(error, layer))?.get::<_, i64>(0).cast_unsigned())
     }
 
     /// Reads which rows cannot be drawn, and why.

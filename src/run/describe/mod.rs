@@ -14,7 +14,7 @@ use super::CommandError;
 use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
-use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, Witness, fingerprint_of};
+use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, RowCounts, Witness, fingerprint_of};
 use crate::postgis::{CommentLayer, FunctionComment, Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
 use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
@@ -66,6 +66,8 @@ pub(crate) struct Seeded<'a> {
     pub(crate) written: Written,
     /// Tiles in which a layer could not be rendered.
     pub(crate) failed: &'a [TileCoord],
+    /// The numbers of rows.
+    pub(crate) rows: &'a Option<RowCounts>,
 }
 
 /// The manifest of a run that stored everything that could be rendered.
@@ -102,6 +104,7 @@ pub(crate) fn manifest(
         empty: written.removed,
         unrendered,
         warned: BTreeMap::new(),
+        rows: seeded.rows.clone(),
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
         publication: None,
@@ -307,6 +310,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         empty: 0,
         unrendered: Vec::new(),
         warned: BTreeMap::new(),
+        rows: None,
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: 0.0,
         publication: None,

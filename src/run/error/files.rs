@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
+use crate::report::{FileMoment, WORK_IS_DONE};
 
 /// Why a file that a command writes in addition to the target cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -30,18 +31,22 @@ pub enum WrittenFileError {
         path: PathBuf,
     },
     /// The dirty tiles cannot be written.
-    #[error("cannot write the dirty tiles to {}: choose another --dirty-out; the target is unchanged", path.display())]
+    #[error("cannot write the dirty tiles to {}: {}", path.display(), moment.advice("--dirty-out", "nothing was published, and the manifest is unchanged"))]
     NoTileList {
         /// The file.
         path: PathBuf,
+        /// When.
+        moment: FileMoment,
         /// The cause.
         source: std::io::Error,
     },
     /// The changed tiles cannot be written.
-    #[error("cannot write the changed tiles to {}: choose another --changed-out", path.display())]
+    #[error("cannot write the changed tiles to {}: {}", path.display(), moment.advice("--changed-out", WORK_IS_DONE))]
     NoChangedList {
         /// The file.
         path: PathBuf,
+        /// When.
+        moment: FileMoment,
         /// The cause.
         source: std::io::Error,
     },
@@ -50,6 +55,8 @@ pub enum WrittenFileError {
     NoPage {
         /// The file.
         path: PathBuf,
+        /// When.
+        moment: FileMoment,
         /// The cause.
         source: std::io::Error,
     },
@@ -58,6 +65,8 @@ pub enum WrittenFileError {
     NoStyle {
         /// The file.
         path: PathBuf,
+        /// When.
+        moment: FileMoment,
         /// The cause.
         source: std::io::Error,
     },
@@ -66,6 +75,8 @@ pub enum WrittenFileError {
     NoPicture {
         /// The file.
         path: PathBuf,
+        /// When.
+        moment: FileMoment,
         /// The cause.
         source: std::io::Error,
     },
@@ -84,18 +95,26 @@ pub enum WrittenFileError {
     },
 }
 
+/// The kind of the failure to write a file beside the work. Exit code 2 says that nothing was begun.
+pub(super) const fn kind_at(moment: FileMoment) -> ErrorKind {
+    match moment {
+        FileMoment::Before => ErrorKind::Usage,
+        FileMoment::After => ErrorKind::Failed,
+    }
+}
+
 impl WrittenFileError {
-    /// What kind of failure this is. All files but the manual pages are checked before the work begins.
+    /// What kind of failure this is. Files beside the work are checked before it begins.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
+            WrittenFileError::NoTileList { moment, .. }
+            | WrittenFileError::NoChangedList { moment, .. }
+            | WrittenFileError::NoPage { moment, .. }
+            | WrittenFileError::NoStyle { moment, .. }
+            | WrittenFileError::NoPicture { moment, .. } => kind_at(*moment),
             WrittenFileError::DraftExists { .. }
             | WrittenFileError::NoDraft { .. }
-            | WrittenFileError::NoTileList { .. }
-            | WrittenFileError::NoChangedList { .. }
-            | WrittenFileError::NoPage { .. }
-            | WrittenFileError::NoStyle { .. }
-            | WrittenFileError::NoPicture { .. }
             | WrittenFileError::PictureOnTerminal
             | WrittenFileError::OneFile { .. } => ErrorKind::Usage,
             WrittenFileError::NoManualPages { .. } => ErrorKind::Failed,

@@ -1,6 +1,7 @@
 //! The kind of each error of a command, and what an error means once a stop was asked for.
 
 use super::CommandError;
+use super::files::kind_at;
 use crate::error::{ErrorKind, Obstacle};
 use crate::report::FailureKind;
 use crate::stop::Stop;
@@ -58,8 +59,6 @@ impl CommandError {
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NothingToDraw { .. }
-            | CommandError::NoReport(_)
-            | CommandError::NoMetrics(_)
             | CommandError::NoPublicUrl { .. }
             | CommandError::NoUrl { .. }
             | CommandError::Admin { .. }
@@ -83,6 +82,8 @@ impl CommandError {
             | CommandError::TileList(_)
             | CommandError::NoArea { .. } => ErrorKind::Usage,
             CommandError::File(error) => error.kind(),
+            CommandError::NoReport(error) => kind_at(error.moment),
+            CommandError::NoMetrics(error) => kind_at(error.moment),
             CommandError::Several(error) => error.kind(),
             CommandError::Serve(error) => error.kind(),
             CommandError::Read(error) => error.kind(),
@@ -101,6 +102,7 @@ impl CommandError {
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)
             | CommandError::Shrinks { .. }
+            | CommandError::LosesRows { .. }
             | CommandError::NotReady(_)
             | CommandError::Output(_)
             | CommandError::NotThere { .. }

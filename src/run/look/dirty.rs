@@ -13,6 +13,7 @@ use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::CommandError;
 use crate::run::attempts::aside;
+use crate::run::rows::KnownRows;
 use crate::tile::{
     AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileRectList, WorldRect, ZoomList, area_for_people,
 };
@@ -34,6 +35,8 @@ pub(crate) struct DirtyTiles {
     pub(crate) reasons: Vec<Reason>,
     /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
+    /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
+    pub(crate) rows: Box<[KnownRows]>,
     /// The rectangle around all changes.
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
@@ -49,7 +52,16 @@ impl DirtyTiles {
         let (reasons, partial) = (Vec::new(), state.manifest.partial.clone());
         let beyond = Box::new(FoundBeyondScope { held: Vec::new(), wanted: Vec::new(), partial });
         let looked = Instant::now();
-        DirtyTiles { dirty, reasons, spots: ChangedPositions::default(), around: None, complete, beyond, looked }
+        DirtyTiles {
+            dirty,
+            reasons,
+            spots: ChangedPositions::default(),
+            rows: Box::default(),
+            around: None,
+            complete,
+            beyond,
+            looked,
+        }
     }
 
     /// The tiles that a flag names.
@@ -203,10 +215,16 @@ pub(super) async fn from_log(
     let mut changed = DirtyTiles::new(dirty, !narrowed, state);
     changed.reasons = reasons;
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
+    let mut rows = Vec::new();
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
+        // The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
+        // position.
+        let (mut touched, mut is_known) = (0_u64, true);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
+            let is_query = matches!(watch.source, changes::PositionSource::Query { .. });
+            touched += if is_query { 0 } else { rows_of(watch) };
             if let changes::PositionSource::Query { .. } = watch.source {
                 // The query may return a larger area than the point itself.
                 changed.spots.forget(LayerIndex(index));
@@ -216,6 +234,11 @@ pub(super) async fn from_log(
                     return;
                 }
                 changed.note(&spot);
+                if is_query {
+                    touched += 1;
+                    // The area that a declared query returns may hold any number of rows.
+                    is_known &= matches!(spot, Spot::Point(_));
+                }
                 changed.spots.add(LayerIndex(index), &spot);
                 beyond.mark(&drawn, &spot);
                 seen += 1;
@@ -228,10 +251,12 @@ pub(super) async fn from_log(
                 return Ok(Work::All(changed.reasons));
             }
         }
+        rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
     }
     if !narrowed && state.parts.len() == 1 && is_cheaper_as_a_seed(&changed.dirty, state) {
         return Ok(Work::All(changed.reasons));
     }
+    changed.rows = rows.into_boxed_slice();
     let beyond = beyond.found(state, &look.job.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
     changed.beyond = Box::new(beyond);

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::config::JobSettings;
-use crate::report::check_writable;
+use crate::report::{FileMoment, check_writable};
 use crate::run::{CommandError, WrittenFileError};
 use crate::sink::ChangedTiles;
 use crate::tile::{AreaPart, Coverage, LonLatBox, TileCoord, TileRect, ZoomList};
@@ -59,7 +59,9 @@ pub struct TileInList {
 /// Writes dirty tiles in the format that the file name's ending names: `.json`, `.geojson`, or lines.
 pub(crate) fn write(path: &Path, tiles: &[TileCoord]) -> Result<(), CommandError> {
     let text = list(&Form::of(path), tiles);
-    std::fs::write(path, text).map_err(|source| WrittenFileError::NoTileList { path: path.to_owned(), source }.into())
+    std::fs::write(path, text).map_err(|source| {
+        WrittenFileError::NoTileList { path: path.to_owned(), moment: FileMoment::After, source }.into()
+    })
 }
 
 fn list(form: &Form, tiles: &[TileCoord]) -> String {
@@ -84,7 +86,9 @@ pub(crate) fn write_changed(
     scope: &DirtyScope,
 ) -> Result<(), CommandError> {
     let (Some(path), Some(changed)) = (path, changed) else { return Ok(()) };
-    let failed = |source| CommandError::from(WrittenFileError::NoChangedList { path: path.to_owned(), source });
+    let failed = |source| {
+        CommandError::from(WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source })
+    };
     if let Some(why) = changed.everything() {
         tracing::info!("{} says everything: {why}", path.display());
         return std::fs::write(path, everything(&Form::of(path), scope)).map_err(failed);
@@ -118,15 +122,17 @@ pub(crate) fn write_changed(
 pub(crate) fn write_unchanged(path: Option<&Path>) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let text = list(&Form::of(path), &[]);
-    std::fs::write(path, text)
-        .map_err(|source| WrittenFileError::NoChangedList { path: path.to_owned(), source }.into())
+    std::fs::write(path, text).map_err(|source| {
+        WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source }.into()
+    })
 }
 
 /// Checks, before the work, that the file can be written after it.
 pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
-    check_writable(path, output)
-        .map_err(|source| WrittenFileError::NoChangedList { path: path.to_owned(), source }.into())
+    check_writable(path, output).map_err(|source| {
+        WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::Before, source }.into()
+    })
 }
 
 /// The zooms and boxes of seeds, in which any tile may change.
@@ -155,7 +161,9 @@ impl DirtyScope {
 pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let text = everything(&Form::of(path), scope);
-    std::fs::write(path, text).map_err(|source| WrittenFileError::NoTileList { path: path.to_owned(), source }.into())
+    std::fs::write(path, text).map_err(|source| {
+        WrittenFileError::NoTileList { path: path.to_owned(), moment: FileMoment::After, source }.into()
+    })
 }
 
 fn everything(form: &Form, scope: &DirtyScope) -> String {

@@ -118,6 +118,7 @@ impl TargetState {
             empty: 0,
             unrendered: Vec::new(),
             warned: BTreeMap::new(),
+            rows: None,
             started: 0,
             seconds: 0.0,
             publication: None,

@@ -157,10 +157,11 @@ impl Target {
             && self.targets.s3.conditional_writes
     }
 
-    /// Notes a version that shards are going to write. May wait for a server.
-    pub(crate) fn begin_shared(&self, version: &SharedVersion) -> Result<(), CommandError> {
+    /// Notes a version that shards are going to write, with the names of its layers by their ids. May wait for a
+    /// server.
+    pub(crate) fn begin_shared(&self, version: &SharedVersion, layers: &[String]) -> Result<(), CommandError> {
         match self.sink(OpenMode::Replace)? {
-            AnySink::S3(sink) => Ok(sink.begin_shared(version).map_err(TargetError::from)?),
+            AnySink::S3(sink) => Ok(sink.begin_shared(version, layers).map_err(TargetError::from)?),
             _ => Ok(()),
         }
     }

@@ -1,7 +1,6 @@
 //! Refuses targets of other tilesets and other programs before the database is asked.
 
 use super::{Target, TargetUrl};
-use crate::manifest::{Publication, publication_of};
 use crate::run::CommandError;
 use crate::sink::{Described, GENERATOR, ReadError};
 
@@ -18,8 +17,8 @@ pub(crate) struct TilesetNames {
 
 /// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive belongs to another tileset if its name
 /// differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint when it is opened; here it is refused if it
-/// has none of the layers. Returns the publication that the target shows. May wait for a server.
-pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Publication>, CommandError> {
+/// has none of the layers. Returns what the target says about itself, if this program wrote it. May wait for a server.
+pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Described>, CommandError> {
     let TilesetNames { name, layers, may_have_more } = wanted;
     let is_archive = target.is_archive();
     // A new version shares nothing with the one before.
@@ -57,13 +56,13 @@ pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Opt
     if is_ours(&described) && (has_another_name || shares_none) {
         return Err(CommandError::OtherTileset { target: target.to_string(), found: tileset_of(&described), wanted });
     }
-    Ok(described.manifest.as_deref().and_then(publication_of))
+    Ok(Some(described))
 }
 
-/// The publication that a target shows; `None` if it cannot be read.
-fn shown(target: &Target) -> Option<Publication> {
+/// What a target says about itself; `None` if it cannot be read.
+fn shown(target: &Target) -> Option<Described> {
     let mut reader = target.reader_of_what_is_there().ok()??;
-    reader.describe().ok()?.manifest.as_deref().and_then(publication_of)
+    reader.describe().ok()
 }
 
 fn is_empty(url: &TargetUrl) -> bool {

@@ -238,6 +238,7 @@ impl FamilyCachePart {
             server: cache.server.clone(),
             layers: surveyed.iter().map(|layer| Arc::clone(layer.layer())).collect(),
             surveyed,
+            rows: features.iter().copied().map(Some).collect(),
             features,
             reads: if self.variant.is_none() { cache.reads_of_all.clone() } else { cache.reads.clone() },
             workers: Vec::new(),

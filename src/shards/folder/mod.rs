@@ -148,6 +148,17 @@ impl WorkFolder {
         Ok(Some(end.unwrap_or(RunEnd::Aborted)))
     }
 
+    /// The run that ended last, if it was committed. Removes what its commit has left here.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or written.
+    pub fn committed(&self) -> Result<Option<String>, ShardsError> {
+        let last = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default().pop();
+        let Some(EndedRun { run, end: RunEnd::Committed }) = last else { return Ok(None) };
+        self.clear(&run)?;
+        Ok(Some(run))
+    }
+
     /// The name of the file of an attempt's sorted run.
     #[must_use]
     pub fn run_name(run: &str, shard: u32, attempt: &str) -> String {

@@ -74,7 +74,7 @@ impl S3 {
     ///
     /// # Errors
     /// Never.
-    pub fn begin_shared(self, _: &SharedVersion) -> Result<(), S3Error> {
+    pub fn begin_shared(self, _: &SharedVersion, _: &[String]) -> Result<(), S3Error> {
         match self.0 {}
     }
 

@@ -1,5 +1,7 @@
 //! The notes of a target in a bucket: parsed, and written on a condition.
 
+use std::collections::BTreeSet;
+
 use super::header_note::{HEADERS, HeaderNote};
 use super::refusal::Meaning;
 use super::store::{Condition, Object, Store};
@@ -9,6 +11,26 @@ use crate::sink::tree::{Latest, OWN_FOLDER};
 
 /// The note of a version that was begun.
 pub(super) const BEGUN: &str = "begun.json";
+
+/// The names that begin with a text.
+pub(super) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
+    let (mut names, mut from) = (Vec::new(), None);
+    loop {
+        let page = store.list(begin, from).await?;
+        names.extend(page.found.into_iter().map(|(name, _)| name));
+        from = page.next;
+        if from.is_none() {
+            return Ok(names);
+        }
+    }
+}
+
+/// The versions of which there are notes: those that are published, were begun, or are being removed.
+pub(super) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3Error> {
+    let begin = format!("{OWN_FOLDER}/versions/");
+    let all = names(store, &begin).await?;
+    Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
+}
 
 pub(super) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, S3Error> {
     notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })

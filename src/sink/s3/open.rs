@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 
 use super::S3Error;
 use super::lease::Lease;
-use super::note::{BEGUN, begin_header_note, read_latest, read_noted, write_note};
+use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_noted, write_note};
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use super::version::SharedVersion;
@@ -15,7 +15,7 @@ use crate::manifest::configuration_of;
 use crate::sink::changed::{HeldBefore, InterruptedRuns};
 use crate::sink::tree::notes::{self, Begun, TargetNotes};
 use crate::sink::tree::{
-    Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, new_version,
+    Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, Version, new_version,
 };
 use crate::sink::{BeforeManifest, ChangedTiles, Described, Tileset, Unwritten};
 use crate::stop::Stop;
@@ -102,13 +102,14 @@ pub(super) async fn open(
     if let Some(adopted) = adopted {
         adopted.check(store, versions.as_ref()).await?;
     }
-    let version = versioned.then(|| {
-        if let Some(adopted) = adopted {
-            return adopted.version.clone();
-        }
-        let continued = begun.pending.clone().filter(|_| begun.fingerprint == tileset.fingerprint);
-        continued.unwrap_or_else(|| new_version(SystemTime::now(), versions.as_ref()))
-    });
+    let version = match adopted {
+        _ if !versioned => None,
+        Some(adopted) => Some(adopted.version.clone()),
+        None => Some(match pending(store, &begun, tree, tileset, versions.as_ref()).await? {
+            Some(pending) => pending,
+            None => unused(store, versions.as_ref()).await?,
+        }),
+    };
     let mut template = tree.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
     if let Some(version) = &version {
         template = template.with_version(version);
@@ -144,8 +145,9 @@ pub(super) async fn open(
         begin_header_note(store, is_empty).await?;
     }
     if let Some(version) = version.as_ref().filter(|_| adopted.is_none()) {
-        // If the version is never published, a later run finds it by this note and removes it.
+        // If the version is never published, a later run finds it by these notes and removes it.
         write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
+        note_template(store, version, &tileset.layers, &template).await?;
     }
     let held_before = HeldBefore {
         has_tileset: manifest.is_some(),
@@ -175,6 +177,49 @@ pub(super) async fn open(
         public_url,
     };
     Ok((open, before))
+}
+
+/// The version that an interrupted run of the same tileset and template has begun, unless it is published.
+async fn pending(
+    store: &Store,
+    begun: &Begun,
+    tree: &TreeOptions,
+    tileset: &Tileset,
+    published: Option<&Latest>,
+) -> Result<Option<String>, S3Error> {
+    let Some(version) = begun.pending.as_ref().filter(|_| begun.fingerprint == tileset.fingerprint) else {
+        return Ok(None);
+    };
+    // A run that was killed after it had published its version left it noted as begun.
+    if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == *version)) {
+        return Ok(None);
+    }
+    let noted = store.get(&notes::of_version(version, notes::METADATA)).await?;
+    let noted = noted.map(|object| read_noted(store, &object).unwrap_or_default());
+    let is_same = noted.is_some_and(|noted| noted.template.as_deref() == Some(tree.template.text()));
+    Ok(is_same.then(|| version.clone()))
+}
+
+/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
+/// being removed: their notes say how their tiles are named.
+async fn unused(store: &Store, published: Option<&Latest>) -> Result<String, S3Error> {
+    let left = noted_versions(store).await?.into_iter();
+    let left = left.map(|version| Version { version, published: 0 });
+    let published = published.map_or_else(Vec::new, |latest| latest.versions.clone());
+    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
+    Ok(new_version(SystemTime::now(), Some(&taken)))
+}
+
+/// Notes how the tiles of a version are named, before the first of them is written.
+pub(super) async fn note_template(
+    store: &Store,
+    version: &str,
+    layers: &[String],
+    template: &Template,
+) -> Result<(), S3Error> {
+    let name = notes::of_version(version, notes::METADATA);
+    let body = notes::begun(layers, template).map_err(|source| S3Error::Note { place: store.place(&name), source })?;
+    write_note(store, &name, body, &Condition::Always).await
 }
 
 /// Refuses a target that others wrote, like [`open`], but before the database is probed.

@@ -6,13 +6,13 @@ use std::time::SystemTime;
 use super::Action;
 use super::S3Error;
 use super::lease::Lease;
-use super::note::{BEGUN, read_latest, replace_note, write_note};
+use super::note::{BEGUN, names, noted_versions, read_latest, read_noted, replace_note, write_note};
 use super::open::Open;
 use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
 use super::version::{is_awaited, note_published};
 use crate::sink::Metadata;
 use crate::sink::tree::notes;
-use crate::sink::tree::{Latest, OWN_FOLDER, Publishing, Template, TreeOptions};
+use crate::sink::tree::{Latest, Publishing, Template, TreeOptions};
 
 /// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes expired versions.
 pub(super) async fn finish(
@@ -46,7 +46,22 @@ pub(super) async fn finish(
     manifest(store, &notes, open).await?;
     lease.note(open.begun_at_the_end()).await?;
     note_published(store, version).await?;
+    // If `latest.json` was lost, it is not known which versions are old, so no version is removed.
+    let Some(before) = &open.versions else { return Ok(()) };
+    let own: BTreeSet<&str> = notes.iter().map(|own| own.name.as_str()).collect();
+    remove_gone(store, &before.version, &own).await?;
     sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
+}
+
+/// Removes the TileJSON of layers that the version `before` has, and the current version, whose notes are `own`, does
+/// not.
+async fn remove_gone(store: &Store, before: &str, own: &BTreeSet<&str>) -> Result<(), S3Error> {
+    let begin = notes::of_version(before, "");
+    let shown = names(store, &begin).await?;
+    let shown = shown.iter().filter_map(|name| name.strip_prefix(&begin));
+    let gone: Vec<String> =
+        shown.filter(|name| notes::is_tilejson(name) && !own.contains(name)).map(str::to_owned).collect();
+    remove(store, &gone).await
 }
 
 async fn manifest(store: &Store, notes: &[notes::NoteFile], open: &Open) -> Result<(), S3Error> {
@@ -61,7 +76,9 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     let Some(object) = store.get(notes::LATEST).await? else {
         return Err(S3Error::Missing { place: store.place(notes::LATEST) });
     };
-    let switched = read_latest(store, &object)?.switched(to);
+    let before = read_latest(store, &object)?;
+    let shown = before.version.clone();
+    let switched = before.switched(to);
     let latest = switched.map_err(|source| S3Error::Switch { place: store.location.to_string(), source })?;
     lease.confirm().await?;
     let begin = notes::of_version(&latest.version, "");
@@ -83,24 +100,23 @@ pub(super) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     for (short, body) in own.iter().filter(|(short, _)| short == notes::METADATA) {
         replace_note(store, short, body).await?;
     }
+    let own = own.iter().map(|(short, _)| short.as_str()).collect();
+    remove_gone(store, &shown, &own).await?;
     Ok(latest)
 }
 
 /// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never published. A version's notes
-/// are deleted last, so that the next run finds what an interrupted deletion left.
+/// are deleted last, so that the next run finds what an interrupted deletion left. `template`, with its layers, is used
+/// for a version without notes.
 async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
-    let begin = format!("{OWN_FOLDER}/versions/");
-    let all = names(store, &begin).await?;
-    let of = |name: &String| name.strip_prefix(&begin).and_then(|rest| rest.split('/').next()).map(str::to_owned);
-    let versions: BTreeSet<String> = all.iter().filter_map(of).collect();
-    for version in versions {
+    for version in noted_versions(store).await? {
         if latest.versions.iter().any(|stays| stays.version == version) {
             continue;
         }
         if is_awaited(store, &version).await? {
             continue;
         }
-        let old = template.clone().with_version(&version);
+        let old = template_of(store, &version).await?.unwrap_or_else(|| template.clone()).with_version(&version);
         let mut from = None;
         loop {
             let page = store.list(&old.prefix(), from).await?;
@@ -112,10 +128,19 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
                 break;
             }
         }
-        let own: Vec<String> = all.iter().filter(|name| of(name).as_deref() == Some(&*version)).cloned().collect();
-        remove(store, &own).await?;
+        remove(store, &names(store, &notes::of_version(&version, "")).await?).await?;
     }
     Ok(())
+}
+
+/// The template of a version, with its layers, by its notes: the version may have another template and other layers
+/// than this run. `None` if the notes do not name a template of versions.
+async fn template_of(store: &Store, version: &str) -> Result<Option<Template>, S3Error> {
+    let Some(object) = store.get(&notes::of_version(version, notes::METADATA)).await? else { return Ok(None) };
+    // Damaged notes of an old version do not prevent a new one from being published.
+    let noted = read_noted(store, &object).unwrap_or_default();
+    let template = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
+    Ok(template.map(|template| template.with_layers(noted.layers.iter().map(String::as_str))))
 }
 
 pub(super) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
@@ -125,16 +150,4 @@ pub(super) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Erro
         }
     }
     Ok(())
-}
-
-pub(super) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
-    let (mut names, mut from) = (Vec::new(), None);
-    loop {
-        let page = store.list(begin, from).await?;
-        names.extend(page.found.into_iter().map(|(name, _)| name));
-        from = page.next;
-        if from.is_none() {
-            return Ok(names);
-        }
-    }
 }

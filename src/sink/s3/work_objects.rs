@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::publish::{names, remove};
+use super::note::names;
+use super::publish::remove;
 use super::store::Store;
 use super::{S3Archive, S3Error, S3Key, S3Location, S3Object, S3Options, wait};
 use crate::sink::ReadError;

@@ -131,7 +131,12 @@ pub(in crate::sink) fn finished(
 
 /// True if a name directly below a target is that of a note, of this program or of another that publishes tiles.
 pub(in crate::sink) fn is_note(name: &str) -> bool {
-    [METADATA, LATEST, TILEJSON].contains(&name) || name.strip_suffix(TILEJSON).is_some_and(|rest| rest.ends_with('.'))
+    [METADATA, LATEST].contains(&name) || is_tilejson(name)
+}
+
+/// True if a name directly below a target is that of the TileJSON of all layers, or of one.
+pub(in crate::sink) fn is_tilejson(name: &str) -> bool {
+    name.strip_suffix(TILEJSON).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// The metadata of a version that was only begun: enough to find its tiles again.

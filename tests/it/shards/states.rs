@@ -154,3 +154,37 @@ fn a_standby_is_not_the_server_of_a_held_snapshot() {
     signal(&holder, "TERM");
     assert_eq!(wait(holder).code, 143);
 }
+
+#[test]
+fn a_commit_that_would_lose_rows_is_refused_unless_that_is_allowed() {
+    for hold in [false, true] {
+        let tracked = Tracked::facilities(600);
+        let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), "t.mbtiles");
+        sharded.variables = vec![("OAR_TILES_MAX_SHRINK".to_owned(), "50%".to_owned())];
+        sharded.whole(2, &[]);
+        let before = std::fs::read(&sharded.target).unwrap();
+        let loss = || tracked.db.run("DELETE FROM api_facility WHERE id NOT IN (SELECT id FROM api_facility LIMIT 40)");
+        let mut holder = None;
+        if hold {
+            loss();
+            holder = Some(sharded.start("begin", &["--shards", "2", "--hold"]));
+            until("the run is begun", || sharded.verb("status", &[]).code == 0);
+        } else {
+            sharded.begin(2, &[]);
+        }
+        (1..=2).for_each(|shard| drop(sharded.run(shard).ok()));
+        if !hold {
+            // What the plan has counted is gone when the shards are committed.
+            loss();
+        }
+        let lost = "t.mbtiles would lose rows: layer \"facilities\" had 600 rows in the last day and has 40 now, \
+                    93 % fewer. max_shrink is 50%";
+        sharded.verb("commit", &[]).fails(1, &[lost, "--allow-shrink"]);
+        assert!(std::fs::read(&sharded.target).unwrap() == before, "the target was touched");
+        sharded.verb("commit", &["--allow-shrink"]).ok();
+        holder.into_iter().for_each(|holder| drop(wait(holder).ok()));
+        // The next run compares with what there is now.
+        sharded.whole(2, &[]);
+        tracked.is_fresh(Path::new(&sharded.target), &["--zoom", "0-7"]);
+    }
+}

@@ -1,12 +1,12 @@
 //! The sink's contract (`src/sink/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
 //! What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
 
-use oar_tiles::sink::{Publishing, Sink as _, TileEdit};
+use oar_tiles::sink::{Metadata, Publishing, Sink as _, TileEdit, Tileset, TreeOptions, VectorLayer};
 
 use crate::support::s3::Prefix;
 use crate::support::sinks::{Faulty, MemoryTarget};
 use crate::support::targets::{
-    Held, InBucket, OfMbtiles, PmtilesFile, Target, edits, held_by, in_folder, look, metadata, needs, once_free,
+    File, Held, InBucket, OfMbtiles, PmtilesFile, Target, edits, held_by, in_folder, look, metadata, needs, once_free,
     tileset, tree, write,
 };
 
@@ -158,7 +158,93 @@ fn a_prefix_of_a_bucket_keeps_the_contract() {
 #[test]
 fn a_versioned_prefix_of_a_bucket_keeps_the_contract() {
     let publish = Publishing::Versioned { keep: 1, keep_for: std::time::Duration::ZERO };
-    keeps_the_contract(|| InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", publish)));
+    for template in ["{version}/{z}/{x}/{y}.pbf", "{layer}/{version}/{z}/{x}/{y}.pbf"] {
+        keeps_the_contract(|| InBucket(Prefix::new(), tree(template, publish)));
+    }
+}
+
+/// The tiles go under a new version with each run, and the version before is removed: by its own template and layers,
+/// which may be others than those of the run that removes it. `options` are those of the target, for runs with another
+/// template. `notes` are the names of its TileJSON.
+fn a_version_is_removed_by_its_own_template_and_layers<T: Target>(
+    target: &mut T,
+    options: impl Fn(&mut T) -> &mut TreeOptions,
+    notes: impl Fn(&T) -> Vec<String>,
+) {
+    let publish = Publishing::Versioned { keep: 0, keep_for: std::time::Duration::ZERO };
+    let of = |fingerprint: &str, layers: [&str; 2]| Tileset {
+        fingerprint: fingerprint.to_owned(),
+        layers: layers.map(str::to_owned).to_vec(),
+        ..tileset("0-7", &[])
+    };
+    let metadata_of = |layers: [&str; 2]| {
+        let layer = |id: &&str| VectorLayer { id: (*id).to_owned(), maxzoom: 7, ..VectorLayer::default() };
+        Metadata { vector_layers: layers.iter().map(layer).collect(), ..metadata("versions") }
+    };
+    let run = |target: &T, fingerprint: &str, layers: [&str; 2], finishes: bool| {
+        let mut sink = once_free(|| target.sink());
+        let mut edits = edits(sink.needs(), 0, |_| false);
+        edits.retain(|edit| edit.id().coord.zoom().get() <= 4);
+        sink.begin(&of(fingerprint, layers)).unwrap();
+        for piece in edits.chunks(33) {
+            sink.write(piece.to_vec()).unwrap();
+        }
+        if finishes {
+            sink.finish(&metadata_of(layers)).unwrap();
+        }
+        held_by(&edits).len()
+    };
+    // Asserts that nothing but the tiles of one version is there, all of them below `prefixes`.
+    let only = |target: &T, prefixes: &[&str], count: usize, why: &str| {
+        let names: Vec<String> = target.stamps().into_keys().collect();
+        let other = names.iter().find(|name| !prefixes.iter().any(|prefix| name.starts_with(prefix)));
+        assert_eq!((other, names.len()), (None, count), "{why}");
+    };
+    let apart = "{layer}/{version}/{z}/{x}/{y}.pbf";
+    *options(target) = tree(apart, publish);
+    let count = run(target, "one", ["a", "b"], true);
+    only(target, &["a/", "b/"], count, "the first version");
+    run(target, "two", ["c", "b"], true);
+    only(target, &["c/", "b/"], count, "a layer was renamed");
+    assert_eq!(notes(target), ["b.tiles.json", "c.tiles.json"]);
+    *options(target) = tree("other/{layer}/{version}/{z}/{x}/{y}.pbf", publish);
+    run(target, "two", ["c", "b"], true);
+    only(target, &["other/"], count, "another template");
+    // What a run wrote that never finished, then the same tileset with another template.
+    run(target, "two", ["c", "b"], false);
+    *options(target) = tree(apart, publish);
+    run(target, "two", ["c", "b"], true);
+    only(target, &["c/", "b/"], count, "an interrupted version with another template");
+    run(target, "two", ["c", "b"], false);
+    run(target, "three", ["d", "e"], true);
+    only(target, &["d/", "e/"], count, "an interrupted version with other layers");
+    *options(target) = tree("{version}/{z}/{x}/{y}.pbf", publish);
+    let count = run(target, "three", ["d", "e"], true);
+    only(target, &["2"], count, "layers that are not kept apart any more");
+    assert_eq!(notes(target), ["tiles.json"]);
+}
+
+#[test]
+fn a_directory_removes_a_version_by_its_own_template_and_layers() {
+    let mut target = in_folder(tree("{version}/{z}/{x}/{y}.pbf", Publishing::InPlace));
+    let notes = |target: &File<TreeOptions>| {
+        let names = std::fs::read_dir(target.path("tiles")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = names.filter(|name| name.ends_with("tiles.json")).collect();
+        names.sort();
+        names
+    };
+    a_version_is_removed_by_its_own_template_and_layers(&mut target, |target| &mut target.kind, notes);
+}
+
+#[test]
+fn a_prefix_of_a_bucket_removes_a_version_by_its_own_template_and_layers() {
+    let mut target = InBucket(Prefix::new(), tree("{version}/{z}/{x}/{y}.pbf", Publishing::InPlace));
+    let notes = |target: &InBucket| {
+        let names = target.0.stamps().into_keys();
+        names.filter(|name| !name.contains('/') && name.ends_with("tiles.json")).collect::<Vec<_>>()
+    };
+    a_version_is_removed_by_its_own_template_and_layers(&mut target, |target| &mut target.1, notes);
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         empty: 4,
         unrendered: unrendered.iter().map(|tile| (*tile).to_owned()).collect(),
         warned: BTreeMap::new(),
+        rows: None,
         started: 1_790_000_000,
         seconds: 83.5,
         publication: None,

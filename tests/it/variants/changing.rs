@@ -118,3 +118,33 @@ fn a_family_that_was_never_seeded_says_so() {
     world.oar_tiles(&config, &["reseed", "--progress", "none", "--or-seed"]).ok();
     world.variants_are_single_runs(".mbtiles");
 }
+
+#[test]
+fn a_variant_that_loses_its_rows_is_refused_and_the_others_are_not() {
+    let world = World::new(1_200, 3);
+    let config = world.contributors(".mbtiles");
+    let strict = |arguments: &[&str]| {
+        let mut command = crate::support::program::program();
+        command.args(arguments).args(["--config", &config, "--database-url", &world.db.url]);
+        crate::support::program::run(command.env_remove("OAR_TILES_MAX_SHRINK"))
+    };
+    strict(&["track", "install"]).ok();
+    strict(&["seed", "--progress", "none"]).ok();
+    world.db.run(
+        "DELETE FROM membership WHERE contributor = 2 AND facility NOT IN
+             (SELECT facility FROM membership WHERE contributor = 2 ORDER BY facility LIMIT 20);
+         UPDATE api_facility SET name = name || '!' WHERE id IN (SELECT facility FROM membership WHERE contributor = 3)",
+    );
+    let before = bytes_of(&world, "by");
+    for arguments in [&RESEED[..], &["seed", "--progress", "none"]] {
+        let refused = strict(arguments).fails(
+            3,
+            &["by/c2.mbtiles would lose rows: layer \"facilities\" had ", " now, 96 % fewer. max_shrink is 50%"],
+        );
+        assert_eq!(refused.stderr.matches("would lose rows").count(), 1, "{}", refused.stderr);
+    }
+    let after = bytes_of(&world, "by");
+    assert!(after["c2.mbtiles"] == before["c2.mbtiles"] && after["c3.mbtiles"] != before["c3.mbtiles"]);
+    strict(&["reseed", "--progress", "none", "--allow-shrink"]).ok();
+    world.variants_are_single_runs(".mbtiles");
+}

@@ -1,0 +1,237 @@
+//! A layer that loses most of its rows is refused though its tiles stay: because a few rows fill them, or another layer
+//! does. Losses of a day add up, and a reseed counts rows only if the changed ones could be too many.
+
+use std::process::Command;
+
+use crate::support::places::{Places, Tiles};
+use crate::support::program::{Run, program, run};
+use crate::support::watching::Watching;
+use crate::support::{Db, until};
+
+/// One target of each kind.
+const TARGETS: [&str; 5] = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"];
+
+/// Two tables of 2,000 points on 40 places: the first of each place fills the tiles of the others.
+const TABLES: &str = "
+    CREATE TABLE site (id int PRIMARY KEY, name text, g geometry(Point, 4326));
+    INSERT INTO site SELECT n, 's' || n, ST_SetSRID(ST_MakePoint(n % 40 * 3 - 60, n % 40 - 20), 4326) FROM generate_series(0, 1999) AS n;
+    CREATE TABLE shop AS TABLE site;
+    ALTER TABLE shop ADD PRIMARY KEY (id);
+    CREATE INDEX ON site USING gist (g);
+    CREATE INDEX ON shop USING gist (g)";
+
+const NOTHING_LOST: &str = "Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink";
+
+/// A database, and targets that follow it.
+struct World {
+    db: Db,
+    places: Places,
+}
+
+impl World {
+    /// The layers are those of these tables, with `s` for plural.
+    fn new(tables: &[&str]) -> World {
+        let world = World { db: Db::new(), places: Places::new() };
+        world.db.run(TABLES);
+        let layer = |table: &&str| {
+            format!("[[layer]]\nname = \"{table}s\"\ntable = \"{table}\"\nkey = [\"id\"]\nproperties = [\"name\"]\n")
+        };
+        let layers: String = tables.iter().map(layer).collect();
+        let text = std::fs::read_to_string(&world.places.config).unwrap();
+        let (_, s3) = text.split_once("[s3]").unwrap();
+        std::fs::write(&world.places.config, format!("{layers}[tileset]\nzoom = \"0-6\"\n[s3]{s3}")).unwrap();
+        world.run("track", &["install"]).ok();
+        world
+    }
+
+    fn command(&self, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = program();
+        command.env_remove("OAR_TILES_MAX_SHRINK");
+        command.arg(verb).args(arguments).args(["--config", &self.places.config, "--database-url", &self.db.url]);
+        self.places.with_keys(&mut command);
+        command
+    }
+
+    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
+        run(&mut self.command(verb, arguments))
+    }
+
+    fn writes(&self, verb: &str, name: &str, arguments: &[&str]) -> Run {
+        let place = self.places.place(name);
+        self.run(verb, &[&["--progress", "none", "--output", &place], arguments].concat())
+    }
+
+    /// What the target says of its last run.
+    fn manifest(&self, name: &str) -> serde_json::Value {
+        let shown = self.places.run("inspect", &["--json", &self.places.place(name)]).ok();
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        shown["manifest"].clone()
+    }
+
+    /// What the manifest says of the rows of the first layer.
+    fn rows(&self, name: &str) -> serde_json::Value {
+        self.manifest(name)["rows"]["layers"][0].clone()
+    }
+
+    /// The tiles of some targets.
+    fn tiles(&self, names: &[&str]) -> Vec<Tiles> {
+        names.iter().map(|name| self.places.read_by_others_or_copy(name)).collect()
+    }
+
+    /// Asserts that a run is refused because of these layers, and that it has moved no manifest.
+    #[track_caller]
+    fn refuses(&self, name: &str, layers: &str, run: impl FnOnce() -> Run) {
+        let (manifest, place) = (self.manifest(name), self.places.place(name));
+        let refused =
+            run().fails(1, &[&format!("error: {place} would lose rows: {layers}. max_shrink is 50%. {NOTHING_LOST}")]);
+        assert_eq!(refused.stdout, "");
+        assert!(self.manifest(name) == manifest, "{name}");
+    }
+}
+
+#[test]
+fn a_layer_that_loses_its_rows_is_refused_though_its_tiles_stay() {
+    let world = World::new(&["site"]);
+    for name in TARGETS {
+        world.writes("seed", name, &[]).ok();
+        assert_eq!(world.rows(name), serde_json::json!({ "layer": "sites", "zooms": "0-22", "rows": 2_000 }), "{name}");
+    }
+    world.db.run("CREATE TABLE kept AS TABLE site; DELETE FROM site WHERE id >= 100");
+    let lost = "layer \"sites\" had 2 000 rows in the last day and has 100 now, 95 % fewer";
+    let tiles = world.tiles(&TARGETS);
+    for name in TARGETS {
+        world.refuses(name, lost, || world.writes("seed", name, &[]));
+        world.refuses(name, lost, || world.writes("seed", name, &["--zoom", "5"]));
+        world.refuses(name, lost, || world.writes("reseed", name, &[]));
+        // Zooms of the target are judged as well.
+        world.refuses(name, lost, || world.writes("reseed", name, &["--zoom", "2"]));
+    }
+    assert!(world.tiles(&TARGETS) == tiles, "a refused run has written tiles");
+    // What was allowed is no loss for the next run.
+    for (number, name) in TARGETS.iter().enumerate() {
+        let verb = if number % 2 == 0 { "reseed" } else { "seed" };
+        let stored = world.manifest(name)["stored"].clone();
+        world.writes(verb, name, &["--allow-shrink"]).ok();
+        assert_eq!(world.manifest(name)["stored"], stored, "{name}: no tile is gone");
+    }
+    world.db.run("UPDATE site SET name = name || '!' WHERE id < 60");
+    for name in TARGETS {
+        world.writes("reseed", name, &[]).ok();
+        assert_eq!(world.rows(name)["rows"], 100, "{name}");
+        // Few rows may go.
+        world.writes("seed", name, &[]).ok();
+    }
+    world.db.run("DELETE FROM site WHERE id >= 40; DELETE FROM site WHERE id = 39");
+    world.writes("seed", "t.mbtiles", &[]).ok();
+    world.writes("reseed", "tiles/", &[]).ok();
+}
+
+#[test]
+fn one_of_two_layers_that_is_emptied_is_refused() {
+    let world = World::new(&["site", "shop"]);
+    for name in ["t.mbtiles", "tiles/"] {
+        world.writes("seed", name, &[]).ok();
+    }
+    world.db.run("CREATE TABLE kept AS TABLE shop; TRUNCATE shop");
+    let lost = "layer \"shops\" had 2 000 rows in the last day and has 0 now, 100 % fewer";
+    let tiles = world.tiles(&["t.mbtiles", "tiles/"]);
+    for name in ["t.mbtiles", "tiles/"] {
+        world.refuses(name, lost, || world.writes("seed", name, &[]));
+        world.refuses(name, lost, || world.writes("seed", name, &["-q", "--zoom", "0-3"]));
+        world.refuses(name, lost, || world.writes("reseed", name, &["-q", "--or-seed"]));
+    }
+    assert!(world.tiles(&["t.mbtiles", "tiles/"]) == tiles, "a refused run has written tiles");
+    world.db.run("INSERT INTO shop TABLE kept");
+    world.writes("seed", "t.mbtiles", &[]).ok();
+    world.db.run("DELETE FROM shop");
+    world.refuses("t.mbtiles", lost, || world.writes("reseed", "t.mbtiles", &[]));
+    // Both are named.
+    world.db.run("DELETE FROM site WHERE id > 500");
+    let both = format!("layer \"sites\" had 2 000 rows in the last day and has 501 now, 74 % fewer; {lost}");
+    world.refuses("t.mbtiles", &both, || world.writes("reseed", "t.mbtiles", &[]));
+    // Half of both is allowed.
+    world.db.run("INSERT INTO site SELECT * FROM kept WHERE id BETWEEN 501 AND 999; INSERT INTO shop SELECT * FROM kept WHERE id < 1000");
+    world.writes("reseed", "t.mbtiles", &[]).ok();
+}
+
+#[test]
+fn slices_that_a_watch_publishes_add_up_within_a_day() {
+    let world = World::new(&["site"]);
+    world.writes("seed", "tiles/", &[]).ok();
+    let place = world.places.place("tiles/");
+    let arguments = ["--watch", "--progress", "none", "--debounce", "50ms", "--poll", "200ms", "--output", &place];
+    let watching = Watching::of(&mut world.command("reseed", &arguments));
+    watching.says("follows the change log");
+    let published = || world.manifest("tiles/")["publication"]["number"].as_u64().unwrap();
+    let slice = |number: u32| {
+        let from = 100 + number * 120;
+        world.db.run(&format!("DELETE FROM site WHERE id BETWEEN {from} AND {}", from + 119));
+    };
+    // Each takes 6 % of what there was: after eight, 48 % are gone.
+    for number in 0..8 {
+        let before = published();
+        slice(number);
+        until("the slice is published", || published() > before);
+        if number == 4 {
+            // So many changed rows are counted anew, and what there was before is not forgotten.
+            let before = published();
+            world.db.run("UPDATE site SET name = name || '!'");
+            until("the change is published", || published() > before);
+            assert_eq!(world.rows("tiles/")["rows"], 1_400);
+        }
+    }
+    let before = published();
+    slice(8);
+    let refused = watching.says("would lose rows");
+    assert!(
+        refused.contains("layer \"sites\" had 2 000 rows in the last day and has 920 now, 54 % fewer"),
+        "{refused}"
+    );
+    slice(9);
+    assert_eq!(published(), before);
+    // Once enough rows are back, the watch goes on.
+    world.db.run("INSERT INTO site SELECT n, 'new', ST_SetSRID(ST_MakePoint(n % 40 * 3 - 60, n % 40 - 20), 4326) FROM generate_series(5000, 5999) AS n");
+    until("the watch goes on", || published() > before);
+    assert_eq!(watching.end(), 0);
+}
+
+#[test]
+fn a_reseed_counts_rows_only_if_the_changed_ones_could_be_too_many() {
+    let world = World::new(&["site"]);
+    let target = "t.mbtiles";
+    world.writes("seed", target, &[]).ok();
+    let counts = |run: Run| run.ok().stderr.contains("its rows are counted");
+    world.db.run("UPDATE site SET name = 'x' WHERE id < 400");
+    assert!(!counts(world.writes("reseed", target, &["-vv"])));
+    assert_eq!(
+        world.rows(target),
+        serde_json::json!({ "layer": "sites", "zooms": "0-22", "rows": 2_000, "changed": 400 })
+    );
+    world.db.run("UPDATE site SET name = 'y' WHERE id < 700");
+    assert!(counts(world.writes("reseed", target, &["-vv"])), "1,100 may be gone");
+    assert_eq!(world.rows(target), serde_json::json!({ "layer": "sites", "zooms": "0-22", "rows": 2_000 }));
+    world.db.run("DELETE FROM site WHERE id BETWEEN 1000 AND 1899");
+    assert!(!counts(world.writes("reseed", target, &["-vv"])));
+    world.db.run("INSERT INTO site SELECT n, 'new', ST_SetSRID(ST_MakePoint(n % 40 * 3 - 60, n % 40 - 20), 4326) FROM generate_series(5000, 5199) AS n");
+    assert!(counts(world.writes("reseed", target, &["-vv"])));
+    let rows = world.rows(target);
+    assert_eq!((&rows["rows"], &rows["before"][0]["rows"]), (&1_300.into(), &2_000.into()), "{rows}");
+}
+
+#[test]
+fn a_manifest_without_counts_is_accepted_and_gets_them() {
+    let world = World::new(&["site"]);
+    world.writes("seed", "t.mbtiles", &[]).ok();
+    let path = world.places.place("t.mbtiles");
+    let file = rusqlite::Connection::open(&path).unwrap();
+    file.execute("UPDATE metadata SET value = json_remove(value, '$.rows') WHERE name = 'oar_tiles_manifest'", [])
+        .unwrap();
+    drop(file);
+    assert_eq!(world.rows("t.mbtiles"), serde_json::Value::Null);
+    world.db.run("DELETE FROM site WHERE id >= 300");
+    world.writes("reseed", "t.mbtiles", &[]).ok();
+    assert_eq!(world.rows("t.mbtiles")["rows"], 300);
+    world.db.run("DELETE FROM site WHERE id >= 100");
+    let lost = "layer \"sites\" had 300 rows in the last day and has 100 now, 66 % fewer";
+    world.refuses("t.mbtiles", lost, || world.writes("reseed", "t.mbtiles", &[]));
+}
