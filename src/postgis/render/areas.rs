@@ -150,3 +150,20 @@ pub(super) fn moved(like: &Area, rect: TileRect) -> Area {
     });
     Area { rect, search: search.collect() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_tiles_become_sorted_runs_that_share_no_tile() {
+        let rect = |x0, y0, x1, y1| TileRect { zoom: Zoom::new(5).unwrap(), x0, y0, x1, y1 };
+        let rects = [rect(7, 4, 8, 5), rect(3, 9, 3, 9), rect(7, 6, 7, 6), rect(8, 5, 8, 9), rect(3, 0, 3, 7)];
+        let ListedTiles { first, last } = ListedTiles::of(rects.iter());
+        let parts = |number: &i64| [number >> 58, number >> 29 & 0x1fff_ffff, number & 0x1fff_ffff];
+        let runs: Vec<[[i64; 3]; 2]> =
+            first.iter().zip(&last).map(|(first, last)| [parts(first), parts(last)]).collect();
+        let run = |x, y0, y1| [[5, x, y0], [5, x, y1]];
+        assert_eq!(runs, [run(3, 0, 7), run(3, 9, 9), run(7, 4, 6), run(8, 4, 9)]);
+    }
+}

@@ -66,7 +66,7 @@ fn work(count: u32) -> Work {
             layer(
                 "cells",
                 &points,
-                "[layer.aggregate]\nproperties = { count = \"count(*)\", names = \"string_agg(name, '/' ORDER BY id)\" }"
+                "[layer.aggregate]\ncell = \"square\"\nsize = \"1/8\"\nproperties = { count = \"count(*)\", names = \"string_agg(name, '/' ORDER BY id)\" }"
             ),
             layer("clusters", &points, "properties = [\"name\"]\n[layer.cluster]"),
         )
@@ -81,7 +81,7 @@ fn work(count: u32) -> Work {
     run(program().args(["reseed", "--database-url", &db.url, "--config", &config, "--output"]).arg(&target)).ok();
     let live = ["--config", &config, "--live", "--database-url", &db.url];
     let served = Served::new(target.to_str().unwrap(), &live);
-    assert_eq!(status(&served.get("/8/134/89", "")), 200);
+    assert_eq!(status(&served.get("/8/134/89.pbf", "")), 200);
     drop(served);
     let by_database = folder.config(&layers("rows_mb = 0"));
     seed(&db.url, &folder.beside("d.mbtiles"), &["--zoom", "12-14", "--config", &by_database]).ok();
