@@ -203,7 +203,6 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 /// The areas of the parameters `$1..$10`, as a part of `WITH`.
 pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     let AreaSearch { area_columns, .. } = search(layer.placement());
-    let width = layer.grid().map_or(0.0, |grid| grid.size);
     let pixel = if layer.is_query() || layer.simplify.is_some() {
         format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
     } else {
@@ -211,13 +210,39 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     };
     format!(
         "oar_tiles_area AS MATERIALIZED (
-    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side,
+    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {sizes},
         ST_MakeEnvelope(w, s, e, n, {srid}) AS box{area_columns}{pixel}
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
         AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 )",
+        sizes = sizes(layer),
         srid = layer.shape.srid,
+    )
+}
+
+/// Two columns of an area at the zoom `z`: the width of a cell in world units, and the width of a tile in metres.
+fn sizes(layer: &Layer) -> String {
+    format!(
+        "{width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side",
+        width = layer.grid().map_or(0.0, |grid| grid.size),
         world = 2.0 * HALF_WORLD_METRES,
+    )
+}
+
+/// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of [`areas`] but for its number and its boxes. It is
+/// looked up in the parameters. A plan that is kept expects ten areas and few rows, so a join might compare each row with each area.
+pub(in crate::postgis) fn area_of(layer: &Layer, number: &str) -> String {
+    let columns = ["z", "margin", "ax0", "ay0", "ax1", "ay1"];
+    let bound: Vec<String> = (1..).zip(columns).map(|(n, column)| format!("(${n})[{number}] AS {column}")).collect();
+    format!(
+        "CROSS JOIN LATERAL (
+        SELECT {columns}, 32 - z AS shift, {sizes}
+        FROM (SELECT {bound}) AS bound
+        OFFSET 0
+    ) AS oar_tiles_area",
+        columns = columns.join(", "),
+        sizes = sizes(layer),
+        bound = bound.join(", "),
     )
 }
 
