@@ -9,8 +9,8 @@ from . import cells, daemon, functions, limits, peers, purge, reseed, seed, serv
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
-Prints one table, measured in one run on one private database: the floor (the statements by which the database draws every tile, on as
-many connections, results thrown away), `oar-tiles seed`, which reads points once and may take less, the ratio of the two, and the peak
+Prints one table, measured in one run on one private database: the floor (plain SQL that draws every tile, on as many connections, results
+thrown away; scripts/benchmark/floor.py), `oar-tiles seed`, which reads points once and may take less, the ratio of the two, and the peak
 memory of the seed. Floor and seed run in turns; the table shows the medians and the ratio of each pair.
 """
 
@@ -63,8 +63,11 @@ def arguments():
     parser.add_argument("--rows", action="store_true",
                         help="also the seed with rows_mb = 160, with the default and with all rows in memory, in turns: time and peak memory")
     parser.add_argument("--shapes", action="store_true",
-                        help="only countries, land and counties instead of facilities (npm packages; needs npm and ogr2ogr), beside the floor, "
-                        "tippecanoe, if it is on the PATH, and freestiler, if python3 has it and geopandas")
+                        help="only lines, buildings and MultiPoints beside the floor, with their reseeds, and countries, land and counties (npm "
+                        "packages; needs npm and ogr2ogr), beside tippecanoe, if it is on the PATH, and freestiler, if python3 has it and geopandas, "
+                        "instead of facilities")
+    parser.add_argument("--buildings", type=number, metavar="N",
+                        help="with --shapes: also N buildings (500000 take a minute)")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
@@ -98,8 +101,7 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.shards or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
-              + " floor" * (not options.functions))
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
         return
     if options.facilities or options.zoom or options.variants:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]

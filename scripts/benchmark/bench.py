@@ -36,7 +36,7 @@ class Bench:
     def __init__(self, options):
         env = os.environ
         self.url, self.files, self.s3 = env["BENCH_URL"], env["BENCH_FILES"], env["BENCH_S3"]
-        self.oar_tiles, self.floor, self.pg_bindir = env["OAR_TILES"], env["FLOOR"], env["PG_BINDIR"]
+        self.oar_tiles, self.pg_bindir = env["OAR_TILES"], env["PG_BINDIR"]
         self.config = env["OAR_TILES_CONFIG"]
         self.options, self.runs, self.workers = options, options.runs, str(options.workers)
         self.rows, self.notes = [], []
@@ -126,11 +126,15 @@ class Bench:
     def install_triggers(self, *arguments):
         subprocess.run([self.oar_tiles, "track", "install", "--database-url", self.url, *arguments], check=True, stdout=subprocess.DEVNULL)
 
+    def psql_command(self, *arguments):
+        """The command line and the environment of psql, which stops at the first error."""
+        return ([shutil.which("psql") or f"{self.pg_bindir}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url, *arguments],
+                {**os.environ, "PGOPTIONS": "-c client_min_messages=warning"})
+
     def psql(self, *arguments, **more):
-        """Runs psql, which stops at the first error; returns its standard output."""
-        done = subprocess.run([shutil.which("psql") or f"{self.pg_bindir}/psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d", self.url, *arguments],
-                              text=True, capture_output="stdout" not in more,
-                              env={**os.environ, "PGOPTIONS": "-c client_min_messages=warning"}, **more)
+        """Runs psql; returns its standard output."""
+        command, env = self.psql_command(*arguments)
+        done = subprocess.run(command, text=True, capture_output="stdout" not in more, env=env, **more)
         if done.returncode:
             fail(f"psql failed: {done.stderr}")
         return done.stdout

@@ -1,10 +1,9 @@
-"""The seed beside the floor: the statements by which the database draws every tile, results thrown away."""
+"""The seed beside the floor."""
 
-import json
-import subprocess
 from dataclasses import dataclass
 
-from .bench import fail, listed, median, megabytes, remove, tiles_in
+from . import floor
+from .bench import listed, median, megabytes, remove, tiles_in
 
 
 @dataclass
@@ -15,14 +14,7 @@ class Seeded:
     seconds: float
 
 
-def floor(bench):
-    run = subprocess.run(
-        [bench.floor, "--config", bench.config, "--database-url", bench.url, "--zoom", bench.zooms, "--workers", bench.workers],
-        stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True)
-    lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
-    if run.returncode != 0 or not lines:
-        fail("the floor could not be measured (see above).")
-    return json.loads(lines[-1])
+FACILITIES = floor.Table("api_facility", "location", ["id", "name", "address", "country_code", "is_closed"])
 
 
 def measure(bench):
@@ -31,18 +23,16 @@ def measure(bench):
     floors, seeds = [], []
     for _ in range(bench.runs):
         remove(archive)
-        floors.append(floor(bench))
+        floors.append(floor.measure(bench, FACILITIES))
         seeds.append(bench.timed("seed", "--zoom", bench.zooms, "--output", archive))
-        bench.say(f"  floor {floors[-1]['plan_seconds'] + floors[-1]['render_seconds']:.2f} s, seed {seeds[-1][0]:.2f} s")
-    plans = [one["plan_seconds"] for one in floors]
-    totals = [one["plan_seconds"] + one["render_seconds"] for one in floors]
-    ratios = [seconds / total for (seconds, _), total in zip(seeds, totals)]
+        bench.say(f"  floor {floors[-1][0]:.2f} s, seed {seeds[-1][0]:.2f} s")
+    ratios = [seconds / least for (seconds, _), (least, _) in zip(seeds, floors)]
     seconds = median(seconds for seconds, _ in seeds)
-    planned = seeds[-1][1]["manifest"]["planned"]
-    if planned != floors[-1]["tiles"]:
-        bench.note(f"{bench.count} facilities, zooms {bench.zooms}: the floor rendered {floors[-1]['tiles']:,} tiles, seed {planned:,}. "
+    stored = tiles_in(archive)
+    if stored != floors[-1][1]:
+        bench.note(f"{bench.count} facilities, zooms {bench.zooms}: the floor drew {floors[-1][1]:,} tiles, seed {stored:,}. "
                    "They have to be the same for the ratio to mean anything.")
-    bench.row("floor", f"{median(totals):.2f} s", tiles=f"{floors[-1]['tiles']:,}", ratio=f"planning {median(plans):.2f} s")
-    bench.row("oar-tiles seed", f"{seconds:.2f} s", f"{max(told['peak_mb'] for _, told in seeds):.0f} MB", f"{tiles_in(archive):,}",
+    bench.row("floor", f"{median(least for least, _ in floors):.2f} s", tiles=f"{floors[-1][1]:,}")
+    bench.row("oar-tiles seed", f"{seconds:.2f} s", f"{max(told['peak_mb'] for _, told in seeds):.0f} MB", f"{stored:,}",
               megabytes(archive), f"{median(ratios):.2f} x floor ({listed(ratios)})")
     return Seeded(archive, seconds)

@@ -1,14 +1,15 @@
 """Polygons that fill many tiles: Natural Earth's countries and land, and the counties of the United States, from packages of npm, beside the floor,
-tippecanoe, and freestiler."""
+tippecanoe, and freestiler. And many small shapes, generated: lines, buildings, and points that are stored as MultiPoints, with their reseeds."""
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import seed
+from . import floor
 from .bench import fail, listed, median, megabytes, remove, tiles_in
 
 # The packages with their versions: TopoJSON of Natural Earth (public domain) and of the United States Census Bureau.
@@ -26,6 +27,8 @@ class ShapesCase:
     zooms: str
     kind: str = "mbtiles"
     peer: bool = True
+    # Plain SQL clips a large shape in each tile of its box, which takes many minutes.
+    floor: bool = False
     workers: str = ""
 
 
@@ -40,8 +43,20 @@ CASES = [
     ShapesCase("countries", "world-atlas/countries-50m.json", "countries", "0-10"),
     ShapesCase("countries", "world-atlas/countries-50m.json", "countries", "0-14", kind="pmtiles", peer=False),
     ShapesCase("land", "world-atlas/land-10m.json", "land", "0-4", workers="1"),
-    ShapesCase("counties", "us-atlas/counties-10m.json", "counties", "0-10"),
+    ShapesCase("counties", "us-atlas/counties-10m.json", "counties", "0-10", floor=True),
 ]
+
+# Shapes around a position x, y in degrees, and the degrees of a metre there, across and up. The sides of a building are 8 to 50 m, those of a line
+# 100 to 600 m.
+LINE = "ST_MakeLine(ARRAY[ST_MakePoint(x, y), ST_MakePoint(x + a * across, y + b * up), ST_MakePoint(x + (a + b) * across, y - a * up), ST_MakePoint(x + (a + 2 * b) * across, y + a * up)])"
+BUILDING = """ST_MakePolygon(ST_MakeLine(ARRAY[ST_MakePoint(x, y), ST_MakePoint(x + a * across, y), ST_MakePoint(x + a * across, y + b / 2 * up),
+    ST_MakePoint(x + a / 2 * across, y + b / 2 * up), ST_MakePoint(x + a / 2 * across, y + b * up), ST_MakePoint(x, y + b * up), ST_MakePoint(x, y)]))"""
+GENERATED = {
+    "lines": (20_000, "LineString", LINE, 100, 600),
+    "buildings": (40_000, "Polygon", BUILDING, 8, 50),
+    "multipoints": (20_000, "MultiPoint", "ST_Multi(ST_MakePoint(x, y))", 0, 0),
+}
+SMALL_ZOOMS = "10-14"
 
 
 def measure(bench):
@@ -49,14 +64,70 @@ def measure(bench):
     for program in ["npm", "ogr2ogr"]:
         if not shutil.which(program):
             fail(f"--shapes needs {program} (Debian packages npm and gdal-bin).")
+    bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
+    measure_small(bench)
     folder = bench.file("shapes")
     subprocess.run(["npm", "install", "--prefix", folder, "--no-save", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel", "error",
                     *PACKAGES], check=True, stdout=subprocess.DEVNULL)
-    bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
     for case in CASES:
         source = f"{folder}/node_modules/{case.file}"
         load(bench, case, source)
         measure_case(bench, case, source)
+
+
+def measure_small(bench):
+    """Many small shapes: floor and seed in turns, and reseeds."""
+    for name, (count, *shape) in GENERATED.items():
+        generate(bench, name, count, *shape)
+        measure_generated(bench, name, count)
+    if bench.options.buildings:
+        generate(bench, "buildings", bench.options.buildings, *GENERATED["buildings"][1:])
+        measure_generated(bench, "buildings", bench.options.buildings)
+
+
+def generate(bench, name, count, kind, shape, least, most):
+    """A table of shapes, evenly over a part of the world as large as Europe."""
+    bench.sql(f"""DROP TABLE IF EXISTS "{name}";
+        CREATE TABLE "{name}" (id int PRIMARY KEY, name text, geom geometry({kind}, 4326));
+        SELECT setseed(0.5);
+        INSERT INTO "{name}" SELECT id, '{name} ' || id, ST_SetSRID({shape}, 4326) FROM (
+            SELECT id, x, y, a, b, 1 / 111320.0 AS up, 1 / (111320 * cos(radians(y))) AS across FROM (
+                SELECT id, -10 + 60 * random() AS x, 35 + 35 * random() AS y, {least} + {most - least} * random() AS a, {least} + {most - least} * random() AS b
+                FROM generate_series(1, {count}) AS id OFFSET 0
+            ) AS placed OFFSET 0
+        ) AS placed;
+        CREATE INDEX ON "{name}" USING gist (geom);
+        VACUUM ANALYZE "{name}";""")
+
+
+def measure_generated(bench, name, count):
+    archive, before = bench.file("small.mbtiles"), bench.config
+    bench.config = os.environ["OAR_TILES_CONFIG"] = bench.write("shapes.toml", CONFIG.format(name=name, properties='["name"]'))
+    bench.begin_case(count, SMALL_ZOOMS)
+    floors, seeds = [], []
+    bench.install_triggers()
+    for _ in range(bench.runs):
+        remove(archive)
+        floors.append(floor.measure(bench, floor.Table(name, "geom", ["id", "name"])))
+        seeds.append(bench.timed("seed", "--zoom", SMALL_ZOOMS, "--output", archive))
+    seconds, stored = [one for one, _ in seeds], tiles_in(archive)
+    if stored != floors[-1][1]:
+        bench.note(f"{name}: the floor drew {floors[-1][1]:,} tiles, seed {stored:,}. They have to be the same for the ratio to mean anything.")
+    bench.row(f"{name}: floor", f"{median(least for least, _ in floors):.2f} s", tiles=f"{floors[-1][1]:,}")
+    # The aim is 1.1 x the floor and half a second.
+    over = [one - 1.1 * least for one, (least, _) in zip(seconds, floors)]
+    bench.row(f"{name}: oar-tiles seed", f"{median(seconds):.2f} s", f"{max(told['peak_mb'] for _, told in seeds):.0f} MB", f"{stored:,}",
+              megabytes(archive), f"1.1 x floor and {median(over):.2f} s ({listed(over)})")
+    chance = random.Random(5)
+    for changed in [1, 1_000]:
+        reseeds = []
+        for _ in range(max(3, bench.runs)):
+            some = ",".join(str(key) for key in chance.sample(range(1, count + 1), changed))
+            bench.sql(f'UPDATE "{name}" SET geom = ST_Translate(geom, 0.004, 0.003) WHERE id IN ({some})')
+            reseeds.append(bench.timed("reseed", "--output", archive))
+        bench.row(f"{name}: reseed, {changed:,} moved", f"{median(one for one, _ in reseeds) * 1e3:.0f} ms",
+                  tiles=f"{median(told['dirty'] for _, told in reseeds):,.0f}", ratio=f"at most {max(one for one, _ in reseeds) * 1e3:.0f} ms")
+    bench.config = os.environ["OAR_TILES_CONFIG"] = before
 
 
 def load(bench, case, source):
@@ -83,9 +154,8 @@ def measure_case(bench, case, source):
     floors, seeds, peers = [], [], []
     for _ in range(bench.runs):
         remove(archive)
-        if case.peer:
-            told = seed.floor(bench)
-            floors.append(told["plan_seconds"] + told["render_seconds"])
+        if case.floor:
+            floors.append(floor.measure(bench, floor.Table(case.name, "geom", ["id", "name"]))[0])
         seeds.append(bench.timed_with(["--workers", workers], "seed", "--zoom", case.zooms, "--output", archive))
         if case.peer and shutil.which("tippecanoe"):
             peers.append(tippecanoe(bench, case, source, other))
@@ -96,7 +166,7 @@ def measure_case(bench, case, source):
         bench.row(f"{case.name}: floor", f"{median(floors):.2f} s")
     ratio = f"{planned / written:.2f} tiles planned for one stored"
     if floors:
-        ratio += f"; {median(one / floor for one, floor in zip(seconds, floors)):.2f} x floor"
+        ratio += f"; {median(one / least for one, least in zip(seconds, floors)):.2f} x floor"
     bench.row(f"{case.name}: oar-tiles seed, {workers} workers, {case.kind}", f"{median(seconds):.2f} s", f"{max(told['peak_mb'] for _, told in seeds):.0f} MB",
               f"{written:,}", megabytes(archive), ratio)
     if peers:

@@ -4,7 +4,6 @@ pub mod config;
 pub mod copy;
 pub mod diff;
 pub mod doctor;
-pub mod floor;
 pub mod init;
 pub mod inspect;
 pub mod jobs;

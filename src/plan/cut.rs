@@ -1,7 +1,7 @@
 //! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole columns side by side, or a
 //! piece of one column if the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use super::contents::{ContentNumber, SharedContents};
 use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
@@ -77,17 +77,12 @@ struct OpenArea {
 #[derive(Debug)]
 struct OpenBatch {
     areas: Vec<OpenArea>,
-    repeats: Vec<OpenRepeat>,
+    repeats: Vec<Repeat>,
+    /// Their indexes.
+    contents: HashMap<ContentNumber, usize>,
     tiles: u64,
     weight: u64,
     layers: Vec<LayerCount>,
-}
-
-/// Tiles of the current batch with the same content.
-#[derive(Debug)]
-struct OpenRepeat {
-    content: ContentNumber,
-    repeat: Repeat,
 }
 
 /// Some tiles of one column, and the features that touch each of them, layer by layer.
@@ -134,7 +129,7 @@ pub(super) struct Cutter<'a> {
 impl OpenBatch {
     fn new(layers: usize) -> OpenBatch {
         let layers = vec![LayerCount::default(); layers];
-        OpenBatch { areas: Vec::new(), repeats: Vec::new(), tiles: 0, weight: 0, layers }
+        OpenBatch { areas: Vec::new(), repeats: Vec::new(), contents: HashMap::new(), tiles: 0, weight: 0, layers }
     }
 }
 
@@ -279,7 +274,7 @@ impl<'a> Cutter<'a> {
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
         let part = self.part_of(column, first);
         let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
-        let at = open.areas.iter().position(|area| area.part == part).unwrap_or_else(|| {
+        let at = open.areas.iter().rposition(|area| area.part == part).unwrap_or_else(|| {
             let (touching, tiles) = (vec![Touching::NONE; counts.len()], vec![Vec::new(); counts.len()]);
             open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching, tiles });
             open.areas.len() - 1
@@ -315,11 +310,11 @@ impl<'a> Cutter<'a> {
             Area { rect, search: search.collect() }
         });
         let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
-        let at = open.repeats.iter().rposition(|known| known.content == content).unwrap_or_else(|| {
-            open.repeats.push(OpenRepeat { content, repeat: Repeat { like: Arc::clone(&like), tiles: Vec::new() } });
+        let at = *open.contents.entry(content).or_insert_with(|| {
+            open.repeats.push(Repeat { like, tiles: Vec::new() });
             open.repeats.len() - 1
         });
-        let known = &mut open.repeats[at].repeat.tiles;
+        let known = &mut open.repeats[at].tiles;
         match known.last_mut() {
             Some(west) if west.x1 + 1 == column && (west.y0, west.y1) == (y0, y1) => west.x1 = column,
             _ => add_rows(known, rect),
@@ -334,9 +329,8 @@ impl<'a> Cutter<'a> {
     /// The part of the coverage that a tile lies in.
     fn part_of(&self, column: u32, row: u32) -> usize {
         let y = self.zoom.last() - row;
-        let first = self.parts.partition_point(|part| part.x1 < column);
-        let holds = |part: &TileRect| part.x0 <= column && (part.y0..=part.y1).contains(&y);
-        first + self.parts[first..].iter().position(holds).unwrap_or_default()
+        // The parts of a strip of columns follow each other from north to south.
+        self.parts.partition_point(|part| part.x1 < column || part.x0 <= column && part.y1 < y)
     }
 
     /// Closes the current batch.
@@ -368,7 +362,7 @@ impl<'a> Cutter<'a> {
         let areas = open.areas.into_iter().map(area).collect();
         self.plan.batches.push(Batch {
             areas,
-            repeats: open.repeats.into_iter().map(|open| open.repeat).collect(),
+            repeats: open.repeats,
             planned: Planned::Occupied,
             tiles: open.tiles,
             layers: open.layers,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::PlanLayer;
 use super::touched::touched_tiles;
-use crate::tile::{OutlineRun, TileRect, Zoom, outline_reach};
+use crate::tile::{MIN_TILES_OF_OUTLINE, OutlineRun, TileRect, Zoom, outline_reach};
 
 /// A run of tiles that a feature with an outline touches.
 #[derive(Debug, Clone, Copy)]
@@ -50,8 +50,7 @@ impl OutlineRuns {
             let reach = outline_reach(margin, layer.margin.extent, zoom);
             for (feature, outline) in footprints.outlines() {
                 let (within, None) = touched_tiles(zoom, margin, footprints.world(feature as usize)) else { continue };
-                // For a box of a few tiles, the outline saves hardly any tile.
-                if within.tiles() < MIN_TILES_OF_BOX {
+                if within.tiles() < MIN_TILES_OF_OUTLINE {
                     continue;
                 }
                 all.features[number].insert(feature);
@@ -82,6 +81,3 @@ impl OutlineRuns {
         &self.runs
     }
 }
-
-/// The fewest tiles of a box for which the outline is used.
-pub(super) const MIN_TILES_OF_BOX: u64 = 4;

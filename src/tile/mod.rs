@@ -36,8 +36,8 @@ pub use center::{MapCenter, NoCenter};
 pub use columns::{ColumnRange, ColumnRangeError, ColumnRanges};
 pub use coord::{NoTile, TileCoord, TileRect};
 pub use feature::{
-    BoxFootprint, Candidate, Footprints, LayerFootprints, Outline, OutlineRun, OutlinedBoxes, Positions, RingDirection,
-    SortedPoints, Spot, Unit, outline_reach,
+    BoxFootprint, Candidate, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun, OutlinedBoxes,
+    Positions, RingDirection, SortedPoints, Spot, Unit, outline_reach,
 };
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};

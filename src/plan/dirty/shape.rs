@@ -1,9 +1,8 @@
 //! The dirty tiles of a line or polygon: those that it touches, not all of its box.
 
 use super::{DrawnLayer, TooMany};
-use crate::plan::outlines::MIN_TILES_OF_BOX;
 use crate::plan::sweep::common_parts;
-use crate::tile::{Outline, OutlineRun, TileRect, Zoom, outline_reach};
+use crate::tile::{MIN_TILES_OF_OUTLINE, Outline, OutlineRun, TileRect, Zoom, outline_reach};
 
 /// A changed line or polygon of a layer.
 pub(super) struct DirtyShape<'a> {
@@ -26,7 +25,7 @@ impl DirtyShape<'_> {
     /// # Errors
     /// If there are more than may be dirty.
     pub(super) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<ShapeRect>, TooMany> {
-        if touched.tiles() < MIN_TILES_OF_BOX {
+        if touched.tiles() < MIN_TILES_OF_OUTLINE {
             return Ok(vec![ShapeRect { rect: *touched, is_inside: false }]);
         }
         let around = |one: TileRect, other: TileRect| TileRect {

@@ -4,7 +4,8 @@ use tokio_postgres::types::Type;
 
 use crate::postgis::layer::{Layer, ROUNDING_UNITS, area_box, query_box, world_box};
 use crate::postgis::session::Param;
-use crate::tile::{Area, SearchBox, SourceBox, TileRect, WORLD_UNITS};
+use crate::postgis::sql::{LISTED_COLUMN_BIT, LISTED_ZOOM_BIT};
+use crate::tile::{Area, SearchBox, SourceBox, TileRect, WORLD_UNITS, Zoom};
 
 /// The areas of a batch as a statement's arrays.
 #[derive(Default)]
@@ -17,27 +18,39 @@ pub(in crate::postgis) struct Areas {
     y1: Vec<i64>,
     /// West, south, east, north of the search boxes.
     sides: [Vec<f64>; 4],
-    /// For a layer that lists its tiles: rectangles of tiles, by the number of their area, counted from 1.
+    /// For a layer that lists its tiles: the tiles of all areas.
     listed: ListedTiles,
 }
 
-/// Rectangles of tiles as arrays.
+/// Tiles as runs: tiles of one column, from north to south. Sorted, and no tile is in two of them, so that the statement finds runs by binary search.
 #[derive(Default)]
 struct ListedTiles {
-    areas: Vec<i64>,
-    x0: Vec<i64>,
-    y0: Vec<i64>,
-    x1: Vec<i64>,
-    y1: Vec<i64>,
+    first: Vec<i64>,
+    last: Vec<i64>,
 }
 
 impl ListedTiles {
-    fn add(&mut self, area: i64, rect: &TileRect) {
-        self.areas.push(area);
-        self.x0.push(rect.x0.into());
-        self.y0.push(rect.y0.into());
-        self.x1.push(rect.x1.into());
-        self.y1.push(rect.y1.into());
+    fn of<'a>(rects: impl Iterator<Item = &'a TileRect>) -> ListedTiles {
+        let number = |zoom: Zoom, x: u32, y: u32| {
+            i64::from(zoom.get()) << LISTED_ZOOM_BIT | i64::from(x) << LISTED_COLUMN_BIT | i64::from(y)
+        };
+        let columns = |rect: &TileRect| {
+            let TileRect { zoom, x0, y0, x1, y1 } = *rect;
+            (x0..=x1).map(move |x| [y0, y1].map(|y| number(zoom, x, y)))
+        };
+        let mut runs: Vec<[i64; 2]> = rects.flat_map(columns).collect();
+        runs.sort_unstable();
+        let mut listed = ListedTiles::default();
+        for [first, last] in runs {
+            match listed.last.last_mut() {
+                Some(end) if first <= *end + 1 => *end = last.max(*end),
+                _ => {
+                    listed.first.push(first);
+                    listed.last.push(last);
+                }
+            }
+        }
+        listed
     }
 }
 
@@ -46,29 +59,31 @@ impl Areas {
     /// tile, every tile is an area with its own box.
     pub(in crate::postgis) fn bind(layer: &Layer, index: usize, areas: &[Area]) -> Areas {
         let mut bound = Areas::default();
+        let mut listed: Vec<&TileRect> = Vec::new();
         for area in areas {
             if layer.asks_each_tile() {
                 for tile in query_tiles(area, index).iter().flat_map(TileRect::iter) {
                     let rect = TileRect::from(tile);
-                    bound.add_tiles(layer, &rect, query_box(layer, &rect, rect.zoom));
+                    bound.add(&rect, layer.margin.units(rect.zoom), query_box(layer, &rect, rect.zoom));
                 }
                 continue;
             }
-            match area.search.get(index) {
-                Some(SearchBox::Listed(sides, tiles)) => {
-                    bound.add(&area.rect, layer.margin.units(area.rect.zoom), *sides);
-                    let number = bound.last_number();
-                    for rect in tiles {
-                        bound.listed.add(number, rect);
-                    }
-                }
+            let sides = match area.search.get(index) {
+                Some(SearchBox::Source(sides) | SearchBox::Listed(sides, _)) => *sides,
                 Some(SearchBox::Area | SearchBox::Tiles(_) | SearchBox::Near(_)) => {
-                    bound.add_tiles(layer, &area.rect, area_box(layer, &area.rect, area.rect.zoom));
+                    area_box(layer, &area.rect, area.rect.zoom)
                 }
-                Some(SearchBox::Source(sides)) => bound.add_tiles(layer, &area.rect, *sides),
-                Some(SearchBox::World(world)) => bound.add_tiles(layer, &area.rect, world_box(layer, *world)),
-                Some(SearchBox::Nothing) | None => {}
+                Some(SearchBox::World(world)) => world_box(layer, *world),
+                Some(SearchBox::Nothing) | None => continue,
+            };
+            bound.add(&area.rect, layer.margin.units(area.rect.zoom), sides);
+            match area.search.get(index) {
+                Some(SearchBox::Listed(_, tiles)) => listed.extend(tiles),
+                _ => listed.push(&area.rect),
             }
+        }
+        if layer.lists_tiles() {
+            bound.listed = ListedTiles::of(listed.into_iter());
         }
         bound
     }
@@ -91,22 +106,10 @@ impl Areas {
         params
     }
 
-    /// The rectangles of tiles, for a layer that [lists its tiles](Layer::lists_tiles).
-    pub(in crate::postgis) fn listed_params(&self) -> [Param<'_>; 5] {
-        let ListedTiles { areas, x0, y0, x1, y1 } = &self.listed;
-        [areas, x0, y0, x1, y1].map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) })
-    }
-
-    /// The number of the last area, counted from 1.
-    fn last_number(&self) -> i64 {
-        i64::try_from(self.zooms.len()).unwrap_or(i64::MAX)
-    }
-
-    fn add_tiles(&mut self, layer: &Layer, rect: &TileRect, sides: SourceBox) {
-        self.add(rect, layer.margin.units(rect.zoom), sides);
-        if layer.lists_tiles() {
-            self.listed.add(self.last_number(), rect);
-        }
+    /// The first and the last tile of each run, for a layer that [lists its tiles](Layer::lists_tiles).
+    pub(in crate::postgis) fn listed_params(&self) -> [Param<'_>; 2] {
+        let ListedTiles { first, last } = &self.listed;
+        [first, last].map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) })
     }
 
     fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
@@ -248,4 +251,21 @@ fn divided(mut areas: Pieces<'_>) -> Result<[Pieces<'_>; 2], Pieces<'_>> {
     let Some(((_, _, first), ends)) = best else { return Err(areas) };
     let (others, some) = areas.into_iter().partition(|(area, _)| ends(&area.rect)[0] >= first);
     Ok([some, others])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listed_tiles_become_sorted_runs_that_share_no_tile() {
+        let rect = |x0, y0, x1, y1| TileRect { zoom: Zoom::new(5).unwrap(), x0, y0, x1, y1 };
+        let rects = [rect(7, 4, 8, 5), rect(3, 9, 3, 9), rect(7, 6, 7, 6), rect(8, 5, 8, 9), rect(3, 0, 3, 7)];
+        let ListedTiles { first, last } = ListedTiles::of(rects.iter());
+        let parts = |number: &i64| [number >> 58, number >> 29 & 0x1fff_ffff, number & 0x1fff_ffff];
+        let runs: Vec<[[i64; 3]; 2]> =
+            first.iter().zip(&last).map(|(first, last)| [parts(first), parts(last)]).collect();
+        let run = |x, y0, y1| [[5, x, y0], [5, x, y1]];
+        assert_eq!(runs, [run(3, 0, 7), run(3, 9, 9), run(7, 4, 6), run(8, 4, 9)]);
+    }
 }

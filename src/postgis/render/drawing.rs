@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::areas::{Areas, joined, moved, query_tiles};
+use super::areas::{Areas, joined, query_tiles};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
@@ -14,7 +14,7 @@ use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
 use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
-use crate::tile::{Area, Batch, LayerCount, Order, Planned, SearchBox, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How the database would run the statement of a layer.
 #[derive(Debug)]
@@ -227,35 +227,6 @@ impl<'a> BatchDrawing<'a> {
             }
         }
         self.layer_or_parts(index, &batch.areas, max_features, tiles).await
-    }
-
-    /// Runs the statements of a batch and discards the tiles. Each repeated tile is rendered by itself, too.
-    pub(in crate::postgis) async fn discard(self, batch: &Batch) -> Result<(), Error> {
-        for (index, planned) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
-            let max_features = &self.probed(index).budget.max_features();
-            let mut found = 0;
-            if self.probed(index).function().is_some() {
-                call(self.session(), self.probed(index), index, &batch.areas, &mut BatchTiles::new()).await?;
-                continue;
-            }
-            for (areas, candidates) in self.statements(index).parts(&batch.areas) {
-                found += self.rows(LayerAreas { index, areas: &areas, max_features, candidates }, |_row| ()).await?;
-            }
-            debug_assert!(found == planned.tiles || self.probed(index).asks_each_tile());
-        }
-        let repeated =
-            batch.repeats.iter().flat_map(|repeat| repeat.tiles.iter().map(|rect| moved(&repeat.like, *rect)));
-        let repeated: Vec<Area> = repeated.collect();
-        for index in 0..self.layers.all().len() {
-            let is_drawn = |area: &&Area| area.search.get(index).is_some_and(|search| *search != SearchBox::Nothing);
-            let areas: Vec<Area> = repeated.iter().filter(is_drawn).cloned().collect();
-            let max_features = &self.probed(index).budget.max_features();
-            if !areas.is_empty() {
-                let candidates = Candidates::Found;
-                self.rows(LayerAreas { index, areas: &areas, max_features, candidates }, |_row| ()).await?;
-            }
-        }
-        Ok(())
     }
 
     /// The plans of the statements of a batch.

@@ -188,14 +188,6 @@ impl Worker {
             }
         }
     }
-
-    /// Runs the statements of a batch and discards the tiles, to measure the database alone.
-    ///
-    /// # Errors
-    /// If a statement fails.
-    pub async fn discard(&self, layers: &RunLayers, batch: &Batch) -> Result<(), Error> {
-        BatchDrawing::new(self, layers).discard(batch).await
-    }
 }
 
 /// A worker and the layers that it draws.

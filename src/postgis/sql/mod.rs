@@ -34,7 +34,7 @@ pub(super) use function::call;
 pub(super) use key_range::{KeyRange, KeySample, TABLE_PAGES, hash_conditions, key_bounds, scan};
 pub(super) use locks::read_statements;
 pub(super) use members::{first_value, members, members_near, members_of_one, row_keys, value_column};
-pub(super) use render::{Candidates, render, warm};
+pub(super) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};
 pub(super) use survey::{CLIPS_BY_RINGS, of_one_system, other_systems, positions, row_count, skipped, survey};
 
 pub use cells::FoldedValues;

@@ -6,7 +6,7 @@ use super::simplify::drawn_geometry;
 use super::{AREA_ZOOM, AreaSearch, bounds, filter_at, is_in_world, search, thin, world_columns, world_sides};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, TilePart};
 use crate::postgis::session::quoted;
-use crate::tile::HALF_WORLD_METRES;
+use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE};
 
 /// Renders the tiles of some areas. The parameters:
 ///
@@ -16,7 +16,7 @@ use crate::tile::HALF_WORLD_METRES;
 /// | `$3..$6` | first column, first row, last column, last row (XYZ) |
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
-/// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), rectangles of tiles: the number of the area, first column, first row, last column, last row |
+/// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), the first and the last tile of each run of tiles, sorted, as [`listed_tile`] numbers them |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
 /// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58 on, column from bit 29 on, TMS
@@ -43,37 +43,20 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
     let DrawnFeature { geometry, few, from } = draw(layer);
     let [_, north, _, south] = world_sides(placement);
     let columns = columns(placement);
-    let (listed, area) = if layer.lists_tiles() { (LISTED, "area, ") } else { ("", "") };
-    let touched = if layer.lists_tiles() {
-        format!(
-            "ARRAY(
-        SELECT (x << 29) | y
-        FROM oar_tiles_listed AS listed, generate_series(greatest(ranged.x0, lx0), least(ranged.x1, lx1)) AS x,
-            generate_series(greatest(ranged.y0, ly0), least(ranged.y1, ly1)) AS y
-        WHERE listed.area = ranged.area{})",
-            columns.around.replace("\n        WHERE ", " AND (") + if columns.around.is_empty() { "" } else { ")" }
-        )
-    } else {
-        format!(
-            "CASE WHEN x0 = x1 AND y0 = y1{no_gap} THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
-        SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y{around}) END",
-            no_gap = columns.no_gap,
-            around = columns.around,
-        )
-    };
+    let touched = touched(layer, &columns);
     let (placed, in_world) = match layer.cells() {
         None => (placed(layer, candidates, values, names), is_in_world(placement)),
         Some(cells) if candidates == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
         Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
     format!(
-        "WITH {areas},{listed}
+        "WITH {areas},
 {placed},
 -- The tiles of the area that a candidate touches: the planner's arithmetic, bit for bit.
 ranged AS (
-    SELECT {area}z, side, {near},
+    SELECT z, side, {near},
         {x0} AS x0, greatest(({north} - margin) >> shift, ay0) AS y0,
-        {x1} AS x1, least(({south} + margin) >> shift, ay1) AS y1{gap}{names}
+        {x1} AS x1, least(({south} + margin) >> shift, ay1) AS y1{gap}{by_box}{names}
     FROM placed
     WHERE {in_world}
     OFFSET 0
@@ -105,6 +88,7 @@ GROUP BY drawn.tile",
             format!("(SELECT *{few} FROM ranged OFFSET 0) AS ranged")
         },
         near = if layer.lists_tiles() { format!("{} AS m", parts_near(layer)) } else { "m".to_owned() },
+        by_box = if layer.lists_tiles() { planned_by_box(placement) } else { String::new() },
         x0 = columns.first,
         x1 = columns.last,
         gap = columns.gap,
@@ -128,11 +112,55 @@ fn parts_near(layer: &Layer) -> String {
 /// The most parts of a geometry that are passed on without checking where each lies.
 const MOST_PARTS_KEPT: u32 = 4;
 
-/// The tiles that are planned in each area.
-const LISTED: &str = "
-oar_tiles_listed AS MATERIALIZED (
-    SELECT area, lx0, ly0, lx1, ly1 FROM unnest($14, $15, $16, $17, $18) AS listed (area, lx0, ly0, lx1, ly1)
-),";
+/// The number of a tile in lists of tiles, as an SQL expression over its zoom `z`, column `x` and row: a run of tiles of one column, from north to
+/// south, has numbers that follow each other.
+fn listed_tile(row: &str) -> String {
+    format!("(z::int8 << {LISTED_ZOOM_BIT}) | (x << {LISTED_COLUMN_BIT}) | {row}")
+}
+
+/// The bits above which a tile's number in a list holds its zoom and its column.
+pub(in crate::postgis) const LISTED_ZOOM_BIT: u32 = 58;
+pub(in crate::postgis) const LISTED_COLUMN_BIT: u32 = 29;
+
+/// The array of the tiles that a row of `ranged` touches, each as its column above bit 29 and its row below.
+///
+/// A row is never compared with each listed tile. Most rows touch a few tiles, and are planned in all of them: they need no list. The others find the
+/// runs of their columns by binary search, so that their cost grows with the tiles that they touch.
+fn touched(layer: &Layer, TileColumns { no_gap, around, .. }: &TileColumns) -> String {
+    let in_box = "SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y";
+    if !layer.lists_tiles() {
+        return format!(
+            "CASE WHEN x0 = x1 AND y0 = y1{no_gap} THEN ARRAY[(x0 << 29) | y0] ELSE ARRAY(
+        {in_box}{around}) END"
+        );
+    }
+    let (top, bottom) = (listed_tile("y0"), listed_tile("y1"));
+    format!(
+        "CASE WHEN by_box AND x0 = x1 AND y0 = y1 THEN ARRAY[(x0 << 29) | y0]
+        WHEN by_box THEN ARRAY({in_box})
+        ELSE ARRAY(
+            SELECT tile & {below_zoom}
+            FROM generate_series(x0, x1) AS x CROSS JOIN LATERAL (SELECT {top} AS top, {bottom} AS bottom) AS piece
+                -- The runs that end at the first tile or later, up to the last that begins at the last tile or earlier.
+                CROSS JOIN LATERAL generate_series(width_bucket(top - 1, $15) + 1, width_bucket(bottom, $14)) AS run
+                CROSS JOIN LATERAL generate_series(greatest(top, ($14)[run]), least(bottom, ($15)[run])) AS tile{around}) END",
+        below_zoom = (1_i64 << LISTED_ZOOM_BIT) - 1,
+    )
+}
+
+/// A further column of `ranged`: true if the plan holds all tiles of the row's box, because the box touches too few tiles for its outline to be used.
+/// At most as many rows as the plan decides so for: the box is not cut at the edges of the world here.
+fn planned_by_box(placement: Placement<'_>) -> String {
+    let [west, north, east, south] = world_sides(placement);
+    let count = |first: &str, last: &str| format!("((({last} + margin) >> shift) - (({first} - margin) >> shift) + 1)");
+    format!(
+        ",
+        {uncrossed}{columns} * {rows} < {MIN_TILES_OF_OUTLINE} AS by_box",
+        uncrossed = if placement.has_crossing_rows() { "west <= east AND " } else { "" },
+        columns = count(&west, &east),
+        rows = count(&north, &south),
+    )
+}
 
 /// The columns of tiles that a candidate touches, as pieces of the statement.
 struct TileColumns {
@@ -175,7 +203,6 @@ pub(in crate::postgis) fn warm(layer: &Layer) -> String {
 /// The areas of the parameters `$1..$10`, as a part of `WITH`.
 pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     let AreaSearch { area_columns, .. } = search(layer.placement());
-    let width = layer.grid().map_or(0.0, |grid| grid.size);
     let pixel = if layer.is_query() || layer.simplify.is_some() {
         format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
     } else {
@@ -183,13 +210,39 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
     };
     format!(
         "oar_tiles_area AS MATERIALIZED (
-    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side,
+    SELECT area, z, 32 - z AS shift, margin, ax0, ay0, ax1, ay1, {sizes},
         ST_MakeEnvelope(w, s, e, n, {srid}) AS box{area_columns}{pixel}
     FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) WITH ORDINALITY
         AS area (z, margin, ax0, ay0, ax1, ay1, w, s, e, n, area)
 )",
+        sizes = sizes(layer),
         srid = layer.shape.srid,
+    )
+}
+
+/// Two columns of an area at the zoom `z`: the width of a cell in world units, and the width of a tile in metres.
+fn sizes(layer: &Layer) -> String {
+    format!(
+        "{width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side",
+        width = layer.grid().map_or(0.0, |grid| grid.size),
         world = 2.0 * HALF_WORLD_METRES,
+    )
+}
+
+/// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of [`areas`] but for its number and its boxes. It is
+/// looked up in the parameters. A plan that is kept expects ten areas and few rows, so a join might compare each row with each area.
+pub(in crate::postgis) fn area_of(layer: &Layer, number: &str) -> String {
+    let columns = ["z", "margin", "ax0", "ay0", "ax1", "ay1"];
+    let bound: Vec<String> = (1..).zip(columns).map(|(n, column)| format!("(${n})[{number}] AS {column}")).collect();
+    format!(
+        "CROSS JOIN LATERAL (
+        SELECT {columns}, 32 - z AS shift, {sizes}
+        FROM (SELECT {bound}) AS bound
+        OFFSET 0
+    ) AS oar_tiles_area",
+        columns = columns.join(", "),
+        sizes = sizes(layer),
+        bound = bound.join(", "),
     )
 }
 
@@ -220,13 +273,12 @@ pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: 
         "-- Candidates: every feature near an area, projected once, its place as whole numbers. OFFSET 0 keeps the planner from
 -- working an expression out again wherever it is used.
 placed AS (
-    SELECT {area}z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn}, {world}{names}
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn}, {world}{names}
     FROM oar_tiles_area CROSS JOIN LATERAL (
         SELECT {projected} AS m{raw_sides}{values} FROM {relation} WHERE {condition} OFFSET 0
     ) AS near
     OFFSET 0
 )",
-        area = if layer.lists_tiles() { "area, " } else { "" },
         drawn = drawn_geometry(layer),
         world = world_columns(placement),
         projected = projected(placement),

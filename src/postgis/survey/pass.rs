@@ -48,8 +48,8 @@ pub(in crate::postgis) struct SurveyPass<'a> {
     pub(in crate::postgis) coverage: &'a Coverage,
     /// The most points in memory; more are kept in a scratch file.
     pub(in crate::postgis) most_points: usize,
-    /// Sessions on the snapshot that read parts of the layer's rows in parallel, if these are single points. If there are none, the session that
-    /// holds the snapshot reads everything.
+    /// Sessions on the snapshot that read parts of the layer's rows in parallel, unless these are gathered in cells. If there are none, the session
+    /// that holds the snapshot reads everything.
     pub(in crate::postgis) readers: &'a [&'a Session],
 }
 
@@ -94,7 +94,7 @@ impl SurveyPass<'_> {
             Ok(())
         };
         let (near, deepest) = (searched.as_ref().map_or(0, |columns| columns[0].len()), zooms.last().copied());
-        let in_parts = has_packed_points && layer.grid().is_none();
+        let in_parts = layer.grid().is_none() && layer.function().is_none();
         let scan = RowScan { boxes: near, params: &params, with_values: false, rows: None };
         let parts = split::any_order(&snapshot.keeper, layer, scan, if in_parts { readers.len() } else { 1 }).await?;
         let sessions = if parts.len() > 1 { readers } else { &[&snapshot.keeper] };

@@ -5,5 +5,5 @@ mod outline;
 mod positions;
 
 pub use footprint::{BoxFootprint, Footprints, LayerFootprints, OutlinedBoxes, SortedPoints, Spot};
-pub use outline::{Outline, OutlineRun, RingDirection, outline_reach};
+pub use outline::{MIN_TILES_OF_OUTLINE, Outline, OutlineRun, RingDirection, outline_reach};
 pub use positions::{Candidate, Positions, Unit};

@@ -15,6 +15,10 @@
 
 use crate::tile::{TileRect, Zoom};
 
+/// The fewest tiles that a feature's box must touch for its outline to be used: for fewer, it saves hardly any tile. At a zoom at which its box
+/// touches fewer, a feature is planned in all of them; the statement that draws it relies on that.
+pub const MIN_TILES_OF_OUTLINE: u64 = 4;
+
 /// Grid points of an outline along one side of the world. There are fewer than world units, so that positions a few worlds away fit in 32 bits.
 const OUTLINE_BITS: u8 = 28;
 

@@ -13,7 +13,6 @@ const COMMAND: Table = &[
     ("copy", &[]),
     ("diff", &[]),
     ("doctor", &[]),
-    ("floor", &[]),
     ("init", &[]),
     ("inspect", &[]),
     ("jobs", &[]),

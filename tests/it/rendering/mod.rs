@@ -6,6 +6,7 @@ pub(crate) mod client_filters;
 pub(crate) mod column_types;
 pub(crate) mod drawing_versions;
 pub(crate) mod failing_tiles;
+pub(crate) mod growth;
 pub(crate) mod natural_earth;
 pub(crate) mod one_snapshot_equal_bytes;
 pub(crate) mod query_layers;

@@ -2,6 +2,7 @@
 //! their cells.
 
 use super::super::edge::{projected, shifted_boxes};
+use super::super::render::area_of;
 use super::super::{AREA_ZOOM, filter_at, thin, type_of};
 use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;
@@ -124,10 +125,11 @@ pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&Fo
         "{found}placed AS (
     SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn} AS m{sides}{values}, cell.code AS k0
     FROM unnest($14, $15, $16, $17, $18{params}) AS cell (area, code, members, x, y{names})
-    JOIN oar_tiles_area ON oar_tiles_area.area = cell.area{shown}
+    {area}{shown}
     OFFSET 0
 )",
         values = values(layer, &PropertiesOf::Cell(&aggregate), "cell.members"),
+        area = area_of(layer, "cell.area"),
         params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD_PARAMETER + number)).collect::<String>(),
         names = column_names(count(folds)),
     )
@@ -153,10 +155,10 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", placement.stored())).collect();
     let found = format!(
         "located AS (
-    SELECT near.*, oar_tiles_area.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,
+    SELECT near.*, oar_tiles_lone.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,
         {at_x} AS {x}, {at_y} AS {y}
     FROM unnest({params}) AS oar_tiles_lone (area, code, w, s, e, n)
-    JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_lone.area
+    {area}
     CROSS JOIN LATERAL (
         SELECT {columns}, {projected} AS oar_tiles_m FROM {relation}
         WHERE ({found}) {filter}
@@ -166,6 +168,12 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
 ),
 {celled}",
         params = params.join(", "),
+        // A query may need the area's box.
+        area = if layer.is_query() {
+            "JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_lone.area".to_owned()
+        } else {
+            area_of(layer, "oar_tiles_lone.area")
+        },
         columns = columns(layer),
         projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
@@ -180,11 +188,12 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     FROM (
         SELECT oar_tiles_n, oar_tiles_m AS m, {} AS west, {} AS north{}, oar_tiles_cell AS k0
         FROM celled WHERE oar_tiles_cell = oar_tiles_code OFFSET 0
-    ) AS alone JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n",
+    ) AS alone {}",
         names_of_row(layer),
         unit(x),
         unit(y),
         values(layer, &PropertiesOf::Row, "1::int8"),
+        area_of(layer, "oar_tiles_n"),
     );
     LoneRows { found, shown }
 }

@@ -8,6 +8,7 @@ mod folds;
 mod outline;
 
 use super::edge::projected;
+use super::render::area_of;
 use super::{AREA_ZOOM, AreaSearch, filter_at, search, thin};
 use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD, code_step};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
@@ -141,20 +142,21 @@ located AS (
 {celled},{merged}
 -- Only of cells that the area may show: of others not all members are here.
 sorted AS (
-    SELECT {members}.* FROM {members} JOIN oar_tiles_area ON oar_tiles_area.area = oar_tiles_n
+    SELECT {members}.* FROM {members} {area}
     WHERE {touches_area}
     ORDER BY oar_tiles_cell, oar_tiles_n{order} OFFSET 0
 ),
 {shown}
 placed AS (
     SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{east_south}{carried}, k0
-    FROM shown JOIN oar_tiles_area ON oar_tiles_area.area = shown.oar_tiles_n
+    FROM shown {area}
     OFFSET 0
 )",
         columns = columns(layer),
         projected = projected(placement),
         relation = layer.rows(&PlaceholderSql::of_area()),
         filter = filter_at(layer, AREA_ZOOM),
+        area = area_of(layer, "oar_tiles_n"),
         touches_area = touches_area(grid, &single),
         celled = celled(grid, x, y, if grid.merges { "oar_tiles_own" } else { "oar_tiles_cell" }),
         merged = if grid.merges { merged(grid.shape) } else { String::new() },
