@@ -140,6 +140,9 @@ impl TileServer {
     /// the server read its settings again. Returns the signal that stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
+        for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
+            tileset.tiles.known().awaits_log();
+        }
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());

@@ -17,7 +17,9 @@ use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, Error};
 use crate::run::describe::{fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
-use crate::serve::{GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
+use crate::serve::{
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure,
+};
 use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -141,7 +143,7 @@ impl LiveSource for DatabaseTiles {
         Box::pin(async move {
             if self.0.described.is_some() {
                 // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the log is not read.
-                known.failed("the tileset has no target".to_owned(), true);
+                known.failed("the tileset has no target".to_owned(), LogFailure::NoLog);
                 return std::future::pending().await;
             }
             follow(&self.0.job, &known).await;

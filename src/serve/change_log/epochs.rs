@@ -46,6 +46,8 @@ struct LeastStates {
     all: Option<Arc<Cursor>>,
     /// The database state that a tile must show at least, by the counter that it shares with other tiles in [`LastChanged`].
     by_slot: HashMap<usize, Arc<Cursor>>,
+    /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
+    answered: HashMap<usize, Arc<Cursor>>,
 }
 
 /// The epochs of live tiles.
@@ -73,6 +75,13 @@ impl LeastStates {
     fn raise(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
         let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
         *slot = later(Some(slot), shown);
+    }
+
+    /// Notes that clients may have seen a tile in the database state `shown`.
+    fn answer(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
+        let slot = self.answered.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
+        *slot = later(Some(slot), shown);
+        self.raise(tile, shown);
     }
 }
 
@@ -179,9 +188,28 @@ impl LiveEpochs {
         self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
     }
 
-    /// Notes that a client may have seen a tile in the database state `shown`: later answers must not be older.
-    pub(crate) fn answered(&self, tile: TileCoord, shown: &Arc<Cursor>) {
+    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and nothing is noted, if an answer
+    /// may have been later already.
+    pub(crate) fn answers(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+        let mut least = self.least();
+        let before = least.answered.get(&LastChanged::slot(tile));
+        let is_new = before.is_none_or(|before| shown.sees_all_of(before));
+        if is_new {
+            least.answer(tile, shown);
+        }
+        is_new
+    }
+
+    /// Notes that a client may see a tile with some parameters in the database state `shown`.
+    pub(crate) fn answers_with_parameters(&self, tile: TileCoord, shown: &Arc<Cursor>) {
         self.least().raise(tile, shown);
+    }
+
+    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not fresh.
+    pub(super) fn lost(&self, shown: &Cursor) {
+        let LiveEpoch(now) = self.now();
+        self.least().raise_all(&Arc::new(shown.clone()));
+        self.changed.change_all(now);
     }
 
     /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows every known change, and
@@ -193,7 +221,7 @@ impl LiveEpochs {
         let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
         let is_new = least.all.iter().chain(of_tile).chain(awaiting_log).all(|least| shown.sees_all_of(least));
         if is_new {
-            least.raise(tile, shown);
+            least.answer(tile, shown);
             self.taken.change([tile], now);
         }
         is_new
