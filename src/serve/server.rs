@@ -141,7 +141,10 @@ impl TileServer {
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
         for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
-            tileset.tiles.known().awaits_log();
+            // Without a target there is nothing whose changes the log could tell.
+            if !tileset.tiles.last().is_live_only() {
+                tileset.tiles.known().awaits_log();
+            }
         }
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
