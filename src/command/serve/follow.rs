@@ -36,6 +36,9 @@ pub(super) const LOG_SESSIONS: usize = 2;
 /// process the first one may come before the next look.
 const REPORT: Duration = Duration::from_secs(1);
 
+/// How long the log is not followed before that is reported: on a busy machine a look may take some seconds.
+const UNREAD_UNTIL_REPORTED: Duration = Duration::from_secs(5);
+
 /// Follows the log of a job's database while the future is polled.
 pub(super) async fn follow(job: &Job, known: &KnownChanges) {
     tokio::join!(follow_always(job, known), report(job, known));
@@ -46,7 +49,9 @@ async fn report(job: &Job, known: &KnownChanges) {
     let (mut is_reported, mut is_second) = (false, false);
     loop {
         tokio::time::sleep(REPORT).await;
-        match known.unread(Instant::now()) {
+        let now = Instant::now();
+        let is_long = known.unread_for(now).is_some_and(|time| time >= UNREAD_UNTIL_REPORTED);
+        match known.unread(now).filter(|_| is_long) {
             Some(why) if !is_reported && is_second => {
                 tracing::warn!(
                     "{}: {why}. Until it is read again, nobody may keep tiles for longer than 5 s (CDNs in a long outage: outage_cdn_max_age), and live tiles age by live_ttl",
