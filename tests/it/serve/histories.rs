@@ -202,10 +202,10 @@ fn check(answers: &mut [Answered], paths: &[String]) -> usize {
     let mut by_end: Vec<Answered> = answers.to_vec();
     by_end.sort_by_key(|answer| answer.ended);
     let mut older = 0;
-    for path in 0..paths.len() {
+    for (number, path) in paths.iter().enumerate() {
         // What each server had answered, and what all had answered a while ago.
         let (mut newest, mut settled): ([Option<Answered>; 2], Option<Answered>) = ([None, None], None);
-        let of_path = |answer: &&Answered| answer.path == path;
+        let of_path = |answer: &&Answered| answer.path == number;
         let (mut ended, mut long_ended) =
             (by_end.iter().filter(of_path).peekable(), by_end.iter().filter(of_path).peekable());
         let raise = |slot: &mut Option<Answered>, answer: &Answered| {
@@ -213,14 +213,13 @@ fn check(answers: &mut [Answered], paths: &[String]) -> usize {
                 *slot = Some(answer.clone());
             }
         };
-        for answer in answers.iter().filter(|answer| answer.path == path) {
+        for answer in answers.iter().filter(of_path) {
             while let Some(before) = ended.next_if(|before| before.ended < answer.begun) {
                 raise(&mut newest[before.node], before);
             }
             while let Some(before) = long_ended.next_if(|before| before.ended + SETTLE < answer.begun) {
                 raise(&mut settled, before);
             }
-            let path = &paths[path];
             if let Some(newest) = newest[answer.node].as_ref().filter(|newest| newest.round > answer.round) {
                 panic!("{path}: {answer:?} is older than {newest:?} of the same server");
             }
@@ -234,14 +233,14 @@ fn check(answers: &mut [Answered], paths: &[String]) -> usize {
 }
 
 /// A client under load: notes every answer of a server.
-fn noting(served: &Served, node: usize, paths: &[String], begin: Instant, is_over: &AtomicBool) -> Vec<Answered> {
+fn noting(served: &Served, node: usize, paths: &[String], start: Instant, is_over: &AtomicBool) -> Vec<Answered> {
     let (mut answers, mut number) = (Vec::new(), node);
     while !is_over.load(Ordering::Relaxed) {
         number += 1;
         let path = number % paths.len();
-        let begun = begin.elapsed();
+        let begun = start.elapsed();
         let answer = served.get(&paths[path], GZIP);
-        let ended = begin.elapsed();
+        let ended = start.elapsed();
         let Some(round) = round_of(&answer.body).filter(|_| status(&answer) == 200) else { continue };
         let is_placeholder = answer.header("cache-status").is_some_and(|status| status.contains("ancestor"));
         if !is_placeholder {
@@ -309,7 +308,7 @@ fn history_under_load(kind: &str, lines: &str, time: Duration) {
     let (count, rounds) = (answers.len(), answers.iter().map(|answer| answer.round).max());
     let older = check(&mut answers, &paths);
     let rendered = answers.iter().filter(|answer| answer.cache.contains("stored")).count();
-    println!(
+    eprintln!(
         "{kind}: {count} answers, {rendered} not from memory, rounds up to {rounds:?}, {older} older than what the other server had answered"
     );
     assert!(count > 20, "{kind}: {count} answers");
