@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::serve::admin::Admin;
 use crate::serve::error::ServeError;
-use crate::serve::http::accept::{ConnectionLimits, serve as accept};
+use crate::serve::http::accept::{ConnectionLimits, KnownHosts, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
 use crate::serve::observe::access_log::AccessLog;
@@ -117,6 +117,8 @@ impl TileServer {
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
+            is_private: options.is_private,
+            hosts: if options.is_private { known_hosts(&public, &options) } else { KnownHosts::ALL },
             metrics,
             access_log,
         };
@@ -152,8 +154,11 @@ impl TileServer {
         let limits = ConnectionLimits { all: self.options.max_connections, by_address };
         let public = Public(Arc::clone(&site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
-        let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining));
-        let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
+        let admin = self.admin.map(|listener| {
+            let hosts = known_hosts(&listener, &self.options);
+            let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining), hosts);
+            tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS))
+        });
         let rereading = Rereading {
             site: Arc::clone(&site),
             address_limits,
@@ -202,6 +207,14 @@ impl TileServer {
         }
         signal
     }
+}
+
+/// The names by which clients may ask a listener: all, unless only programs of this machine reach it.
+fn known_hosts(listener: &HttpListener, options: &ServeOptions) -> KnownHosts {
+    if listener.is_loopback() {
+        return KnownHosts::of(options.public_url.as_deref(), &options.hosts);
+    }
+    KnownHosts::ALL
 }
 
 /// The error of one of several tilesets.

@@ -29,7 +29,7 @@ mod text;
 mod world_box;
 mod zoom;
 
-pub use area::{AreaPart, AreaShape, area_for_people, parts_of_area};
+pub use area::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use center::{MapCenter, NoCenter};

@@ -91,8 +91,9 @@ async fn follow_always(job: &Job, known: &KnownChanges) {
         };
         failures += 1;
         let failure = failure(&error);
-        if failure != LogFailure::Passing {
-            follower.begin_anew();
+        if failure != LogFailure::Passing && follower.begin_anew() && is_of_another_history(&error) {
+            // Cached live tiles may show what never happened there.
+            known.evict_live();
         }
         let text = with_causes(&error);
         known.failed(text.clone(), failure);
@@ -103,6 +104,16 @@ async fn follow_always(job: &Job, known: &KnownChanges) {
         let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8_u32)).min(LONGEST_PAUSE);
         tokio::time::sleep(if failure == LogFailure::Passing { pause } else { PAUSE_WITHOUT_LOG }).await;
     }
+}
+
+/// True if the database is not the continuation of the one that the target shows.
+fn is_of_another_history(error: &CommandError) -> bool {
+    matches!(
+        error,
+        CommandError::OtherHistory { .. }
+            | CommandError::NeedsSeed { .. }
+            | CommandError::Untracked { why: Untracked::Older { .. }, .. }
+    )
 }
 
 /// Follows until something fails.

@@ -242,14 +242,22 @@ pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
 
 /// The tiles of an area.
 pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
-    let (coverage, state) = (Coverage::new(parts), &look.state);
+    let state = &look.state;
+    let zooms = zooms(&state.parts, &state.manifest.zooms)?;
+    // The tiles of shapes are found once, which may take a while, and not on a thread that answers requests.
+    let (of_parts, of_zooms) = (parts.to_vec(), zooms.clone());
+    let coverage = aside(move || {
+        let coverage = Coverage::new(&of_parts);
+        of_zooms.iter().for_each(|zoom| drop(coverage.rects(zoom)));
+        coverage
+    });
+    let coverage = coverage.await?;
     let mut dirty = Dirty::new(&state.parts, MAX_LISTED_TILES);
     dirty.narrow(None, &coverage);
     let too_many = |_too_many| CommandError::NoArea {
         text: area_for_people(&parts.iter().map(ToString::to_string).collect::<Vec<_>>()),
         what: format!("it has more than {MAX_LISTED_TILES} tiles: seed the target instead"),
     };
-    let zooms = zooms(&state.parts, &state.manifest.zooms)?;
     for layer in &look.layers {
         let places = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.places;
         dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;

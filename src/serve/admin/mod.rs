@@ -9,8 +9,8 @@ use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
-use crate::serve::http::answer::{Answer, without_body};
+use crate::serve::http::accept::{Answers, KnownHosts, malformed};
+use crate::serve::http::answer::{Answer, closing, without_body};
 use crate::serve::http::body::AnswerBody;
 use crate::serve::jobs::JobRoutes;
 use crate::serve::observe::metrics::Measured;
@@ -26,14 +26,19 @@ pub(crate) struct Admin {
     site: Arc<Site>,
     /// True if the server was asked to end.
     draining: Arc<AtomicBool>,
+    /// The names by which clients may ask.
+    hosts: KnownHosts,
     /// The jobs of each tileset, in their order.
     jobs: Arc<[JobRoutes]>,
 }
 
 impl Answers for Admin {
     async fn answer(self, request: Request<Incoming>) -> Answer {
-        if !has_one_host(&request) {
-            return text(StatusCode::BAD_REQUEST, "text/plain", format!("{WRONG_HOST}\n"));
+        if let Some(what) = malformed(&request) {
+            return closing(text(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
+        }
+        if !self.hosts.knows(&request) {
+            return text(StatusCode::MISDIRECTED_REQUEST, "text/plain", format!("{}\n", KnownHosts::UNKNOWN));
         }
         let path = request.uri().path().to_owned();
         if let Some((jobs, path)) = self.jobs_of(&path) {
@@ -65,7 +70,7 @@ impl Answers for Admin {
 
 impl Admin {
     /// The admin listener of a server.
-    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>) -> Admin {
+    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>, hosts: KnownHosts) -> Admin {
         let followers = JobRoutes::followers();
         let routes = |tileset: &Arc<SiteTileset>| {
             let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
@@ -73,7 +78,7 @@ impl Admin {
                 .sharing(Arc::clone(&followers))
         };
         let jobs = site.tilesets.all().iter().map(routes).collect();
-        Admin { site, draining, jobs }
+        Admin { site, draining, hosts, jobs }
     }
 
     /// The jobs of the tileset that a path names, and the path below the tileset.

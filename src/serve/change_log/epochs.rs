@@ -57,6 +57,8 @@ pub(crate) struct LiveEpochs {
     changed: LastChanged,
     /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
     taken: LastChanged,
+    /// The epoch in which the database was last found to be another one.
+    other_history: AtomicU64,
     least: Mutex<LeastStates>,
 }
 
@@ -96,13 +98,25 @@ fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
 impl LiveEpochs {
     pub(super) fn new() -> LiveEpochs {
         let least = Mutex::new(LeastStates::default());
-        LiveEpochs { begun: Instant::now(), changed: LastChanged::since(0), taken: LastChanged::since(0), least }
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::since(0),
+            taken: LastChanged::since(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
     }
 
     /// Epochs for tiles that are never live; they take little memory.
     pub(super) fn small() -> LiveEpochs {
         let least = Mutex::new(LeastStates::default());
-        LiveEpochs { begun: Instant::now(), changed: LastChanged::small(0), taken: LastChanged::small(0), least }
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::small(0),
+            taken: LastChanged::small(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
     }
 
     fn least(&self) -> MutexGuard<'_, LeastStates> {
@@ -153,6 +167,21 @@ impl LiveEpochs {
     pub(crate) fn evicted(&self, tiles: &[TileCoord]) {
         let LiveEpoch(now) = self.now();
         self.changed.change(tiles.iter().copied(), now);
+    }
+
+    /// Evicts every live tile: the database is another one, so its states do not follow those that clients have seen.
+    pub(super) fn evict(&self) {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        least.answered.clear();
+        least.by_slot.clear();
+        self.other_history.store(now, Ordering::Release);
+        self.changed.change_all(now);
+    }
+
+    /// Live tiles of an older epoch may show another history of the database: their states cannot be compared.
+    pub(crate) fn of_this_history(&self) -> LiveEpoch {
+        LiveEpoch(self.other_history.load(Ordering::Acquire))
     }
 
     /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not

@@ -227,7 +227,7 @@ impl KnownChanges {
             // Nobody knows what has changed before.
             self.0.epochs.lost(&look.since);
         }
-        if !look.transactions.is_empty() {
+        if !look.transactions.is_empty() || look.dirty.is_none() {
             self.0.epochs.changed(look.dirty.as_deref(), &seen);
         }
         self.change(|state| {
@@ -243,6 +243,11 @@ impl KnownChanges {
     pub fn confirmed(&self, begun: Instant) {
         self.state().confirmed = Some(begun);
         self.0.last_look.set(self.micros(begun), true);
+    }
+
+    /// Evicts every live tile, because the database is not the one that they show.
+    pub fn evict_live(&self) {
+        self.0.epochs.evict();
     }
 
     /// Notes that a look failed.

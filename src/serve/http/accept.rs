@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::HOST;
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -45,16 +45,65 @@ pub(crate) trait Answers: Clone + Send + Sync + 'static {
     fn answer(self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
 }
 
-/// The message of the answer to a request without [`has_one_host`].
-pub(crate) const WRONG_HOST: &str = "a request of HTTP/1.1 needs one Host header";
-
-/// True if a request has the one header `Host` that it needs, or is of a version that needs none (RFC 9112, section 3.2). No answer depends on the
-/// value; but a cache in front may go by another header than this server would.
-pub(crate) fn has_one_host(request: &Request<Incoming>) -> bool {
-    match request.headers().get_all(HOST).iter().count() {
+/// What is wrong with the form of a request, so that it is answered with 400 and its connection is closed; `None` if nothing is.
+///
+/// A request needs the one header `Host`, or is of a version that needs none (RFC 9112, section 3.2): a cache in front may go by another header than
+/// this server would. Its body may be chunked, and coded in no other way (section 6.1): a proxy in front may find another end of it.
+pub(crate) fn malformed(request: &Request<Incoming>) -> Option<&'static str> {
+    let has_one_host = match request.headers().get_all(HOST).iter().count() {
         0 => request.version() != Version::HTTP_11,
         count => count == 1,
+    };
+    if !has_one_host {
+        return Some("a request of HTTP/1.1 needs one Host header");
     }
+    let mut codings = request.headers().get_all(TRANSFER_ENCODING).iter();
+    let is_plain = match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(one), None) => one.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        _ => false,
+    };
+    (!is_plain).then_some("the only transfer coding that is understood is chunked")
+}
+
+/// The names by which clients may ask a listener that only programs of this machine reach. A page on the internet can have its own name lead to
+/// 127.0.0.1, and then a browser lets it read the answers (DNS rebinding): such a request has that name. `None` for every name.
+#[derive(Debug, Clone)]
+pub(crate) struct KnownHosts(Option<Arc<[String]>>);
+
+impl KnownHosts {
+    /// Every name.
+    pub(crate) const ALL: KnownHosts = KnownHosts(None);
+
+    /// The message of the answer to a request by another name.
+    pub(crate) const UNKNOWN: &str =
+        "this listener answers by its IP address or localhost only; hosts in [serve] lists further names";
+
+    /// IP addresses, `localhost`, the host of `public_url`, and a list.
+    pub(crate) fn of(public_url: Option<&str>, hosts: &[String]) -> KnownHosts {
+        let own = public_url.and_then(|url| url.parse::<http::Uri>().ok()).and_then(|url| Some(url.host()?.to_owned()));
+        KnownHosts(Some(hosts.iter().cloned().chain(own).collect()))
+    }
+
+    /// True if a request names no host, or a known one.
+    pub(crate) fn knows(&self, request: &Request<Incoming>) -> bool {
+        let Some(known) = &self.0 else { return true };
+        let given = request.headers().get_all(HOST).iter().map(|value| value.to_str().unwrap_or_default());
+        let mut named = given.chain(request.uri().authority().map(http::uri::Authority::as_str));
+        named.all(|host| host.is_empty() || is_known(known, host))
+    }
+}
+
+/// True if a host, perhaps with a port, is an IP address, `localhost` or in the list.
+fn is_known(known: &[String], host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|digit| digit.is_ascii_digit()) && !name.ends_with(':') => name,
+        _ => host,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || known.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
 /// The number of open connections of each client address that has any.
@@ -216,5 +265,38 @@ async fn connected(
     };
     if let Err(error) = ended {
         tracing::debug!("a connection ended early ({error})");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_known_if_it_is_an_address_localhost_or_listed() {
+        let known = ["tiles.example.org".to_owned()];
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9180",
+            "[::1]",
+            "[::1]:80",
+            "10.0.0.7:1",
+            "localhost",
+            "LocalHost:80",
+            "Tiles.example.org:8",
+        ] {
+            assert!(is_known(&known, host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:80",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "x@127.0.0.1",
+            "a:b",
+        ] {
+            assert!(!is_known(&known, host), "{host}");
+        }
     }
 }

@@ -118,6 +118,15 @@ impl HttpListener {
         }
     }
 
+    /// True if only programs of this machine reach it, over TCP. (Pages in a browser do not reach Unix sockets.)
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            HttpListener::Tcp(listener) => listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
+            #[cfg(unix)]
+            HttpListener::Unix(_) => false,
+        }
+    }
+
     /// Waits for the next connection.
     ///
     /// # Errors

@@ -207,7 +207,10 @@ impl JobRoutes {
     async fn submit(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
         let key = key_of(request.headers())?;
         let body = body_of(request).await?;
-        let spec = JobSpec::read(&body).map_err(|failure| match failure {
+        // An area may take a while.
+        let reading = tokio::task::spawn_blocking(move || JobSpec::read(&body)).await;
+        let read = reading.map_err(|_died| error(StatusCode::INTERNAL_SERVER_ERROR, "a thread died"))?;
+        let spec = read.map_err(|failure| match failure {
             JobSpecError::TooManyTiles => error(StatusCode::PAYLOAD_TOO_LARGE, &failure.to_string()),
             JobSpecError::Wrong(_) => error(StatusCode::BAD_REQUEST, &failure.to_string()),
         })?;

@@ -16,7 +16,7 @@ use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::parameters::GivenParameters;
 use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
-use crate::serve::shared::SharedCache;
+use crate::serve::shared::SharedTiles;
 use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 
@@ -41,7 +41,7 @@ struct FlightPlan {
     ticket: Option<WorkTicket>,
     /// True if the queue has dropped it once.
     is_dropped: bool,
-    /// Its key in the shared cache.
+    /// Its name in the shared cache.
     shared_key: Option<String>,
     /// The values that the request gives.
     given: Option<Arc<GivenParameters>>,
@@ -71,7 +71,10 @@ struct FlightsShared {
     options: LiveOptions,
     table: SharedTable,
     queue: WorkQueue,
-    shared: Option<SharedCache>,
+    shared: Option<SharedTiles>,
+    /// The first transaction that had not begun at the last question for the present database state. Only shared tiles that show a later one give
+    /// rise to the next question; the lock makes requests share its answer.
+    reached: tokio::sync::Mutex<u64>,
     known: KnownChanges,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
@@ -88,8 +91,8 @@ pub(crate) struct FlightParts {
     pub(crate) options: LiveOptions,
     /// The workers.
     pub(crate) queue: WorkQueue,
-    /// The cache that servers share.
-    pub(crate) shared: Option<SharedCache>,
+    /// The tileset's tiles in the cache that servers share.
+    pub(crate) shared: Option<SharedTiles>,
     /// The known changes, which decide whether a cached tile is fresh.
     pub(crate) known: KnownChanges,
 }
@@ -121,6 +124,7 @@ impl LiveFlights {
             table: SharedTable::default(),
             queue,
             shared,
+            reached: tokio::sync::Mutex::default(),
             known,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
@@ -207,9 +211,9 @@ impl LiveFlights {
         &self.0.options
     }
 
-    /// True if tiles are shared with other servers.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.0.shared.is_some()
+    /// The tiles that are shared with other servers.
+    pub(crate) fn shared(&self) -> Option<&SharedTiles> {
+        self.0.shared.as_ref()
     }
 
     /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked for.

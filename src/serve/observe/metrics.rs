@@ -356,7 +356,7 @@ impl Metrics {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let families = &self.families;
         families.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
-        for result in ["hit", "miss", "old", "broken", "error", "skipped"] {
+        for result in ["hit", "miss", "old", "ahead", "broken", "error", "skipped"] {
             drop(families.redis.get_or_create(&CacheLabels { result }));
         }
         for class in WorkClass::ALL {

@@ -12,11 +12,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
+use crate::serve::http::accept::{Answers, KnownHosts, malformed};
 use crate::serve::http::answer::{self, Answer, Content, Freshness};
 use crate::serve::http::negotiate::{Encoding, holds};
 use crate::serve::http::peers::{AddressRange, Peer, client};
@@ -46,6 +46,10 @@ pub(crate) struct Site {
     pub(crate) cache: TileCache,
     /// Redis; `None` if none is used.
     pub(crate) shared: Option<SharedCache>,
+    /// True if only pages of this server may read its answers.
+    pub(crate) is_private: bool,
+    /// The names by which clients may ask.
+    pub(crate) hosts: KnownHosts,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
     /// The settings that may change while the server runs.
@@ -87,6 +91,9 @@ impl Answers for Public {
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
         metrics.answered(route, source, answer.status().as_u16(), took);
+        if self.0.is_private {
+            answer::for_own_pages(&mut answer);
+        }
         if settings.server_timing {
             answer::add_timing(&mut answer, source.name(), took);
         }
@@ -112,8 +119,13 @@ impl Site {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
         }
-        if !has_one_host(request) {
-            return Counted::own(answer::error(StatusCode::BAD_REQUEST, WRONG_HOST), RouteLabel::Other);
+        if let Some(what) = malformed(request) {
+            let refused = answer::closing(answer::error(StatusCode::BAD_REQUEST, what));
+            return Counted::own(refused, RouteLabel::Other);
+        }
+        if !self.hosts.knows(request) {
+            let refused = answer::error(StatusCode::MISDIRECTED_REQUEST, KnownHosts::UNKNOWN);
+            return Counted::own(refused, RouteLabel::Other);
         }
         let path = request.uri().path();
         if path.len() > MAX_PATH_BYTES {
@@ -227,6 +239,9 @@ impl Site {
                 let events = tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
                 Counted::own(events, RouteLabel::Changes)
             }
+            Ok(Route::CacheProbe) => {
+                Counted::own(cache_probe(request.uri().query().unwrap_or_default()), RouteLabel::Other)
+            }
             Ok(Route::Page) => {
                 let url = tileset.url(&settings.public_url);
                 let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&url));
@@ -265,6 +280,26 @@ impl Site {
         let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
     }
+}
+
+/// The beginning of a cache probe's query, and the most hexadecimal digits that follow.
+pub const PROBE_QUERY: &str = "probe=";
+const MAX_PROBE_DIGITS: usize = 32;
+
+/// How long caches may keep the answer to a cache probe: as long as a tile with a query.
+const PROBE_CACHE_CONTROL: &str = "public, max-age=5";
+
+/// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too: that shows it, and no tile is
+/// harmed.
+fn cache_probe(query: &str) -> Answer {
+    let is_probe =
+        |digits: &str| digits.len() <= MAX_PROBE_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !query.is_empty() && !query.strip_prefix(PROBE_QUERY).is_some_and(is_probe) {
+        return unknown();
+    }
+    let (body, tag) = (Bytes::copy_from_slice(query.as_bytes()), format!("\"{query}\""));
+    let content = Content { body, media_type: "text/plain", encoding: Encoding::Identity, tag: &tag };
+    answer::content(content, &Freshness::of(HeaderValue::from_static(PROBE_CACHE_CONTROL)))
 }
 
 /// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.

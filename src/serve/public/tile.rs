@@ -126,6 +126,9 @@ impl Site {
 pub(super) fn no_tile(error: &TileError) -> Answer {
     let what = match error {
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
+        TileError::Live(LiveError::Refused(_)) => {
+            return answer::error(StatusCode::BAD_REQUEST, "the database does not take a value of the parameters");
+        }
         TileError::Unrendered => "this tile could not be rendered yet",
         TileError::Live(LiveError::Overloaded { .. }) => "too many tiles wait to be rendered",
         TileError::Live(_) => "this tile cannot be rendered at the moment",

@@ -61,8 +61,8 @@ impl ServedTiles {
             };
         match (landed, older) {
             (Ok(packed), _) => {
-                if packed.tile.is_some() && !state.covers(tile.coord) {
-                    self.write_back().note(tile.coord);
+                if let Some(stored) = packed.tile.as_ref().filter(|_| !state.covers(tile.coord)) {
+                    self.write_back().note(tile.coord, stored.body.len());
                 }
                 if origin == TileOrigin::Live && live.options().neighbours {
                     self.render_neighbours(live, state, tile).await;
@@ -182,9 +182,7 @@ impl ServedTiles {
 /// and databases by a hash of the database's identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which
 /// each publication changes.
 pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
-    if !live.is_shared() {
-        return None;
-    }
+    let shared = live.shared()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
     let origin: String = Sha256::digest(origin).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -195,7 +193,7 @@ pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
     };
     // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the values were written.
     let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
-    Some(format!("oar-tiles:{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord))
+    Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord)))
 }
 
 /// The result of some work, unless it takes longer than a limit.

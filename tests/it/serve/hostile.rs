@@ -310,3 +310,112 @@ fn no_url_of_a_request_is_fetched_and_headers_that_lie_change_no_answer() {
     let _caller = TcpStream::connect(trap.local_addr().unwrap()).unwrap();
     crate::support::until("the trap hears", || trap.accept().is_ok());
 }
+
+/// A proxy in front may find another end of such a body than the server, and then one client's bytes are another one's request.
+#[test]
+fn a_body_that_two_readers_may_read_differently_is_refused_and_ends_its_connection() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &[]);
+    for codings in ["x, chunked", "chunked, chunked", "identity, chunked", "gzip,chunked", ", chunked"] {
+        for (port, path) in [(served.port, "/0/0/0.pbf"), (served.admin, "/livez")] {
+            let next = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {codings}\r\n\r\n0\r\n\r\n{next}"
+            );
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut all = Vec::new();
+            // The rest of what was sent may reset the connection.
+            drop(stream.read_to_end(&mut all));
+            let text = String::from_utf8_lossy(&all);
+            assert!(text.starts_with("HTTP/1.1 400 "), "{codings}: {text}");
+            assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{codings}: {text}");
+        }
+    }
+    let plain = "Transfer-Encoding: Chunked\r\n\r\n0\r\n";
+    assert_eq!(status(&ask(served.port, "GET", "/0/0/0.pbf", plain)), 200);
+}
+
+/// A page may let its own name lead to 127.0.0.1; a browser then lets it read the answers.
+#[test]
+fn another_sites_name_for_this_machine_opens_neither_the_admin_listener_nor_a_preview() {
+    let (folder, target) = small_target();
+    let config = folder.path().join("hosts.toml");
+    std::fs::write(&config, "[serve]\nhosts = [\"metrics.internal\"]\n").unwrap();
+    let public = ["--config", config.to_str().unwrap(), "--public-url", "https://tiles.example.org/a"];
+    let served = Served::new(&target, &public);
+    let asked = |port: u16, request: &str, host: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        read_answer(stream)
+    };
+    let mut preview = crate::support::program::program();
+    let preview = Served::of(preview.args(["preview", &target]));
+    let known = ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9180", "[::1]", "[::1]:80"];
+    let strangers = [
+        "evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+    ];
+    for host in known {
+        assert_eq!(status(&asked(served.admin, "GET /livez", host)), 200, "{host}");
+        let shown = asked(preview.port, "GET /tiles.json", host);
+        assert_eq!(status(&shown), 200, "{host}");
+        assert_eq!(shown.header("access-control-allow-origin"), None, "pages of other sites read it");
+    }
+    for host in ["tiles.example.org", "metrics.internal", "Metrics.Internal:80"] {
+        assert_eq!(status(&asked(served.admin, "GET /metrics", host)), 200, "{host}");
+        assert_eq!(status(&asked(preview.port, "GET /tiles.json", host)), 421, "{host}");
+    }
+    for host in strangers {
+        for request in ["GET /metrics", "GET /status.json", "POST /jobs", "DELETE /jobs/1"] {
+            assert_eq!(status(&asked(served.admin, request, host)), 421, "{host} {request}");
+        }
+        for request in ["GET /", "GET /tiles.json", "GET /0/0/0.pbf", "GET /changes"] {
+            assert_eq!(status(&asked(preview.port, request, host)), 421, "{host} {request}");
+        }
+        assert_eq!(status(&asked(served.port, "GET /tiles.json", host)), 200, "tiles are for everybody");
+    }
+    // A whole address as the target of the request names a host, too.
+    assert_eq!(status(&asked(served.admin, "GET http://evil.example/livez", "localhost")), 421);
+    assert_eq!(asked(served.port, "GET /tiles.json", "x").header("access-control-allow-origin"), Some("*"));
+}
+
+/// The most memory that a process had, in MB.
+fn peak_megabytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_job_for_a_zigzag_over_the_world_takes_little_memory_and_becomes_few_boxes() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let served = writer(&fleet, "t.mbtiles");
+    let before = peak_megabytes(served.child.id());
+    let zigzag: Vec<[i32; 2]> = (0..60_000).map(|step| [step % 170, if step % 2 == 0 { -85 } else { 85 }]).collect();
+    let tall = |step: i32| {
+        let west = f64::from(step) / 8.0 - 150.0;
+        vec![vec![[west, -85.0], [west + 0.01, 85.0], [west + 0.02, -85.0], [west, -85.0]]]
+    };
+    let many: Vec<_> = (0..2_400).map(tall).collect();
+    let mut answers = Answers::default();
+    for area in [
+        serde_json::json!({ "type": "Polygon", "coordinates": [zigzag] }),
+        serde_json::json!({ "type": "MultiPolygon", "coordinates": many }),
+    ] {
+        let (code, job, _) = answers.submit(&served, "", &serde_json::json!({ "what": "area", "area": area }));
+        assert_eq!(code, 202, "{job}");
+        let parts = job["job"]["area"].as_array().unwrap();
+        assert!(parts.len() <= 400 && parts.iter().all(serde_json::Value::is_array), "{} parts", parts.len());
+    }
+    // As texts, which only the program itself writes.
+    let tall = |step: i32| format!("POLYGON(({step} -85,{step} 85,{} -85,{step} -85))", step + 1);
+    let texts: Vec<String> = (0..160).flat_map(|_| (0..16).map(tall)).collect();
+    let (code, refused, _) = answers.submit(&served, "", &serde_json::json!({ "what": "area", "area": texts }));
+    assert_eq!((code, refused["error"].as_str().unwrap().contains("too long and winding")), (400, true), "{refused}");
+    let grown = peak_megabytes(served.child.id()) - before;
+    assert!(grown < 250, "{grown} MB");
+}

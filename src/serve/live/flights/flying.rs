@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{FlightPlan, FlightsShared};
+use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
@@ -16,6 +17,9 @@ use crate::stop::{Signal, Stop};
 /// The most times that a tile is rendered because the first state was older than what clients may have seen. The second one is later, unless a
 /// standby is behind another one.
 const MAX_RENDERINGS: u32 = 3;
+
+/// The longest that a request waits for the present database state before it renders its tile.
+const STATE_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long a tile is kept in the shared cache by servers that follow the change log.
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -49,13 +53,18 @@ impl FlightsShared {
         Ok(ticket)
     }
 
-    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here. If no change log
-    /// is followed, the tile must also be younger than `ttl`.
+    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here, and that this
+    /// database has reached. If no change log is followed, the tile must also be younger than `ttl`.
     async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
         let FlightKey { tile, .. } = plan.key;
+        if !self.has_reached(entry.snapshot.xmax()).await {
+            // A database that was set back comes to these transactions again, and they will be others.
+            self.metrics.asked_redis("ahead");
+            return None;
+        }
         if !self.known.epochs().takes(tile.coord, &Arc::new(entry.snapshot.clone())) {
             self.metrics.asked_redis("old");
             return None;
@@ -63,7 +72,22 @@ impl FlightsShared {
         self.metrics.asked_redis("hit");
         let form = CachedForm::of_live(entry.stored, plan.key, entry.snapshot);
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
-        Some(self.cache.keep_live(plan.key, form).await)
+        Some(self.kept(plan.key, form).await)
+    }
+
+    /// True if the database has assigned every transaction before `xmax`. If that is not known, the database is asked now, because another server may
+    /// have rendered a tile a moment ago. False if the database does not answer at once.
+    pub(super) async fn has_reached(&self, xmax: u64) -> bool {
+        let asking = async {
+            let mut reached = self.reached.lock().await;
+            if xmax > *reached
+                && let Ok(now) = self.source.present_state().await
+            {
+                *reached = now.xmax();
+            }
+            xmax <= *reached
+        };
+        tokio::time::timeout(STATE_LIMIT, asking).await.unwrap_or(false)
     }
 
     /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
@@ -126,7 +150,16 @@ impl FlightsShared {
         if way == CachedWay::Ahead {
             self.metrics.rendered_ahead();
         }
-        Ok(self.cache.keep_live(key, form).await)
+        Ok(self.kept(key, form).await)
+    }
+
+    /// Caches a tile, and returns the latest one.
+    async fn kept(&self, key: FlightKey, form: CachedForm) -> CachedForm {
+        let of_this_history = Some(self.known.epochs().of_this_history());
+        if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < of_this_history) {
+            self.cache.forget(key.cached()).await;
+        }
+        self.cache.keep_live(key, form).await
     }
 
     /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one tile end in another order than they
@@ -168,6 +201,8 @@ impl FlightsShared {
                 }
             }
             Err(LiveError::Abandoned) => {}
+            // A client's value is no fault of the server.
+            Err(error @ LiveError::Refused(_)) => tracing::debug!("tile {}: {error}", key.tile),
             Err(error) => tracing::warn!("tile {}: {error}", key.tile),
             Ok(_) => {
                 if self.is_away.swap(false, Ordering::Relaxed) {

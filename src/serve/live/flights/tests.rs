@@ -9,6 +9,7 @@ use crate::serve::change_log::LiveEpoch;
 use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
 use crate::serve::parameters::ParametersKey;
 use crate::serve::queue::WorkerShares;
+use crate::serve::shared::SharedSecret;
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::tile::{TileCoord, Zoom};
 
@@ -20,6 +21,9 @@ struct Held {
     fails: AtomicBool,
     /// The database states that it shows, one after the other; then the default.
     snapshots: std::sync::Mutex<std::collections::VecDeque<&'static str>>,
+    /// The first transaction that has not begun, and how often that was asked.
+    state: AtomicU64,
+    states: AtomicUsize,
 }
 
 impl LiveSource for Held {
@@ -29,6 +33,18 @@ impl LiveSource for Held {
 
     fn layers(&self) -> &[LiveLayer] {
         &[]
+    }
+
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        None
+    }
+
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+        self.states.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
+        let away = || LiveError::Away("as it was told".to_owned());
+        let known = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
+        Box::pin(std::future::ready(known.ok_or_else(away)))
     }
 
     fn sessions(&self) -> usize {
@@ -286,4 +302,21 @@ fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {
         let kept = flights.0.cache.keep_live(key(1), early).await;
         assert_eq!((shows(&kept), kept.epoch()), ("140:140:".to_owned(), Some(next.epoch)));
     });
+}
+
+#[tokio::test]
+async fn a_shared_state_is_refused_only_beyond_what_the_database_says_now() {
+    let (flights, source) = flights(1, 1);
+    let reached = |xmax| flights.0.has_reached(xmax);
+    assert!(!reached(7).await, "the database is away");
+    source.state.store(10, Ordering::SeqCst);
+    assert!(reached(7).await && reached(10).await && reached(3).await);
+    assert_eq!(source.states.load(Ordering::SeqCst), 2, "what is known is not asked again");
+    assert!(!reached(11).await);
+    // Another server has rendered a tile a moment ago: that is no reason to refuse it.
+    source.state.store(12, Ordering::SeqCst);
+    assert!(reached(11).await && reached(12).await && !reached(13).await);
+    // A database that was set back has not reached what it had.
+    source.state.store(5, Ordering::SeqCst);
+    assert!(!reached(13).await && !reached(12).await && reached(5).await);
 }
