@@ -86,7 +86,7 @@ fn live_tiles_outlive_a_publication_whose_changes_the_log_tells_and_no_other() {
 #[test]
 fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
     let known = beside("100:100:");
-    known.looked(look("100:100:", &[], None));
+    known.looked(look("100:100:", &[], Some(&[])));
     let (epochs, since) = (known.epochs(), LiveSince::default());
     let first = epochs.of(tile(9, 8), &since);
     std::thread::sleep(Duration::from_millis(1));
@@ -126,7 +126,7 @@ fn the_clock_says_whether_the_log_was_read_a_moment_ago_and_no_log_is_not_missed
     known.awaits_log();
     assert_eq!((age(0), age(59), age(62)), (LogAge::Old, LogAge::Old, LogAge::LongOutage));
     assert!(known.is_starting(after(4)) && !known.is_starting(after(7)), "for 5 s a server says that it is not ready");
-    let begun = |seconds: u64| LogLook { begun: after(seconds), ..look("110:110:", &[], None) };
+    let begun = |seconds: u64| LogLook { begun: after(seconds), ..look("110:110:", &[], Some(&[])) };
     known.looked(begun(10));
     assert_eq!((age(11), age(13), age(90)), (LogAge::Current, LogAge::Old, LogAge::LongOutage));
     known.confirmed(after(20));
@@ -147,10 +147,10 @@ fn the_clock_says_whether_the_log_was_read_a_moment_ago_and_no_log_is_not_missed
 #[test]
 fn a_live_tile_is_not_fresh_after_changes_were_missed() {
     let (known, since) = (beside("100:100:"), LiveSince::default());
-    known.looked(look("110:110:", &[], None));
+    known.looked(look("110:110:", &[], Some(&[])));
     let before = known.epochs().of(tile(9, 1), &since);
     std::thread::sleep(Duration::from_millis(1));
-    let next = |from: &str, to: &str| LogLook { since: cursor(from), ..look(to, &[], None) };
+    let next = |from: &str, to: &str| LogLook { since: cursor(from), ..look(to, &[], Some(&[])) };
     known.looked(next("110:110:", "120:120:"));
     assert_eq!(known.epochs().of(tile(9, 1), &since), before, "it goes on where the last look ended");
     // The target was written meanwhile, and the look begins at what it shows.

@@ -16,6 +16,7 @@ use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveReq
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::queue::{WorkQueue, WorkerShares};
+use crate::serve::shared::SharedSecret;
 use crate::serve::target::live_only::live_only;
 use crate::serve::target::served::{ServedSource, ServedTarget, TargetOpener};
 use crate::serve::target::watch::TargetWatch;
@@ -78,6 +79,14 @@ impl LiveSource for StubDatabase {
 
     fn layers(&self) -> &[LiveLayer] {
         &self.layers
+    }
+
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        None
+    }
+
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+        Box::pin(std::future::ready(Ok(Cursor::default())))
     }
 
     fn sessions(&self) -> usize {
