@@ -48,6 +48,7 @@ impl Check<'_> {
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
+            outage_cdn_max_age: self.present("serve.outage_cdn_max_age", given.outage_cdn_max_age)?,
             tile_headers: TileHeaders { headers: self.tile_headers(given)?, names },
             settle: SETTLE,
             empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,

@@ -52,7 +52,7 @@ mod tilesets;
 mod write_back;
 mod writer;
 
-pub use change_log::{KnownChanges, LogLook};
+pub use change_log::{KnownChanges, LogFailure, LogLook};
 pub use error::ServeError;
 pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,

@@ -124,6 +124,8 @@ pub struct ServeOptions {
     pub cdn_cache_control: Vec<CacheRule>,
     /// The headers that carry these rules to CDNs.
     pub cdn_headers: Vec<CdnHeader>,
+    /// How long CDNs may keep a tile once the change log could not be read for longer than a minute.
+    pub outage_cdn_max_age: Duration,
     /// Further headers of tiles.
     pub tile_headers: TileHeaders,
     /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged since.
@@ -200,6 +202,9 @@ const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 /// The most memory of answers that are read slowly in a preview, in bytes.
 const PREVIEW_UNREAD_BYTES: u64 = 256 << 20;
 
+/// How long CDNs keep the tiles of a preview in an outage; there are no CDNs before it.
+const PREVIEW_OUTAGE: Duration = Duration::from_secs(300);
+
 /// The most new sets of parameter values within a minute in a preview.
 const PREVIEW_PARAMETER_KEYS: usize = 1_000;
 
@@ -226,6 +231,7 @@ impl ServeOptions {
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             cdn_headers: Vec::new(),
+            outage_cdn_max_age: PREVIEW_OUTAGE,
             tile_headers: TileHeaders::default(),
             settle: SETTLE,
             empty_status: EmptyStatus::NoContent,

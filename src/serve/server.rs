@@ -145,6 +145,12 @@ impl TileServer {
     /// the server read its settings again. Returns the signal that stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
+        for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
+            // Without a target there is nothing whose changes the log could tell.
+            if !tileset.tiles.last().is_live_only() {
+                tileset.tiles.known().awaits_log();
+            }
+        }
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());

@@ -50,7 +50,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
             })
         }
         Track::Status(status) => on_runtime(async || {
-            let found = track::status(&tilesets, &status.target, &shown, stop).await?;
+            let found = Box::pin(track::status(&tilesets, &status.target, &shown, stop)).await?;
             if status.json {
                 print_document(&found.backlog)?;
             } else {

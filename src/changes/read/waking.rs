@@ -165,6 +165,18 @@ impl Waking {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
+    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications come, they say so, and this
+    /// only checks that they still can: that of a commit may come some milliseconds after it.
+    ///
+    /// # Errors
+    /// If the connection does not answer.
+    pub async fn has_grown(&mut self) -> Result<bool, Error> {
+        match self.obstacle {
+            None => self.check().await.map(|()| false),
+            Some(_) => self.poll().await,
+        }
+    }
+
     /// Discards the changes until now. A snapshot that is taken after this sees them.
     ///
     /// # Errors

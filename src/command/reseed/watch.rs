@@ -20,6 +20,9 @@ use crate::stop::{Grace, Signal, Stop};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
+/// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed, and a look costs little.
+const LONGEST_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
+
 /// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
@@ -122,7 +125,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                     failures += 1;
                     // Old connections or credentials may be the cause, so they are dropped.
                     self.job.settings.tileset.s3.shared.reset();
-                    let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(LONGEST_PAUSE);
+                    let pause = pause(failures, &error);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;
                     tokio::select! {
@@ -343,7 +346,31 @@ impl Report for InHand {
     }
 }
 
+/// The pause after a failure, `failures` of them in a row.
+fn pause(failures: u32, error: &CommandError) -> Duration {
+    let longest = match error {
+        CommandError::Target(error) if error.is_held() => LONGEST_PAUSE_WHILE_HELD,
+        _ => LONGEST_PAUSE,
+    };
+    FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(longest)
+}
+
 /// True if the error may pass without intervention.
 fn may_pass(error: &CommandError) -> bool {
     matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::{S3Error, TargetError};
+
+    #[test]
+    fn a_lock_that_others_hold_is_tried_every_few_seconds() {
+        let [place, holder, until] = ["s3://b/p/", "another", "then"].map(str::to_owned);
+        let held = CommandError::Target(TargetError::S3(S3Error::Held { place, holder, until }));
+        let pauses = |error: &CommandError| (1..9).map(|failures| pause(failures, error).as_secs()).collect::<Vec<_>>();
+        assert_eq!(pauses(&held), [1, 2, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(pauses(&CommandError::Died("it".to_owned())), [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
 }

@@ -19,7 +19,7 @@ use crate::postgis::{Database, Error};
 use crate::run::describe::{IdentityKey, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
 use crate::serve::{
-    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, SharedSecret,
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
 };
 use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
@@ -162,7 +162,7 @@ impl LiveSource for DatabaseTiles {
         Box::pin(async move {
             if self.0.described.is_some() {
                 // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the log is not read.
-                known.failed("the tileset has no target".to_owned(), true);
+                known.failed("the tileset has no target".to_owned(), LogFailure::NoLog);
                 return std::future::pending().await;
             }
             follow(&self.0.job, &known).await;

@@ -25,6 +25,9 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_headers: Option<Vec<CdnHeaderName>>,
+    #[serde(deserialize_with = "duration::deserialize")]
+    #[schemars(with = "Option<String>")]
+    pub(in crate::config) outage_cdn_max_age: Option<Duration>,
     pub(in crate::config) tag_headers: Option<Vec<TagHeaderName>>,
     pub(in crate::config) headers: Option<BTreeMap<String, String>>,
     pub(in crate::config) max_connections: Option<usize>,

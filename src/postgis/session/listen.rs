@@ -78,6 +78,9 @@ impl Listener {
                 if source.is_lost() {
                     return Err(self.lost(source));
                 }
+                if source.is_recovery_conflict() {
+                    return Err(Error::Recovery { context: context.to_owned(), source });
+                }
                 return Err(Error::Query { context: context.to_owned(), next: "Look into the cause", source });
             }
         };

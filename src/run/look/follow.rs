@@ -1,6 +1,8 @@
 //! Follows the change log for a server. Each look finds the tiles that have changed since the last one, at every zoom of the layers and not only
 //! of the target.
 
+use std::time::Instant;
+
 use super::{DirtyFilter, Look, drawn};
 use crate::changes::{Cursor, unseen_positions, unseen_transactions};
 use crate::manifest::Witness;
@@ -38,7 +40,7 @@ impl LogFollower {
     /// # Errors
     /// If the log cannot be trusted, or the database or the target cannot be reached.
     pub(crate) async fn look(&mut self, job: &Job) -> Result<LogLook, CommandError> {
-        let filter = DirtyFilter::default();
+        let (filter, begun) = (DirtyFilter::default(), Instant::now());
         let look = Look::followed(job, &filter, false, Some(&*self)).await?;
         let shown = look.state.cursor.clone();
         let is_other = look
@@ -48,7 +50,7 @@ impl LogFollower {
             .is_some_and(|(log, witness)| log.contradicts([witness]) || log.is_behind([witness]).is_some());
         // If the target went back to an older state, it may lack changes that looks before the last one have seen.
         let last = self.seen.take().filter(|_| shown.sees_all_of(&self.shown) && !is_other);
-        let mut found = look.since(last.unwrap_or_else(|| shown.clone())).await?;
+        let mut found = look.since(last.unwrap_or_else(|| shown.clone()), begun).await?;
         if is_other {
             found.dirty = None;
         }
@@ -65,8 +67,8 @@ impl LogFollower {
 }
 
 impl Look<'_> {
-    /// What has changed since a database state.
-    async fn since(&self, since: Cursor) -> Result<LogLook, CommandError> {
+    /// What has changed since a database state. The look was begun at the moment `begun`.
+    async fn since(&self, since: Cursor, begun: Instant) -> Result<LogLook, CommandError> {
         let watches = self.watches(&since).await?;
         let seen = self
             .snapshot
@@ -75,7 +77,7 @@ impl Look<'_> {
             .map_err(|error: crate::changes::CursorError| CommandError::Pipeline(error.to_string()))?;
         let schema = &self.job.settings.database.changes.schema;
         let transactions = unseen_transactions(&self.snapshot, schema, &since).await?;
-        let mut found = LogLook { since, seen, transactions, dirty: Some(Vec::new()) };
+        let mut found = LogLook { since, seen, transactions, dirty: Some(Vec::new()), begun };
         let zooms = ZoomList::of(self.layers.iter().flat_map(|layer| layer.zooms().iter()));
         let Some(zooms) = zooms.filter(|_| !found.transactions.is_empty()) else { return Ok(found) };
         let mut dirty = Dirty::new(&[ScopePart { zooms, coverage: Coverage::new(&[]) }], MAX_LISTED);

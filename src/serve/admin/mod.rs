@@ -105,8 +105,8 @@ impl Admin {
         text(StatusCode::OK, "application/json", body.to_string() + "\n")
     }
 
-    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do not fit it. Empty
-    /// if there are none.
+    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do not fit it, or the
+    /// change log was not read yet. Empty if there are none.
     async fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.draining.load(Ordering::Relaxed) {
@@ -125,10 +125,23 @@ impl Admin {
         reasons
     }
 
+    /// What is wrong though the server is ready.
+    fn notes(&self) -> Vec<String> {
+        let named = |tileset: &Arc<SiteTileset>| {
+            let note = tileset.note()?;
+            Some(if self.site.tilesets.at_root().is_some() { note } else { format!("{}: {note}", tileset.name) })
+        };
+        self.site.tilesets.all().iter().filter_map(named).collect()
+    }
+
     async fn ready(&self) -> Answer {
         let reasons = self.reasons().await;
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let body = json!({ "schema_version": 1, "ready": reasons.is_empty(), "reasons": reasons });
+        let mut body = json!({ "schema_version": 1, "ready": reasons.is_empty(), "reasons": reasons });
+        let notes = self.notes();
+        if !notes.is_empty() {
+            body["notes"] = notes.into();
+        }
         text(status, "application/json", body.to_string() + "\n")
     }
 
@@ -161,6 +174,7 @@ impl Admin {
             "program": crate::sink::GENERATOR,
             "ready": reasons.is_empty(),
             "reasons": reasons,
+            "notes": self.notes(),
             "redis": self.site.shared.as_ref().map(SharedCache::describe),
             "cached_bytes": self.site.cache.bytes(),
             "unread_bytes": self.site.unread.counts().held,

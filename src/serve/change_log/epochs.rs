@@ -46,6 +46,8 @@ struct LeastStates {
     all: Option<Arc<Cursor>>,
     /// The database state that a tile must show at least, by the counter that it shares with other tiles in [`LastChanged`].
     by_slot: HashMap<usize, Arc<Cursor>>,
+    /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
+    answered: HashMap<usize, Arc<Cursor>>,
 }
 
 /// The epochs of live tiles.
@@ -55,6 +57,8 @@ pub(crate) struct LiveEpochs {
     changed: LastChanged,
     /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
     taken: LastChanged,
+    /// The epoch in which the database was last found to be another one.
+    other_history: AtomicU64,
     least: Mutex<LeastStates>,
 }
 
@@ -74,6 +78,13 @@ impl LeastStates {
         let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
         *slot = later(Some(slot), shown);
     }
+
+    /// Notes that clients may have seen a tile in the database state `shown`.
+    fn answer(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
+        let slot = self.answered.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
+        *slot = later(Some(slot), shown);
+        self.raise(tile, shown);
+    }
 }
 
 /// The later one of two database states.
@@ -87,13 +98,25 @@ fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
 impl LiveEpochs {
     pub(super) fn new() -> LiveEpochs {
         let least = Mutex::new(LeastStates::default());
-        LiveEpochs { begun: Instant::now(), changed: LastChanged::since(0), taken: LastChanged::since(0), least }
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::since(0),
+            taken: LastChanged::since(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
     }
 
     /// Epochs for tiles that are never live; they take little memory.
     pub(super) fn small() -> LiveEpochs {
         let least = Mutex::new(LeastStates::default());
-        LiveEpochs { begun: Instant::now(), changed: LastChanged::small(0), taken: LastChanged::small(0), least }
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::small(0),
+            taken: LastChanged::small(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
     }
 
     fn least(&self) -> MutexGuard<'_, LeastStates> {
@@ -146,10 +169,19 @@ impl LiveEpochs {
         self.changed.change(tiles.iter().copied(), now);
     }
 
-    /// Evicts every live tile.
+    /// Evicts every live tile: the database is another one, so its states do not follow those that clients have seen.
     pub(super) fn evict(&self) {
         let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        least.answered.clear();
+        least.by_slot.clear();
+        self.other_history.store(now, Ordering::Release);
         self.changed.change_all(now);
+    }
+
+    /// Live tiles of an older epoch may show another history of the database: their states cannot be compared.
+    pub(crate) fn of_this_history(&self) -> LiveEpoch {
+        LiveEpoch(self.other_history.load(Ordering::Acquire))
     }
 
     /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not
@@ -185,9 +217,28 @@ impl LiveEpochs {
         self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
     }
 
-    /// Notes that a client may have seen a tile in the database state `shown`: later answers must not be older.
-    pub(crate) fn answered(&self, tile: TileCoord, shown: &Arc<Cursor>) {
+    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and nothing is noted, if an answer
+    /// may have been later already.
+    pub(crate) fn answers(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+        let mut least = self.least();
+        let before = least.answered.get(&LastChanged::slot(tile));
+        let is_new = before.is_none_or(|before| shown.sees_all_of(before));
+        if is_new {
+            least.answer(tile, shown);
+        }
+        is_new
+    }
+
+    /// Notes that a client may see a tile with some parameters in the database state `shown`.
+    pub(crate) fn answers_with_parameters(&self, tile: TileCoord, shown: &Arc<Cursor>) {
         self.least().raise(tile, shown);
+    }
+
+    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not fresh.
+    pub(super) fn lost(&self, shown: &Cursor) {
+        let LiveEpoch(now) = self.now();
+        self.least().raise_all(&Arc::new(shown.clone()));
+        self.changed.change_all(now);
     }
 
     /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows every known change, and
@@ -199,7 +250,7 @@ impl LiveEpochs {
         let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
         let is_new = least.all.iter().chain(of_tile).chain(awaiting_log).all(|least| shown.sees_all_of(least));
         if is_new {
-            least.raise(tile, shown);
+            least.answer(tile, shown);
             self.taken.change([tile], now);
         }
         is_new

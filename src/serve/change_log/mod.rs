@@ -15,7 +15,7 @@ mod dirty;
 mod epochs;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,8 +30,18 @@ use epochs::LiveEpochs;
 
 pub(crate) use epochs::{LiveEpoch, LiveSince};
 
-/// How long a look into the log is trusted: if the database has not answered for this long, changes may have been missed.
+/// How long a look into the log is trusted by the caches in this server: if the database has not answered for this long, changes may have been
+/// missed.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
+
+/// The age of the last look up to which the caches of clients may keep tiles for as long as the settings say.
+const CURRENT: Duration = Duration::from_secs(2);
+
+/// How long `/readyz` waits for the first look.
+const LONGEST_START: Duration = Duration::from_secs(5);
+
+/// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server all the time.
+const LONG_OUTAGE: Duration = Duration::from_secs(60);
 
 /// A look into the change log.
 #[derive(Debug, Clone)]
@@ -44,6 +54,50 @@ pub struct LogLook {
     pub transactions: Vec<u64>,
     /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to list.
     pub dirty: Option<Vec<TileCoord>>,
+    /// When it began: it has found what was committed before.
+    pub begun: Instant,
+}
+
+/// How old the last look is, for the caches of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogAge {
+    /// At most [`CURRENT`], or there is no log to follow.
+    Current,
+    /// Older, or there was none yet.
+    Old,
+    /// Older than [`LONG_OUTAGE`].
+    LongOutage,
+}
+
+/// Why a look failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFailure {
+    /// There is no log of these tiles' tables. If it was followed before, this counts as `Lost`.
+    NoLog,
+    /// Changes may be missed that no later look finds.
+    Lost,
+    /// The next look may find everything.
+    Passing,
+}
+
+/// When the log was read last, as one number, which each request loads: the microseconds since a server's start, and whether a look began then or
+/// changes may be missed since then.
+#[derive(Debug)]
+struct LastLook(AtomicU64);
+
+impl LastLook {
+    /// Nobody follows a log.
+    const NO_LOG: u64 = u64::MAX;
+
+    fn set(&self, micros: u64, is_look: bool) {
+        self.0.store(micros.min(u64::MAX >> 2) << 1 | u64::from(is_look), Ordering::Release);
+    }
+
+    /// When a look began, or since when there is none; false for the latter. `None` if nobody follows a log.
+    fn get(&self) -> Option<(u64, bool)> {
+        let value = self.0.load(Ordering::Acquire);
+        (value != LastLook::NO_LOG).then_some((value >> 1, value & 1 == 1))
+    }
 }
 
 /// The tiles that the writer of this process is about to render.
@@ -57,8 +111,10 @@ enum WritersTiles {
 struct ChangeLogState {
     /// The state of the last look; `None` while the log is not followed.
     seen: Option<Cursor>,
-    /// When the database last confirmed that the looks have found every change.
+    /// When the database was last asked whether the looks have found every change; `None` if it did not answer since.
     confirmed: Option<Instant>,
+    /// True once a look has succeeded.
+    has_looked: bool,
     /// Why the log is not followed.
     failure: Option<String>,
     by_log: DirtyByLog,
@@ -69,6 +125,8 @@ struct ChangeLogParts {
     state: Mutex<ChangeLogState>,
     /// True if a stored tile may be dirty. While it is false, requests do not have to lock the state.
     any_is_dirty: AtomicBool,
+    begun: Instant,
+    last_look: LastLook,
     epochs: LiveEpochs,
     look_wanted: Notify,
 }
@@ -94,6 +152,8 @@ impl KnownChanges {
         KnownChanges(Arc::new(ChangeLogParts {
             state: Mutex::default(),
             any_is_dirty: AtomicBool::new(false),
+            begun: Instant::now(),
+            last_look: LastLook(AtomicU64::new(LastLook::NO_LOG)),
             epochs,
             look_wanted: Notify::new(),
         }))
@@ -114,22 +174,75 @@ impl KnownChanges {
         self.0.any_is_dirty.store(any, Ordering::Release);
     }
 
+    fn micros(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.0.begun).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that the log is about to be followed, so that tiles are not trusted until it was read. Call this before the first request.
+    pub(crate) fn awaits_log(&self) {
+        self.0.last_look.set(self.micros(Instant::now()), false);
+    }
+
+    /// How old the last look is at the moment `now`, in which a tile is answered. The clock decides, not a flag: a process that was paused does not
+    /// know it.
+    pub(crate) fn log_age(&self, now: impl FnOnce() -> Instant) -> LogAge {
+        let Some((micros, is_look)) = self.0.last_look.get() else { return LogAge::Current };
+        let age = Duration::from_micros(self.micros(now()).saturating_sub(micros));
+        match (is_look, age) {
+            (true, age) if age <= CURRENT => LogAge::Current,
+            (_, age) if age <= LONG_OUTAGE => LogAge::Old,
+            _ => LogAge::LongOutage,
+        }
+    }
+
+    /// How long the log that should be followed is not; `None` if it is.
+    #[must_use]
+    pub fn unread_for(&self, now: Instant) -> Option<Duration> {
+        if self.log_age(|| now) == LogAge::Current {
+            return None;
+        }
+        let (micros, _) = self.0.last_look.get()?;
+        Some(Duration::from_micros(self.micros(now).saturating_sub(micros)))
+    }
+
+    /// Why a log that should be followed is not; `None` if it is.
+    #[must_use]
+    pub fn unread(&self, now: Instant) -> Option<String> {
+        let time = self.unread_for(now)?;
+        let state = self.state();
+        let why = state.failure.as_deref().unwrap_or("the database has not answered");
+        let what = if state.has_looked { "has not been read for" } else { "could not be read for" };
+        Some(format!("the change log {what} {} s: {why}", time.as_secs()))
+    }
+
+    /// True if the server may be said to be not ready, because the log was not read yet.
+    pub(crate) fn is_starting(&self, now: Instant) -> bool {
+        self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.state().has_looked
+    }
+
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
     pub fn looked(&self, look: LogLook) {
-        let seen = Arc::new(look.seen.clone());
+        let (seen, begun) = (Arc::new(look.seen.clone()), look.begun);
+        if !self.state().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
+            // Nobody knows what has changed before.
+            self.0.epochs.lost(&look.since);
+        }
         if !look.transactions.is_empty() || look.dirty.is_none() {
             self.0.epochs.changed(look.dirty.as_deref(), &seen);
         }
         self.change(|state| {
             state.by_log.add(&look);
-            (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(Instant::now()), None);
+            (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(begun), None);
+            state.has_looked = true;
         });
         self.0.epochs.log_reached(&seen);
+        self.0.last_look.set(self.micros(begun), true);
     }
 
-    /// Notes that the database answered and had nothing new.
-    pub fn confirmed(&self) {
-        self.state().confirmed = Some(Instant::now());
+    /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found everything else.
+    pub fn confirmed(&self, begun: Instant) {
+        self.state().confirmed = Some(begun);
+        self.0.last_look.set(self.micros(begun), true);
     }
 
     /// Evicts every live tile, because the database is not the one that they show.
@@ -137,13 +250,20 @@ impl KnownChanges {
         self.0.epochs.evict();
     }
 
-    /// Notes that the log cannot be followed. `is_lost` is true if changes may be missed that no later look finds.
-    pub fn failed(&self, why: String, is_lost: bool) {
+    /// Notes that a look failed.
+    pub fn failed(&self, why: String, failure: LogFailure) {
         let mut state = self.state();
         (state.confirmed, state.failure) = (None, Some(why));
-        if is_lost {
-            state.seen = None;
+        match failure {
+            LogFailure::Passing => return,
+            LogFailure::NoLog if !state.has_looked => self.0.last_look.0.store(LastLook::NO_LOG, Ordering::Release),
+            // The first failure says since when.
+            _ if self.0.last_look.get().is_none_or(|(_, is_look)| is_look) => {
+                self.0.last_look.set(self.micros(Instant::now()), false);
+            }
+            _ => {}
         }
+        state.seen = None;
     }
 
     /// True if the log is followed: tiles that no look has found dirty have not changed.
@@ -245,6 +365,7 @@ impl KnownChanges {
         let state = self.state();
         serde_json::json!({
             "followed": is_followed,
+            "last_look_seconds": state.confirmed.map(|confirmed| confirmed.elapsed().as_secs_f64()),
             "snapshot": state.seen.as_ref().map(ToString::to_string),
             "dirty_tiles": state.by_log.count(),
             "failure": state.failure,

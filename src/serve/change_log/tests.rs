@@ -14,7 +14,8 @@ fn cursor(text: &str) -> Cursor {
 
 fn look(seen: &str, transactions: &[u64], dirty: Option<&[TileCoord]>) -> LogLook {
     let dirty = dirty.map(<[TileCoord]>::to_vec);
-    LogLook { since: Cursor::default(), seen: cursor(seen), transactions: transactions.to_vec(), dirty }
+    let (since, begun) = (Cursor::default(), Instant::now());
+    LogLook { since, seen: cursor(seen), transactions: transactions.to_vec(), dirty, begun }
 }
 
 /// The known changes for a target of zooms 0 to 5 that shows the database state `shown`.
@@ -78,15 +79,16 @@ fn live_tiles_outlive_a_publication_whose_changes_the_log_tells_and_no_other() {
     known.looked(look("116:116:", &[], Some(&[])));
     assert!(is_same(&third, &first));
     assert!(!is_same(&known.beside(None, &first), &first), "nobody knows what it shows");
-    known.failed("away".to_owned(), false);
+    known.failed("away".to_owned(), LogFailure::Passing);
     assert!(!known.is_followed() && !is_same(&known.beside(Some(&cursor("109:109:")), &first), &first));
 }
 
 #[test]
 fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
     let known = beside("100:100:");
+    known.looked(look("100:100:", &[], Some(&[])));
     let (epochs, since) = (known.epochs(), LiveSince::default());
-    let first = since.get();
+    let first = epochs.of(tile(9, 8), &since);
     std::thread::sleep(Duration::from_millis(1));
     known.looked(look("110:110:", &[105], Some(&[tile(9, 9), tile(20, 5)])));
     let changed = epochs.of(tile(9, 9), &since);
@@ -111,6 +113,49 @@ fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_ha
     assert!(!epochs.takes(tile(9, 1), &state("103:103:")), "clients have seen a later one");
     known.looked(look("110:110:", &[105], Some(&[tile(9, 2)])));
     assert!(!epochs.takes(tile(9, 2), &state("109:109:")) && epochs.takes(tile(9, 3), &state("109:109:")));
-    epochs.answered(tile(9, 2), &state("115:115:"));
+    assert!(epochs.answers(tile(9, 2), &state("115:115:")) && !epochs.answers(tile(9, 2), &state("114:114:")));
     assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
+}
+
+#[test]
+fn the_clock_says_whether_the_log_was_read_a_moment_ago_and_no_log_is_not_missed() {
+    let (known, start) = (KnownChanges::default(), Instant::now());
+    let after = |seconds: u64| start + Duration::from_secs(seconds);
+    let age = |seconds: u64| known.log_age(|| after(seconds));
+    assert_eq!((age(0), age(900)), (LogAge::Current, LogAge::Current), "nobody is to follow a log");
+    known.awaits_log();
+    assert_eq!((age(0), age(59), age(62)), (LogAge::Old, LogAge::Old, LogAge::LongOutage));
+    assert!(known.is_starting(after(4)) && !known.is_starting(after(7)), "for 5 s a server says that it is not ready");
+    let begun = |seconds: u64| LogLook { begun: after(seconds), ..look("110:110:", &[], Some(&[])) };
+    known.looked(begun(10));
+    assert_eq!((age(11), age(13), age(90)), (LogAge::Current, LogAge::Old, LogAge::LongOutage));
+    known.confirmed(after(20));
+    assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "the process was paused");
+    assert!(
+        !known.is_starting(after(23)) && known.unread(after(23)).unwrap().ends_with("the database has not answered")
+    );
+    known.failed("away".to_owned(), LogFailure::Passing);
+    assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "until then everything was read");
+    known.failed("gone".to_owned(), LogFailure::NoLog);
+    assert_eq!(age(0), LogAge::Old, "it was followed before");
+    let without = KnownChanges::default();
+    without.awaits_log();
+    without.failed("not installed".to_owned(), LogFailure::NoLog);
+    assert_eq!((without.log_age(|| after(900)), without.unread(after(900))), (LogAge::Current, None));
+}
+
+#[test]
+fn a_live_tile_is_not_fresh_after_changes_were_missed() {
+    let (known, since) = (beside("100:100:"), LiveSince::default());
+    known.looked(look("110:110:", &[], Some(&[])));
+    let before = known.epochs().of(tile(9, 1), &since);
+    std::thread::sleep(Duration::from_millis(1));
+    let next = |from: &str, to: &str| LogLook { since: cursor(from), ..look(to, &[], Some(&[])) };
+    known.looked(next("110:110:", "120:120:"));
+    assert_eq!(known.epochs().of(tile(9, 1), &since), before, "it goes on where the last look ended");
+    // The target was written meanwhile, and the look begins at what it shows.
+    known.failed("the target was replaced".to_owned(), LogFailure::Lost);
+    known.looked(next("130:130:", "131:131:"));
+    assert!(known.epochs().of(tile(9, 1), &since) > before);
+    assert!(!known.epochs().takes(tile(9, 1), &Arc::new(cursor("125:125:"))));
 }

@@ -2,6 +2,9 @@
 
 use http::HeaderValue;
 
+use std::time::Duration;
+
+use crate::serve::change_log::LogAge;
 use crate::serve::error::ServeError;
 use crate::serve::http::answer::Freshness;
 use crate::serve::options::{CdnHeader, ServeOptions};
@@ -19,6 +22,8 @@ const MAX_STALE_SECONDS: u64 = 5;
 pub(crate) struct TileFreshness {
     fresh: Vec<Freshness>,
     stale: Vec<Freshness>,
+    /// While the change log cannot be read for long.
+    outage: Vec<Freshness>,
 }
 
 impl TileFreshness {
@@ -30,12 +35,18 @@ impl TileFreshness {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
         let stale = fresh.iter().map(stale).collect();
-        Ok(TileFreshness { fresh, stale })
+        let outage = fresh.iter().map(|fresh| outage(fresh, options.outage_cdn_max_age)).collect();
+        Ok(TileFreshness { fresh, stale, outage })
     }
 
-    /// The headers of a zoom.
-    pub(crate) fn at(&self, zoom: Zoom) -> &Freshness {
-        &self.fresh[usize::from(zoom.get())]
+    /// The headers of a zoom, by the age of what is known of the change log: whether the tile is stale is known only up to the last look.
+    pub(crate) fn at(&self, zoom: Zoom, age: LogAge) -> &Freshness {
+        let by_zoom = match age {
+            LogAge::Current => &self.fresh,
+            LogAge::Old => &self.stale,
+            LogAge::LongOutage => &self.outage,
+        };
+        &by_zoom[usize::from(zoom.get())]
     }
 
     /// The headers of a stale tile of a zoom.
@@ -93,6 +104,31 @@ fn stale(fresh: &Freshness) -> Freshness {
     }
 }
 
+/// The headers of a tile in a long outage of the database: browsers look for changes as often as for a stale tile, and CDNs keep their copies for at
+/// most `limit`, so that their questions do not all come to this server.
+fn outage(fresh: &Freshness, limit: Duration) -> Freshness {
+    let Freshness { browsers, cdns, surrogates } = stale(fresh);
+    let age = |value: &HeaderValue, name: &str| Some(seconds(value.to_str().ok()?, name)?.min(limit.as_secs()));
+    let own = |value: &HeaderValue| HeaderValue::from_str(&format!("max-age={}", age(value, "max-age")?)).ok();
+    let is_for_all = |value: &str| {
+        !directives(value).any(|(name, _)| ["private", "no-store"].iter().any(|no| name.eq_ignore_ascii_case(no)))
+    };
+    // Shared caches that no header addresses read the one for browsers.
+    let shared = age(&fresh.browsers, "s-maxage").or_else(|| {
+        let is_addressed = cdns.is_some() || surrogates.is_some();
+        age(&fresh.browsers, "max-age").filter(|_| !is_addressed && fresh.browsers.to_str().is_ok_and(is_for_all))
+    });
+    let with_shared = |shared: u64| {
+        let browsers = browsers.to_str().ok()?;
+        HeaderValue::from_str(&format!("{browsers}, s-maxage={shared}")).ok()
+    };
+    Freshness {
+        browsers: shared.and_then(with_shared).unwrap_or_else(|| browsers.clone()),
+        cdns: fresh.cdns.as_ref().and_then(own),
+        surrogates: fresh.surrogates.as_ref().and_then(own),
+    }
+}
+
 /// The directives of a `Cache-Control` value, each with its argument (RFC 9111, section 5.2).
 fn directives(value: &str) -> impl Iterator<Item = (&str, &str)> {
     value.split(',').map(|part| part.trim().split_once('=').unwrap_or((part.trim(), "")))
@@ -100,7 +136,12 @@ fn directives(value: &str) -> impl Iterator<Item = (&str, &str)> {
 
 /// The seconds of the directive `max-age`.
 fn max_age(value: &str) -> Option<u64> {
-    directives(value).find(|(name, _)| name.eq_ignore_ascii_case("max-age"))?.1.trim_matches('"').parse().ok()
+    seconds(value, "max-age")
+}
+
+/// The seconds of a directive.
+fn seconds(value: &str, directive: &str) -> Option<u64> {
+    directives(value).find(|(name, _)| name.eq_ignore_ascii_case(directive))?.1.trim_matches('"').parse().ok()
 }
 
 fn header(header: &'static str, value: &str) -> Result<HeaderValue, ServeError> {
@@ -141,7 +182,7 @@ mod tests {
             (7, "max-age=60, s-maxage=3600", "max-age=3600"),
             (22, "no-cache, s-maxage=3600", "max-age=3600"),
         ] {
-            let at = freshness.at(Zoom::new(zoom).unwrap());
+            let at = freshness.at(Zoom::new(zoom).unwrap(), LogAge::Current);
             assert_eq!(at.browsers, cache, "{zoom}");
             assert_eq!(at.cdns.as_ref().unwrap(), cdn, "{zoom}");
             assert_eq!(at.surrogates.as_ref().unwrap(), cdn, "{zoom}");
@@ -153,9 +194,30 @@ mod tests {
         );
         assert_eq!(freshness.stale_at(Zoom::MAX).browsers, "no-cache");
         let alone = TileFreshness::new(&options(&[("", "max-age=5")], &[], &[CdnHeader::CdnCacheControl])).unwrap();
-        assert_eq!(alone.at(Zoom::MAX).cdns, None);
+        assert_eq!(alone.at(Zoom::MAX, LogAge::Current).cdns, None);
         let without_age = options(&[], &[("", "no-store")], &[CdnHeader::SharedMaxAge]);
         assert!(matches!(TileFreshness::new(&without_age), Err(ServeError::NoMaxAge { .. })));
+    }
+
+    #[test]
+    fn while_the_log_is_not_read_nobody_keeps_tiles_for_long_and_in_a_long_outage_cdns_keep_them_longer() {
+        let all = [CdnHeader::CdnCacheControl, CdnHeader::SurrogateControl, CdnHeader::SharedMaxAge];
+        for (cache, cdn, headers, old, long) in [
+            ("max-age=3600", "max-age=86400", &all[..2], ["max-age=5", "max-age=5"], ["max-age=5", "max-age=300"]),
+            ("max-age=3600", "max-age=60", &all[..1], ["max-age=5", "max-age=5"], ["max-age=5", "max-age=60"]),
+            ("max-age=3600", "max-age=86400", &all[2..], ["max-age=5", ""], ["max-age=5, s-maxage=300", ""]),
+            ("public, max-age=60", "", &all[..1], ["max-age=5", ""], ["max-age=5, s-maxage=60", ""]),
+            ("private, max-age=60", "", &all[..1], ["max-age=5", ""], ["max-age=5", ""]),
+            ("no-cache", "max-age=86400", &all[..1], ["no-cache", "max-age=5"], ["no-cache", "max-age=300"]),
+        ] {
+            let cdn: &[_] = if cdn.is_empty() { &[] } else { &[("", cdn)] };
+            let freshness = TileFreshness::new(&options(&[("", cache)], cdn, headers)).unwrap();
+            for (age, expected) in [(LogAge::Old, old), (LogAge::LongOutage, long)] {
+                let at = freshness.at(Zoom::new(7).unwrap(), age);
+                let cdns = at.cdns.as_ref().or(at.surrogates.as_ref()).map_or("", |value| value.to_str().unwrap());
+                assert_eq!([at.browsers.to_str().unwrap(), cdns], expected, "{cache} {cdn:?} {age:?}");
+            }
+        }
     }
 
     #[test]

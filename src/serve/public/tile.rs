@@ -1,6 +1,7 @@
 //! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -59,7 +60,8 @@ impl Site {
             _ if is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
-            _ => settings.tile_freshness.at(tile.coord.zoom()),
+            // Nobody knows what has changed since the last look into the log.
+            _ => settings.tile_freshness.at(tile.coord.zoom(), tileset.tiles.known().log_age(Instant::now)),
         };
         let source = match origin {
             TileOrigin::Stale(_) => SourceLabel::Stale,

@@ -320,6 +320,10 @@ fn read_state_once(
         Some(last) => (last.number + 1, last.generation + 1, last.live_since.clone()),
     };
     let cursor = manifest.as_ref().and_then(|manifest| manifest.snapshot.parse().ok());
+    let first_scopes = last.and_then(|last| {
+        let first = last.first_scopes.clone();
+        first.or_else(|| (last.scopes != scopes).then(|| last.scopes.clone().into()))
+    });
     Ok(ServedState {
         number,
         generation,
@@ -329,6 +333,7 @@ fn read_state_once(
         cursor,
         template,
         scopes,
+        first_scopes,
         is_settled,
         stamp,
         stored: OnceLock::new(),

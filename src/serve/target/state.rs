@@ -1,6 +1,6 @@
 //! A state of the target that is served: what it holds between two changes.
 
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::cursor::Cursor;
 use crate::manifest::{Manifest, Publication};
@@ -29,6 +29,8 @@ pub(crate) struct ServedState {
     pub(crate) template: Template,
     /// The zooms and boxes in which a tile that is not stored is empty; no element if the target does not say.
     pub(super) scopes: Vec<Scope>,
+    /// Those with which the server began, if they were others.
+    pub(super) first_scopes: Option<Arc<[Scope]>>,
     /// True if the last write of the watched files was long enough ago that the next write will have another time.
     pub(crate) is_settled: bool,
     pub(super) stamp: Stamp,
@@ -41,6 +43,12 @@ impl ServedState {
     /// True if a tile lies in the target's scope, so that it is empty if it is not stored.
     pub(crate) fn covers(&self, tile: TileCoord) -> bool {
         !self.is_live_only() && (self.scopes.is_empty() || self.scopes.iter().any(|scope| scope.holds(tile.into())))
+    }
+
+    /// True if a tile lies in the target's scope, and lay outside of it when the server began.
+    pub(crate) fn has_grown_to(&self, tile: TileCoord) -> bool {
+        let before = |first: &[Scope]| first.is_empty() || first.iter().any(|scope| scope.holds(tile.into()));
+        self.first_scopes.as_ref().is_some_and(|first| !before(first) && self.covers(tile))
     }
 
     /// True if there is no target: nothing is stored, and nothing is known to be empty.

@@ -129,6 +129,25 @@ impl CachedForm {
         Some(&self.live.as_ref()?.snapshot)
     }
 
+    /// The later one of two forms of a live tile. It shows all that the other one shows, so it is of the later one of their epochs: flights end in
+    /// another order than they began.
+    fn or_later(self, held: CachedForm) -> CachedForm {
+        let Some((ours, theirs)) = self.live.as_ref().zip(held.live.as_ref()) else { return self };
+        let epoch = ours.epoch.max(theirs.epoch);
+        let held_is_later =
+            match (ours.snapshot.sees_all_of(&theirs.snapshot), theirs.snapshot.sees_all_of(&ours.snapshot)) {
+                (is_ours, true) => !is_ours,
+                (true, false) => false,
+                // States of two servers.
+                (false, false) => theirs.epoch > ours.epoch,
+            };
+        let mut later = if held_is_later { held } else { self };
+        if let Some(live) = &mut later.live {
+            live.epoch = epoch;
+        }
+        later
+    }
+
     /// True if both have the same content, no matter how they are encoded.
     pub(crate) fn shows_the_same(&self, other: &CachedForm) -> bool {
         fn hash(form: &CachedForm) -> Option<&str> {
@@ -250,21 +269,28 @@ impl TileCache {
         self.tiles.insert(self.key(from, encoding), form).await;
     }
 
-    /// Caches a live tile in its stored form, unless one of a later epoch is cached.
-    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) {
+    /// Caches a live tile in its stored form, unless one of a later database state is cached. Returns the one that is cached.
+    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) -> CachedForm {
         let entry = self.tiles.entry(self.key(key.cached(), Encoding::Gzip));
         let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
-            let held = held.map(Entry::into_value).filter(|held| held.epoch() > form.epoch());
-            std::future::ready(held.unwrap_or(form))
+            std::future::ready(match held {
+                Some(held) => form.or_later(held.into_value()),
+                None => form,
+            })
         };
-        entry.and_upsert_with(newest).await;
+        entry.and_upsert_with(newest).await.into_value()
     }
 
     /// Evicts a tile in every encoding.
     pub(crate) async fn forget(&self, from: CachedFrom) {
         for encoding in [Encoding::Gzip, Encoding::Identity] {
-            self.tiles.invalidate(&self.key(from, encoding)).await;
+            self.forget_form(from, encoding).await;
         }
+    }
+
+    /// Evicts a tile in one encoding.
+    pub(crate) async fn forget_form(&self, from: CachedFrom, encoding: Encoding) {
+        self.tiles.invalidate(&self.key(from, encoding)).await;
     }
 
     /// Evicts all tiles of the tileset: from now on the tileset has another number, under which no tile is found. The tiles under the old number

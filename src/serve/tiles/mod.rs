@@ -19,3 +19,6 @@ mod rendered;
 pub(crate) mod served;
 pub(crate) mod staleness;
 mod with_parameters;
+
+#[cfg(test)]
+mod tests;

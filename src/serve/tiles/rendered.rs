@@ -99,14 +99,13 @@ impl ServedTiles {
         }
         let key = self.live_key(state, tile);
         let from = key.cached();
-        let (mut held, mut is_fresh) = (self.cache.get(from, Encoding::Gzip).await, false);
+        let held = self.cache.get(from, Encoding::Gzip).await;
         let was_refreshed = self.staleness.was_refreshed(state, tile);
         if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
-            is_fresh = was_refreshed || self.may_see(tile, fresh);
-        } else if held.is_none() && was_refreshed {
-            // The refreshed tile was evicted, and the stored one is older than what clients have seen.
-            return self.rendered(live, state, tile, asked).await;
-        } else {
+            if self.may_see(tile, fresh) {
+                return (self.cached_in(from, fresh, encoding).await, TileOrigin::Memory);
+            }
+        } else if held.is_some() || !was_refreshed {
             live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
             if let Some(patience) = live.options().refresh_patience
                 && let Some(mut waiter) = live.join(key)
@@ -115,17 +114,24 @@ impl ServedTiles {
             {
                 return (self.cached_in(from, &packed, encoding).await, TileOrigin::Live);
             }
+        }
+        // Asked again: while this request waited, another one may have sent a refreshed tile.
+        if !self.staleness.was_refreshed(state, tile) {
             // A tile that was rendered earlier may be older than the one that is stored by now.
-            held = held.filter(|_| was_refreshed);
+            return as_stored(stored);
         }
-        match held {
-            Some(held) if is_fresh => (self.cached_in(from, &held, encoding).await, TileOrigin::Memory),
-            Some(held) if was_refreshed => {
-                let age = self.live_age(key, &held);
-                (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))
-            }
-            _ => as_stored(stored),
+        if let Some(held) = held.filter(|held| self.may_see(tile, held)) {
+            let age = self.live_age(key, &held);
+            return (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age));
         }
+        // The refreshed tile was evicted, and the stored one is older than what clients have seen.
+        let (form, origin) = self.rendered(live, state, tile, asked).await;
+        if let Ok(form) = &form
+            && !self.may_see(tile, form)
+        {
+            tracing::debug!("tile {tile} is sent in the latest state that can be rendered");
+        }
+        (form, origin)
     }
 
     /// Notes that a client sees a live tile instead of the stored one; false if the client must not see it.

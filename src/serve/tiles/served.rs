@@ -42,6 +42,9 @@ const READS_OF_A_FILE: usize = 8;
 /// [`MAX_OPEN_VARIANTS`](crate::serve::tilesets::family::MAX_OPEN_VARIANTS) this bounds the open files.
 const READS_OF_A_VARIANT: usize = 2;
 
+/// The most states of the target in which a request looks for its tile, because the target changes in between.
+const MAX_STATES: usize = 4;
+
 /// The most tiles that are unpacked at once. In an archive from an unknown source, one tile may take 256 MB.
 const UNPACKS: usize = 2;
 
@@ -172,34 +175,57 @@ impl ServedTiles {
         tile: TileId,
         asked: AskedBy,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
+        let (mut form, mut origin) = self.form(state, tile, asked).await;
+        let mut number = state.number;
+        for _ in 0..MAX_STATES {
+            let is_stored = form.as_ref().is_ok_and(|form| form.snapshot().is_none());
+            if !is_stored || self.target.unchanged_since(tile.coord) <= number {
+                return (form.map(|form| form.tile), origin);
+            }
+            // The target has changed since this request began. Other requests may have been answered with that change, or with a later state, so
+            // this one must not be answered with less any more.
+            let state = self.target.last();
+            number = state.number;
+            (form, origin) = self.form(&state, tile, asked).await;
+        }
+        let age = match origin {
+            TileOrigin::Stale(age) => age,
+            _ => Duration::ZERO,
+        };
+        (form.map(|form| form.tile), TileOrigin::Stale(age))
+    }
+
+    async fn form(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        asked: AskedBy,
+    ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let (form, origin) = self.stored(state, tile, asked.encoding).await;
         let form = match form {
             Ok(form) => form,
             Err(error) => return (Err(error), origin),
         };
         let coord = tile.coord;
-        let is_unrendered = state.is_unrendered(coord);
+        let (is_unrendered, is_covered) = (state.is_unrendered(coord), state.covers(coord));
         let live = self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()));
-        let is_behind =
-            live.is_some() && !state.covers(coord) && self.known().was_seen_later(coord, state.cursor.as_ref());
-        if !is_behind && form.tile.is_some() || state.covers(coord) && !is_unrendered {
+        // Clients may have seen a live tile where the target holds a tile by now.
+        let is_behind = live.is_some()
+            && (!is_covered || state.has_grown_to(coord))
+            && self.known().was_seen_later(coord, state.cursor.as_ref());
+        if !is_behind && (form.tile.is_some() || is_covered && !is_unrendered) {
             let age = self.staleness.age(state, coord);
             return match (live, age) {
                 (Some(live), age) if age.is_some() || self.staleness.was_refreshed(state, tile) => {
-                    let (form, origin) =
-                        self.refreshed(live, state, StaleTile { tile, asked, stored: form, age }).await;
-                    (form.map(|form| form.tile), origin)
+                    self.refreshed(live, state, StaleTile { tile, asked, stored: form, age }).await
                 }
-                (None, Some(age)) => (Ok(form.tile), TileOrigin::Stale(age)),
-                _ if form.tile.is_some() => (Ok(form.tile), origin),
-                _ => (Ok(None), TileOrigin::Empty),
+                (None, Some(age)) => (Ok(form), TileOrigin::Stale(age)),
+                _ if form.tile.is_some() => (Ok(form), origin),
+                _ => (Ok(form), TileOrigin::Empty),
             };
         }
         match live {
-            Some(live) => {
-                let (form, origin) = self.rendered(live, state, tile, asked).await;
-                (form.map(|form| form.tile), origin)
-            }
+            Some(live) => self.rendered(live, state, tile, asked).await,
             _ if is_unrendered => (Err(TileError::Unrendered), TileOrigin::Empty),
             _ => (Err(TileError::Beyond), TileOrigin::Empty),
         }
@@ -229,7 +255,12 @@ impl ServedTiles {
             };
             return (form, TileOrigin::Target);
         }
-        let form = match self.cache.get_or_make(from, Encoding::Gzip, self.read(state, tile)).await {
+        let reading = async {
+            // While a tile is replaced in a bucket, the other form may be of the tile before.
+            self.cache.forget_form(from, Encoding::Identity).await;
+            self.read(state, tile).await
+        };
+        let form = match self.cache.get_or_make(from, Encoding::Gzip, reading).await {
             Ok(packed) => self.cached_in(from, &packed, encoding).await,
             error => error,
         };

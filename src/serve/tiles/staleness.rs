@@ -49,17 +49,18 @@ impl Staleness {
         now.checked_sub(started + expires)
     }
 
-    /// Notes that a client sees a tile in a later database state than the stored one. The client must not see the stored tile again before that shows
-    /// the same changes. False if there is no room for a further tile: then the client must not see the later state.
+    /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older. False if the client must not
+    /// see it: clients have seen a later state, or there is no room for a further tile.
     pub(super) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
         let mut refreshed = self.refreshed();
         if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
             return false;
         }
         let seen = refreshed.entry(tile).or_insert_with(|| Arc::clone(shown));
-        if !seen.sees_all_of(shown) {
-            *seen = Arc::clone(shown);
+        if !shown.sees_all_of(seen) {
+            return false;
         }
+        *seen = Arc::clone(shown);
         self.any_is_refreshed.store(true, Ordering::Release);
         true
     }

@@ -1,6 +1,7 @@
 //! One tileset of a server.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
@@ -87,15 +88,26 @@ impl SiteTileset {
         format!("{public_url}{}", self.path)
     }
 
-    /// The reasons for `/readyz` to answer 503: the target cannot be read, or live tiles do not fit it. Empty if there are none.
+    /// The reasons for `/readyz` to answer 503: the target cannot be read, live tiles do not fit it, or the change log was not read yet. Empty if there
+    /// are none.
     pub(crate) async fn reasons(&self) -> Vec<String> {
         match self.tiles.state().await {
             Err(error) => vec![with_causes(&error)],
             Ok(state) => {
                 let unfit = self.tiles.unfit(&state).map(|error| with_causes(&error));
-                self.tiles.trouble().into_iter().chain(unfit).collect()
+                let known = self.tiles.known();
+                let starting = known
+                    .is_starting(Instant::now())
+                    .then(|| "the change log was not read yet, since the start".to_owned());
+                self.tiles.trouble().into_iter().chain(unfit).chain(starting).collect()
             }
         }
+    }
+
+    /// What is wrong though the server is ready: the change log is not followed.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (known, now) = (self.tiles.known(), Instant::now());
+        known.unread(now).filter(|_| !known.is_starting(now))
     }
 
     /// The tileset in `/status.json`.

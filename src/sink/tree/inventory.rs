@@ -14,7 +14,7 @@ use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
 pub(in crate::sink) type Tag = Option<[u8; 16]>;
 
 /// The tiles that a run is responsible for: it changes no others.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
     /// The zooms.
     pub zooms: ZoomList,

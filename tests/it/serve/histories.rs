@@ -4,11 +4,15 @@
 //!
 //! `OAR_TILES_TEST_ROUNDS` says how many changes are made to each kind of target (2 if it is not set), `OAR_TILES_TEST_SEED` begins another
 //! history; a failing one prints its seed.
+//!
+//! Under load, without kills: every answer of two servers is noted with its times, while writers count a property up and one server is paused now and
+//! then. `OAR_TILES_TEST_SECONDS` says for how long (2 for each kind of target if it is not set).
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use super::writer::{Fleet, answers, bodies};
 use crate::support::redis::Redis;
@@ -171,5 +175,151 @@ fn a_fleet_whose_servers_are_killed_converges_and_no_client_sees_a_tile_go_back(
     let (rounds, seed) = (number("OAR_TILES_TEST_ROUNDS", 2), number("OAR_TILES_TEST_SEED", 17));
     for kind in ["t.mbtiles", "tiles/", "s3:tiles/"] {
         history(kind, rounds, seed);
+    }
+}
+
+/// An answer: what it shows, by whom and when. Times are since the begin of the history.
+#[derive(Debug, Clone)]
+struct Answered {
+    node: usize,
+    path: usize,
+    begun: Duration,
+    ended: Duration,
+    round: u64,
+    /// True if nobody may keep it for longer than 5 s.
+    is_short: bool,
+    /// Where it came from.
+    cache: String,
+}
+
+/// How long servers of one target may differ (`settle`).
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Checks that no answer is older than one that had ended when its request began: of the same server, and of any other after `SETTLE`, unless nobody
+/// keeps it. Returns how many answers were older than one of another server.
+fn check(answers: &mut [Answered], paths: &[String]) -> usize {
+    answers.sort_by_key(|answer| answer.begun);
+    let mut by_end: Vec<Answered> = answers.to_vec();
+    by_end.sort_by_key(|answer| answer.ended);
+    let mut older = 0;
+    for (number, path) in paths.iter().enumerate() {
+        // What each server had answered, and what all had answered a while ago.
+        let (mut newest, mut settled): ([Option<Answered>; 2], Option<Answered>) = ([None, None], None);
+        let of_path = |answer: &&Answered| answer.path == number;
+        let (mut ended, mut long_ended) =
+            (by_end.iter().filter(of_path).peekable(), by_end.iter().filter(of_path).peekable());
+        let raise = |slot: &mut Option<Answered>, answer: &Answered| {
+            if slot.as_ref().is_none_or(|newest| newest.round < answer.round) {
+                *slot = Some(answer.clone());
+            }
+        };
+        for answer in answers.iter().filter(of_path) {
+            while let Some(before) = ended.next_if(|before| before.ended < answer.begun) {
+                raise(&mut newest[before.node], before);
+            }
+            while let Some(before) = long_ended.next_if(|before| before.ended + SETTLE < answer.begun) {
+                raise(&mut settled, before);
+            }
+            if let Some(newest) = newest[answer.node].as_ref().filter(|newest| newest.round > answer.round) {
+                panic!("{path}: {answer:?} is older than {newest:?} of the same server");
+            }
+            older += usize::from(newest.iter().flatten().any(|newest| newest.round > answer.round));
+            if let Some(settled) = settled.as_ref().filter(|settled| settled.round > answer.round) {
+                assert!(answer.is_short, "{path}: {answer:?} may be kept, and is older than {settled:?}");
+            }
+        }
+    }
+    older
+}
+
+/// A client under load: notes every answer of a server.
+fn noting(served: &Served, node: usize, paths: &[String], start: Instant, is_over: &AtomicBool) -> Vec<Answered> {
+    let (mut answers, mut number) = (Vec::new(), node);
+    while !is_over.load(Ordering::Relaxed) {
+        number += 1;
+        let path = number % paths.len();
+        let begun = start.elapsed();
+        let answer = served.get(&paths[path], GZIP);
+        let ended = start.elapsed();
+        let Some(round) = round_of(&answer.body).filter(|_| status(&answer) == 200) else { continue };
+        let is_placeholder = answer.header("cache-status").is_some_and(|status| status.contains("ancestor"));
+        if !is_placeholder {
+            let kept = answer.header("cache-control").unwrap_or_default();
+            let is_short = kept.contains("max-age=5") || kept.contains("no-store");
+            let cache = answer.header("cache-status").unwrap_or_default().to_owned();
+            answers.push(Answered { node, path, begun, ended, round, is_short, cache });
+        }
+    }
+    answers
+}
+
+/// Clients, writers and pauses for some time.
+fn history_under_load(kind: &str, lines: &str, time: Duration) {
+    let redis = Redis::start("hunter2", &[]);
+    let fleet = Fleet::new();
+    fleet.serves_with(&format!("redis_url = \"{}\"\n{lines}\n", redis.url()));
+    let first = "(SELECT min(id) FROM api_facility)";
+    fleet.db.run(&format!("UPDATE api_facility SET name = 'round000001' WHERE id = {first}"));
+    fleet.seeded(kind);
+    let start = || {
+        let live = ["--live", "--writer=auto", "--database-url", &fleet.db.url, "--trusted-proxy", "127.0.0.1"];
+        Served::at(&fleet.places, kind, &live)
+    };
+    let servers = [start(), start()];
+    let marked = |tiles: &crate::support::places::Tiles| -> Vec<String> {
+        let named = tiles.iter().filter(|(_, body)| round_of(body).is_some());
+        named.map(|((zoom, x, y), _)| format!("/{zoom}/{x}/{y}.pbf")).collect()
+    };
+    let mut paths = marked(&fleet.fresh());
+    fleet.places.seed(&fleet.db, "beyond.mbtiles", &["--zoom", "6-7"]).ok();
+    paths.extend(marked(&fleet.places.read_by_others("beyond.mbtiles")));
+    // Some of each: those of the target, and those that are rendered.
+    let paths: Vec<String> = paths.into_iter().skip(1).step_by(2).collect();
+    let (is_over, begin) = (AtomicBool::new(false), Instant::now());
+    let mut answers: Vec<Answered> = std::thread::scope(|scope| {
+        let end = EndsClients(&is_over);
+        let clients: Vec<_> = (0..16)
+            .map(|number| {
+                let (served, paths, is_over) = (&servers[number % 2], &paths, &is_over);
+                scope.spawn(move || noting(served, number % 2, paths, begin, is_over))
+            })
+            .collect();
+        for number in 0..2 {
+            let (url, is_over) = (&fleet.db.url, &is_over);
+            scope.spawn(move || {
+                let writer = crate::support::others::Connection::open(url, &format!("writer {number}"));
+                while !is_over.load(Ordering::Relaxed) {
+                    writer.run(&format!(
+                        "UPDATE api_facility SET name = 'round' || lpad((substr(name, 6)::int + 1)::text, 6, '0') WHERE id = {first}"
+                    ));
+                    std::thread::sleep(Duration::from_millis(15));
+                }
+            });
+        }
+        while begin.elapsed() < time {
+            std::thread::sleep(time / 4);
+            servers[1].signal("-STOP");
+            std::thread::sleep(time / 8);
+            servers[1].signal("-CONT");
+        }
+        drop(end);
+        clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+    });
+    let (count, rounds) = (answers.len(), answers.iter().map(|answer| answer.round).max());
+    let older = check(&mut answers, &paths);
+    let rendered = answers.iter().filter(|answer| answer.cache.contains("stored")).count();
+    eprintln!(
+        "{kind}: {count} answers, {rendered} not from memory, rounds up to {rounds:?}, {older} older than what the other server had answered"
+    );
+    assert!(count > 20, "{kind}: {count} answers");
+}
+
+#[test]
+fn under_load_no_server_answers_a_tile_older_than_one_that_it_answered_before() {
+    let time = Duration::from_secs(number("OAR_TILES_TEST_SECONDS", 2));
+    for (kind, lines) in
+        [("t.mbtiles", "cache_mb = 1"), ("tiles/", "write_back = true"), ("s3:tiles/", "refresh = \"patient\"")]
+    {
+        history_under_load(kind, lines, time);
     }
 }

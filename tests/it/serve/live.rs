@@ -288,6 +288,7 @@ fn without_its_database_the_target_is_served_and_live_tiles_come_back_by_themsel
     let (_target_folder, target) = small(&db, config);
     let served = served(&db.url, &target, config, &[]);
     assert_eq!(status(&served.get("/4/11/6.pbf", GZIP)), 200);
+    until("it knows that there is no log", || served.admin("/readyz").0 == 200);
     for round in 0..2 {
         cluster.crash();
         for path in ["/0/0/0.pbf", "/1/1/0.pbf", "/4/11/6.pbf"] {

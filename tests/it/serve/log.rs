@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::support::door::Door;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::Answer;
+use crate::support::others::Connection;
 use crate::support::program::{ROWS_LAYER, program, run, seed};
 use crate::support::redis::Redis;
 use crate::support::served::{GZIP, Served, status};
@@ -250,4 +252,114 @@ fn without_a_log_the_status_says_why_and_live_tiles_age_by_their_time() {
     let before = tile();
     db.run("UPDATE api_facility SET name = name || '!'");
     until("its time is over", || tile() != before);
+}
+
+/// How long browsers and CDNs may keep a tile.
+fn kept(answer: &Answer) -> [&str; 2] {
+    ["cache-control", "cdn-cache-control"].map(|name| answer.header(name).unwrap_or_default())
+}
+
+/// What they may keep it for as long as nobody knows whether it has changed, and otherwise.
+const SHORT: [&str; 2] = ["max-age=5", "max-age=5"];
+const LONG: [&str; 2] = ["max-age=86400", "max-age=7200"];
+
+#[test]
+fn until_the_log_was_read_a_server_is_not_ready_for_a_while_and_nobody_keeps_a_tile_for_long() {
+    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    tracked.db.run(EDIT);
+    let holder = Connection::open(&tracked.db.url, "holder");
+    holder.run("BEGIN; LOCK oar_tiles.change IN ACCESS EXCLUSIVE MODE");
+    let begun = std::time::Instant::now();
+    let served = tracked.served(&["--live"]);
+    let (ready, reasons) = served.admin("/readyz");
+    if begun.elapsed().as_secs() < 5 {
+        assert!(ready == 503 && reasons.contains("the change log was not read yet"), "{ready} {reasons}");
+    }
+    // A tile that changed, one that did not, an empty one, one that is rendered now, and one that the client has.
+    let tag = format!("If-None-Match: {}\r\n", served.get("/2/1/2.pbf", "").header("etag").unwrap());
+    for (path, headers, code) in [
+        ("/2/3/1.pbf", "", 200),
+        ("/2/1/2.pbf", "", 200),
+        ("/2/0/0.pbf", "", 204),
+        ("/4/6/8.pbf", "", 200),
+        ("/2/1/2.pbf", &*tag, 304),
+    ] {
+        let answer = served.get(path, headers);
+        assert_eq!((status(&answer), kept(&answer)), (code, SHORT), "{path} {}", answer.head);
+    }
+    // Stored tiles are served though the log cannot be read, and the server says what is wrong.
+    until("it is ready", || served.admin("/readyz").0 == 200);
+    let (_, body) = served.admin("/readyz");
+    assert!(body.contains("\"notes\":[\"the change log could not be read for "), "{body}");
+    assert_eq!(kept(&served.get("/2/1/2.pbf", "")), SHORT);
+    holder.run("ROLLBACK");
+    until("the log is followed", || kept(&served.get("/2/1/2.pbf", "")) == LONG);
+    assert!(!served.admin("/readyz").1.contains("notes"));
+    // And it stays so though nothing happens.
+    for _ in 0..25 {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        let answer = served.get("/2/1/2.pbf", "");
+        let looked = log_of(&served)["last_look_seconds"].as_f64().unwrap();
+        assert!(kept(&answer) == LONG || looked > 1.0, "{} {looked}", answer.head);
+    }
+}
+
+#[test]
+fn a_server_that_was_paused_lets_nobody_keep_a_tile_for_long_that_changed_meanwhile() {
+    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    let served = tracked.live(&[]);
+    for round in 0..2 {
+        let paths = ["/2/3/1.pbf", "/1/1/0.pbf", "/0/0/0.pbf"];
+        let before: Vec<Answer> = paths.iter().map(|path| served.get(path, GZIP)).collect();
+        served.signal("-STOP");
+        tracked.db.run(EDIT);
+        std::thread::sleep(std::time::Duration::from_millis(2_300));
+        std::thread::scope(|scope| {
+            // They wait in the server's socket, and are the first that it answers.
+            let asked: Vec<_> = (0..12)
+                .map(|number| {
+                    let served = &served;
+                    scope.spawn(move || (number % 3, served.get(paths[number % 3], GZIP)))
+                })
+                .collect();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            served.signal("-CONT");
+            for asked in asked {
+                let (number, answer) = asked.join().unwrap();
+                let is_old = answer.body == before[number].body;
+                assert!(!is_old || kept(&answer) == SHORT, "{round} {}: {}", paths[number], answer.head);
+            }
+        });
+    }
+}
+
+#[test]
+fn that_the_log_is_not_followed_any_more_is_said_once_with_the_cause_and_stored_tiles_are_served() {
+    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    let door = Door::for_one(&tracked.db.name);
+    door.open();
+    let said = tracked.folder.path().join("said");
+    let mut command = program();
+    command.args(["serve", tracked.target().to_str().unwrap(), "--config", &tracked.config, "--live"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s", "--database-url", &door.url]);
+    let served = Served::of(command.stderr(fs::File::create(&said).unwrap()));
+    let path = "/2/1/2.pbf";
+    until("the log is followed", || kept(&served.get(path, "")) == LONG);
+    door.close();
+    tracked.db.run(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    );
+    until("nobody keeps a tile for long", || kept(&served.get(path, "")) == SHORT);
+    let lines = |text: &str| fs::read_to_string(&said).unwrap().lines().filter(|line| line.contains(text)).count();
+    until("it is said", || lines("the change log has not been read for") > 0);
+    std::thread::sleep(std::time::Duration::from_millis(2_500));
+    let (ready, notes) = served.admin("/readyz");
+    assert!(ready == 200 && notes.contains("the change log has not been read for"), "{ready} {notes}");
+    assert_eq!((status(&served.get(path, "")), kept(&served.get(path, ""))), (200, SHORT));
+    door.open();
+    until("the log is followed again", || kept(&served.get(path, "")) == LONG);
+    until("that is said, too", || lines("the change log is followed again") > 0);
+    let said = fs::read_to_string(&said).unwrap();
+    assert_eq!((lines("has not been read for"), lines("is followed again")), (1, 1), "{said}");
+    assert!(said.contains("cannot reach the database") || said.contains("lost the database"), "{said}");
 }

@@ -4,8 +4,8 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -201,4 +201,55 @@ fn a_writer_that_is_killed_at_any_step_of_a_job_does_it_the_next_time() {
             all.iter().all(|job| job["state"] == "done")
         });
     });
+}
+
+/// How many tiles a writer stores before it is killed.
+const TILES_BEFORE_ITS_DEATH: usize = 12;
+
+#[test]
+fn a_writer_that_is_killed_in_every_publish_gets_on_from_what_is_stored() {
+    let fleet = Fleet::new();
+    let kind = "s3:tiles/";
+    fleet.places.seed(&fleet.db, kind, &["--zoom", "0-4", "--public-url", "relative"]).ok();
+    fleet.db.run("UPDATE api_facility SET name = name || '!'");
+    let stored: Arc<Mutex<Vec<String>>> = Arc::default();
+    let mut writers = 0;
+    loop {
+        writers += 1;
+        let (is_over, stored, of_writer) = (Arc::new(AtomicBool::new(false)), Arc::clone(&stored), AtomicUsize::new(0));
+        let said = Arc::clone(&is_over);
+        let proxy = Proxy::before(&fleet.places.prefix.endpoint, move |request: &Seen| {
+            if !request.is_tile() {
+                return Fault::None;
+            }
+            if of_writer.fetch_add(1, Ordering::SeqCst) >= TILES_BEFORE_ITS_DEATH {
+                said.store(true, Ordering::SeqCst);
+                return Fault::Slow(NEVER);
+            }
+            stored.lock().unwrap().push(request.target.clone());
+            Fault::None
+        });
+        let mut command: Command = program();
+        command.args(["serve", &fleet.places.place(kind), "--config", &fleet.places.config, "--writer=auto"]);
+        command.args(["--drain", "0s", "--database-url", &fleet.db.url]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+        command.env("OAR_TILES_S3_ENDPOINT", &proxy.endpoint);
+        let writer = Served::of(fleet.places.with_keys(&mut command));
+        until("it has stored some tiles, or published", || is_over.load(Ordering::SeqCst) || published(&writer) > 0);
+        if published(&writer) > 0 {
+            break;
+        }
+        assert!(writers < 20, "it does not get on");
+    }
+    // Hardly any tile is stored twice: those that were on their way when a writer was killed.
+    let stored = stored.lock().unwrap();
+    let tiles: std::collections::BTreeSet<&String> = stored.iter().collect();
+    assert!(
+        writers > 2 && stored.len() <= tiles.len() + 2 * writers,
+        "{writers} writers, {} of {}",
+        stored.len(),
+        tiles.len()
+    );
+    fleet.places.seed(&fleet.db, "fresh.mbtiles", &["--zoom", "0-4"]).ok();
+    assert!(fleet.places.read_by_others_or_copy(kind) == fleet.places.read_by_others("fresh.mbtiles"));
 }

@@ -33,6 +33,11 @@ impl Door {
         door
     }
 
+    /// Closes it.
+    pub(crate) fn close(&self) {
+        self.open.store(false, Ordering::SeqCst);
+    }
+
     /// Opens it for everybody.
     pub(crate) fn open(&self) {
         self.open.store(true, Ordering::SeqCst);

@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::{FlightPlan, FlightsShared};
+use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
 use crate::serve::parameters::NewKey;
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::stop::{Signal, Stop};
+
+/// The most times that a tile is rendered because the first state was older than what clients may have seen. The second one is later, unless a
+/// standby is behind another one.
+const MAX_RENDERINGS: u32 = 3;
 
 /// The longest that a request waits for the present database state before it renders its tile.
 const STATE_LIMIT: Duration = Duration::from_millis(50);
@@ -73,8 +78,7 @@ impl FlightsShared {
         self.metrics.asked_redis("hit");
         let form = CachedForm::of_live(entry.stored, plan.key, entry.snapshot);
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
-        self.cache.keep_live(plan.key, form.clone()).await;
-        Some(form)
+        Some(self.kept(plan.key, form).await)
     }
 
     /// True if the database has assigned every transaction before `xmax`. If that is not known, the database is asked now, because another server may
@@ -126,7 +130,7 @@ impl FlightsShared {
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
-            let rendered = shared.source.render(LiveRequest { tile: key.tile, given, since }, &of_task).await;
+            let rendered = shared.not_older(LiveRequest { tile: key.tile, given, since }, &of_task).await;
             drop(permit);
             rendered
         });
@@ -144,7 +148,6 @@ impl FlightsShared {
         }?;
         self.note_time(begun.elapsed());
         self.metrics.rendered(begun.elapsed(), in_database);
-        self.known.epochs().answered(key.tile.coord, &Arc::new(snapshot.clone()));
         if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
             // If the log is followed, the tile stays fresh until it changes, also beyond `ttl`.
             let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
@@ -154,8 +157,39 @@ impl FlightsShared {
         if way == CachedWay::Ahead {
             self.metrics.rendered_ahead();
         }
-        self.cache.keep_live(key, form.clone()).await;
-        Ok(form)
+        Ok(self.kept(key, form).await)
+    }
+
+    /// Caches a tile, and returns the latest one.
+    async fn kept(&self, key: FlightKey, form: CachedForm) -> CachedForm {
+        let of_this_history = Some(self.known.epochs().of_this_history());
+        if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < of_this_history) {
+            self.cache.forget(key.cached()).await;
+        }
+        self.cache.keep_live(key, form).await
+    }
+
+    /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one tile end in another order than they
+    /// began, and a snapshot may be taken late: without this, the answer to a later request could be older than an answer before it.
+    async fn not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
+        let mut since = request.since;
+        for _ in 0..MAX_RENDERINGS {
+            let rendered = self.source.render(LiveRequest { since, ..request.clone() }, stop).await?;
+            let (epochs, coord, shown) = (self.known.epochs(), request.tile.coord, Arc::new(rendered.snapshot.clone()));
+            if request.given.is_some() {
+                // Of the tiles with parameters, memory holds the latest state.
+                epochs.answers_with_parameters(coord, &shown);
+                return Ok(rendered);
+            }
+            if epochs.answers(coord, &shown) {
+                return Ok(rendered);
+            }
+            since = Instant::now();
+        }
+        Err(LiveError::Away(
+            "the database shows an older state than clients have seen (a standby that is behind its primary?)"
+                .to_owned(),
+        ))
     }
 
     fn note_time(&self, took: Duration) {

@@ -5,7 +5,6 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::*;
-use crate::cursor::Cursor;
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
 use crate::serve::parameters::ParametersKey;
@@ -20,6 +19,8 @@ struct Held {
     renders: AtomicUsize,
     go: Notify,
     fails: AtomicBool,
+    /// The database states that it shows, one after the other; then the default.
+    snapshots: std::sync::Mutex<std::collections::VecDeque<&'static str>>,
     /// The first transaction that has not begun, and how often that was asked.
     state: AtomicU64,
     states: AtomicUsize,
@@ -64,7 +65,9 @@ impl LiveSource for Held {
             if self.fails.load(Ordering::SeqCst) {
                 return Err(LiveError::Failed("as it was told".to_owned()));
             }
-            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, snapshot: Cursor::default() })
+            let snapshot = self.snapshots.lock().unwrap().pop_front().map(|text| text.parse().unwrap());
+            let snapshot = snapshot.unwrap_or_default();
+            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, snapshot })
         })
     }
 }
@@ -265,6 +268,39 @@ fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
         source.go.notify_one();
         until(&flights, 0, 0, 0).await;
         assert!(flights.fresh(key(1)).await.is_some());
+    });
+}
+
+/// Snapshots are taken by several tasks at once, so a later flight may get an earlier one.
+#[test]
+fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {
+    on_runtime(async {
+        let (flights, source) = flights(1, 8);
+        *source.snapshots.lock().unwrap() = ["120:120:", "110:110:", "130:130:"].into();
+        source.go.notify_one();
+        assert!(tile(&flights, key(1)).await.landed.is_ok());
+        let shows = |form: &CachedForm| form.snapshot().unwrap().to_string();
+        let (coord, epochs) = (key(1).tile.coord, flights.0.known.epochs());
+        epochs.evicted(&[coord]);
+        let next = FlightKey { epoch: epochs.of(coord, &crate::serve::change_log::LiveSince::default()), ..key(1) };
+        let asked = tokio::spawn({
+            let flights = flights.clone();
+            async move { tile(&flights, next).await }
+        });
+        for renders in [2, 3] {
+            while source.renders.load(Ordering::SeqCst) < renders {
+                tokio::task::yield_now().await;
+            }
+            source.go.notify_one();
+        }
+        assert_eq!(shows(&asked.await.unwrap().landed.unwrap()), "130:130:");
+        // A flight that nobody waits for any more may end late.
+        let late = CachedForm::of_live(None, next, "125:125:".parse().unwrap());
+        assert_eq!(shows(&flights.0.cache.keep_live(next, late).await), "130:130:");
+        // One of an older epoch may have got a later state.
+        let early = CachedForm::of_live(None, key(1), "140:140:".parse().unwrap());
+        let kept = flights.0.cache.keep_live(key(1), early).await;
+        assert_eq!((shows(&kept), kept.epoch()), ("140:140:".to_owned(), Some(next.epoch)));
     });
 }
 

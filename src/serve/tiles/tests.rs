@@ -1,0 +1,257 @@
+//! What the clients of one server see of a tile while the database, the log and the target go on, step by step.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::cache::{CachedFrom, TileCache};
+use super::served::ServedTiles;
+use crate::cursor::Cursor;
+use crate::serve::change_log::{KnownChanges, LogLook};
+use crate::serve::http::negotiate::Encoding;
+use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile};
+use crate::serve::observe::metrics::Metrics;
+use crate::serve::options::LiveOptions;
+use crate::serve::queue::{WorkQueue, WorkerShares};
+use crate::serve::shared::SharedSecret;
+use crate::serve::target::live_only::live_only;
+use crate::serve::target::served::{ServedSource, ServedTarget, TargetOpener};
+use crate::serve::target::watch::TargetWatch;
+use crate::sink::{Described, ReadError, TileReader};
+use crate::stop::Stop;
+use crate::tile::{LayerId, TileCoord, TileId, ZoomList};
+
+/// What the target stores: a database state, and the one byte of the tile.
+struct Stored {
+    snapshot: &'static str,
+    body: u8,
+    /// True if a reader that begins now waits with what it has read, until `lets_go`.
+    holds_readers: bool,
+    lets_go: bool,
+    held: usize,
+}
+
+/// A target of zooms 0 to 5, in a bucket.
+#[derive(Clone)]
+struct StubTarget(Arc<(Mutex<Stored>, Condvar)>);
+
+impl TileReader for StubTarget {
+    fn describe(&mut self) -> Result<Described, ReadError> {
+        let snapshot = self.0.0.lock().unwrap().snapshot;
+        let manifest = serde_json::json!({
+            "version": 1, "generator": "", "snapshot": snapshot, "fingerprint": "", "zooms": "0-5", "bbox": [],
+            "planned": 0, "stored": 0, "empty": 0, "started": 0, "seconds": 0.0,
+        });
+        Ok(Described { manifest: Some(manifest.to_string()), ..Described::default() })
+    }
+
+    fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    fn read(&mut self, _: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
+        let (stored, changed) = &*self.0;
+        let mut stored = stored.lock().unwrap();
+        let read = stored.body;
+        if stored.holds_readers {
+            stored.held += 1;
+            while !stored.lets_go {
+                stored = changed.wait(stored).unwrap();
+            }
+        }
+        Ok(vec![Some(Box::from([read]))])
+    }
+}
+
+/// A database whose states follow each other; the last one stays.
+struct StubDatabase {
+    layers: Vec<LiveLayer>,
+    states: Mutex<VecDeque<(&'static str, u8)>>,
+}
+
+impl LiveSource for StubDatabase {
+    fn fingerprint(&self) -> &'static str {
+        ""
+    }
+
+    fn layers(&self) -> &[LiveLayer] {
+        &self.layers
+    }
+
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        None
+    }
+
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+        Box::pin(std::future::ready(Ok(Cursor::default())))
+    }
+
+    fn sessions(&self) -> usize {
+        0
+    }
+
+    fn follow(self: Arc<Self>, _: KnownChanges) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+
+    fn render<'a>(&'a self, _: LiveRequest, _: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
+        let mut states = self.states.lock().unwrap();
+        let (snapshot, body) = *states.front().unwrap();
+        if states.len() > 1 {
+            states.pop_front();
+        }
+        let (stored, in_database, snapshot) = (Some(Box::from([body])), Duration::ZERO, snapshot.parse().unwrap());
+        Box::pin(std::future::ready(Ok(LiveTile { stored, in_database, snapshot })))
+    }
+}
+
+fn tile() -> TileCoord {
+    "3/1/2".parse().unwrap()
+}
+
+/// A server of that target and that database.
+struct World {
+    stored: StubTarget,
+    database: Arc<StubDatabase>,
+    known: KnownChanges,
+    tiles: ServedTiles,
+}
+
+impl World {
+    /// The target shows `snapshot` with the tile `body`.
+    fn new(snapshot: &'static str, body: u8) -> World {
+        let stored = Stored { snapshot, body, holds_readers: false, lets_go: false, held: 0 };
+        let stored = StubTarget(Arc::new((Mutex::new(stored), Condvar::new())));
+        let of_opener = stored.clone();
+        let open: TargetOpener = Arc::new(move || Ok(Box::new(of_opener.clone())));
+        let notes = live_only(Described::default()).notes;
+        let known = KnownChanges::default();
+        let source = ServedSource { open, watched: TargetWatch::Description, notes };
+        let target = Arc::new(ServedTarget::open(source, known.clone()).unwrap());
+        let layer = LiveLayer { name: "l".to_owned(), id: LayerId(0), zooms: ZoomList::all() };
+        let database = Arc::new(StubDatabase { layers: vec![layer], states: Mutex::default() });
+        let cache = TileCache::new(1 << 20);
+        let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
+        let options = LiveOptions {
+            queue: 8,
+            timeout,
+            ttl,
+            answer_within: None,
+            expires: Vec::new(),
+            refresh_patience: None,
+            neighbours: false,
+            explain_after: None,
+        };
+        let flights = LiveFlights::new(FlightParts {
+            source: Arc::clone(&database) as Arc<dyn LiveSource>,
+            cache: cache.clone(),
+            metrics: Arc::new(Metrics::new()),
+            options,
+            queue: WorkQueue::new(WorkerShares::new(NonZeroUsize::MIN, Some(0), Some(0)).unwrap()),
+            shared: None,
+            known: known.clone(),
+        });
+        World { stored, database, known, tiles: ServedTiles::new(target, cache, Some(flights)) }
+    }
+
+    fn renders(&self, states: &[(&'static str, u8)]) {
+        *self.database.states.lock().unwrap() = states.iter().copied().collect();
+    }
+
+    /// A look finds a transaction that changed the tile.
+    fn looked(&self, since: &str, seen: &str, transaction: u64) {
+        let (since, seen): (Cursor, Cursor) = (since.parse().unwrap(), seen.parse().unwrap());
+        let (transactions, dirty) = (vec![transaction], Some(vec![tile()]));
+        std::thread::sleep(Duration::from_millis(1));
+        self.known.looked(LogLook { since, seen, transactions, dirty, begun: Instant::now() });
+    }
+
+    async fn publishes(&self, snapshot: &'static str, body: u8) {
+        {
+            let mut stored = self.stored.0.0.lock().unwrap();
+            (stored.snapshot, stored.body) = (snapshot, body);
+        }
+        self.tiles.poll().await;
+    }
+
+    /// Sets whether the next readers of the target wait with what they have read.
+    fn holds_readers(&self, holds: bool) {
+        self.stored.0.0.lock().unwrap().holds_readers = holds;
+    }
+
+    fn lets_readers_go(&self) {
+        self.stored.0.0.lock().unwrap().lets_go = true;
+        self.stored.0.1.notify_all();
+    }
+
+    /// What a client gets.
+    async fn asked(&self) -> u8 {
+        asked(&self.tiles).await
+    }
+
+    async fn asked_until(&self, body: u8) {
+        while self.asked().await != body {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+async fn asked(tiles: &ServedTiles) -> u8 {
+    let state = tiles.state().await.unwrap();
+    tiles.tile(&state, TileId::from(tile()), Encoding::Identity).await.0.unwrap().unwrap().body[0]
+}
+
+fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(work)
+}
+
+/// A tile is rendered from a state that shows more than the log has told so far. A publication that shows less must not take it back.
+#[test]
+fn a_publication_does_not_take_back_what_a_refreshed_tile_showed_before_the_log_told_it() {
+    on_runtime(async {
+        let world = World::new("100:100:", 1);
+        assert_eq!(world.asked().await, 1);
+        world.renders(&[("111:111:", 2)]);
+        world.looked("100:100:", "110:110:", 105);
+        world.asked_until(2).await;
+        // The next state shows transaction 115, too, which no look has found yet.
+        world.renders(&[("120:120:", 4)]);
+        world.looked("110:110:", "113:113:", 112);
+        world.asked_until(4).await;
+        world.publishes("114:114:", 3).await;
+        for _ in 0..20 {
+            assert_eq!(world.asked().await, 4, "a client has seen it");
+        }
+        world.looked("113:113:", "121:121:", 115);
+        world.publishes("121:121:", 4).await;
+        assert_eq!(world.asked().await, 4);
+    });
+}
+
+/// A request that reads its tile slowly, across a publication, began after a client had seen the refreshed tile.
+#[test]
+fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_others_have_seen() {
+    on_runtime(async {
+        let world = World::new("100:100:", 1);
+        assert_eq!(world.asked().await, 1);
+        world.renders(&[("111:111:", 2)]);
+        world.looked("100:100:", "110:110:", 105);
+        world.asked_until(2).await;
+        let (since, tile) = (world.tiles.last().number, TileId::from(tile()));
+        world.tiles.cache.forget(CachedFrom::State { since, tile }).await;
+        world.holds_readers(true);
+        let tiles = world.tiles.clone();
+        let slow = tokio::spawn(async move { asked(&tiles).await });
+        while world.stored.0.0.lock().unwrap().held == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        world.holds_readers(false);
+        world.publishes("112:112:", 3).await;
+        assert_eq!(world.asked().await, 3);
+        world.lets_readers_go();
+        assert_eq!(slow.await.unwrap(), 3);
+    });
+}
