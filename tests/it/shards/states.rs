@@ -177,9 +177,9 @@ fn a_commit_that_would_lose_rows_is_refused_unless_that_is_allowed() {
             // What the plan has counted is gone when the shards are committed.
             loss();
         }
-        let lost = "t.mbtiles would lose rows: layer \"facilities\" had 600 rows in the last day and has 40 now, \
+        let said = "t.mbtiles would lose rows: layer \"facilities\" had 600 rows in the last day and has 40 now, \
                     93 % fewer. max_shrink is 50%";
-        sharded.verb("commit", &[]).fails(1, &[lost, "--allow-shrink"]);
+        sharded.verb("commit", &[]).fails(1, &[said, "--allow-shrink"]);
         assert!(std::fs::read(&sharded.target).unwrap() == before, "the target was touched");
         sharded.verb("commit", &["--allow-shrink"]).ok();
         holder.into_iter().for_each(|holder| drop(wait(holder).ok()));

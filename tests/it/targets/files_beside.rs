@@ -109,8 +109,8 @@ fn a_disk_that_is_full_when_the_run_ends_is_no_wrong_usage() {
     let filler = file("filler");
     for (flag, name) in [("--report", "r.json"), ("--metrics", "m.prom"), ("--changed-out", "c.txt")] {
         std::fs::write(&filler, "").unwrap();
-        let mut filled = std::fs::File::options().append(true).open(&filler).unwrap();
-        while std::io::Write::write_all(&mut filled, &[1; 512]).is_ok() {}
+        let mut space = std::fs::File::options().append(true).open(&filler).unwrap();
+        while std::io::Write::write_all(&mut space, &[1; 512]).is_ok() {}
         world.change();
         let before = world.published();
         world.run("reseed", &[flag, &file(name)]).fails(1, &[DONE, "No space left on device"]);
