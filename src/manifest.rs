@@ -1,6 +1,8 @@
 //! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
 //! which snapshot.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +100,9 @@ pub struct Manifest {
     /// again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrendered: Vec<String>,
+    /// When a run last warned that a layer does not keep its budget, by layer, in seconds since 1970 (UTC). Reseeds warn once a day.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warned: BTreeMap<String, u64>,
     /// When the run began, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long it took, in seconds.

@@ -222,6 +222,9 @@ pub enum CommandError {
         "--since compares one target with an older one: join them first (oar-tiles copy A B joined.mbtiles), and copy that one"
     )]
     NoPatchOfSeveral,
+    /// `copy` was called with one place.
+    #[error("copy needs a source and a target: oar-tiles copy SOURCE TARGET")]
+    NoCopyTarget,
     /// Other runs kept changing the target while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended {

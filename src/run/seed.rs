@@ -1,5 +1,6 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -79,7 +80,8 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
-    prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
+    let mut warned = BTreeMap::new();
+    prepared.warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let seeded = Seeded {
         cursor: prepared.snapshot.cursor(),
@@ -92,7 +94,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         failed: &budgets::failed_tiles(&outcome),
     };
     let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), ..manifest };
+    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;

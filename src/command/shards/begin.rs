@@ -76,9 +76,6 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     }
     let database = job.database()?;
     let snapshot = job.take_snapshot(&database, options.hold).await?;
-    if options.hold {
-        snapshot.lift_time_limits().await?;
-    }
     // Weights are gathered by columns, so the order of the target does not matter.
     let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
     prepared.warn(vanishing(&job.settings), &job.report);

@@ -140,8 +140,8 @@ async fn attempt(
     aside(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
-    let (finishing, merged) = (Instant::now(), merging.elapsed());
-    warnings.append(&mut crate::run::describe::budgets::warn(&budgets, &job.report));
+    let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
+    warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
     let seeded = Seeded {
         cursor: &cursor,
         database: mark.as_ref(),
@@ -155,7 +155,7 @@ async fn attempt(
     let started = UNIX_EPOCH + Duration::from_secs(plan.started);
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), ..manifest };
+    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;

@@ -117,6 +117,11 @@ impl IdentityKey {
         Hmac::new_from_slice(text.as_bytes()).map_or(None, |hmac| Some(IdentityKey(hmac)))
     }
 
+    /// A key for another purpose, from which nobody learns this one.
+    pub(crate) fn derived(&self, purpose: &str) -> String {
+        self.hash("derived", &[purpose])
+    }
+
     fn hash(&self, what: &str, parts: &[&str]) -> String {
         let mut hmac = self.0.clone();
         for part in std::iter::once(&what).chain(parts) {

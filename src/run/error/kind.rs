@@ -78,6 +78,7 @@ impl CommandError {
             | CommandError::SameTarget { .. }
             | CommandError::Unfit { .. }
             | CommandError::NoPatchOfSeveral
+            | CommandError::NoCopyTarget
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::NoArea { .. } => ErrorKind::Usage,

@@ -16,13 +16,14 @@ mod follow;
 mod state;
 mod tile_list;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::attempts::{aside, reading};
 use super::describe::{LogIdentity, SameDatabase, fingerprint};
 use super::{CommandError, Job};
 use crate::changes::{self, Cursor, TrackedLayer, Watch, tracked};
-use crate::plan::{Dirty, DrawnLayer, FeatureSearch};
+use crate::plan::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
 use crate::postgis::{Database, Layer, LayerLocks, Probed, Reads, Server, Snapshot, probe, survey};
 use crate::sink::OpenMode;
 use crate::tile::{AreaPart, Batch, Coverage, SearchBox, TileCoord, ZoomList};
@@ -54,9 +55,9 @@ pub struct DirtyFilter {
     pub tiles: TilesWanted,
     /// Look for changes since this snapshot instead of the target's.
     pub since: Option<Cursor>,
-    /// Only these zooms; the target's snapshot then stays as it is.
+    /// Only these zooms. The target's snapshot then stays as it is, unless zooms and boxes cover the target's own.
     pub zoom: Option<ZoomList>,
-    /// Only these boxes; the target's snapshot then stays as it is.
+    /// Only these boxes.
     pub bbox: Vec<AreaPart>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
@@ -69,13 +70,19 @@ impl DirtyFilter {
     pub(crate) fn is_narrowed(&self) -> bool {
         self.zoom.is_some() || !self.bbox.is_empty()
     }
+
+    /// True if its zooms and boxes leave out tiles of `parts`. Whoever gives `reseed` the flags of `seed` narrows nothing.
+    fn leaves_out(&self, parts: &[ScopePart]) -> bool {
+        Dirty::new(parts, 0).narrow(self.zoom.as_ref(), &Coverage::new(&self.bbox))
+    }
 }
 
 /// A target and its database, seen at one snapshot.
 pub(crate) struct Look<'a> {
     /// The run, with the zooms and boxes of the target's last seed.
     pub(crate) job: Job,
-    filter: &'a DirtyFilter,
+    /// Without zooms and boxes if they cover the target's own.
+    pub(crate) filter: Cow<'a, DirtyFilter>,
     pub(crate) state: TargetState,
     pub(crate) database: Database,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -121,6 +128,11 @@ impl<'a> Look<'a> {
             (state, if is_seen { snapshot } else { job.take_snapshot(&database, false).await? })
         };
         let settings = state.settings(settings, target)?;
+        let filter = if filter.is_narrowed() && !filter.leaves_out(&state.parts) {
+            Cow::Owned(DirtyFilter { zoom: None, bbox: Vec::new(), ..filter.clone() })
+        } else {
+            Cow::Borrowed(filter)
+        };
         if let Some(known) = &job.known {
             state.know(known);
         }
@@ -168,7 +180,7 @@ impl<'a> Look<'a> {
     ) -> Look<'a> {
         Look {
             job: job.clone(),
-            filter,
+            filter: Cow::Borrowed(filter),
             state,
             database,
             snapshot,

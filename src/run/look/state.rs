@@ -1,5 +1,7 @@
 //! The state of a target according to its manifest, and whether it fits the database and the settings.
 
+use std::collections::BTreeMap;
+
 use crate::changes::Cursor;
 use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
@@ -115,6 +117,7 @@ impl TargetState {
             stored: u64::MAX,
             empty: 0,
             unrendered: Vec::new(),
+            warned: BTreeMap::new(),
             started: 0,
             seconds: 0.0,
             publication: None,
