@@ -16,7 +16,7 @@ use crate::config::LayerSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, Error};
-use crate::run::describe::{IdentityKey, fingerprint, of_no_target};
+use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
 use crate::serve::{
     GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
@@ -84,8 +84,8 @@ impl DatabaseTiles {
         let first = LiveSnapshot::take(&database, &layers, packing, &stop, bounds).await?;
         check_room(&first, bounds.sessions()).await?;
         check_conditions(&first.snapshot, &layers, &settings.tileset.parameters).await?;
-        let key = match settings.server.redis {
-            Some(_) => IdentityKey::of_log(&first.snapshot, &settings.database.changes.schema).await?,
+        let log = match settings.server.redis {
+            Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,
         };
         let live_layers = first.layers.iter().map(|layer| LiveLayer {
@@ -96,7 +96,7 @@ impl DatabaseTiles {
         Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint: fingerprint(settings, &first.layers),
             live_layers: live_layers.collect(),
-            shared_secret: key.and_then(|key| SharedSecret::new(key.derived("redis").as_bytes())),
+            shared_secret: log.and_then(|log| SharedSecret::new(log.key().derived("redis").as_bytes())),
             described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
             job: job.clone(),
             database,
