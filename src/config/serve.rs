@@ -28,6 +28,7 @@ impl Check<'_> {
     /// The checked section.
     pub(super) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
+        let unread_mb = self.present("serve.unread_mb", given.unread_mb)?;
         let connections = self.present("serve.max_connections", given.max_connections)?;
         let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
         let drain = self.present("serve.drain", given.drain)?;
@@ -51,6 +52,7 @@ impl Check<'_> {
             settle: SETTLE,
             empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
             cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
+            unread_bytes: self.within("serve.unread_mb", unread_mb, 1..=1 << 20)? << 20,
             lists_tiles: true,
             max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
             max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,

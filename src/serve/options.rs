@@ -132,6 +132,8 @@ pub struct ServeOptions {
     pub empty_status: EmptyStatus,
     /// The size of the tile cache in memory, in bytes.
     pub cache_bytes: u64,
+    /// The most memory that answers may take which clients are slow to read, in bytes.
+    pub unread_bytes: u64,
     /// True to list the tiles that the target holds, so that missing ones are known without a lookup.
     pub lists_tiles: bool,
     /// The most connections that a listener serves at once.
@@ -195,6 +197,9 @@ pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
+/// The most memory of answers that are read slowly in a preview, in bytes.
+const PREVIEW_UNREAD_BYTES: u64 = 256 << 20;
+
 /// The most new sets of parameter values within a minute in a preview.
 const PREVIEW_PARAMETER_KEYS: usize = 1_000;
 
@@ -225,6 +230,7 @@ impl ServeOptions {
             settle: SETTLE,
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
+            unread_bytes: PREVIEW_UNREAD_BYTES,
             lists_tiles: false,
             max_connections: PREVIEW_CONNECTIONS,
             max_connections_of_address: PREVIEW_CONNECTIONS,

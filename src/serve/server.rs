@@ -11,9 +11,11 @@ use tokio::task::JoinHandle;
 
 use crate::serve::admin::Admin;
 use crate::serve::error::ServeError;
-use crate::serve::http::accept::{ConnectionLimits, KnownHosts, serve as accept};
+use crate::serve::http::accept::{ADMIN_CONNECTIONS, ConnectionLimits, raise_descriptors, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
+use crate::serve::http::connection::{ConnectionTimes, KnownHosts};
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
@@ -111,6 +113,7 @@ impl TileServer {
         });
         let site = Site {
             tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
+            unread: UnreadAnswers::new(options.unread_bytes),
             shared: shared.redis,
             cache: shared.cache,
             queue: shared.queue,
@@ -145,13 +148,16 @@ impl TileServer {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());
-        let limits = ConnectionLimits { all: self.options.max_connections, by_address };
+        let all = raise_descriptors(self.options.max_connections);
+        let (times, unread) = (ConnectionTimes::default(), site.unread.clone());
+        let limits = ConnectionLimits { all, by_address, times, unread };
         let public = Public(Arc::clone(&site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
+        let of_admin = ConnectionLimits { all: ADMIN_CONNECTIONS, ..limits };
         let admin = self.admin.map(|listener| {
             let hosts = known_hosts(&listener, &self.options);
             let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining), hosts);
-            tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS))
+            tokio::spawn(accept(listener, admin, of_admin, closing, LAST_ANSWERS))
         });
         let rereading = Rereading {
             site: Arc::clone(&site),

@@ -42,7 +42,7 @@ pub use feature::{
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
-pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError};
+pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};

@@ -20,6 +20,7 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) base_path: Option<String>,
     pub(in crate::config) hosts: Option<Vec<String>>,
     pub(in crate::config) cache_mb: Option<u64>,
+    pub(in crate::config) unread_mb: Option<u64>,
     pub(in crate::config) empty_status: Option<u16>,
     pub(in crate::config) cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_cache_control: Option<CacheControl>,

@@ -237,6 +237,11 @@ impl Session {
             let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
             return Error::Query { context, next, source };
         }
-        Error::Query { context, next: "Mend what the cause names, and run the command again", source }
+        let next = if source.is_temp_file_limit() {
+            "Raise temp_file_limit of the role in the server, or work_mem in [database], and run the command again"
+        } else {
+            "Mend what the cause names, and run the command again"
+        };
+        Error::Query { context, next, source }
     }
 }

@@ -47,17 +47,6 @@ impl Snapshot {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
     }
 
-    /// Lifts the server's time limits for transactions, as far as a session may, because the snapshot has to last as long as the run that imports it.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn lift_time_limits(&self) -> Result<(), Error> {
-        // transaction_timeout came with PostgreSQL 17.
-        let sql = "SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
-                   WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')";
-        self.all("lifting time limits", sql, &[]).await.map(drop)
-    }
-
     /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after that computation count as not
     /// seen.
     #[must_use]
@@ -132,9 +121,7 @@ impl Database {
     /// If the other session has ended ([`Error::is_snapshot_gone`]), or is on another server.
     pub async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
         let keeper = self.session(Some(from.clone())).await?;
-        let snapshot = self.exported_by(keeper).await?;
-        snapshot.lift_time_limits().await?;
-        Ok(snapshot)
+        self.exported_by(keeper).await
     }
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {

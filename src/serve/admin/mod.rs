@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::serve::http::accept::{Answers, KnownHosts, malformed};
 use crate::serve::http::answer::{Answer, closing, without_body};
-use crate::serve::http::body::AnswerBody;
+use crate::serve::http::body::{AnswerBody, RequestBody};
+use crate::serve::http::connection::{Answers, KnownHosts, malformed};
 use crate::serve::jobs::JobRoutes;
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
@@ -33,7 +32,7 @@ pub(crate) struct Admin {
 }
 
 impl Answers for Admin {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    async fn answer(self, request: Request<RequestBody>) -> Answer {
         if let Some(what) = malformed(&request) {
             return closing(text(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
         }
@@ -147,6 +146,7 @@ impl Admin {
         tilesets.families().iter().for_each(|family| family.measured());
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
+            unread: self.site.unread.counts(),
             queue: self.site.queue.counts(),
             // All tilesets share one pool.
             sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
@@ -163,6 +163,7 @@ impl Admin {
             "reasons": reasons,
             "redis": self.site.shared.as_ref().map(SharedCache::describe),
             "cached_bytes": self.site.cache.bytes(),
+            "unread_bytes": self.site.unread.counts().held,
             "live": self.live(),
             "queue": self.queue(),
         });

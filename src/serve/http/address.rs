@@ -78,6 +78,17 @@ pub(crate) enum HttpConnection {
     Unix(tokio::net::UnixStream),
 }
 
+impl HttpConnection {
+    /// The address at the other end; `None` for a Unix socket.
+    pub(super) const fn address(&self) -> Option<IpAddr> {
+        match self {
+            HttpConnection::Tcp(_, address) => Some(*address),
+            #[cfg(unix)]
+            HttpConnection::Unix(_) => None,
+        }
+    }
+}
+
 impl HttpListener {
     /// Binds the address and starts to listen.
     ///

@@ -8,25 +8,27 @@ mod tags;
 mod tile;
 pub(crate) mod tilejson;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::http::accept::{Answers, KnownHosts, malformed};
 use crate::serve::http::answer::{self, Answer, Content, Freshness};
+use crate::serve::http::body::RequestBody;
+use crate::serve::http::connection::{Answers, KnownHosts, malformed};
 use crate::serve::http::negotiate::{Encoding, holds};
-use crate::serve::http::peers::{AddressRange, Peer, client};
+use crate::serve::http::peers::{ClientKey, Peer, client};
 use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use crate::serve::parameters::UndeclaredNames;
 use crate::serve::preview;
 use crate::serve::public::changes::ChangeEvents;
-use crate::serve::public::tile::{WantedTile, given_parameters, no_tile, with_parameters};
+use crate::serve::public::tile::{WantedTile, given_parameters, no_tile};
 use crate::serve::public::tilejson::{TileJsonWanted, tilejson};
 use crate::serve::queue::WorkQueue;
 use crate::serve::shared::SharedCache;
@@ -44,6 +46,8 @@ pub(crate) struct Site {
     pub(crate) tilesets: SiteTilesets,
     /// The cache in memory that the tilesets share.
     pub(crate) cache: TileCache,
+    /// The answers that clients are slow to read.
+    pub(crate) unread: UnreadAnswers,
     /// Redis; `None` if none is used.
     pub(crate) shared: Option<SharedCache>,
     /// True if only pages of this server may read its answers.
@@ -84,10 +88,14 @@ impl Counted {
 }
 
 impl Answers for Public {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    async fn answer(self, request: Request<RequestBody>) -> Answer {
         let begun = Instant::now();
         let settings = self.0.settings();
-        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, &settings).await;
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        let address = client(peer, request.headers(), &settings.trusted_proxies);
+        let client = ClientKey::of(address);
+        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, client, &settings).await;
+        answer.body_mut().is_for(client);
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
         metrics.answered(route, source, answer.status().as_u16(), took);
@@ -98,7 +106,7 @@ impl Answers for Public {
             answer::add_timing(&mut answer, source.name(), took);
         }
         if let Some(style) = settings.access_log {
-            self.0.access_log.write(&line(&request, &answer, source, took, &settings.trusted_proxies), style);
+            self.0.access_log.write(&line(&request, address, &answer, source, took), style);
         }
         if request.method() == http::Method::HEAD { answer::without_body(answer) } else { answer }
     }
@@ -115,7 +123,7 @@ impl Site {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    async fn counted(&self, request: &Request<Incoming>, settings: &SiteSettings) -> Counted {
+    async fn counted(&self, request: &Request<RequestBody>, client: ClientKey, settings: &SiteSettings) -> Counted {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
         }
@@ -136,10 +144,10 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, request, settings).await;
+                let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
                 Counted { tileset: Some(tileset), ..counted }
             }
-            NamedByPath::Variant(named) => self.of_variant(named, request, settings).await,
+            NamedByPath::Variant(named) => self.of_variant(named, (request, client), settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| listing::document(&family, &settings.public_url, page));
@@ -165,7 +173,7 @@ impl Site {
     async fn of_variant(
         &self,
         named: NamedVariant<'_>,
-        request: &Request<Incoming>,
+        (request, client): (&Request<RequestBody>, ClientKey),
         settings: &SiteSettings,
     ) -> Counted {
         let NamedVariant { family, known, found, rest } = named;
@@ -182,7 +190,7 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return Counted::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, request, settings).await;
+        let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
         Counted { tileset: Some(tileset), ..counted }
     }
 
@@ -191,7 +199,7 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         path: &str,
-        request: &Request<Incoming>,
+        (request, client): (&Request<RequestBody>, ClientKey),
         settings: &SiteSettings,
     ) -> Counted {
         let looked = tileset.tiles.look();
@@ -201,13 +209,17 @@ impl Site {
         };
         match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => {
-                let given = match with_parameters(tileset, request, settings.undeclared) {
-                    Ok(given) => given,
+                if self.unread.refuses(client) {
+                    let what = "too many answers wait for this client to read them";
+                    return Counted::own(answer::too_many(what, RETRY_READING), RouteLabel::Tile);
+                }
+                let given = match given_parameters(tileset, request.uri().query(), settings.undeclared) {
+                    Ok(given) => given.map(Arc::new),
                     Err(refused) => return Counted::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
                 let is_alias = request.uri().path() != own || request.uri().query().is_some();
-                let wanted = WantedTile { state: &state, tile, given, is_alias };
+                let wanted = WantedTile { state: &state, tile, given, is_alias, client };
                 let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
@@ -236,7 +248,8 @@ impl Site {
                 Counted::own(answer, RouteLabel::Tilejson)
             }
             Ok(Route::Changes) => {
-                let events = tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
+                let events =
+                    tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state, client));
                 Counted::own(events, RouteLabel::Changes)
             }
             Ok(Route::CacheProbe) => {
@@ -313,8 +326,11 @@ fn page_of(query: Option<&str>) -> Option<usize> {
 /// The `Retry-After` of a refused subscription.
 const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
 
-fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {
-    match changes.subscribe(state) {
+/// The `Retry-After` of a client that has left too many answers unread.
+const RETRY_READING: Duration = Duration::from_secs(5);
+
+fn subscribed(changes: &ChangeEvents, state: &ServedState, client: ClientKey) -> Answer {
+    match changes.subscribe(state, client) {
         Some(events) => answer::events(events),
         None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),
     }
@@ -322,20 +338,19 @@ fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {
 
 /// The line of the access log for an answered request.
 fn line<'a>(
-    request: &'a Request<Incoming>,
+    request: &'a Request<RequestBody>,
+    client: Option<IpAddr>,
     answer: &Answer,
     source: SourceLabel,
     took: Duration,
-    trusted_proxies: &[AddressRange],
 ) -> AccessLine<'a> {
-    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let protocol = match request.version() {
         http::Version::HTTP_10 => "HTTP/1.0",
         http::Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     };
     AccessLine {
-        client: client(peer, request.headers(), trusted_proxies),
+        client,
         method: request.method().as_str(),
         path: request.uri().path_and_query().map_or("", |path| path.as_str()),
         protocol,

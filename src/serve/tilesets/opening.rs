@@ -132,7 +132,7 @@ impl OpenedTarget {
             changes: shared.options.changes.then(ChangeEvents::default),
             writer: None,
             jobs: JobDesk::new(parts.source.notes),
-            parameters: SiteParameters { declared: TilesetParameters::default(), gate: KeyGate::new(0) },
+            parameters: SiteParameters { declared: TilesetParameters::default(), gate: Arc::new(KeyGate::new(0)) },
             metrics: Arc::new(metrics),
         }
     }
@@ -159,7 +159,7 @@ impl OpenedTarget {
             SiteWriter { writer, desk }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
-        let parameters = SiteParameters { declared, gate: KeyGate::new(shared.options.parameter_keys) };
+        let parameters = SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.parameter_keys)) };
         let changes = shared.options.changes.then(ChangeEvents::default);
         let name: Arc<str> = parts.name.into();
         SiteTileset {

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::jobs::{Answers, fleet_with, writer};
-use crate::support::Db;
 use crate::support::nginx::{ask, read_answer};
 use crate::support::process::Start as _;
-use crate::support::program::seed;
+use crate::support::program::{over_rows, program, seed};
 use crate::support::served::{GZIP, Served, small_target, status};
+use crate::support::{Db, until};
 
 #[test]
 fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
@@ -40,7 +40,7 @@ fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
     let mut nothing = Vec::new();
     assert!(refused.read_to_end(&mut nothing).is_err() || nothing.is_empty());
     drop(held);
-    crate::support::until("connections are free again", || {
+    until("connections are free again", || {
         let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
         let asked = write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let mut answer = Vec::new();
@@ -239,7 +239,7 @@ fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
         let entry = announced.chunks(6).find(|entry| entry[..2] == name.to_be_bytes()).unwrap();
         u32::from_be_bytes(entry[2..].try_into().unwrap())
     };
-    assert_eq!((setting(max_concurrent_streams), setting(max_header_list_size)), (128, 16_384));
+    assert_eq!((setting(max_concurrent_streams), setting(max_header_list_size)), (32, 16_384));
     let end = &answered.iter().find(|(kind, _)| *kind == goaway).expect("the connection is ended").1;
     assert_eq!(u32::from_be_bytes(end[4..8].try_into().unwrap()), enhance_your_calm);
     let (_, metrics) = served.admin("/metrics");
@@ -247,6 +247,119 @@ fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
     let asked: u32 = asked.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
     assert!(asked < 10_000, "{asked} of 20,000 requests were worked on");
     assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+}
+
+/// A header that says which client a trusted proxy asks for.
+fn asked_for(client: &str) -> String {
+    format!("X-Forwarded-For: {client}\r\n")
+}
+
+/// The number behind a name in the metrics.
+fn metric(served: &Served, name: &str) -> u64 {
+    let (_, metrics) = served.admin("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name}: {metrics}")).parse().unwrap()
+}
+
+/// Sends a request whose answer nobody reads.
+fn unread(port: u16, path: &str, client: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", asked_for(client)).unwrap();
+    stream
+}
+
+#[test]
+fn answers_that_nobody_reads_take_bounded_memory_and_leave_room_for_others() {
+    let (db, place) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
+    let (folder, config) = (place.path().join("tiles/"), place.path().join("serve.toml"));
+    let lines = "[serve]\nunread_mb = 64\ncache_mb = 1\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    std::fs::write(&config, over_rows(lines)).unwrap();
+    let config = config.to_str().unwrap();
+    seed(&db.url, &folder, &["--config", config, "--zoom", "0-3", "--public-url", "relative"]).ok();
+    // Tiles of more than the buffers of a connection, as no run of this program would write them. Each is 16 MB.
+    for row in 0..8_u8 {
+        std::fs::create_dir_all(folder.join("3/2")).unwrap();
+        std::fs::write(folder.join(format!("3/2/{row}.pbf")), vec![row; 16 << 20]).unwrap();
+    }
+    let served = Served::new(folder.to_str().unwrap(), &["--config", config]);
+    let held = || metric(&served, "oar_tiles_unread_bytes") >> 20;
+    let cut = || metric(&served, "oar_tiles_answers_cut_total{reason=\"memory\"}");
+    // One client has half of it: two tiles. The third answer ends, or is refused.
+    let mut greedy: Vec<TcpStream> =
+        (0..2).map(|row| unread(served.port, &format!("/3/2/{row}.pbf"), "192.0.2.1")).collect();
+    until("they count", || held() == 32);
+    let refused = served.get("/3/2/2.pbf", &asked_for("192.0.2.1"));
+    assert_eq!((status(&refused), refused.header("cache-control")), (429, Some("no-store")));
+    assert_eq!(status(&served.get("/0/0/0.pbf", &asked_for("192.0.2.2"))), 200);
+    // Others fill the rest.
+    greedy.push(unread(served.port, "/3/2/3.pbf", "192.0.2.2"));
+    greedy.push(unread(served.port, "/3/2/4.pbf", "192.0.2.3"));
+    until("all is taken", || held() == 64);
+    assert_eq!(cut(), 0);
+    // The next one gets room from the client with the most.
+    greedy.push(unread(served.port, "/3/2/5.pbf", "192.0.2.4"));
+    until("an answer ends for it", || cut() == 1);
+    until("its memory is free", || held() <= 64);
+    // Who reads gets everything meanwhile.
+    let whole = served.get("/3/2/6.pbf", &asked_for("192.0.2.5"));
+    assert!(status(&whole) == 200 && whole.body == vec![6; 16 << 20]);
+    drop(greedy);
+    until("nothing is held", || held() == 0);
+}
+
+#[test]
+fn two_clients_do_not_take_all_places_of_those_who_wait_for_changes() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &["--changes", "--trusted-proxy", "127.0.0.1"]);
+    let subscribes = |client: &str| {
+        let mut stream = unread(served.port, "/changes", client);
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (begin == *b"HTTP/1.1 200", stream)
+    };
+    let mut all: Vec<TcpStream> = Vec::new();
+    for number in 0..256 {
+        let (is_there, stream) = subscribes(["192.0.2.1", "192.0.2.2"][number % 2]);
+        assert!(is_there, "{number}");
+        all.push(stream);
+    }
+    let (is_there, _own) = subscribes("192.0.2.1");
+    assert!(!is_there, "it has as many as the other");
+    let (is_there, _stream) = subscribes("192.0.2.3");
+    assert!(is_there);
+}
+
+/// Starts the server of a target under a limit of open files, as `ulimit` takes it.
+fn limited(target: &str, limit: &str, log: &std::path::Path) -> Served {
+    let with = program();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]).arg(with.get_program());
+    for (name, value) in with.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        command.env(name, value);
+    }
+    command.args(["serve", target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+    command.args(["--trusted-proxy", "127.0.0.1"]).stderr(std::fs::File::create(log).unwrap());
+    Served::of(&mut command)
+}
+
+#[test]
+fn a_flood_of_connections_leaves_descriptors_for_the_admin_listener() {
+    let (folder, target) = small_target();
+    let log = folder.path().join("log");
+    // The soft limit is raised; a hard one leaves fewer connections.
+    for (limit, said) in [("-Sn 160", None), ("-n 160", Some("the system allows 160 open files"))] {
+        let served = limited(&target, limit, &log);
+        let flood: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
+        for _ in 0..20 {
+            assert_eq!(served.admin("/livez"), (200, "ok\n".to_owned()), "{limit}");
+        }
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(!text.contains("could not be accepted"), "{limit}: {text}");
+        assert!(said.is_none_or(|said| text.contains(said)), "{limit}: {text}");
+        let taken = text.lines().filter(|line| line.contains("connections are taken")).count();
+        assert_eq!(taken, usize::from(said.is_some()), "one line for a flood: {text}");
+        drop(flood);
+    }
 }
 
 #[test]
@@ -308,7 +421,7 @@ fn no_url_of_a_request_is_fetched_and_headers_that_lie_change_no_answer() {
     assert_eq!(trap.accept().map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody has fetched it");
     // It would have been heard.
     let _caller = TcpStream::connect(trap.local_addr().unwrap()).unwrap();
-    crate::support::until("the trap hears", || trap.accept().is_ok());
+    until("the trap hears", || trap.accept().is_ok());
 }
 
 /// A proxy in front may find another end of such a body than the server, and then one client's bytes are another one's request.

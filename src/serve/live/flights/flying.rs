@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::{FlightPlan, FlightsShared};
 use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
+use crate::serve::parameters::NewKey;
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::stop::{Signal, Stop};
@@ -30,6 +31,10 @@ impl FlightsShared {
             if let Some(permit) = ticket.permit().await {
                 return Ok(permit);
             }
+            if ticket.was_displaced() {
+                self.metrics.shed();
+                return Err(LiveError::Overloaded { retry_after: self.estimate(plan.client) });
+            }
             plan.is_dropped = true;
         }
     }
@@ -43,7 +48,8 @@ impl FlightsShared {
             table.remove(plan.key, plan.number);
             return Err(LiveError::Abandoned);
         };
-        let ticket = self.queue.enter(if flight.waiters > 0 { WorkClass::Live } else { plan.class });
+        let class = if flight.waiters > 0 { WorkClass::Live } else { plan.class };
+        let ticket = self.enters(class, plan.client);
         flight.ticket = Some(ticket.number());
         Ok(ticket)
     }
@@ -116,6 +122,7 @@ impl FlightsShared {
         let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         let given = plan.given.take();
+        plan.new_key.take().into_iter().for_each(NewKey::begins);
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
