@@ -118,7 +118,7 @@ fn one_set_of_values_is_rendered_once_and_shared_once_however_it_is_written() {
     let redis_files = format!("redis_url_file = {secret:?}\nredis_secret_file = {signatures:?}\n");
     let lines = format!("[serve]\n{redis_files}live_ttl = \"10m\"\n");
     let [first, second] = world.countries();
-    let (served, other) = (world.served(&lines, &[]), world.served(&lines, &[]));
+    let served = world.served(&lines, &[]);
     let asked = format!("/1/1/0.pbf?country={first}&country={second}");
     let rendered = served.get(&asked, GZIP);
     assert_eq!(rendered.header("cache-status"), Some("oar-tiles; fwd=uri-miss; stored"));
@@ -135,9 +135,12 @@ fn one_set_of_values_is_rendered_once_and_shared_once_however_it_is_written() {
         assert!(answer.body == rendered.body && answer.header("etag") == rendered.header("etag"));
     }
     until("it is in Redis", || redis.ask(&[b"DBSIZE"]) == b"1");
-    let shared = other.get(&written[1], GZIP);
-    assert_eq!(shared.header("cache-status"), Some("oar-tiles; hit; detail=redis"));
-    assert!(shared.body == rendered.body);
+    // On a busy machine Redis may be asked in vain.
+    until("another server has it", || {
+        let shared = world.served(&lines, &[]).get(&written[1], GZIP);
+        assert!(shared.body == rendered.body);
+        shared.header("cache-status") == Some("oar-tiles; hit; detail=redis")
+    });
     assert_eq!(redis.ask(&[b"DBSIZE"]), b"1");
 }
 
