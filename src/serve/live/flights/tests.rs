@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::cursor::Cursor;
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
 use crate::serve::parameters::ParametersKey;
