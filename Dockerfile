@@ -20,7 +20,8 @@ FROM gcr.io/distroless/static-debian12:nonroot
 COPY --from=build /oar-tiles /usr/bin/oar-tiles
 ENV OAR_TILES_LISTEN=0.0.0.0:8080 \
     OAR_TILES_ADMIN=0.0.0.0:9180
-EXPOSE 8080 9180
+# Not the admin port: docker run -P would publish it.
+EXPOSE 8080
 WORKDIR /tiles
 USER nonroot
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["/usr/bin/oar-tiles", "serve", "--check"]

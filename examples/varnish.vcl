@@ -12,7 +12,9 @@ backend tiles {
     .port = "8080";
 }
 
-# Who may purge: the machine on which oar-tiles runs.
+# Who may purge: who knows the token in /etc/varnish/purge-token, such as openssl rand -hex 32 makes; [[purge]] reads the same from token_file.
+# An address alone says nothing: behind a TLS proxy of this machine, everybody comes from 127.0.0.1. Without the file nobody may purge.
+# And only from the machine on which oar-tiles runs.
 acl purgers {
     "127.0.0.1";
     "::1";
@@ -20,9 +22,13 @@ acl purgers {
 
 sub vcl_recv {
     if (req.method == "PURGE" || req.method == "BAN") {
-        if (!client.ip ~ purgers) {
+        set req.http.x-purge-token = regsub(std.fileread("/etc/varnish/purge-token"), "\s+$", "");
+        if (!client.ip ~ purgers || req.http.x-purge-token !~ "^[0-9A-Za-z_-]{32,}$"
+            || req.http.Authorization != "Bearer " + req.http.x-purge-token) {
             return (synth(403, "not a purger"));
         }
+        unset req.http.x-purge-token;
+        unset req.http.Authorization;
         # Tags: everything that was sent with one of them.
         if (req.http.xkey-softpurge) {
             return (synth(200, "tags: " + xkey.softpurge(req.http.xkey-softpurge)));
@@ -44,6 +50,11 @@ sub vcl_recv {
     }
     # Tiles depend on nothing but their address.
     unset req.http.Cookie;
+    # A query may hold parameters of a tile (?country=LI), and a purge by address does not reach it: it is neither kept nor answered from here.
+    # If many ask for the same parameters, leave these three lines out: each query has a copy of its own then. Purge by tag, which reaches all.
+    if (req.url ~ "\?") {
+        return (pass);
+    }
 }
 
 sub oar_purge {

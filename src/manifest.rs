@@ -1,6 +1,8 @@
 //! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
 //! which snapshot.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +70,9 @@ pub struct Manifest {
     /// The identity of the database. `None` if there was no key for its HMACs: the manifest is public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
+    /// The witness of the newest state that the tiles show. `None` if there was no key for its HMAC, or an older program wrote the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
     /// Everything but the data that decides a tile's bytes: a hash of the configuration, and the versions of the program's rendering and
     /// packing. See [`fingerprint_of`].
     pub fingerprint: String,
@@ -95,6 +100,9 @@ pub struct Manifest {
     /// again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrendered: Vec<String>,
+    /// When a run last warned that a layer does not keep its budget, by layer, in seconds since 1970 (UTC). Reseeds warn once a day.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub warned: BTreeMap<String, u64>,
     /// When the run began, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long it took, in seconds.
@@ -114,18 +122,43 @@ pub struct Region {
     /// The snapshot that its tiles show, if that is not the manifest's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// The witness of the newest state that its tiles show, if that is not the manifest's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub witness: Option<Witness>,
+}
+
+/// What the change log held at a snapshot. By this, another history of the same database is recognized: that of a copy, of a restored backup, of a
+/// standby that lacked the last commits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Witness {
+    /// `pg_current_snapshot()`.
+    pub snapshot: String,
+    /// The number of transactions that the hash covers: the newest ones in the log that the snapshot sees, at most 64.
+    pub transactions: u32,
+    /// HMAC of these transactions, with the key of [`KeyedIdentity`].
+    pub hash: String,
 }
 
 impl Manifest {
     /// The part that the last seed wrote.
     #[must_use]
     pub fn last_seeded(&self) -> Region {
-        Region { zooms: self.zooms.clone(), bbox: self.bbox.clone(), snapshot: self.seed_snapshot.clone() }
+        Region {
+            zooms: self.zooms.clone(),
+            bbox: self.bbox.clone(),
+            snapshot: self.seed_snapshot.clone(),
+            witness: self.witness.clone(),
+        }
     }
 
     /// Every part of the tileset that the target holds. The part of the last seed comes first.
     pub fn regions(&self) -> impl Iterator<Item = Region> + '_ {
         std::iter::once(self.last_seeded()).chain(self.kept.iter().cloned())
+    }
+
+    /// The witnesses of all states that the tiles show.
+    pub fn witnesses(&self) -> impl Iterator<Item = &Witness> {
+        self.witness.iter().chain(self.kept.iter().filter_map(|part| part.witness.as_ref()))
     }
 
     /// The version of the layout of a manifest with these partial regions.
@@ -137,7 +170,7 @@ impl Manifest {
     /// The same parts, which all show the manifest's snapshot now.
     #[must_use]
     pub fn brought_forward(self, snapshot: &str) -> Manifest {
-        let kept = self.kept.into_iter().map(|part| Region { snapshot: None, ..part }).collect();
+        let kept = self.kept.into_iter().map(|part| Region { snapshot: None, witness: None, ..part }).collect();
         Manifest { snapshot: snapshot.to_owned(), seed_snapshot: None, kept, ..self }
     }
 }

@@ -104,7 +104,9 @@ resource "aws_cloudfront_origin_access_control" "tiles" {
   signing_protocol                  = "sigv4"
 }
 
-# Tiles lie packed in the bucket and are sent as they are; parameters, headers and cookies mean nothing to them.
+# Tiles lie packed in the bucket and are sent as they are; parameters, headers and cookies mean nothing to them. Queries are neither in the
+# key nor forwarded: both or neither. Before oar-tiles serve with live parameters, name the parameters here, and add no origin request policy
+# that forwards more, or one client's ?country=LI becomes everybody's tile; such copies are purged by tag only.
 resource "aws_cloudfront_cache_policy" "tiles" {
   name        = "${var.bucket}-tiles"
   min_ttl     = 0

@@ -5,7 +5,7 @@
 set -eu
 config=$1 work=$2
 oar-tiles shards begin --config "$config" --work "$work" --shards 16
-# Each job has its number; PARALLEL_SEQ, from 1 on, would do as well. --jobs bounds how many run at once; the plan bounds their connections.
+# Each job has its number from seq: to run some shards again, echo their numbers instead, one a line. --jobs bounds how many run at once; the plan bounds their connections.
 seq 16 | parallel --jobs 2 --retries 3 --halt soon,fail=1 \
   oar-tiles shards run --config "$config" --work "$work" --workers 1 --quiet --shard {}
 oar-tiles shards commit --config "$config" --work "$work"

@@ -31,7 +31,7 @@ mod untracked;
 pub use crate::cursor::{Cursor, CursorError};
 pub use error::ChangeLogError;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{DecodingMethod, WATCHER_LOCK, identity_key, namesake_of_log};
+pub use log::{DecodingMethod, LogState, WATCHER_LOCK, log_state, namesake_of_log};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,

@@ -9,12 +9,12 @@ use crate::tile::{LonLatBox, ZoomList};
 /// `oar-tiles copy`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
+#[command(override_usage = "oar-tiles copy [OPTIONS] <SOURCE>... <TARGET>")]
 pub struct Copy {
-    /// Copy from: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; several are joined, tiles that are in more than one of them by their layers
-    #[arg(required = true, num_args = 1..)]
-    pub source: Vec<String>,
-    /// Copy to: the same kinds
-    pub target: String,
+    /// Copy from, and last of all copy to: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; several sources are joined, tiles that are in more than one of them by their layers
+    // One list, because clap cannot tell where the sources end if flags stand among them.
+    #[arg(required = true, num_args = 1.., value_name = "PLACE")]
+    pub places: Vec<String>,
     /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
@@ -39,6 +39,9 @@ pub struct Copy {
     /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
+    /// Print warnings and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
     /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -56,8 +56,11 @@ pub struct TrackInstall {
     #[arg(long, value_name = "ROLE")]
     pub owner: Option<String>,
     /// Print the statements, for psql; run nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     pub sql: bool,
+    /// Print warnings and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `oar-tiles track status`.
@@ -90,6 +93,9 @@ pub struct TrackPrune {
     /// Also delete what is older than this, seen or not: a target that has not seen it then needs a full seed
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub older_than: Option<Duration>,
+    /// Print warnings and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
 }
 
 /// `oar-tiles track remove`.
@@ -99,6 +105,9 @@ pub struct TrackRemove {
     #[command(flatten)]
     pub tracked: Tracked,
     /// Print the statements, for psql; run nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "quiet")]
     pub sql: bool,
+    /// Print warnings and errors only
+    #[arg(long, short)]
+    pub quiet: bool,
 }

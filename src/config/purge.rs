@@ -27,7 +27,18 @@ const MAX_LISTED: usize = 10_000;
 impl Check<'_> {
     /// The checked sections.
     pub(super) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {
-        given.iter().map(|section| self.purge(section)).collect()
+        let mut purges = given.iter().map(|section| self.purge(section)).collect::<Result<Vec<_>, _>>()?;
+        let variables = given.iter().map(|section| (section.provider, section.token_variable.clone()));
+        let secrets: Vec<String> = variables
+            .filter(|(provider, _)| *provider != PurgeProviderName::Command)
+            .filter_map(|(_, variable)| variable)
+            .collect();
+        for purge in &mut purges {
+            if let ProviderOptions::Command(options) = &mut purge.provider {
+                options.others_variables.clone_from(&secrets);
+            }
+        }
+        Ok(purges)
     }
 
     fn purge(&self, given: &PurgeSection) -> Result<PurgeOptions, ConfigError> {
@@ -107,11 +118,14 @@ impl Check<'_> {
                 soft,
                 endpoint,
             }),
-            PurgeProviderName::Varnish => {
-                ProviderOptions::Varnish(VarnishOptions { caches: self.caches(given)?, soft })
-            }
+            PurgeProviderName::Varnish => ProviderOptions::Varnish(VarnishOptions {
+                caches: self.caches(given)?,
+                token: self.token_of_cache(given)?,
+                soft,
+            }),
             PurgeProviderName::Nginx => ProviderOptions::Nginx(NginxOptions {
                 caches: self.caches(given)?,
+                token: self.token_of_cache(given)?,
                 wildcards: given.wildcards.unwrap_or(false),
             }),
             PurgeProviderName::Command => {
@@ -122,7 +136,12 @@ impl Check<'_> {
                     );
                 }
                 let max_items = self.within("purge.max_items", given.max_items.unwrap_or(MAX_LISTED), 1..=1_000_000)?;
-                ProviderOptions::Command(CommandOptions { program, max_items })
+                ProviderOptions::Command(CommandOptions {
+                    program,
+                    max_items,
+                    token_variable: given.token_variable.clone(),
+                    others_variables: Vec::new(),
+                })
             }
         })
     }
@@ -131,7 +150,7 @@ impl Check<'_> {
     fn purge_keys_fit(&self, given: &PurgeSection) -> Result<(), ConfigError> {
         use PurgeProviderName::{Akamai, Bunny, CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
         let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare, Bunny, Akamai];
-        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Bunny];
+        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Bunny, Varnish, Nginx];
         let keys: [(&str, bool, &[PurgeProviderName]); 18] = [
             ("distribution", given.distribution.is_some(), &[CloudFront]),
             ("profile", given.profile.is_some(), &[CloudFront]),
@@ -149,7 +168,7 @@ impl Check<'_> {
             ("program", given.program.is_some(), &[Command]),
             ("max_items", given.max_items.is_some(), &[Command]),
             ("token_file", given.token_file.is_some(), with_token),
-            ("token_variable", given.token_variable.is_some(), with_token),
+            ("token_variable", given.token_variable.is_some(), &[Fastly, Cloudflare, Bunny, Varnish, Nginx, Command]),
             ("endpoint", given.endpoint.is_some(), clouds),
         ];
         let odd = keys.into_iter().find(|(_, is_given, fits)| *is_given && !fits.contains(&given.provider));
@@ -158,6 +177,12 @@ impl Check<'_> {
             let what = format!("is of provider = \"{}\": leave it out", fits.join("\" or \""));
             Err(self.wrong(&format!("purge.{key}"), what))
         })
+    }
+
+    /// The token of a cache that the user runs, if there is one.
+    fn token_of_cache(&self, given: &PurgeSection) -> Result<Option<SecretSource>, ConfigError> {
+        let is_given = given.token_file.is_some() || given.token_variable.is_some();
+        is_given.then(|| self.token(given, "")).transpose()
     }
 
     fn token(&self, given: &PurgeSection, usual: &str) -> Result<SecretSource, ConfigError> {

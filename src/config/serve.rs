@@ -7,8 +7,9 @@ use super::error::ConfigError;
 use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, UndeclaredName, WriterName};
 use super::settings::Check;
 use crate::serve::{
-    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, RedisUrl, RedisUrlError, SETTLE,
-    ServeOptions, TileHeaders, UndeclaredNames, WorkerShares, WorkerSharesError, WriterOptions,
+    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl,
+    RedisUrlError, SETTLE, ServeOptions, SharedSecret, TileHeaders, UndeclaredNames, WorkerShares, WorkerSharesError,
+    WriteBackLimits, WriterOptions,
 };
 use crate::sink::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
@@ -27,6 +28,7 @@ impl Check<'_> {
     /// The checked section.
     pub(super) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
+        let unread_mb = self.present("serve.unread_mb", given.unread_mb)?;
         let connections = self.present("serve.max_connections", given.max_connections)?;
         let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
         let drain = self.present("serve.drain", given.drain)?;
@@ -41,6 +43,8 @@ impl Check<'_> {
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
             public_url: given.public_url.as_deref().map(|url| self.own_url(url)).transpose()?,
             base_path: self.base_path(self.present("serve.base_path", given.base_path.as_deref())?)?,
+            hosts: self.present("serve.hosts", given.hosts.clone())?,
+            is_private: false,
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
@@ -48,11 +52,13 @@ impl Check<'_> {
             settle: SETTLE,
             empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
             cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
+            unread_bytes: self.within("serve.unread_mb", unread_mb, 1..=1 << 20)? << 20,
             lists_tiles: true,
             max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
             max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
             trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
             redis: self.redis(given)?,
+            redis_secret: self.redis_secret(given)?,
             changes: self.present("serve.changes", given.changes)?,
             token_file: given.token_file.clone(),
             preview: self.present("serve.preview", given.preview)?,
@@ -127,7 +133,13 @@ impl Check<'_> {
             let lease = humantime::format_duration(lease);
             return Err(self.wrong("serve.writer_lease", format!("{lease} must lie between 1s and 10m")));
         }
-        let write_back = self.present("serve.write_back", given.write_back)?;
+        let rate = self.present("serve.write_back_rate", given.write_back_rate)?;
+        let mb = self.present("serve.write_back_mb", given.write_back_mb)?;
+        let limits = WriteBackLimits {
+            tiles_per_second: self.within("serve.write_back_rate", rate, 1..=10_000)?,
+            bytes_per_day: self.within("serve.write_back_mb", mb, 1..=1 << 20)? << 20,
+        };
+        let write_back = self.present("serve.write_back", given.write_back)?.then_some(limits);
         Ok(match self.present("serve.writer", given.writer)? {
             WriterName::Never => None,
             WriterName::Always => Some(WriterOptions { stands_by: false, lease, write_back }),
@@ -171,6 +183,21 @@ impl Check<'_> {
             }
         };
         text.parse().map(Some).map_err(|error: RedisUrlError| self.wrong(key, error.to_string()))
+    }
+
+    /// The key with which tiles in Redis are signed, from a file.
+    fn redis_secret(&self, given: &ServeSection) -> Result<Option<SharedSecret>, ConfigError> {
+        let Some(path) = &given.redis_secret_file else { return Ok(None) };
+        let wrong = |what: String| self.wrong("serve.redis_secret_file", format!("{} {what}", path.display()));
+        let text = std::fs::read(path).map_err(|error| wrong(format!("cannot be read ({error})")))?;
+        let secret = text.trim_ascii();
+        if secret.len() < MIN_TOKEN_BYTES {
+            let bytes = secret.len();
+            return Err(wrong(format!(
+                "has {bytes} bytes, and needs at least {MIN_TOKEN_BYTES}: write a secret such as openssl rand -hex 32 makes"
+            )));
+        }
+        Ok(SharedSecret::new(secret))
     }
 
     fn address(&self, key: &str, text: &str) -> Result<ListenAddress, ConfigError> {

@@ -73,13 +73,20 @@ impl ConfigValues {
         Ok(tilesets)
     }
 
-    /// The values of a listed tileset. Its own keys and those of `[tileset_defaults]` override the defaults, but not the environment and flags.
+    /// The values of a listed tileset. Its own keys and those of `[tileset_defaults]` override the defaults, but not the environment and flags. An `output` of its own
+    /// excludes default variants, and variants of its own exclude a default `output`.
     fn of_tileset(&self, table: &toml::Table, origin: &Origin) -> ConfigValues {
         let may_go = |old: &Origin| !matches!(old, Origin::Environment(_) | Origin::Flag(_));
         let mut values =
             ConfigValues { tilesets: Vec::new(), tileset: Some(name_of(table).to_owned()), ..self.clone() };
+        // A tileset has either an output or variants, which have outputs of their own.
+        let goes_on = |key: &str| match key {
+            "output" => !table.contains_key("variants"),
+            "variants" => !table.contains_key("output"),
+            _ => true,
+        };
         for (key, (value, origin)) in &self.values {
-            if let Some(key) = key.strip_prefix("tileset_defaults.") {
+            if let Some(key) = key.strip_prefix("tileset_defaults.").filter(|key| goes_on(key)) {
                 values.add_section("tileset", [(key.to_owned(), value.clone())].into_iter().collect(), origin, may_go);
             }
         }

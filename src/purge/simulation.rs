@@ -150,9 +150,14 @@ fn providers(token: &std::path::Path, edgerc: &std::path::Path) -> Vec<ProviderO
             soft: true,
             endpoint: None,
         }),
-        ProviderOptions::Varnish(VarnishOptions { caches: caches.clone(), soft: true }),
-        ProviderOptions::Nginx(NginxOptions { caches, wildcards: false }),
-        ProviderOptions::Command(CommandOptions { program: vec!["true".to_owned()], max_items: 10_000 }),
+        ProviderOptions::Varnish(VarnishOptions { caches: caches.clone(), token: None, soft: true }),
+        ProviderOptions::Nginx(NginxOptions { caches, token: None, wildcards: false }),
+        ProviderOptions::Command(CommandOptions {
+            program: vec!["true".to_owned()],
+            max_items: 10_000,
+            token_variable: None,
+            others_variables: Vec::new(),
+        }),
     ]
 }
 

@@ -11,10 +11,11 @@ use serde::Serialize;
 
 use super::document::JsonDocument;
 
-/// True for characters that a terminal obeys or that change the direction of text: control characters (Unicode category Cc: C0, DEL and
-/// C1) and bidirectional formatting characters (Unicode Standard Annex 9, section 2).
+/// True for characters that a terminal obeys, that change the direction of text, or that some programs take for the end of a line: control characters
+/// (Unicode category Cc: C0, DEL and C1), bidirectional formatting characters (Unicode Standard Annex 9, section 2), and U+2028 and U+2029.
 pub(super) fn is_steering(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `text` with each character that steers a terminal escaped, such as `\u{1b}`; line breaks and tabs stay.
@@ -109,12 +110,12 @@ pub(super) fn write_err(text: &str) {
 mod tests {
     use super::*;
 
-    /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return.
-    const HOSTILE: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{7}d\u{202e}e\rf\u{7f}";
+    /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return; a line separator.
+    const HOSTILE: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{7}d\u{202e}e\rf\u{7f}\u{2028}g";
 
     #[test]
     fn what_steers_a_terminal_is_shown_instead_of_obeyed() {
-        let shown = "a\\u{1b}[2Jb\\u{9b}2Jc\\u{7}d\\u{202e}e\\rf\\u{7f}";
+        let shown = "a\\u{1b}[2Jb\\u{9b}2Jc\\u{7}d\\u{202e}e\\rf\\u{7f}\\u{2028}g";
         assert_eq!(visible(HOSTILE), shown);
         assert_eq!(visible("Zürich\t→ 1\nnext"), "Zürich\t→ 1\nnext", "other text stays");
         assert_eq!(visible_line("a\nb\u{1b}"), "a\\nb\\u{1b}");

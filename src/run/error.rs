@@ -21,6 +21,9 @@ pub use files::WrittenFileError;
 pub use kind::interrupted;
 pub use several::SeveralError;
 
+/// How a database comes to have another history than a target or a shard has seen.
+pub(crate) const OTHER_HISTORY: &str = "it shows changes that the database's change log does not hold any more, or other changes have their transaction numbers: the database was restored from a backup or a snapshot of its disk, is a copy, failed over to a standby that lacked the last commits, or lost them in a crash (synchronous_commit = off)";
+
 /// Why a command ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -163,6 +166,12 @@ pub enum CommandError {
         /// Why.
         why: String,
     },
+    /// A target that shows another history of the database.
+    #[error("{target} needs a full seed: {OTHER_HISTORY}. Run {SEED}, or reseed with --or-seed")]
+    OtherHistory {
+        /// The target.
+        target: String,
+    },
     /// Targets that cannot be brought up to date, for reasons that `track status` has reported.
     #[error(
         "targets that need a full seed: {targets} of {of}, for the reasons given above. Run {SEED}, or reseed with --or-seed"
@@ -213,6 +222,9 @@ pub enum CommandError {
         "--since compares one target with an older one: join them first (oar-tiles copy A B joined.mbtiles), and copy that one"
     )]
     NoPatchOfSeveral,
+    /// `copy` was called with one place.
+    #[error("copy needs a source and a target: oar-tiles copy SOURCE TARGET")]
+    NoCopyTarget,
     /// Other runs kept changing the target while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended {

@@ -43,6 +43,7 @@ use std::sync::Arc;
 use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::Packing;
+use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
 use crate::postgis::{Database, Snapshot, Worker, refresh_views};
 use crate::report::Report;
@@ -52,6 +53,7 @@ use crate::stop::Stop;
 use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
+pub(crate) use error::OTHER_HISTORY;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use queue_gate::QueueGate;
@@ -109,6 +111,8 @@ pub struct JobPart {
 #[derive(Debug, Clone)]
 pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
+    /// The witnesses of that state.
+    pub(crate) witnesses: Vec<Witness>,
     /// The id of the publication.
     pub(crate) publication: String,
 }

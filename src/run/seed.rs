@@ -1,12 +1,13 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::{aside, restarting, with_what_remains};
 use super::describe::{
-    Before, IdentityKey, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
+    Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
 };
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
@@ -48,13 +49,14 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     if !is_reported {
         prepared.warn(vanishing(&job.settings), &job.report);
     }
-    let key = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.key(),
-        (None, Some(session)) => session.key(),
-        (None, None) => IdentityKey::of_log(&prepared.snapshot, &job.settings.database.changes.schema).await?,
+    let cursor = prepared.snapshot.cursor();
+    let log = match (&job.family_cache, &job.session) {
+        (Some(cache), _) => cache.log(),
+        (None, Some(session)) => session.log(),
+        (None, None) => LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor]).await?,
     };
-
-    let mark = key.as_ref().map(|key| key.mark(&prepared.server.identity));
+    let witness = log.as_ref().and_then(|log| log.witness(cursor)).cloned();
+    let mark = log.as_ref().map(|log| log.mark(&prepared.server.identity));
     let opening = Opening {
         fingerprint: fingerprint(&job.settings, &prepared.layers),
         layers: names(&prepared.layers),
@@ -78,11 +80,13 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
     let budgets = budgets::budgets(&outcome, &names);
-    prepared.warnings.append(&mut budgets::warn(&budgets, &job.report));
+    let mut warned = BTreeMap::new();
+    prepared.warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let seeded = Seeded {
         cursor: prepared.snapshot.cursor(),
         database: mark.as_ref(),
+        witness: witness.as_ref(),
         reads: &prepared.reads.digest,
         fingerprint: &our_fingerprint,
         planned,
@@ -90,7 +94,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         failed: &budgets::failed_tiles(&outcome),
     };
     let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), ..manifest };
+    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;

@@ -67,14 +67,14 @@ pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
     ParametersKey, TilesetParameters, UndeclaredNames,
 };
-pub use public::TilesetHeaders;
 pub use public::changes::{ChangedEvent, StateEvent};
+pub use public::{PROBE_QUERY, TilesetHeaders};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
 pub use server::TileServer;
 pub use settings::{RereadSettings, Rereader, SettingsReader};
-pub use shared::{RedisUrl, RedisUrlError};
+pub use shared::{RedisUrl, RedisUrlError, SharedSecret};
 pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
@@ -84,10 +84,11 @@ pub use tilesets::listing::{VariantInList, VariantListDocument};
 pub use tilesets::opening::TilesetParts;
 pub use tilesets::tileset::tileset_segment;
 pub use tilesets::variants::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
-pub use write_back::WriteBackDesk;
+pub use write_back::{WriteBackDesk, WriteBackLimits};
 pub use writer::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk};
 
 pub use self::http::address::{ListenAddress, ListenAddressError};
 pub use self::http::peers::{AddressRange, AddressRangeError};
+pub use self::http::route::CACHE_PROBE;
 
 pub(crate) use preview::{standalone, style};

@@ -10,8 +10,9 @@ use crate::serve::http::address::ListenAddress;
 use crate::serve::http::peers::AddressRange;
 use crate::serve::parameters::UndeclaredNames;
 use crate::serve::queue::WorkerShares;
-use crate::serve::shared::RedisUrl;
+use crate::serve::shared::{RedisUrl, SharedSecret};
 use crate::serve::target::watch::POLL;
+use crate::serve::write_back::WriteBackLimits;
 use crate::sink::CacheRule;
 use crate::tile::{TileText, TileTextNames};
 
@@ -97,8 +98,8 @@ pub struct WriterOptions {
     pub stands_by: bool,
     /// How long the lease lasts after a renewal: after this time without a renewal, a standby takes over.
     pub lease: Duration,
-    /// True to store live tiles in the target.
-    pub write_back: bool,
+    /// How many live tiles are stored in the target; `None` to store none.
+    pub write_back: Option<WriteBackLimits>,
 }
 
 /// The options of a server.
@@ -113,6 +114,10 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
+    /// Names, besides `localhost` and the host of `public_url`, by which clients may ask listeners that only programs of this machine reach.
+    pub hosts: Vec<String>,
+    /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a preview.
+    pub is_private: bool,
     /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it is `no-cache`.
     pub cache_control: Vec<CacheRule>,
     /// The same for CDNs; empty if they may keep tiles as long as browsers.
@@ -127,6 +132,8 @@ pub struct ServeOptions {
     pub empty_status: EmptyStatus,
     /// The size of the tile cache in memory, in bytes.
     pub cache_bytes: u64,
+    /// The most memory that answers may take which clients are slow to read, in bytes.
+    pub unread_bytes: u64,
     /// True to list the tiles that the target holds, so that missing ones are known without a lookup.
     pub lists_tiles: bool,
     /// The most connections that a listener serves at once.
@@ -137,6 +144,8 @@ pub struct ServeOptions {
     pub trusted_proxies: Vec<AddressRange>,
     /// The Redis in which servers share rendered tiles, and through which they notify each other of publications; `None` to do neither.
     pub redis: Option<RedisUrl>,
+    /// The key with which tiles in Redis are signed; `None` for one that is derived from the change log's key.
+    pub redis_secret: Option<SharedSecret>,
     /// True to notify clients at `/changes` of tiles that change.
     pub changes: bool,
     /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file, the token is in the variable
@@ -188,6 +197,9 @@ pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
+/// The most memory of answers that are read slowly in a preview, in bytes.
+const PREVIEW_UNREAD_BYTES: u64 = 256 << 20;
+
 /// The most new sets of parameter values within a minute in a preview.
 const PREVIEW_PARAMETER_KEYS: usize = 1_000;
 
@@ -209,6 +221,8 @@ impl ServeOptions {
             admin: None,
             public_url: None,
             base_path: String::new(),
+            hosts: Vec::new(),
+            is_private: true,
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             cdn_headers: Vec::new(),
@@ -216,11 +230,13 @@ impl ServeOptions {
             settle: SETTLE,
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
+            unread_bytes: PREVIEW_UNREAD_BYTES,
             lists_tiles: false,
             max_connections: PREVIEW_CONNECTIONS,
             max_connections_of_address: PREVIEW_CONNECTIONS,
             trusted_proxies: Vec::new(),
             redis: None,
+            redis_secret: None,
             changes: true,
             token_file: None,
             preview: true,

@@ -11,9 +11,11 @@ use tokio::task::JoinHandle;
 
 use crate::serve::admin::Admin;
 use crate::serve::error::ServeError;
-use crate::serve::http::accept::{ConnectionLimits, serve as accept};
+use crate::serve::http::accept::{ADMIN_CONNECTIONS, ConnectionLimits, raise_descriptors, serve as accept};
 use crate::serve::http::address::{HttpListener, ListenAddress};
 use crate::serve::http::answer::Freshness;
+use crate::serve::http::connection::{ConnectionTimes, KnownHosts};
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::observe::access_log::AccessLog;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::notify::{ServerState, tell};
@@ -111,12 +113,15 @@ impl TileServer {
         });
         let site = Site {
             tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
+            unread: UnreadAnswers::new(options.unread_bytes),
             shared: shared.redis,
             cache: shared.cache,
             queue: shared.queue,
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),
+            is_private: options.is_private,
+            hosts: if options.is_private { known_hosts(&public, &options) } else { KnownHosts::ALL },
             metrics,
             access_log,
         };
@@ -143,11 +148,17 @@ impl TileServer {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());
-        let limits = ConnectionLimits { all: self.options.max_connections, by_address };
+        let all = raise_descriptors(self.options.max_connections);
+        let (times, unread) = (ConnectionTimes::default(), site.unread.clone());
+        let limits = ConnectionLimits { all, by_address, times, unread };
         let public = Public(Arc::clone(&site));
         let public = tokio::spawn(accept(self.public, public, limits.clone(), closing.clone(), LAST_ANSWERS));
-        let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining));
-        let admin = self.admin.map(|listener| tokio::spawn(accept(listener, admin, limits, closing, LAST_ANSWERS)));
+        let of_admin = ConnectionLimits { all: ADMIN_CONNECTIONS, ..limits };
+        let admin = self.admin.map(|listener| {
+            let hosts = known_hosts(&listener, &self.options);
+            let admin = Admin::new(Arc::clone(&site), Arc::clone(&draining), hosts);
+            tokio::spawn(accept(listener, admin, of_admin, closing, LAST_ANSWERS))
+        });
         let rereading = Rereading {
             site: Arc::clone(&site),
             address_limits,
@@ -196,6 +207,14 @@ impl TileServer {
         }
         signal
     }
+}
+
+/// The names by which clients may ask a listener: all, unless only programs of this machine reach it.
+fn known_hosts(listener: &HttpListener, options: &ServeOptions) -> KnownHosts {
+    if listener.is_loopback() {
+        return KnownHosts::of(options.public_url.as_deref(), &options.hosts);
+    }
+    KnownHosts::ALL
 }
 
 /// The error of one of several tilesets.

@@ -81,7 +81,7 @@ impl WriterDesk {
         self.status().role = WriterRole::Standby(holder);
         self.tiles.known().is_clean();
         self.jobs.stands_by();
-        self.write_back().turn(false);
+        self.write_back().turn(None);
     }
 
     /// Reports that this process writes the target from now on.

@@ -5,27 +5,20 @@ use super::ShardsError;
 /// The variable of this program.
 const OWN_VARIABLE: &str = "OAR_TILES_SHARD";
 
-/// How a scheduler numbers its jobs.
-#[derive(Debug, Clone, Copy)]
-enum IndexCounting {
-    /// From this number on, in steps of 1.
-    From(i64),
-    /// From the value of the first variable on, in steps of the second variable's value. Without the variables, from 0 in steps of 1.
-    FromVariables(&'static str, &'static str),
-}
-
-/// The variables of schedulers, and how each numbers its jobs. Sources: the documentation of each (docs/scale-out.md).
-const SCHEDULERS: &[(&str, IndexCounting)] = &[
-    ("JOB_COMPLETION_INDEX", IndexCounting::From(0)),
-    ("AWS_BATCH_JOB_ARRAY_INDEX", IndexCounting::From(0)),
-    ("SLURM_ARRAY_TASK_ID", IndexCounting::FromVariables("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_STEP")),
-    ("CLOUD_RUN_TASK_INDEX", IndexCounting::From(0)),
-    ("PARALLEL_SEQ", IndexCounting::From(1)),
-    ("NOMAD_ALLOC_INDEX", IndexCounting::From(0)),
-    ("SGE_TASK_ID", IndexCounting::From(1)),
-    ("LSB_JOBINDEX", IndexCounting::From(1)),
-    ("PBS_ARRAY_INDEX", IndexCounting::From(0)),
-    ("BATCH_TASK_INDEX", IndexCounting::From(0)),
+/// The variables of schedulers, and the index of the first shard in each. `None`: it numbers the jobs of one call and not the shards of a run, so
+/// that a call for some shards would render others. Sources: the documentation of each (docs/scale-out.md). Slurm also has the least index and
+/// the step of an array in its variables; an array of the shards that are missing has others than that of all shards.
+const SCHEDULERS: &[(&str, Option<i64>)] = &[
+    ("JOB_COMPLETION_INDEX", Some(0)),
+    ("AWS_BATCH_JOB_ARRAY_INDEX", Some(0)),
+    ("SLURM_ARRAY_TASK_ID", Some(0)),
+    ("CLOUD_RUN_TASK_INDEX", Some(0)),
+    ("PARALLEL_SEQ", None),
+    ("NOMAD_ALLOC_INDEX", Some(0)),
+    ("SGE_TASK_ID", Some(1)),
+    ("LSB_JOBINDEX", Some(1)),
+    ("PBS_ARRAY_INDEX", Some(0)),
+    ("BATCH_TASK_INDEX", Some(0)),
 ];
 
 /// A shard of a run.
@@ -54,36 +47,27 @@ pub fn index_of(
     if let Some(text) = variable(OWN_VARIABLE) {
         return typed(OWN_VARIABLE, &text, run, shards);
     }
-    let mut set = SCHEDULERS.iter().filter_map(|(name, counting)| {
+    let mut set = SCHEDULERS.iter().filter_map(|(name, first)| {
         // Grid Engine sets its variable to "undefined" for jobs that are not arrays, LSF sets it to 0.
         let none = match *name {
             "SGE_TASK_ID" => "undefined",
             "LSB_JOBINDEX" => "0",
             _ => "",
         };
-        Some((*name, *counting, variable(name).filter(|value| value != none)?))
+        Some((*name, *first, variable(name).filter(|value| value != none)?))
     });
-    let Some((name, counting, text)) = set.next() else { return Err(ShardsError::NoIndex { shards }) };
+    let Some((name, first, text)) = set.next() else { return Err(ShardsError::NoIndex { shards }) };
     if let Some((second, ..)) = set.next() {
         return Err(ShardsError::TwoIndexes { first: name.to_owned(), second: second.to_owned(), shards });
     }
-    let number = |name: &str, text: &str| {
-        let bad = || ShardsError::BadIndex { from: name.to_owned(), text: text.to_owned(), shards };
-        text.trim().parse::<i64>().map_err(|_no_number| bad())
-    };
-    let index = number(name, &text)?;
-    let (first, step) = match counting {
-        IndexCounting::From(first) => (first, 1),
-        IndexCounting::FromVariables(first, step) => {
-            let of = |name: &str, otherwise| variable(name).map_or(Ok(otherwise), |text| number(name, &text));
-            (of(first, 0)?, of(step, 1)?)
-        }
-    };
-    let ahead = index.saturating_sub(first);
-    if step < 1 || ahead % step != 0 {
-        return Err(ShardsError::BadIndex { from: name.to_owned(), text, shards });
-    }
-    checked(ShardIndex { number: 0, from: name.to_owned() }, (ahead / step).saturating_add(1), &text, run, shards)
+    let Some(first) = first else { return Err(ShardsError::NoIndex { shards }) };
+    let index: i64 = text.trim().parse().map_err(|_no_number| ShardsError::BadIndex {
+        from: name.to_owned(),
+        text: text.clone(),
+        shards,
+    })?;
+    let number = index.saturating_sub(first).saturating_add(1);
+    checked(ShardIndex { number: 0, from: name.to_owned() }, number, &text, run, shards)
 }
 
 /// `K` or `K/N`, counted from 1.
@@ -136,23 +120,15 @@ mod tests {
             (&[("JOB_COMPLETION_INDEX", "7")][..], 8),
             (&[("AWS_BATCH_JOB_ARRAY_INDEX", "0")], 1),
             (&[("CLOUD_RUN_TASK_INDEX", "2")], 3),
-            (&[("PARALLEL_SEQ", "2")], 2),
             (&[("NOMAD_ALLOC_INDEX", "5")], 6),
             (&[("SGE_TASK_ID", "1")], 1),
             (&[("SGE_TASK_ID", "undefined"), ("LSB_JOBINDEX", "0"), ("PBS_ARRAY_INDEX", "3")], 4),
             (&[("LSB_JOBINDEX", "8")], 8),
             (&[("BATCH_TASK_INDEX", "1")], 2),
             (&[("SLURM_ARRAY_TASK_ID", "3")], 4),
-            (&[("SLURM_ARRAY_TASK_ID", "3"), ("SLURM_ARRAY_TASK_MIN", "1")], 3),
-            (
-                &[
-                    ("SLURM_ARRAY_TASK_ID", "30"),
-                    ("SLURM_ARRAY_TASK_MIN", "10"),
-                    ("SLURM_ARRAY_TASK_STEP", "10"),
-                    ("SLURM_ARRAY_TASK_MAX", "80"),
-                ],
-                3,
-            ),
+            // Of an array of the missing shards, 2 and 5.
+            (&[("SLURM_ARRAY_TASK_ID", "4"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_MAX", "4")], 5),
+            (&[("SLURM_ARRAY_TASK_ID", "6"), ("SLURM_ARRAY_TASK_MIN", "2"), ("SLURM_ARRAY_TASK_STEP", "2")], 7),
         ] {
             assert_eq!(index(None, set), Ok(expected), "{set:?}");
         }
@@ -164,6 +140,11 @@ mod tests {
             (
                 None,
                 &[][..],
+                "which shard is this? Write --shard 1/8 to --shard 8/8, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)",
+            ),
+            (
+                None,
+                &[("PARALLEL_SEQ", "1")],
                 "which shard is this? Write --shard 1/8 to --shard 8/8, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)",
             ),
             (
@@ -184,8 +165,8 @@ mod tests {
             (Some("2/4"), &[], "--shard is \"2/4\", which is no shard: write a number from 1 to 8, or K/N such as 3/8"),
             (
                 None,
-                &[("SLURM_ARRAY_TASK_ID", "5"), ("SLURM_ARRAY_TASK_STEP", "2")],
-                "SLURM_ARRAY_TASK_ID is \"5\", which is no shard: write a number from 1 to 8, or K/N such as 3/8",
+                &[("SLURM_ARRAY_TASK_ID", "5:2")],
+                "SLURM_ARRAY_TASK_ID is \"5:2\", which is no shard: write a number from 1 to 8, or K/N such as 3/8",
             ),
             (
                 None,

@@ -4,7 +4,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::DatabaseIdentity;
+use crate::manifest::{DatabaseIdentity, Witness};
 use crate::report::{FailedLayer, LayerBudget, SkippedRows};
 use crate::sink::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
@@ -55,6 +55,9 @@ pub struct ShardPlan {
     pub database: DatabaseIdentity,
     /// The cursor of the plan's snapshot.
     pub cursor: String,
+    /// The witness of the plan's snapshot; `None` if the database has no change log that the role may read.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// `pg_current_snapshot()` of the plan.
     pub seen: String,
     /// The most sessions of all shards together.
@@ -164,6 +167,9 @@ pub struct AddingNote {
     pub id: String,
     /// The cursor of its snapshot.
     pub cursor: String,
+    /// The witness of its snapshot.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// True once it has ended in order, so that none of its requests is pending.
     pub has_ended: bool,
 }
@@ -211,6 +217,9 @@ pub struct DoneNote {
     pub tiles: u64,
     /// The cursor of its snapshot.
     pub cursor: String,
+    /// The witness of its snapshot.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// `pg_current_snapshot()` of its snapshot.
     pub seen: String,
     /// Figures for each zoom.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::manifest::{DatabaseIdentity, DatabaseMark};
+use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
 
 /// The plan of a run whose shards are whole targets. Variants are divided by their outputs, so that a value that appears after the plan also
 /// belongs to a shard.
@@ -19,6 +19,9 @@ pub struct TargetsPlan {
     pub tilesets: Vec<PlannedTileset>,
     /// The database of the plan.
     pub database: DatabaseIdentity,
+    /// The witness of the plan's snapshot; `None` if the database has no change log that the role may read.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// The most sessions of all shards together.
     pub connections: u32,
     /// The time at which it was begun, in seconds since 1970 (UTC).
@@ -170,6 +173,9 @@ pub struct TargetsDone {
     pub cursor: String,
     /// `pg_current_snapshot()` of its last snapshot.
     pub seen: String,
+    /// The witness of its last snapshot.
+    #[serde(default)]
+    pub witness: Option<Witness>,
     /// The families whose variants it has seeded.
     pub families: Vec<SeededFamily>,
     /// The number of targets that it has seeded.

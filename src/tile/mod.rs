@@ -29,7 +29,7 @@ mod text;
 mod world_box;
 mod zoom;
 
-pub use area::{AreaPart, AreaShape, area_for_people, parts_of_area};
+pub use area::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
 pub use bbox::{BoxError, Coverage, LonLatBox};
 pub use center::{MapCenter, NoCenter};
@@ -42,7 +42,7 @@ pub use feature::{
 pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::Order;
-pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError};
+pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};

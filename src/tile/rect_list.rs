@@ -51,7 +51,7 @@ impl TileRectList {
                 rects.push(TileRect { y1: last.y(), ..TileRect::from(*first) });
             }
         }
-        let rects = joined(rects);
+        let rects = joined_columns(rects);
         (rects.len() <= MAX_RECTS_IN_LIST).then_some(TileRectList(rects))
     }
 
@@ -85,8 +85,9 @@ impl TileRectList {
     }
 }
 
-/// Joins neighbouring columns of the same rows.
-fn joined(columns: Vec<TileRect>) -> Vec<TileRect> {
+/// Joins neighbouring columns of the same rows. The columns come from west to east.
+#[must_use]
+pub fn joined_columns(columns: Vec<TileRect>) -> Vec<TileRect> {
     let mut open: HashMap<(Zoom, u32, u32), usize> = HashMap::new();
     let mut rects: Vec<TileRect> = Vec::new();
     for column in columns {

@@ -130,8 +130,12 @@ fn write_picture(bytes: &[u8], path: Option<&Path>, target: &Path) -> Result<(),
 
 pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let Copy { source, target, zoom, bbox, layer, area: wanted, since, force, changed_out, public_url, config } =
+    let Copy { places, zoom, bbox, layer, area: wanted, since, force, changed_out, public_url, quiet, config } =
         arguments;
+    let (target, source) = match places.split_last() {
+        Some((target, source)) if !source.is_empty() => (target, source),
+        _ => return Err(CommandError::NoCopyTarget),
+    };
     if since.is_some() && source.len() > 1 {
         return Err(CommandError::NoPatchOfSeveral);
     }
@@ -143,7 +147,7 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     }
     let bbox = area_or_boxes(wanted.as_ref(), bbox)?;
     let options = copy::CopyOptions {
-        sources: source.clone(),
+        sources: source.to_vec(),
         layers: layer.clone(),
         zoom: zoom.clone(),
         bbox,
@@ -152,7 +156,10 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
     on_runtime(async || {
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;
-        print(&render_copy(&copy::copy(&job, &options).await?))?;
+        let copied = copy::copy(&job, &options).await?;
+        if !quiet {
+            print(&render_copy(&copied))?;
+        }
         job.purge_published(false).await.map(drop)
     })
 }

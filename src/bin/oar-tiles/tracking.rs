@@ -46,7 +46,7 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
                     layers.append(&mut settings.tracked(&shown, stop).await?);
                 }
                 let Some(settings) = JobSettings::with_all_layers(layers) else { return Ok(()) };
-                install_log(&settings, &options, stop).await
+                install_log(&settings, &options, install.quiet, stop).await
             })
         }
         Track::Status(status) => on_runtime(async || {
@@ -61,8 +61,11 @@ pub(super) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         }),
         Track::Prune(prune) => on_runtime(async || prune_log(&settings, &tilesets, prune, &shown, stop).await),
         Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),
-        Track::Remove(_) => on_runtime(async || {
+        Track::Remove(remove) => on_runtime(async || {
             let steps = lines(&track::remove(&settings.database, stop).await?);
+            if remove.quiet {
+                return Ok(());
+            }
             Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
         }),
     }
@@ -105,12 +108,18 @@ pub(super) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
     on_runtime(async || for_each(tilesets, false, stop, examine).await)
 }
 
-async fn install_log(settings: &JobSettings, options: &track::InstallOptions, stop: &Stop) -> Result<(), CommandError> {
+async fn install_log(
+    settings: &JobSettings,
+    options: &track::InstallOptions,
+    quiet: bool,
+    stop: &Stop,
+) -> Result<(), CommandError> {
     let done = track::install(settings, options, stop).await?;
     done.warnings.iter().for_each(|warning| say_warning(warning));
     let server = &done.server;
     match &done.work {
         InstallWork::Sql(sql) => print_script(sql)?,
+        InstallWork::Nothing | InstallWork::Steps(_) if quiet => {}
         InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
         InstallWork::Steps(steps) => print(&format!(
             "{}From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n",
@@ -134,6 +143,9 @@ async fn prune_log(
     };
     let track::PrunedLog { server, rows, left, kept_by } =
         track::prune(&settings.database, &targets, arguments.older_than, shown, stop).await?;
+    if arguments.quiet {
+        return Ok(());
+    }
     let why = match kept_by {
         _ if left == 0 => String::new(),
         None => ", which not every target has seen yet (track status)".to_owned(),

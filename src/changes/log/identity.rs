@@ -1,29 +1,69 @@
-//! The random identity key of the change log. Target manifests are public. They identify their database by hashes with this key, which are
-//! meaningless to anyone who cannot read the log.
+//! What the log says of its database: the random identity key, and the newest transactions. Target manifests are public. They identify their database
+//! and its history by hashes with this key, which are meaningless to anyone who cannot read the log.
 
 use super::presence::Presence;
 use crate::changes::error::ChangeLogError;
+use crate::cursor::Cursor;
 use crate::postgis::{Snapshot, quoted};
 
 /// The statements that create the log's key if it has none: 244 bits from PostgreSQL's strong random number generator.
 pub(in crate::changes) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
 UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
 
+/// The most transactions of a witness. The newest one alone would do if transactions were committed in the order of their ids; this many may overtake
+/// one that takes longer.
+const MAX_WITNESSED: u32 = 64;
+
 const CONTEXT: &str = "reading the change log's key";
 
-/// Reads the key; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the probe, because
-/// the probe counts every table that the transaction has opened before as one that the layers read.
+/// The key of a log, and its newest transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    /// The key.
+    pub key: String,
+    /// Entries of transactions up to this one may have been pruned.
+    pub pruned: u64,
+    /// For each snapshot that was asked for: the newest transactions that the snapshot sees, a line for each.
+    pub newest: Vec<String>,
+}
+
+/// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
+pub(in crate::changes) fn newest_transactions(schema: &str, condition: &str) -> String {
+    let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
+    sql.replace("{most}", &MAX_WITNESSED.to_string()).replace("{schema}", &quoted(schema))
+}
+
+/// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the
+/// probe, because the probe counts every table that the transaction has opened before as one that the layers read.
 ///
 /// # Errors
 /// If the database fails.
-pub async fn identity_key(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
+pub async fn log_state(snapshot: &Snapshot, schema: &str, seen: &[Cursor]) -> Result<Option<LogState>, ChangeLogError> {
     let session = &snapshot.keeper;
     match Presence::look_up(session, schema, CONTEXT).await? {
         Presence::Readable => {}
         Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => return Ok(None),
     }
-    // By way of JSON, because the column may not exist.
-    let sql = format!("SELECT to_jsonb(state) ->> 'identity_key' FROM ONLY {}.state AS state", quoted(schema));
+    let newest: Vec<String> = seen.iter().map(|cursor| newest_lines(schema, cursor)).collect();
+    // The key by way of JSON, because the column may not exist.
+    let sql = format!(
+        "SELECT to_jsonb(state) ->> 'identity_key', state.pruned::text, ARRAY[{}]::text[] FROM ONLY {}.state AS state",
+        newest.join(", "),
+        quoted(schema)
+    );
     let rows = session.all(CONTEXT, &sql, &[]).await?;
-    Ok(rows.first().and_then(|row| row.get(0)))
+    let Some(row) = rows.first() else { return Ok(None) };
+    let Some(key) = row.get::<_, Option<String>>(0) else { return Ok(None) };
+    let pruned = row.get::<_, String>(1).parse().unwrap_or(u64::MAX);
+    Ok(Some(LogState { key, pruned, newest: row.get(2) }))
+}
+
+/// SQL for one text: the newest transactions that a snapshot sees. Neither the transaction nor the time of an entry can be set by those who write it.
+fn newest_lines(schema: &str, seen: &Cursor) -> String {
+    let condition = format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{seen}'::pg_snapshot)", seen.xmax());
+    format!(
+        "(SELECT coalesce(string_agg(format('%s %s %s %s', one.xid, encode(timestamptz_send(one.at), 'hex'), one.watch, one.rows),
+              chr(10) ORDER BY one.place), '') FROM ({}) AS one)",
+        newest_transactions(schema, &condition)
+    )
 }

@@ -10,12 +10,12 @@ mod sql_text;
 mod trust;
 
 pub use decoding::DecodingMethod;
-pub use identity::identity_key;
+pub use identity::{LogState, log_state};
 pub use namesake::namesake_of_log;
 
 pub(super) use decoding::{Decoding, decoding_expression};
 pub(super) use facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
-pub(super) use identity::ADD_KEY;
+pub(super) use identity::{ADD_KEY, newest_transactions};
 pub(super) use namesake::namesake;
 pub(super) use presence::Presence;
 pub(super) use sql_text::{QUALIFIED_NAME, at_postgis, literal, literal_in_block, of_schema};

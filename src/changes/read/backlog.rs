@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::changes::error::ChangeLogError;
-use crate::changes::log::{Presence, SAFE_LAYOUT, SchemaFlaws};
+use crate::changes::log::{Presence, SAFE_LAYOUT, SchemaFlaws, newest_transactions};
 use crate::changes::untracked::Untracked;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, Snapshot, quoted};
@@ -59,7 +59,7 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
     Err(ChangeLogError::Repairable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
 }
 
-/// The entries that the log holds for each watch.
+/// The entries that the log holds for each watch, without those that pruning keeps as a witness.
 ///
 /// # Errors
 /// If there is no log, or it cannot be read.
@@ -80,7 +80,8 @@ pub async fn backlogs(
     }
     let sql = format!(
         "SELECT watch.name, coalesce(sum(noted.rows), 0)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8
-         FROM {schema}.watch AS watch LEFT JOIN {schema}.change AS noted ON noted.watch = watch.id
+         FROM {schema}.watch AS watch
+         LEFT JOIN {schema}.change AS noted ON noted.watch = watch.id AND noted.xid > (SELECT pruned FROM {schema}.state)
          GROUP BY watch.id, watch.name ORDER BY watch.name, watch.id"
     );
     let rows = snapshot.keeper.all(context, &sql, &[]).await?;
@@ -93,7 +94,8 @@ pub async fn backlogs(
 }
 
 /// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how far it was pruned, so that a
-/// target that has not seen a deleted entry gets an error.
+/// target that has not seen a deleted entry gets an error. One entry of each of the newest transactions stays, so that the witness of a target that has
+/// seen them is still found.
 ///
 /// # Errors
 /// If there is no log, or the role may not write it.
@@ -114,7 +116,7 @@ pub async fn prune(
         conditions.push(format!("noted.xid < '{first}'::xid8"));
     }
     if let Some(older) = older {
-        conditions.push(format!("noted.at < clock_timestamp() - interval '{} seconds'", older.as_secs_f64()));
+        conditions.push(format!("noted.at < statement_timestamp() - interval '{} seconds'", older.as_secs_f64()));
     }
     // Without a condition, delete nothing.
     let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
@@ -122,12 +124,16 @@ pub async fn prune(
     let failed = |error| ChangeLogError::from_prune(database.server(), error);
     session.begin_writing(context).await.map_err(failed)?;
     let sql = format!(
-        "WITH gone AS (DELETE FROM {log}.change AS noted WHERE {conditions} RETURNING noted.xid, noted.rows),
-              edge AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM gone ORDER BY xid DESC LIMIT 1)))
-         SELECT coalesce(sum(rows), 0)::text FROM gone;
-         SELECT coalesce(sum(rows), 0)::text FROM {log}.change;
+        "WITH edge AS (SELECT noted.xid FROM {log}.change AS noted WHERE {conditions} ORDER BY noted.xid DESC LIMIT 1),
+              kept AS ({}),
+              gone AS (DELETE FROM {log}.change AS noted WHERE ({conditions}) AND noted.ctid NOT IN (SELECT id FROM kept)),
+              moved AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM edge)))
+         SELECT coalesce(sum(noted.rows), 0)::text FROM {log}.change AS noted, {log}.state AS state
+         WHERE ({conditions}) AND noted.xid > state.pruned;
+         SELECT coalesce(sum(rows), 0)::text FROM {log}.change WHERE xid > (SELECT pruned FROM {log}.state);
          SELECT coalesce(({}), '');
          COMMIT",
+        newest_transactions(schema, "e.xid <= (SELECT edge.xid FROM edge)"),
         open_transaction(first)
     );
     let counts = session.script(context, &sql).await.map_err(failed)?;

@@ -1,6 +1,6 @@
 //! Checks what clients get at the address of the tiles: the TileJSON, a tile, and the headers that browsers and caches need.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
@@ -12,6 +12,7 @@ use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::mvt::decode;
 use crate::report::{CheckArea, CheckLevel, Checkup};
 use crate::run::CommandError;
+use crate::serve::{CACHE_PROBE, PROBE_QUERY};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, Zoom};
 
@@ -92,6 +93,46 @@ impl AddressCheck<'_> {
         self.origin(&tile, "tiles");
         self.freshness(&tile).await;
         self.cdn(&tile).await;
+        self.queries(&url, tiles.takes_parameters).await;
+    }
+
+    /// Checks whether a cache in between gives one client's query to others, by the path of `serve` that repeats it. Adds no result if another
+    /// server answers. A tile is never asked for with a query: the check itself would put it into such a cache.
+    async fn queries(&mut self, tilejson: &str, takes_parameters: bool) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let probe = format!("{}/{CACHE_PROBE}", tilejson.rsplit_once('/').map_or(tilejson, |(folder, _)| folder));
+        let (mut others, mut dropped) = (false, false);
+        for query in [format!("{PROBE_QUERY}{now:x}1"), format!("{PROBE_QUERY}{now:x}2"), String::new()] {
+            let url = if query.is_empty() { probe.clone() } else { format!("{probe}?{query}") };
+            let Some(answer) = self.get(&url, None).await else { return };
+            let Some(body) = unpacked(&answer).filter(|_| answer.status == StatusCode::OK) else { return };
+            if body == query.as_bytes() {
+                continue;
+            }
+            match body.strip_prefix(PROBE_QUERY.as_bytes()) {
+                Some(_) => others = true,
+                None if body.is_empty() => dropped = true,
+                None => return,
+            }
+        }
+        if others {
+            let what = format!(
+                "a cache answers {probe} with the answer to another query: it leaves the query out of its key and passes it on, so that parameters that one client gives (?country=LI) become everybody's tile"
+            );
+            let remedy = "keep requests with a query out of the cache (proxy_no_cache and proxy_cache_bypass on $is_args in nginx), or put the query into the cache's key (docs/cdn.md)";
+            if takes_parameters {
+                self.checkup.fail(AREA, what, remedy);
+            } else {
+                self.checkup.warn(AREA, format!("{what}, once the tileset has parameters"), remedy);
+            }
+        } else if dropped && takes_parameters {
+            let remedy =
+                "let the CDN forward the parameters that the TileJSON lists, and put them into its key (docs/cdn.md)";
+            let what = format!("queries do not reach the server behind {probe}, so that parameters change nothing");
+            self.checkup.warn(AREA, what, remedy);
+        } else {
+            self.checkup.fine(AREA, "no cache gives one client's query to others".to_owned());
+        }
     }
 
     /// Sends a request. Adds a result if there is no response.
@@ -199,7 +240,8 @@ impl AddressCheck<'_> {
         let zoom = json["minzoom"].as_u64().and_then(|zoom| u8::try_from(zoom).ok());
         let zoom = Zoom::new(zoom.unwrap_or(0))?;
         self.checkup.fine(AREA, format!("{} is a TileJSON of tiles at {template}", answer.url));
-        Some(NamedTiles { template: template.to_owned(), zoom, bounds: bounds(&json) })
+        let takes_parameters = !json["parameters"].is_null();
+        Some(NamedTiles { template: template.to_owned(), zoom, bounds: bounds(&json), takes_parameters })
     }
 
     /// The first tile that is not empty.
@@ -344,6 +386,8 @@ struct NamedTiles {
     /// The shallowest zoom.
     zoom: Zoom,
     bounds: LonLatBox,
+    /// True if requests may choose rows by parameters.
+    takes_parameters: bool,
 }
 
 /// The bounds of a TileJSON; the world if it names none (TileJSON 3.0.0, 3.4).

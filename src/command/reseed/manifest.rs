@@ -3,10 +3,11 @@
 use std::time::UNIX_EPOCH;
 
 use super::run::ReseedRun;
-use crate::manifest::{DatabaseMark, Manifest};
+use crate::changes::Cursor;
+use crate::manifest::{DatabaseMark, Manifest, Witness};
 use crate::pipeline;
 use crate::run::CommandError;
-use crate::run::describe::{budgets, database, names};
+use crate::run::describe::{LogIdentity, budgets, database, names};
 use crate::run::look::DirtyTiles;
 use crate::sink::{PartialScope, RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{Coverage, TileRectList};
@@ -37,11 +38,28 @@ impl ReseedRun<'_> {
     /// The mark of the database that the manifest has after this run.
     pub(super) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
-        match &self.look.key {
+        match &self.look.log {
             // After a run of tiles that the user named, the other tiles still belong to the database in the old manifest.
-            Some(key) if changed.complete || before.is_some() => Some(key.mark(&self.look.server.identity)),
+            Some(log) if changed.complete || before.is_some() => Some(log.mark(&self.look.server.identity)),
             _ => before.cloned(),
         }
+    }
+
+    /// The witness that the manifest has after this run: that of the newest state which any of its tiles shows.
+    pub(super) async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
+        let (before, snapshot) = (&self.look.state.manifest.witness, &self.look.snapshot);
+        let cursor = |text: &str| text.parse::<Cursor>();
+        let is_newest = match before.as_ref().map(|before| cursor(&before.snapshot)) {
+            Some(Ok(before)) => cursor(snapshot.cursor()).is_ok_and(|now| now.sees_all_of(&before)),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if self.mark(changed).is_none() || !changed.complete && !is_newest {
+            return Ok(before.clone());
+        }
+        let schema = &self.look.job.settings.database.changes.schema;
+        let log = LogIdentity::read(snapshot, schema, [snapshot.cursor()]).await?;
+        Ok(log.and_then(|log| log.witness(snapshot.cursor()).cloned()).or_else(|| before.clone()))
     }
 
     /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that the target held before; it
@@ -51,6 +69,7 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
         outcome: &pipeline::PipelineOutcome,
         held: Option<u64>,
+        witness: Option<Witness>,
     ) -> Manifest {
         let written = outcome.written;
         let old = &self.look.state.manifest;
@@ -61,6 +80,7 @@ impl ReseedRun<'_> {
             version: Manifest::version_with(&changed.beyond.partial),
             generator: crate::sink::GENERATOR.to_owned(),
             database: self.mark(changed),
+            witness,
             reads: Some(self.look.reads.digest.clone()),
             planned: stored + old.empty,
             stored,

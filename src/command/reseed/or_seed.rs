@@ -7,7 +7,7 @@ use crate::run::attempts::reading;
 use crate::run::look::TargetState;
 use crate::run::look::dirty_file::{DirtyScope, write_changed, write_everything};
 use crate::run::seed::seed_target;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, Job, OTHER_HISTORY};
 use crate::sink::ChangedTiles;
 use crate::tile::Order;
 
@@ -19,6 +19,7 @@ pub(super) async fn seed_instead(
 ) -> Result<ReseedOutcome, CommandError> {
     let why = match error {
         CommandError::NeedsSeed { target, why } => format!("{target} needs a full seed: {why}"),
+        CommandError::OtherHistory { target } => format!("{target} needs a full seed: {OTHER_HISTORY}"),
         other => other.to_string(),
     };
     job.report.event(&Event::Warning { message: format!("{why}: seeding it") });

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead};
-use crate::manifest::Publication;
+use crate::manifest::{Manifest, Publication};
 use crate::patch::Patches;
 use crate::pipeline::{self, BatchKind};
 use crate::plan::{DrawnLayer, batches};
@@ -87,7 +87,9 @@ impl ReseedRun<'_> {
             Work::All(reasons) => {
                 let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
                 everything()?;
-                tracing::info!("{rows} changes are more than are worth telling apart: rendering every tile");
+                tracing::info!(
+                    "changed rows: {rows}; a seed is cheaper than their tiles one by one: rendering every tile"
+                );
                 self.seed().await.map(Some)
             }
             Work::Some(changed) if self.options.dry_run => {
@@ -120,12 +122,13 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, or to give the
-    /// target another address.
+    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, to give the
+    /// target another address, or to write the first witness of its history.
     fn has_repairs(&self) -> bool {
-        let filter = &self.options.filter;
+        let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
-        is_whole && (self.look.state.needs_repair() || self.is_readdressed())
+        let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
+        is_whole && (self.look.state.needs_repair() || self.is_readdressed() || is_without_witness)
     }
 
     /// True if the public address in the settings differs from the one that a directory or a prefix has.
@@ -196,8 +199,10 @@ impl ReseedRun<'_> {
         let names = names(&self.look.layers);
         let budgets = budgets::budgets(&outcome, &names);
         let mut warnings: Vec<String> = self.look.superuser.iter().cloned().collect();
-        warnings.append(&mut budgets::warn(&budgets, &report));
-        let manifest = self.manifest(&changed, &outcome, held);
+        let mut warned = state.manifest.warned.clone();
+        warnings.append(&mut budgets::warn(&budgets, &mut warned, &report));
+        let witness = self.witness(&changed).await?;
+        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness) };
         let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
         let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.

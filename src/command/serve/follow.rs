@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::changes::Waking;
+use crate::changes::{Untracked, Waking};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, SessionOptions};
 use crate::run::look::LogFollower;
@@ -41,8 +41,9 @@ pub(super) async fn follow(job: &Job, known: &KnownChanges) {
         };
         failures += 1;
         let may_pass = matches!(error.kind(), ErrorKind::Transient(_));
-        if !may_pass {
-            follower.begin_anew();
+        if !may_pass && follower.begin_anew() && is_of_another_history(&error) {
+            // Cached live tiles may show what never happened there.
+            known.evict_live();
         }
         let text = with_causes(&error);
         known.failed(text.clone(), !may_pass);
@@ -53,6 +54,16 @@ pub(super) async fn follow(job: &Job, known: &KnownChanges) {
         let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(5_u32)).min(LONGEST_PAUSE);
         tokio::time::sleep(if may_pass { pause } else { PAUSE_WITHOUT_LOG }).await;
     }
+}
+
+/// True if the database is not the continuation of the one that the target shows.
+fn is_of_another_history(error: &CommandError) -> bool {
+    matches!(
+        error,
+        CommandError::OtherHistory { .. }
+            | CommandError::NeedsSeed { .. }
+            | CommandError::Untracked { why: Untracked::Older { .. }, .. }
+    )
 }
 
 /// Follows until something fails.

@@ -11,13 +11,16 @@ use super::follow::follow;
 use super::narrowed::{NarrowedLayers, check_conditions};
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
+use crate::changes::{Cursor, CursorError};
 use crate::config::LayerSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, Error};
-use crate::run::describe::{fingerprint, of_no_target};
+use crate::run::describe::{IdentityKey, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
-use crate::serve::{GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
+use crate::serve::{
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, SharedSecret,
+};
 use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -53,6 +56,8 @@ struct DatabaseTilesShared {
     /// The fingerprint when the server began. Tiles of another fingerprint would not fit the target's tiles.
     fingerprint: String,
     live_layers: Vec<LiveLayer>,
+    /// The key with which tiles in Redis are signed, if the change log has a key.
+    shared_secret: Option<SharedSecret>,
     /// The tileset's description of itself, if it has no target.
     described: Option<Described>,
     /// Stops the preparation of snapshots. Nothing asks for it so far.
@@ -79,6 +84,10 @@ impl DatabaseTiles {
         let first = LiveSnapshot::take(&database, &layers, packing, &stop, bounds).await?;
         check_room(&first, bounds.sessions()).await?;
         check_conditions(&first.snapshot, &layers, &settings.tileset.parameters).await?;
+        let key = match settings.server.redis {
+            Some(_) => IdentityKey::of_log(&first.snapshot, &settings.database.changes.schema).await?,
+            None => None,
+        };
         let live_layers = first.layers.iter().map(|layer| LiveLayer {
             name: layer.name().to_owned(),
             id: layer.id(),
@@ -87,6 +96,7 @@ impl DatabaseTiles {
         Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint: fingerprint(settings, &first.layers),
             live_layers: live_layers.collect(),
+            shared_secret: key.and_then(|key| SharedSecret::new(key.derived("redis").as_bytes())),
             described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
             job: job.clone(),
             database,
@@ -133,6 +143,17 @@ impl LiveSource for DatabaseTiles {
         Box::pin(self.0.render(request, stop))
     }
 
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        self.0.shared_secret.clone()
+    }
+
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+        Box::pin(async {
+            let state = self.0.database.present_state().await.map_err(|error| live_error(&error))?;
+            state.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))
+        })
+    }
+
     fn sessions(&self) -> usize {
         self.0.database.sessions()
     }
@@ -164,14 +185,19 @@ impl DatabaseTilesShared {
                 Ok(rendered) => {
                     let in_database = begun.elapsed();
                     let cursor = snapshot.snapshot.cursor().parse();
-                    let cursor =
-                        cursor.map_err(|error: crate::changes::CursorError| LiveError::Failed(error.to_string()))?;
+                    let cursor = cursor.map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
                     return Ok(LiveTile { stored: self.packed(rendered, tile).await?, in_database, snapshot: cursor });
                 }
                 Err(error) => error,
             };
             if stop.asked().is_some() {
                 return Err(LiveError::Abandoned);
+            }
+            if given.is_some()
+                && let Error::Query { source, .. } = &*error
+                && source.is_data_exception()
+            {
+                return Err(LiveError::Refused(source.to_string()));
             }
             let error = live_error(&error);
             if matches!(error, LiveError::Away(_)) {

@@ -210,7 +210,10 @@ async fn parts(
     bounds: &Arc<LiveBounds>,
 ) -> Result<TilesetParts, CommandError> {
     let job = &served.job;
-    if options.live.is_some() && options.writer.is_some_and(|writer| writer.write_back) && job.target.is_pmtiles() {
+    if options.live.is_some()
+        && options.writer.is_some_and(|writer| writer.write_back.is_some())
+        && job.target.is_pmtiles()
+    {
         return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
     }
     let live = match &options.live {

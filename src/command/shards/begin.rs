@@ -7,7 +7,7 @@ use super::weigh::{LayerCost, WeighedLayer, weigh};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::run::attempts::{aside, restarting};
-use crate::run::describe::{fingerprint, vanishing};
+use crate::run::describe::{LogIdentity, fingerprint, vanishing};
 use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
@@ -76,9 +76,6 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     }
     let database = job.database()?;
     let snapshot = job.take_snapshot(&database, options.hold).await?;
-    if options.hold {
-        snapshot.lift_time_limits().await?;
-    }
     // Weights are gathered by columns, so the order of the target does not matter.
     let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
     prepared.warn(vanishing(&job.settings), &job.report);
@@ -95,6 +92,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         Some(connections) => connections,
         None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
     };
+    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, [snapshot.cursor()]).await?;
     let tileset = &job.settings.tileset;
     let run = random_id();
     let shared_version = job.target.can_share_version().then(|| {
@@ -116,6 +114,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         state,
         database: prepared.server.identity.clone(),
         cursor: snapshot.cursor().to_owned(),
+        witness: log.and_then(|log| log.witness(snapshot.cursor()).cloned()),
         seen: snapshot.exported().seen().to_owned(),
         connections,
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::manifest::{DatabaseIdentity, DatabaseMark};
+use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
 use crate::postgis::{Layer, Reads};
-use crate::run::describe::{compare, fingerprint};
-use crate::run::{CommandError, Job};
+use crate::run::describe::{LogIdentity, compare, fingerprint};
+use crate::run::{CommandError, Job, OTHER_HISTORY};
 use crate::shards::{ShardPlan, ShardsError, WorkFolder};
 use crate::tile::{AreaPart, ZoomList};
 
@@ -47,6 +47,19 @@ pub(super) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> 
         return Ok(());
     };
     Err(ShardsError::OtherSettings { work: work.name.clone(), run: plan.run.clone(), what }.into())
+}
+
+/// Refuses a database that is not the continuation of one that the plan or a shard has seen.
+pub(super) fn check_history<'a>(
+    work: &WorkFolder,
+    run: &str,
+    log: Option<&LogIdentity>,
+    witnesses: impl IntoIterator<Item = &'a Witness>,
+) -> Result<(), ShardsError> {
+    if !log.is_some_and(|log| log.contradicts(witnesses)) {
+        return Ok(());
+    }
+    Err(ShardsError::OtherDatabase { work: work.name.clone(), run: run.to_owned(), why: OTHER_HISTORY.to_owned() })
 }
 
 /// Refuses layers or a database that are not those of the plan.

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::catch_up::{SeenByShard, caught_up};
-use super::check::{check_database, check_settings};
+use super::check::{check_database, check_history, check_settings};
 use super::missing::none_missing;
 use super::repair::{Repairs, repairs, seen_by_all};
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
-use crate::manifest::{Manifest, Publication};
+use crate::manifest::{Manifest, Publication, Witness};
 use crate::pipeline::StageTimes;
 use crate::postgis::probe;
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::attempts::{aside, restarting, with_what_remains};
 use crate::run::describe::{
-    Before, IdentityKey, Seeded, budgets, database as database_text, manifest, metadata, names,
+    Before, LogIdentity, Seeded, budgets, database as database_text, manifest, metadata, names,
 };
 use crate::run::look::{Look, TargetState};
 use crate::run::seed::{Claimed, Opening, claim, open, relative, requests};
@@ -91,12 +91,19 @@ async fn attempt(
     let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let probed = probe(&snapshot, &options).await?;
     check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
-    let key = IdentityKey::of_log(&snapshot, &job.settings.database.changes.schema).await?;
-    let mark = key.as_ref().map(|key| key.mark(&probed.server.identity));
-    let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
-
     let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
     let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
+    let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
+    let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
+    let witnesses: Vec<&Witness> =
+        plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
+    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([&*cursor]);
+    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
+    check_history(work, &plan.run, log.as_ref(), witnesses)?;
+    let mark = log.as_ref().map(|log| log.mark(&probed.server.identity));
+    let witness = log.and_then(|log| log.witness(&cursor).cloned());
+    let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
+
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
         let state = unpublished(job, shards, shared.as_ref())?;
@@ -108,7 +115,6 @@ async fn attempt(
     let LayerRecord { budgets, failed } = records(plan, shards, repaired.as_ref(), &layer_names);
     let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
     let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
-    let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
 
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
     let planned = expected(shards, repaired.as_ref());
@@ -134,11 +140,12 @@ async fn attempt(
     aside(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
-    let (finishing, merged) = (Instant::now(), merging.elapsed());
-    warnings.append(&mut crate::run::describe::budgets::warn(&budgets, &job.report));
+    let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
+    warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
     let seeded = Seeded {
         cursor: &cursor,
         database: mark.as_ref(),
+        witness: witness.as_ref(),
         reads: &plan.reads,
         fingerprint: &plan.fingerprint,
         planned: tiles,
@@ -148,7 +155,7 @@ async fn attempt(
     let started = UNIX_EPOCH + Duration::from_secs(plan.started);
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), ..manifest };
+    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
     let finished = aside(move || sink.finish(&metadata)).await??;

@@ -20,7 +20,7 @@ pub(super) fn none_missing(work: &WorkFolder, run: &str, shards: u32) -> Result<
     })
 }
 
-/// Numbers as ranges, such as `3, 7-9`.
+/// Numbers as ranges, such as `3,7-9`, which `sbatch --array` takes, too.
 fn named(numbers: &[u32]) -> String {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
     for number in numbers {
@@ -30,7 +30,7 @@ fn named(numbers: &[u32]) -> String {
         }
     }
     let one = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}-{last}") };
-    ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+    ranges.iter().map(one).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
@@ -40,6 +40,6 @@ mod tests {
     #[test]
     fn missing_shards_are_named_as_ranges() {
         assert_eq!(named(&[1]), "1");
-        assert_eq!(named(&[3, 4, 5, 9, 11, 12]), "3-5, 9, 11-12");
+        assert_eq!(named(&[3, 4, 5, 9, 11, 12]), "3-5,9,11-12");
     }
 }

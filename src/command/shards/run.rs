@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::attempt::{OwnShard, ShardEnd};
-use super::check::{check_database, check_settings};
+use super::check::{check_database, check_history, check_settings};
 use super::slots::{self, Places};
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::attempts::{aside, restarting};
-use crate::run::describe::{budgets, names};
+use crate::run::describe::{LogIdentity, budgets, names};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::{Rendered, render};
 use crate::run::{CommandError, Job, JobPart};
@@ -69,6 +69,10 @@ impl Shard<'_> {
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         check_database(job, work, plan, &prepared.layers, &prepared.reads, &prepared.server.identity)?;
+        let asked = plan.witness.iter().map(|witness| witness.snapshot.as_str()).chain([snapshot.cursor()]);
+        let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
+        check_history(work, &plan.run, log.as_ref(), &plan.witness)?;
+        let witness = log.and_then(|log| log.witness(snapshot.cursor()).cloned());
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
         let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
@@ -79,6 +83,7 @@ impl Shard<'_> {
             shard: number,
             id: random_id(),
             cursor: snapshot.cursor().to_owned(),
+            witness: witness.clone(),
             has_ended: false,
         });
         if let Some(end) = self.begin_adding(adding.as_ref()).await? {
@@ -120,6 +125,7 @@ impl Shard<'_> {
             is_exact,
             tiles,
             cursor: snapshot.cursor().to_owned(),
+            witness,
             seen,
             zooms: outcome.zooms.iter().map(done_zoom).collect(),
             layers: LayerRecord {

@@ -8,9 +8,11 @@ use std::time::Duration;
 use crate::changes::{self, Cursor, CursorError};
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
+use crate::manifest::Witness;
 use crate::postgis::Database;
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::run::attempts::{aside, reading, restarting};
+use crate::run::describe::LogIdentity;
 use crate::run::look::{Look, TargetState, Work};
 use crate::run::{CommandError, DirtyFilter, Family, Job};
 use crate::stop::Stop;
@@ -203,7 +205,7 @@ pub async fn prune(
 ) -> Result<PrunedLog, CommandError> {
     let schema = &database.changes.schema;
     let database = Database::new(&database.connect, database.session.clone(), stop)?;
-    let mut seen: Vec<Cursor> = Vec::new();
+    let (mut seen, mut witnessed): (Vec<Cursor>, Vec<(String, Vec<Witness>)>) = (Vec::new(), Vec::new());
     for settings in targets {
         let settings = match Family::of(settings) {
             None => settings.clone(),
@@ -212,6 +214,7 @@ pub async fn prune(
                 seen.push(
                     record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?,
                 );
+                witnessed.push((family.output(), record.witnesses));
                 match family.all()? {
                     Some(all) => all,
                     None => continue,
@@ -219,7 +222,17 @@ pub async fn prune(
             }
         };
         let target = Job::new(settings.clone(), false, report, stop)?.target;
-        seen.push(reading(stop, move || Ok(TargetState::read(&target)?.cursor)).await?);
+        let name = target.to_string();
+        let state = reading(stop, move || TargetState::read(&target)).await?;
+        seen.push(state.cursor);
+        witnessed.push((name, state.witnesses));
+    }
+    // The cursor of a target that shows another history says nothing about what others have seen of this log.
+    let snapshots = witnessed.iter().flat_map(|(_, witnesses)| witnesses).map(|witness| witness.snapshot.as_str());
+    let log = LogIdentity::read(&database.snapshot().await?, schema, snapshots).await?;
+    let other = log.and_then(|log| witnessed.into_iter().find(|(_, witnesses)| log.contradicts(witnesses)));
+    if let Some((target, _)) = other {
+        return Err(CommandError::OtherHistory { target });
     }
     let pruned = changes::prune(&database, schema, &seen, older).await?;
     let changes::Pruned { rows, left, kept_by } = pruned;

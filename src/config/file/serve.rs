@@ -18,7 +18,9 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) admin: Option<String>,
     pub(in crate::config) public_url: Option<String>,
     pub(in crate::config) base_path: Option<String>,
+    pub(in crate::config) hosts: Option<Vec<String>>,
     pub(in crate::config) cache_mb: Option<u64>,
+    pub(in crate::config) unread_mb: Option<u64>,
     pub(in crate::config) empty_status: Option<u16>,
     pub(in crate::config) cache_control: Option<CacheControl>,
     pub(in crate::config) cdn_cache_control: Option<CacheControl>,
@@ -47,6 +49,8 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) live_timeout: Option<Duration>,
     pub(in crate::config) writer: Option<WriterName>,
     pub(in crate::config) write_back: Option<bool>,
+    pub(in crate::config) write_back_rate: Option<u32>,
+    pub(in crate::config) write_back_mb: Option<u64>,
     #[serde(deserialize_with = "duration::deserialize")]
     #[schemars(with = "Option<String>")]
     pub(in crate::config) writer_lease: Option<Duration>,
@@ -66,6 +70,7 @@ pub(in crate::config) struct ServeSection {
     pub(in crate::config) parameter_keys: Option<usize>,
     pub(in crate::config) redis_url: Option<Secret>,
     pub(in crate::config) redis_url_file: Option<PathBuf>,
+    pub(in crate::config) redis_secret_file: Option<PathBuf>,
 }
 
 /// A header by which CDNs learn how long they may keep a tile.

@@ -68,8 +68,8 @@ fn the_sample_configuration_holds_every_key() {
     let table: toml::Table = toml::from_str(&text).unwrap();
     // A feature id is for rows only, and an address must be given only once.
     let text = text.replace("feature_id = ", "# feature_id = ").replace("redis_url_file = ", "# redis_url_file = ");
-    // The file of an area would have to exist.
-    let text = text.replace("\narea = ", "\n# area = ");
+    // The files of an area and of a secret would have to exist.
+    let text = text.replace("\narea = ", "\n# area = ").replace("\nredis_secret_file = ", "\n# redis_secret_file = ");
     // One address is enough.
     let text = text.replace("\nurl_file = ", "\n# url_file = ");
     resolve(&text).unwrap();
@@ -85,7 +85,7 @@ fn the_sample_configuration_holds_every_key() {
         ("run", "batch_features progress rows_mb window workers"),
         (
             "serve",
-            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires explain_after headers listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours parameter_keys preview public_url redis_url redis_url_file refresh server_timing tag_headers token_file trusted_proxies undeclared_parameters workers write_back writer writer_lease",
+            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires explain_after headers hosts listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours parameter_keys preview public_url redis_secret_file redis_url redis_url_file refresh server_timing tag_headers token_file trusted_proxies undeclared_parameters unread_mb workers write_back write_back_mb write_back_rate writer writer_lease",
         ),
         (
             "layer_defaults",

@@ -19,7 +19,7 @@ const KEYS: [(&str, &str); 8] = [
     ("cloudflare", "zone plan origins token_variable"),
     ("bunny", "pull_zone token_file"),
     ("akamai", "network cp_code edgerc edgerc_section"),
-    ("varnish", "caches soft"),
+    ("varnish", "caches soft token_file"),
     ("nginx", "caches wildcards"),
     ("command", "program max_items"),
 ];

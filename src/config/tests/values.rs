@@ -256,6 +256,22 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
         (name.to_owned(), zooms.to_owned(), format!("{name}.mbtiles"), url, packed)
     };
     assert_eq!(found.iter().map(seen).collect::<Vec<_>>(), [expected("a", "0-3", true), expected("b", "0-5", false)]);
+    // A default output is for tilesets without variants of their own, default variants for tilesets without an output of their own.
+    let variants = "values = [{ country = \"de\" }]\nwhere = { facilities = \"country_code = !country!\" }\noutput = \"{tileset}-{country}.mbtiles\"\n";
+    for text in [
+        format!(
+            "[tileset_defaults]\noutput = \"{{tileset}}.mbtiles\"\n[[tileset]]\nname = \"a\"\n[[tileset]]\nname = \"b\"\n[tileset.variants]\n{variants}"
+        ),
+        format!(
+            "[tileset_defaults.variants]\n{variants}[[tileset]]\nname = \"a\"\noutput = \"a.mbtiles\"\n[[tileset]]\nname = \"b\"\n"
+        ),
+    ] {
+        let values = gather_with(&text, &[], Vec::new()).unwrap();
+        let [a, b] = &values.tilesets(&[]).unwrap()[..] else { panic!("{text}") };
+        let [a, b] = [a, b].map(|values| job_of(values, &[]).unwrap().tileset);
+        assert_eq!((a.output.to_str(), a.variants.is_some()), (Some("a.mbtiles"), false), "{text}");
+        assert!(b.variants.is_some(), "{text}");
+    }
     // The environment takes precedence over the file, for the values of each tileset.
     let found = tilesets(&[("OAR_TILES_ZOOM", "7")]);
     assert_eq!(found.iter().map(|tileset| tileset.zooms.to_string()).collect::<Vec<_>>(), ["7", "7"]);

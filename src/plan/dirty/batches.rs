@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 
 use super::DrawnLayer;
-use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect};
+use crate::tile::{Area, Batch, LayerCount, LayerIndex, Planned, SearchBox, TileCoord, TileRect, joined_columns};
 
 /// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some tens of small tiles.
 const MIN_TILES_PER_BATCH: usize = 40;
@@ -39,13 +39,16 @@ pub fn batches(
     let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);
     let target = total.div_ceil(count as u64).min(MAX_HEAVY_TILES_PER_BATCH << (2 * MAX_WEIGHT_ZOOMS));
     let target = max_weight.map_or(target, |most| target.min(most));
+    // Large shapes take longest at the deepest zooms, whose tiles weigh least.
+    let most = if count > 2 { tiles.len().div_ceil(2 * workers.get()).max(MIN_TILES_PER_BATCH) } else { usize::MAX };
+    let most = most.min(MAX_TILES_PER_BATCH);
     let mut batches = Vec::new();
     let mut begin = 0;
     let mut heavy = 0;
     for (number, tile) in tiles.iter().enumerate() {
         heavy += weight(tile);
         let end = number + 1;
-        if heavy >= target || end - begin == MAX_TILES_PER_BATCH || end == tiles.len() {
+        if heavy >= target || end - begin == most || end == tiles.len() {
             batches.push(batch(&tiles[begin..end], layers, heavy, &search));
             (begin, heavy) = (end, 0);
         }
@@ -60,7 +63,7 @@ fn batch(
     search: &impl Fn(LayerIndex, &TileRect) -> SearchBox,
 ) -> Batch {
     let mut counts = vec![LayerCount::default(); layers.len()];
-    let areas = columns(tiles).into_iter().map(|rect| {
+    let areas = rectangles(tiles).into_iter().map(|rect| {
         let search = layers.iter().enumerate().map(|(number, layer)| {
             if !layer.zooms.contains(rect.zoom) {
                 return SearchBox::Nothing;
@@ -84,8 +87,8 @@ fn batch(
     }
 }
 
-/// The tiles as pieces of columns, so that neighbours are searched together.
-fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
+/// The tiles as rectangles, so that neighbours are searched together.
+fn rectangles(tiles: &[TileCoord]) -> Vec<TileRect> {
     let mut sorted = tiles.to_vec();
     sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));
     let mut rects: Vec<TileRect> = Vec::new();
@@ -95,7 +98,7 @@ fn columns(tiles: &[TileCoord]) -> Vec<TileRect> {
             _ => rects.push(TileRect::from(tile)),
         }
     }
-    rects
+    joined_columns(rects)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod shape;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use shape::DirtyShape;
+use shape::{DirtyShape, ShapeRect};
 
 use super::cut::Touching;
 use super::sweep::{common_parts, distinct_columns};
@@ -68,6 +68,8 @@ pub struct Dirty {
     /// The tiles of the scope at each zoom: rectangles that share no tile.
     parts: BTreeMap<Zoom, Vec<TileRect>>,
     tiles: HashSet<TileCoord>,
+    /// The dirty tiles that lie wholly inside a changed polygon: a seed renders one of them for all.
+    inside: HashSet<TileCoord>,
     most: usize,
 }
 
@@ -82,7 +84,7 @@ impl Dirty {
             }
         }
         let parts = rects.into_iter().map(|(zoom, rects)| (zoom, distinct_columns(&rects))).collect();
-        Dirty { parts, tiles: HashSet::new(), most }
+        Dirty { parts, tiles: HashSet::new(), inside: HashSet::new(), most }
     }
 
     /// Marks every tile in which a change of a layer can be seen.
@@ -99,10 +101,22 @@ impl Dirty {
                 (Spot::Shape { outline, .. }, None) if layer.grid.is_none() => {
                     DirtyShape { outline, layer, most: self.most }.rects(parts, &touched)?
                 }
-                _ => std::iter::once(touched).chain(others).collect(),
+                _ => std::iter::once(touched).chain(others).map(|rect| ShapeRect { rect, is_inside: false }).collect(),
             };
-            for touched in rects {
-                add_within(&mut self.tiles, self.most, parts, &touched)?;
+            for ShapeRect { rect, is_inside } in rects {
+                for part in common_parts(parts, &rect) {
+                    if is_inside && part.tiles() <= self.most as u64 {
+                        self.inside.extend(part.iter().filter(|tile| !self.tiles.contains(tile)));
+                        add(&mut self.tiles, self.most, &part)?;
+                    } else {
+                        add(&mut self.tiles, self.most, &part)?;
+                        if !self.inside.is_empty() {
+                            for tile in part.iter() {
+                                self.inside.remove(&tile);
+                            }
+                        }
+                    }
+                }
             }
         }
         Ok(())
@@ -174,14 +188,20 @@ impl Dirty {
         self.tiles.iter().map(|tile| tile.zoom()).collect()
     }
 
-    /// Narrows the scope to some zooms (`None` for all) and a coverage.
-    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) {
+    /// Narrows the scope to some zooms (`None` for all) and a coverage. Returns whether that leaves tiles out.
+    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) -> bool {
+        let before = self.tiles_in_scope();
         self.parts.retain(|zoom, parts| {
             let within = distinct_columns(&coverage.rects(*zoom));
             *parts = parts.iter().flat_map(|part| common_parts(&within, part)).collect();
             parts.sort_unstable_by_key(|part| (part.x0, part.y0));
             zooms.is_none_or(|zooms| zooms.contains(*zoom)) && !parts.is_empty()
         });
+        self.tiles_in_scope() < before
+    }
+
+    fn tiles_in_scope(&self) -> u64 {
+        self.parts.values().flatten().map(TileRect::tiles).sum()
     }
 
     /// Whether a tile is in the scope.
@@ -195,6 +215,12 @@ impl Dirty {
     #[must_use]
     pub fn len(&self) -> usize {
         self.tiles.len()
+    }
+
+    /// The number of dirty tiles that show nothing of the change but the inside of a polygon.
+    #[must_use]
+    pub fn inside(&self) -> usize {
+        self.inside.len()
     }
 
     /// Whether no tile is dirty.

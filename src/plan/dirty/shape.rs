@@ -12,14 +12,21 @@ pub(super) struct DirtyShape<'a> {
     pub(super) most: usize,
 }
 
+/// Some tiles that a shape touches.
+pub(super) struct ShapeRect {
+    pub(super) rect: TileRect,
+    /// True if they lie wholly inside of a polygon.
+    pub(super) is_inside: bool,
+}
+
 impl DirtyShape<'_> {
     /// The tiles of a scope that the shape touches, and some others between the scope's parts. `touched` are the tiles of the shape's box.
     ///
     /// # Errors
     /// If there are more than may be dirty.
-    pub(super) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<TileRect>, TooMany> {
+    pub(super) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<ShapeRect>, TooMany> {
         if touched.tiles() < MIN_TILES_OF_OUTLINE {
-            return Ok(vec![*touched]);
+            return Ok(vec![ShapeRect { rect: *touched, is_inside: false }]);
         }
         let around = |one: TileRect, other: TileRect| TileRect {
             zoom: one.zoom,
@@ -29,7 +36,10 @@ impl DirtyShape<'_> {
             y1: one.y1.max(other.y1),
         };
         let Some(within) = common_parts(parts, touched).reduce(around) else { return Ok(Vec::new()) };
-        let rect = |OutlineRun { x, y0, y1, .. }| TileRect { x0: x, y0, x1: x, y1, ..within };
+        let rect = |OutlineRun { x, y0, y1, interior }| ShapeRect {
+            rect: TileRect { x0: x, y0, x1: x, y1, ..within },
+            is_inside: interior.is_some(),
+        };
         Ok(self.tiles(within)?.into_iter().map(rect).collect())
     }
 

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{CalledFunction, Layer, LayerOptions};
+use super::{CalledFunction, Layer, LayerOptions, OnTileError};
 
 /// The prefix of the settings' names. The dot makes them custom settings, which every role may set.
 const PREFIX: &str = "oar_tiles.parameter_";
@@ -32,7 +32,8 @@ impl Layer {
     /// object.
     #[must_use]
     pub fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
-        let mut narrowed = self.clone();
+        // A tile of which a value is the cause must not be taken for one whose rows are.
+        let mut narrowed = Layer { on_tile_error: OnTileError::Fail, ..self.clone() };
         if !conditions.is_empty() {
             narrowed.filter = with_conditions(self.filter.as_deref(), conditions);
         }

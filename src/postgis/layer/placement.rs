@@ -5,11 +5,14 @@ use crate::cells::{CellGeometry, CellGrid};
 
 /// How a layer's geometries are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the column")]
 pub(crate) struct Shape {
     /// The spatial reference system of the column.
     pub srid: i32,
-    /// Whether every geometry is a single point.
+    /// Whether every geometry is a single point, or a multipoint of one member.
     pub points: bool,
+    /// True if some of the single points may be stored as multipoints of one member.
+    pub members: bool,
     /// Whether the column is a geography.
     pub geography: bool,
     /// True if there may be curves, which are drawn as lines because tiles cannot hold curves, or surfaces, which are skipped.
@@ -21,7 +24,7 @@ pub(crate) struct Shape {
 impl Shape {
     /// The shape of geometries if only the column's type is known.
     pub(in crate::postgis) const fn of_any(srid: i32, geography: bool) -> Shape {
-        Shape { srid, points: false, geography, curves: true, edge: None }
+        Shape { srid, points: false, members: false, geography, curves: true, edge: None }
     }
 
     /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains all features of the
@@ -57,8 +60,20 @@ pub(in crate::postgis) struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// A row's geometry as SQL, in the reference system of its column.
+    /// A row's geometry as SQL, in the reference system of its column. A multipoint of one member is that member, which `ST_AsMVTGeom` and `ST_AsMVT`
+    /// write as the same bytes. One with more members stays as it is: `ST_X` raises an error for it, so no member is ever left out silently.
     pub(in crate::postgis) fn geometry(&self) -> String {
+        let stored = self.stored();
+        if self.shape.points && self.shape.members {
+            return format!(
+                "(CASE WHEN ST_NumGeometries({stored}) <= 1 THEN ST_GeometryN({stored}, 1) ELSE {stored} END)"
+            );
+        }
+        stored
+    }
+
+    /// A row's geometry as it is stored, for conditions that a spatial index serves.
+    pub(in crate::postgis) fn stored(&self) -> String {
         if self.shape.geography { format!("{}::geometry", self.column) } else { self.column.to_owned() }
     }
 

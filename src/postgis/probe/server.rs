@@ -50,7 +50,6 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
         "SELECT {schema}.postgis_lib_version(), current_setting('server_version'), current_database()::text,
                 (SELECT oid FROM pg_database WHERE datname = current_database()), pg_is_in_recovery(),
                 has_function_privilege('pg_control_system()', 'EXECUTE'),
-                has_function_privilege('pg_control_checkpoint()', 'EXECUTE'),
                 CASE WHEN NOT pg_is_in_recovery()
                     THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4 END,
                 current_setting('server_encoding')"
@@ -69,14 +68,8 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
     } else {
         None
     };
-    // On a standby, this is the timeline of its last restart point, which is good enough to distinguish histories.
-    let timeline: Option<i32> = match (row.get(7), row.get::<_, bool>(6)) {
-        (None, true) => {
-            Some(session.one(context, "SELECT timeline_id FROM pg_control_checkpoint()", &[]).await?.get(0))
-        }
-        (timeline, _) => timeline,
-    };
-    let timeline = timeline.map(i32::cast_unsigned);
+    // The control file of a standby has the timeline of its last restart point, which may be another one than that of the data.
+    let timeline = row.get::<_, Option<i32>>(6).map(i32::cast_unsigned);
     let identity = DatabaseIdentity {
         system_identifier,
         timeline,
@@ -85,7 +78,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
         postgresql: row.get(1),
         postgis,
     };
-    Ok(Server { identity, in_recovery: row.get(4), encoding: row.get(8) })
+    Ok(Server { identity, in_recovery: row.get(4), encoding: row.get(7) })
 }
 
 /// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with

@@ -5,7 +5,7 @@ use tokio_postgres::types::Type;
 use crate::postgis::layer::{Layer, ROUNDING_UNITS, area_box, query_box, world_box};
 use crate::postgis::session::Param;
 use crate::postgis::sql::{LISTED_COLUMN_BIT, LISTED_ZOOM_BIT};
-use crate::tile::{Area, SearchBox, SourceBox, TileRect, Zoom};
+use crate::tile::{Area, SearchBox, SourceBox, TileRect, WORLD_UNITS, Zoom};
 
 /// The areas of a batch as a statement's arrays.
 #[derive(Default)]
@@ -149,6 +149,108 @@ pub(super) fn moved(like: &Area, rect: TileRect) -> Area {
         other => other.clone(),
     });
     Area { rect, search: search.collect() }
+}
+
+/// What an area costs beside its tiles, in tiles: its part of the statement, and a second look at rows that neighbouring areas draw, too.
+const COST_OF_AREA: f64 = 2.0;
+
+/// Areas of one zoom with the boxes in which a layer's rows are searched.
+type Pieces<'a> = Vec<(&'a Area, SourceBox)>;
+
+/// The areas of a reseed for a layer of lines and polygons, joined where that is cheaper: a row that lies in several areas, or in the buffers of
+/// several, is read, transformed, simplified and cut for each of them. The areas together may hold tiles that were not asked for, whose features the
+/// caller drops; no tile is in two of them. `None` if nothing is joined.
+pub(super) fn joined(layer: &Layer, index: usize, areas: &[Area]) -> Option<Vec<Area>> {
+    // Each point is in one tile, so it would only be drawn in vain.
+    if layer.shape.points || layer.cells().is_some() || layer.asks_each_tile() {
+        return None;
+    }
+    let mut pieces: Pieces<'_> = Vec::new();
+    for area in areas {
+        match area.search.get(index) {
+            Some(SearchBox::Area) => pieces.push((area, area_box(layer, &area.rect, area.rect.zoom))),
+            Some(SearchBox::Source(sides)) => pieces.push((area, *sides)),
+            Some(SearchBox::Nothing) | None => {}
+            Some(_) => return None,
+        }
+    }
+    let asked = pieces.len();
+    pieces.sort_unstable_by_key(|(area, _)| area.rect.zoom);
+    let mut groups: Vec<Pieces<'_>> = Vec::new();
+    for of_zoom in pieces.chunk_by(|(one, _), (next, _)| one.rect.zoom == next.rect.zoom) {
+        join(layer, of_zoom.to_vec(), &mut groups);
+    }
+    if groups.len() == asked {
+        return None;
+    }
+    let whole = |group: &Pieces<'_>| {
+        let rect = around(group)?;
+        let sides = group.iter().map(|(_, sides)| *sides).fold(SourceBox::<f64>::NOTHING, SourceBox::<f64>::joined);
+        let tiles: Vec<TileRect> = group.iter().map(|(area, _)| area.rect).collect();
+        let own = if layer.lists_tiles() { SearchBox::Listed(sides, tiles) } else { SearchBox::Source(sides) };
+        let search = (0..=index).map(|layer| if layer == index { own.clone() } else { SearchBox::Nothing });
+        Some(Area { rect, search: search.collect() })
+    };
+    groups.iter().map(whole).collect()
+}
+
+/// The rectangle around some areas.
+fn around(areas: &[(&Area, SourceBox)]) -> Option<TileRect> {
+    let around = |one: TileRect, other: TileRect| TileRect {
+        zoom: one.zoom,
+        x0: one.x0.min(other.x0),
+        y0: one.y0.min(other.y0),
+        x1: one.x1.max(other.x1),
+        y1: one.y1.max(other.y1),
+    };
+    areas.iter().map(|(area, _)| area.rect).reduce(around)
+}
+
+/// Joins areas of one zoom if the rectangle around them is cheaper than all of them; else it divides them between two columns or rows, so that no
+/// rectangles overlap, and tries to join each part.
+fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
+    let Some(whole) = around(&areas) else { return };
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let margin = layer.margin.units(whole.zoom) as f64 / (WORLD_UNITS >> whole.zoom.get()) as f64;
+    let cost = |rect: &TileRect| {
+        let side = |first: u32, last: u32| f64::from(last - first) + 1.0 + 2.0 * margin;
+        side(rect.x0, rect.x1) * side(rect.y0, rect.y1) + COST_OF_AREA
+    };
+    let apart: f64 = areas.iter().map(|(area, _)| cost(&area.rect)).sum();
+    if areas.len() == 1 || cost(&whole) <= apart {
+        groups.push(areas);
+        return;
+    }
+    match divided(areas) {
+        Ok([some, others]) => {
+            join(layer, some, groups);
+            join(layer, others, groups);
+        }
+        Err(areas) => groups.extend(areas.into_iter().map(|area| vec![area])),
+    }
+}
+
+/// Areas on the two sides of the widest gap between columns or rows, or of the one in the middle. The areas themselves if there is none.
+fn divided(mut areas: Pieces<'_>) -> Result<[Pieces<'_>; 2], Pieces<'_>> {
+    let ends: [fn(&TileRect) -> [u32; 2]; 2] = [|rect| [rect.x0, rect.x1], |rect| [rect.y0, rect.y1]];
+    let mut best = None;
+    for ends in ends {
+        areas.sort_unstable_by_key(|(area, _)| ends(&area.rect));
+        let mut last = None;
+        for (number, (area, _)) in areas.iter().enumerate() {
+            let [first, end] = ends(&area.rect);
+            if let Some(gap) = last.and_then(|last: u32| first.checked_sub(last + 1)) {
+                let found = (gap, number.min(areas.len() - number), first);
+                if best.is_none_or(|(known, _)| found > known) {
+                    best = Some((found, ends));
+                }
+            }
+            last = last.max(Some(end));
+        }
+    }
+    let Some(((_, _, first), ends)) = best else { return Err(areas) };
+    let (others, some) = areas.into_iter().partition(|(area, _)| ends(&area.rect)[0] >= first);
+    Ok([some, others])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::areas::{Areas, query_tiles};
+use super::areas::{Areas, joined, query_tiles};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::miscounted::{miscounted, unselective};
@@ -205,6 +205,30 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
+    /// One layer's part of a batch. In a reseed, the areas of lines and polygons are joined first; if that statement fails, perhaps at a row that no
+    /// dirty tile shows, each area is rendered by itself.
+    async fn joined_or_apart(
+        self,
+        index: usize,
+        batch: &Batch,
+        max_features: &Vec<Option<i64>>,
+        tiles: &mut BatchTiles,
+    ) -> Result<LayerCount, Error> {
+        let is_reseed = batch.planned == Planned::Every;
+        if let Some(areas) = joined(self.probed(index), index, &batch.areas).filter(|_| is_reseed) {
+            let work = LayerAreas { index, areas: &areas, max_features, candidates: Candidates::Found };
+            match self.layer(work, tiles).await {
+                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                    tracing::debug!("{error}: trying again area by area");
+                    self.session().return_to_savepoint().await?;
+                    tiles.clear();
+                }
+                drawn => return drawn,
+            }
+        }
+        self.layer_or_parts(index, &batch.areas, max_features, tiles).await
+    }
+
     /// The plans of the statements of a batch.
     pub(in crate::postgis) async fn explain(self, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
         let mut plans = Vec::new();
@@ -235,7 +259,10 @@ impl<'a> BatchDrawing<'a> {
                 continue;
             }
             let (mut part, max_features) = (BatchTiles::new(), self.probed(index).budget.max_features());
-            let found = self.layer_or_parts(index, &batch.areas, &max_features, &mut part).await?;
+            let found = self.joined_or_apart(index, batch, &max_features, &mut part).await?;
+            if batch.planned == Planned::Every {
+                part.retain(|place, _| tiles.contains_key(place));
+            }
             // A failed tile may be one that was not planned, because neighbouring cells can make its statement fail.
             let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
             self.fit(index, &batch.areas, &mut part).await?;

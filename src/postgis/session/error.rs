@@ -63,10 +63,13 @@ impl Cause {
     pub fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
-            // 08001 means the server of a foreign table; our own server has answered.
+            // 08001 means the server of a foreign table; our own server has answered. 25P03 and 25P04 end sessions: idle in a transaction, or too long in
+            // one (since PostgreSQL 17).
             Some(code) => {
                 let code = code.code();
-                code.starts_with("57P") || code.starts_with("08") && code != "08001"
+                code.starts_with("57P")
+                    || code.starts_with("08") && code != "08001"
+                    || matches!(code, "25P03" | "25P04")
             }
         }
     }
@@ -87,6 +90,18 @@ impl Cause {
     #[must_use]
     pub fn is_full_lock_table(&self) -> bool {
         self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
+    }
+
+    /// True if the statement wrote more to temporary files than the server allows its role (`temp_file_limit`).
+    #[must_use]
+    pub fn is_temp_file_limit(&self) -> bool {
+        self.code == Some(SqlState::CONFIGURATION_LIMIT_EXCEEDED)
+    }
+
+    /// True if a value is the cause, by the class of the SQLSTATE: data exceptions.
+    #[must_use]
+    pub fn is_data_exception(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.code().starts_with("22"))
     }
 
     /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two cases, in the server's language.

@@ -8,6 +8,7 @@ use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
 
 use super::Database;
 use super::error::{Cause, Error};
+use super::options::{IDLE_LIMIT, lift};
 use super::server_name::ServerName;
 use crate::stop::Stop;
 
@@ -54,7 +55,10 @@ impl Listener {
                 }
             }
         });
-        Ok(Listener { notified, server, client, stop: database.stop.clone() })
+        let listener = Listener { notified, server, client, stop: database.stop.clone() };
+        // It waits outside of a transaction, for hours if nobody writes.
+        listener.ask("opening a session", &lift(&[IDLE_LIMIT], false)).await?;
+        Ok(listener)
     }
 
     /// Runs statements outside of any transaction, and returns the rows of all of them as texts.

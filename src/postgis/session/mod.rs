@@ -46,6 +46,7 @@ use tokio_postgres::{CancelToken, Row};
 
 use connect::cancel::cancel;
 use prepared::PreparedStatements;
+use text_settings::fix_drawn_texts;
 use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
@@ -97,8 +98,11 @@ impl Session {
     /// All rows of a statement. Here and in the methods below, `context` says in messages what the run does.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let begun = Instant::now();
+        let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            self.client.query_typed(sql, params).await.map_err(|error| self.failed(context, begun, error))
+            let (restored, rows) = tokio::join!(self.restored(), self.client.query_typed(sql, params));
+            let rows = rows.map_err(failed)?;
+            restored.map_err(failed).map(|()| rows)
         })
         .await
     }
@@ -106,8 +110,11 @@ impl Session {
     /// The one row of a statement.
     pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
         let begun = Instant::now();
+        let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            self.client.query_typed_one(sql, params).await.map_err(|error| self.failed(context, begun, error))
+            let (restored, row) = tokio::join!(self.restored(), self.client.query_typed_one(sql, params));
+            let row = row.map_err(failed)?;
+            restored.map_err(failed).map(|()| row)
         })
         .await
     }
@@ -123,7 +130,9 @@ impl Session {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            let rows = Box::pin(self.rows(sql, params, failed)).await?;
+            let (restored, rows) = tokio::join!(self.restored(), Box::pin(self.rows(sql, params, failed)));
+            let rows = rows?;
+            restored.map_err(failed)?;
             tokio::pin!(rows);
             while let Some(row) = rows.try_next().await.map_err(failed)? {
                 each(&row)?;
@@ -131,6 +140,15 @@ impl Session {
             Ok(())
         })
         .await
+    }
+
+    /// Sets the search path and the form of texts again, before a statement that is on its way at once: this costs no round trip. A view or function
+    /// that an earlier statement read may have changed them (`set_config`), and then names and texts of other layers would mean something else.
+    async fn restored(&self) -> Result<(), tokio_postgres::Error> {
+        match self.database.path.get().filter(|_| self.transaction.is_some()) {
+            Some(path) => self.client.batch_execute(&(fix_drawn_texts() + &path.set())).await,
+            None => Ok(()),
+        }
     }
 
     /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled in the server.
@@ -219,6 +237,11 @@ impl Session {
             let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";
             return Error::Query { context, next, source };
         }
-        Error::Query { context, next: "Mend what the cause names, and run the command again", source }
+        let next = if source.is_temp_file_limit() {
+            "Raise temp_file_limit of the role in the server, or work_mem in [database], and run the command again"
+        } else {
+            "Mend what the cause names, and run the command again"
+        };
+        Error::Query { context, next, source }
     }
 }

@@ -6,6 +6,34 @@ use tokio_postgres::error::SqlState;
 
 use super::error::Cause;
 
+/// What a role, a database or a server may limit for all of its sessions, and a run cannot do with: it keeps transactions open for as long as it
+/// takes, some of them idle, goes on after a failed statement, and draws every row. `gin_fuzzy_search_limit` leaves rows out at random. The settings of
+/// [`SessionOptions`] are not among them, for each session sets these; nor is `temp_file_limit`, which only superusers may lift.
+const LIMITS: [&str; 4] = [
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout", // since PostgreSQL 17
+    "gin_fuzzy_search_limit",
+    "exit_on_error",
+];
+
+/// The limit of a session that waits outside of a transaction, since PostgreSQL 14.
+pub(super) const IDLE_LIMIT: &str = "idle_session_timeout";
+
+/// A statement that lifts [`LIMITS`] for the transaction.
+pub(super) fn lift_limits() -> String {
+    lift(&LIMITS, true)
+}
+
+/// A statement that sets each of these settings to 0, if the server knows it: for the transaction if it is `local`, else for the session. It returns
+/// no row, and looks up no name on the search path.
+pub(super) fn lift(settings: &[&str], local: bool) -> String {
+    let settings = settings.join(",");
+    format!(
+        "SELECT FROM pg_catalog.unnest('{{{settings}}}'::pg_catalog.text[]) AS carried (name)
+         WHERE CASE WHEN pg_catalog.current_setting(name, true) IS NOT NULL THEN pg_catalog.set_config(name, '0', {local}) IS NULL END;"
+    )
+}
+
 /// Limits of a session.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::error::Error;
 use super::locks::LockWatcher;
 use super::origin::ExportedSnapshot;
-use super::{Database, Param, Session, SessionOptions};
+use super::{Cause, Database, Param, Session, SessionOptions};
 
 /// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
 const OLDEST_POSTGRES: i32 = 130_000;
@@ -47,17 +47,6 @@ impl Snapshot {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
     }
 
-    /// Lifts the server's time limits for transactions, as far as a session may, because the snapshot has to last as long as the run that imports it.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn lift_time_limits(&self) -> Result<(), Error> {
-        // transaction_timeout came with PostgreSQL 17.
-        let sql = "SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings
-                   WHERE name IN ('transaction_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout')";
-        self.all("lifting time limits", sql, &[]).await.map(drop)
-    }
-
     /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after that computation count as not
     /// seen.
     #[must_use]
@@ -87,6 +76,24 @@ impl Snapshot {
 }
 
 impl Database {
+    /// The database state at this moment, as `pg_current_snapshot()` has it.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn present_state(&self) -> Result<String, Error> {
+        let lost = |source: Cause| {
+            let (server, during) = (self.server().clone(), "while asking for its state".to_owned());
+            Error::Lost { server, during, source }
+        };
+        // One message, because a pooler may send the next one to another session.
+        let answer = self.connection().await?.simple_query("SELECT pg_catalog.pg_current_snapshot()").await;
+        let state = answer.map_err(|error| lost(error.into()))?.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        state.ok_or_else(|| lost(std::io::Error::other("it sent no row").into()))
+    }
+
     /// The same database with the values of a variant: sessions opened from now on read for that variant.
     #[must_use]
     pub fn with_parameters(&self, values: Vec<String>) -> Database {
@@ -114,9 +121,7 @@ impl Database {
     /// If the other session has ended ([`Error::is_snapshot_gone`]), or is on another server.
     pub async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
         let keeper = self.session(Some(from.clone())).await?;
-        let snapshot = self.exported_by(keeper).await?;
-        snapshot.lift_time_limits().await?;
-        Ok(snapshot)
+        self.exported_by(keeper).await
     }
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {

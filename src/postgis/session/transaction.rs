@@ -10,6 +10,7 @@ use tokio_postgres::error::SqlState;
 
 use super::Session;
 use super::error::{Cause, Error};
+use super::options::lift_limits;
 use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
 use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
 use super::text_settings::fix_drawn_texts;
@@ -76,7 +77,7 @@ impl Session {
         let sql = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {snapshot} {SCHEMAS} {SAFE_PATH}
              SET LOCAL statement_timeout = {timeout};
-             SET LOCAL idle_in_transaction_session_timeout = 0; -- the keeper of the snapshot waits for the whole run
+             {lifted}
              SET LOCAL lock_timeout = {lock_timeout};
              SET LOCAL work_mem = '{work_mem}';
              SET LOCAL enable_hashagg = off;                 -- a hash of thousands of open tiles took 40 times as long
@@ -87,6 +88,7 @@ impl Session {
             path = path.as_deref().unwrap_or_default(),
             snapshot = snapshot.unwrap_or_default(),
             timeout = options.statement_timeout.as_millis(),
+            lifted = lift_limits(),
             lock_timeout = options.lock_limit().as_millis(),
             texts = fix_drawn_texts(),
             work_mem = options.work_mem.replace('\'', "''"),

@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio_postgres::SimpleQueryMessage;
 
 use super::error::Error;
+use super::options::lift_limits;
 use super::search_path::{SAFE_PATH, SCHEMAS};
 use super::{Database, Session};
 
@@ -24,10 +25,16 @@ impl Database {
 }
 
 impl Session {
+    /// The statements that begin a transaction that may write. No setting limits how long it takes: a refresh or a prune may be long.
+    fn begin_statements(&self) -> String {
+        let lock_limit = self.database.options.lock_limit().as_millis();
+        let lifted = lift_limits();
+        format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; SET LOCAL statement_timeout = 0; {lifted}")
+    }
+
     /// Begins a transaction that may write. It has the search path and the lock limit of a reading transaction.
     pub(crate) async fn begin_writing(&self, context: &str) -> Result<(), Error> {
-        let lock_limit = self.database.options.lock_limit().as_millis();
-        let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit};");
+        let begin = self.begin_statements();
         if let Some(path) = self.database.path.get() {
             return self.script(context, &format!("{begin} {}", path.set())).await.map(drop);
         }
@@ -37,8 +44,7 @@ impl Session {
 
     /// Begins a transaction with only `pg_catalog` on its search path, so that no object in the role's own schemas can shadow those of PostgreSQL.
     pub(crate) async fn begin_writing_without_search_path(&self, context: &str) -> Result<(), Error> {
-        let lock_limit = self.database.options.lock_limit().as_millis();
-        let begin = format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; {SAFE_PATH}");
+        let begin = format!("{} {SAFE_PATH}", self.begin_statements());
         self.script(context, &begin).await.map(drop)
     }
 

@@ -39,7 +39,7 @@ pub(in crate::postgis) struct TileDrawing {
 const REACH: &str = "side * ($13 + 4) / $12";
 
 /// The sides of a tile in metres: west, south, east, north. This is the arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
-/// world (from PostGIS 3.6 on). It is as fast, because `side`, the width of a tile, is computed once for each area.
+/// world (PostGIS 3.5.2 does that, 3.3.2 does not). It is as fast, because `side`, the width of a tile, is computed once for each area.
 fn metres() -> [String; 4] {
     let half = HALF_WORLD_METRES;
     [

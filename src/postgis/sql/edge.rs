@@ -255,18 +255,21 @@ pub(in crate::postgis) fn shifted_boxes(
 /// `relation` is the item of the FROM list. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let placement = layer.placement();
-    let g = placement.geometry();
+    let (g, stored) = (placement.geometry(), placement.stored());
     // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that precision, rows that end at ±180° are
     // not visited at all.
     let (near, far, srid) = (units.next_single(), "1e30", layer.shape.srid);
     let filter = super::filter(layer);
     // A column of the general type may hold other geometries than points, even if the layer's condition leaves them out.
-    let other =
-        if layer.shape.points { format!("WHEN GeometryType({g}) <> 'POINT' THEN false ") } else { String::new() };
+    let other = if layer.shape.points {
+        format!("WHEN GeometryType({g}) NOT IN ('POINT', 'POINTM') THEN false ")
+    } else {
+        String::new()
+    };
     format!(
         "SELECT count(*), (array_agg(key ORDER BY key))[1:3] FROM (
     SELECT {key} AS key FROM {relation}
-    WHERE ({g} && ST_MakeEnvelope({near:?}, -{far}, {far}, {far}, {srid}) OR {g} && ST_MakeEnvelope(-{far}, -{far}, -{near:?}, {far}, {srid}))
+    WHERE ({stored} && ST_MakeEnvelope({near:?}, -{far}, {far}, {far}, {srid}) OR {stored} && ST_MakeEnvelope(-{far}, -{far}, -{near:?}, {far}, {srid}))
         -- The layer's own condition is asked of rows beyond alone: of others it may raise an error.
         AND CASE {other}WHEN {} THEN false WHEN {} THEN true {filter} ELSE false END
 ) AS beyond",
@@ -281,7 +284,7 @@ pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation:
 /// a part that is not valid; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of
 /// [`rows_beyond`].
 pub(in crate::postgis) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
-    let (g, srid, half) = (layer.placement().geometry(), layer.shape.srid, units.half_world());
+    let (g, srid, half) = (layer.placement().stored(), layer.shape.srid, units.half_world());
     let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());
     // The index serves both conditions, and few rows lie on both sides.
     format!(

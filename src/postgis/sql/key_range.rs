@@ -28,7 +28,7 @@ pub(in crate::postgis) fn scan(layer: &Layer, boxes: usize, with_values: bool) -
     let values = if with_values { carried(layer).values } else { String::new() };
     format!(
         "SELECT {}{values} FROM {} WHERE true {} {}",
-        placement.geometry(),
+        placement.stored(),
         scanned(layer, boxes),
         near(placement, boxes),
         filter(layer)
@@ -38,7 +38,7 @@ pub(in crate::postgis) fn scan(layer: &Layer, boxes: usize, with_values: bool) -
 /// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number. 0 without a geometry.
 fn hash_share(layer: &Layer, shares: u64) -> String {
     // The mask drops the sign.
-    format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().geometry())
+    format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().stored())
 }
 
 /// Conditions that divide the rows of a layer into parts by a hash of the geometry: every row is in exactly one part. Each begins with AND, to follow

@@ -85,7 +85,7 @@ SELECT {VALUES}.oar_tiles_number FROM unnest({arrays}) WITH ORDINALITY AS {VALUE
     LATERAL (SELECT FROM (SELECT * FROM oar_tiles_near) AS {name} WHERE ({condition}\n) LIMIT 1) AS member",
         read = layer.columns.join(", "),
         relation = layer.relation,
-        g = placement.geometry(),
+        g = placement.stored(),
         srid = placement.shape.srid,
         filter = filter(layer),
         arrays = arrays.join(", "),

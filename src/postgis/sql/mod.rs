@@ -151,7 +151,7 @@ struct AreaSearch {
 fn search(placement: Placement<'_>) -> AreaSearch {
     let (column, srid) = (placement.column, placement.shape.srid);
     if !(placement.shape.geography && placement.shape.points) {
-        let g = placement.geometry();
+        let g = placement.stored();
         let shifted = edge::shifted_boxes(placement, ["w", "s", "e", "n"]);
         if shifted.is_empty() {
             return AreaSearch { condition: format!("{g} && oar_tiles_area.box"), area_columns: String::new() };

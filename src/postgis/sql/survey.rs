@@ -163,7 +163,7 @@ pub(in crate::postgis) fn of_one_system(
 
 /// The condition that a row is near one of the boxes of the parameters `$1..$4`; empty if there are no boxes.
 pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String {
-    let (g, srid) = (placement.geometry(), placement.shape.srid);
+    let (g, srid) = (placement.stored(), placement.shape.srid);
     // One condition for each box, over parameters alone, so that the spatial index serves it.
     let near: Vec<String> =
         (1..=boxes).map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {srid})")).collect();
@@ -174,7 +174,7 @@ pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String
 /// the geometry, because the role may have no right to read the others. The parameters are the values of a query's placeholders.
 pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
-    let g = placement.geometry();
+    let g = placement.stored();
     let (key, srid) = (key_text(layer), layer.shape.srid);
     let foreign = if placement.srid_varies {
         format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")

@@ -26,7 +26,7 @@ fn points() -> Layer {
         display_name: "\"public\".\"api_facility\"".to_owned(),
         query: None,
         geometry: "\"location\"".to_owned(),
-        shape: Shape { srid: 4326, points: true, geography: false, curves: false, edge: None },
+        shape: Shape { srid: 4326, points: true, members: false, geography: false, curves: false, edge: None },
         key: vec![KeyColumn { quoted: "\"id\"".to_owned(), collated: false }],
         suits_patches: true,
         has_plain_values: true,

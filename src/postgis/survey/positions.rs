@@ -132,7 +132,10 @@ async fn read(
             let far = outlined.and_then(|_| row.get::<_, Option<f64>>(7)).unwrap_or_default();
             let wkb = outlined.filter(|_| layer.lists_tiles()).and_then(|_| row.get::<_, Option<&[u8]>>(6));
             each(match wkb.and_then(outline) {
-                Some((outline, _)) => reaching(Spot::Shape { world: footprint.world, outline }, far, is_in_degrees),
+                Some((mut outline, _)) => {
+                    outline.has_interior = true;
+                    reaching(Spot::Shape { world: footprint.world, outline }, far, is_in_degrees)
+                }
                 None => reaching(Spot::Box(footprint.world), far, is_in_degrees),
             });
         }

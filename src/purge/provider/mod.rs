@@ -109,8 +109,8 @@ pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, Provi
         ProviderOptions::Cloudflare(options) => Box::new(Cloudflare::new(options, url, http)?),
         ProviderOptions::Bunny(options) => Box::new(Bunny::new(options, url, http)?),
         ProviderOptions::Akamai(options) => Box::new(Akamai::new(options, url, http)?),
-        ProviderOptions::Varnish(options) => Box::new(Varnish::new(options, url, http)),
-        ProviderOptions::Nginx(options) => Box::new(Nginx::new(options, url, http)),
+        ProviderOptions::Varnish(options) => Box::new(Varnish::new(options, url, http)?),
+        ProviderOptions::Nginx(options) => Box::new(Nginx::new(options, url, http)?),
         ProviderOptions::Command(options) => Box::new(UserProgram::new(options, url)),
     })
 }

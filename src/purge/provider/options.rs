@@ -172,6 +172,8 @@ pub struct AkamaiOptions {
 pub struct VarnishOptions {
     /// Their addresses, such as `http://10.0.0.5:6081`.
     pub caches: Vec<String>,
+    /// The token by which they know who may purge; `None` if they go by addresses alone.
+    pub token: Option<SecretSource>,
     /// True to mark tiles as stale rather than remove them.
     pub soft: bool,
 }
@@ -181,6 +183,8 @@ pub struct VarnishOptions {
 pub struct NginxOptions {
     /// Their addresses.
     pub caches: Vec<String>,
+    /// The token, as of [`VarnishOptions`].
+    pub token: Option<SecretSource>,
     /// True if the purge module takes `*` at the end of a key.
     pub wildcards: bool,
 }
@@ -192,4 +196,8 @@ pub struct CommandOptions {
     pub program: Vec<String>,
     /// The most lines of a list.
     pub max_items: usize,
+    /// The environment variable with its own secret, which it gets though it is known as a secret.
+    pub token_variable: Option<String>,
+    /// The environment variables with the secrets of other providers, which it does not get.
+    pub others_variables: Vec<String>,
 }

@@ -1,6 +1,8 @@
 //! What a run reports about the budgets of its layers and about tiles that could not be rendered.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
@@ -33,13 +35,33 @@ pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerB
     outcome.layers.iter().map(of_layer).collect()
 }
 
-/// Reports the warnings about budgets, and returns them.
-pub(crate) fn warn(budgets: &[LayerBudget], report: &Arc<dyn Report>) -> Vec<String> {
-    let warnings: Vec<String> = budgets.iter().flat_map(LayerBudget::warnings).collect();
-    for message in &warnings {
-        report.event(&Event::Warning { message: message.clone() });
+/// How long a reseed does not repeat the warnings about a layer's budget: cron mails each of them.
+const WARNING_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// Reports the warnings about budgets, and returns them. `warned` is when each layer was last warned of ([`Manifest::warned`]), and is brought up to
+/// date; a layer that was warned of in the last 24 hours is not reported again.
+///
+/// [`Manifest::warned`]: crate::manifest::Manifest::warned
+pub(crate) fn warn(
+    budgets: &[LayerBudget],
+    warned: &mut BTreeMap<String, u64>,
+    report: &Arc<dyn Report>,
+) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // A moment in the future is none: the clock was wrong.
+    warned.retain(|_, then| now.checked_sub(*then).is_some_and(|seconds| seconds < WARNING_PAUSE.as_secs()));
+    let mut all = Vec::new();
+    for budget in budgets {
+        let warnings = budget.warnings();
+        if !warnings.is_empty() && !warned.contains_key(&budget.layer) {
+            warned.insert(budget.layer.clone(), now);
+            for message in &warnings {
+                report.event(&Event::Warning { message: message.clone() });
+            }
+        }
+        all.extend(warnings);
     }
-    warnings
+    all
 }
 
 /// The tiles that could not be rendered, with the names of the layers.

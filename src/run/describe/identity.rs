@@ -1,11 +1,15 @@
-//! The mark of the database in a target's manifest. The manifest is public, so the mark consists of keyed hashes. Only a program that has the
-//! key, which is kept in the change log, can compare them with a database.
+//! The mark of the database in a target's manifest, and the witness of its history. The manifest is public, so both consist of keyed hashes. Only a
+//! program that has the key, which is kept in the change log, can compare them with a database.
+//!
+//! The witness is about the newest transactions in the change log that a snapshot sees. In the same history they stay what they are: every transaction
+//! that the snapshot sees had ended, so none is added, and pruning keeps the newest. If a database lost transactions that the snapshot sees, one of them
+//! was among the newest; if it went on without them, transactions with the same numbers are there instead, at other times.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-use crate::changes::identity_key;
-use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity};
+use crate::changes::{Cursor, CursorError, LogState, log_state};
+use crate::manifest::{DatabaseIdentity, DatabaseMark, KeyedIdentity, Witness};
 use crate::postgis::Snapshot;
 use crate::run::CommandError;
 
@@ -27,15 +31,95 @@ pub(crate) enum SameDatabase {
     OtherKey,
 }
 
+/// What the change log says of this database.
+#[derive(Debug, Clone)]
+pub(crate) struct LogIdentity {
+    key: IdentityKey,
+    /// Entries of transactions up to this one may have been pruned.
+    pruned: u64,
+    /// The database state in which the log was read.
+    now: Cursor,
+    /// The witnesses of the snapshots that were asked for, as the log has them now.
+    witnesses: Vec<Witness>,
+}
+
+impl LogIdentity {
+    /// Reads the log in `schema`, and in it the transactions that each of the snapshots `seen` sees; `None` if there is no key that this role may
+    /// read.
+    pub(crate) async fn read<'a>(
+        snapshot: &Snapshot,
+        schema: &str,
+        seen: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<LogIdentity>, CommandError> {
+        let cursor =
+            |text: &str| text.parse::<Cursor>().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()));
+        let mut texts: Vec<&str> = seen.into_iter().collect();
+        texts.sort_unstable();
+        texts.dedup();
+        let cursors = texts.iter().map(|text| cursor(text)).collect::<Result<Vec<_>, _>>()?;
+        let Some(LogState { key, pruned, newest }) = log_state(snapshot, schema, &cursors).await? else {
+            return Ok(None);
+        };
+        let Some(key) = IdentityKey::new(&key) else { return Ok(None) };
+        let witnesses = texts.iter().zip(&newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
+        Ok(Some(LogIdentity { pruned, now: cursor(snapshot.cursor())?, witnesses, key }))
+    }
+
+    pub(crate) const fn key(&self) -> &IdentityKey {
+        &self.key
+    }
+
+    /// The mark of a database.
+    pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+        self.key.mark(identity)
+    }
+
+    /// The witness of a snapshot that was asked for.
+    pub(crate) fn witness(&self, snapshot: &str) -> Option<&Witness> {
+        self.witnesses.iter().find(|own| own.snapshot == snapshot)
+    }
+
+    /// True if this database has everything that the snapshot of a witness has seen, false if its history is another one; `None` if that cannot be
+    /// said: the log was pruned past that snapshot, or this database is behind it. Both are refused for other reasons.
+    pub(crate) fn vouches(&self, witness: &Witness) -> Option<bool> {
+        let seen: Cursor = witness.snapshot.parse().ok()?;
+        if seen.xmin() <= self.pruned || !self.now.sees_all_of(&seen) {
+            return None;
+        }
+        Some(self.witness(&witness.snapshot)? == witness)
+    }
+
+    /// The next transaction of this database, and the next one at the snapshot of a witness, if this database has not ended every transaction that
+    /// the snapshot sees.
+    pub(crate) fn is_behind<'a>(&self, witnesses: impl IntoIterator<Item = &'a Witness>) -> Option<(u64, u64)> {
+        let mut cursors = witnesses.into_iter().filter_map(|witness| witness.snapshot.parse::<Cursor>().ok());
+        let ahead = cursors.find(|seen| !self.now.sees_all_of(seen))?;
+        Some((self.now.xmax(), ahead.xmax()))
+    }
+
+    /// True if a witness is of another history.
+    pub(crate) fn contradicts<'a>(&self, witnesses: impl IntoIterator<Item = &'a Witness>) -> bool {
+        witnesses.into_iter().any(|witness| self.vouches(witness) == Some(false))
+    }
+}
+
 impl IdentityKey {
-    /// The key of the change log in `schema`, if there is a key that this role may read.
-    pub(crate) async fn of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<IdentityKey>, CommandError> {
-        Ok(identity_key(snapshot, schema).await?.and_then(|text| IdentityKey::new(&text)))
+    fn witness(&self, snapshot: &str, lines: &str) -> Witness {
+        Witness {
+            snapshot: snapshot.to_owned(),
+            transactions: u32::try_from(lines.lines().count()).unwrap_or(u32::MAX),
+            hash: self.hash("witness", &[snapshot, lines]),
+        }
     }
 
     fn new(text: &str) -> Option<IdentityKey> {
         // HMAC takes keys of any length, so this never fails.
         Hmac::new_from_slice(text.as_bytes()).map_or(None, |hmac| Some(IdentityKey(hmac)))
+    }
+
+    /// A key for another purpose, from which nobody learns this one.
+    pub(crate) fn derived(&self, purpose: &str) -> String {
+        self.hash("derived", &[purpose])
     }
 
     fn hash(&self, what: &str, parts: &[&str]) -> String {
@@ -62,8 +146,7 @@ impl IdentityKey {
         }
     }
 
-    /// The mark of a database.
-    pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+    fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
         DatabaseMark::Keyed(self.keyed(identity))
     }
 }

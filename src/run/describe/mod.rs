@@ -14,13 +14,13 @@ use super::CommandError;
 use crate::changes::Cursor;
 use crate::config::JobSettings;
 use crate::encode::PACKING_VERSION;
-use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
+use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, Witness, fingerprint_of};
 use crate::postgis::{CommentLayer, FunctionComment, Layer, RENDERING_VERSION};
 use crate::sink::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
 use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 pub use budgets::TileCause;
-pub(crate) use identity::{IdentityKey, SameDatabase, compare};
+pub(crate) use identity::{LogIdentity, SameDatabase, compare};
 pub(crate) use vanishing::vanishing;
 
 /// The fingerprint: a hash of everything but the data that decides a tile's bytes.
@@ -54,6 +54,8 @@ pub(crate) struct Seeded<'a> {
     pub(crate) cursor: &'a str,
     /// The mark of the database.
     pub(crate) database: Option<&'a DatabaseMark>,
+    /// The witness of the database state that its tiles show.
+    pub(crate) witness: Option<&'a Witness>,
     /// The hash of the tables and views that the layers read.
     pub(crate) reads: &'a str,
     /// The fingerprint of the tileset.
@@ -87,6 +89,7 @@ pub(crate) fn manifest(
         snapshot: parts.snapshot,
         seed_snapshot: parts.seed_snapshot,
         database: seeded.database.cloned(),
+        witness: seeded.witness.cloned(),
         fingerprint: seeded.fingerprint.to_owned(),
         reads: Some(seeded.reads.to_owned()),
         zooms: tileset.zooms.to_string(),
@@ -98,6 +101,7 @@ pub(crate) fn manifest(
         stored: written.stored + written.unchanged + before.outside,
         empty: written.removed,
         unrendered,
+        warned: BTreeMap::new(),
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
         publication: None,
@@ -128,7 +132,12 @@ struct SeededParts {
 fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> SeededParts {
     let dated = |old: &Manifest| -> Vec<Region> {
         let date =
-            |part: Region| Region { snapshot: Some(part.snapshot.unwrap_or_else(|| old.snapshot.clone())), ..part };
+            // Each part keeps the witness of the run that wrote it.
+            |part: Region| Region {
+                snapshot: Some(part.snapshot.unwrap_or_else(|| old.snapshot.clone())),
+                witness: part.witness.or_else(|| old.witness.clone()),
+                ..part
+            };
         old.regions().map(date).collect()
     };
     let kept = without_repeats(old.into_iter().flat_map(dated).filter(|part| !covered(part)));
@@ -286,6 +295,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         snapshot: String::new(),
         seed_snapshot: None,
         database: None,
+        witness: None,
         fingerprint: fingerprint(settings, layers),
         reads: None,
         zooms: String::new(),
@@ -296,6 +306,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         stored: 0,
         empty: 0,
         unrendered: Vec::new(),
+        warned: BTreeMap::new(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         seconds: 0.0,
         publication: None,
@@ -340,6 +351,7 @@ mod tests {
                 zooms: old_zooms.to_owned(),
                 bbox: old_bbox.into_iter().map(str::to_owned).collect(),
                 snapshot: None,
+                witness: None,
             };
             assert_eq!(covers(&zooms.parse().unwrap(), &boxes(&bbox), &region), covered, "{zooms} {bbox:?} {region:?}");
         }

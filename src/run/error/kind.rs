@@ -78,6 +78,7 @@ impl CommandError {
             | CommandError::SameTarget { .. }
             | CommandError::Unfit { .. }
             | CommandError::NoPatchOfSeveral
+            | CommandError::NoCopyTarget
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::NoArea { .. } => ErrorKind::Usage,
@@ -89,9 +90,10 @@ impl CommandError {
             CommandError::Changes(error) => error.kind(),
             CommandError::Target(error) => error.kind(),
             CommandError::Shards(error) => error.kind(),
-            CommandError::NeedsSeed { .. } | CommandError::NeedSeeds { .. } | CommandError::Untracked { .. } => {
-                ErrorKind::NeedsSeed
-            }
+            CommandError::NeedsSeed { .. }
+            | CommandError::OtherHistory { .. }
+            | CommandError::NeedSeeds { .. }
+            | CommandError::Untracked { .. } => ErrorKind::NeedsSeed,
             CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
             CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
             // A run ends with `Restarts` or `HeldUp` once it has started over as often as it may.

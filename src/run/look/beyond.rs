@@ -100,7 +100,7 @@ impl WorkBeyondScope {
                 Ok::<_, CommandError>(tiles.iter().filter(is_strange).count())
             });
             match strangers.await?? {
-                0 => partial.push(Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None }),
+                0 => partial.push(Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None, witness: None }),
                 count => tracing::warn!(
                     "live tiles of the zooms {zooms} are not written back: {count} tiles are stored there of which the manifest does not speak. Seed these zooms, or remove the tiles"
                 ),
@@ -115,7 +115,7 @@ fn joined(regions: Vec<Region>) -> Vec<Region> {
     let zooms = regions.iter().filter_map(|region| region.zooms.parse::<ZoomList>().ok());
     match zooms.reduce(|all, zooms| all.union(&zooms)) {
         Some(zooms) if regions.iter().all(|region| region.bbox.is_empty()) => {
-            vec![Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None }]
+            vec![Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None, witness: None }]
         }
         _ => regions,
     }

@@ -3,6 +3,7 @@
 
 use super::{DirtyFilter, Look, drawn};
 use crate::changes::{Cursor, unseen_positions, unseen_transactions};
+use crate::manifest::Witness;
 use crate::plan::{Dirty, ScopePart};
 use crate::run::{CommandError, Job};
 use crate::serve::LogLook;
@@ -15,6 +16,8 @@ const MAX_LISTED: usize = 50_000;
 pub(crate) struct LogFollower {
     /// The database state of the last look.
     seen: Option<Cursor>,
+    /// The witness of that state.
+    witness: Option<Witness>,
     /// What the target showed at the last look.
     shown: Cursor,
 }
@@ -22,27 +25,42 @@ pub(crate) struct LogFollower {
 impl LogFollower {
     /// Nothing is seen yet.
     pub(crate) fn new() -> LogFollower {
-        LogFollower { seen: None, shown: Cursor::default() }
+        LogFollower { seen: None, witness: None, shown: Cursor::default() }
     }
 
-    /// Finds what has changed since the last look; the first time, since the state that the target shows.
+    pub(super) const fn witness(&self) -> Option<&Witness> {
+        self.witness.as_ref()
+    }
+
+    /// Finds what has changed since the last look; the first time, since the state that the target shows. If the database has another history than
+    /// at the last look, any tile may differ, also those of which the target shows nothing.
     ///
     /// # Errors
     /// If the log cannot be trusted, or the database or the target cannot be reached.
     pub(crate) async fn look(&mut self, job: &Job) -> Result<LogLook, CommandError> {
         let filter = DirtyFilter::default();
-        let look = Look::begin(job, &filter, false).await?;
+        let look = Look::followed(job, &filter, false, Some(&*self)).await?;
         let shown = look.state.cursor.clone();
+        let is_other = look
+            .log
+            .as_ref()
+            .zip(self.witness.as_ref())
+            .is_some_and(|(log, witness)| log.contradicts([witness]) || log.is_behind([witness]).is_some());
         // If the target went back to an older state, it may lack changes that looks before the last one have seen.
-        let last = self.seen.take().filter(|_| shown.sees_all_of(&self.shown));
-        let found = look.since(last.unwrap_or_else(|| shown.clone())).await?;
+        let last = self.seen.take().filter(|_| shown.sees_all_of(&self.shown) && !is_other);
+        let mut found = look.since(last.unwrap_or_else(|| shown.clone())).await?;
+        if is_other {
+            found.dirty = None;
+        }
         (self.seen, self.shown) = (Some(found.seen.clone()), shown);
+        self.witness = look.log.as_ref().and_then(|log| log.witness(look.snapshot.cursor()).cloned());
         Ok(found)
     }
 
-    /// Forgets where the last look ended, because changes may have been missed since.
-    pub(crate) fn begin_anew(&mut self) {
+    /// Forgets where the last look ended, because changes may have been missed since. True if there was one.
+    pub(crate) fn begin_anew(&mut self) -> bool {
         self.seen = None;
+        self.witness.take().is_some()
     }
 }
 

@@ -16,13 +16,14 @@ mod follow;
 mod state;
 mod tile_list;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::attempts::{aside, reading};
-use super::describe::{IdentityKey, SameDatabase, fingerprint};
+use super::describe::{LogIdentity, SameDatabase, fingerprint};
 use super::{CommandError, Job};
 use crate::changes::{self, Cursor, TrackedLayer, Watch, tracked};
-use crate::plan::{Dirty, DrawnLayer, FeatureSearch};
+use crate::plan::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
 use crate::postgis::{Database, Layer, LayerLocks, Probed, Reads, Server, Snapshot, probe, survey};
 use crate::sink::OpenMode;
 use crate::tile::{AreaPart, Batch, Coverage, SearchBox, TileCoord, ZoomList};
@@ -54,9 +55,9 @@ pub struct DirtyFilter {
     pub tiles: TilesWanted,
     /// Look for changes since this snapshot instead of the target's.
     pub since: Option<Cursor>,
-    /// Only these zooms; the target's snapshot then stays as it is.
+    /// Only these zooms. The target's snapshot then stays as it is, unless zooms and boxes cover the target's own.
     pub zoom: Option<ZoomList>,
-    /// Only these boxes; the target's snapshot then stays as it is.
+    /// Only these boxes.
     pub bbox: Vec<AreaPart>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
     pub leaves_unrendered: bool,
@@ -69,18 +70,25 @@ impl DirtyFilter {
     pub(crate) fn is_narrowed(&self) -> bool {
         self.zoom.is_some() || !self.bbox.is_empty()
     }
+
+    /// True if its zooms and boxes leave out tiles of `parts`. Whoever gives `reseed` the flags of `seed` narrows nothing.
+    fn leaves_out(&self, parts: &[ScopePart]) -> bool {
+        Dirty::new(parts, 0).narrow(self.zoom.as_ref(), &Coverage::new(&self.bbox))
+    }
 }
 
 /// A target and its database, seen at one snapshot.
 pub(crate) struct Look<'a> {
     /// The run, with the zooms and boxes of the target's last seed.
     pub(crate) job: Job,
-    filter: &'a DirtyFilter,
+    /// Without zooms and boxes if they cover the target's own.
+    pub(crate) filter: Cow<'a, DirtyFilter>,
     pub(crate) state: TargetState,
     pub(crate) database: Database,
     pub(crate) snapshot: Arc<Snapshot>,
     pub(crate) server: Server,
-    pub(crate) key: Option<IdentityKey>,
+    /// What the change log says of the database; `None` if it has no key that this role may read.
+    pub(crate) log: Option<LogIdentity>,
     same: SameDatabase,
     pub(crate) layers: Vec<Arc<Layer>>,
     pub(crate) locks: LayerLocks,
@@ -92,6 +100,16 @@ pub(crate) struct Look<'a> {
 impl<'a> Look<'a> {
     /// Reads the target's manifest and the database. `writes` is true if the run is going to write the target.
     pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
+        Look::followed(job, filter, writes, None).await
+    }
+
+    /// Like [`Look::begin`]. The log is also asked for its witnesses of the follower's last look and of this one.
+    async fn followed(
+        job: &Job,
+        filter: &'a DirtyFilter,
+        writes: bool,
+        follower: Option<&LogFollower>,
+    ) -> Result<Look<'a>, CommandError> {
         let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
         let database = job.database()?;
         let state = {
@@ -104,9 +122,17 @@ impl<'a> Look<'a> {
         } else {
             // Both at once: each may wait for a server.
             let (state, snapshot) = tokio::join!(state, job.take_snapshot(&database, false));
-            (state?, snapshot?)
+            let (state, snapshot) = (state?, snapshot?);
+            // Another run may have published a later state between the two.
+            let is_seen = snapshot.cursor().parse().is_ok_and(|now| state.is_seen_by(&now));
+            (state, if is_seen { snapshot } else { job.take_snapshot(&database, false).await? })
         };
         let settings = state.settings(settings, target)?;
+        let filter = if filter.is_narrowed() && !filter.leaves_out(&state.parts) {
+            Cow::Owned(DirtyFilter { zoom: None, bbox: Vec::new(), ..filter.clone() })
+        } else {
+            Cow::Borrowed(filter)
+        };
         if let Some(known) = &job.known {
             state.know(known);
         }
@@ -121,9 +147,12 @@ impl<'a> Look<'a> {
             let target = target.clone();
             drop(aside(move || target.sink(OpenMode::Edit)).await??);
         }
-        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let last = follower.and_then(LogFollower::witness);
+        let seen = state.witnesses.iter().chain(last).map(|witness| witness.snapshot.as_str());
+        let seen = seen.chain(follower.map(|_| snapshot.cursor()));
+        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, seen).await?;
         let fingerprint = fingerprint(&settings, &probed.layers);
-        let same = state.fits(target, &probed.server.identity, key.as_ref(), &fingerprint, &probed.reads)?;
+        let same = state.fits(target, &probed.server.identity, log.as_ref(), &fingerprint, &probed.reads)?;
         Ok(Look {
             job: job.with_settings(settings),
             filter,
@@ -131,7 +160,7 @@ impl<'a> Look<'a> {
             database,
             snapshot,
             server: probed.server,
-            key,
+            log,
             same,
             layers: probed.layers,
             locks: probed.locks,
@@ -151,12 +180,12 @@ impl<'a> Look<'a> {
     ) -> Look<'a> {
         Look {
             job: job.clone(),
-            filter,
+            filter: Cow::Borrowed(filter),
             state,
             database,
             snapshot,
             server: probed.server,
-            key: None,
+            log: None,
             same: SameDatabase::Yes,
             layers: probed.layers,
             locks: probed.locks,
@@ -200,6 +229,10 @@ impl<'a> Look<'a> {
             changes::ChangeLogError::Untracked(why) => CommandError::Untracked { target: job.target.to_string(), why },
             other => other.into(),
         })?;
+        if let Some((now, seen)) = self.log.as_ref().and_then(|log| log.is_behind(&self.state.witnesses)) {
+            let why = changes::Untracked::Older { server: self.database.server().clone(), now, seen };
+            return Err(CommandError::Untracked { target: job.target.to_string(), why });
+        }
         self.is_of_this_database()?;
         Ok(watches)
     }
@@ -232,12 +265,15 @@ impl<'a> Look<'a> {
 
     /// Refuses a target that may show another database. Reasons why the log itself cannot be used are reported first.
     fn is_of_this_database(&self) -> Result<(), CommandError> {
-        let why = match (self.same, &self.filter.tiles, &self.key) {
+        let why = match (self.same, &self.filter.tiles, &self.log) {
             (SameDatabase::Unsaid, TilesWanted::Changed, Some(_)) => {
                 "its manifest does not say which database it shows: it was seeded without the change log, or by a role that may not read it"
             }
             (SameDatabase::OtherKey, _, Some(_)) => {
                 "it shows another database, or the change log was removed and installed anew since: the key by which its manifest says which database it shows is not the one of this log"
+            }
+            (SameDatabase::Yes, _, Some(log)) if log.contradicts(&self.state.witnesses) => {
+                return Err(CommandError::OtherHistory { target: self.job.target.to_string() });
             }
             _ => return Ok(()),
         };

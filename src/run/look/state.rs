@@ -1,11 +1,13 @@
 //! The state of a target according to its manifest, and whether it fits the database and the settings.
 
+use std::collections::BTreeMap;
+
 use crate::changes::Cursor;
 use crate::config::{JobSettings, TilesetSettings};
-use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, drawn_otherwise};
+use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
 use crate::plan::ScopePart;
 use crate::postgis::Reads;
-use crate::run::describe::{IdentityKey, SameDatabase, compare};
+use crate::run::describe::{LogIdentity, SameDatabase, compare};
 use crate::run::target::{Target, regions_to_seed, why_not_repairable};
 use crate::run::{CommandError, KnownState};
 use crate::sink::{Described, GENERATOR, PartialScope, ReadError};
@@ -24,6 +26,8 @@ pub(crate) struct TargetState {
     pub(crate) partial: PartialScope,
     /// Tiles that earlier runs could not render.
     pub(crate) unrendered: Vec<TileCoord>,
+    /// The witnesses of all database states that the target has seen.
+    pub(crate) witnesses: Vec<Witness>,
 }
 
 /// A target that can only be seeded.
@@ -74,7 +78,11 @@ impl TargetState {
         if partial.regions().len() != manifest.partial.len() {
             return Err(unreadable("a partial region".to_owned()));
         }
-        Ok(TargetState { described, manifest, cursor, parts, partial, unrendered })
+        let witnesses: Vec<Witness> = manifest.witnesses().cloned().collect();
+        for witness in &witnesses {
+            state(&witness.snapshot)?;
+        }
+        Ok(TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses })
     }
 
     /// Takes over the cursor of the family's manifest, if that manifest is about the publication that the target shows.
@@ -85,6 +93,7 @@ impl TargetState {
         let publication = self.manifest.publication.as_ref();
         if publication.is_some_and(|own| own.id == known.publication) && known.cursor.sees_all_of(&self.cursor) {
             self.cursor = known.cursor.clone();
+            self.witnesses.extend(known.witnesses.iter().cloned());
         }
     }
 
@@ -96,6 +105,7 @@ impl TargetState {
             snapshot: cursor.to_string(),
             seed_snapshot: None,
             database: None,
+            witness: None,
             fingerprint: String::new(),
             reads: None,
             zooms: tileset.zooms.to_string(),
@@ -107,13 +117,20 @@ impl TargetState {
             stored: u64::MAX,
             empty: 0,
             unrendered: Vec::new(),
+            warned: BTreeMap::new(),
             started: 0,
             seconds: 0.0,
             publication: None,
         };
         let parts = vec![ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) }];
         let (described, partial) = (Described::default(), PartialScope::of(&manifest));
-        TargetState { described, manifest, cursor, parts, partial, unrendered }
+        TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses: Vec::new() }
+    }
+
+    /// True if a database state has everything that the target shows.
+    pub(crate) fn is_seen_by(&self, now: &Cursor) -> bool {
+        let cursors = self.witnesses.iter().filter_map(|witness| witness.snapshot.parse().ok());
+        cursors.chain([self.cursor.clone()]).all(|seen: Cursor| now.sees_all_of(&seen))
     }
 
     /// Sets an older snapshot than the target's as the one since which changes are looked for.
@@ -160,10 +177,11 @@ impl TargetState {
         &self,
         target: &Target,
         identity: &DatabaseIdentity,
-        key: Option<&IdentityKey>,
+        log: Option<&LogIdentity>,
         fingerprint: &str,
         reads: &Reads,
     ) -> Result<SameDatabase, CommandError> {
+        let key = log.map(LogIdentity::key);
         let same = compare(self.manifest.database.as_ref(), identity, key).map_err(|why| needs_seed(target, why))?;
         if let Some(why) = drawn_otherwise(&self.manifest.fingerprint, fingerprint) {
             return Err(needs_seed(target, why));

@@ -53,7 +53,12 @@ pub(crate) fn regions_to_seed(
             let scope = intent.scope();
             let zooms = tiles.iter().filter(|id| scope.holds(**id)).map(|id| id.coord.zoom());
             if let Some(zooms) = ZoomList::of(zooms) {
-                regions.push(Region { zooms: zooms.to_string(), bbox: intent.bbox.clone(), snapshot: None });
+                regions.push(Region {
+                    zooms: zooms.to_string(),
+                    bbox: intent.bbox.clone(),
+                    snapshot: None,
+                    witness: None,
+                });
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::super::describe::IdentityKey;
+use super::super::describe::LogIdentity;
 use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
 use super::super::shared_rows::ReadBefore;
 use super::super::{CommandError, Job};
@@ -25,7 +25,7 @@ use crate::tile::{Batch, Coverage, LayerFootprints, Order, ZoomList};
 pub(crate) struct FamilyCache {
     snapshot: Arc<Snapshot>,
     server: Server,
-    key: Option<IdentityKey>,
+    log: Option<LogIdentity>,
     /// What the tileset without conditions reads; `reads` is what a variant reads.
     reads_of_all: Reads,
     reads: Reads,
@@ -109,14 +109,14 @@ impl FamilyCache {
             all.push(whole);
         }
         snapshot.check_partitions(&conditioned.reads).await?;
-        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, [snapshot.cursor()]).await?;
         for rows in &skipped {
             job.report.event(&Event::Skipped(rows.clone()));
         }
         Ok(Some(FamilyCache {
             snapshot,
             server: probed.server,
-            key,
+            log,
             reads_of_all: probed.reads,
             reads: conditioned.reads,
             packing: settings.run.limits.packing,
@@ -201,9 +201,9 @@ impl LayerReading<'_> {
 }
 
 impl FamilyCachePart {
-    /// The key of the change log.
-    pub(crate) fn key(&self) -> Option<IdentityKey> {
-        self.cache.key.clone()
+    /// What the change log says of the database at the snapshot.
+    pub(crate) fn log(&self) -> Option<LogIdentity> {
+        self.cache.log.clone()
     }
 
     /// Plans the tiles of the target. No session has to render them.

@@ -5,7 +5,7 @@ use super::super::CommandError;
 use super::{Family, FamilyMembers, FamilyRun, RecordedVariant, StoredFamily};
 use crate::changes::Cursor;
 use crate::config::JobSettings;
-use crate::manifest::DatabaseMark;
+use crate::manifest::{DatabaseMark, Witness};
 
 /// The result of all parts of a family that were seeded.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +14,8 @@ pub struct SeededVariants {
     pub cursor: Cursor,
     /// The identity of the database, as in a manifest.
     pub database: Option<DatabaseMark>,
+    /// The witnesses of the states that the variants show.
+    pub witnesses: Vec<Witness>,
     /// The variants, with the publications of their targets.
     pub variants: Vec<RecordedVariant>,
 }
@@ -25,6 +27,7 @@ impl SeededVariants {
         let mut record = now.clone();
         record.snapshot = self.cursor.to_string();
         record.database.clone_from(&self.database);
+        record.witnesses.clone_from(&self.witnesses);
         record.variants.clone_from(&self.variants);
         let seeded: std::collections::HashSet<_> = self.variants.iter().map(|variant| &variant.segments).collect();
         let others = before.iter().flat_map(|before| &before.record.variants);

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::super::describe::{IdentityKey, SameDatabase, compare, fingerprint};
+use super::super::describe::{LogIdentity, SameDatabase, compare, fingerprint};
 use super::super::look::{TargetState, drawn, needs_seed};
 use super::super::{CommandError, Job, KnownState, Target};
 use super::FamilyRun;
@@ -18,7 +18,7 @@ use crate::changes::{Cursor, TrackedLayer, Untracked, Watch, tracked, unseen_cha
 use crate::config::JobSettings;
 use crate::encode::Gunzip;
 use crate::error::ErrorKind;
-use crate::manifest::DatabaseIdentity;
+use crate::manifest::{DatabaseIdentity, Witness};
 use crate::patch::may_show;
 use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
 use crate::postgis::{
@@ -34,7 +34,9 @@ pub(crate) struct FamilyLook {
     /// The layers with the conditions of the variants.
     layers: Vec<Arc<Layer>>,
     identity: DatabaseIdentity,
-    key: Option<IdentityKey>,
+    log: Option<LogIdentity>,
+    /// The states whose witnesses have shown that this database is their continuation.
+    vouched: Vec<Cursor>,
     reads: Reads,
     /// Where rows have changed.
     places: ChangedPlaces,
@@ -104,16 +106,23 @@ impl FamilyLook {
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let seen = record.witnesses.iter().map(|witness| witness.snapshot.as_str());
+        let log_identity = LogIdentity::read(&snapshot, &settings.database.changes.schema, seen).await?;
         let identity = probed.server.identity;
         let log = FamilyLog { snapshot: &snapshot, job: &job.with_settings(conditioned), cursor: &cursor };
         let watches = log.watches(&database, &probed.layers).await?;
         // Reasons why the log itself cannot be used are reported first.
-        match compare(record.database.as_ref(), &identity, key.as_ref()) {
+        match compare(record.database.as_ref(), &identity, log_identity.as_ref().map(LogIdentity::key)) {
             Ok(SameDatabase::Yes) => {}
             Ok(SameDatabase::Unsaid | SameDatabase::OtherKey) => return Ok(None),
             Err(why) => return Err(needs_seed(&job.target, why)),
         }
+        if log_identity.as_ref().is_some_and(|log| log.contradicts(&record.witnesses)) {
+            return Err(CommandError::OtherHistory { target: job.target.to_string() });
+        }
+        let is_vouched = |witness: &&Witness| log_identity.as_ref()?.vouches(witness);
+        let vouched = record.witnesses.iter().filter(|witness| is_vouched(witness) == Some(true));
+        let vouched = vouched.filter_map(|witness| witness.snapshot.parse().ok()).collect();
         let scope = FamilyScope::of(settings, &whole);
         let Some(places) = log.places(&watches, &probed.layers, &scope).await? else { return Ok(None) };
         let mut members = BTreeSet::new();
@@ -133,7 +142,16 @@ impl FamilyLook {
         }
         snapshot.check_partitions(&probed.reads).await?;
         tracing::debug!("{} places have changed, at which {} variants have rows", places.len(), members.len());
-        Ok(Some(FamilyLook { cursor, layers: probed.layers, identity, key, reads: probed.reads, places, members }))
+        Ok(Some(FamilyLook {
+            cursor,
+            layers: probed.layers,
+            identity,
+            log: log_identity,
+            vouched,
+            reads: probed.reads,
+            places,
+            members,
+        }))
     }
 
     /// True if no row has changed where it is drawn.
@@ -176,8 +194,16 @@ impl FamilyLook {
             return None;
         }
         let fingerprint = fingerprint(settings, &self.layers);
-        let fits = state.fits(target, &self.identity, self.key.as_ref(), &fingerprint, &self.reads);
-        if fits.ok()? != SameDatabase::Yes || self.places.may_show(&self.layers, target)? {
+        let fits = state.fits(target, &self.identity, self.log.as_ref(), &fingerprint, &self.reads);
+        // The history of a state is also that of all states before it.
+        let is_vouched = |witness: &Witness| {
+            let seen: Option<Cursor> = witness.snapshot.parse().ok();
+            seen.is_some_and(|seen| self.vouched.iter().any(|vouched| vouched.sees_all_of(&seen)))
+        };
+        if fits.ok()? != SameDatabase::Yes
+            || !state.witnesses.iter().all(is_vouched)
+            || self.places.may_show(&self.layers, target)?
+        {
             return None;
         }
         state.manifest.publication.map(|publication| publication.id)

@@ -61,11 +61,16 @@ impl Family {
             Some(stored) => {
                 let is_it = |variant: &&RecordedVariant| self.output_of(&variant.segments) == settings.tileset.output;
                 let variant = stored.record.variants.iter().find(is_it);
-                stored.cursor.zip(variant.and_then(|variant| variant.publication.clone()))
+                stored.cursor.zip(variant.and_then(|variant| variant.publication.clone())).map(
+                    |(cursor, publication)| KnownState {
+                        cursor,
+                        witnesses: stored.record.witnesses.clone(),
+                        publication,
+                    },
+                )
             }
             None => None,
         };
-        let known = known.map(|(cursor, publication)| KnownState { cursor, publication });
         Ok(Job { known, ..Job::new(settings, false, report, stop)? })
     }
 
@@ -78,8 +83,11 @@ impl Family {
         let Some(first) = record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
         let settings = self.variant(&record.parameters(), &first.values)?;
         let job = Job::new(settings, false, report, stop)?;
-        let known =
-            cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState { cursor, publication });
+        let known = cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState {
+            cursor,
+            witnesses: record.witnesses.clone(),
+            publication,
+        });
         Ok(Some(Job { known, ..job }))
     }
 

@@ -9,7 +9,7 @@ use super::super::{CommandError, SeveralError, Target, TargetUrl};
 use super::FamilySettingsMark;
 use crate::changes::{Cursor, CursorError};
 use crate::config::ValueSegment;
-use crate::manifest::{DatabaseMark, Publication};
+use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
 use crate::purge::OutboxError;
 use crate::sink::{GENERATOR, NoteCondition, NoteError, NoteStore};
@@ -33,6 +33,8 @@ pub struct FamilyRecord {
     pub snapshot: String,
     /// The identity of the database, as in a manifest.
     pub database: Option<DatabaseMark>,
+    /// The witnesses of that state, and of the states of variants that were seeded in parts.
+    pub witnesses: Vec<Witness>,
     /// The output of the variants, with `{name}` for the values; empty if an earlier version wrote it.
     pub output: String,
     /// Hashes of values and conditions in the configuration; `None` if an earlier version wrote the manifest.
@@ -94,6 +96,8 @@ struct FamilyManifest {
     snapshot: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     database: Option<DatabaseMark>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    witnesses: Vec<Witness>,
     #[serde(default)]
     output: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,9 +174,13 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
             serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
         variants.append(&mut listed);
     }
-    let FamilyManifest { snapshot, database, output, settings, parameters: kinds, .. } = manifest;
-    let cursor: Cursor = snapshot.parse().map_err(|error: CursorError| unreadable(error.to_string()))?;
-    let record = FamilyRecord { snapshot, database, output, settings, kinds, variants };
+    let FamilyManifest { snapshot, database, witnesses, output, settings, parameters: kinds, .. } = manifest;
+    let parsed = |text: &String| text.parse().map_err(|error: CursorError| unreadable(error.to_string()));
+    let cursor: Cursor = parsed(&snapshot)?;
+    for witness in &witnesses {
+        parsed(&witness.snapshot)?;
+    }
+    let record = FamilyRecord { snapshot, database, witnesses, output, settings, kinds, variants };
     Ok(ReadRecord::Other(Box::new(StoredFamily {
         record,
         cursor: Some(cursor),
@@ -211,6 +219,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         generator: GENERATOR.to_owned(),
         snapshot: record.snapshot.clone(),
         database: record.database.clone(),
+        witnesses: record.witnesses.clone(),
         output: record.output.clone(),
         settings: record.settings.clone(),
         parameters: record.kinds.clone(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::attempts::{aside, restarting};
-use super::super::describe::IdentityKey;
+use super::super::describe::LogIdentity;
 use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::another::OtherFamily;
 use super::{
@@ -16,6 +16,7 @@ use super::{
 use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
+use crate::manifest::Witness;
 use crate::postgis::{VariantParameter, server_of};
 use crate::report::{FamilyReport, Report};
 use crate::stop::Stop;
@@ -88,6 +89,8 @@ pub(crate) struct FamilyTargets<'a> {
     options: &'a FamilyOptions,
     /// The database state that all of the targets show.
     cursor: Option<Cursor>,
+    /// The witnesses of that state.
+    witnesses: Vec<Witness>,
     /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
 }
@@ -108,11 +111,12 @@ impl<'a> FamilyRun<'a> {
             let database = job.database()?;
             let seen = job.take_snapshot(&database, false).await?;
             let members = family.members(&seen).await?;
-            let key = IdentityKey::of_log(&seen, &settings.changes.schema).await?;
+            let log = LogIdentity::read(&seen, &settings.changes.schema, [seen.cursor()]).await?;
             let server = server_of(&seen).await?.identity;
             let record = FamilyRecord {
                 snapshot: seen.cursor().to_owned(),
-                database: key.map(|key| key.mark(&server)),
+                database: log.as_ref().map(|log| log.mark(&server)),
+                witnesses: log.as_ref().and_then(|log| log.witness(seen.cursor())).cloned().into_iter().collect(),
                 output: family.output(),
                 settings: Some(family.settings_mark()),
                 kinds: Vec::new(),
@@ -152,7 +156,8 @@ impl<'a> FamilyRun<'a> {
         let old = old.filter_map(|old| Some((family.output_of(&old.segments), old.publication.clone()?)));
         let publications = old.collect();
         let cursor = before.as_ref().and_then(|before| before.cursor.clone());
-        let targets = FamilyTargets { options, cursor, publications };
+        let witnesses = before.as_ref().map(|before| before.record.witnesses.clone()).unwrap_or_default();
+        let targets = FamilyTargets { options, cursor, witnesses, publications };
         let count = record.variants.len();
         let tally = FamilyTally::new(family, count, count + usize::from(all.is_some()));
         Ok(FamilyRun {
@@ -275,15 +280,15 @@ impl<'a> FamilyRun<'a> {
         let FamilyRun { family, before, tally, record, begun, .. } = self;
         let (complete, are_published) = (tally.complete(), tally.are_published());
         let mut done = tally.report;
-        done.snapshot = match (&complete, &before) {
-            (Err(_), Some(before)) => before.record.snapshot.clone(),
-            _ => record.snapshot.clone(),
-        };
         // A variant that failed is behind, so the manifest keeps its old snapshot, from which the next run begins.
-        let snapshot = done.snapshot.clone();
+        let (snapshot, witnesses) = match (&complete, &before) {
+            (Err(_), Some(StoredFamily { record: before, .. })) => (before.snapshot.clone(), before.witnesses.clone()),
+            _ => (record.snapshot.clone(), record.witnesses.clone()),
+        };
+        done.snapshot.clone_from(&snapshot);
         let is_known = before.as_ref().is_some_and(|before| before.cursor.is_some());
         if !dry_run && (complete.is_ok() || is_known || are_published) {
-            let written = WrittenFamily { record: FamilyRecord { snapshot, ..record }, before };
+            let written = WrittenFamily { record: FamilyRecord { snapshot, witnesses, ..record }, before };
             family.write(written, report, stop).await?;
         }
         done.seconds = begun.elapsed().as_secs_f64();
@@ -295,7 +300,7 @@ impl FamilyTargets<'_> {
     /// What a target shows according to the family's manifest.
     pub(crate) fn known(&self, output: &Path) -> Option<KnownState> {
         let known = self.cursor.clone().zip(self.publications.get(output).cloned());
-        known.map(|(cursor, publication)| KnownState { cursor, publication })
+        known.map(|(cursor, publication)| KnownState { cursor, witnesses: self.witnesses.clone(), publication })
     }
 
     /// The run of one target. Creates the folder of the target.

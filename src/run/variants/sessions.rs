@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::super::describe::IdentityKey;
+use super::super::describe::LogIdentity;
 use super::super::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
 use super::super::{CommandError, Job};
 use super::FamilyRun;
@@ -21,7 +21,7 @@ pub(crate) struct FamilySessions {
     database: Database,
     snapshot: Arc<Snapshot>,
     server: Server,
-    key: Option<IdentityKey>,
+    log: Option<LogIdentity>,
     /// The layers as every variant has them, with conditions that read the variant's values from the session.
     layers: Vec<Arc<Layer>>,
     reads: Reads,
@@ -76,12 +76,12 @@ impl FamilySessions {
                 warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
             }
         }
-        let key = IdentityKey::of_log(&snapshot, &settings.database.changes.schema).await?;
+        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, [snapshot.cursor()]).await?;
         Ok(Some(FamilySessions {
             database,
             snapshot,
             server: whole.server,
-            key,
+            log,
             layers,
             reads: conditioned.reads,
             locks: conditioned.locks,
@@ -123,9 +123,9 @@ fn suited(probed: Result<Probed, CommandError>) -> Result<Option<Probed>, Comman
 }
 
 impl SessionPart {
-    /// The key of the change log.
-    pub(crate) fn key(&self) -> Option<IdentityKey> {
-        self.sessions.key.clone()
+    /// What the change log says of the database at the snapshot.
+    pub(crate) fn log(&self) -> Option<LogIdentity> {
+        self.sessions.log.clone()
     }
 
     /// How many variants are drawn in parallel and share the memory of a run.

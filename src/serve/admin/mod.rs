@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 use serde_json::{Value, json};
 
-use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
-use crate::serve::http::answer::{Answer, without_body};
-use crate::serve::http::body::AnswerBody;
+use crate::serve::http::answer::{Answer, closing, without_body};
+use crate::serve::http::body::{AnswerBody, RequestBody};
+use crate::serve::http::connection::{Answers, KnownHosts, malformed};
 use crate::serve::jobs::JobRoutes;
 use crate::serve::observe::metrics::Measured;
 use crate::serve::public::Site;
@@ -26,14 +25,19 @@ pub(crate) struct Admin {
     site: Arc<Site>,
     /// True if the server was asked to end.
     draining: Arc<AtomicBool>,
+    /// The names by which clients may ask.
+    hosts: KnownHosts,
     /// The jobs of each tileset, in their order.
     jobs: Arc<[JobRoutes]>,
 }
 
 impl Answers for Admin {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
-        if !has_one_host(&request) {
-            return text(StatusCode::BAD_REQUEST, "text/plain", format!("{WRONG_HOST}\n"));
+    async fn answer(self, request: Request<RequestBody>) -> Answer {
+        if let Some(what) = malformed(&request) {
+            return closing(text(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
+        }
+        if !self.hosts.knows(&request) {
+            return text(StatusCode::MISDIRECTED_REQUEST, "text/plain", format!("{}\n", KnownHosts::UNKNOWN));
         }
         let path = request.uri().path().to_owned();
         if let Some((jobs, path)) = self.jobs_of(&path) {
@@ -65,7 +69,7 @@ impl Answers for Admin {
 
 impl Admin {
     /// The admin listener of a server.
-    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>) -> Admin {
+    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>, hosts: KnownHosts) -> Admin {
         let followers = JobRoutes::followers();
         let routes = |tileset: &Arc<SiteTileset>| {
             let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
@@ -73,7 +77,7 @@ impl Admin {
                 .sharing(Arc::clone(&followers))
         };
         let jobs = site.tilesets.all().iter().map(routes).collect();
-        Admin { site, draining, jobs }
+        Admin { site, draining, hosts, jobs }
     }
 
     /// The jobs of the tileset that a path names, and the path below the tileset.
@@ -142,6 +146,7 @@ impl Admin {
         tilesets.families().iter().for_each(|family| family.measured());
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
+            unread: self.site.unread.counts(),
             queue: self.site.queue.counts(),
             // All tilesets share one pool.
             sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
@@ -158,6 +163,7 @@ impl Admin {
             "reasons": reasons,
             "redis": self.site.shared.as_ref().map(SharedCache::describe),
             "cached_bytes": self.site.cache.bytes(),
+            "unread_bytes": self.site.unread.counts().held,
             "live": self.live(),
             "queue": self.queue(),
         });

@@ -146,6 +146,12 @@ impl LiveEpochs {
         self.changed.change(tiles.iter().copied(), now);
     }
 
+    /// Evicts every live tile.
+    pub(super) fn evict(&self) {
+        let LiveEpoch(now) = self.now();
+        self.changed.change_all(now);
+    }
+
     /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not
     /// be older than the database state that it `shows` (`None` if that is not known). `is_followed` is true if the log will be read up to that
     /// state, and will show which tiles have changed.

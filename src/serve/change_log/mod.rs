@@ -117,7 +117,7 @@ impl KnownChanges {
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
     pub fn looked(&self, look: LogLook) {
         let seen = Arc::new(look.seen.clone());
-        if !look.transactions.is_empty() {
+        if !look.transactions.is_empty() || look.dirty.is_none() {
             self.0.epochs.changed(look.dirty.as_deref(), &seen);
         }
         self.change(|state| {
@@ -130,6 +130,11 @@ impl KnownChanges {
     /// Notes that the database answered and had nothing new.
     pub fn confirmed(&self) {
         self.state().confirmed = Some(Instant::now());
+    }
+
+    /// Evicts every live tile, because the database is not the one that they show.
+    pub fn evict_live(&self) {
+        self.0.epochs.evict();
     }
 
     /// Notes that the log cannot be followed. `is_lost` is true if changes may be missed that no later look finds.

@@ -1,125 +1,180 @@
-//! The accept loop: it limits the number of connections and serves each of them until its client is done or the server ends.
+//! The accept loop: which connections are served, and whose connections end for others when all are taken.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
-use std::future::Future;
-use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use http::header::HOST;
-use http::{Request, Version};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::address::{HttpConnection, HttpListener};
-use super::answer::Answer;
-use super::peers::{AddressRange, Peer};
-use super::stall::StallLimit;
-
-/// The limit for the time from accepting a connection to the end of its first request's header, and from the first byte of a request to its
-/// last.
-const HEADER_TIME: Duration = Duration::from_secs(5);
-
-/// The limit for the time between two requests of a connection, and for receiving the header of a later request.
-const IDLE_TIME: Duration = Duration::from_secs(75);
-
-/// The most bytes that the header of a request may have.
-const MAX_HEADER_BYTES: u32 = 16 << 10;
-
-/// The most requests that one HTTP/2 connection may have open at once.
-const MAX_STREAMS: u32 = 128;
+use super::connection::{Answers, Connection, ConnectionTimes, ServedWith};
+use super::peers::{AddressRange, ClientKey};
+use super::unread::UnreadAnswers;
 
 /// How long the loop waits after accepting a connection failed, for example because the process has too many open files.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
-/// Answers the requests of clients.
-pub(crate) trait Answers: Clone + Send + Sync + 'static {
-    /// Answers a request; every failure becomes an answer, too.
-    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Answer> + Send;
-}
+/// The pause between two lines of the log about refused connections.
+const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
-/// The message of the answer to a request without [`has_one_host`].
-pub(crate) const WRONG_HOST: &str = "a request of HTTP/1.1 needs one Host header";
+/// Descriptors that connections of the public listener leave to the rest of the program: files of the target, sessions,
+/// Redis, the admin listener.
+#[cfg(unix)]
+const RESERVED_DESCRIPTORS: u64 = 512;
 
-/// True if a request has the one header `Host` that it needs, or is of a version that needs none (RFC 9112, section 3.2). No answer depends on the
-/// value; but a cache in front may go by another header than this server would.
-pub(crate) fn has_one_host(request: &Request<Incoming>) -> bool {
-    match request.headers().get_all(HOST).iter().count() {
-        0 => request.version() != Version::HTTP_11,
-        count => count == 1,
-    }
-}
+/// The most connections of the admin listener.
+pub(crate) const ADMIN_CONNECTIONS: usize = 128;
 
-/// The number of open connections of each client address that has any.
-type ConnectionCounts = Arc<Mutex<HashMap<IpAddr, usize>>>;
-
-/// The right of an address to one connection; dropping it gives the right back.
-struct AddressSlot {
-    counts: ConnectionCounts,
-    address: IpAddr,
-}
-
-impl AddressSlot {
-    /// A slot for a connection of `address`; `None` if the address has `most` connections already.
-    fn take(counts: &ConnectionCounts, address: IpAddr, most: usize) -> Option<AddressSlot> {
-        let mut held = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = held.entry(address).or_default();
-        if *count >= most {
-            return None;
+/// Raises the soft limit of open files (`RLIMIT_NOFILE`) as far as `connections` need it. Returns the number of
+/// connections for which it suffices: at most `connections`.
+#[cfg(unix)]
+pub(crate) fn raise_descriptors(connections: usize) -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = (connections as u64).saturating_add(RESERVED_DESCRIPTORS);
+    let Some(soft) = limit.current.filter(|soft| *soft < wanted) else { return connections };
+    let raised = limit.maximum.map_or(wanted, |hard| wanted.min(hard));
+    let now = match setrlimit(Resource::Nofile, Rlimit { current: Some(raised), maximum: limit.maximum }) {
+        Ok(()) => raised,
+        Err(error) => {
+            tracing::warn!("the limit of open files cannot be raised from {soft} to {raised} ({error})");
+            soft
         }
-        *count += 1;
-        Some(AddressSlot { counts: Arc::clone(counts), address })
+    };
+    if now >= wanted {
+        return connections;
     }
+    // With a very low limit, half is for connections.
+    let left = now.saturating_sub(RESERVED_DESCRIPTORS).max(now / 2).max(1);
+    let left = usize::try_from(left).unwrap_or(connections).min(connections);
+    tracing::warn!(
+        "the system allows {now} open files (ulimit -n, LimitNOFILE), so that {left} connections are served at once and not {connections}: allow {wanted}"
+    );
+    left
 }
 
-impl Drop for AddressSlot {
-    fn drop(&mut self) {
-        let mut held = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = held.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                held.remove(&self.address);
-            }
-        }
-    }
+/// Other systems have no such limit.
+#[cfg(not(unix))]
+pub(crate) const fn raise_descriptors(connections: usize) -> usize {
+    connections
 }
 
 /// The limits for the connections of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
-    /// The most open connections; further ones wait in the system's accept queue.
+    /// The most open connections.
     pub(crate) all: usize,
     /// The limits by address; a change applies to later connections.
     pub(crate) by_address: watch::Receiver<AddressLimits>,
+    pub(crate) times: ConnectionTimes,
+    /// The answers that clients are slow to read, of all listeners.
+    pub(crate) unread: UnreadAnswers,
 }
 
 /// The limits for the connections of client addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AddressLimits {
-    /// The most open connections of one client address; further ones are closed at once. A browser opens six to a host.
+    /// The most open connections of one client; further ones are closed at once. A browser opens six to a host.
     pub(crate) most: usize,
     /// Trusted proxies. Their connections carry many clients' requests, so these are not counted by address.
     pub(crate) trusted_proxies: Vec<AddressRange>,
 }
 
-/// A client address has reached its limit of connections.
-struct TooManyConnections;
+/// The open connections of each client that has any; those of trusted proxies and of Unix sockets are not in it. Clones
+/// share them.
+#[derive(Debug, Clone, Default)]
+struct ConnectionTable(Arc<Mutex<HashMap<ClientKey, Vec<Arc<Connection>>>>>);
 
-impl ConnectionLimits {
-    /// The slot of a connection of `address`. A trusted proxy needs none.
-    fn admit(&self, counts: &ConnectionCounts, address: IpAddr) -> Result<Option<AddressSlot>, TooManyConnections> {
-        let limits = self.by_address.borrow();
-        if limits.trusted_proxies.iter().any(|range| range.contains(address)) {
-            return Ok(None);
+/// A connection in the table, until it is dropped.
+struct ConnectionSlot {
+    table: ConnectionTable,
+    client: ClientKey,
+    connection: Arc<Connection>,
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        let mut clients = self.table.clients();
+        if let Some(of_client) = clients.get_mut(&self.client) {
+            of_client.retain(|other| !Arc::ptr_eq(other, &self.connection));
+            if of_client.is_empty() {
+                clients.remove(&self.client);
+            }
         }
-        AddressSlot::take(counts, address, limits.most).map(Some).ok_or(TooManyConnections)
+    }
+}
+
+/// What becomes of a connection that comes when all are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Newcomer {
+    /// It is served as soon as another one has ended.
+    Waits,
+    /// It is closed: its client has as many as any other.
+    Closed,
+}
+
+impl ConnectionTable {
+    fn clients(&self) -> MutexGuard<'_, HashMap<ClientKey, Vec<Arc<Connection>>>> {
+        // Each update leaves consistent values.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts a connection into the table; `None` if its client has `most` already.
+    fn admit(&self, client: ClientKey, connection: &Arc<Connection>, most: usize) -> Option<ConnectionSlot> {
+        let mut clients = self.clients();
+        let of_client = clients.entry(client).or_default();
+        if of_client.len() >= most {
+            return None;
+        }
+        of_client.push(Arc::clone(connection));
+        Some(ConnectionSlot { table: self.clone(), client, connection: Arc::clone(connection) })
+    }
+
+    /// Makes room for a connection of `newcomer` (`None` for one that the table does not count), which is in the table
+    /// already: ends the connection of the client with the most, if it has more than the newcomer: the one that has
+    /// been idle longest, else the oldest. If nobody has more, a connection that is idle may end for the only one of
+    /// its client.
+    fn make_room(&self, newcomer: Option<ClientKey>) -> Newcomer {
+        let clients = self.clients();
+        let own = newcomer.and_then(|client| clients.get(&client)).map_or(0, Vec::len);
+        let others =
+            || clients.iter().filter(move |(client, _)| Some(**client) != newcomer).map(|(_, of_client)| of_client);
+        let Some(most) = others().max_by_key(|of_client| of_client.len()) else { return Newcomer::Waits };
+        let longest_idle = |connection: &&Arc<Connection>| (connection.idle_for(), connection.age());
+        let victim = if most.len() > own {
+            most.iter().max_by_key(longest_idle)
+        } else if own <= 1 {
+            others().flatten().filter(|connection| connection.idle_for().is_some()).max_by_key(longest_idle)
+        } else {
+            return Newcomer::Closed;
+        };
+        if let Some(victim) = victim {
+            victim.end();
+        }
+        Newcomer::Waits
+    }
+}
+
+/// Says in the log that connections are refused: one line at first, then at most one a minute.
+#[derive(Debug, Default)]
+struct FloodLog {
+    said: Option<Instant>,
+    /// Connections that were refused or ended since that line.
+    more: u64,
+}
+
+impl FloodLog {
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if self.said.is_some_and(|said| said.elapsed() < FLOOD_PAUSE) {
+            self.more += 1;
+            return;
+        }
+        let more = match std::mem::take(&mut self.more) {
+            0 => String::new(),
+            more => format!(" ({more} more since the last such line)"),
+        };
+        tracing::warn!("{}{more}", what());
+        self.said = Some(Instant::now());
     }
 }
 
@@ -132,89 +187,319 @@ pub(crate) async fn serve(
     mut closing: watch::Receiver<bool>,
     patience: Duration,
 ) {
-    let (graceful, permits) = (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.all)));
-    let counts = ConnectionCounts::default();
+    let permits = Arc::new(Semaphore::new(limits.all));
+    let (table, mut flood) = (ConnectionTable::default(), FloodLog::default());
+    let served_with =
+        ServedWith { answers, times: limits.times, unread: limits.unread.clone(), closing: closing.clone() };
     loop {
-        // Take the permit before accepting, so that no connection is accepted that cannot be served.
-        let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             _ = closing.wait_for(|closing| *closing) => break,
-            next = next => next,
+            accepted = listener.accept() => accepted,
         };
-        let (Ok(permit), connection) = (permit, accepted) else { break };
-        let connection = match connection {
-            Ok(connection) => connection,
+        let stream = match accepted {
+            Ok(stream) => stream,
             Err(error) => {
-                tracing::warn!("a connection could not be accepted ({error})");
+                flood.note(|| format!("a connection could not be accepted ({error})"));
+                // If there are too many open files, a connection less helps.
+                table.make_room(None);
                 tokio::time::sleep(PAUSE_AFTER_REFUSAL).await;
                 continue;
             }
         };
-        let (watcher, answers) = (graceful.watcher(), answers.clone());
-        match connection {
-            HttpConnection::Tcp(stream, address) => {
-                let Ok(place) = limits.admit(&counts, address) else { continue };
-                tokio::spawn(async move {
-                    connected(stream, Some(address), answers, watcher).await;
-                    drop((permit, place));
+        let (connection, address) = (Arc::new(Connection::new()), stream.address());
+        let (client, slot) = {
+            let of_addresses = limits.by_address.borrow();
+            let is_trusted = |address| of_addresses.trusted_proxies.iter().any(|range| range.contains(address));
+            let client = address.filter(|address| !is_trusted(*address)).map(|address| ClientKey::of(Some(address)));
+            let most = of_addresses.most;
+            let slot = client.map(|client| table.admit(client, &connection, most));
+            if let (Some(None), Some(client)) = (&slot, client) {
+                flood.note(|| format!("{client} has {most} connections open: further ones are closed"));
+                continue;
+            }
+            (client, slot.flatten())
+        };
+        let permit = match Arc::clone(&permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_all_taken) => {
+                let all = limits.all;
+                flood.note(|| {
+                    format!("all {all} connections are taken: those of the clients with the most end for others")
                 });
+                if table.make_room(client) == Newcomer::Closed {
+                    continue;
+                }
+                let freed = tokio::select! {
+                    _ = closing.wait_for(|closing| *closing) => break,
+                    permit = Arc::clone(&permits).acquire_owned() => permit,
+                };
+                let Ok(permit) = freed else { break };
+                permit
+            }
+        };
+        let served_with = served_with.clone();
+        match stream {
+            HttpConnection::Tcp(stream, _) => {
+                tokio::spawn(held(served_with.serve(stream, address, connection), permit, slot));
             }
             #[cfg(unix)]
             HttpConnection::Unix(stream) => {
-                tokio::spawn(async move {
-                    connected(stream, None, answers, watcher).await;
-                    drop(permit);
-                });
+                tokio::spawn(held(served_with.serve(stream, None, connection), permit, slot));
             }
         }
     }
     drop(listener);
-    // Clients that have not received their answer by then are disconnected.
-    if tokio::time::timeout(patience, graceful.shutdown()).await.is_err() {
+    // Every connection has a permit. Clients that have not received their answer by then are disconnected.
+    let all = u32::try_from(limits.all).unwrap_or(u32::MAX);
+    if tokio::time::timeout(patience, permits.acquire_many(all)).await.is_err() {
         tracing::warn!("some clients did not take their answers within {} s", patience.as_secs());
     }
 }
 
-/// Serves one connection until it ends. `peer` is the address at its other end; `None` for a Unix socket.
-async fn connected(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<IpAddr>,
-    answers: impl Answers,
-    watcher: Watcher,
-) {
-    let has_asked = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&has_asked);
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        asked.store(true, Ordering::Relaxed);
-        request.extensions_mut().insert(Peer(peer));
-        let answers = answers.clone();
-        async move { Ok::<_, Infallible>(answers.answer(request).await) }
-    });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIME).max_buf_size(MAX_HEADER_BYTES as usize);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEADER_BYTES)
-        .keep_alive_interval(IDLE_TIME);
-    let connection = builder.serve_connection(TokioIo::new(StallLimit::new(stream)), service).into_owned();
-    let served = watcher.watch(connection);
-    tokio::pin!(served);
-    // The HTTP library's time limit starts with the first byte, which may never come.
-    let ended = tokio::select! {
-        ended = &mut served => ended,
-        () = tokio::time::sleep(HEADER_TIME) => {
-            if !has_asked.load(Ordering::Relaxed) {
-                return;
-            }
-            served.await
+/// Serves a connection, and gives its permit and its slot back once it has ended.
+async fn held(served: impl Future<Output = ()>, permit: OwnedSemaphorePermit, slot: Option<ConnectionSlot>) {
+    served.await;
+    drop((permit, slot));
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpSocket, TcpStream};
+
+    use super::*;
+    use crate::serve::http::address::ListenAddress;
+    use crate::serve::http::answer::Answer;
+    use crate::serve::http::body::{AnswerBody, RequestBody};
+
+    /// Answers `/small` with two bytes and everything else with more than the buffers of a connection hold.
+    #[derive(Clone)]
+    struct Bodies(Bytes);
+
+    const LARGE: usize = 16 << 20;
+
+    impl Answers for Bodies {
+        async fn answer(self, request: Request<RequestBody>) -> Answer {
+            let small = Bytes::from_static(b"ok");
+            Response::new(AnswerBody::from(if request.uri().path() == "/small" { small } else { self.0 }))
         }
-    };
-    if let Err(error) = ended {
-        tracing::debug!("a connection ended early ({error})");
+    }
+
+    /// A server with short time limits, until it is dropped.
+    struct Running {
+        port: u16,
+        unread: UnreadAnswers,
+        _closing: watch::Sender<bool>,
+    }
+
+    const STALL: Duration = Duration::from_millis(400);
+    const IDLE: Duration = Duration::from_millis(600);
+    const LONG: Duration = Duration::from_secs(60);
+
+    async fn running(all: usize, most: usize, idle: Duration) -> Running {
+        let listener = HttpListener::bind(&ListenAddress::ANY_LOCAL).await.unwrap();
+        let port = listener.url().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+        let times = ConnectionTimes {
+            first_request: Duration::from_secs(20),
+            idle,
+            stall: STALL,
+            parting: Duration::from_millis(100),
+        };
+        let (closing, closes) = watch::channel(false);
+        let (_limits, by_address) = watch::channel(AddressLimits { most, trusted_proxies: Vec::new() });
+        let unread = UnreadAnswers::new(1 << 30);
+        let limits = ConnectionLimits { all, by_address, times, unread: unread.clone() };
+        let answers = Bodies(Bytes::from(vec![7; LARGE]));
+        tokio::spawn(serve(listener, answers, limits, closes, Duration::ZERO));
+        Running { port, unread, _closing: closing }
+    }
+
+    impl Running {
+        /// A connection from an address of this machine.
+        async fn connect_from(&self, last: u8) -> TcpStream {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+            socket.connect(([127, 0, 0, 1], self.port).into()).await.unwrap()
+        }
+
+        /// A connection of HTTP/2 on which streams may send nothing before they are given a window.
+        async fn http2(&self) -> Http2Client {
+            let mut stream = self.connect_from(1).await;
+            stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+            let mut client = Http2Client(stream);
+            // SETTINGS_INITIAL_WINDOW_SIZE = 0.
+            client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+            client.send(WINDOW_UPDATE, 0, 0, &(1_u32 << 30).to_be_bytes()).await;
+            client
+        }
+    }
+
+    // Kinds of frames (RFC 9113, section 6).
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const RST_STREAM: u8 = 3;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const WINDOW_UPDATE: u8 = 8;
+
+    struct Http2Client(TcpStream);
+
+    impl Http2Client {
+        async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+            let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+            let frame = [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat();
+            self.0.write_all(&frame).await.unwrap();
+        }
+
+        /// Asks for a path, which is written without an index (RFC 7541, section 6.2.2).
+        async fn get(&mut self, stream: u32, path: &str) {
+            let length = [u8::try_from(path.len()).unwrap()];
+            let head = [&[0x82, 0x86, 0x04], &length[..], path.as_bytes(), &[0x01, 1], b"x"].concat();
+            self.send(HEADERS, 0x5, stream, &head).await;
+        }
+
+        /// The next frame of a kind: its stream and payload; `None` if the connection ends before.
+        async fn next(&mut self, kind: u8) -> Option<(u32, Vec<u8>)> {
+            loop {
+                let mut head = [0; 9];
+                self.0.read_exact(&mut head).await.ok()?;
+                let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+                self.0.read_exact(&mut payload).await.ok()?;
+                if head[3] == kind {
+                    return Some((u32::from_be_bytes(head[5..].try_into().unwrap()), payload));
+                }
+            }
+        }
+    }
+
+    async fn until(what: &str, is_so: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_nobody_reads_is_reset_and_the_others_of_its_connection_go_on() {
+        let running = running(8, 8, IDLE).await;
+        let mut client = running.http2().await;
+        for stream in [1, 3, 5] {
+            client.get(stream, "/large").await;
+        }
+        until("the answers count, their shared bytes once", || running.unread.counts().held == LARGE as u64).await;
+        let mut reset: Vec<u32> = Vec::new();
+        for _ in 0..3 {
+            reset.push(client.next(RST_STREAM).await.unwrap().0);
+        }
+        reset.sort_unstable();
+        assert_eq!(reset, [1, 3, 5]);
+        let counts = running.unread.counts();
+        assert_eq!((counts.held, counts.cut_as_slow, counts.cut_for_memory), (0, 3, 0));
+        client.get(7, "/small").await;
+        client.send(WINDOW_UPDATE, 0, 7, &2_u32.to_be_bytes()).await;
+        assert_eq!(client.next(DATA).await.unwrap(), (7, b"ok".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_byte_now_and_then_is_not_enough_and_a_slow_client_is() {
+        let running = running(8, 8, IDLE).await;
+        let mut client = running.http2().await;
+        client.get(1, "/large").await;
+        client.get(3, "/large").await;
+        let begun = Instant::now();
+        // The first stream gets a byte each time, the second one 1 kB: more than 4 kB within the limit.
+        while begun.elapsed() < 4 * STALL {
+            client.send(WINDOW_UPDATE, 0, 1, &1_u32.to_be_bytes()).await;
+            client.send(WINDOW_UPDATE, 0, 3, &1_024_u32.to_be_bytes()).await;
+            tokio::time::sleep(STALL / 16).await;
+        }
+        assert_eq!(client.next(RST_STREAM).await.unwrap().0, 1);
+        assert_eq!(running.unread.counts().cut_as_slow, 1);
+        assert_eq!(client.next(RST_STREAM).await.unwrap().0, 3, "from here on it gets nothing");
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_http1_that_nobody_reads_ends_its_connection() {
+        let running = running(8, 8, IDLE).await;
+        for request in ["GET /large HTTP/1.1\r\nHost: x\r\n\r\n", "GET /large HTTP/1.0\r\n\r\n"] {
+            let mut client = running.connect_from(1).await;
+            // Pipelined: the second answer has to wait for the first.
+            client.write_all(request.repeat(3).as_bytes()).await.unwrap();
+            until("it counts", || running.unread.counts().held == LARGE as u64).await;
+            until("it ends", || running.unread.counts().held == 0).await;
+            let mut rest = Vec::new();
+            let read = client.read_to_end(&mut rest).await;
+            assert!(read.is_err() || rest.len() < LARGE, "{}", rest.len());
+        }
+        assert_eq!(running.unread.counts().cut_as_slow, 2);
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_of_http2_ends_though_its_client_answers_pings() {
+        let running = running(8, 8, IDLE).await;
+        let mut client = running.http2().await;
+        client.get(1, "/small").await;
+        client.send(WINDOW_UPDATE, 0, 1, &2_u32.to_be_bytes()).await;
+        let Http2Client(stream) = client;
+        let (read, write) = stream.into_split();
+        let pinging = tokio::spawn(async move {
+            let mut write = write;
+            let ping = [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], &[7; 8]].concat();
+            // Until the server closes the connection.
+            while write.write_all(&ping).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        });
+        let (mut read, mut bytes) = (read, Vec::new());
+        let ended = tokio::time::timeout(Duration::from_secs(60), read.read_to_end(&mut bytes)).await;
+        assert!(ended.is_ok(), "it never ends");
+        pinging.await.unwrap();
+        let mut rest = &bytes[..];
+        let mut kinds = Vec::new();
+        while rest.len() >= 9 {
+            kinds.push(rest[3]);
+            rest = &rest[(9 + u32::from_be_bytes([0, rest[0], rest[1], rest[2]]) as usize).min(rest.len())..];
+        }
+        assert!(kinds.contains(&DATA) && kinds.contains(&GOAWAY), "{kinds:?}");
+    }
+
+    /// Asks for something small on a connection that stays open; false if the server closes it.
+    async fn is_answered(client: &mut TcpStream) -> bool {
+        let mut answer = Vec::new();
+        let asked = client.write_all(b"GET /small HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        while asked.is_ok() && !answer.ends_with(b"\r\n\r\nok") {
+            match client.read_buf(&mut answer).await {
+                Ok(0) | Err(_) => return false,
+                Ok(_) => {}
+            }
+        }
+        answer.starts_with(b"HTTP/1.1 200")
+    }
+
+    #[tokio::test]
+    async fn when_all_connections_are_taken_the_clients_with_the_most_make_room() {
+        let running = running(6, 4, LONG).await;
+        let mut taken = Vec::new();
+        for address in [2, 3, 2, 3, 2, 3] {
+            let mut client = running.connect_from(address).await;
+            assert!(is_answered(&mut client).await);
+            taken.push(client);
+        }
+        // Others who have as many are turned away, and whoever has fewer is served.
+        assert!(!is_answered(&mut running.connect_from(2).await).await);
+        let mut newcomer = running.connect_from(4).await;
+        assert!(is_answered(&mut newcomer).await);
+        let mut second = running.connect_from(4).await;
+        assert!(is_answered(&mut second).await && is_answered(&mut newcomer).await);
+        assert!(!is_answered(&mut running.connect_from(4).await).await, "all have two");
+        let mut left = 0;
+        for client in &mut taken {
+            left += usize::from(is_answered(client).await);
+        }
+        assert_eq!(left, 4);
     }
 }

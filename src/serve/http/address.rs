@@ -78,6 +78,17 @@ pub(crate) enum HttpConnection {
     Unix(tokio::net::UnixStream),
 }
 
+impl HttpConnection {
+    /// The address at the other end; `None` for a Unix socket.
+    pub(super) const fn address(&self) -> Option<IpAddr> {
+        match self {
+            HttpConnection::Tcp(_, address) => Some(*address),
+            #[cfg(unix)]
+            HttpConnection::Unix(_) => None,
+        }
+    }
+}
+
 impl HttpListener {
     /// Binds the address and starts to listen.
     ///
@@ -115,6 +126,15 @@ impl HttpListener {
             }
             #[cfg(unix)]
             HttpListener::Unix(_) => None,
+        }
+    }
+
+    /// True if only programs of this machine reach it, over TCP. (Pages in a browser do not reach Unix sockets.)
+    pub(crate) fn is_loopback(&self) -> bool {
+        match self {
+            HttpListener::Tcp(listener) => listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
+            #[cfg(unix)]
+            HttpListener::Unix(_) => false,
         }
     }
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH,
-    CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
+    ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING,
+    CONTENT_LENGTH, CONTENT_TYPE, ETAG, LOCATION, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use tokio::sync::mpsc::Receiver;
 
@@ -80,6 +80,20 @@ impl Freshness {
         if let Some(value) = &self.surrogates {
             answer.headers_mut().insert(SURROGATE_CONTROL, value.clone());
         }
+    }
+}
+
+/// Ends the connection after an answer of HTTP/1.
+pub(crate) fn closing(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// Takes away the right of other sites' pages to read an answer.
+pub(crate) fn for_own_pages(answer: &mut Answer) {
+    let headers = answer.headers_mut();
+    for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, TIMING_ALLOW_ORIGIN] {
+        headers.remove(name);
     }
 }
 

@@ -17,6 +17,55 @@ pub struct AddressRange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Peer(pub(crate) Option<IpAddr>);
 
+/// The client whose share of the service a request uses: an IPv4 address, or the first 64 bits of an IPv6 address,
+/// because one client may choose the others as it likes (RFC 6177). The address is what the access log names. All
+/// programs behind a Unix socket are one client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ClientKey(u64);
+
+/// The first bits of the keys of IPv4 addresses: a prefix of multicast addresses, which no IPv6 client has.
+const IPV4_CLIENT: u64 = 0xffff << 48;
+
+impl Default for ClientKey {
+    fn default() -> ClientKey {
+        ClientKey::of(None)
+    }
+}
+
+impl ClientKey {
+    /// The client with an address; `None` for a program behind a Unix socket.
+    pub(crate) fn of(address: Option<IpAddr>) -> ClientKey {
+        ClientKey(match address.map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(address)) => IPV4_CLIENT | u64::from(u32::from(address)),
+            Some(IpAddr::V6(address)) => u64::try_from(u128::from(address) >> 64).unwrap_or(u64::MAX),
+            None => u64::MAX,
+        })
+    }
+
+    /// A number that stands for the client, and from which [`ClientKey::from_number`] makes it again.
+    pub(crate) const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The client that a number stands for.
+    pub(crate) const fn from_number(number: u64) -> ClientKey {
+        ClientKey(number)
+    }
+}
+
+impl fmt::Display for ClientKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            u64::MAX => f.write_str("a Unix socket"),
+            number if number & IPV4_CLIENT == IPV4_CLIENT => {
+                let address = u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0);
+                write!(f, "{}", IpAddr::from(address.to_be_bytes()))
+            }
+            number => write!(f, "{}/64", IpAddr::from((u128::from(number) << 64).to_be_bytes())),
+        }
+    }
+}
+
 /// The address of the client that sent a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that
 /// is not a trusted proxy. The peer of a Unix socket is always trusted, because only programs of this machine can connect to it.
 pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[AddressRange]) -> Option<IpAddr> {
@@ -114,6 +163,19 @@ mod tests {
                 (peer.map(|text| text.parse().unwrap()), expected.map(|text| text.parse().unwrap()));
             assert_eq!(client(peer, &headers, &trusted), expected, "{peer:?} {forwarded:?}");
         }
+    }
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_a_network_of_64_bits() {
+        let key = |text: &str| ClientKey::of(Some(text.parse().unwrap()));
+        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::9"));
+        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
+        assert_eq!(key("192.0.2.1").to_string(), "192.0.2.1");
+        assert_eq!(key("2001:db8:1:2::1").to_string(), "2001:db8:1:2::/64");
+        assert_eq!(ClientKey::from_number(key("192.0.2.1").number()), key("192.0.2.1"));
+        assert_ne!(ClientKey::of(None), key("255.255.255.255"));
     }
 
     #[test]

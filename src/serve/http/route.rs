@@ -14,6 +14,8 @@ pub(crate) enum Route {
     TileJson(String),
     /// The events of changed tiles.
     Changes,
+    /// What tells whether a cache in between keeps queries apart.
+    CacheProbe,
     /// A tile.
     Tile(TileId),
 }
@@ -30,6 +32,9 @@ pub(crate) enum NoRoute {
 /// The longest path that is parsed, in bytes; a longer one is answered with 414. Only a layer's name can make the path of a tile long.
 pub(crate) const MAX_PATH_BYTES: usize = 2_048;
 
+/// The name of the cache probe below a tileset. It ends as tiles do, so that rules for tiles hold for it.
+pub const CACHE_PROBE: &str = "cache-probe.pbf";
+
 /// Finds out which resource a path names. `path` starts after the base path, with `/`, and is still percent-encoded.
 pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result<Route, NoRoute> {
     let name = path.strip_prefix('/').ok_or(NoRoute::Unknown)?;
@@ -41,6 +46,9 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     }
     if name == "changes" {
         return Ok(Route::Changes);
+    }
+    if name == CACHE_PROBE {
+        return Ok(Route::CacheProbe);
     }
     if name == "tiles.json" || name.ends_with(".tiles.json") {
         return Ok(Route::TileJson(name.to_owned()));
@@ -85,6 +93,7 @@ mod tests {
             ("/0/0/0.pbf", tile(0, 0, 0)),
             ("/3/7/2.pbf", tile(3, 7, 2)),
             ("/3/7/2.mvt", tile(3, 7, 2)),
+            ("/cache-probe.pbf", Ok(Route::CacheProbe)),
             ("/tiles.json", Ok(Route::TileJson("tiles.json".to_owned()))),
             ("/mills.tiles.json", Ok(Route::TileJson("mills.tiles.json".to_owned()))),
             ("/03/7/2.pbf", Err(NoRoute::NotCanonical)),

@@ -1,46 +1,136 @@
-//! A limit on how long a client may accept no data while an answer is being sent.
+//! How slowly a client may take an answer.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long a client may accept no data of an answer before its connection is closed.
-const WRITE_STALL: Duration = Duration::from_secs(30);
+use super::unread::{Cut, Sending, UnreadAnswers, UnreadHold};
 
-/// A connection that fails if its client accepts no byte for [`WRITE_STALL`] while there is data to write.
-pub(crate) struct StallLimit<C> {
-    connection: C,
+/// The bytes that a client has to take within the time limit, unless the rest of the answer is less: 4 kB in 30 s is
+/// what a connection of 4.4 kB/s gives each of 32 streams. Without a least rate, a client that takes a byte now and
+/// then would keep its answers in memory for years.
+const LEAST_PROGRESS: usize = 4 << 10;
+
+/// Watches how a client takes what is sent on a connection or stream.
+pub(super) struct Progress {
     limit: Duration,
-    deadline: Pin<Box<Sleep>>,
-    is_waiting: bool,
+    sending: Arc<Sending>,
+    unread: UnreadAnswers,
+    waiting: Option<Waiting>,
 }
+
+/// The client has accepted no more for now.
+struct Waiting {
+    /// When it must have taken [`LEAST_PROGRESS`].
+    deadline: Pin<Box<Sleep>>,
+    /// The bytes that it has taken meanwhile.
+    taken: usize,
+    /// The answer in the table of unread ones.
+    _hold: Option<UnreadHold>,
+}
+
+impl Progress {
+    /// Watches what is noted in `sending`. `limit` is the time for [`LEAST_PROGRESS`].
+    pub(super) const fn new(limit: Duration, sending: Arc<Sending>, unread: UnreadAnswers) -> Progress {
+        Progress { limit, sending, unread, waiting: None }
+    }
+
+    /// The client accepts no more for now. Ready if the answer has to end for that.
+    pub(super) fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
+        if self.waiting.is_none() {
+            let deadline = Box::pin(tokio::time::sleep(self.limit));
+            self.waiting = Some(Waiting { deadline, taken: 0, _hold: self.unread.hold(&self.sending) });
+            self.sending.waits(true);
+        }
+        let is_cut = self.sending.is_cut(context);
+        let Some(waiting) = self.waiting.as_mut() else { return Poll::Pending };
+        let cut = if is_cut {
+            Cut::Memory
+        } else {
+            ready!(waiting.deadline.as_mut().poll(context));
+            Cut::Slow
+        };
+        self.unread.count(cut);
+        Poll::Ready(cut)
+    }
+
+    /// The client has taken some bytes.
+    pub(super) fn took(&mut self, bytes: usize) {
+        if let Some(waiting) = &mut self.waiting {
+            waiting.taken += bytes;
+            if waiting.taken >= LEAST_PROGRESS {
+                waiting.taken = 0;
+                waiting.deadline.as_mut().reset(Instant::now() + self.limit);
+            }
+        }
+    }
+
+    /// The client has taken everything.
+    pub(super) fn finished(&mut self) {
+        if self.waiting.take().is_some() {
+            self.sending.waits(false);
+        }
+    }
+}
+
+/// A connection that fails if its client takes less than [`LEAST_PROGRESS`] within the limit while there is more to
+/// write, or if the memory of its answer is needed.
+pub(super) struct StallLimit<C> {
+    connection: C,
+    progress: Progress,
+    /// Bytes that were read ahead and are not consumed yet.
+    ahead: Bytes,
+}
+
+/// What a client of HTTP/2 sends first (RFC 9113, section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<C> StallLimit<C> {
     /// Puts a connection under the limit.
-    pub(crate) fn new(connection: C) -> StallLimit<C> {
-        StallLimit::of(connection, WRITE_STALL)
-    }
-
-    fn of(connection: C, limit: Duration) -> StallLimit<C> {
-        StallLimit { connection, limit, deadline: Box::pin(tokio::time::sleep(limit)), is_waiting: false }
+    pub(super) const fn new(connection: C, progress: Progress) -> StallLimit<C> {
+        StallLimit { connection, progress, ahead: Bytes::new() }
     }
 
     fn limited<T>(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if poll.is_ready() {
-            self.is_waiting = false;
             return poll;
         }
-        if !self.is_waiting {
-            self.is_waiting = true;
-            let deadline = Instant::now() + self.limit;
-            self.deadline.as_mut().reset(deadline);
-        }
-        ready!(self.deadline.as_mut().poll(context));
+        ready!(self.progress.poll_waiting(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    fn written(&mut self, context: &mut Context<'_>, poll: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = &poll {
+            self.progress.took(*bytes);
+        }
+        self.limited(context, poll)
+    }
+}
+
+impl<C: AsyncRead + Unpin> StallLimit<C> {
+    /// True if the client speaks HTTP/2: reads until that is clear. Whoever reads next gets these bytes again.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+        let mut begin = [0; 1 << 10];
+        let mut length = 0;
+        loop {
+            let read = self.connection.read(&mut begin[length..]).await?;
+            length += read;
+            let compared = length.min(HTTP2_PREFACE.len());
+            let may_be = begin[..compared] == HTTP2_PREFACE[..compared];
+            if read == 0 || !may_be || compared == HTTP2_PREFACE.len() {
+                self.ahead = Bytes::copy_from_slice(&begin[..length]);
+                return Ok(may_be && compared == HTTP2_PREFACE.len());
+            }
+        }
     }
 }
 
@@ -50,14 +140,20 @@ impl<C: AsyncRead + Unpin> AsyncRead for StallLimit<C> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, buffer)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.connection).poll_read(context, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead[..length]);
+        self.ahead.advance(length);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl<C: AsyncWrite + Unpin> AsyncWrite for StallLimit<C> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.connection).poll_write(context, bytes);
-        self.limited(context, poll)
+        self.written(context, poll)
     }
 
     fn poll_write_vectored(
@@ -66,7 +162,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for StallLimit<C> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let poll = Pin::new(&mut self.connection).poll_write_vectored(context, slices);
-        self.limited(context, poll)
+        self.written(context, poll)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -75,6 +171,10 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for StallLimit<C> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let poll = Pin::new(&mut self.connection).poll_flush(context);
+        if poll.is_ready() {
+            // The HTTP libraries flush when they have nothing left to write.
+            self.progress.finished();
+        }
         self.limited(context, poll)
     }
 
@@ -89,30 +189,33 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn a_client_that_takes_nothing_is_cut_off_and_a_slow_one_is_not() {
+    /// A connection whose client takes `step` bytes, `times` times within the limit, for three times the limit: how it
+    /// ended, if it did.
+    async fn taken(step: usize, times: u32) -> Option<io::ErrorKind> {
         let limit = Duration::from_millis(300);
         let (server, mut client) = tokio::io::duplex(64);
-        let mut server = StallLimit::of(server, limit);
-        let answer = vec![7; 64 << 10];
+        let progress = Progress::new(limit, Arc::default(), UnreadAnswers::new(1 << 20));
+        let mut server = StallLimit::new(server, progress);
+        let answer = vec![7; 1 << 20];
         let begun = Instant::now();
         let reading = async {
-            let mut taken = 0;
-            // Slow: a piece in a third of the limit, for longer than the limit.
             while begun.elapsed() < 3 * limit {
-                tokio::time::sleep(limit / 3).await;
-                taken += client.read(&mut [0; 64]).await.unwrap();
+                tokio::time::sleep(limit / times).await;
+                client.read_exact(&mut vec![0; step]).await.unwrap();
             }
-            taken
         };
         let writing = server.write_all(&answer);
-        tokio::pin!(writing);
-        let taken = tokio::select! {
-            taken = reading => taken,
-            ended = &mut writing => panic!("{ended:?}"),
-        };
-        assert!(taken >= 128, "{taken}");
-        // From here on the client takes nothing.
-        assert_eq!(writing.await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        tokio::select! {
+            () = reading => None,
+            ended = writing => Some(ended.unwrap_err().kind()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_next_to_nothing_is_cut_off_and_a_slow_one_is_not() {
+        let (slow, trickling, stalled) = tokio::join!(taken(2 << 10, 4), taken(1, 8), taken(1 << 10, 1));
+        assert_eq!(slow, None);
+        assert_eq!(trickling, Some(io::ErrorKind::TimedOut), "a byte now and then is not enough");
+        assert_eq!(stalled, Some(io::ErrorKind::TimedOut));
     }
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -18,12 +17,15 @@ use super::spec::{JobSpec, JobSpecError};
 use super::token::AdminToken;
 use crate::error::with_causes;
 use crate::serve::http::answer::{Answer, without_body};
-use crate::serve::http::body::AnswerBody;
+use crate::serve::http::body::{AnswerBody, RequestBody};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileCoord;
 
 /// The most bytes of a request's body. The note of a job may have 1 MB.
 const MAX_BODY_BYTES: usize = 768 << 10;
+
+/// The limit for the time in which a request's body has to come.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// The longest `Idempotency-Key`, in bytes.
 const MAX_KEY_BYTES: usize = 128;
@@ -142,7 +144,7 @@ impl JobRoutes {
     }
 
     /// The answer to a request for `path` below the base. Clients that change something need `token`; if it is `None`, nobody may.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, path: &str, token: Option<&AdminToken>) -> Answer {
+    pub(crate) async fn answer(&self, request: Request<RequestBody>, path: &str, token: Option<&AdminToken>) -> Answer {
         let Some(route) = JobRoute::of(path) else {
             return error(StatusCode::NOT_FOUND, "there is nothing of this name");
         };
@@ -204,10 +206,13 @@ impl JobRoutes {
         Ok(text(StatusCode::OK, job.json(now()).to_string()))
     }
 
-    async fn submit(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+    async fn submit(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
         let key = key_of(request.headers())?;
         let body = body_of(request).await?;
-        let spec = JobSpec::read(&body).map_err(|failure| match failure {
+        // An area may take a while.
+        let reading = tokio::task::spawn_blocking(move || JobSpec::read(&body)).await;
+        let read = reading.map_err(|_died| error(StatusCode::INTERNAL_SERVER_ERROR, "a thread died"))?;
+        let spec = read.map_err(|failure| match failure {
             JobSpecError::TooManyTiles => error(StatusCode::PAYLOAD_TOO_LARGE, &failure.to_string()),
             JobSpecError::Wrong(_) => error(StatusCode::BAD_REQUEST, &failure.to_string()),
         })?;
@@ -227,7 +232,7 @@ impl JobRoutes {
         Ok(text(StatusCode::OK, job.json(now()).to_string()))
     }
 
-    async fn evict(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+    async fn evict(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
         let body = body_of(request).await?;
         let wrong = |what: &str| error(StatusCode::BAD_REQUEST, what);
         let wanted: EvictRequest = serde_json::from_slice(&body).map_err(|failure| wrong(&failure.to_string()))?;
@@ -314,13 +319,17 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
 }
 
 /// The body of a request, which must be JSON.
-async fn body_of(request: Request<Incoming>) -> Result<Bytes, Refused> {
+async fn body_of(request: Request<RequestBody>) -> Result<Bytes, Refused> {
     let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_json = media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("application/json"));
     if !is_json {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"));
     }
-    match Limited::new(request.into_body(), MAX_BODY_BYTES).collect().await {
+    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
+    let Ok(body) = tokio::time::timeout(BODY_TIME, body).await else {
+        return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
+    };
+    match body {
         Ok(body) => Ok(body.to_bytes()),
         Err(failure) if failure.is::<LengthLimitError>() => {
             Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {MAX_BODY_BYTES} bytes")))

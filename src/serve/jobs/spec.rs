@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::tile::{AreaPart, LonLatBox, TileCoord, Zoom, ZoomList, parts_of_area};
+use crate::tile::{AreaPart, LonLatBox, TileCoord, Zoom, ZoomList, is_bounded_area, parts_of_area};
 
 /// The most tiles that one job lists. For more tiles, clients name an area.
 pub(crate) const MAX_JOB_TILES: usize = 50_000;
@@ -141,7 +141,13 @@ fn boxes(area: &Value) -> Result<Vec<AreaPart>, JobSpecError> {
     };
     match area.as_array() {
         Some(list) if list.first().is_some_and(|first| first.is_array() || first.is_string()) => {
-            list.iter().map(one).collect()
+            let parts: Vec<AreaPart> = list.iter().map(one).collect::<Result<_, _>>()?;
+            if !is_bounded_area(&parts) {
+                return Err(wrong(
+                    "the borders of area are too long and winding: write GeoJSON, or several smaller areas",
+                ));
+            }
+            Ok(parts)
         }
         Some(_) => Ok(vec![one(area)?]),
         None => {

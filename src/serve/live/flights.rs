@@ -12,11 +12,12 @@ use super::source::{LiveError, LiveSource};
 use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::peers::ClientKey;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
-use crate::serve::parameters::GivenParameters;
+use crate::serve::parameters::{GivenParameters, NewKey};
 use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
-use crate::serve::shared::SharedCache;
+use crate::serve::shared::SharedTiles;
 use crate::serve::tiles::cache::{CachedForm, TileCache};
 use crate::stop::{Signal, Stop};
 
@@ -41,27 +42,34 @@ struct FlightPlan {
     ticket: Option<WorkTicket>,
     /// True if the queue has dropped it once.
     is_dropped: bool,
-    /// Its key in the shared cache.
+    /// Its name in the shared cache.
     shared_key: Option<String>,
     /// The values that the request gives.
     given: Option<Arc<GivenParameters>>,
+    /// Counts these values once the rendering begins.
+    new_key: Option<NewKey>,
+    /// The client that asked first.
+    client: ClientKey,
 }
 
 /// The tile to render, and its class of work.
 struct FlightStart {
     key: FlightKey,
     class: WorkClass,
-    shared_key: Option<String>,
-    given: Option<Arc<GivenParameters>>,
+    notes: FlightNotes,
 }
 
 /// What a request knows of its tile in addition to the key.
 #[derive(Default)]
 pub(crate) struct FlightNotes {
+    /// The client that asks.
+    pub(crate) client: ClientKey,
     /// Its name in the cache that servers share.
     pub(crate) shared_key: Option<String>,
     /// The values that the request gives; `None` if it gives none.
     pub(crate) given: Option<Arc<GivenParameters>>,
+    /// Counts these values once the rendering begins.
+    pub(crate) new_key: Option<NewKey>,
 }
 
 struct FlightsShared {
@@ -71,7 +79,10 @@ struct FlightsShared {
     options: LiveOptions,
     table: SharedTable,
     queue: WorkQueue,
-    shared: Option<SharedCache>,
+    shared: Option<SharedTiles>,
+    /// The first transaction that had not begun at the last question for the present database state. Only shared tiles that show a later one give
+    /// rise to the next question; the lock makes requests share its answer.
+    reached: tokio::sync::Mutex<u64>,
     known: KnownChanges,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
@@ -88,8 +99,8 @@ pub(crate) struct FlightParts {
     pub(crate) options: LiveOptions,
     /// The workers.
     pub(crate) queue: WorkQueue,
-    /// The cache that servers share.
-    pub(crate) shared: Option<SharedCache>,
+    /// The tileset's tiles in the cache that servers share.
+    pub(crate) shared: Option<SharedTiles>,
     /// The known changes, which decide whether a cached tile is fresh.
     pub(crate) known: KnownChanges,
 }
@@ -121,6 +132,7 @@ impl LiveFlights {
             table: SharedTable::default(),
             queue,
             shared,
+            reached: tokio::sync::Mutex::default(),
             known,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
@@ -164,21 +176,19 @@ impl LiveFlights {
         let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
             flight.waiters += 1;
-            flight.ticket.into_iter().for_each(|ticket| shared.queue.promote(ticket));
+            flight.ticket.into_iter().for_each(|ticket| shared.queue.promote(ticket, notes.client));
             let (number, landed) = (flight.number, flight.landed.clone());
             return Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: true });
         }
         if table.has_just_failed(key) {
             return Err(LiveError::JustFailed);
         }
-        let estimate = shared.estimate();
-        if !shared.queue.has_room(shared.options.queue) || estimate > shared.options.timeout {
+        let estimate = shared.estimate(notes.client);
+        if !shared.queue.has_room(shared.options.queue, notes.client) || estimate > shared.options.timeout {
             shared.metrics.shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
-        let FlightNotes { shared_key, given } = notes;
-        let start = FlightStart { key, class: WorkClass::Live, shared_key, given };
-        let (number, landed) = shared.begin(&mut table, start);
+        let (number, landed) = shared.begin(&mut table, FlightStart { key, class: WorkClass::Live, notes });
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
@@ -189,7 +199,8 @@ impl LiveFlights {
         let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
         let is_full = shared.queue.counts().waiting.of(class) >= limit;
         if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
-            shared.begin(&mut table, FlightStart { key, class, shared_key, given: None });
+            let notes = FlightNotes { shared_key, ..FlightNotes::default() };
+            shared.begin(&mut table, FlightStart { key, class, notes });
         }
     }
 
@@ -207,9 +218,9 @@ impl LiveFlights {
         &self.0.options
     }
 
-    /// True if tiles are shared with other servers.
-    pub(crate) fn is_shared(&self) -> bool {
-        self.0.shared.is_some()
+    /// The tiles that are shared with other servers.
+    pub(crate) fn shared(&self) -> Option<&SharedTiles> {
+        self.0.shared.as_ref()
     }
 
     /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked for.
@@ -234,11 +245,11 @@ impl FlightsShared {
     /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has one request that waits for it,
     /// others have none. The flight enters the queue at once, unless its tile is first looked up in the shared cache.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
-        let FlightStart { key, class, shared_key, given } = start;
+        let FlightStart { key, class, notes: FlightNotes { client, shared_key, given, new_key } } = start;
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
-        let ticket = if shared_key.is_some() { None } else { Some(self.queue.enter(class)) };
+        let ticket = if shared_key.is_some() { None } else { Some(self.enters(class, client)) };
         let flight = LiveFlight {
             number,
             ticket: ticket.as_ref().map(WorkTicket::number),
@@ -248,9 +259,18 @@ impl FlightsShared {
             landed: landed.clone(),
         };
         table.flights.insert(key, flight);
-        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key, given };
+        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key, given, new_key, client };
         tokio::spawn(flying::fly(Arc::clone(self), plan, stop, tell));
         (number, landed)
+    }
+
+    /// Puts a flight of a class into the queue. If too many live ones wait, the client with the most of them makes
+    /// room.
+    fn enters(&self, class: WorkClass, client: ClientKey) -> WorkTicket {
+        match class {
+            WorkClass::Live => self.queue.enter_for(client, self.options.queue),
+            _ => self.queue.enter(class),
+        }
     }
 
     /// The most neighbours that may wait.
@@ -267,15 +287,15 @@ impl FlightsShared {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }
 
-    /// How long a further flight would wait for its worker.
-    fn estimate(&self) -> Duration {
+    /// How long a further flight of a client would wait for its worker.
+    fn estimate(&self, client: ClientKey) -> Duration {
         let (counts, shares) = (self.queue.counts(), self.queue.shares());
         let workers = shares.workers().get();
         let is_free = counts.running.total() < workers && counts.waiting.of(WorkClass::Live) == 0;
         // Background work keeps the workers that are guaranteed to it.
         let for_background =
             shares.background_guaranteed().min(counts.running.background() + counts.waiting.background());
-        let before = (counts.waiting.of(WorkClass::Live) + usize::from(!is_free)) / (workers - for_background).max(1);
+        let before = (self.queue.ahead_of(client) + usize::from(!is_free)) / (workers - for_background).max(1);
         let mean = Duration::from_micros(self.mean_micros.load(Ordering::Relaxed));
         mean.saturating_mul(u32::try_from(before).unwrap_or(u32::MAX))
     }

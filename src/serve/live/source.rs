@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use crate::cursor::Cursor;
 use crate::serve::change_log::KnownChanges;
 use crate::serve::parameters::GivenParameters;
+use crate::serve::shared::SharedSecret;
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
@@ -20,6 +21,9 @@ pub enum LiveError {
     /// The source can render no tile at present: the database is away, or locks of others delay it.
     #[error("{0}")]
     Away(String),
+    /// The database does not take a value that the request gives.
+    #[error("the database does not take a value that the request gives: {0}")]
+    Refused(String),
     /// The rendering took longer than its time limit.
     #[error("it was not rendered within {}", humantime::format_duration(*.0))]
     Late(Duration),
@@ -94,6 +98,13 @@ pub trait LiveSource: Send + Sync + 'static {
     /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and returns soon. The future
     /// must be polled to its end.
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
+
+    /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every server of the database has the
+    /// same one.
+    fn shared_secret(&self) -> Option<SharedSecret>;
+
+    /// The database state at this moment.
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>>;
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;

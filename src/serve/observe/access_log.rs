@@ -2,6 +2,7 @@
 //!
 //! A separate thread writes the lines. If standard output is read too slowly, lines are dropped and counted; requests never wait for it.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,7 +73,9 @@ impl AccessLine<'_> {
     fn text(&self, style: AccessLogStyle, at: SystemTime) -> String {
         let time = humantime::format_rfc3339_millis(at);
         let client = self.client.map_or_else(|| "-".to_owned(), |client| client.to_string());
-        let AccessLine { method, path, protocol, status, bytes, took, source, .. } = self;
+        let AccessLine { method, protocol, status, bytes, took, source, .. } = self;
+        let path = printable(self.path);
+        let path = &*path;
         let seconds = took.as_secs_f64();
         match style {
             AccessLogStyle::Json => {
@@ -99,6 +102,17 @@ impl AccessLine<'_> {
             }
         }
     }
+}
+
+/// A path with every byte that is not printable ASCII as `%XX`, which means the same (RFC 3986, section 2.1). Some clients send others as they are,
+/// and terminals obey some of these: controls, characters that turn the direction of text, line separators.
+fn printable(path: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
+    if path.bytes().all(is_plain) {
+        return Cow::Borrowed(path);
+    }
+    let written = |byte: u8| if is_plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    Cow::Owned(path.bytes().map(written).collect())
 }
 
 enum LogMessage {
@@ -187,5 +201,11 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!((&read["path"], &read["seconds"]), (&"/0/0/0.pbf?\"a\\b".into(), &0.000_412.into()));
         assert_eq!(text.matches('\n').count(), 1);
+        let steering = AccessLine { path: "/é\u{1b}\u{85}\u{9b}\u{202e}\u{2028}\u{7f}%0a", ..line };
+        for style in [AccessLogStyle::Text, AccessLogStyle::Json] {
+            let text = steering.text(style, at);
+            assert!(text.contains("/%C3%A9%1B%C2%85%C2%9B%E2%80%AE%E2%80%A8%7F%0a"), "{text}");
+            assert!(text.trim_end().bytes().all(|byte| matches!(byte, b' '..=b'~')), "{text:?}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabel as _, EncodeLabelSet, LabelSetEncoder};
@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::serve::http::unread::UnreadCounts;
 use crate::serve::queue::{QueueCounts, WorkClass};
 
 /// The upper bounds of the histogram buckets for durations, in seconds: from a cache hit to a request that is given up.
@@ -114,6 +115,11 @@ struct CacheLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ClassLabels {
     class: &'static str,
 }
@@ -151,6 +157,8 @@ struct MetricFamilies {
     seconds: ByTileset<SecondsLabels, Histogram>,
     cache: ByTileset<CacheLabels, Counter>,
     cached_bytes: Gauge,
+    unread_bytes: Gauge,
+    cut: Family<ReasonLabels, Counter>,
     snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>>,
     known_tiles: ByTileset<NoLabels, Gauge>,
     render_seconds: ByTileset<NoLabels, Histogram>,
@@ -181,6 +189,8 @@ pub(crate) struct Metrics {
 pub(crate) struct Measured {
     /// The size of the cached tiles, in bytes.
     pub(crate) cached_bytes: u64,
+    /// The answers that clients are slow to read.
+    pub(crate) unread: UnreadCounts,
     /// The tasks that run and wait.
     pub(crate) queue: QueueCounts,
     /// The number of open database sessions.
@@ -217,6 +227,8 @@ impl MetricFamilies {
             seconds: Family::new_with_constructor(histogram),
             cache: Family::new_with_constructor(Counter::default),
             cached_bytes: Gauge::default(),
+            unread_bytes: Gauge::default(),
+            cut: Family::default(),
             snapshot_age: Family::new_with_constructor(Gauge::default),
             known_tiles: Family::new_with_constructor(Gauge::default),
             render_seconds: Family::new_with_constructor(histogram),
@@ -243,6 +255,10 @@ impl MetricFamilies {
         all.register_with_unit("http", text, Unit::Seconds, self.seconds.clone());
         all.register("cache", "Tiles asked of the cache, by result", self.cache.clone());
         all.register_with_unit("cache_size", "Tiles in memory", Unit::Bytes, self.cached_bytes.clone());
+        let text = "Memory of answers that clients are slow to read";
+        all.register_with_unit("unread", text, Unit::Bytes, self.unread_bytes.clone());
+        let text = "Answers that ended before their clients had read them, by reason";
+        all.register("answers_cut", text, self.cut.clone());
         let text = "Time since the run began that wrote the target; -1 if the target does not say";
         all.register_with_unit("snapshot_age", text, Unit::Seconds, self.snapshot_age.clone());
         let text = "Tiles known to be stored, so that missing ones need no lookup; -1 while that is not known";
@@ -356,7 +372,12 @@ impl Metrics {
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         let families = &self.families;
         families.cached_bytes.set(i64::try_from(measured.cached_bytes).unwrap_or(i64::MAX));
-        for result in ["hit", "miss", "old", "broken", "error", "skipped"] {
+        let UnreadCounts { held, cut_as_slow, cut_for_memory } = measured.unread;
+        families.unread_bytes.set(i64::try_from(held).unwrap_or(i64::MAX));
+        for (reason, count) in [("slow", cut_as_slow), ("memory", cut_for_memory)] {
+            families.cut.get_or_create(&ReasonLabels { reason }).inner().store(count, Ordering::Relaxed);
+        }
+        for result in ["hit", "miss", "old", "ahead", "broken", "error", "skipped"] {
             drop(families.redis.get_or_create(&CacheLabels { result }));
         }
         for class in WorkClass::ALL {

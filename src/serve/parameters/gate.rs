@@ -1,11 +1,16 @@
-//! A rate limit for new sets of values. Each new set is a tile that was not rendered yet and takes room in the caches, so a client that makes up
-//! values could fill the caches with useless tiles.
+//! A rate limit for new sets of values. Each new set is a tile that was not rendered yet and takes room in the caches,
+//! so a client that makes up values could fill the caches with useless tiles.
+//!
+//! A set counts when the rendering of its first tile begins: requests that are refused or answered from memory take
+//! nothing from others. One client may use up the whole limit as long as nobody else needs it. When it is used up,
+//! clients with fewer sets displace those of the client with the most.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::given::ParametersKey;
+use crate::serve::http::peers::ClientKey;
 
 /// The time within which the sets are counted.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -21,7 +26,28 @@ pub(crate) struct TooManyKeys {
 struct SeenKeys {
     begun: Instant,
     now: HashSet<ParametersKey>,
+    /// The sets of `now` by the client whose request was the first.
+    clients: HashMap<ClientKey, Vec<ParametersKey>>,
     before: HashSet<ParametersKey>,
+}
+
+impl SeenKeys {
+    /// Begins the next minute if this one is over.
+    fn turn(&mut self, now: Instant) {
+        let age = now.saturating_duration_since(self.begun);
+        if age >= WINDOW {
+            let last = std::mem::take(&mut self.now);
+            self.before = if age < 2 * WINDOW { last } else { HashSet::new() };
+            self.clients.clear();
+            self.begun = now;
+        }
+    }
+
+    /// The sets of the client with the most, if a further set of `client` may displace one.
+    fn displaceable(&mut self, client: ClientKey) -> Option<&mut Vec<ParametersKey>> {
+        let own = self.clients.get(&client).map_or(0, Vec::len);
+        self.clients.values_mut().max_by_key(|keys| keys.len()).filter(|keys| keys.len() > own + 1)
+    }
 }
 
 /// Admits sets of values that were seen a short while ago, and a limited number of new sets in each minute.
@@ -31,39 +57,67 @@ pub(crate) struct KeyGate {
     seen: Mutex<SeenKeys>,
 }
 
+/// A set of values that was admitted, and counts once its rendering begins.
+#[derive(Debug)]
+pub(crate) struct NewKey {
+    gate: Arc<KeyGate>,
+    key: ParametersKey,
+    client: ClientKey,
+}
+
+impl NewKey {
+    /// The rendering begins.
+    pub(crate) fn begins(self) {
+        self.gate.count_at(self.key, self.client, Instant::now());
+    }
+}
+
 impl KeyGate {
     /// A gate that lets `most` new sets pass in a minute.
     pub(crate) fn new(most: usize) -> KeyGate {
-        let seen = SeenKeys { begun: Instant::now(), now: HashSet::new(), before: HashSet::new() };
-        KeyGate { most, seen: Mutex::new(seen) }
+        let (now, before, clients) = (HashSet::new(), HashSet::new(), HashMap::new());
+        KeyGate { most, seen: Mutex::new(SeenKeys { begun: Instant::now(), now, clients, before }) }
     }
 
-    /// Lets a set pass.
+    fn seen(&self) -> MutexGuard<'_, SeenKeys> {
+        // Each update leaves consistent values.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a set of a client pass.
     ///
     /// # Errors
-    /// If the set is new, and too many others were seen within the minute.
-    pub(crate) fn pass(&self, key: ParametersKey) -> Result<(), TooManyKeys> {
-        self.pass_at(key, Instant::now())
+    /// If the set is new, too many others were seen within the minute, and no client has more of them than this one.
+    pub(crate) fn admits(self: &Arc<Self>, key: ParametersKey, client: ClientKey) -> Result<NewKey, TooManyKeys> {
+        self.check_at(key, client, Instant::now())?;
+        Ok(NewKey { gate: Arc::clone(self), key, client })
     }
 
-    fn pass_at(&self, key: ParametersKey, now: Instant) -> Result<(), TooManyKeys> {
-        // Each update leaves consistent values.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let age = now.saturating_duration_since(seen.begun);
-        if age >= WINDOW {
-            let last = std::mem::take(&mut seen.now);
-            seen.before = if age < 2 * WINDOW { last } else { HashSet::new() };
-            seen.begun = now;
-        }
-        if seen.now.contains(&key) {
-            return Ok(());
-        }
+    fn check_at(&self, key: ParametersKey, client: ClientKey, now: Instant) -> Result<(), TooManyKeys> {
+        let mut seen = self.seen();
+        seen.turn(now);
         // A set of the previous minute stays known as long as clients ask for it.
-        if seen.before.remove(&key) || seen.now.len() < self.most {
-            seen.now.insert(key);
+        let is_known = seen.now.contains(&key) || seen.before.contains(&key);
+        if is_known || seen.now.len() < self.most || seen.displaceable(client).is_some() {
             return Ok(());
         }
         Err(TooManyKeys { retry_after: WINDOW.saturating_sub(now.saturating_duration_since(seen.begun)) })
+    }
+
+    fn count_at(&self, key: ParametersKey, client: ClientKey, now: Instant) {
+        let mut seen = self.seen();
+        seen.turn(now);
+        if !seen.now.insert(key) {
+            return;
+        }
+        seen.before.remove(&key);
+        // Sets that waited for a worker while others were counted may be a few too many.
+        if seen.now.len() > self.most
+            && let Some(displaced) = seen.displaceable(client).and_then(Vec::pop)
+        {
+            seen.now.remove(&displaced);
+        }
+        seen.clients.entry(client).or_default().push(key);
     }
 }
 
@@ -71,10 +125,17 @@ impl KeyGate {
 mod tests {
     use super::*;
 
+    fn client(number: u8) -> ClientKey {
+        ClientKey::of(Some([192, 0, 2, number].into()))
+    }
+
     #[test]
     fn new_sets_are_counted_by_the_minute_and_known_ones_pass() {
         let (gate, begun) = (KeyGate::new(3), Instant::now());
-        let at = |key: u128, seconds| gate.pass_at(ParametersKey(key), begun + Duration::from_secs(seconds));
+        let at = |key: u128, seconds| {
+            let (key, now) = (ParametersKey(key), begun + Duration::from_secs(seconds));
+            gate.check_at(key, client(1), now).map(|()| gate.count_at(key, client(1), now))
+        };
         for key in [1, 2, 3, 1, 2, 3] {
             assert_eq!(at(key, 0), Ok(()));
         }
@@ -88,5 +149,27 @@ mod tests {
         // Nobody has asked for any of them for two minutes.
         assert_eq!((at(6, 300), at(7, 300), at(8, 300)), (Ok(()), Ok(()), Ok(())));
         assert!(at(1, 300).is_err());
+    }
+
+    #[test]
+    fn a_set_counts_when_it_is_rendered_and_one_client_leaves_others_their_share() {
+        let (gate, now) = (Arc::new(KeyGate::new(4)), Instant::now());
+        let asks = |key: u128, of: u8| gate.check_at(ParametersKey(key), client(of), now);
+        for key in 0..100 {
+            assert_eq!(asks(key, 1), Ok(()), "none of them was rendered");
+        }
+        for key in 0..4 {
+            gate.count_at(ParametersKey(key), client(1), now);
+        }
+        assert!(asks(4, 1).is_err(), "alone it has the whole limit, and no more");
+        assert_eq!(asks(10, 2), Ok(()));
+        gate.count_at(ParametersKey(10), client(2), now);
+        assert_eq!(asks(11, 2), Ok(()));
+        gate.count_at(ParametersKey(11), client(2), now);
+        assert!(asks(12, 2).is_err(), "both have two");
+        assert!(asks(2, 1).is_err() && asks(3, 1).is_err() && asks(0, 1).is_ok(), "the last ones were displaced");
+        assert_eq!(asks(20, 3), Ok(()));
+        gate.count_at(ParametersKey(20), client(3), now);
+        assert!(gate.seen().now.len() == 4 && asks(21, 3).is_err());
     }
 }

@@ -20,7 +20,7 @@ mod value;
 
 pub(crate) use declared::parameters_json;
 pub use declared::{LetterCase, Parameter, ParameterBounds, ParameterType, TilesetParameters};
-pub(crate) use gate::{KeyGate, TooManyKeys};
+pub(crate) use gate::{KeyGate, NewKey, TooManyKeys};
 pub(crate) use given::given;
 pub use given::{GivenParameter, GivenParameters, ParametersKey, UndeclaredNames};
 pub use value::ParameterValue;

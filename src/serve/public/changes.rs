@@ -6,6 +6,7 @@
 //! : comment         every 15 s, so that proxies keep the connection open
 //! ```
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -16,11 +17,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::manifest::Publication;
+use crate::serve::http::peers::ClientKey;
 use crate::serve::target::served::NoticedChange;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::served::ServedTiles;
 
-/// The most subscribers at once; each holds a connection.
+/// The most subscribers at once. If there are as many, a client with fewer subscriptions takes the place of one of the
+/// client with the most.
 const MAX_SUBSCRIBERS: usize = 256;
 
 /// The most events that wait for a subscriber. A slower subscriber is dropped, and may subscribe again.
@@ -65,9 +68,29 @@ pub(crate) struct ChangeEvents(Arc<Mutex<Subscribers>>);
 
 #[derive(Debug, Default)]
 struct Subscribers {
-    senders: Vec<Sender<Bytes>>,
+    /// The subscriptions with their clients, the oldest first.
+    senders: Vec<(ClientKey, Sender<Bytes>)>,
     /// True once the server ends: nobody may subscribe any more.
     is_over: bool,
+}
+
+impl Subscribers {
+    /// True if there is room for a further subscription of a client. If all places are taken, one is made free, if a
+    /// client has more subscriptions than this one would have.
+    fn has_room(&mut self, client: ClientKey) -> bool {
+        if self.senders.len() < MAX_SUBSCRIBERS {
+            return true;
+        }
+        let mut counts: HashMap<ClientKey, usize> = HashMap::new();
+        for (of, _) in &self.senders {
+            *counts.entry(*of).or_default() += 1;
+        }
+        let own = counts.get(&client).copied().unwrap_or(0);
+        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
+        let Some((most, _)) = most else { return false };
+        let oldest = self.senders.iter().position(|(of, _)| *of == most);
+        oldest.map(|oldest| self.senders.remove(oldest)).is_some()
+    }
 }
 
 impl ChangeEvents {
@@ -76,32 +99,33 @@ impl ChangeEvents {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The events from now on; the first one names the state. `None` if there are too many subscribers.
-    pub(crate) fn subscribe(&self, state: &ServedState) -> Option<Receiver<Bytes>> {
+    /// The events from now on for a client; the first one names the state. `None` if there are too many subscribers,
+    /// and no client has more subscriptions than this one.
+    pub(crate) fn subscribe(&self, state: &ServedState, client: ClientKey) -> Option<Receiver<Bytes>> {
         let (sender, receiver) = channel(MAX_WAITING_EVENTS);
         let mut subscribers = self.subscribers();
-        subscribers.senders.retain(|sender| !sender.is_closed());
-        if subscribers.is_over || subscribers.senders.len() >= MAX_SUBSCRIBERS {
+        subscribers.senders.retain(|(_, sender)| !sender.is_closed());
+        if subscribers.is_over || !subscribers.has_room(client) {
             return None;
         }
         let publication = state.publication();
         let data =
             StateEvent { schema_version: JSON_VERSION, publication: publication.map(|publication| publication.number) };
         sender.try_send(event("state", publication, &data)).ok()?;
-        subscribers.senders.push(sender);
+        subscribers.senders.push((client, sender));
         Some(receiver)
     }
 
     /// How many subscribers there are.
     pub(crate) fn count(&self) -> usize {
         let mut subscribers = self.subscribers();
-        subscribers.senders.retain(|sender| !sender.is_closed());
+        subscribers.senders.retain(|(_, sender)| !sender.is_closed());
         subscribers.senders.len()
     }
 
     /// Sends an event to all subscribers; drops those for which too many events wait.
     fn send(&self, text: &Bytes) {
-        self.subscribers().senders.retain(|sender| sender.try_send(text.clone()).is_ok());
+        self.subscribers().senders.retain(|(_, sender)| sender.try_send(text.clone()).is_ok());
     }
 
     /// Ends all subscriptions, so that the connections can be closed.
@@ -173,7 +197,7 @@ mod tests {
         let events = ChangeEvents::default();
         let (slow, mut of_slow) = channel(2);
         let (quick, mut of_quick) = channel(2);
-        events.subscribers().senders.extend([slow, quick]);
+        events.subscribers().senders.extend([slow, quick].map(|sender| (ClientKey::default(), sender)));
         for number in 0..3 {
             events.send(&Bytes::from(format!("{number}")));
             assert_eq!(of_quick.try_recv().unwrap(), format!("{number}"));
@@ -182,6 +206,31 @@ mod tests {
         assert!(of_slow.try_recv().is_ok() && of_slow.try_recv().is_ok() && of_slow.try_recv().is_err());
         events.end();
         assert_eq!(events.count(), 0);
+    }
+
+    #[test]
+    fn clients_share_the_places_once_all_are_taken() {
+        let client = |number: u8| ClientKey::of(Some([192, 0, 2, number].into()));
+        let mut subscribers = Subscribers::default();
+        let mut kept = Vec::new();
+        let mut subscribes = |subscribers: &mut Subscribers, of: u8| {
+            let (sender, receiver) = channel(1);
+            let has_room = subscribers.has_room(client(of));
+            if has_room {
+                subscribers.senders.push((client(of), sender));
+                kept.push(receiver);
+            }
+            has_room
+        };
+        for _ in 0..MAX_SUBSCRIBERS {
+            assert!(subscribes(&mut subscribers, 1), "alone it may have all");
+        }
+        assert!(!subscribes(&mut subscribers, 1));
+        for _ in 0..MAX_SUBSCRIBERS / 2 {
+            assert!(subscribes(&mut subscribers, 2));
+        }
+        assert!(!subscribes(&mut subscribers, 2) && !subscribes(&mut subscribers, 1), "both have half");
+        assert!(subscribes(&mut subscribers, 3) && subscribers.senders.len() == MAX_SUBSCRIBERS);
     }
 
     #[test]

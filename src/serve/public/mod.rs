@@ -8,25 +8,27 @@ mod tags;
 mod tile;
 pub(crate) mod tilejson;
 
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::http::accept::{Answers, WRONG_HOST, has_one_host};
 use crate::serve::http::answer::{self, Answer, Content, Freshness};
+use crate::serve::http::body::RequestBody;
+use crate::serve::http::connection::{Answers, KnownHosts, malformed};
 use crate::serve::http::negotiate::{Encoding, holds};
-use crate::serve::http::peers::{AddressRange, Peer, client};
+use crate::serve::http::peers::{ClientKey, Peer, client};
 use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::observe::access_log::{AccessLine, AccessLog};
 use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use crate::serve::parameters::UndeclaredNames;
 use crate::serve::preview;
 use crate::serve::public::changes::ChangeEvents;
-use crate::serve::public::tile::{WantedTile, given_parameters, no_tile, with_parameters};
+use crate::serve::public::tile::{WantedTile, given_parameters, no_tile};
 use crate::serve::public::tilejson::{TileJsonWanted, tilejson};
 use crate::serve::queue::WorkQueue;
 use crate::serve::shared::SharedCache;
@@ -44,8 +46,14 @@ pub(crate) struct Site {
     pub(crate) tilesets: SiteTilesets,
     /// The cache in memory that the tilesets share.
     pub(crate) cache: TileCache,
+    /// The answers that clients are slow to read.
+    pub(crate) unread: UnreadAnswers,
     /// Redis; `None` if none is used.
     pub(crate) shared: Option<SharedCache>,
+    /// True if only pages of this server may read its answers.
+    pub(crate) is_private: bool,
+    /// The names by which clients may ask.
+    pub(crate) hosts: KnownHosts,
     /// The path under which the server answers: empty, or with a slash at its start and none at its end.
     pub(crate) base_path: String,
     /// The settings that may change while the server runs.
@@ -80,18 +88,25 @@ impl Counted {
 }
 
 impl Answers for Public {
-    async fn answer(self, request: Request<Incoming>) -> Answer {
+    async fn answer(self, request: Request<RequestBody>) -> Answer {
         let begun = Instant::now();
         let settings = self.0.settings();
-        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, &settings).await;
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
+        let address = client(peer, request.headers(), &settings.trusted_proxies);
+        let client = ClientKey::of(address);
+        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, client, &settings).await;
+        answer.body_mut().is_for(client);
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
         metrics.answered(route, source, answer.status().as_u16(), took);
+        if self.0.is_private {
+            answer::for_own_pages(&mut answer);
+        }
         if settings.server_timing {
             answer::add_timing(&mut answer, source.name(), took);
         }
         if let Some(style) = settings.access_log {
-            self.0.access_log.write(&line(&request, &answer, source, took, &settings.trusted_proxies), style);
+            self.0.access_log.write(&line(&request, address, &answer, source, took), style);
         }
         if request.method() == http::Method::HEAD { answer::without_body(answer) } else { answer }
     }
@@ -108,12 +123,17 @@ impl Site {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
-    async fn counted(&self, request: &Request<Incoming>, settings: &SiteSettings) -> Counted {
+    async fn counted(&self, request: &Request<RequestBody>, client: ClientKey, settings: &SiteSettings) -> Counted {
         if let Some(answer) = answer::of_method(request.method()) {
             return Counted::own(answer, RouteLabel::Other);
         }
-        if !has_one_host(request) {
-            return Counted::own(answer::error(StatusCode::BAD_REQUEST, WRONG_HOST), RouteLabel::Other);
+        if let Some(what) = malformed(request) {
+            let refused = answer::closing(answer::error(StatusCode::BAD_REQUEST, what));
+            return Counted::own(refused, RouteLabel::Other);
+        }
+        if !self.hosts.knows(request) {
+            let refused = answer::error(StatusCode::MISDIRECTED_REQUEST, KnownHosts::UNKNOWN);
+            return Counted::own(refused, RouteLabel::Other);
         }
         let path = request.uri().path();
         if path.len() > MAX_PATH_BYTES {
@@ -124,10 +144,10 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, request, settings).await;
+                let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
                 Counted { tileset: Some(tileset), ..counted }
             }
-            NamedByPath::Variant(named) => self.of_variant(named, request, settings).await,
+            NamedByPath::Variant(named) => self.of_variant(named, (request, client), settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| listing::document(&family, &settings.public_url, page));
@@ -153,7 +173,7 @@ impl Site {
     async fn of_variant(
         &self,
         named: NamedVariant<'_>,
-        request: &Request<Incoming>,
+        (request, client): (&Request<RequestBody>, ClientKey),
         settings: &SiteSettings,
     ) -> Counted {
         let NamedVariant { family, known, found, rest } = named;
@@ -170,7 +190,7 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return Counted::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, request, settings).await;
+        let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
         Counted { tileset: Some(tileset), ..counted }
     }
 
@@ -179,7 +199,7 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         path: &str,
-        request: &Request<Incoming>,
+        (request, client): (&Request<RequestBody>, ClientKey),
         settings: &SiteSettings,
     ) -> Counted {
         let looked = tileset.tiles.look();
@@ -189,13 +209,17 @@ impl Site {
         };
         match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => {
-                let given = match with_parameters(tileset, request, settings.undeclared) {
-                    Ok(given) => given,
+                if self.unread.refuses(client) {
+                    let what = "too many answers wait for this client to read them";
+                    return Counted::own(answer::too_many(what, RETRY_READING), RouteLabel::Tile);
+                }
+                let given = match given_parameters(tileset, request.uri().query(), settings.undeclared) {
+                    Ok(given) => given.map(Arc::new),
                     Err(refused) => return Counted::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
                 let is_alias = request.uri().path() != own || request.uri().query().is_some();
-                let wanted = WantedTile { state: &state, tile, given, is_alias };
+                let wanted = WantedTile { state: &state, tile, given, is_alias, client };
                 let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
@@ -224,8 +248,12 @@ impl Site {
                 Counted::own(answer, RouteLabel::Tilejson)
             }
             Ok(Route::Changes) => {
-                let events = tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state));
+                let events =
+                    tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state, client));
                 Counted::own(events, RouteLabel::Changes)
+            }
+            Ok(Route::CacheProbe) => {
+                Counted::own(cache_probe(request.uri().query().unwrap_or_default()), RouteLabel::Other)
             }
             Ok(Route::Page) => {
                 let url = tileset.url(&settings.public_url);
@@ -267,6 +295,26 @@ impl Site {
     }
 }
 
+/// The beginning of a cache probe's query, and the most hexadecimal digits that follow.
+pub const PROBE_QUERY: &str = "probe=";
+const MAX_PROBE_DIGITS: usize = 32;
+
+/// How long caches may keep the answer to a cache probe: as long as a tile with a query.
+const PROBE_CACHE_CONTROL: &str = "public, max-age=5";
+
+/// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too: that shows it, and no tile is
+/// harmed.
+fn cache_probe(query: &str) -> Answer {
+    let is_probe =
+        |digits: &str| digits.len() <= MAX_PROBE_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    if !query.is_empty() && !query.strip_prefix(PROBE_QUERY).is_some_and(is_probe) {
+        return unknown();
+    }
+    let (body, tag) = (Bytes::copy_from_slice(query.as_bytes()), format!("\"{query}\""));
+    let content = Content { body, media_type: "text/plain", encoding: Encoding::Identity, tag: &tag };
+    answer::content(content, &Freshness::of(HeaderValue::from_static(PROBE_CACHE_CONTROL)))
+}
+
 /// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.
 fn page_of(query: Option<&str>) -> Option<usize> {
     match query {
@@ -278,8 +326,11 @@ fn page_of(query: Option<&str>) -> Option<usize> {
 /// The `Retry-After` of a refused subscription.
 const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
 
-fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {
-    match changes.subscribe(state) {
+/// The `Retry-After` of a client that has left too many answers unread.
+const RETRY_READING: Duration = Duration::from_secs(5);
+
+fn subscribed(changes: &ChangeEvents, state: &ServedState, client: ClientKey) -> Answer {
+    match changes.subscribe(state, client) {
         Some(events) => answer::events(events),
         None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),
     }
@@ -287,20 +338,19 @@ fn subscribed(changes: &ChangeEvents, state: &ServedState) -> Answer {
 
 /// The line of the access log for an answered request.
 fn line<'a>(
-    request: &'a Request<Incoming>,
+    request: &'a Request<RequestBody>,
+    client: Option<IpAddr>,
     answer: &Answer,
     source: SourceLabel,
     took: Duration,
-    trusted_proxies: &[AddressRange],
 ) -> AccessLine<'a> {
-    let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let protocol = match request.version() {
         http::Version::HTTP_10 => "HTTP/1.0",
         http::Version::HTTP_2 => "HTTP/2",
         _ => "HTTP/1.1",
     };
     AccessLine {
-        client: client(peer, request.headers(), trusted_proxies),
+        client,
         method: request.method().as_str(),
         path: request.uri().path_and_query().map_or("", |path| path.as_str()),
         protocol,

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::tags::add_tile_headers;
 use super::{Counted, Site, SiteSettings};
 use crate::serve::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
 use crate::serve::http::negotiate::{Encoding, holds};
+use crate::serve::http::peers::ClientKey;
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
 use crate::serve::target::state::ServedState;
-use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
 use crate::tile::TileId;
 
@@ -25,6 +25,8 @@ pub(super) struct WantedTile<'a> {
     pub(super) given: Option<Arc<GivenParameters>>,
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another ending, or a query.
     pub(super) is_alias: bool,
+    /// The client that wants it.
+    pub(super) client: ClientKey,
 }
 
 /// The parameters that a query gives, or the answer that says what is wrong with it.
@@ -37,19 +39,6 @@ pub(super) fn given_parameters(
         .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
 }
 
-/// The parameters of a request for a tile, if there is room for their values.
-pub(super) fn with_parameters(
-    tileset: &SiteTileset,
-    request: &Request<Incoming>,
-    undeclared: UndeclaredNames,
-) -> Result<Option<Arc<GivenParameters>>, Answer> {
-    let Some(given) = given_parameters(tileset, request.uri().query(), undeclared)? else { return Ok(None) };
-    tileset.parameters.gate.pass(given.key).map_err(|TooManyKeys { retry_after }| {
-        answer::too_many("too many different values of parameters were asked for within a minute", retry_after)
-    })?;
-    Ok(Some(Arc::new(given)))
-}
-
 impl Site {
     /// The answer to a request for a tile.
     pub(super) async fn tile(
@@ -59,10 +48,11 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> Counted {
-        let (WantedTile { state, tile, given, is_alias }, encoding) = (wanted, Encoding::for_client(headers));
+        let WantedTile { state, tile, given, is_alias, client } = wanted;
+        let asked = AskedBy { encoding: Encoding::for_client(headers), client };
         let (read, origin) = match &given {
-            Some(given) => tileset.tiles.tile_with(state, tile, given, encoding).await,
-            None => tileset.tiles.tile(state, tile, encoding).await,
+            Some(given) => tileset.tiles.tile_with(state, tile, (given, &tileset.parameters.gate), asked).await,
+            None => tileset.tiles.tile(state, tile, asked).await,
         };
         let freshness = match origin {
             // A purge by path or URL does not reach what a cache holds under another address.
@@ -123,7 +113,14 @@ impl Site {
 /// The answer if there is no tile to send. It reveals no path, no host and nothing about the database; the log has the details.
 pub(super) fn no_tile(error: &TileError) -> Answer {
     let what = match error {
+        TileError::TooManyKeys(TooManyKeys { retry_after }) => {
+            let what = "too many different values of parameters were asked for within a minute";
+            return answer::too_many(what, *retry_after);
+        }
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
+        TileError::Live(LiveError::Refused(_)) => {
+            return answer::error(StatusCode::BAD_REQUEST, "the database does not take a value of the parameters");
+        }
         TileError::Unrendered => "this tile could not be rendered yet",
         TileError::Live(LiveError::Overloaded { .. }) => "too many tiles wait to be rendered",
         TileError::Live(_) => "this tile cannot be rendered at the moment",

@@ -1,7 +1,7 @@
 //! The queue of work for the database: W workers, some reserved for live requests, some guaranteed to background work.
 //!
 //! ```text
-//! live request ─► first in, first out ─────────┐
+//! live request ─► clients take turns ──────────┐
 //! background ───► by the end of its patience ──┴─► admission rule ─► permit: one worker, one session
 //! ```
 //!

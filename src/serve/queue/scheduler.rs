@@ -1,6 +1,6 @@
 //! The queue of work for the database, and its workers: live requests and background work ask the queue for a permit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::admission::{NextStart, QueueLoad, WorkerShares, next_start};
 use super::background::{BackgroundQueue, WorkClass};
+use crate::serve::http::peers::ClientKey;
 
 /// Numbers of tasks by class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -56,13 +57,109 @@ pub(crate) type WaitObserver = Box<dyn Fn(WorkClass, Duration) + Send + Sync>;
 /// A task that waits.
 struct WaitingTask {
     class: WorkClass,
+    /// The client that waits for a live request.
+    client: ClientKey,
     enqueued: Instant,
     grant: oneshot::Sender<WorkPermit>,
 }
 
+/// The live requests that wait. Clients take turns: each request has the next turn of its client, so that one with many
+/// requests does not keep others waiting for all of them. A single client's requests start in the order of their
+/// arrival.
+#[derive(Default)]
+struct LiveQueue {
+    /// The requests by turn, then by number, which is the order of their arrival.
+    order: BTreeMap<(u64, u64), WaitingTask>,
+    /// The turn of each request, by its number.
+    turns: HashMap<u64, u64>,
+    /// The requests of each client that waits: how many, and the turn of the last one.
+    clients: HashMap<ClientKey, ClientTurns>,
+    /// The turn of the request that started last.
+    now: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct ClientTurns {
+    waiting: usize,
+    last: u64,
+}
+
+impl LiveQueue {
+    /// The turn of a client's next request.
+    fn next_turn(&self, client: ClientKey) -> u64 {
+        self.clients.get(&client).map_or(self.now, |turns| self.now.max(turns.last + 1))
+    }
+
+    fn push(&mut self, number: u64, task: WaitingTask) {
+        let turn = self.next_turn(task.client);
+        self.push_at(turn, number, task);
+    }
+
+    /// Adds a task that arrived before the last one of its client, perhaps: it goes before those that arrived later.
+    fn push_earlier(&mut self, number: u64, task: WaitingTask) {
+        let later = self.order.iter().find(|((_, other), waiting)| *other > number && waiting.client == task.client);
+        let turn = later.map_or_else(|| self.next_turn(task.client), |((turn, _), _)| *turn);
+        self.push_at(turn, number, task);
+    }
+
+    fn push_at(&mut self, turn: u64, number: u64, task: WaitingTask) {
+        let of_client = self.clients.entry(task.client).or_insert(ClientTurns { waiting: 0, last: turn });
+        *of_client = ClientTurns { waiting: of_client.waiting + 1, last: of_client.last.max(turn) };
+        self.turns.insert(number, turn);
+        self.order.insert((turn, number), task);
+    }
+
+    fn remove(&mut self, number: u64) -> Option<WaitingTask> {
+        let turn = self.turns.remove(&number)?;
+        let task = self.order.remove(&(turn, number))?;
+        if let Some(of_client) = self.clients.get_mut(&task.client) {
+            of_client.waiting -= 1;
+            if of_client.waiting == 0 {
+                self.clients.remove(&task.client);
+            }
+        }
+        Some(task)
+    }
+
+    fn pop(&mut self) -> Option<WaitingTask> {
+        let (turn, number) = *self.order.first_key_value()?.0;
+        self.now = turn;
+        self.remove(number)
+    }
+
+    /// Another client waits for a request, too: it starts at that client's turn if that is earlier.
+    fn join(&mut self, number: u64, client: ClientKey) {
+        let Some(turn) = self.turns.get(&number) else { return };
+        if self.next_turn(client) < *turn
+            && let Some(task) = self.remove(number)
+        {
+            self.push(number, WaitingTask { client, ..task });
+        }
+    }
+
+    /// The number of requests that start before the next one of a client.
+    fn ahead_of(&self, client: ClientKey) -> usize {
+        self.order.range(..(self.next_turn(client), u64::MAX)).count()
+    }
+
+    /// The client with the most requests, if a further one of `client` may displace one of them.
+    fn displaceable(&self, client: ClientKey) -> Option<ClientKey> {
+        let own = self.clients.get(&client).map_or(0, |turns| turns.waiting);
+        let (most, turns) = self.clients.iter().max_by_key(|(_, turns)| turns.waiting)?;
+        (turns.waiting > own + 1).then_some(*most)
+    }
+
+    /// Removes the last request of a client; returns it with its number.
+    fn remove_last_of(&mut self, client: ClientKey) -> Option<(u64, WaitingTask)> {
+        let number = self.order.iter().rev().find(|(_, task)| task.client == client)?.0.1;
+        Some((number, self.remove(number)?))
+    }
+}
+
 struct QueueState {
-    /// The live requests by number, which is the order of their arrival.
-    live: BTreeMap<u64, WaitingTask>,
+    live: LiveQueue,
+    /// The numbers of live requests that were displaced, until their tickets are dropped.
+    displaced: HashSet<u64>,
     background: BackgroundQueue<WaitingTask>,
     counts: QueueCounts,
     arrivals: u64,
@@ -110,7 +207,8 @@ impl Drop for WorkPermit {
 impl Drop for WorkTicket {
     fn drop(&mut self) {
         let mut state = self.queue.state();
-        let waiting = state.live.remove(&self.number).or_else(|| state.background.remove(self.number));
+        state.displaced.remove(&self.number);
+        let waiting = state.live.remove(self.number).or_else(|| state.background.remove(self.number));
         if let Some(waiting) = waiting {
             state.counts.waiting.take(waiting.class);
             // Other tasks may have been held back for the task that was removed.
@@ -122,9 +220,14 @@ impl Drop for WorkTicket {
 
 impl WorkTicket {
     /// Waits for a worker. It may be called again after an earlier wait was given up. `None` if the task was dropped from the queue, which happens
-    /// only to [`WorkClass::Neighbour`], when other work waits.
+    /// to [`WorkClass::Neighbour`], when other work waits, and to live requests of a client with more than its share.
     pub async fn permit(&mut self) -> Option<WorkPermit> {
         (&mut self.granted).await.ok()
+    }
+
+    /// True if the task was a live request that made room for one of another client.
+    pub(crate) fn was_displaced(&self) -> bool {
+        self.queue.state().displaced.contains(&self.number)
     }
 
     /// The number by which the ticket can be promoted.
@@ -146,7 +249,8 @@ impl WorkQueue {
     #[must_use]
     pub fn new(shares: WorkerShares) -> WorkQueue {
         let state = QueueState {
-            live: BTreeMap::new(),
+            live: LiveQueue::default(),
+            displaced: HashSet::new(),
             background: BackgroundQueue::new(),
             counts: QueueCounts::default(),
             arrivals: 0,
@@ -180,17 +284,36 @@ impl WorkQueue {
     /// Puts a task into the queue. It starts at once if the rule allows it.
     #[must_use]
     pub fn enter(&self, class: WorkClass) -> WorkTicket {
-        self.enter_at(class, Instant::now())
+        self.enter_at(self.state(), class, ClientKey::default(), Instant::now())
     }
 
-    fn enter_at(&self, class: WorkClass, enqueued: Instant) -> WorkTicket {
-        let (grant, granted) = oneshot::channel();
+    /// Puts a live request of a client into the queue. If `limit` of them wait already, the last one of the client with
+    /// the most is displaced for it, unless this client has as many.
+    pub(crate) fn enter_for(&self, client: ClientKey, limit: usize) -> WorkTicket {
         let mut state = self.state();
+        if state.counts.waiting.of(WorkClass::Live) >= limit
+            && let Some(most) = state.live.displaceable(client)
+            && let Some((number, _displaced)) = state.live.remove_last_of(most)
+        {
+            state.counts.waiting.take(WorkClass::Live);
+            state.displaced.insert(number);
+        }
+        self.enter_at(state, WorkClass::Live, client, Instant::now())
+    }
+
+    fn enter_at(
+        &self,
+        mut state: MutexGuard<'_, QueueState>,
+        class: WorkClass,
+        client: ClientKey,
+        enqueued: Instant,
+    ) -> WorkTicket {
+        let (grant, granted) = oneshot::channel();
         state.arrivals += 1;
         let number = state.arrivals;
-        let waiting = WaitingTask { class, enqueued, grant };
+        let waiting = WaitingTask { class, client, enqueued, grant };
         match class {
-            WorkClass::Live => drop(state.live.insert(number, waiting)),
+            WorkClass::Live => state.live.push(number, waiting),
             _ => state.background.push(number, class, enqueued, waiting),
         }
         state.counts.waiting.add(class);
@@ -198,23 +321,31 @@ impl WorkQueue {
         WorkTicket { queue: self.clone(), number, granted }
     }
 
-    /// Turns a waiting background task into a live request, because a client waits for it now. Its place among the live requests is that of its
-    /// arrival. Does nothing if the task runs already.
-    pub(crate) fn promote(&self, number: u64) {
+    /// A client waits for a task, too. A waiting background task becomes a live request; a live request of another
+    /// client starts at this client's turn if that is earlier. Does nothing if the task runs already.
+    pub(crate) fn promote(&self, number: u64, client: ClientKey) {
         let mut state = self.state();
-        let Some(waiting) = state.background.remove(number) else { return };
+        let Some(waiting) = state.background.remove(number) else { return state.live.join(number, client) };
         state.counts.waiting.take(waiting.class);
         state.counts.waiting.add(WorkClass::Live);
-        state.live.insert(number, WaitingTask { class: WorkClass::Live, ..waiting });
+        state.live.push_earlier(number, WaitingTask { class: WorkClass::Live, client, ..waiting });
         self.admit(state);
     }
 
-    /// True if a further live request would start at once, or fewer than `limit` of them wait.
-    pub(crate) fn has_room(&self, limit: usize) -> bool {
+    /// The number of live requests that start before the next one of a client.
+    pub(crate) fn ahead_of(&self, client: ClientKey) -> usize {
+        self.state().live.ahead_of(client)
+    }
+
+    /// True if a further live request of a client would start at once, fewer than `limit` of them wait, or it may
+    /// displace one of another client.
+    pub(crate) fn has_room(&self, limit: usize, client: ClientKey) -> bool {
         let state = self.state();
         let waiting = state.counts.waiting.of(WorkClass::Live);
         let load = QueueLoad { waiting_live: waiting + 1, ..state.load(Instant::now()) };
-        waiting < limit || (waiting == 0 && next_start(self.0.shares, load) == Some(NextStart::Live))
+        waiting < limit
+            || state.live.displaceable(client).is_some()
+            || (waiting == 0 && next_start(self.0.shares, load) == Some(NextStart::Live))
     }
 
     /// Waits until no task of these classes runs.
@@ -279,7 +410,7 @@ impl QueueState {
     fn start_next(&mut self, shares: WorkerShares, now: Instant) -> Option<WaitingTask> {
         let next = next_start(shares, self.load(now))?;
         let waiting = match next {
-            NextStart::Live => self.live.pop_first().map(|(_, waiting)| waiting),
+            NextStart::Live => self.live.pop(),
             NextStart::Background => self.background.pop(),
         }?;
         self.was_background = next == NextStart::Background;

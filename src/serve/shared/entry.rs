@@ -1,27 +1,77 @@
-//! The values in the shared cache: a mark, the database state that the tile shows, when it was rendered, a checksum, the tile.
+//! The values in the shared cache: a mark, the database state that the tile shows, when it was rendered, a signature, the tile.
 //!
 //! ```text
-//! "oar2" · xmax of the state, 16 hexadecimal digits · time in milliseconds since 1970, 16 digits · length of the state's text, 4 digits ·
-//! the state as pg_current_snapshot() has it · 0 (empty) or 1 · 16 bytes of SHA-256 · the tile as it is stored
+//! "oar3" · xmax of the state, 16 hexadecimal digits · time in milliseconds since 1970, 16 digits · length of the next text, 4 digits ·
+//! the state as pg_current_snapshot() has it · 0 (empty) or 1 · 32 bytes of HMAC-SHA-256 · the tile as it is stored
 //! ```
 //!
-//! The checksum also covers the key, so a value that was stored under another key is refused. A script in Redis compares `xmax` as text, so it has a
+//! Whoever can write to Redis must not decide what the map shows, so each value is signed with a key that Redis never sees ([`SharedSecret`]). The
+//! signature also covers the name, so a value that was stored under another name is refused. A script in Redis compares `xmax` as text, so it has a
 //! fixed number of digits. It compares database states because they are ordered, while the clocks of servers may differ.
+//!
+//! A change of this form needs another [`VERSION`], which is part of every name: servers of two versions then share a Redis and never read each
+//! other's values. Further fields can follow the state in its text, after a space.
 
+use std::fmt;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
-use super::MAX_CLOCK_SKEW;
+use super::{MAX_CLOCK_SKEW, MAX_ENTRY_BYTES};
 use crate::cursor::Cursor;
 
-const MARK: &[u8] = b"oar2";
+/// The version of the form of values.
+pub(super) const VERSION: u32 = 3;
+
+const MARK: &[u8] = b"oar3";
 const DIGITS: usize = 16;
 const LENGTH_DIGITS: usize = 4;
-const SUM_BYTES: usize = 16;
+const SIGNATURE_BYTES: usize = 32;
 
 /// The longest text of a database state, in bytes. A tile of a state with a longer text (more running transactions) is not shared.
 const MAX_STATE_BYTES: usize = 0xffff;
+
+/// The longest value, in bytes. Nothing longer is read from Redis.
+pub(super) const MAX_VALUE_BYTES: usize =
+    MARK.len() + 2 * DIGITS + LENGTH_DIGITS + MAX_STATE_BYTES + 1 + SIGNATURE_BYTES + MAX_ENTRY_BYTES;
+
+/// The key with which servers sign the tiles that they share. `Debug` hides it.
+#[derive(Clone)]
+pub struct SharedSecret(Hmac<Sha256>);
+
+impl fmt::Debug for SharedSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedSecret")
+    }
+}
+
+impl SharedSecret {
+    /// The key that is derived from a secret of any length; `None` never happens, because HMAC takes keys of any length.
+    #[must_use]
+    pub fn new(secret: &[u8]) -> Option<SharedSecret> {
+        Hmac::new_from_slice(secret).map_or(None, |hmac| Some(SharedSecret(hmac)))
+    }
+
+    /// A name of the key, by which servers with different keys do not read each other's values. It says nothing about the key.
+    pub(super) fn name(&self) -> String {
+        self.signature(&[b"name"]).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn signature(&self, parts: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {
+        self.signing(parts).finalize().into_bytes().into()
+    }
+
+    fn signing(&self, parts: &[&[u8]]) -> Hmac<Sha256> {
+        let mut hmac = self.0.clone();
+        for part in parts {
+            // With the lengths, two different lists of parts never give the same input.
+            hmac.update(&(part.len() as u64).to_le_bytes());
+            hmac.update(part);
+        }
+        hmac
+    }
+}
 
 /// A tile of the shared cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,8 +85,8 @@ pub(crate) struct SharedEntry {
 }
 
 impl SharedEntry {
-    /// The value of the tile; `None` if the text of its database state is too long.
-    pub(super) fn value(&self, key: &str) -> Option<Vec<u8>> {
+    /// The value of the tile under a name; `None` if the text of its database state is too long.
+    pub(super) fn value(&self, secret: &SharedSecret, name: &str) -> Option<Vec<u8>> {
         let state = self.snapshot.to_string();
         if state.len() > MAX_STATE_BYTES {
             return None;
@@ -48,13 +98,14 @@ impl SharedEntry {
         );
         value.push(self.stored.is_some().into());
         let stored = self.stored.as_deref().unwrap_or_default();
-        value.extend_from_slice(&sum(key, &value, stored));
+        let signature = secret.signature(&[name.as_bytes(), &value, stored]);
+        value.extend_from_slice(&signature);
         value.extend_from_slice(stored);
         Some(value)
     }
 
-    /// The tile in a value; `None` if the value was not written for this key, or is damaged.
-    pub(super) fn read(key: &str, value: &[u8]) -> Option<SharedEntry> {
+    /// The tile in a value; `None` if the value was not signed for this name with this key, or is damaged.
+    pub(super) fn read(secret: &SharedSecret, name: &str, value: &[u8]) -> Option<SharedEntry> {
         let number = |at: usize, digits: usize| {
             let digits = std::str::from_utf8(value.get(at..at + digits)?).ok()?;
             u64::from_str_radix(digits, 16).ok()
@@ -63,11 +114,13 @@ impl SharedEntry {
         let state_at = length_at + LENGTH_DIGITS;
         let length = usize::try_from(number(length_at, LENGTH_DIGITS)?).ok()?;
         let (head, rest) = value.split_at_checked(state_at + length + 1)?;
-        let (found, tile) = rest.split_at_checked(SUM_BYTES)?;
-        if !head.starts_with(MARK) || found != sum(key, head, tile) {
+        let (signature, tile) = rest.split_at_checked(SIGNATURE_BYTES)?;
+        let is_signed = secret.signing(&[name.as_bytes(), head, tile]).verify_slice(signature).is_ok();
+        if !head.starts_with(MARK) || !is_signed {
             return None;
         }
-        let snapshot = std::str::from_utf8(head.get(state_at..state_at + length)?).ok()?.parse().ok()?;
+        let text = std::str::from_utf8(head.get(state_at..state_at + length)?).ok()?;
+        let snapshot = text.split(' ').next()?.parse().ok()?;
         let rendered = Duration::from_millis(number(time_at, DIGITS)?);
         let stored = match head.last()? {
             0 if tile.is_empty() => None,
@@ -83,16 +136,6 @@ impl SharedEntry {
     }
 }
 
-fn sum(key: &str, head: &[u8], tile: &[u8]) -> [u8; SUM_BYTES] {
-    let mut hash = Sha256::new();
-    for part in [key.as_bytes(), &[0], head, tile] {
-        hash.update(part);
-    }
-    let mut sum = [0; SUM_BYTES];
-    sum.iter_mut().zip(hash.finalize()).for_each(|(sum, byte)| *sum = byte);
-    sum
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,29 +146,40 @@ mod tests {
         SharedEntry { stored: stored.map(Into::into), snapshot: snapshot.parse().unwrap(), rendered }
     }
 
+    fn secret(text: &str) -> SharedSecret {
+        SharedSecret::new(text.as_bytes()).unwrap()
+    }
+
     #[test]
-    fn what_was_written_is_read_and_nothing_else() {
+    fn what_was_signed_is_read_and_nothing_else() {
+        let own = secret("a secret");
         for stored in [None, Some(&b""[..]), Some(b"a tile")] {
             let entry = entry(stored, "1000:1010:1003,1007", THEN);
-            let value = entry.value("k").unwrap();
-            assert_eq!(SharedEntry::read("k", &value), Some(entry));
-            assert_eq!(SharedEntry::read("another key", &value), None);
+            let value = entry.value(&own, "k").unwrap();
+            assert_eq!(SharedEntry::read(&own, "k", &value), Some(entry));
+            assert_eq!(SharedEntry::read(&own, "another name", &value), None);
+            assert_eq!(SharedEntry::read(&secret("another"), "k", &value), None);
             for at in 0..value.len() {
                 let mut damaged = value.clone();
                 damaged[at] ^= 1;
-                assert_eq!(SharedEntry::read("k", &damaged), None, "byte {at}");
-                assert_eq!(SharedEntry::read("k", &value[..at]), None, "cut at {at}");
+                assert_eq!(SharedEntry::read(&own, "k", &damaged), None, "byte {at}");
+                assert_eq!(SharedEntry::read(&own, "k", &value[..at]), None, "cut at {at}");
             }
-            assert_eq!(SharedEntry::read("k", &[&value[..], b"x"].concat()), None);
+            assert_eq!(SharedEntry::read(&own, "k", &[&value[..], b"x"].concat()), None);
         }
-        assert_eq!(SharedEntry::read("k", b"a stranger's bytes, which are long enough to hold a head and a sum"), None);
+        assert_eq!(
+            SharedEntry::read(&own, "k", b"a stranger's bytes, which are long enough to hold a head and a sum"),
+            None
+        );
         let running: Vec<String> = (10..20_000).map(|number| number.to_string()).collect();
-        assert_eq!(entry(None, &format!("10:30000:{}", running.join(",")), THEN).value("k"), None, "it is too long");
+        let too_long = entry(None, &format!("10:30000:{}", running.join(",")), THEN);
+        assert_eq!(too_long.value(&own, "k"), None);
+        assert!(own.name() != secret("another").name() && !format!("{own:?}").contains("secret"));
     }
 
     #[test]
     fn states_compare_as_text_and_clocks_that_are_ahead_are_not_believed() {
-        let digits = |xmax| entry(None, &format!("3:{xmax}:"), THEN).value("k").unwrap()[4..20].to_vec();
+        let digits = |xmax| entry(None, &format!("3:{xmax}:"), THEN).value(&secret("s"), "k").unwrap()[4..20].to_vec();
         assert!(digits(3) < digits(9) && digits(9) < digits(16) && digits(0xff_ffff) < digits(0x0100_0000));
         let entry = entry(None, "3:3:", THEN);
         assert_eq!(entry.age(THEN + Duration::from_secs(5)), Some(Duration::from_secs(5)));

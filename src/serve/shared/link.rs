@@ -81,9 +81,14 @@ impl RedisLink {
         imp::open(&url.0).map(RedisLink)
     }
 
-    /// The value of a key.
-    pub(super) async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LinkError> {
-        imp::get(&self.0, key).await
+    /// The first `limit` bytes of a key's value; empty if there is none. Others may have stored a value of any length.
+    pub(super) async fn get(&self, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
+        imp::get(&self.0, key, limit).await
+    }
+
+    /// Removes a key whose value still begins with these bytes.
+    pub(super) async fn remove(&self, key: &str, begins: &[u8]) -> Result<(), LinkError> {
+        imp::remove(&self.0, key, begins).await
     }
 
     /// Sets the value of a key for the time `life`, unless the key has a value that shows a later database state.
@@ -133,8 +138,15 @@ mod imp {
     /// text.
     const PUT: &str = "
         local old = redis.call('GETRANGE', KEYS[1], 4, 19)
-        if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar2' then
+        if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar3' then
             redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+        end
+        return 1";
+
+    /// Removes a value that still begins as it did when it was read.
+    const REMOVE: &str = "
+        if redis.call('GETRANGE', KEYS[1], 0, #ARGV[1] - 1) == ARGV[1] then
+            redis.call('UNLINK', KEYS[1])
         end
         return 1";
 
@@ -155,8 +167,17 @@ mod imp {
         Ok(Connection { manager: manager.map_err(|_unnamed| RedisUrlError::Form)?, client })
     }
 
-    pub(super) async fn get(link: &Connection, key: &str) -> Result<Option<Vec<u8>>, LinkError> {
-        redis::cmd("GET").arg(key).query_async(&mut link.manager.clone()).await.map_err(link_error)
+    pub(super) async fn get(link: &Connection, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(key).arg(0).arg(limit.saturating_sub(1));
+        command.query_async(&mut link.manager.clone()).await.map_err(link_error)
+    }
+
+    pub(super) async fn remove(link: &Connection, key: &str, begins: &[u8]) -> Result<(), LinkError> {
+        let mut script = redis::cmd("EVAL");
+        script.arg(REMOVE).arg(1).arg(key).arg(begins);
+        let done: Result<i64, RedisError> = script.query_async(&mut link.manager.clone()).await;
+        done.map(drop).map_err(link_error)
     }
 
     pub(super) async fn publish(link: &Connection, channel: &str, message: &str) -> Result<(), LinkError> {
@@ -226,7 +247,12 @@ mod imp {
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn get(link: &Connection, _key: &str) -> Result<Option<Vec<u8>>, LinkError> {
+    pub(super) async fn get(link: &Connection, _key: &str, _limit: usize) -> Result<Vec<u8>, LinkError> {
+        match *link {}
+    }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    pub(super) async fn remove(link: &Connection, _: &str, _: &[u8]) -> Result<(), LinkError> {
         match *link {}
     }
 

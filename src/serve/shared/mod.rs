@@ -1,13 +1,13 @@
 //! The cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others.
 //!
 //! ```text
-//! flight ─► budget, circuit breaker ─► Redis ─ a sound, fresh entry ─► memory
-//!                                            └ anything else ────────► queue, rendered, written to Redis without waiting for it
+//! flight ─► budget, circuit breaker ─► Redis ─ a signed, fresh entry ─► memory
+//!                                            └ anything else ─────────► queue, rendered, written to Redis without waiting for it
 //! ```
 //!
 //! | file | subject |
 //! |---|---|
-//! | `entry` | the form of a value, by which other values are refused |
+//! | `entry` | the form of a value and its signature, by which other values are refused |
 //! | `breaker` | the circuit breaker: a server that fails repeatedly is not asked for a while |
 //! | `link` | the connection to Redis |
 //! | `announce` | servers notify each other of publications |
@@ -27,12 +27,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 
 use self::breaker::CircuitBreaker;
+use self::entry::MAX_VALUE_BYTES;
 use self::link::{LinkError, RedisLink};
 use crate::cursor::Cursor;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::trouble::Trouble;
 
 pub(crate) use entry::SharedEntry;
+pub use entry::SharedSecret;
 pub use link::{RedisUrl, RedisUrlError};
 
 /// The longest that a client waits for Redis.
@@ -46,6 +48,9 @@ const MAX_WRITES: usize = 64;
 
 /// The largest tile that is written to Redis, in bytes.
 const MAX_ENTRY_BYTES: usize = 8 << 20;
+
+/// How much of a value decides whether it is still the one that was read.
+const COMPARED_BYTES: usize = 256;
 
 /// The most by which another server's clock may be ahead.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
@@ -66,11 +71,20 @@ struct SharedCacheParts {
 #[derive(Clone)]
 pub(crate) struct SharedCache(Arc<SharedCacheParts>);
 
+/// The tiles of one tileset in the shared cache, signed with its key.
+#[derive(Clone)]
+pub(crate) struct SharedTiles {
+    cache: SharedCache,
+    secret: SharedSecret,
+    /// The beginning of all names: the version of the values' form, and the key's name.
+    prefix: String,
+}
+
 /// Why a lookup in the shared cache found nothing, for the metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum SharedResult {
     Miss,
-    /// The value was not written by oar-tiles, or is broken.
+    /// The value was not signed by a server with the same key, or is broken.
     Broken,
     /// Redis did not answer in time, or with an error.
     Error,
@@ -107,59 +121,15 @@ impl SharedCache {
         let first = shared.clone();
         tokio::spawn(async move {
             // This opens the connection early; if that fails, the log says why.
-            drop(first.noted(WRITE_LIMIT, first.0.link.get("oar-tiles")).await);
+            drop(first.noted(WRITE_LIMIT, first.0.link.get("oar-tiles", 1)).await);
         });
         Ok(shared)
     }
 
-    /// The entry of a key that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or if Redis does not answer
-    /// within [`BUDGET`]. The caller counts an entry that is found, because it knows whether the entry is new enough.
-    pub(crate) async fn get(&self, key: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
-        match self.asked(key, max_age).await {
-            Ok(found) => Some(found),
-            Err(result) => {
-                self.0.metrics.asked_redis(result.name());
-                None
-            }
-        }
-    }
-
-    async fn asked(&self, key: &str, max_age: Option<Duration>) -> Result<(SharedEntry, Duration), SharedResult> {
-        let parts = &self.0;
-        if !parts.breaker.may_try(Instant::now()) {
-            return Err(SharedResult::Skipped);
-        }
-        let value = match self.noted(BUDGET, parts.link.get(key)).await {
-            Ok(Some(value)) => value,
-            Ok(None) => return Err(SharedResult::Miss),
-            Err(_noted) => return Err(SharedResult::Error),
-        };
-        let entry = SharedEntry::read(key, &value).ok_or(SharedResult::Broken)?;
-        match entry.age(since_1970()) {
-            Some(age) if max_age.is_none_or(|max_age| age < max_age) => Ok((entry, age)),
-            // If the age does not matter, a wrong clock does not matter either.
-            None if max_age.is_none() => Ok((entry, Duration::ZERO)),
-            _ => Err(SharedResult::Miss),
-        }
-    }
-
-    /// Writes a tile that was rendered now from the database state `snapshot` to Redis, without waiting for the result. An entry that shows a later
-    /// state stays.
-    pub(crate) fn put(&self, key: String, stored: Option<&[u8]>, snapshot: &Cursor, life: Duration) {
-        let parts = Arc::clone(&self.0);
-        let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
-        let Ok(permit) = Arc::clone(&parts.writes).try_acquire_owned() else { return };
-        if is_too_large || !parts.breaker.may_try(Instant::now()) {
-            return;
-        }
-        let (stored, snapshot, rendered) = (stored.map(Into::into), snapshot.clone(), since_1970());
-        let Some(value) = (SharedEntry { stored, snapshot, rendered }).value(&key) else { return };
-        let shared = self.clone();
-        tokio::spawn(async move {
-            // A failure is logged by `noted`.
-            drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&key, &value, life)).await);
-            drop(permit);
-        });
+    /// The tiles that are signed with a key.
+    pub(crate) fn tiles(&self, secret: SharedSecret) -> SharedTiles {
+        let prefix = format!("oar-tiles:v{}:{}", entry::VERSION, secret.name());
+        SharedTiles { cache: self.clone(), secret, prefix }
     }
 
     /// Runs an exchange within a limit, and notes whether Redis works.
@@ -185,6 +155,81 @@ impl SharedCache {
     }
 }
 
+impl SharedTiles {
+    /// The name of a tile in Redis.
+    pub(crate) fn name(&self, tile: &str) -> String {
+        format!("{}:{tile}", self.prefix)
+    }
+
+    /// The entry of a name that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or if Redis does not answer
+    /// within [`BUDGET`]. The caller counts an entry that is found, because it knows whether the entry is new enough.
+    pub(crate) async fn get(&self, name: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
+        match self.asked(name, max_age).await {
+            Ok(found) => Some(found),
+            Err(result) => {
+                self.cache.0.metrics.asked_redis(result.name());
+                None
+            }
+        }
+    }
+
+    async fn asked(&self, name: &str, max_age: Option<Duration>) -> Result<(SharedEntry, Duration), SharedResult> {
+        let parts = &self.cache.0;
+        if !parts.breaker.may_try(Instant::now()) {
+            return Err(SharedResult::Skipped);
+        }
+        // One byte more shows that a value is too long.
+        let value = match self.cache.noted(BUDGET, parts.link.get(name, MAX_VALUE_BYTES + 1)).await {
+            Ok(value) if value.is_empty() => return Err(SharedResult::Miss),
+            Ok(value) => value,
+            Err(_noted) => return Err(SharedResult::Error),
+        };
+        let entry = if value.len() > MAX_VALUE_BYTES { None } else { SharedEntry::read(&self.secret, name, &value) };
+        let Some(entry) = entry else {
+            // It would keep the tile's next value out, if it looks like one of a later database state.
+            self.remove(name, &value);
+            return Err(SharedResult::Broken);
+        };
+        match entry.age(since_1970()) {
+            Some(age) if max_age.is_none_or(|max_age| age < max_age) => Ok((entry, age)),
+            // If the age does not matter, a wrong clock does not matter either.
+            None if max_age.is_none() => Ok((entry, Duration::ZERO)),
+            _ => Err(SharedResult::Miss),
+        }
+    }
+
+    /// Removes a value that no server will take, without waiting for the result.
+    fn remove(&self, name: &str, value: &[u8]) {
+        let begins = value.get(..COMPARED_BYTES).unwrap_or(value).to_vec();
+        let (cache, name) = (self.cache.clone(), name.to_owned());
+        let Ok(permit) = Arc::clone(&cache.0.writes).try_acquire_owned() else { return };
+        tokio::spawn(async move {
+            // A failure is logged by `noted`.
+            drop(cache.noted(WRITE_LIMIT, cache.0.link.remove(&name, &begins)).await);
+            drop(permit);
+        });
+    }
+
+    /// Writes a tile that was rendered now from the database state `snapshot` to Redis, without waiting for the result. An entry that shows a later
+    /// state stays.
+    pub(crate) fn put(&self, name: String, stored: Option<&[u8]>, snapshot: &Cursor, life: Duration) {
+        let parts = Arc::clone(&self.cache.0);
+        let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
+        let Ok(permit) = Arc::clone(&parts.writes).try_acquire_owned() else { return };
+        if is_too_large || !parts.breaker.may_try(Instant::now()) {
+            return;
+        }
+        let (stored, snapshot, rendered) = (stored.map(Into::into), snapshot.clone(), since_1970());
+        let Some(value) = (SharedEntry { stored, snapshot, rendered }).value(&self.secret, &name) else { return };
+        let shared = self.cache.clone();
+        tokio::spawn(async move {
+            // A failure is logged by `noted`.
+            drop(shared.noted(WRITE_LIMIT, shared.0.link.put(&name, &value, life)).await);
+            drop(permit);
+        });
+    }
+}
+
 /// The time since 1970.
 fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
@@ -200,10 +245,11 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", silent.local_addr().unwrap()).parse().unwrap();
         let shared = SharedCache::new(&url, Arc::new(Metrics::new())).unwrap();
+        let tiles = shared.tiles(SharedSecret::new(b"x").unwrap());
         tokio::select! {
             biased;
-            given_up = shared.0.link.get("key") => panic!("the client came first: {given_up:?}"),
-            found = shared.get("key", None) => assert!(found.is_none()),
+            given_up = shared.0.link.get("key", 1) => panic!("the client came first: {given_up:?}"),
+            found = tiles.get("key", None) => assert!(found.is_none()),
         }
     }
 }

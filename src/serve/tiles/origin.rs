@@ -3,8 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::peers::ClientKey;
 use crate::serve::live::LiveError;
+use crate::serve::parameters::TooManyKeys;
 use crate::sink::ReadError;
+
+/// What a request for a tile says besides the tile.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AskedBy {
+    /// The encoding that the client accepts.
+    pub(crate) encoding: Encoding,
+    pub(crate) client: ClientKey,
+}
 
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +52,9 @@ pub(crate) enum TileError {
     /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
+    /// Too many new values of parameters were asked for.
+    #[error("too many values of parameters are new")]
+    TooManyKeys(TooManyKeys),
     /// The run that wrote the target could not render the tile.
     #[error("the run that wrote the target could not render it")]
     Unrendered,

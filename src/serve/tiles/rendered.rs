@@ -13,7 +13,7 @@ use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::around::Around;
 use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
-use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tiles::served::{ServedTiles, StaleTile, aside};
 use crate::tile::{Slice, TileId};
 
@@ -24,7 +24,7 @@ impl ServedTiles {
         live: &LiveFlights,
         state: &Arc<ServedState>,
         tile: TileId,
-        encoding: Encoding,
+        AskedBy { encoding, client }: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         if let Err(error) = state.is_of(live.source().fingerprint()) {
             if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
@@ -43,26 +43,26 @@ impl ServedTiles {
             let age = self.live_age(key, &held);
             (held, age)
         });
-        let (landed, origin) =
-            match live.ask(key, FlightNotes { shared_key: shared_key(live, state, key), given: None }) {
-                Ok(mut waiter) => {
-                    let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-                    if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
-                        (landed, origin)
-                    } else {
-                        if let Some((form, origin)) = self.meanwhile(state, tile, encoding, older.as_ref()).await {
-                            waiter.keep_going();
-                            return (form, origin);
-                        }
-                        (waiter.landed().await, origin)
+        let shared_key = shared_key(live, state, key);
+        let (landed, origin) = match live.ask(key, FlightNotes { client, shared_key, ..FlightNotes::default() }) {
+            Ok(mut waiter) => {
+                let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
+                if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
+                    (landed, origin)
+                } else {
+                    if let Some((form, origin)) = self.meanwhile(state, tile, encoding, older.as_ref()).await {
+                        waiter.keep_going();
+                        return (form, origin);
                     }
+                    (waiter.landed().await, origin)
                 }
-                Err(error) => (Err(error), TileOrigin::Live),
-            };
+            }
+            Err(error) => (Err(error), TileOrigin::Live),
+        };
         match (landed, older) {
             (Ok(packed), _) => {
-                if packed.tile.is_some() && !state.covers(tile.coord) {
-                    self.write_back().note(tile.coord);
+                if let Some(stored) = packed.tile.as_ref().filter(|_| !state.covers(tile.coord)) {
+                    self.write_back().note(tile.coord, stored.body.len());
                 }
                 if origin == TileOrigin::Live && live.options().neighbours {
                     self.render_neighbours(live, state, tile).await;
@@ -91,7 +91,8 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         outdated: StaleTile,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
-        let StaleTile { tile, encoding, stored, age } = outdated;
+        let StaleTile { tile, asked, stored, age } = outdated;
+        let encoding = asked.encoding;
         let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
         if state.is_of(live.source().fingerprint()).is_err() {
             return as_stored(stored);
@@ -104,7 +105,7 @@ impl ServedTiles {
             is_fresh = was_refreshed || self.may_see(tile, fresh);
         } else if held.is_none() && was_refreshed {
             // The refreshed tile was evicted, and the stored one is older than what clients have seen.
-            return self.rendered(live, state, tile, encoding).await;
+            return self.rendered(live, state, tile, asked).await;
         } else {
             live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
             if let Some(patience) = live.options().refresh_patience
@@ -176,9 +177,7 @@ impl ServedTiles {
 /// and databases by a hash of the database's identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which
 /// each publication changes.
 pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
-    if !live.is_shared() {
-        return None;
-    }
+    let shared = live.shared()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
     let origin: String = Sha256::digest(origin).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
@@ -189,7 +188,7 @@ pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
     };
     // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the values were written.
     let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
-    Some(format!("oar-tiles:{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord))
+    Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord)))
 }
 
 /// The result of some work, unless it takes longer than a limit.

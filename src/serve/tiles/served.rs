@@ -15,7 +15,7 @@ use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
-use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tiles::staleness::Staleness;
 use crate::serve::write_back::WriteBackDesk;
 use crate::sink::ReadError;
@@ -25,9 +25,9 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId};
 pub(super) struct StaleTile {
     /// The tile.
     pub(super) tile: TileId,
-    /// The encoding that the client accepts.
-    pub(super) encoding: Encoding,
-    /// The stored tile, in that encoding.
+    /// Who asks for it.
+    pub(super) asked: AskedBy,
+    /// The stored tile, in the encoding that the client accepts.
     pub(super) stored: CachedForm,
     /// How long it has been stale; `None` if it is not stale, but clients have seen a later state.
     pub(super) age: Option<Duration>,
@@ -165,14 +165,14 @@ impl ServedTiles {
         self.half_written.reason().or_else(|| self.reading.reason())
     }
 
-    /// The tile of a state, for a client that accepts `encoding`; `None` if the tile is empty.
+    /// The tile of a state, for a client; `None` if the tile is empty.
     pub(crate) async fn tile(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        encoding: Encoding,
+        asked: AskedBy,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
-        let (form, origin) = self.stored(state, tile, encoding).await;
+        let (form, origin) = self.stored(state, tile, asked.encoding).await;
         let form = match form {
             Ok(form) => form,
             Err(error) => return (Err(error), origin),
@@ -187,7 +187,7 @@ impl ServedTiles {
             return match (live, age) {
                 (Some(live), age) if age.is_some() || self.staleness.was_refreshed(state, tile) => {
                     let (form, origin) =
-                        self.refreshed(live, state, StaleTile { tile, encoding, stored: form, age }).await;
+                        self.refreshed(live, state, StaleTile { tile, asked, stored: form, age }).await;
                     (form.map(|form| form.tile), origin)
                 }
                 (None, Some(age)) => (Ok(form.tile), TileOrigin::Stale(age)),
@@ -197,7 +197,7 @@ impl ServedTiles {
         }
         match live {
             Some(live) => {
-                let (form, origin) = self.rendered(live, state, tile, encoding).await;
+                let (form, origin) = self.rendered(live, state, tile, asked).await;
                 (form.map(|form| form.tile), origin)
             }
             _ if is_unrendered => (Err(TileError::Unrendered), TileOrigin::Empty),

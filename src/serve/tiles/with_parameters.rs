@@ -5,23 +5,24 @@ use std::sync::Arc;
 use super::rendered::shared_key;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightKey, FlightNotes, draws};
-use crate::serve::parameters::GivenParameters;
+use crate::serve::parameters::{GivenParameters, KeyGate};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
-use crate::serve::tiles::origin::{TileError, TileOrigin};
+use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileId;
 
 impl ServedTiles {
-    /// The tile with the rows that fulfil some conditions, for a client that accepts `encoding`; `None` if it is empty.
+    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty. `gate` limits the sets
+    /// of values that may be new.
     pub(crate) async fn tile_with(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        given: &Arc<GivenParameters>,
-        encoding: Encoding,
+        (given, gate): (&Arc<GivenParameters>, &Arc<KeyGate>),
+        asked: AskedBy,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
-        let (form, origin) = self.form_with(state, tile, given, encoding).await;
+        let (form, origin) = self.form_with(state, tile, (given, gate), asked).await;
         (form.map(|form| form.tile), origin)
     }
 
@@ -29,8 +30,8 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        given: &Arc<GivenParameters>,
-        encoding: Encoding,
+        (given, gate): (&Arc<GivenParameters>, &Arc<KeyGate>),
+        AskedBy { encoding, client }: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let drawn =
             |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
@@ -43,11 +44,15 @@ impl ServedTiles {
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             return (self.cached_in(key.cached(), held, encoding).await, TileOrigin::Memory);
         }
-        let notes = FlightNotes { shared_key: shared_key(live, state, key), given: Some(Arc::clone(given)) };
-        let (landed, origin) = match live.ask(key, notes) {
+        let ask = |new_key| {
+            let shared_key = shared_key(live, state, key);
+            live.ask(key, FlightNotes { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
+                .map_err(TileError::Live)
+        };
+        let (landed, origin) = match gate.admits(given.key, client).map_err(TileError::TooManyKeys).and_then(ask) {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-                (waiter.landed().await, origin)
+                (waiter.landed().await.map_err(TileError::Live), origin)
             }
             Err(error) => (Err(error), TileOrigin::Live),
         };
@@ -61,7 +66,7 @@ impl ServedTiles {
                 let age = self.live_age(key, &held);
                 (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))
             }
-            (Err(error), None) => (Err(TileError::Live(error)), origin),
+            (Err(error), None) => (Err(error), origin),
         }
     }
 }

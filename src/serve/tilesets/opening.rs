@@ -13,7 +13,7 @@ use crate::serve::parameters::{KeyGate, TilesetParameters};
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::queue::WorkQueue;
-use crate::serve::shared::SharedCache;
+use crate::serve::shared::{SharedCache, SharedTiles};
 use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
@@ -43,6 +43,20 @@ pub(crate) struct SiteParts {
     pub(crate) cache: TileCache,
     pub(crate) queue: WorkQueue,
     pub(crate) redis: Option<SharedCache>,
+}
+
+impl SiteParts {
+    /// A tileset's tiles in Redis; `None`, with a warning if there is a Redis, without a key to sign them.
+    fn tiles(&self, source: &dyn LiveSource, name: &str) -> Option<SharedTiles> {
+        let redis = self.redis.as_ref()?;
+        let secret = self.options.redis_secret.clone().or_else(|| source.shared_secret());
+        if secret.is_none() {
+            tracing::warn!(
+                "the tiles of {name} are not shared in Redis: there is no key to sign them, so that whoever writes to Redis could change the map. Install the change log, and let this role read it, or give redis_secret_file in [serve]; then restart the server"
+            );
+        }
+        Some(redis.tiles(secret?))
+    }
 }
 
 /// The target of a tileset, opened.
@@ -118,7 +132,7 @@ impl OpenedTarget {
             changes: shared.options.changes.then(ChangeEvents::default),
             writer: None,
             jobs: JobDesk::new(parts.source.notes),
-            parameters: SiteParameters { declared: TilesetParameters::default(), gate: KeyGate::new(0) },
+            parameters: SiteParameters { declared: TilesetParameters::default(), gate: Arc::new(KeyGate::new(0)) },
             metrics: Arc::new(metrics),
         }
     }
@@ -128,16 +142,9 @@ impl OpenedTarget {
         let OpenedTarget { parts, target, known } = self;
         let (metrics, cache) = (Arc::new(metrics), shared.cache.for_tileset());
         let flights = parts.live.clone().zip(shared.options.live.clone()).map(|(source, options)| {
-            let (metrics, queue, shared_cache) = (Arc::clone(&metrics), shared.queue.clone(), shared.redis.clone());
-            LiveFlights::new(FlightParts {
-                source,
-                cache: cache.clone(),
-                metrics,
-                options,
-                queue,
-                shared: shared_cache,
-                known,
-            })
+            let (metrics, queue) = (Arc::clone(&metrics), shared.queue.clone());
+            let shared = shared.tiles(&*source, &parts.name);
+            LiveFlights::new(FlightParts { source, cache: cache.clone(), metrics, options, queue, shared, known })
         });
         let (tiles, jobs) =
             (ServedTiles::new(Arc::clone(&target), cache, flights), JobDesk::new(Arc::clone(&parts.source.notes)));
@@ -152,7 +159,7 @@ impl OpenedTarget {
             SiteWriter { writer, desk }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
-        let parameters = SiteParameters { declared, gate: KeyGate::new(shared.options.parameter_keys) };
+        let parameters = SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.parameter_keys)) };
         let changes = shared.options.changes.then(ChangeEvents::default);
         let name: Arc<str> = parts.name.into();
         SiteTileset {

@@ -65,7 +65,7 @@ pub(crate) struct SiteParameters {
     /// The parameters; none without live tiles.
     pub(crate) declared: TilesetParameters,
     /// The limit for new sets of values.
-    pub(crate) gate: KeyGate,
+    pub(crate) gate: Arc<KeyGate>,
 }
 
 /// The writer of a tileset's target.

@@ -128,6 +128,7 @@ mod tests {
             shard: 3,
             attempt: attempt.to_owned(),
             cursor: "5:5:".to_owned(),
+            witness: None,
             seen: "5:5:".to_owned(),
             families: Vec::new(),
             targets: 1,

@@ -25,8 +25,23 @@ const MAX_BOXES_OF_AREA: usize = 400;
 /// The most positions of an area whose shapes are kept with the target: 10,000 are about 200 kB of its manifest.
 const MAX_POSITIONS_OF_AREA: usize = 10_000;
 
-/// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions is returned as boxes instead.
-/// Together these are its tiles at the deepest zoom, up to `deepest`, at which there are at most 400 boxes. Empty if nothing has an extent.
+/// The most rows of tiles that the edges of an area's shapes may cross together, in the zooms to which they are followed: its tiles take some
+/// hundred megabytes and a second then. A country with its islands crosses some hundred thousand.
+const MAX_CROSSED_ROWS_OF_AREA: f64 = 1_048_576.0;
+
+/// True if the tiles of the shapes among some parts can be computed with bounded work.
+#[must_use]
+pub fn is_bounded_area(parts: &[AreaPart]) -> bool {
+    let shapes = parts.iter().filter_map(|part| match part {
+        AreaPart::Shape(shape) => Some(shape.crossed_rows(Zoom::MAX)),
+        AreaPart::Box(_) => None,
+    });
+    shapes.sum::<f64>() <= MAX_CROSSED_ROWS_OF_AREA
+}
+
+/// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions, or with borders that cross too many rows
+/// of tiles, is returned as boxes instead. Together these are its tiles at the deepest zoom, up to `deepest`, at which there are at most 400 boxes.
+/// Empty if nothing has an extent.
 #[must_use]
 pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
     let (mut shapes, mut positions) = (Vec::new(), 0);
@@ -37,7 +52,8 @@ pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
             shapes.push(shape);
         }
     });
-    if positions <= MAX_POSITIONS_OF_AREA {
+    let rows: f64 = shapes.iter().map(|shape| shape.crossed_rows(Zoom::MAX)).sum();
+    if positions <= MAX_POSITIONS_OF_AREA && rows <= MAX_CROSSED_ROWS_OF_AREA {
         return shapes.into_iter().map(|shape| AreaPart::Shape(Arc::new(shape))).collect();
     }
     boxes_of(&shapes, deepest).into_iter().map(AreaPart::Box).collect()
@@ -46,8 +62,14 @@ pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
 /// Boxes that contain the shapes' tiles.
 fn boxes_of(shapes: &[AreaShape], deepest: Zoom) -> Vec<LonLatBox> {
     let mut best = Vec::new();
+    // Below the zooms to which the shapes are followed, the boxes stay the same.
+    let deepest = shapes.iter().map(AreaShape::deepest).max().unwrap_or(Zoom::MIN).min(deepest);
     for zoom in (0..=deepest.get()).filter_map(Zoom::new) {
-        let boxes = boxes_at(shapes, zoom);
+        let crossed: f64 = shapes.iter().map(|shape| shape.crossed_rows(zoom)).sum();
+        if crossed > MAX_CROSSED_ROWS_OF_AREA && !best.is_empty() {
+            break;
+        }
+        let Some(boxes) = boxes_at(shapes, zoom) else { break };
         if boxes.len() > MAX_BOXES_OF_AREA && !best.is_empty() {
             break;
         }
@@ -56,10 +78,16 @@ fn boxes_of(shapes: &[AreaShape], deepest: Zoom) -> Vec<LonLatBox> {
     best
 }
 
-fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Vec<LonLatBox> {
+/// The boxes at a zoom; `None` if they have too many rows of tiles.
+fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Option<Vec<LonLatBox>> {
     let side = i64::from(zoom.last()) + 1;
     let mut rows: BTreeMap<u32, Vec<runs::TileRun>> = BTreeMap::new();
+    let mut count = 0_u32;
     for rect in shapes.iter().flat_map(|shape| shape.rects(zoom)) {
+        count = count.saturating_add(rect.y1 - rect.y0 + 1);
+        if f64::from(count) > MAX_CROSSED_ROWS_OF_AREA {
+            return None;
+        }
         for row in rect.y0..=rect.y1 {
             rows.entry(row).or_default().push(runs::TileRun { first: rect.x0, last: rect.x1 });
         }
@@ -75,7 +103,7 @@ fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Vec<LonLatBox> {
         east: degrees(i64::from(rect.x1) + 1, longitude),
         north: degrees(rect.y0.into(), latitude),
     };
-    rects_of(&rows, zoom).into_iter().map(boxed).collect()
+    Some(rects_of(&rows, zoom).into_iter().map(boxed).collect())
 }
 
 /// Calls `each` with the polygons and lines of a GeoJSON.
@@ -274,6 +302,29 @@ mod tests {
         ] {
             assert!(parts_of_area(&nothing, Zoom::MAX).is_empty());
         }
+    }
+
+    /// 60,000 positions fit into the body of a job; 2,400 triangles are few positions, and their edges cross all rows of tiles of the world.
+    #[test]
+    fn an_area_with_too_winding_borders_becomes_boxes_before_its_tiles_are_found() {
+        let zigzag: Vec<[f64; 2]> =
+            (0..60_000).map(|step| [f64::from(step % 170), if step % 2 == 0 { -85.0 } else { 85.0 }]).collect();
+        let tall = |step: i32| {
+            let west = f64::from(step) / 8.0 - 150.0;
+            serde_json::json!([[[west, -85.0], [west + 0.01, 85.0], [west + 0.02, -85.0], [west, -85.0]]])
+        };
+        let triangles: Vec<Value> = (0..2_400).map(tall).collect();
+        for area in [polygon(&[&zigzag]), serde_json::json!({ "type": "MultiPolygon", "coordinates": triangles })] {
+            let parts = parts_of_area(&area, Zoom::MAX);
+            assert!((1..=MAX_BOXES_OF_AREA).contains(&parts.len()) && is_bounded_area(&parts), "{}", parts.len());
+            assert!(parts.iter().all(|part| part.as_box().is_some()));
+            assert!(!tiles_of(&parts, 5).is_empty());
+        }
+        let one = parts_of_area(&polygon(&[&star(720)]), Zoom::MAX);
+        assert!(is_bounded_area(&one) && one.iter().all(|part| part.as_box().is_none()));
+        let text = |step: i32| format!("POLYGON(({step} -85,{step} 85,{} -85,{step} -85))", step + 1);
+        let written: Vec<AreaPart> = (0..100).map(|step| text(step).parse().unwrap()).collect();
+        assert!(!is_bounded_area(&written), "as a job may write it");
     }
 
     /// An area that only borders on a tile does not touch it.

@@ -1,11 +1,11 @@
 //! Rows of tiles: runs of columns, and rectangles made of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::tile::{TileRect, Zoom};
 
 /// Columns of tiles in a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct TileRun {
     pub(super) first: u32,
     pub(super) last: u32,
@@ -57,11 +57,14 @@ pub(super) fn rects_of(rows: &BTreeMap<u32, Vec<TileRun>>, zoom: Zoom) -> Vec<Ti
     let mut close = |run: TileRun, y0: u32, y1: u32| rects.push(TileRect { zoom, x0: run.first, y0, x1: run.last, y1 });
     for (row, runs) in rows {
         let goes_on = before.is_some_and(|before| before + 1 == *row);
-        let (kept, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|(run, _)| goes_on && runs.contains(run));
+        // The runs of a row are in order, and no two of them are equal.
+        let goes_on = |run: &TileRun| goes_on && runs.binary_search(run).is_ok();
+        let (kept, ended): (Vec<_>, Vec<_>) = open.into_iter().partition(|(run, _)| goes_on(run));
         for (run, from) in ended {
             close(run, from, before.unwrap_or(*row));
         }
-        let fresh = runs.iter().filter(|run| !kept.iter().any(|(other, _)| other == *run)).map(|run| (*run, *row));
+        let known: HashSet<TileRun> = kept.iter().map(|(run, _)| *run).collect();
+        let fresh = runs.iter().filter(|run| !known.contains(run)).map(|run| (*run, *row));
         let fresh: Vec<_> = fresh.collect();
         open = kept.into_iter().chain(fresh).collect();
         before = Some(*row);

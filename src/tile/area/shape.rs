@@ -35,6 +35,9 @@ pub struct AreaShape {
     rings: Vec<Vec<AreaPosition>>,
     borders: Vec<Border>,
     deepest: Zoom,
+    /// The number of its edges, and their heights together, in shares of the world.
+    edges: f64,
+    height: f64,
     zooms: [OnceLock<ZoomRows>; Zoom::MAX.get() as usize + 1],
 }
 
@@ -60,7 +63,26 @@ impl AreaShape {
             edges.fold((0.0, 0.0), |(count, height), (one, other)| (count + 1.0, height + (one.y - other.y).abs()));
         let fits = |zoom: &Zoom| count + height * f64::from(zoom.get()).exp2() <= MAX_CROSSED_ROWS;
         let deepest = (0..=Zoom::MAX.get()).filter_map(Zoom::new).take_while(fits).last().unwrap_or(Zoom::MIN);
-        AreaShape { kind, rings, borders, deepest, zooms: [const { OnceLock::new() }; Zoom::MAX.get() as usize + 1] }
+        let (edges, height) = (count, height);
+        AreaShape {
+            kind,
+            rings,
+            borders,
+            deepest,
+            edges,
+            height,
+            zooms: [const { OnceLock::new() }; Zoom::MAX.get() as usize + 1],
+        }
+    }
+
+    /// The deepest zoom to which its border is followed.
+    pub(super) const fn deepest(&self) -> Zoom {
+        self.deepest
+    }
+
+    /// How many rows of tiles its edges cross at a zoom, about, which is the work of finding its tiles there.
+    pub(super) fn crossed_rows(&self, zoom: Zoom) -> f64 {
+        self.edges + self.height * f64::from(zoom.min(self.deepest).get()).exp2()
     }
 
     /// Reads what [`Display`](std::fmt::Display) writes, in the form of WKT.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::support::program::{program, run};
 use crate::support::tracking::{Tracking, watched};
 use crate::support::{Db, until};
 
@@ -283,4 +284,15 @@ fn whoever_wrote_before_the_triggers_has_ended_when_they_are_there() {
     // Every snapshot that sees the triggers' transaction sees the writer's.
     let unseen: bool = tracking.db.value(&format!("SELECT since <= '{writing}'::xid8 AND NOT EXISTS (SELECT FROM public.mill WHERE name = 'early') FROM oar_tiles.watch"));
     assert!(!unseen);
+}
+
+#[test]
+fn with_quiet_the_verbs_that_change_the_log_print_nothing() {
+    let db = Db::with_facilities(1);
+    for verb in [&["install"][..], &["prune", "--older-than", "1h"], &["remove"]] {
+        let arguments = [&["track"], verb, &["-q", "--database-url", &db.url]].concat();
+        let ended = run(program().args(arguments)).ok();
+        assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("", ""), "{verb:?}");
+    }
+    assert_eq!(db.value::<i64>("SELECT count(*) FROM pg_namespace WHERE nspname = 'oar_tiles'"), 0);
 }

@@ -6,6 +6,7 @@ pub(crate) mod commands;
 pub(crate) mod database_identity;
 pub(crate) mod install;
 pub(crate) mod namesake;
+pub(crate) mod other_histories;
 pub(crate) mod owner;
 pub(crate) mod rights;
 pub(crate) mod surroundings;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::support::database::with_database;
 use crate::support::gate::gated;
-use crate::support::program::{humble, run, seed_command, signal, start_seed, wait};
+use crate::support::program::{humble, run, seed_command, signal, start_seed, wait, wrapped};
 use crate::support::refusal::{NOWHERE, names};
 use crate::support::tree::{Tree, files, tiles};
 use crate::support::{Db, Gate, Place, SmallDisk, seed, until};
@@ -331,16 +331,10 @@ fn a_full_disk_fails_the_run_keeps_what_was_written_and_goes_on_when_there_is_ro
     // A file-size limit of 100 kB, which only the tiles of the lowest zooms exceed.
     let command = seed_command(&db.url, &tree.path, &["--zoom", "0-10"]);
     let mut limited = Command::new("bash");
-    limited.args(["-c", "ulimit -f 20; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
+    limited.args(["-c", "ulimit -f 20; exec \"$0\" \"$@\""]);
     let partial = tree.path.join(".oar-tiles/partial");
     let text = "make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged\n  cause: ";
-    run(&mut limited).fails(1, &[&format!("error: no room to write {}", partial.display()), text]);
+    run(&mut wrapped(limited, &command)).fails(1, &[&format!("error: no room to write {}", partial.display()), text]);
     assert!(!partial.exists() && !tree.path.join("metadata.json").exists());
     tree.seed(&db.url, &["--zoom", "0-10"]);
     let fresh = content(&fresh.path);

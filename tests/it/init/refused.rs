@@ -76,6 +76,7 @@ fn the_layer_of_the_sample_in_another_database_says_where_it_comes_from() {
     // A table that somebody has named is an error of its own.
     let config = folder
         .config("[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\n[tileset]\noutput = \"a.mbtiles\"\n");
-    let named = run(bare_program().args(["seed", "--config", &config, "--database-url", &db.url]));
-    named.fails(2, &["has no table or view \"api_facility\". Set table (and schema) of the layer"]);
+    let mut named = bare_program();
+    named.args(["seed", "--config", &config, "--database-url", &db.url]).current_dir(folder.beside(""));
+    run(&mut named).fails(2, &["has no table or view \"api_facility\". Set table (and schema) of the layer"]);
 }

@@ -5,7 +5,9 @@ use std::net::TcpListener;
 use crate::support::database::with_database;
 use crate::support::program::{program, run};
 use crate::support::refusal::NOWHERE;
-use crate::support::{Archive, Db, OldTarget, seed};
+use crate::support::tracked::Tracked;
+use crate::support::watching::Watching;
+use crate::support::{Archive, Db, OldTarget, seed, until};
 
 /// The server's URL over TCP, for a database: the parts before and after the password, and the password.
 fn over_tcp(database: &str) -> (String, String, String) {
@@ -297,4 +299,100 @@ fn passwords_are_never_shown() {
             ended.stderr
         );
     }
+}
+
+/// What a role or a database may limit for its sessions. Older servers do not know all of them.
+const CARRIED_LIMITS: [(&str, &str); 9] = [
+    ("statement_timeout", "300ms"),
+    ("lock_timeout", "300ms"),
+    ("idle_in_transaction_session_timeout", "300ms"),
+    ("idle_session_timeout", "300ms"),
+    ("transaction_timeout", "300ms"),
+    ("work_mem", "64kB"),
+    ("gin_fuzzy_search_limit", "1"),
+    ("exit_on_error", "on"),
+    ("default_transaction_read_only", "on"),
+];
+
+/// Sets all limits that the server knows, for new sessions in the database.
+fn limit(db: &Db) {
+    for (name, value) in CARRIED_LIMITS {
+        if !db.rows(&format!("SELECT FROM pg_settings WHERE name = '{name}'")).is_empty() {
+            db.run(&format!("ALTER DATABASE {} SET {name} = '{value}'", db.name));
+        }
+    }
+}
+
+#[test]
+fn limits_that_a_database_carries_end_no_run() {
+    let db = Db::with_facilities(1);
+    db.run(
+        "CREATE MATERIALIZED VIEW late AS SELECT f.*, pg_sleep(0.6)::text AS slept FROM api_facility AS f;
+         CREATE UNIQUE INDEX ON late (id)",
+    );
+    limit(&db);
+    // Its refresh and its one tile take longer than every limit, the session with the snapshot waits meanwhile, and a statement fails.
+    let slow = "[tileset]\nzoom = \"0\"\n[run]\nworkers = 1\n\
+        [[layer]]\nname = \"late\"\ntable = \"late\"\ngeometry = \"location\"\nkey = [\"id\"]\nrefresh = true\nproperties = { slow = \"pg_sleep(0.6)::text\" }\n\
+        [[layer]]\nname = \"broken\"\ntable = \"api_facility\"\non_tile_error = \"skip\"\nproperties = { x = \"1 / (length(id) - length(id))\" }\n";
+    let tracked = Tracked::over(db);
+    std::fs::write(tracked.path("slow.toml"), slow).unwrap();
+    let slow = tracked.path("slow.toml").to_str().unwrap().to_owned();
+    let ended = seed(&tracked.db.url, &tracked.path("slow.mbtiles"), &["--config", &slow]);
+    let said = ended.fails(3, &["broken"]).stderr;
+    assert!(!said.contains("starting over"), "{said}");
+    assert_eq!(Archive::open(&tracked.path("slow.mbtiles")).stored().len(), 1);
+
+    let target = tracked.seed("t.mbtiles", &["--zoom", "0"]);
+    let watching = Watching::start(&tracked.db.url, &target, &[]);
+    watching.says("from snapshot ");
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    tracked.db.run("UPDATE api_facility SET name = 'renamed'");
+    watching.says(" dirty tile");
+    let target_name = target.to_str().unwrap();
+    until("the target shows it", || {
+        let done = tracked.oar_tiles(&["reseed", "--dry-run", "--output", target_name]).ok();
+        done.stdout.starts_with("nothing to do")
+    });
+    let (_, said) = watching.end_with_lines();
+    assert!(!said.contains("lost"), "{said}");
+    tracked.oar_tiles(&["track", "prune", target_name]).ok();
+    tracked.is_fresh(&target, &["--zoom", "0"]);
+    // A watch whose waiting session was ended opens another without a word.
+    let ended = "SELECT sessions_fatal FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(tracked.db.value::<i64>(ended), 0, "sessions that the server ended");
+}
+
+#[test]
+fn a_limit_of_index_scans_leaves_no_row_out() {
+    let db = Db::empty();
+    db.run(
+        "CREATE EXTENSION postgis;
+         CREATE TABLE mills AS SELECT i AS id, ARRAY[i % 2] AS tags, ST_Point(i % 100, i % 50, 4326) AS geom FROM generate_series(1, 20000) AS i;
+         ALTER TABLE mills ADD PRIMARY KEY (id);
+         CREATE INDEX ON mills USING gin (tags);
+         ANALYZE mills",
+    );
+    db.run(&format!("ALTER DATABASE {} SET enable_seqscan = off", db.name));
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[[layer]]\nname = \"mills\"\ntable = \"mills\"\nwhere = \"tags @> ARRAY[1]\"\n").unwrap();
+    let [before, after] = ["before.mbtiles", "after.mbtiles"].map(|name| {
+        let target = folder.path().join(name);
+        seed(&db.url, &target, &["--zoom", "0-1", "--config", config.to_str().unwrap()]).ok();
+        limit(&db);
+        Archive::open(&target).stored()
+    });
+    assert_eq!(before.len(), 5);
+    assert!(before == after);
+}
+
+#[test]
+fn the_limit_of_temporary_files_is_named() {
+    let old = OldTarget::new();
+    let db = Db::with_facilities(3_000);
+    db.run(&format!("ALTER DATABASE {} SET temp_file_limit = '64kB'", db.name));
+    let next = "Raise temp_file_limit of the role in the server, or work_mem in [database], and run the command again";
+    let settings = "[database]\nwork_mem = \"64kB\"\n[run]\nrows_mb = 0\nworkers = 1\n";
+    old.refuses_config(&db.url, settings, &[], 1, &[next, "cause: temporary file size exceeds temp_file_limit (64kB)"]);
 }

@@ -43,7 +43,7 @@ impl Patient {
 }
 
 #[track_caller]
-pub(super) fn has(run: &Run, level: &str, texts: &[&str]) {
+pub(crate) fn has(run: &Run, level: &str, texts: &[&str]) {
     assert_eq!(
         run.code,
         i32::from(run.stdout.contains("\nerror ") || run.stdout.starts_with("error ")),

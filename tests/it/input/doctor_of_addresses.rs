@@ -22,12 +22,14 @@ struct Answers {
     /// Further headers from the second request for the tile on.
     later: &'static str,
     knows_tags: bool,
+    /// What the cache probe of `serve` says; `None` if another server answers.
+    probe: Option<fn(&str) -> String>,
 }
 
 impl Answers {
     fn good() -> Answers {
         let headers = [KIND, GZIP, KEPT, OPEN].concat();
-        Answers { tilejson: None, status: 200, headers, body: tile(), later: "", knows_tags: true }
+        Answers { tilejson: None, status: 200, headers, body: tile(), later: "", knows_tags: true, probe: None }
     }
 
     fn answer(&self, host: &str, request: &StubRequest, seen: usize) -> StubAnswer {
@@ -35,6 +37,10 @@ impl Answers {
             let named = json!({ "tilejson": "3.0.0", "tiles": [format!("http://{host}/{{z}}/{{x}}/{{y}}.pbf")] });
             let text = self.tilejson.clone().unwrap_or_else(|| named.to_string());
             return StubAnswer::Says(200, OPEN, text);
+        }
+        if let Some((_, query)) = request.path.split_once("/cache-probe.pbf") {
+            let says = self.probe.map(|probe| probe(query.trim_start_matches('?')));
+            return says.map_or(StubAnswer::of(404, ""), |text| StubAnswer::Says(200, OPEN, text));
         }
         if self.knows_tags && request.header("if-none-match").is_some() {
             return StubAnswer::Sends(304, String::new(), Vec::new());
@@ -117,6 +123,32 @@ fn tiles_that_no_browser_reads_are_errors() {
     for (answers, text) in cases {
         has(&answers.doctor(), "error", &["address", text]);
     }
+}
+
+#[test]
+fn what_becomes_of_queries_is_said_if_serve_answers() {
+    fn own(query: &str) -> String {
+        query.to_owned()
+    }
+    fn of_another(_: &str) -> String {
+        "probe=1".to_owned()
+    }
+    fn page(_: &str) -> String {
+        "<html>".to_owned()
+    }
+    fn nothing(_: &str) -> String {
+        String::new()
+    }
+    let good = Answers::good();
+    let with = |probe: Option<fn(&str) -> String>| Answers { probe, ..good.clone() }.doctor();
+    has(&with(Some(own)), "ok", &["no cache gives one client's query to others"]);
+    has(&with(Some(of_another)), "warning", &["the answer to another query", "once the tileset has"]);
+    for probe in [None, Some(page as fn(&str) -> String)] {
+        let found = with(probe);
+        assert!(!found.stdout.contains("query"), "{}", found.stdout);
+    }
+    // Queries that do not arrive are nothing to a tileset without parameters.
+    has(&with(Some(nothing)), "ok", &["no cache gives one client's query to others"]);
 }
 
 #[test]

@@ -175,3 +175,43 @@ fn operators_tables_and_overloads_beside_postgis_are_refused_too() {
     let url = world.db.url.replacen("oar_tiles@", &format!("{other}@"), 1);
     seed(&url, world.path("own.mbtiles").as_ref(), &["--config", &world.path("c.toml"), "--zoom", "0-4"]).ok();
 }
+
+/// A view is read with the rights of the role that draws, and can change its settings while it is read.
+#[test]
+fn a_view_that_changes_the_path_changes_no_function_of_another_layer() {
+    let world = World::new("public");
+    let other = world.other.clone();
+    world.db.run(&format!(
+        "CREATE FUNCTION public.label(int) RETURNS text LANGUAGE sql AS $$ SELECT 'right' $$;
+         GRANT SELECT ON public.mill TO {other}; GRANT CREATE ON SCHEMA public TO {other}"
+    ));
+    world.function("label(int)", "text", "'wrong'");
+    world.as_other(&format!(
+        "CREATE VIEW public.cunning AS SELECT id, geom FROM public.mill WHERE set_config('search_path', '{other}, public', true) IS NOT NULL
+             AND set_config('timezone', 'Asia/Dhaka', true) IS NOT NULL AND set_config('bytea_output', 'escape', true) IS NOT NULL"
+    ));
+    let layers = |first: &str| {
+        format!(
+            "[tileset]\noutput = \"t.mbtiles\"\n{first}[[layer]]\nname = \"mill\"\ntable = \"mill\"\nschema = \"public\"
+             [layer.properties]\nlabel = \"label(id)\"\nat = \"(timestamptz '2026-01-01 00:00+00')::text\"\nbytes = \"('ab'::bytea)::text\"\n"
+        )
+    };
+    let cunning = "[[layer]]\nname = \"cunning\"\ntable = \"cunning\"\nschema = \"public\"\nkey = [\"id\"]\n";
+    let tiles = |first: &str, run: &str| {
+        std::fs::write(world.path("c.toml"), format!("[run]\n{run}\n{}", layers(first))).unwrap();
+        let arguments = ["--config", &world.path("c.toml"), "--zoom", "0-3", "--workers", "1"];
+        seed(&world.db.url, world.path("t.mbtiles").as_ref(), &arguments).ok();
+        Archive::open(world.path("t.mbtiles").as_ref()).tiles()
+    };
+    // With rows in memory, and drawn by the database.
+    for more in ["", "rows_mb = 0"] {
+        let alone = tiles("", more);
+        let beside = tiles(cunning, more);
+        assert!(!world.trace().exists(), "{more:?}: a function of another role ran");
+        assert_eq!(alone.keys().collect::<Vec<_>>(), beside.keys().collect::<Vec<_>>());
+        for (tile, bytes) in &alone {
+            // The layers of a tile stand one after the other.
+            assert!(beside[tile].ends_with(bytes), "{more:?} {tile:?}");
+        }
+    }
+}

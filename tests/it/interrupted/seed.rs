@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::gate::gated;
 use crate::support::process::{Process, Start as _};
-use crate::support::program::{over_rows, program, run, seed_command, signal, start_seed, wait};
+use crate::support::program::{over_rows, program, run, seed_command, signal, start_seed, wait, wrapped};
 use crate::support::{Archive, Cluster, Db, Door, Gate, Place, SmallDisk, seed, until};
 
 /// A folder with an old target in it: zoom 0 only.
@@ -332,12 +332,9 @@ fn a_file_size_limit_fails_the_run_like_a_full_disk() {
     let command = seed_command(&db.url, &target.path, &[]);
     // 400 kB: more than the old target has, less than the new one needs.
     let mut limited = Command::new("bash");
-    limited.args(["-c", "ulimit -f 400; exec \"$0\" \"$@\""]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs().filter(|(_, value)| value.is_none()) {
-        assert!(value.is_none());
-        limited.env_remove(name);
-    }
-    run(&mut limited).fails(1, &["no room to write", "make room on its disk", "is unchanged", "cause: "]);
+    limited.args(["-c", "ulimit -f 400; exec \"$0\" \"$@\""]);
+    run(&mut wrapped(limited, &command))
+        .fails(1, &["no room to write", "make room on its disk", "is unchanged", "cause: "]);
     target.is_untouched("limit");
 }
 

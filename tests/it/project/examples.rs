@@ -204,6 +204,28 @@ fn the_files_for_aws_have_the_right_form() {
     assert_eq!(said.trim(), "8");
 }
 
+/// A key without the query, and a query that is passed on all the same, give one client's tile to everybody. nginx and Varnish are asked in
+/// `purge/real_caches.rs`; clouds are not at hand.
+#[test]
+fn what_is_recommended_for_clouds_neither_forwards_queries_that_are_not_in_the_key_nor_says_nothing_of_them() {
+    let text = |name: &str| fs::read_to_string(example(name)).unwrap().to_lowercase().replace('_', "");
+    for name in ["aws/cloudfront.tf", "aws/cloudfront.yaml"] {
+        let text = text(name);
+        let behaviours: Vec<&str> = text.lines().filter(|line| line.contains("querystringbehavior")).collect();
+        assert!(matches!(&behaviours[..], [one] if one.contains("none")), "{name}: {behaviours:?}");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with('#'));
+        assert!(code.into_iter().all(|line| !line.contains("originrequestpolicy")), "{name}");
+    }
+    let manual = fs::read_to_string(repository("docs/cdn.md")).unwrap();
+    let recipes = manual.split("\n## Recipes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let recipes: Vec<&str> = recipes.split("\n### ").skip(1).collect();
+    assert_eq!(recipes.len(), 8);
+    for recipe in recipes {
+        let words = recipe.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+        assert!(words.contains("query string"), "{recipe}");
+    }
+}
+
 /// Whether a job definition has the parameters that the API's own description in botocore asks for. It is not run: that takes an account.
 const BATCH: &str = r#"
 import json, sys

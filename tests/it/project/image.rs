@@ -41,6 +41,8 @@ fn the_image_is_built_from_files_that_exist_and_runs_as_nobody() {
     assert!(from.len() == 2 && from[0].ends_with(" AS build"), "{from:?}");
     assert!(from[1].starts_with("gcr.io/distroless/static-") && from[1].ends_with(":nonroot"), "{}", from[1]);
     assert_eq!(all(&found, "USER"), ["nonroot"]);
+    // docker run -P publishes what is exposed: never the admin listener.
+    assert_eq!(all(&found, "EXPOSE"), ["8080"]);
     // What is built is what is copied.
     assert_eq!(all(&found, "COPY"), [". .", "--from=build /oar-tiles /usr/bin/oar-tiles"]);
     let build = all(&found, "RUN").join(" ");

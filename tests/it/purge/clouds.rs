@@ -199,7 +199,7 @@ fn akamai_is_asked_with_a_signature_in_bodies_of_50_kb() {
 fn varnish_and_nginx_are_asked_at_each_server_by_the_hosts_name() {
     let (one, other) = (Stub::new(|_| StubAnswer::of(200, "")), Stub::new(|_| StubAnswer::of(200, "")));
     let caches = vec![one.url.clone(), other.url.clone()];
-    let given = ProviderOptions::Varnish(VarnishOptions { caches: caches.clone(), soft: true });
+    let given = ProviderOptions::Varnish(VarnishOptions { caches: caches.clone(), token: None, soft: true });
     assert_eq!(sent(given, &all_kinds()).end, SendEnd::All);
     let expected = [
         "BAN /facilities/5/21/",
@@ -213,7 +213,8 @@ fn varnish_and_nginx_are_asked_at_each_server_by_the_hosts_name() {
         assert!(stub.asked().iter().any(|request| request.header("xkey-softpurge") == Some("n-0-0-0 n-5-21-11")));
     }
     let absent = Stub::new(|_| StubAnswer::of(404, "not in the cache"));
-    let nginx = |wildcards| ProviderOptions::Nginx(NginxOptions { caches: vec![absent.url.clone()], wildcards });
+    let nginx =
+        |wildcards| ProviderOptions::Nginx(NginxOptions { caches: vec![absent.url.clone()], token: None, wildcards });
     let tile = PurgeItem::Tile("5/21/11".parse().unwrap());
     assert_eq!(sent(nginx(false), &[tile]).end, SendEnd::All, "what nginx has not cached needs no purge");
     assert!(matches!(sent(nginx(false), &[PurgeItem::Everything]).end, SendEnd::Refused(_)));

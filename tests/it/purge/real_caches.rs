@@ -6,13 +6,14 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::input::doctor::has;
 use crate::support::nginx::{Answer, Nginx, ask};
 use crate::support::places::{Places, files_below};
 use crate::support::process::Start as _;
-use crate::support::program::{program, run, signal, wait};
+use crate::support::program::{ROWS_LAYER, program, run, signal, wait};
 use crate::support::served::{Served, status};
-use crate::support::varnish::Varnish;
-use crate::support::{Db, seed};
+use crate::support::varnish::{PURGE_TOKEN, Varnish, purge_token_line};
+use crate::support::{Db, seed, until};
 
 const ZOOMS: &str = "0-4";
 
@@ -107,6 +108,149 @@ fn nginx_before_a_directory_shows_a_fresh_seed_when_the_outbox_is_empty() {
     holds("provider = \"nginx\"", web_server, |port| Cache::Nginx(Nginx::purging(port)), |_| false);
 }
 
+/// A server with a live parameter below `/facilities`, and a tile that differs by it: the path, and what two values and none give.
+struct WithParameters {
+    served: Served,
+    _folder: tempfile::TempDir,
+    _db: Db,
+}
+
+const TILE: &str = "/facilities/1/1/0.pbf";
+const QUERIES: [&str; 3] = ["", "?country=AA", "?country=BB"];
+
+impl WithParameters {
+    fn new() -> WithParameters {
+        let (db, folder) = (Db::with_facilities(300), tempfile::tempdir().unwrap());
+        db.run("UPDATE api_facility SET country_code = CASE WHEN right(id, 1) < '8' THEN 'AA' ELSE 'BB' END");
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let text = format!(
+            "{ROWS_LAYER}\n[serve]\nlive = true\nbase_path = \"facilities\"\ncache_control = \"public, max-age=3600\"
+             [[tileset.parameter]]\nname = \"country\"\ntype = \"text\"
+             where = {{ facilities = \"country_code = !country!\" }}\n"
+        );
+        std::fs::write(at("c.toml"), text).unwrap();
+        seed(&db.url, Path::new(&at("t.mbtiles")), &["--config", &at("c.toml"), "--zoom", "0-1"]).ok();
+        let served = Served::new(&at("t.mbtiles"), &["--config", &at("c.toml"), "--database-url", &db.url, "--live"]);
+        WithParameters { served, _folder: folder, _db: db }
+    }
+
+    /// What the server itself answers, for each query.
+    fn expected(&self) -> Vec<(String, Vec<u8>)> {
+        let answer = |query: &&str| {
+            let path = format!("{TILE}{query}");
+            let body = seen(&self.served.get(&path, "Accept-Encoding: gzip\r\n"));
+            (path, body)
+        };
+        let all: Vec<_> = QUERIES.iter().map(answer).collect();
+        assert!(all.iter().all(|(path, body)| all.iter().all(|(other, of)| path == other || body != of)));
+        all
+    }
+}
+
+/// Asks for each query some times, those with parameters first; the paths whose answer was that of another one.
+fn mixed_up(cache: u16, expected: &[(String, Vec<u8>)]) -> Vec<&str> {
+    let rounds = (0..3).flat_map(|_| expected.iter().rev());
+    let wrong = rounds.filter(|(path, body)| seen(&ask(cache, "GET", path, "Accept-Encoding: gzip\r\n")) != *body);
+    wrong.map(|(path, _)| path.as_str()).collect()
+}
+
+/// The lines of nginx that keep queries out of the cache taken away, and the line that puts them into the key put in.
+fn keyed_by_query(text: &str) -> String {
+    let kept = |line: &&str| {
+        let line = line.trim_start();
+        !["proxy_cache_key ", "proxy_no_cache ", "proxy_cache_bypass "].iter().any(|word| line.starts_with(word))
+    };
+    let text: Vec<&str> = text.lines().filter(kept).collect();
+    text.join("\n").replace("# proxy_cache_key ", "proxy_cache_key ")
+}
+
+#[test]
+fn no_client_gets_a_tile_by_parameters_that_another_one_gave() {
+    let origin = WithParameters::new();
+    let (expected, port) = (origin.expected(), origin.served.port);
+    let caches = [Nginx::caching(port, |text| text), Nginx::purging(port)].map(Cache::Nginx);
+    for cache in caches.into_iter().chain([Cache::Varnish(Varnish::before(port))]) {
+        assert_eq!(mixed_up(cache.port(), &expected), Vec::<&str>::new());
+        // Where the cache says so: the plain tile is kept, the others are not.
+        for (path, _) in &expected {
+            let said = cache.get(path, "gzip").header("x-cache").map(str::to_lowercase);
+            assert!(said.is_none_or(|said| (said == "hit") != path.contains('?')), "{path}");
+        }
+    }
+    // The variants in comments: each query has a copy of its own.
+    let with_keys = [
+        Cache::Nginx(Nginx::caching(port, |text| keyed_by_query(&text))),
+        Cache::Nginx(Nginx::purging_edited(port, |text| keyed_by_query(&text))),
+        Cache::Varnish(Varnish::edited(port, |vcl| {
+            let lines = "    if (req.url ~ \"\\?\") {\n        return (pass);\n    }\n";
+            assert!(vcl.contains(lines));
+            vcl.replace(lines, "")
+        })),
+    ];
+    for cache in with_keys {
+        assert_eq!(mixed_up(cache.port(), &expected), Vec::<&str>::new());
+        let is_kept = |(path, _): &(String, Vec<u8>)| {
+            // For 5 s, so the machine must not be too busy in between.
+            cache.get(path, "gzip");
+            let answer = cache.get(path, "gzip");
+            is_hit(&answer) || answer.header("x-cache").is_none()
+        };
+        until("each query has a copy of its own", || expected.iter().all(is_kept));
+    }
+}
+
+/// Such a cache is found by the doctor, and not by a tile: the doctor itself would put one into it.
+#[test]
+fn the_doctor_finds_a_cache_that_gives_one_clients_query_to_others() {
+    let origin = WithParameters::new();
+    let (expected, port) = (origin.expected(), origin.served.port);
+    let without = |text: String| {
+        let is_kept = |line: &&str| !line.contains("proxy_no_cache ") && !line.contains("proxy_cache_bypass ");
+        text.lines().filter(is_kept).collect::<Vec<_>>().join("\n")
+    };
+    let (sound, unsound) = (Nginx::caching(port, |text| text), Nginx::caching(port, without));
+    let doctor = |port: u16| {
+        let url = format!("http://127.0.0.1:{port}/facilities");
+        run(program().args(["doctor", "--database-url", "postgresql://127.0.0.1:1/nowhere", "--url", &url]))
+    };
+    has(&doctor(sound.port), "ok", &["no cache gives one client's query to others"]);
+    let found = doctor(unsound.port);
+    has(&found, "error", &["the answer to another query", "proxy_no_cache and proxy_cache_bypass"]);
+    assert!(!found.stdout.contains("no cache gives"), "{}", found.stdout);
+    // It is what happens to tiles, too.
+    assert!(!mixed_up(unsound.port, &expected).is_empty());
+    has(&doctor(port), "ok", &["no cache gives one client's query to others"]);
+}
+
+/// Behind a TLS proxy of the same machine everybody comes from 127.0.0.1.
+#[test]
+fn nobody_purges_without_the_token_wherever_he_comes_from() {
+    let origin = WithParameters::new();
+    let port = origin.served.port;
+    for cache in [Cache::Varnish(Varnish::before(port)), Cache::Nginx(Nginx::purging(port))] {
+        let is_varnish = matches!(cache, Cache::Varnish(_));
+        for (method, more) in [("PURGE", ""), ("BAN", ""), ("PURGE", "xkey-purge: facilities\r\n")] {
+            if !is_varnish && (method == "BAN" || !more.is_empty()) {
+                continue;
+            }
+            cache.get(TILE, "gzip");
+            let short = &PURGE_TOKEN[1..];
+            for wrong in [
+                "",
+                "Authorization: Bearer \r\n",
+                "Authorization: Bearer\r\n",
+                &format!("Authorization: Bearer {short}\r\n"),
+            ] {
+                let answer = ask(cache.port(), method, TILE, &format!("{wrong}{more}"));
+                assert_eq!(status(&answer), 403, "{method} {wrong}: {}", answer.head);
+                assert!(is_hit(&cache.get(TILE, "gzip")), "{method} {wrong}");
+            }
+            let right = format!("Authorization: Bearer {PURGE_TOKEN}\r\n{more}");
+            assert_eq!(status(&ask(cache.port(), method, TILE, &right)), 200, "{method}");
+        }
+    }
+}
+
 /// Whatever is killed: when the outbox is empty, every tile in the cache is that of a fresh seed, and no request for a tile of which
 /// `stays_cached` says so was a miss.
 fn holds(purge: &str, origin: fn(&Places) -> Origin, cache: fn(u16) -> Cache, stays_cached: fn(&str) -> bool) {
@@ -119,8 +263,9 @@ fn holds(purge: &str, origin: fn(&Places) -> Origin, cache: fn(u16) -> Cache, st
     append("[serve]\ntag_headers = [\"Surrogate-Key\"]\n");
     let origin = origin(seeded(&db, &places, &target));
     let cache = cache(origin.port);
+    let token = purge_token_line(places.folder.path());
     append(&format!(
-        "[[purge]]\n{purge}\nurl = \"http://localhost/\"\ncaches = [\"http://127.0.0.1:{}\"]\nrebound = \"1s\"\n",
+        "[[purge]]\n{purge}\n{token}url = \"http://localhost/\"\ncaches = [\"http://127.0.0.1:{}\"]\nrebound = \"1s\"\n",
         cache.port()
     ));
     let reseed = || {

@@ -10,7 +10,7 @@ use crate::support::places::Places;
 use crate::support::program::{Run, program, run};
 use crate::support::served::{GZIP, Served, status};
 use crate::support::stub::{Stub, StubAnswer};
-use crate::support::varnish::Varnish;
+use crate::support::varnish::{Varnish, purge_token_line};
 use crate::support::{Db, until};
 
 const TILE: &str = "/3/4/3.pbf";
@@ -36,7 +36,8 @@ impl Changing {
 
     fn purge(&self, purge: &str) {
         let config = std::fs::read_to_string(&self.places.config).unwrap();
-        let purge = format!("[[purge]]\nprovider = \"varnish\"\nurl = \"http://localhost/\"\n{purge}\n");
+        let token = purge_token_line(self.places.folder.path());
+        let purge = format!("[[purge]]\nprovider = \"varnish\"\n{token}url = \"http://localhost/\"\n{purge}\n");
         std::fs::write(&self.places.config, config + &purge).unwrap();
     }
 
@@ -79,7 +80,8 @@ fn a_rebound_mends_an_edge_that_was_purged_before_its_shield() {
         if refilled.insert(request.path.clone()) {
             until("the edge was purged", || is_miss(&ask(edge_port, "GET", &request.path, GZIP)));
         }
-        StubAnswer::of(status(&ask(shield_port, &request.method, &request.path, "x-purge: hard\r\n")), "")
+        let headers = format!("x-purge: hard\r\nAuthorization: {}\r\n", request.header("authorization").unwrap());
+        StubAnswer::of(status(&ask(shield_port, &request.method, &request.path, &headers)), "")
     });
     let caches = format!("caches = [\"http://127.0.0.1:{edge_port}\", \"{}\"]", late.url);
     changing.purge(&format!("{caches}\nsoft = false\nrebound = \"3s\"\nwait = \"1s\""));

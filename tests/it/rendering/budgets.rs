@@ -337,6 +337,40 @@ fn a_tile_with_too_many_bytes_is_named_or_ends_the_run() {
 }
 
 #[test]
+fn a_reseed_warns_of_a_layer_once_a_day() {
+    let tracked = Tracked::facilities(300);
+    let file = tracked.path("c.toml");
+    std::fs::write(&file, config("max_tile_bytes = { \"0\" = 100 }")).unwrap();
+    let file = file.to_str().unwrap();
+    tracked.oar_tiles(&["track", "install", "--config", file]).ok();
+    let target = tracked.seed("t.mbtiles", &["--zoom", "0-2", "--config", file]);
+    let warned_at = |moment: &str| {
+        let archive = rusqlite::Connection::open(&target).unwrap();
+        let sql = format!(
+            "UPDATE metadata SET value = json_set(value, '$.warned.mills', {moment}) WHERE name = 'oar_tiles_manifest'"
+        );
+        assert_eq!(archive.execute(&sql, []).unwrap(), 1);
+    };
+    let reseed = || {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '.' WHERE {SOME}"));
+        let report = tracked.path("r.json");
+        let done = tracked.reseed(&target, &["-q", "--config", file, "--report", report.to_str().unwrap()]).ok();
+        let report: Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        assert_eq!(report["warnings"].as_array().unwrap().len(), 1, "{report}");
+        done.stderr
+    };
+    let warning = "warning: layer \"mills\": tiles with more bytes than max_tile_bytes: 1; ";
+    assert_eq!(reseed(), "", "the seed has warned");
+    // A moment that is yet to come is none.
+    for then in ["unixepoch() - 24 * 3600 - 1", "unixepoch() + 3600"] {
+        warned_at(then);
+        let said = reseed();
+        assert!(said.starts_with(warning) && said.lines().count() == 1, "{said}");
+        assert_eq!(reseed(), "");
+    }
+}
+
+#[test]
 fn a_rank_that_does_not_fit_is_refused_with_the_next_step() {
     let db = Db::with_facilities(20);
     db.run("ALTER TABLE api_facility ADD extra json");

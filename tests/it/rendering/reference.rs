@@ -167,7 +167,32 @@ fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_retur
          CREATE TABLE geogline AS SELECT id, name, ST_MakeLine(location, ST_Translate(location, 0.3, 0.2))::geography AS g FROM api_facility WHERE ST_X(location) BETWEEN -170 AND 170 LIMIT 40;
          ALTER TABLE geogline ADD PRIMARY KEY (id); CREATE INDEX ON geogline USING gist (g)",
     );
+    // MultiPoints of one member, and of none.
+    for srid in [3857, 4326, 25832] {
+        let (from, geometry) = if srid == 4326 { ("api_facility", "location") } else { (&*format!("p{srid}"), "g") };
+        let (dimension, made) = if srid == 4326 { ("ZM", "ST_Force4D") } else { ("", "") };
+        db.run(&format!(
+            "CREATE TABLE m{srid} AS SELECT id, name, {made}(ST_Multi({geometry}))::geometry(MultiPoint{dimension}, {srid}) AS g FROM {from};
+             INSERT INTO m{srid} SELECT 'twice' || id, name, g FROM m{srid} WHERE hashtext(id) % 9 = 0;
+             INSERT INTO m{srid} VALUES ('none', '', NULL), ('empty', '', {made}(ST_SetSRID('MULTIPOINT EMPTY'::geometry, {srid})));
+             ALTER TABLE m{srid} ADD PRIMARY KEY (id); CREATE INDEX ON m{srid} USING gist (g)"
+        ));
+    }
+    db.run(
+        "CREATE TABLE mgeog AS SELECT id, name, g::geography(MultiPointZM, 4326) AS g FROM m4326;
+         ALTER TABLE mgeog ADD PRIMARY KEY (id); CREATE INDEX ON mgeog USING gist (g);
+         CREATE TABLE mixed AS SELECT id, name, CASE hashtext(id) % 3 WHEN 0 THEN ST_GeometryN(g, 1) WHEN 1 THEN ST_Force3DM(g) ELSE g END AS g FROM m3857;
+         ALTER TABLE mixed ADD PRIMARY KEY (id); CREATE INDEX ON mixed USING gist (g);
+         CREATE TABLE more AS SELECT id, name, CASE WHEN hashtext(id) % 5 = 0 THEN ST_Union(g, ST_Translate(g, 9000, 0)) ELSE g END AS g FROM m3857;
+         ALTER TABLE more ADD PRIMARY KEY (id); CREATE INDEX ON more USING gist (g)",
+    );
     for (table, zooms) in [
+        ("m3857", "0-7"),
+        ("m4326", "0-7"),
+        ("m25832", "0-7"),
+        ("mgeog", "0-7"),
+        ("mixed", "0-7"),
+        ("more", "0-7"),
         ("p3857", "0-14"),
         ("p25832", "0-14"),
         ("p27700", "0-14"),
@@ -178,7 +203,9 @@ fn points_in_any_reference_system_and_geographies_are_what_the_plain_query_retur
         let folder = tempfile::tempdir().unwrap();
         let (config, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));
         std::fs::write(&config, format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\nproperties = [\"name\"]\n[run]\nbatch_features = 100")).unwrap();
-        seed(&db.url, &output, &["--config", config.to_str().unwrap(), "--zoom", zooms]).ok();
+        let seeded = seed(&db.url, &output, &["--config", config.to_str().unwrap(), "--zoom", zooms, "-vv"]).ok();
+        let is_cached = seeded.stderr.contains(" rows are cached, ");
+        assert_eq!(is_cached, !["geogline", "more"].contains(&table), "{table}: {}", seeded.stderr);
         let rows = format!("SELECT ST_Transform(g::geometry, 3857) AS m, id COLLATE \"C\" AS key, name FROM {table}");
         let zooms = 0..=zooms[2..].parse().unwrap();
         let plain =

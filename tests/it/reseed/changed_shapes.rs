@@ -7,7 +7,7 @@ use super::histories::chance::Chance;
 use crate::support::archive::Address;
 use crate::support::program::{program, run};
 use crate::support::tracked::{Tracked, differences, listed};
-use crate::support::{Archive, Db};
+use crate::support::{Archive, Db, until};
 
 /// A table of shapes, the log of its changes, and a target that follows it.
 struct Shapes {
@@ -59,7 +59,10 @@ impl Shapes {
         let arguments = ["--config", &self.config, "--dirty-out", dirty.to_str().unwrap()];
         self.tracked.reseed(&self.target, &arguments).ok();
         self.tracked.is_fresh(&self.target, &["--config", &self.config]);
-        Changed { dirty: listed(&dirty), differing: differences(&before, &Archive::open(&self.target).stored()) }
+        // A large box that is nearly all of the target is seeded: "everything".
+        let is_all = std::fs::read_to_string(&dirty).unwrap() == "*\n";
+        let dirty = if is_all { BTreeSet::new() } else { listed(&dirty) };
+        Changed { dirty, differing: differences(&before, &Archive::open(&self.target).stored()) }
     }
 }
 
@@ -92,6 +95,64 @@ fn a_change_dirties_the_tiles_of_the_shape_and_not_of_its_box() {
     let vertices = "SELECT max(ST_NPoints(place)) FROM oar_tiles.change, unnest(places) AS place WHERE rows > 100";
     assert_eq!(shapes.tracked.db.value::<i32>(vertices), 5);
     shapes.change("UPDATE shape SET name = 'more' WHERE id BETWEEN 1 AND 100");
+}
+
+#[test]
+fn the_inside_of_a_large_polygon_is_seeded_and_a_small_change_is_not() {
+    let shapes = Shapes::new("geometry(Geometry, 4326)", "0-6");
+    shapes.install();
+    shapes.seed();
+    let report = shapes.tracked.path("report.json");
+    let arguments = ["--config", &shapes.config, "--report", report.to_str().unwrap()];
+    for (statement, is_seeded) in [
+        // Nearly all of its tiles are alike, and a seed renders one of them.
+        ("UPDATE shape SET name = 'b' WHERE id = 0".to_owned(), true),
+        (format!("INSERT INTO shape VALUES (1, 'a', {L})"), false),
+    ] {
+        shapes.tracked.db.run(&statement);
+        shapes.tracked.reseed(&shapes.target, &arguments).ok();
+        let told: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+        assert_eq!(told["dirty"].is_null(), is_seeded, "{statement}: {told}");
+        shapes.tracked.is_fresh(&shapes.target, &["--config", &shapes.config]);
+        assert!(shapes.tracked.reseed(&shapes.target, &arguments).ok().stdout.starts_with("nothing to do"));
+    }
+}
+
+/// A row is read, transformed, simplified and cut for each area of a statement in which it lies. A function in a property counts these areas.
+#[test]
+fn a_large_row_is_read_about_as_often_as_in_a_seed_and_not_for_each_column_of_tiles() {
+    let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
+    db.run(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET track_functions = pl', current_database()); END $$;
+         CREATE FUNCTION counted(name text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RETURN name; END $$;
+         CREATE TABLE land (id int PRIMARY KEY, name text, g geometry(Polygon, 4326)); CREATE INDEX ON land USING gist (g);
+         INSERT INTO land SELECT n, 'a', ST_Buffer(ST_SetSRID(ST_MakePoint(n * 37 % 300 - 150, n * 17 % 120 - 60), 4326), CASE n WHEN 1 THEN 9 ELSE 0.3 END) FROM generate_series(1, 60) AS n",
+    );
+    let tracked = Tracked { db, folder };
+    let config = tracked.path("c.toml");
+    let calls = || {
+        let sessions =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        until("the sessions have ended", || tracked.db.value::<i64>(sessions) == 0);
+        tracked.db.value::<i64>("SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions")
+    };
+    for more in ["simplify = { tolerance = 0.5 }\n", ""] {
+        let text = format!(
+            "[tileset]\nzoom = \"0-6\"\n[run]\nworkers = 2\n[[layer]]\nname = \"land\"\ntable = \"land\"\nproperties = {{ name = \"CASE id WHEN 1 THEN counted(name) ELSE name END\" }}\nbuffer = 8192\n{more}"
+        );
+        std::fs::write(&config, text).unwrap();
+        let config = config.to_str().unwrap();
+        tracked.oar_tiles(&["track", "install", "--config", config]).ok();
+        let before = calls();
+        let target = tracked.seed("t.mbtiles", &["--config", config, "--force"]);
+        let seeded = calls() - before;
+        tracked.db.run("UPDATE land SET name = name || 'b' WHERE id = 1");
+        let before = calls();
+        tracked.reseed(&target, &["--config", config]).ok();
+        let reseeded = calls() - before;
+        assert!(seeded > 0 && reseeded > 0 && reseeded <= 3 * seeded, "{more}: {reseeded}, not {seeded}");
+        tracked.is_fresh(&target, &["--config", config, "--force"]);
+    }
 }
 
 #[test]

@@ -144,7 +144,7 @@ fn a_younger_snapshot_than_the_targets_is_refused_for_changes_between_would_be_l
 }
 
 #[test]
-fn a_standby_is_followed_and_a_failover_is_another_history() {
+fn a_standby_is_followed_through_a_failover_and_a_timeline_that_is_known_must_be_the_same() {
     let primary = Cluster::new();
     let db = Db::with_facilities_on(&primary.url, 200);
     let tracked = Tracked::over(db);
@@ -172,10 +172,14 @@ fn a_standby_is_followed_and_a_failover_is_another_history() {
     let humble = format!("{scheme}://humble@{}", rest.split_once('@').unwrap().1);
     let of_role = tracked.path("humble.mbtiles");
     until("the role is there", || crate::support::seed(&humble, &of_role, &ZOOM).code == 0);
-    let promoted =
-        std::process::Command::new("psql").args(["-XAtq", &standby.url, "-c", "SELECT pg_promote()"]).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&promoted.stdout).trim(), "t");
-    run_there("reseed").fails(
+    // A standby does not know its timeline, and nothing was lost.
+    standby.promote();
+    assert!(run_there("reseed").ok().stdout.starts_with("nothing to do"));
+    // This one was on timeline 1 when it was seeded by the primary.
+    let before = tracked.seed("before.mbtiles", &ZOOM);
+    let mut command = program();
+    command.args(["reseed", "--database-url", &there, "--output"]).arg(&before);
+    run(&mut command).fails(
         4,
         &["the database was restored, or failed over to a standby, since then (it is on timeline 2, and was on 1)"],
     );

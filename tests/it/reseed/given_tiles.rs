@@ -1,10 +1,11 @@
 //! Reseeds of tiles and areas that the user names, and of a part.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use crate::support::Archive;
 use crate::support::archive::Address;
 use crate::support::tracked::{SOME, Tracked, differences};
+use crate::support::{Archive, Cluster, Db};
 
 #[test]
 fn tiles_of_a_list_are_rendered_whatever_changed() {
@@ -98,6 +99,47 @@ fn narrowed_to_some_zooms_the_other_changes_stay_to_be_found() {
     let done = tracked.reseed(&target, &[]).ok();
     assert!(done.stdout.contains(" unchanged"), "{}", done.stdout);
     tracked.is_fresh(&target, &["--zoom", "0-8"]);
+}
+
+#[test]
+fn zooms_and_boxes_that_cover_the_targets_own_move_its_snapshot_and_others_do_not() {
+    // A server of its own: other tests' transactions would keep entries in the log.
+    let cluster = Cluster::new();
+    let tracked = Tracked::over(Db::with_facilities_on(&cluster.url, 500));
+    let snapshot = |target: &Path| {
+        let manifest = Archive::open(target).metadata("oar_tiles_manifest").unwrap();
+        serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["snapshot"].clone()
+    };
+    let asia = ["--zoom", "2-6", "--bbox", "60,0,120,50"];
+    for (number, (seeded, given, covers)) in [
+        (&["--zoom", "0-6"][..], &["--zoom", "0-6"][..], true),
+        (&["--zoom", "0-6"], &["--zoom", "0-14"], true),
+        (&["--zoom", "0-6"], &["--bbox", "-180,-85.06,180,85.06"], true),
+        (&asia, &asia, true),
+        (&asia, &["--bbox", "50,-10,130,60"], true),
+        (&["--zoom", "0-6"], &["--zoom", "0-5"], false),
+        (&["--zoom", "0-6"], &["--zoom", "0-6", "--bbox", "-180,-85.06,170,85.06"], false),
+        (&asia, &["--zoom", "3-6", "--bbox", "50,-10,130,60"], false),
+        (&asia, &["--zoom", "0-8", "--bbox", "60,0,110,50"], false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let target = tracked.seed(&format!("{number}.mbtiles"), seeded);
+        let before = snapshot(&target);
+        tracked.db.run(&format!("UPDATE api_facility SET name = 'x{number}' WHERE {SOME}"));
+        tracked.reseed(&target, given).ok();
+        assert_eq!(snapshot(&target) != before, covers, "{seeded:?}: {given:?}");
+        let again = tracked.reseed(&target, given).ok();
+        assert_eq!(again.stdout.starts_with("nothing to do"), covers, "{seeded:?}: {given:?}: {}", again.stdout);
+        if covers {
+            tracked.is_fresh(&target, seeded);
+        }
+        let pruned = tracked.oar_tiles(&["track", "prune", target.to_str().unwrap()]).ok().stdout;
+        assert_eq!(pruned.contains(", 0 left\n"), covers, "{seeded:?}: {given:?}: {pruned}");
+        tracked.reseed(&target, &[]).ok();
+        tracked.oar_tiles(&["track", "prune", target.to_str().unwrap()]).ok();
+    }
 }
 
 #[test]

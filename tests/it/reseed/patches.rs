@@ -56,6 +56,9 @@ const CASES: &[Case] = &[
         config: "properties = { id = \"id\", z = \"!zoom!\", x = \"!x!\" }\ncandidates = 0.01\nwhere = \"word <> 'w3'\"",
         is_patched: true,
     },
+    // As ogr2ogr and ST_Multi write points.
+    Case { name: "members", key: "integer", config: "properties = [\"id\", \"word\"]", is_patched: true },
+    Case { name: "mixed", key: "integer", config: "properties = [\"id\", \"word\"]", is_patched: true },
     Case { name: "letters", key: "text", config: "properties = [\"id\"]", is_patched: false },
     Case { name: "unnamed", key: "text", config: "properties = [\"word\"]", is_patched: false },
     Case { name: "made", key: "text", config: "properties = { id = \"md5(id)\" }", is_patched: false },
@@ -94,12 +97,17 @@ impl Case {
     fn create(&self) -> String {
         let Case { name, key, .. } = self;
         format!(
-            "CREATE TABLE {name} (id {key} PRIMARY KEY, number int, word text, price float8, open boolean, more jsonb, stamp timestamptz, place geometry(Point, {srid}));
+            "CREATE TABLE {name} (id {key} PRIMARY KEY, number int, word text, price float8, open boolean, more jsonb, stamp timestamptz, place geometry({kind}, {srid}));
              INSERT INTO {name} SELECT {id}, n, 'w' || n % 7, CASE WHEN n % 5 > 0 THEN n / 8.0 END, n % 3 = 0,
                  jsonb_build_object('k' || n % 4, n % 6), NULL, {place} FROM generate_series(1, 400) AS n;
              {index}",
             index = if *name == "unindexed" { String::new() } else { format!("CREATE INDEX ON {name} USING gist (place)") },
             id = self.id("n"),
+            kind = match *name {
+                "members" => "MultiPoint",
+                "mixed" => "Geometry",
+                _ => "Point",
+            },
             srid = self.srid(),
             place = self.place("n % 90", "n % 90"),
         )
@@ -114,6 +122,11 @@ impl Case {
         let point = format!(
             "ST_SetSRID(ST_MakePoint(90.35 + hashint4({east}) % 900 / 1e5, 23.72 + hashint4(7 + {north}) % 900 / 1e5), 4326)"
         );
+        let point = match self.name {
+            "members" => format!("ST_Multi({point})"),
+            "mixed" => format!("(CASE WHEN hashint4({east}) % 2 = 0 THEN {point} ELSE ST_Multi({point}) END)"),
+            _ => point,
+        };
         if self.srid() == 4326 { point } else { format!("ST_Transform({point}, {})", self.srid()) }
     }
 
@@ -246,6 +259,47 @@ fn patched_tiles_are_those_of_a_fresh_seed() {
                 assert!(fresh[tile] == *bytes, "{target}, step {step}, tile {tile:?}");
             }
         }
+    }
+}
+
+#[test]
+fn a_multipoint_of_one_member_is_patched_and_one_with_more_is_drawn_by_the_database() {
+    let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
+    let cases: Vec<&Case> = CASES.iter().filter(|case| ["members", "mixed"].contains(&case.name)).collect();
+    let layers: String = cases.iter().map(|case| case.layer()).collect();
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, format!("[tileset]\nzoom = \"0,9,12-13\"\n{layers}")).unwrap();
+    let config = config.to_str().unwrap();
+    cases.iter().for_each(|case| db.run(&case.create()));
+    run(program().args(["track", "install", "--config", config, "--database-url", &db.url])).ok();
+    let (held, fresh) = (folder.path().join("held.mbtiles"), folder.path().join("fresh.mbtiles"));
+    let seed = |target: &Path| run(seed_command(&db.url, target, &["--config", config, "-vv"]).arg("--force")).ok();
+    assert_eq!(seed(&held).stderr.matches(" rows are cached, ").count(), 2);
+    let moved = "ST_Collect(ST_GeometryN(place, 1), ST_Translate(ST_GeometryN(place, 1), 0.0004, 0.0003))";
+    for (change, are_points) in [
+        ("word = 'x' WHERE number = 17", true),
+        // Two members, then other changes beside them, then one again: its other place is gone.
+        (&*format!("place = {moved} WHERE number = 17"), false),
+        ("word = 'y' WHERE number IN (17, 18)", false),
+        ("place = ST_Multi(ST_GeometryN(place, 2)) WHERE number = 17", true),
+        ("word = 'z' WHERE number IN (17, 18)", true),
+        // Rows that cannot be drawn, and members twice at one place.
+        (
+            "place = CASE WHEN number = 17 THEN ST_SetSRID('MULTIPOINT EMPTY'::geometry, 4326) END WHERE number IN (17, 18)",
+            true,
+        ),
+        ("place = ST_Collect(ST_GeometryN(place, 1), ST_GeometryN(place, 1)) WHERE number = 19", false),
+        ("place = ST_Multi(ST_GeometryN(place, 1)) WHERE number = 19", true),
+        ("place = ST_Translate(place, 0.0001, 0.0001) WHERE number = 20", true),
+    ] {
+        cases.iter().for_each(|case| db.run(&format!("UPDATE {} SET {change}", case.name)));
+        let told = reseeded(&db.url, config, held.to_str().unwrap(), &folder.path().join("report.json"));
+        let cached = seed(&fresh).stderr.matches(" rows are cached, ").count();
+        assert_eq!(cached, if are_points { 2 } else { 0 }, "{change}");
+        // What had two places before cannot be patched, even if it has one now.
+        let is_patched = are_points && !change.contains("ST_GeometryN(place, 2)");
+        assert_eq!(told["patched"].as_u64() > Some(0), is_patched, "{change}: {told}");
+        assert!(told["dirty"].as_u64() > Some(0) && tiles(&held) == tiles(&fresh), "{change}");
     }
 }
 

@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::jobs::{Answers, fleet_with, writer};
-use crate::support::Db;
 use crate::support::nginx::{ask, read_answer};
 use crate::support::process::Start as _;
-use crate::support::program::seed;
+use crate::support::program::{over_rows, program, seed};
 use crate::support::served::{GZIP, Served, small_target, status};
+use crate::support::{Db, until};
 
 #[test]
 fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
@@ -40,7 +40,7 @@ fn who_sends_no_request_is_cut_off_and_holds_nobody_up() {
     let mut nothing = Vec::new();
     assert!(refused.read_to_end(&mut nothing).is_err() || nothing.is_empty());
     drop(held);
-    crate::support::until("connections are free again", || {
+    until("connections are free again", || {
         let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
         let asked = write!(stream, "GET /0/0/0.pbf HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         let mut answer = Vec::new();
@@ -239,7 +239,7 @@ fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
         let entry = announced.chunks(6).find(|entry| entry[..2] == name.to_be_bytes()).unwrap();
         u32::from_be_bytes(entry[2..].try_into().unwrap())
     };
-    assert_eq!((setting(max_concurrent_streams), setting(max_header_list_size)), (128, 16_384));
+    assert_eq!((setting(max_concurrent_streams), setting(max_header_list_size)), (32, 16_384));
     let end = &answered.iter().find(|(kind, _)| *kind == goaway).expect("the connection is ended").1;
     assert_eq!(u32::from_be_bytes(end[4..8].try_into().unwrap()), enhance_your_calm);
     let (_, metrics) = served.admin("/metrics");
@@ -247,6 +247,119 @@ fn requests_that_are_reset_at_once_end_their_connection_and_nobody_elses() {
     let asked: u32 = asked.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap());
     assert!(asked < 10_000, "{asked} of 20,000 requests were worked on");
     assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+}
+
+/// A header that says which client a trusted proxy asks for.
+fn asked_for(client: &str) -> String {
+    format!("X-Forwarded-For: {client}\r\n")
+}
+
+/// The number behind a name in the metrics.
+fn metric(served: &Served, name: &str) -> u64 {
+    let (_, metrics) = served.admin("/metrics");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name}: {metrics}")).parse().unwrap()
+}
+
+/// Sends a request whose answer nobody reads.
+fn unread(port: u16, path: &str, client: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n{}\r\n", asked_for(client)).unwrap();
+    stream
+}
+
+#[test]
+fn answers_that_nobody_reads_take_bounded_memory_and_leave_room_for_others() {
+    let (db, place) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
+    let (folder, config) = (place.path().join("tiles/"), place.path().join("serve.toml"));
+    let lines = "[serve]\nunread_mb = 64\ncache_mb = 1\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    std::fs::write(&config, over_rows(lines)).unwrap();
+    let config = config.to_str().unwrap();
+    seed(&db.url, &folder, &["--config", config, "--zoom", "0-3", "--public-url", "relative"]).ok();
+    // Tiles of more than the buffers of a connection, as no run of this program would write them. Each is 16 MB.
+    for row in 0..8_u8 {
+        std::fs::create_dir_all(folder.join("3/2")).unwrap();
+        std::fs::write(folder.join(format!("3/2/{row}.pbf")), vec![row; 16 << 20]).unwrap();
+    }
+    let served = Served::new(folder.to_str().unwrap(), &["--config", config]);
+    let held = || metric(&served, "oar_tiles_unread_bytes") >> 20;
+    let cut = || metric(&served, "oar_tiles_answers_cut_total{reason=\"memory\"}");
+    // One client has half of it: two tiles. The third answer ends, or is refused.
+    let mut greedy: Vec<TcpStream> =
+        (0..2).map(|row| unread(served.port, &format!("/3/2/{row}.pbf"), "192.0.2.1")).collect();
+    until("they count", || held() == 32);
+    let refused = served.get("/3/2/2.pbf", &asked_for("192.0.2.1"));
+    assert_eq!((status(&refused), refused.header("cache-control")), (429, Some("no-store")));
+    assert_eq!(status(&served.get("/0/0/0.pbf", &asked_for("192.0.2.2"))), 200);
+    // Others fill the rest.
+    greedy.push(unread(served.port, "/3/2/3.pbf", "192.0.2.2"));
+    greedy.push(unread(served.port, "/3/2/4.pbf", "192.0.2.3"));
+    until("all is taken", || held() == 64);
+    assert_eq!(cut(), 0);
+    // The next one gets room from the client with the most.
+    greedy.push(unread(served.port, "/3/2/5.pbf", "192.0.2.4"));
+    until("an answer ends for it", || cut() == 1);
+    until("its memory is free", || held() <= 64);
+    // Who reads gets everything meanwhile.
+    let whole = served.get("/3/2/6.pbf", &asked_for("192.0.2.5"));
+    assert!(status(&whole) == 200 && whole.body == vec![6; 16 << 20]);
+    drop(greedy);
+    until("nothing is held", || held() == 0);
+}
+
+#[test]
+fn two_clients_do_not_take_all_places_of_those_who_wait_for_changes() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &["--changes", "--trusted-proxy", "127.0.0.1"]);
+    let subscribes = |client: &str| {
+        let mut stream = unread(served.port, "/changes", client);
+        let mut begin = [0; 12];
+        stream.read_exact(&mut begin).unwrap();
+        (begin == *b"HTTP/1.1 200", stream)
+    };
+    let mut all: Vec<TcpStream> = Vec::new();
+    for number in 0..256 {
+        let (is_there, stream) = subscribes(["192.0.2.1", "192.0.2.2"][number % 2]);
+        assert!(is_there, "{number}");
+        all.push(stream);
+    }
+    let (is_there, _own) = subscribes("192.0.2.1");
+    assert!(!is_there, "it has as many as the other");
+    let (is_there, _stream) = subscribes("192.0.2.3");
+    assert!(is_there);
+}
+
+/// Starts the server of a target under a limit of open files, as `ulimit` takes it.
+fn limited(target: &str, limit: &str, log: &std::path::Path) -> Served {
+    let with = program();
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]).arg(with.get_program());
+    for (name, value) in with.get_envs().filter_map(|(name, value)| Some((name, value?))) {
+        command.env(name, value);
+    }
+    command.args(["serve", target, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+    command.args(["--trusted-proxy", "127.0.0.1"]).stderr(std::fs::File::create(log).unwrap());
+    Served::of(&mut command)
+}
+
+#[test]
+fn a_flood_of_connections_leaves_descriptors_for_the_admin_listener() {
+    let (folder, target) = small_target();
+    let log = folder.path().join("log");
+    // The soft limit is raised; a hard one leaves fewer connections.
+    for (limit, said) in [("-Sn 160", None), ("-n 160", Some("the system allows 160 open files"))] {
+        let served = limited(&target, limit, &log);
+        let flood: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(("127.0.0.1", served.port)).unwrap()).collect();
+        for _ in 0..20 {
+            assert_eq!(served.admin("/livez"), (200, "ok\n".to_owned()), "{limit}");
+        }
+        let text = std::fs::read_to_string(&log).unwrap();
+        assert!(!text.contains("could not be accepted"), "{limit}: {text}");
+        assert!(said.is_none_or(|said| text.contains(said)), "{limit}: {text}");
+        let taken = text.lines().filter(|line| line.contains("connections are taken")).count();
+        assert_eq!(taken, usize::from(said.is_some()), "one line for a flood: {text}");
+        drop(flood);
+    }
 }
 
 #[test]
@@ -308,5 +421,114 @@ fn no_url_of_a_request_is_fetched_and_headers_that_lie_change_no_answer() {
     assert_eq!(trap.accept().map(drop).unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "somebody has fetched it");
     // It would have been heard.
     let _caller = TcpStream::connect(trap.local_addr().unwrap()).unwrap();
-    crate::support::until("the trap hears", || trap.accept().is_ok());
+    until("the trap hears", || trap.accept().is_ok());
+}
+
+/// A proxy in front may find another end of such a body than the server, and then one client's bytes are another one's request.
+#[test]
+fn a_body_that_two_readers_may_read_differently_is_refused_and_ends_its_connection() {
+    let (_folder, target) = small_target();
+    let served = Served::new(&target, &[]);
+    for codings in ["x, chunked", "chunked, chunked", "identity, chunked", "gzip,chunked", ", chunked"] {
+        for (port, path) in [(served.port, "/0/0/0.pbf"), (served.admin, "/livez")] {
+            let next = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let request = format!(
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: {codings}\r\n\r\n0\r\n\r\n{next}"
+            );
+            let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            let mut all = Vec::new();
+            // The rest of what was sent may reset the connection.
+            drop(stream.read_to_end(&mut all));
+            let text = String::from_utf8_lossy(&all);
+            assert!(text.starts_with("HTTP/1.1 400 "), "{codings}: {text}");
+            assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{codings}: {text}");
+        }
+    }
+    let plain = "Transfer-Encoding: Chunked\r\n\r\n0\r\n";
+    assert_eq!(status(&ask(served.port, "GET", "/0/0/0.pbf", plain)), 200);
+}
+
+/// A page may let its own name lead to 127.0.0.1; a browser then lets it read the answers.
+#[test]
+fn another_sites_name_for_this_machine_opens_neither_the_admin_listener_nor_a_preview() {
+    let (folder, target) = small_target();
+    let config = folder.path().join("hosts.toml");
+    std::fs::write(&config, "[serve]\nhosts = [\"metrics.internal\"]\n").unwrap();
+    let public = ["--config", config.to_str().unwrap(), "--public-url", "https://tiles.example.org/a"];
+    let served = Served::new(&target, &public);
+    let asked = |port: u16, request: &str, host: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+        read_answer(stream)
+    };
+    let mut preview = crate::support::program::program();
+    let preview = Served::of(preview.args(["preview", &target]));
+    let known = ["localhost", "LOCALHOST:80", "127.0.0.1", "127.0.0.1:9180", "[::1]", "[::1]:80"];
+    let strangers = [
+        "evil.example",
+        "evil.example:80",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "127.0.0.1@evil.example",
+    ];
+    for host in known {
+        assert_eq!(status(&asked(served.admin, "GET /livez", host)), 200, "{host}");
+        let shown = asked(preview.port, "GET /tiles.json", host);
+        assert_eq!(status(&shown), 200, "{host}");
+        assert_eq!(shown.header("access-control-allow-origin"), None, "pages of other sites read it");
+    }
+    for host in ["tiles.example.org", "metrics.internal", "Metrics.Internal:80"] {
+        assert_eq!(status(&asked(served.admin, "GET /metrics", host)), 200, "{host}");
+        assert_eq!(status(&asked(preview.port, "GET /tiles.json", host)), 421, "{host}");
+    }
+    for host in strangers {
+        for request in ["GET /metrics", "GET /status.json", "POST /jobs", "DELETE /jobs/1"] {
+            assert_eq!(status(&asked(served.admin, request, host)), 421, "{host} {request}");
+        }
+        for request in ["GET /", "GET /tiles.json", "GET /0/0/0.pbf", "GET /changes"] {
+            assert_eq!(status(&asked(preview.port, request, host)), 421, "{host} {request}");
+        }
+        assert_eq!(status(&asked(served.port, "GET /tiles.json", host)), 200, "tiles are for everybody");
+    }
+    // A whole address as the target of the request names a host, too.
+    assert_eq!(status(&asked(served.admin, "GET http://evil.example/livez", "localhost")), 421);
+    assert_eq!(asked(served.port, "GET /tiles.json", "x").header("access-control-allow-origin"), Some("*"));
+}
+
+/// The most memory that a process had, in MB.
+fn peak_megabytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_job_for_a_zigzag_over_the_world_takes_little_memory_and_becomes_few_boxes() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let served = writer(&fleet, "t.mbtiles");
+    let before = peak_megabytes(served.child.id());
+    let zigzag: Vec<[i32; 2]> = (0..60_000).map(|step| [step % 170, if step % 2 == 0 { -85 } else { 85 }]).collect();
+    let tall = |step: i32| {
+        let west = f64::from(step) / 8.0 - 150.0;
+        vec![vec![[west, -85.0], [west + 0.01, 85.0], [west + 0.02, -85.0], [west, -85.0]]]
+    };
+    let many: Vec<_> = (0..2_400).map(tall).collect();
+    let mut answers = Answers::default();
+    for area in [
+        serde_json::json!({ "type": "Polygon", "coordinates": [zigzag] }),
+        serde_json::json!({ "type": "MultiPolygon", "coordinates": many }),
+    ] {
+        let (code, job, _) = answers.submit(&served, "", &serde_json::json!({ "what": "area", "area": area }));
+        assert_eq!(code, 202, "{job}");
+        let parts = job["job"]["area"].as_array().unwrap();
+        assert!(parts.len() <= 400 && parts.iter().all(serde_json::Value::is_array), "{} parts", parts.len());
+    }
+    // As texts, which only the program itself writes.
+    let tall = |step: i32| format!("POLYGON(({step} -85,{step} 85,{} -85,{step} -85))", step + 1);
+    let texts: Vec<String> = (0..160).flat_map(|_| (0..16).map(tall)).collect();
+    let (code, refused, _) = answers.submit(&served, "", &serde_json::json!({ "what": "area", "area": texts }));
+    assert_eq!((code, refused["error"].as_str().unwrap().contains("too long and winding")), (400, true), "{refused}");
+    let grown = peak_megabytes(served.child.id()) - before;
+    assert!(grown < 250, "{grown} MB");
 }

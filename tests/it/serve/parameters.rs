@@ -113,7 +113,10 @@ fn one_set_of_values_is_rendered_once_and_shared_once_however_it_is_written() {
     let redis = Redis::start("hunter2", &[]);
     let secret = world.path("redis");
     std::fs::write(&secret, redis.url()).unwrap();
-    let lines = format!("[serve]\nredis_url_file = {secret:?}\nlive_ttl = \"10m\"\n");
+    let signatures = world.path("signatures");
+    std::fs::write(&signatures, "0123456789abcdef0123456789abcdef").unwrap();
+    let redis_files = format!("redis_url_file = {secret:?}\nredis_secret_file = {signatures:?}\n");
+    let lines = format!("[serve]\n{redis_files}live_ttl = \"10m\"\n");
     let [first, second] = world.countries();
     let (served, other) = (world.served(&lines, &[]), world.served(&lines, &[]));
     let asked = format!("/1/1/0.pbf?country={first}&country={second}");
@@ -374,4 +377,40 @@ fn conditions_that_cannot_be_used_are_refused_before_the_first_request() {
         ]);
         run(command.arg("--config").arg(&config)).fails(2, texts);
     }
+}
+
+#[test]
+fn what_the_database_does_not_take_is_the_clients_fault_and_no_warning() {
+    let world = World::new();
+    let config = world.path("v.toml");
+    // Where a tile may be left out whose rows cannot be drawn, too.
+    let layer = LAYER.replace("[layer.properties]", "on_tile_error = \"skip\"\n[layer.properties]");
+    let text = format!(
+        "{layer}\n[serve]\nlive = true
+[[tileset.parameter]]\nname = \"length\"\ntype = \"integer\"\nwhere = {{ facilities = \"length(name) = (!length!)::int2\" }}
+[[tileset.parameter]]\nname = \"like\"\ntype = \"text\"\nwhere = {{ facilities = \"name ~ !like!\" }}\n"
+    );
+    std::fs::write(&config, text).unwrap();
+    let target = world.path("v.mbtiles");
+    seed(&world.db.url, Path::new(&target), &["--config", &config, "--zoom", "0"]).ok();
+    let mut command = program();
+    command.args(["serve", &target, "--config", &config, "--database-url", &world.db.url]);
+    command.args(["--listen", "127.0.0.1:0", "--drain", "0s"]).stderr(std::process::Stdio::piped());
+    let said = Served::saying(&mut command, |served| {
+        for query in ["length=70000", "like=(", "like=a%7B9%7D%7B9", "length=70000", "like=%5B"] {
+            let answer = served.get(&format!("/1/1/0.pbf?{query}"), GZIP);
+            assert_eq!(status(&answer), 400, "{query}: {}", answer.head);
+            assert_eq!(error_of(&answer), "the database does not take a value of the parameters", "{query}");
+        }
+        assert_eq!(status(&served.get("/1/1/0.pbf?like=.", GZIP)), 200);
+        // What is wrong with the table is not the client's fault.
+        world.db.run("ALTER TABLE api_facility RENAME COLUMN country_code TO code");
+        let answer = served.get("/1/1/0.pbf?like=a", GZIP);
+        assert_eq!(status(&answer), 503, "{}", answer.head);
+    });
+    assert!(
+        !said.contains("does not take") && !said.contains("70000") && !said.contains("regular expression"),
+        "{said}"
+    );
+    assert!(said.contains("warning"), "{said}");
 }

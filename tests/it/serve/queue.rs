@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 
 use oar_tiles::mvt::{MvtLayer, decode};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::writer::Fleet;
 use crate::support::gate::{Gate, Place, gated};
-use crate::support::nginx::ask;
+use crate::support::nginx::{ask, read_answer};
 use crate::support::program::{ROWS_LAYER, program, run, seed};
 use crate::support::served::{Served, status};
 use crate::support::{Cluster, Db, until};
@@ -106,6 +107,42 @@ fn a_client_that_need_not_wait_gets_what_the_tile_above_shows_and_the_next_one_t
     // Facilities are drawn at all zooms, so both show the same ones, but for those at the edge of the buffer: the tile above has a coarser grid.
     let both = drawn.intersection(&shown).count();
     assert!(both > 10 && both * 10 > drawn.union(&shown).count() * 9 && tag.is_some(), "{both} {drawn:?} {shown:?}");
+}
+
+#[test]
+fn one_client_that_fills_the_queue_leaves_others_their_tiles_and_their_values() {
+    let db = Db::with_facilities(300);
+    let folder = tempfile::tempdir().unwrap();
+    let more = "workers = 1\nlive_queue = 4\nparameter_keys = 8\ntrusted_proxies = [\"127.0.0.1\"]\n\
+                [tileset]\nname = \"facilities\"\nzoom = \"0-14\"\n[[tileset.parameter]]\nname = \"id\"\ntype = \"text\"\nwhere = { facilities = \"id <> !id!\" }";
+    let served = gated_server(&db, folder.path(), more);
+    let gate = Gate::close(&db);
+    let asks = |client: &str, path: &str| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Forwarded-For: {client}\r\n\r\n")
+            .unwrap();
+        stream
+    };
+    // One runs and four wait; the others are turned away, and their values do not count.
+    let mut greedy = Vec::new();
+    for number in 0..5_u64 {
+        greedy.push(asks("192.0.2.1", &format!("/4/11/6.pbf?id=x{number}")));
+        until("it is in the queue", || tasks(&served, "live") == [1, number]);
+    }
+    for number in 5..30 {
+        let refused = read_answer(asks("192.0.2.1", &format!("/4/11/6.pbf?id=x{number}")));
+        assert_eq!(status(&refused), 503, "{}", refused.head);
+    }
+    let other = asks("192.0.2.2", "/4/11/6.pbf?id=y");
+    let displaced = read_answer(greedy.pop().unwrap());
+    assert_eq!(status(&displaced), 503, "its last one made room: {}", displaced.head);
+    let ends = |stream| {
+        let answer = read_answer(stream);
+        assert_eq!(status(&answer), 200, "{}", answer.head);
+    };
+    gate.open();
+    ends(other);
+    greedy.into_iter().for_each(ends);
 }
 
 #[test]

@@ -28,15 +28,26 @@ impl Shared {
         let shared = Shared { folder: tempfile::tempdir().unwrap(), db: Db::with_facilities(300) };
         let secret = shared.path("redis");
         fs::write(&secret, redis.url() + "\n").unwrap();
+        fs::write(shared.path("signatures"), "0123456789abcdef0123456789abcdef\n").unwrap();
         let text = format!("{ROWS_LAYER}\n[serve]\nredis_url_file = {secret:?}\n{lines}\n");
+        let text = text.replace("{secret}", &format!("redis_secret_file = {:?}", shared.path("signatures")));
         fs::write(shared.path("c.toml"), text).unwrap();
-        seed(
-            &shared.db.url,
-            Path::new(&shared.path("t.mbtiles")),
-            &["--config", &shared.path("c.toml"), "--zoom", "0-1"],
-        )
-        .ok();
+        shared.seed();
         shared
+    }
+
+    fn seed(&self) {
+        let arguments = ["--config", &self.path("c.toml"), "--zoom", "0-1"];
+        seed(&self.db.url, Path::new(&self.path("t.mbtiles")), &arguments).ok();
+    }
+
+    /// What starts a server.
+    fn command(&self) -> std::process::Command {
+        let mut command = program();
+        command.args(["serve", &self.path("t.mbtiles"), "--config", &self.path("c.toml"), "--live"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        command.args(["--database-url", &self.db.url]);
+        command
     }
 
     fn path(&self, name: &str) -> String {
@@ -70,7 +81,7 @@ fn key(redis: &Redis, path: &str) -> String {
 #[test]
 fn what_one_server_rendered_the_others_have_and_strangers_bytes_are_not_taken() {
     let redis = Redis::start("hunter2", &[]);
-    let shared = Shared::new(&redis, "live_ttl = \"10m\"");
+    let shared = Shared::new(&redis, "live_ttl = \"10m\"\n{secret}");
     let first = shared.server();
     let (path, other) = ("/4/11/6.pbf", "/4/12/6.pbf");
     let rendered = first.get(path, GZIP);
@@ -95,7 +106,10 @@ fn what_one_server_rendered_the_others_have_and_strangers_bytes_are_not_taken() 
     let wrong = redis.ask(&[b"GET", key(&redis, other).as_bytes()]);
     let key = key(&redis, path);
     let mut broken = 0;
-    for value in [&wrong[..], b"", b"oar1", &[0xff; 4_096]] {
+    // One bit of the tile itself; and more than any tile has.
+    let mut forged = value.clone();
+    *forged.last_mut().unwrap() ^= 1;
+    for value in [&wrong[..], &forged, b"", b"oar1", &[0xff; 4_096], &vec![b'x'; 9 << 20]] {
         redis.ask(&[b"SET", key.as_bytes(), value]);
         let third = shared.server();
         let answer = third.get(path, GZIP);
@@ -117,10 +131,60 @@ fn what_one_server_rendered_the_others_have_and_strangers_bytes_are_not_taken() 
     assert_eq!(shared.server().get(path, GZIP).header("cache-status"), Some("oar-tiles; fwd=uri-miss; stored"));
 }
 
+/// The keys in Redis.
+fn keys(redis: &Redis) -> Vec<String> {
+    let all = redis.ask(&[b"EVAL", b"return table.concat(redis.call('KEYS', '*'), ' ')", b"0"]);
+    String::from_utf8(all).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn tiles_are_signed_with_a_secret_or_the_change_logs_key_and_without_both_none_is_shared() {
+    let redis = Redis::start("hunter2", &[]);
+    let path = "/4/11/6.pbf";
+    let asked = |shared: &Shared, others: &str| {
+        until("the server finds it", || {
+            let found = shared.server().get(path, GZIP);
+            found.header("cache-status") == Some("oar-tiles; hit; detail=redis")
+        });
+        let all = keys(&redis);
+        assert!(all.iter().all(|key| key.starts_with("oar-tiles:v3:")), "{all:?}");
+        assert!(!others.is_empty() || all.len() == 1, "{all:?}");
+        all
+    };
+    // Neither: the server says so, and Redis stays empty.
+    let shared = Shared::new(&redis, "live_ttl = \"10m\"");
+    let mut server = shared.command();
+    let said = Served::saying(server.stderr(std::process::Stdio::piped()), |served| {
+        assert_eq!(status(&served.get(path, GZIP)), 200);
+        assert_eq!(count(served, "hit") + count(served, "miss"), 0);
+    });
+    assert!(said.contains("are not shared in Redis: there is no key to sign them"), "{said}");
+    assert!(keys(&redis).is_empty());
+    // The log's key.
+    run(program().args(["track", "install", "--database-url", &shared.db.url, "--config", &shared.path("c.toml")]))
+        .ok();
+    shared.seed();
+    let by_log = asked(&shared, "");
+    // A secret: another key, and so other names. What was signed with one is not read with another.
+    let config = fs::read_to_string(shared.path("c.toml")).unwrap();
+    fs::write(shared.path("c.toml"), format!("{config}redis_secret_file = {:?}\n", shared.path("signatures"))).unwrap();
+    let both = asked(&shared, "the log's");
+    assert_eq!((by_log.len(), both.len()), (1, 2), "{both:?}");
+    // Too short, or not there.
+    for (secret, text) in [("short", "has 5 bytes, and needs at least 32"), ("", "cannot be read")] {
+        match secret {
+            "" => fs::remove_file(shared.path("signatures")).unwrap(),
+            secret => fs::write(shared.path("signatures"), secret).unwrap(),
+        }
+        let failed = run(&mut shared.command()).fails(2, &["serve.redis_secret_file", text]);
+        assert!(secret.is_empty() || !failed.stderr.contains(secret), "{}", failed.stderr);
+    }
+}
+
 #[test]
 fn a_redis_that_hangs_dies_or_is_full_costs_no_request() {
     let mut redis = Redis::start("hunter2", &["--maxmemory", "2mb", "--maxmemory-policy", "noeviction"]);
-    let shared = Shared::new(&redis, "live_ttl = \"1ms\"");
+    let shared = Shared::new(&redis, "live_ttl = \"1ms\"\n{secret}");
     let served = shared.server();
     let (is_over, expected) = (AtomicBool::new(false), Mutex::new(HashMap::new()));
     std::thread::scope(|scope| {
@@ -174,23 +238,9 @@ fn redis_is_reached_over_tls_and_believed_only_with_a_trusted_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let authority = certificates(folder.path(), "authority");
     let (redis, url) = Redis::start_with_tls("hunter2", folder.path());
-    let shared = Shared::new(&redis, "live_ttl = \"10m\"");
+    let shared = Shared::new(&redis, "live_ttl = \"10m\"\n{secret}");
     fs::write(shared.path("redis"), url).unwrap();
-    let server = |trusted: &Path| {
-        let mut command = program();
-        command.args(["serve", &shared.path("t.mbtiles"), "--config", &shared.path("c.toml"), "--live"]);
-        command.args([
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--drain",
-            "0s",
-            "--database-url",
-            &shared.db.url,
-        ]);
-        Served::of(command.env("SSL_CERT_FILE", trusted))
-    };
+    let server = |trusted: &Path| Served::of(shared.command().env("SSL_CERT_FILE", trusted));
     let path = "/4/11/6.pbf";
     let rendered = server(&authority).get(path, GZIP);
     // On a busy machine Redis may be asked in vain.

@@ -233,3 +233,32 @@ fn a_pmtiles_archive_cannot_be_written_back_into() {
         .run("serve", &flags)
         .fails(2, &["live tiles cannot be written back into", "leave serve.write_back out"]);
 }
+
+#[test]
+fn clients_cannot_fill_the_target_faster_than_its_limit() {
+    let fleet = fleet();
+    let config = std::fs::read_to_string(&fleet.places.config).unwrap();
+    std::fs::write(&fleet.places.config, format!("{config}write_back_rate = 1\n")).unwrap();
+    let kind = "t.mbtiles";
+    fleet.seeded(kind);
+    let served = writer(&fleet, kind);
+    fleet.places.seed(&fleet.db, "deep.mbtiles", &["--zoom", "9"]).ok();
+    let begun = std::time::Instant::now();
+    let tiles: Vec<_> = fleet.places.read_by_others("deep.mbtiles").into_keys().take(60).collect();
+    assert_eq!(tiles.len(), 60);
+    for tile in &tiles {
+        assert!(!get(&served, *tile).is_empty());
+    }
+    // A burst of 10 s, and then one tile a second; a batch every 2 s.
+    let mut last = 0;
+    for least in [10, 12] {
+        until("some are stored", || {
+            last = beyond(&fleet, kind).len();
+            last >= least
+        });
+        let seconds = usize::try_from(begun.elapsed().as_secs()).unwrap();
+        assert!(last <= 11 + seconds, "{last} tiles in {seconds} s");
+    }
+    assert!(last < 60, "on a machine that is not far too busy");
+    is_sound(&fleet, kind);
+}

@@ -40,17 +40,18 @@ fn indexes_settings_and_databases_that_do_not_fit_are_refused() {
     with(&[("JOB_COMPLETION_INDEX", "3")]).fails(2, &["JOB_COMPLETION_INDEX = 3 is shard 4, and run "]);
     with(&[("JOB_COMPLETION_INDEX", "0"), ("PARALLEL_SEQ", "1")])
         .fails(2, &["JOB_COMPLETION_INDEX and PARALLEL_SEQ are both set"]);
-    with(&[("SLURM_ARRAY_TASK_ID", "20"), ("SLURM_ARRAY_TASK_MIN", "10"), ("SLURM_ARRAY_TASK_STEP", "10")]).ok();
+    with(&[("PARALLEL_SEQ", "1")]).fails(2, &["which shard is this? Write --shard 1/3 to --shard 3/3"]);
+    with(&[("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_MIN", "1"), ("SLURM_ARRAY_TASK_STEP", "1")]).ok();
     let status = sharded.verb("status", &["--json"]).ok();
     let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
     assert_eq!((&status["done"], &status["missing"]), (&1.into(), &2.into()), "{status}");
-    assert_eq!(status["shards"][1]["state"], "done", "counted from 10 by tens, 20 is the second");
+    assert_eq!(status["shards"][1]["state"], "done", "an array of the second shard alone");
 
     sharded.verb("commit", &[]).fails(
         1,
         &[
             "2 of 3 shards of run ",
-            " are not done: 1, 3. Run these again",
+            " are not done: 1,3. Run these again",
             "If they end with 4, give the run up with oar-tiles shards abort",
         ],
     );

@@ -98,7 +98,7 @@ impl Drop for Slurm<'_> {
 }
 
 #[test]
-fn a_slurm_array_runs_its_example_and_the_commit_after_it() {
+fn a_slurm_array_runs_its_example_its_advice_for_missing_shards_and_the_commit_after_it() {
     let tracked = Tracked::facilities(400);
     let config = configured(&tracked);
     let slurm = Slurm::start(&tracked);
@@ -106,8 +106,10 @@ fn a_slurm_array_runs_its_example_and_the_commit_after_it() {
     // Smaller: this machine has one node.
     let mut smaller = text.clone();
     for (large, small) in [
-        ("--shards 64", "--shards 4"),
-        ("0-63%8", "0-3%2"),
+        ("--shards 64", "--shards 5"),
+        // The first call starts some of the shards, as if the others had failed.
+        ("shards=1-64", "shards=1,3-4"),
+        ("%8\"", "%2\""),
         ("cpus-per-task=4", "cpus-per-task=1"),
         ("--workers 4", "--workers 1"),
     ] {
@@ -115,11 +117,24 @@ fn a_slurm_array_runs_its_example_and_the_commit_after_it() {
         smaller = smaller.replace(large, small);
     }
     std::fs::write(tracked.path("slurm.sh"), smaller).unwrap();
-    run(slurm.command("sh").arg(tracked.path("slurm.sh")).arg(&config).arg(tracked.path("work/"))).ok();
-    let queue = || run(slurm.command("squeue").arg("--noheader")).ok().stdout;
-    until("all jobs have ended", || queue().trim().is_empty());
-    let said = || said(tracked.folder.path());
-    assert!(tracked.path("t.mbtiles").exists(), "{}", said());
+    let call = |more: &[&str]| {
+        let mut call = slurm.command("sh");
+        let ended = call.arg(tracked.path("slurm.sh")).arg(&config).arg(tracked.path("work/")).args(more);
+        run(ended).ok();
+        until("all jobs have ended", || run(slurm.command("squeue").arg("--noheader")).ok().stdout.trim().is_empty());
+        said(tracked.folder.path())
+    };
+    let said = call(&[]);
+    let (_, missing) = said.split_once(" are not done: ").unwrap_or_else(|| panic!("{said}"));
+    let (missing, _) = missing.split_once(". Run these again").unwrap();
+    assert_eq!(missing, "2,5");
+    let advice = "# once more with the numbers of the shards that oar-tiles shards status names as missing.";
+    assert!(
+        text.contains(advice) && text.contains("\n#   sh slurm.sh oar-tiles.toml /shared/seed/ 2,5,7-9\n"),
+        "{text}"
+    );
+    let said = call(&[missing]);
+    assert!(tracked.path("t.mbtiles").exists(), "{said}");
     tracked.is_fresh(&tracked.path("t.mbtiles"), &["--zoom", "0-5"]);
 }
 
@@ -142,6 +157,7 @@ fn the_variables_of_each_scheduler_say_which_shard_a_process_is() {
         (&["JOB_COMPLETION_INDEX"][..], 0),
         (&["AWS_BATCH_JOB_ARRAY_INDEX"], 0),
         (&["CLOUD_RUN_TASK_INDEX", "CLOUD_RUN_TASK_COUNT=2", "CLOUD_RUN_TASK_ATTEMPT=0", "CLOUD_RUN_JOB=seed"], 0),
+        (&["SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN=1", "SLURM_ARRAY_TASK_STEP=1"], 0),
         (&["NOMAD_ALLOC_INDEX", "NOMAD_GROUP_NAME=seed"], 0),
         (&["SGE_TASK_ID", "SGE_TASK_FIRST=1", "SGE_TASK_LAST=2"], 1),
         (&["LSB_JOBINDEX", "LSB_JOBID=7"], 1),

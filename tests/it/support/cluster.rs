@@ -67,9 +67,43 @@ impl Cluster {
 
     /// Stops it, as in a crash.
     pub(crate) fn crash(&self) {
+        self.stop("immediate");
+    }
+
+    fn stop(&self, mode: &str) {
         let stopped =
-            Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg("immediate").status();
+            Command::new(super::repository("scripts/postgres")).arg("stop").arg(self.path()).arg(mode).status();
         assert!(stopped.unwrap().success());
+    }
+
+    /// Copies the files of its disk, while it is stopped for a moment.
+    pub(crate) fn disk_snapshot(&mut self) -> PathBuf {
+        let copy = self.folder.path().join("snapshot");
+        self.stop("fast");
+        copy_files(&self.path().join("data"), &copy);
+        self.start();
+        copy
+    }
+
+    /// Replaces its disk by the copy. `meanwhile` gets the URL of the restored server at another port; then it listens on the old port again.
+    pub(crate) fn restore(&mut self, copy: &Path, meanwhile: impl FnOnce(&str)) {
+        let (data, before) = (self.path().join("data"), (self.url.clone(), self.url_tcp.clone()));
+        self.crash();
+        let options = std::fs::read(data.join("postmaster.opts")).unwrap();
+        std::fs::remove_dir_all(&data).unwrap();
+        copy_files(copy, &data);
+        std::fs::remove_file(data.join("postmaster.opts")).unwrap();
+        self.run(&["start".into(), self.path()]);
+        meanwhile(&self.url);
+        self.stop("fast");
+        std::fs::write(data.join("postmaster.opts"), options).unwrap();
+        (self.url, self.url_tcp) = before;
+        self.start();
+    }
+
+    /// Makes a standby a primary.
+    pub(crate) fn promote(&self) {
+        assert_eq!(psql(&self.url, "SELECT pg_promote()"), "t");
     }
 
     fn run(&mut self, arguments: &[PathBuf]) {
@@ -79,6 +113,19 @@ impl Cluster {
         let (url, url_tcp) = urls.trim().split_once('\n').unwrap();
         (self.url, self.url_tcp) = (url.to_owned(), url_tcp.to_owned());
     }
+}
+
+/// Copies a folder with its owners and modes.
+fn copy_files(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+/// Runs SQL in a session of its own, so that the server may be another one at each time; returns what it prints.
+#[track_caller]
+pub(crate) fn psql(url: &str, sql: &str) -> String {
+    let done = Command::new("psql").args(["-XAtq", "-v", "ON_ERROR_STOP=1", url, "-c", sql]).output().unwrap();
+    assert!(done.status.success(), "{sql}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
 }
 
 impl Drop for Cluster {

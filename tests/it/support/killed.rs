@@ -2,6 +2,8 @@
 
 use std::process::{Command, Stdio};
 
+use super::program::wrapped;
+
 /// The system calls that change files.
 const FILE_OPERATIONS: &str =
     "fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,pwrite64,ftruncate,mkdir,link,linkat";
@@ -27,14 +29,7 @@ pub(crate) fn is_killed_at_one_of(operations: &str, number: usize, command: &Com
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={operations}")]);
     traced.args(["-e", &format!("inject={operations}:signal=SIGKILL:when={number}")]);
-    traced.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    let ended = traced.stdin(Stdio::null()).output().unwrap();
+    let ended = wrapped(traced, command).stdin(Stdio::null()).output().unwrap();
     if ended.status.success() {
         return false;
     }
@@ -49,13 +44,6 @@ pub(crate) fn renamed_and_removed(command: &Command) -> Vec<String> {
     let mut traced = Command::new("strace");
     traced.args(["-f", "-qq", "-y", "-o"]).arg(listed.path());
     traced.args(["-e", "trace=rename,renameat,renameat2,unlink,unlinkat", "-e", "status=successful"]);
-    traced.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => traced.env(name, value),
-            None => traced.env_remove(name),
-        };
-    }
-    traced.stdin(Stdio::null()).output().unwrap();
+    wrapped(traced, command).stdin(Stdio::null()).output().unwrap();
     std::fs::read_to_string(listed.path()).unwrap().lines().map(str::to_owned).collect()
 }

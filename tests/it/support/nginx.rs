@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::process::{Process, Start as _};
+use super::varnish::PURGE_TOKEN;
 use super::{Tree, manual, until};
 
 /// nginx, stopped when the value is dropped.
@@ -57,16 +58,42 @@ impl Nginx {
 
     /// The cache of `examples/nginx-purge.conf` before a server of this machine.
     pub(crate) fn purging(backend: u16) -> Nginx {
+        Nginx::purging_edited(backend, |text| text)
+    }
+
+    /// The same with other lines.
+    pub(crate) fn purging_edited(backend: u16, edit: impl Fn(String) -> String) -> Nginx {
         const MODULE: &str = "load_module /usr/lib/nginx/modules/ngx_http_cache_purge_module.so;";
-        let example = fs::read_to_string(super::repository("examples/nginx-purge.conf")).unwrap();
+        let example = edit(fs::read_to_string(super::repository("examples/nginx-purge.conf")).unwrap());
         Nginx::start(MODULE, |port, prefix| {
+            fs::write(prefix.join("purge-token"), format!("\"Bearer {PURGE_TOKEN}\" 1;\n")).unwrap();
             [
                 ("listen 80;", format!("listen 127.0.0.1:{port};")),
                 ("/var/cache/nginx/tiles", prefix.join("cache").display().to_string()),
                 ("http://127.0.0.1:8080", format!("http://127.0.0.1:{backend}")),
+                ("/etc/nginx/purge-token", prefix.join("purge-token").display().to_string()),
             ]
             .into_iter()
             .fold(example.clone(), |text, (from, to)| {
+                assert!(text.contains(from), "{from}");
+                text.replace(from, &to)
+            })
+        })
+    }
+
+    /// The cache of `examples/nginx.conf` before a server of this machine, without TLS, and with other lines.
+    pub(crate) fn caching(backend: u16, edit: impl Fn(String) -> String) -> Nginx {
+        let example = edit(fs::read_to_string(super::repository("examples/nginx.conf")).unwrap());
+        Nginx::start("", |port, prefix| {
+            let without_tls = example.lines().filter(|line| !line.trim_start().starts_with("ssl_certificate"));
+            let text = without_tls.collect::<Vec<_>>().join("\n");
+            [
+                ("listen 443 ssl;", format!("listen 127.0.0.1:{port};")),
+                ("/var/cache/nginx/tiles", prefix.join("cache").display().to_string()),
+                ("server 127.0.0.1:8080;", format!("server 127.0.0.1:{backend};")),
+            ]
+            .into_iter()
+            .fold(text, |text, (from, to)| {
                 assert!(text.contains(from), "{from}");
                 text.replace(from, &to)
             })

@@ -44,10 +44,23 @@ pub(crate) trait Start {
     fn start(&mut self) -> Process;
 }
 
+/// Takes away the variables of the tester's environment that change what the program and psql do, unless the test has set them.
+pub(crate) fn shielded(command: &mut Command) -> &mut Command {
+    let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        let is_setting = text.starts_with("PG") || text.starts_with("OAR_TILES_") || text == "DATABASE_URL";
+        if is_setting && !given.contains(&name) {
+            command.env_remove(&name);
+        }
+    }
+    command
+}
+
 impl Start for Command {
     #[track_caller]
     fn start(&mut self) -> Process {
-        match self.spawn() {
+        match shielded(self).spawn() {
             Ok(child) => Process(Some(child)),
             Err(error) => {
                 panic!("{} cannot be started: {error}: does scripts/test install it?", self.get_program().display())

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::process::{Process, Start as _};
+use super::process::{Process, Start as _, shielded};
 
 /// A run that has ended.
 pub(crate) struct Run {
@@ -59,15 +59,12 @@ pub(crate) fn over_rows(settings: &str) -> String {
 /// What [`ROWS`] holds.
 pub(crate) const ROWS_LAYER: &str = include_str!("../../../scripts/every-facility.toml");
 
-/// The same without any configuration: the defaults.
+/// The same without any configuration: the defaults. It stands in a folder that holds no target and no configuration, and into which nobody can write:
+/// whatever lies in the clone changes nothing.
 pub(crate) fn bare_program() -> Command {
     super::say_failures_at_once();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
-    for (name, _) in std::env::vars() {
-        if name.starts_with("PG") || name.starts_with("OAR_TILES_") || name == "DATABASE_URL" {
-            command.env_remove(name);
-        }
-    }
+    shielded(&mut command).current_dir("/proc");
     // The form for a terminal. The form for a pipe has tests of its own.
     command.env("OAR_TILES_LOG", "plain");
     command
@@ -75,7 +72,7 @@ pub(crate) fn bare_program() -> Command {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Run {
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = shielded(command).stdin(Stdio::null()).output().unwrap();
     Run {
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -90,6 +87,21 @@ pub(crate) fn seed_command(url: &str, output: &Path, arguments: &[&str]) -> Comm
     command
 }
 
+/// A command as the last arguments of another, in the same folder and environment.
+pub(crate) fn wrapped(mut by: Command, command: &Command) -> Command {
+    by.arg(command.get_program()).args(command.get_args());
+    if let Some(folder) = command.get_current_dir() {
+        by.current_dir(folder);
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => by.env(name, value),
+            None => by.env_remove(name),
+        };
+    }
+    by
+}
+
 /// The same command without root's right to read and write everywhere.
 pub(crate) fn humble(command: &Command) -> Command {
     let root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
@@ -97,14 +109,7 @@ pub(crate) fn humble(command: &Command) -> Command {
     if root {
         humble.arg("--bounding-set=-dac_override,-dac_read_search");
     }
-    humble.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => humble.env(name, value),
-            None => humble.env_remove(name),
-        };
-    }
-    humble
+    wrapped(humble, command)
 }
 
 /// Runs `oar-tiles seed` of a database into a file, with more arguments.
@@ -152,26 +157,13 @@ pub(crate) fn with_threads(command: &Command, most: u32) -> Command {
         // A number that no account has: threads of all processes of a user count.
         limited.args(["setpriv", "--reuid=61234", "--regid=61234", "--clear-groups"]);
     }
-    limited.args(["prlimit", &format!("--nproc={most}")]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    limited
+    limited.args(["prlimit", &format!("--nproc={most}")]);
+    wrapped(limited, command)
 }
 
 /// The same command with at most this many kilobytes of memory, and a timeout of a minute.
 pub(crate) fn limited(command: &Command, kilobytes: u32) -> Command {
     let mut limited = Command::new("timeout");
     limited.args(["-s", "KILL", "60", "sh", "-c", &format!("ulimit -c 0; ulimit -v {kilobytes}; exec \"$@\""), "sh"]);
-    limited.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    limited
+    wrapped(limited, command)
 }

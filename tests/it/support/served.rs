@@ -75,6 +75,17 @@ impl Served {
         Served { child, url, port, admin }
     }
 
+    /// Starts a command whose standard error is piped, does something with the server, and ends it; what it has said there.
+    pub(crate) fn saying(command: &mut Command, with: impl FnOnce(&Served)) -> String {
+        let mut served = Served::of(command);
+        let mut stderr = served.child.stderr.take().unwrap();
+        with(&served);
+        served.ends_after("-TERM");
+        let mut said = String::new();
+        std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
+        said
+    }
+
     pub(crate) fn get(&self, path: &str, headers: &str) -> Answer {
         ask(self.port, "GET", path, headers)
     }

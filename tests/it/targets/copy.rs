@@ -60,9 +60,16 @@ fn a_copy_is_the_same_byte_for_byte() {
     let names = crate::support::refusal::names(folder.path());
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a.mbtiles", "b.mbtiles"]);
 
-    // A part holds what the zooms and boxes touch, and does not claim to be the whole.
+    let quiet = copy(&source, &target, &["-q"]).ok();
+    assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
+    run(program().arg("copy").arg(&source))
+        .fails(2, &["copy needs a source and a target: oar-tiles copy SOURCE TARGET"]);
+
+    // A part holds what the zooms and boxes touch, and does not claim to be the whole. Flags may stand anywhere.
     let part = folder.path().join("part.mbtiles");
-    let done = copy(&source, &part, &["--zoom", "3-5", "--bbox", "0,0,180,80"]).ok();
+    let done =
+        run(program().arg("copy").arg(&source).args(["--zoom", "3-5"]).arg(&part).args(["--bbox", "0,0,180,80"]));
+    let done = done.ok();
     assert!(done.stdout.contains(" tiles stored, a part without manifest: "), "{}", done.stdout);
     let inside = |(zoom, x, y): &Address| {
         let half = 1 << (zoom - 1);

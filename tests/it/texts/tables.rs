@@ -1,5 +1,7 @@
 //! The tables and lines at the end of commands, and the same as JSON, from made-up figures.
 
+use std::collections::BTreeMap;
+
 use oar_tiles::manifest::Manifest;
 use oar_tiles::pipeline::{LargestTile, SlowBatch};
 use oar_tiles::plan::HeavyTile;
@@ -32,6 +34,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         snapshot: "741:741:".to_owned(),
         seed_snapshot: None,
         database: None,
+        witness: None,
         fingerprint: "0123456789abcdef-r1-p1".to_owned(),
         reads: None,
         zooms: "0-14".to_owned(),
@@ -42,6 +45,7 @@ fn manifest(unrendered: &[&str]) -> Manifest {
         stored: 12_340,
         empty: 4,
         unrendered: unrendered.iter().map(|tile| (*tile).to_owned()).collect(),
+        warned: BTreeMap::new(),
         started: 1_790_000_000,
         seconds: 83.5,
         publication: None,

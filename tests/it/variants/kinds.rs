@@ -92,6 +92,28 @@ fn variants_of_lines_and_areas_are_single_runs() {
 }
 
 #[test]
+fn variants_of_multipoints_are_single_runs_while_each_has_one_member_and_when_one_has_two() {
+    let world = World::with_kinds();
+    world.db.run(
+        "CREATE TABLE stop (id int PRIMARY KEY, region text, g geometry(MultiPoint, 4326)); CREATE INDEX ON stop USING gist (g);
+         INSERT INTO stop SELECT id, region, ST_Multi(ST_StartPoint(g)) FROM road",
+    );
+    let layers = LINES.replace("roads", "stops").replace("\"road\"", "\"stop\"");
+    let config = world.regions(&layers, "stops = \"region = !region!\"");
+    world.oar_tiles(&config, &["track", "install"]).ok();
+    world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
+    for change in [
+        "UPDATE stop SET g = ST_Translate(g, 3, 1) WHERE id % 9 = 2",
+        "UPDATE stop SET g = ST_Collect(ST_GeometryN(g, 1), ST_Translate(ST_GeometryN(g, 1), 20, 3)) WHERE id = 7",
+        "UPDATE stop SET g = ST_Multi(ST_GeometryN(g, 2)) WHERE id = 7",
+    ] {
+        world.db.run(change);
+        world.oar_tiles(&config, &["reseed", "--progress", "none"]).ok();
+        world.regions_are(&["a", "b", "c"], |region| only(&layers, region));
+    }
+}
+
+#[test]
 fn a_layer_without_a_condition_is_the_same_in_every_variant() {
     let world = World::with_kinds();
     let layers = format!("{LINES}{AREAS}");

@@ -9,6 +9,7 @@ use crate::config::JobSettings;
 use crate::postgis::server_of;
 use crate::report::{Report, Style, report};
 use crate::run::attempts::{aside, restarting};
+use crate::run::describe::LogIdentity;
 use crate::run::prepare::prepare_on;
 use crate::run::seed::claim;
 use crate::run::variants::{FamilyCachePart, FamilyRun};
@@ -52,11 +53,13 @@ pub async fn begin_targets(
                 Some(connections) => connections,
                 None => u32::try_from(taken.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
             };
-            Ok::<_, CommandError>((connections, server_of(&taken).await?.identity))
+            let identity = server_of(&taken).await?.identity;
+            let log = LogIdentity::read(&taken, &job.settings.database.changes.schema, [taken.cursor()]).await?;
+            Ok::<_, CommandError>((connections, identity, log.and_then(|log| log.witness(taken.cursor()).cloned())))
         };
         look.await.inspect_err(|_error| job.release_snapshot())
     };
-    let (connections, database) = restarting(&job.settings.database, shown, stop, look).await?;
+    let (connections, database, witness) = restarting(&job.settings.database, shown, stop, look).await?;
     let (mut targets, mut tilesets, mut tiles) = (Vec::new(), Vec::new(), 0);
     for (tileset, settings) in all.iter().enumerate() {
         let before = targets.len();
@@ -82,6 +85,7 @@ pub async fn begin_targets(
         generator: GENERATOR.to_owned(),
         tilesets,
         database,
+        witness,
         connections,
         started,
         force,

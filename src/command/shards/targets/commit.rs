@@ -80,9 +80,11 @@ fn families(
             let parts = families.entry(family.tileset).or_insert_with(|| SeededVariants {
                 cursor: own.clone(),
                 database: family.database.clone(),
+                witnesses: Vec::new(),
                 variants: Vec::new(),
             });
             parts.cursor = parts.cursor.meet(&own);
+            parts.witnesses.extend(done.witness.clone());
             for number in 0..family.lists {
                 let (shard, attempt, tileset) = (done.shard, done.attempt.as_str(), family.tileset);
                 let list: Vec<RecordedVariant> =

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 
 use super::super::attempt::{OwnShard, ShardEnd};
+use super::super::check::check_history;
 use super::super::slots::{Places, SESSIONS_BESIDE_WORKERS};
 use super::check::{check_tilesets, job_of};
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
-use crate::manifest::DatabaseMark;
+use crate::manifest::{DatabaseMark, Witness};
 use crate::postgis::server_of;
 use crate::report::{Report, RunReport, say_problem};
 use crate::run::attempts::{aside, restarting};
-use crate::run::describe::compare;
+use crate::run::describe::{LogIdentity, compare};
 use crate::run::family_seed::seed_one;
 use crate::run::seed::seed_target;
 use crate::run::variants::{FamilyCachePart, FamilyRun};
@@ -165,7 +166,7 @@ impl Seeding<'_> {
     async fn seeded(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let (begun, stop) = (Instant::now(), &self.own.job.stop);
         let (work, run, shard) = (self.own.work, &self.plan.run, self.own.number);
-        let (cursor, _) = self.look().await?;
+        let (cursor, ..) = self.look().await?;
         let parts = usize::try_from(shard).ok().and_then(|shard| self.plan.shards.get(shard.checked_sub(1)?));
         let mut so_far = SeededSoFar::default();
         for part in parts.iter().flat_map(|shard| &shard.parts) {
@@ -188,12 +189,13 @@ impl Seeding<'_> {
             }
         }
         so_far.complete(shard)?;
-        let (_, seen) = self.look().await?;
+        let (_, seen, witness) = self.look().await?;
         let done = TargetsDone {
             shard,
             attempt: attempt.attempt.clone(),
             cursor,
             seen,
+            witness,
             families: so_far.families,
             targets: so_far.targets,
             tiles: so_far.tiles,
@@ -208,24 +210,29 @@ impl Seeding<'_> {
         Ok(if is_first { ShardEnd::Done { tiles } } else { ShardEnd::AlreadyDone })
     }
 
-    /// The cursor of the shard's snapshot, and the state that it has seen. Refuses another database than that of the plan.
-    async fn look(&self) -> Result<(String, String), CommandError> {
+    /// The cursor of the shard's snapshot, the state that it has seen, and the witness of the cursor. Refuses another database than that of the plan.
+    async fn look(&self) -> Result<(String, String, Option<Witness>), CommandError> {
         let job = self.own.job;
         let look = async |_restarts| {
             let look = async {
                 let taken = job.take_snapshot(&job.database()?, false).await?;
                 let identity = server_of(&taken).await?.identity;
-                Ok::<_, CommandError>((taken.cursor().to_owned(), taken.exported().seen().to_owned(), identity))
+                let of_plan = self.plan.witness.iter().map(|witness| witness.snapshot.as_str());
+                let asked = of_plan.chain([taken.cursor()]);
+                let log = LogIdentity::read(&taken, &job.settings.database.changes.schema, asked).await?;
+                Ok::<_, CommandError>((taken.cursor().to_owned(), taken.exported().seen().to_owned(), identity, log))
             };
             look.await.inspect_err(|_error| job.release_snapshot())
         };
-        let (cursor, seen, identity) = restarting(&job.settings.database, &job.report, &job.stop, look).await?;
+        let (cursor, seen, identity, log) = restarting(&job.settings.database, &job.report, &job.stop, look).await?;
         if let Err(why) = compare(Some(&DatabaseMark::Plain(self.plan.database.clone())), &identity, None) {
             let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
             let (work, run) = (self.own.work.name.clone(), self.plan.run.clone());
             return Err(ShardsError::OtherDatabase { work, run, why }.into());
         }
-        Ok((cursor, seen))
+        check_history(self.own.work, &self.plan.run, log.as_ref(), &self.plan.witness)?;
+        let witness = log.and_then(|log| log.witness(&cursor).cloned());
+        Ok((cursor, seen, witness))
     }
 
     /// A run on the snapshot of the shard, which writes and publishes only while no other attempt has done the shard and its run goes on.

@@ -10,15 +10,17 @@ use crate::postgis::session::{Error, Param, quoted};
 use crate::postgis::sql;
 use crate::tile::{Coverage, Zoom};
 
-/// Limits the rows that are read at each zoom to find the reference system.
-const ROWS_PER_ZOOM: &str = "LIMIT 1000";
+/// Limits the rows that are read first, or at each zoom, to find the reference system and the types of the geometries.
+const FIRST_ROWS: &str = "LIMIT 1000";
 
 /// The reference systems and types of a layer's geometries.
 struct GeometryKinds {
     /// The reference systems; empty if there is no geometry.
     srids: Vec<i32>,
-    /// Whether all geometries are points.
+    /// Whether all geometries are points, or multipoints of one member.
     points: bool,
+    /// Whether there are multipoints.
+    members: bool,
     /// Whether there may be curves or surfaces.
     curves: bool,
 }
@@ -33,9 +35,11 @@ impl LayerProbe<'_> {
     ) -> Result<Shape, Error> {
         let declared = column.geometry_type.trim_end_matches(['Z', 'M']);
         if column.srid > 0 && declared != "Geometry" {
+            let members = declared == "MultiPoint" && self.has_single_members(layer).await?;
             return Ok(Shape {
                 srid: column.srid,
-                points: declared == "Point",
+                points: declared == "Point" || members,
+                members,
                 geography: layer.shape.geography,
                 curves: !matches!(
                     declared,
@@ -44,7 +48,7 @@ impl LayerProbe<'_> {
                 edge: None,
             });
         }
-        let GeometryKinds { srids, points, curves } = self.kinds(layer).await?;
+        let GeometryKinds { srids, points, members, curves } = self.kinds(layer).await?;
         let srid = match srids[..] {
             // There is no geometry, so any system is right.
             [] => {
@@ -105,22 +109,44 @@ impl LayerProbe<'_> {
                 format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
             ));
         }
-        Ok(Shape { srid, points, geography: layer.shape.geography, curves, edge: None })
+        Ok(Shape { srid, points, members, geography: layer.shape.geography, curves, edge: None })
+    }
+
+    /// True if no row of a column of multipoints has more than one member, so that the layer is drawn as points. Rows that the layer's own condition
+    /// leaves out count, too, because some statements look at a row's position first. Not asked of rows that are drawn tile by tile, for which nothing
+    /// would be faster.
+    async fn has_single_members(&self, layer: &mut Layer) -> Result<bool, Error> {
+        if layer.asks_each_tile() {
+            return Ok(false);
+        }
+        if layer.is_query() {
+            return Ok(self.kinds(layer).await?.points);
+        }
+        let (relation, g) = (&layer.relation, layer.placement().stored());
+        // The first rows usually tell. All rows are counted by parallel workers, which EXISTS cannot have.
+        let single = |rows: &str| {
+            format!(
+                "(SELECT COALESCE(bool_and(ST_NumGeometries(g) <= 1), true) FROM (SELECT {g} AS g FROM {relation} {rows}) AS rows)"
+            )
+        };
+        let sql = format!("SELECT CASE WHEN {} THEN {} ELSE false END", single(FIRST_ROWS), single(""));
+        Ok(self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?.get(0))
     }
 
     /// Reads the reference systems and types of a layer's geometries.
     async fn kinds(&self, layer: &mut Layer) -> Result<GeometryKinds, Error> {
         let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
         let kind = format!(
-            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) = 'POINT'), true),
-                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false)"
+            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) ~ '^(MULTI)?POINTM?$' AND ST_NumGeometries({g}) <= 1), true),
+                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false),
+                    COALESCE(bool_or(GeometryType({g}) ~ '^MULTIPOINT'), false)"
         );
         let is_set = format!("{} IS NOT NULL", layer.geometry);
         if !layer.is_query() {
             let sql = format!("{kind} FROM {} WHERE {is_set} {}", layer.relation, filter(layer));
             let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
             let srids = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
-            return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2) });
+            return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2), members: row.get(3) });
         }
         let asks_zoom = layer.asks_each_zoom();
         // Only points are clustered, so every row of a layer with clusters is read.
@@ -131,7 +157,7 @@ impl LayerProbe<'_> {
         let mut failed = None;
         for srid in systems {
             layer.shape.srid = *srid;
-            let limit = if reads_all { "" } else { ROWS_PER_ZOOM };
+            let limit = if reads_all { "" } else { FIRST_ROWS };
             let source =
                 from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{is_set} {}", filter(layer)), limit);
             let sql = format!("{} {source}", kind.replace(&g, "oar_tiles_g"));
@@ -140,10 +166,10 @@ impl LayerProbe<'_> {
                 Ok(rows) => {
                     let row = rows.first();
                     let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
-                    let known = row.filter(|_| reads_all).map(|row| (row.get(1), row.get(2)));
+                    let known = row.filter(|_| reads_all).map(|row| (row.get(1), row.get(2), row.get(3)));
                     // If not all rows of all zooms were read, the others may be of any type.
-                    let (points, curves) = known.unwrap_or((false, true));
-                    return Ok(GeometryKinds { srids, points, curves });
+                    let (points, curves, members) = known.unwrap_or((false, true, true));
+                    return Ok(GeometryKinds { srids, points, members, curves });
                 }
                 Err(error @ Error::Query { .. }) => {
                     self.session.return_to_savepoint().await?;
@@ -152,7 +178,7 @@ impl LayerProbe<'_> {
                 Err(other) => return Err(other),
             }
         }
-        failed.map_or(Ok(GeometryKinds { srids: Vec::new(), points: false, curves: true }), Err)
+        failed.map_or(Ok(GeometryKinds { srids: Vec::new(), points: false, members: true, curves: true }), Err)
     }
 
     /// The rows of a statement that runs the layer's query at some zooms (see [`from_at_zooms`]).

@@ -152,7 +152,7 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     let sides = ["w", "s", "e", "n"].map(|side| format!("oar_tiles_lone.{side}"));
     let own = format!("ST_MakeEnvelope({}, {})", sides.join(", "), layer.shape.srid);
     let boxes = std::iter::once(own).chain(shifted_boxes(placement, sides.each_ref().map(String::as_str)));
-    let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", placement.geometry())).collect();
+    let boxes: Vec<String> = boxes.map(|one| format!("{} && {one}", placement.stored())).collect();
     let found = format!(
         "located AS (
     SELECT near.*, oar_tiles_lone.area AS oar_tiles_n, oar_tiles_area.width AS oar_tiles_width, oar_tiles_lone.code AS oar_tiles_code,

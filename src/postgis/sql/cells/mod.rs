@@ -226,7 +226,7 @@ fn by_key(column: &KeyColumn) -> String {
 
 /// The columns that expressions may name: the columns that the role may read.
 pub(in crate::postgis) fn columns(layer: &Layer) -> String {
-    if layer.columns.is_empty() { layer.placement().geometry() } else { layer.columns.join(", ") }
+    if layer.columns.is_empty() { layer.placement().stored() } else { layer.columns.join(", ") }
 }
 
 /// The geometry by which a cell is drawn.

@@ -1,5 +1,6 @@
 //! A program that the user provides: for webhooks, and for CDNs that are not built in.
 
+use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -19,8 +20,23 @@ const PROGRAM_POLL: Duration = Duration::from_millis(20);
 /// Exit codes of failures that a retry does not repair: `EX_NOPERM` and `EX_CONFIG` (sysexits.h), and a shell's "cannot be run" and "not found".
 const STAYING: [i32; 4] = [77, 78, 126, 127];
 
-/// Environment variables that the program does not get, because they may hold a password.
-const NOT_PASSED_ON: [&str; 2] = ["DATABASE_URL", "PGPASSWORD"];
+/// Beginnings of the names of environment variables that the program does not get, because they are secrets of the database, of this program or of
+/// other providers.
+const NOT_PASSED_ON: [&str; 13] = [
+    "DATABASE_URL",
+    "PGPASSWORD",
+    "PGPASSFILE",
+    "OAR_TILES_",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CONTAINER_",
+    "AWS_WEB_IDENTITY_",
+    "FASTLY_API_TOKEN",
+    "CLOUDFLARE_API_TOKEN",
+    "BUNNY_API_KEY",
+    "AKAMAI_",
+];
 
 /// The program.
 pub(in crate::purge::provider) struct UserProgram {
@@ -43,6 +59,9 @@ impl UserProgram {
             return Err(SendError::refused("no program is named".to_owned()));
         };
         let mut command = Command::new(program);
+        for (name, _) in std::env::vars_os().filter(|(name, _)| !self.passes_on(name)) {
+            command.env_remove(name);
+        }
         command
             .args(arguments)
             .env("OAR_TILES_PURGE_LIST", list.path())
@@ -52,9 +71,6 @@ impl UserProgram {
             .env("OAR_TILES_PURGE_REFERENCE", &batch.reference)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
-        for name in NOT_PASSED_ON {
-            command.env_remove(name);
-        }
         let mut child =
             command.spawn().map_err(|error| SendError::refused(format!("{program} cannot be run: {error}")))?;
         let begun = Instant::now();
@@ -70,6 +86,15 @@ impl UserProgram {
                 }
             }
         }
+    }
+
+    /// True if the program gets an environment variable: it is the program's own secret, or none that is known as a secret.
+    fn passes_on(&self, name: &OsStr) -> bool {
+        let CommandOptions { token_variable, others_variables, .. } = &self.options;
+        let name = name.as_encoded_bytes();
+        token_variable.as_ref().is_some_and(|own| own.as_bytes() == name)
+            || !NOT_PASSED_ON.iter().any(|secret| name.starts_with(secret.as_bytes()))
+                && !others_variables.iter().any(|other| other.as_bytes() == name)
     }
 
     /// A line of the list: a whole address, with `*` after a prefix, or a tag.
@@ -131,6 +156,30 @@ impl Provider for UserProgram {
 mod tests {
     use super::*;
 
+    fn options(program: Vec<String>) -> CommandOptions {
+        CommandOptions { program, max_items: 10, token_variable: None, others_variables: Vec::new() }
+    }
+
+    #[test]
+    fn the_program_gets_its_own_secret_and_no_other_one() {
+        let options = CommandOptions {
+            token_variable: Some("AKAMAI_CLIENT_TOKEN".to_owned()),
+            others_variables: vec!["MY_CDN".to_owned()],
+            ..options(vec!["true".to_owned()])
+        };
+        let program = UserProgram::new(options, "https://h/".parse().unwrap());
+        let passes = |name: &str| program.passes_on(OsStr::new(name));
+        for name in ["PATH", "HOME", "LANG", "MY_CDN_2", "AKAMAI_CLIENT_TOKEN", "AWS_PROFILE", "AWS_REGION", "PGHOST"] {
+            assert!(passes(name), "{name}");
+        }
+        for name in "DATABASE_URL PGPASSWORD OAR_TILES_TOKEN OAR_TILES_REDIS_URL AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
+            FASTLY_API_TOKEN CLOUDFLARE_API_TOKEN BUNNY_API_KEY AKAMAI_CLIENT_SECRET AKAMAI_ACCESS_TOKEN MY_CDN"
+            .split_whitespace()
+        {
+            assert!(!passes(name), "{name}");
+        }
+    }
+
     fn batch(kind: ItemKind, name: &str) -> PurgeBatch {
         PurgeBatch { kind, names: vec![name.to_owned()], reference: "r".to_owned() }
     }
@@ -141,8 +190,7 @@ mod tests {
         let script = "cat \"$OAR_TILES_PURGE_LIST\" >>\"$0\"; echo $OAR_TILES_PURGE_KIND $OAR_TILES_PURGE_COUNT $OAR_TILES_PURGE_URL $OAR_TILES_PURGE_REFERENCE >>\"$0\"";
         let out = folder.path().join("out");
         let program = ["sh", "-c", script, out.to_str().unwrap()].map(str::to_owned).to_vec();
-        let options = CommandOptions { program, max_items: 10 };
-        let program = UserProgram::new(options, "https://h/a/".parse().unwrap());
+        let program = UserProgram::new(options(program), "https://h/a/".parse().unwrap());
         program.run(&batch(ItemKind::Url, "/a/1/0/0.pbf")).unwrap();
         program.run(&batch(ItemKind::Prefix, "/a/1/")).unwrap();
         program.run(&batch(ItemKind::Tag, "n-0-0-0")).unwrap();
@@ -155,7 +203,7 @@ mod tests {
     #[test]
     fn exit_codes_say_whether_to_try_again() {
         let ended = |script: &str| {
-            let options = CommandOptions { program: ["sh", "-c", script].map(str::to_owned).to_vec(), max_items: 10 };
+            let options = options(["sh", "-c", script].map(str::to_owned).to_vec());
             UserProgram::new(options, "https://h/".parse().unwrap()).run(&batch(ItemKind::Tag, "a"))
         };
         assert_eq!(ended("exit 0"), Ok(()));

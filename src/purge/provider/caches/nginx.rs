@@ -11,29 +11,37 @@ use http::StatusCode;
 use super::super::super::items::{CdnUrl, PurgeBy};
 use super::super::http::{HttpClient, empty_request};
 use super::super::{
-    BatchLimits, ItemKind, ItemPrice, NginxOptions, Provider, ProviderFacts, PurgeBatch, SendError, many_at_once,
+    BatchLimits, ItemKind, ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
+    many_at_once,
 };
-use super::OWN_RATE;
+use super::{CacheToken, OWN_RATE};
 
 /// One or several nginx servers.
 pub(in crate::purge::provider) struct Nginx {
     options: NginxOptions,
+    token: CacheToken,
     url: CdnUrl,
     http: HttpClient,
 }
 
 impl Nginx {
-    pub(in crate::purge::provider) fn new(options: NginxOptions, url: CdnUrl, http: HttpClient) -> Nginx {
-        Nginx { options, url, http }
+    pub(in crate::purge::provider) fn new(
+        options: NginxOptions,
+        url: CdnUrl,
+        http: HttpClient,
+    ) -> Result<Nginx, ProviderError> {
+        let token = CacheToken::read(options.token.as_ref())?;
+        Ok(Nginx { options, token, url, http })
     }
 
     async fn ask(&self, path: String) -> Result<(), SendError> {
         for cache in &self.options.caches {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
-            let answer = self.http.send(empty_request("PURGE", &url, &[("host", self.url.host())])?).await?;
+            let headers: Vec<_> = [("host", self.url.host())].into_iter().chain(self.token.header()).collect();
+            let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
             // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5 answer 412.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
-                answer.judged(&[])?;
+                answer.judged(&self.token.secrets())?;
             }
         }
         Ok(())

@@ -5,13 +5,15 @@ use futures_util::future::BoxFuture;
 use super::super::super::items::{CdnUrl, PurgeBy};
 use super::super::http::{HttpClient, empty_request};
 use super::super::{
-    BatchLimits, ItemKind, ItemPrice, Provider, ProviderFacts, PurgeBatch, SendError, VarnishOptions, many_at_once,
+    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError, VarnishOptions,
+    many_at_once,
 };
-use super::OWN_RATE;
+use super::{CacheToken, OWN_RATE};
 
 /// One or several Varnish servers.
 pub(in crate::purge::provider) struct Varnish {
     options: VarnishOptions,
+    token: CacheToken,
     url: CdnUrl,
     http: HttpClient,
 }
@@ -20,15 +22,21 @@ pub(in crate::purge::provider) struct Varnish {
 const MAX_TAGS: usize = 100;
 
 impl Varnish {
-    pub(in crate::purge::provider) fn new(options: VarnishOptions, url: CdnUrl, http: HttpClient) -> Varnish {
-        Varnish { options, url, http }
+    pub(in crate::purge::provider) fn new(
+        options: VarnishOptions,
+        url: CdnUrl,
+        http: HttpClient,
+    ) -> Result<Varnish, ProviderError> {
+        let token = CacheToken::read(options.token.as_ref())?;
+        Ok(Varnish { options, token, url, http })
     }
 
     async fn ask(&self, method: &str, path: &str, header: (&'static str, &str)) -> Result<(), SendError> {
-        let host = [("host", self.url.host()), header];
+        let headers: Vec<_> = [("host", self.url.host()), header].into_iter().chain(self.token.header()).collect();
+        let headers = &headers;
         let requests = self.options.caches.iter().map(|cache| {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
-            async move { self.http.send(empty_request(method, &url, &host)?).await?.judged(&[]) }
+            async move { self.http.send(empty_request(method, &url, headers)?).await?.judged(&self.token.secrets()) }
         });
         futures_util::future::try_join_all(requests).await.map(drop)
     }

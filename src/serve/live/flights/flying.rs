@@ -9,9 +9,13 @@ use tokio::sync::watch;
 use super::{FlightPlan, FlightsShared};
 use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
+use crate::serve::parameters::NewKey;
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::stop::{Signal, Stop};
+
+/// The longest that a request waits for the present database state before it renders its tile.
+const STATE_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long a tile is kept in the shared cache by servers that follow the change log.
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -27,6 +31,10 @@ impl FlightsShared {
             if let Some(permit) = ticket.permit().await {
                 return Ok(permit);
             }
+            if ticket.was_displaced() {
+                self.metrics.shed();
+                return Err(LiveError::Overloaded { retry_after: self.estimate(plan.client) });
+            }
             plan.is_dropped = true;
         }
     }
@@ -40,18 +48,24 @@ impl FlightsShared {
             table.remove(plan.key, plan.number);
             return Err(LiveError::Abandoned);
         };
-        let ticket = self.queue.enter(if flight.waiters > 0 { WorkClass::Live } else { plan.class });
+        let class = if flight.waiters > 0 { WorkClass::Live } else { plan.class };
+        let ticket = self.enters(class, plan.client);
         flight.ticket = Some(ticket.number());
         Ok(ticket)
     }
 
-    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here. If no change log
-    /// is followed, the tile must also be younger than `ttl`.
+    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here, and that this
+    /// database has reached. If no change log is followed, the tile must also be younger than `ttl`.
     async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
         let FlightKey { tile, .. } = plan.key;
+        if !self.has_reached(entry.snapshot.xmax()).await {
+            // A database that was set back comes to these transactions again, and they will be others.
+            self.metrics.asked_redis("ahead");
+            return None;
+        }
         if !self.known.epochs().takes(tile.coord, &Arc::new(entry.snapshot.clone())) {
             self.metrics.asked_redis("old");
             return None;
@@ -61,6 +75,21 @@ impl FlightsShared {
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
         self.cache.keep_live(plan.key, form.clone()).await;
         Some(form)
+    }
+
+    /// True if the database has assigned every transaction before `xmax`. If that is not known, the database is asked now, because another server may
+    /// have rendered a tile a moment ago. False if the database does not answer at once.
+    pub(super) async fn has_reached(&self, xmax: u64) -> bool {
+        let asking = async {
+            let mut reached = self.reached.lock().await;
+            if xmax > *reached
+                && let Ok(now) = self.source.present_state().await
+            {
+                *reached = now.xmax();
+            }
+            xmax <= *reached
+        };
+        tokio::time::timeout(STATE_LIMIT, asking).await.unwrap_or(false)
     }
 
     /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
@@ -93,6 +122,7 @@ impl FlightsShared {
         let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         let given = plan.given.take();
+        plan.new_key.take().into_iter().for_each(NewKey::begins);
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
@@ -144,6 +174,8 @@ impl FlightsShared {
                 }
             }
             Err(LiveError::Abandoned) => {}
+            // A client's value is no fault of the server.
+            Err(error @ LiveError::Refused(_)) => tracing::debug!("tile {}: {error}", key.tile),
             Err(error) => tracing::warn!("tile {}: {error}", key.tile),
             Ok(_) => {
                 if self.is_away.swap(false, Ordering::Relaxed) {

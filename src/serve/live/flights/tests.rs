@@ -10,6 +10,7 @@ use crate::serve::change_log::LiveEpoch;
 use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
 use crate::serve::parameters::ParametersKey;
 use crate::serve::queue::WorkerShares;
+use crate::serve::shared::SharedSecret;
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::tile::{TileCoord, Zoom};
 
@@ -19,6 +20,9 @@ struct Held {
     renders: AtomicUsize,
     go: Notify,
     fails: AtomicBool,
+    /// The first transaction that has not begun, and how often that was asked.
+    state: AtomicU64,
+    states: AtomicUsize,
 }
 
 impl LiveSource for Held {
@@ -28,6 +32,18 @@ impl LiveSource for Held {
 
     fn layers(&self) -> &[LiveLayer] {
         &[]
+    }
+
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        None
+    }
+
+    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+        self.states.fetch_add(1, Ordering::SeqCst);
+        let state = self.state.load(Ordering::SeqCst);
+        let away = || LiveError::Away("as it was told".to_owned());
+        let known = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
+        Box::pin(std::future::ready(known.ok_or_else(away)))
     }
 
     fn sessions(&self) -> usize {
@@ -250,4 +266,21 @@ fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
         until(&flights, 0, 0, 0).await;
         assert!(flights.fresh(key(1)).await.is_some());
     });
+}
+
+#[tokio::test]
+async fn a_shared_state_is_refused_only_beyond_what_the_database_says_now() {
+    let (flights, source) = flights(1, 1);
+    let reached = |xmax| flights.0.has_reached(xmax);
+    assert!(!reached(7).await, "the database is away");
+    source.state.store(10, Ordering::SeqCst);
+    assert!(reached(7).await && reached(10).await && reached(3).await);
+    assert_eq!(source.states.load(Ordering::SeqCst), 2, "what is known is not asked again");
+    assert!(!reached(11).await);
+    // Another server has rendered a tile a moment ago: that is no reason to refuse it.
+    source.state.store(12, Ordering::SeqCst);
+    assert!(reached(11).await && reached(12).await && !reached(13).await);
+    // A database that was set back has not reached what it had.
+    source.state.store(5, Ordering::SeqCst);
+    assert!(!reached(13).await && !reached(12).await && reached(5).await);
 }

@@ -65,15 +65,15 @@ fn a_background_task_that_a_client_waits_for_is_a_live_request_from_then_on() {
     let queue = queue(2, 1, 0);
     let (first, _second) = (queue.enter(WorkClass::Live), queue.enter(WorkClass::Live));
     let (mut refresh, mut live) = (queue.enter(WorkClass::Refresh), queue.enter(WorkClass::Live));
-    queue.promote(refresh.number());
-    queue.promote(live.number());
+    queue.promote(refresh.number(), ClientKey::default());
+    queue.promote(live.number(), ClientKey::default());
     assert_eq!(counts(&queue), [2, 0, 2, 0]);
     drop(first);
     let permit = granted(&mut refresh).unwrap();
     assert_eq!(permit.class(), WorkClass::Live);
     assert!(granted(&mut live).is_none());
     // A task that runs already is not promoted.
-    queue.promote(refresh.number());
+    queue.promote(refresh.number(), ClientKey::default());
     drop(permit);
     assert!(granted(&mut live).is_some());
 }
@@ -83,7 +83,8 @@ fn a_single_worker_gives_every_other_turn_to_background_work_that_is_due() {
     let queue = queue(1, 0, 0);
     let mut running = queue.enter(WorkClass::Live);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-    let mut refreshes: Vec<_> = (0..2).map(|_| queue.enter_at(WorkClass::Refresh, long_ago)).collect();
+    let mut refreshes: Vec<_> =
+        (0..2).map(|_| queue.enter_at(queue.state(), WorkClass::Refresh, ClientKey::default(), long_ago)).collect();
     let mut live: Vec<_> = (0..3).map(|_| queue.enter(WorkClass::Live)).collect();
     drop(granted(&mut running).unwrap());
     drop(granted(&mut refreshes[0]).unwrap());
@@ -114,12 +115,65 @@ fn neighbours_leave_the_queue_as_soon_as_other_work_waits() {
 #[test]
 fn there_is_room_while_a_worker_is_free_or_few_wait() {
     let queue = queue(2, 1, 1);
-    assert!(queue.has_room(0));
+    let has_room = |limit| queue.has_room(limit, ClientKey::default());
+    assert!(has_room(0));
     let _live = queue.enter(WorkClass::Live);
     let _seeds = [queue.enter(WorkClass::Seed), queue.enter(WorkClass::Seed)];
-    assert!(!queue.has_room(0) && queue.has_room(1));
+    assert!(!has_room(0) && has_room(1));
     let _waits = queue.enter(WorkClass::Live);
-    assert!(!queue.has_room(1) && queue.has_room(2));
+    assert!(!has_room(1) && has_room(2));
+}
+
+fn client(number: u8) -> ClientKey {
+    ClientKey::of(Some([192, 0, 2, number].into()))
+}
+
+#[test]
+fn clients_take_turns_and_one_alone_is_served_in_the_order_of_its_requests() {
+    let queue = queue(1, 0, 0);
+    let mut running = queue.enter_for(client(1), 64);
+    let mut greedy: Vec<_> = (0..4).map(|_| queue.enter_for(client(1), 64)).collect();
+    let (second, third) = (queue.enter_for(client(2), 64), queue.enter_for(client(2), 64));
+    assert_eq!([1, 2, 3].map(|number| queue.ahead_of(client(number))), [6, 5, 2]);
+    let mut waiting: Vec<Option<WorkTicket>> = greedy.drain(..).chain([second, third]).map(Some).collect();
+    let (mut order, mut permit) = (Vec::new(), granted(&mut running));
+    while permit.take().is_some() {
+        for (number, ticket) in waiting.iter_mut().enumerate() {
+            if let Some(next) = ticket.as_mut().and_then(granted) {
+                (permit, *ticket) = (Some(next), None);
+                order.push(number);
+            }
+        }
+    }
+    assert_eq!(order, [0, 4, 1, 5, 2, 3]);
+}
+
+#[test]
+fn a_full_queue_makes_room_for_the_client_with_fewer_requests() {
+    let queue = queue(1, 0, 0);
+    let _running = queue.enter_for(client(1), 4);
+    let mut greedy: Vec<_> = (0..4).map(|_| queue.enter_for(client(1), 4)).collect();
+    assert!(!queue.has_room(4, client(1)) && queue.has_room(4, client(2)));
+    let other = queue.enter_for(client(2), 4);
+    assert_eq!(counts(&queue), [1, 0, 4, 0]);
+    assert!(pin!(greedy[3].permit()).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(greedy[3].was_displaced() && !greedy[2].was_displaced());
+    let _another = queue.enter_for(client(2), 4);
+    assert!(greedy[2].was_displaced() && !queue.has_room(4, client(2)) && queue.has_room(4, client(3)));
+    drop((greedy, other));
+    assert!(queue.state().displaced.is_empty() && queue.state().live.clients.len() == 1);
+}
+
+#[test]
+fn who_joins_the_request_of_another_client_waits_no_longer_than_for_its_own() {
+    let queue = queue(1, 0, 0);
+    let running = queue.enter_for(client(1), 64);
+    let mut greedy: Vec<_> = (0..4).map(|_| queue.enter_for(client(1), 64)).collect();
+    queue.promote(greedy[3].number(), client(2));
+    drop(running);
+    let first = granted(&mut greedy[0]).unwrap();
+    drop(first);
+    assert!(granted(&mut greedy[1]).is_none() && granted(&mut greedy[3]).is_some());
 }
 
 #[test]
@@ -135,7 +189,7 @@ fn with_many_threads_never_more_run_than_there_are_workers_and_all_get_their_tur
                     let class = WorkClass::ALL[number % WorkClass::ALL.len()];
                     let mut ticket = queue.enter(class);
                     if number % 7 == 0 {
-                        queue.promote(ticket.number());
+                        queue.promote(ticket.number(), ClientKey::default());
                     }
                     if number % 11 == 0 {
                         return;

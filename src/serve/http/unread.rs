@@ -1,0 +1,353 @@
+//! The memory of answers that clients are slow to read: how much all clients, and each of them, may make the server
+//! hold.
+//!
+//! An answer counts from the moment at which its client accepts no more of it for now. Most answers are accepted at
+//! once: they never count, and take no lock here. Answers that share their bytes, such as those of one cached tile,
+//! count once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::task::AtomicWaker;
+
+use super::body::AnswerBody;
+use super::peers::ClientKey;
+
+/// One client may hold one part in this many of the memory.
+const CLIENT_PART: u64 = 2;
+
+/// Once the memory is full, answers are ended until one part in this many is free, so that not every further answer
+/// ends another one.
+const FREED_PART: u64 = 16;
+
+/// What is being sent on a connection of HTTP/1.1 or on a stream of HTTP/2.
+#[derive(Debug, Default)]
+pub(super) struct Sending {
+    /// Where the bytes of the body are in memory, which tells them apart from others.
+    place: AtomicUsize,
+    bytes: AtomicU64,
+    client: AtomicU64,
+    is_cut: AtomicBool,
+    /// True while the client accepts no more for now.
+    is_waiting: AtomicBool,
+    /// Wakes the task that sends.
+    sender: AtomicWaker,
+}
+
+impl Sending {
+    /// Notes the answer that is sent from now on.
+    pub(super) fn begins(&self, body: &AnswerBody) {
+        let (place, bytes, client) = match body {
+            AnswerBody::Full(bytes, client) => (bytes.as_ptr().addr(), bytes.len() as u64, *client),
+            AnswerBody::Events(_) => (0, 0, ClientKey::default()),
+        };
+        self.place.store(place, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+        self.client.store(client.number(), Ordering::Relaxed);
+    }
+
+    /// Notes that pieces of answers to a client are queued on a connection of HTTP/2 from now on; so far there are
+    /// none.
+    pub(super) fn queues_for(&self, client: ClientKey) {
+        self.place.store(std::ptr::from_ref(self).addr(), Ordering::Relaxed);
+        self.client.store(client.number(), Ordering::Relaxed);
+    }
+
+    /// A piece is queued.
+    pub(super) fn queued(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// A queued piece was sent or dropped.
+    pub(super) fn unqueued(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// True if the answer has to end, because others need the memory. Otherwise the task is woken once it has to.
+    pub(super) fn is_cut(&self, context: &std::task::Context<'_>) -> bool {
+        self.sender.register(context.waker());
+        self.is_cut.load(Ordering::Relaxed)
+    }
+
+    /// True while the client accepts no more for now.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.is_waiting.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether the client accepts no more for now.
+    pub(super) fn waits(&self, is_waiting: bool) {
+        self.is_waiting.store(is_waiting, Ordering::Relaxed);
+    }
+
+    fn cut(&self) {
+        self.is_cut.store(true, Ordering::Relaxed);
+        self.sender.wake();
+    }
+}
+
+/// Bytes in memory, by their place: how many answers share them, and how many bytes they are.
+#[derive(Debug, Default)]
+struct Places {
+    bytes: u64,
+    held: HashMap<usize, (usize, u64)>,
+}
+
+impl Places {
+    fn add(&mut self, place: usize, bytes: u64) {
+        let (answers, _) = self.held.entry(place).or_insert_with(|| {
+            self.bytes += bytes;
+            (0, bytes)
+        });
+        *answers += 1;
+    }
+
+    fn remove(&mut self, place: usize) {
+        let Some((answers, bytes)) = self.held.get_mut(&place) else { return };
+        *answers -= 1;
+        if *answers == 0 {
+            self.bytes -= *bytes;
+            self.held.remove(&place);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct UnreadAnswer {
+    client: ClientKey,
+    place: usize,
+    sending: Arc<Sending>,
+}
+
+#[derive(Debug, Default)]
+struct UnreadTable {
+    /// The answers by number, the oldest first.
+    answers: BTreeMap<u64, UnreadAnswer>,
+    all: Places,
+    clients: HashMap<ClientKey, Places>,
+    numbers: u64,
+}
+
+impl UnreadTable {
+    fn remove(&mut self, number: u64) -> Option<UnreadAnswer> {
+        let answer = self.answers.remove(&number)?;
+        self.all.remove(answer.place);
+        if let Some(places) = self.clients.get_mut(&answer.client) {
+            places.remove(answer.place);
+            if places.held.is_empty() {
+                self.clients.remove(&answer.client);
+            }
+        }
+        Some(answer)
+    }
+
+    fn bytes_of(&self, client: ClientKey) -> u64 {
+        self.clients.get(&client).map_or(0, |places| places.bytes)
+    }
+
+    /// The other client that holds most, and how much.
+    fn largest_but(&self, client: ClientKey) -> Option<(ClientKey, u64)> {
+        let others = self.clients.iter().filter(|(other, _)| **other != client);
+        others.max_by_key(|(_, places)| places.bytes).map(|(other, places)| (*other, places.bytes))
+    }
+
+    /// The oldest answer of a client.
+    fn oldest_of(&self, client: ClientKey) -> Option<u64> {
+        self.answers.iter().find(|(_, answer)| answer.client == client).map(|(number, _)| *number)
+    }
+}
+
+/// Why an answer ends before its client has read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut {
+    /// The client reads too slowly.
+    Slow,
+    /// The memory was needed.
+    Memory,
+}
+
+#[derive(Debug)]
+struct UnreadShared {
+    limit: u64,
+    /// The bytes of all answers in the table, for readers without a lock.
+    held: AtomicU64,
+    cut_as_slow: AtomicU64,
+    cut_for_memory: AtomicU64,
+    table: Mutex<UnreadTable>,
+}
+
+/// The answers that clients are slow to read. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct UnreadAnswers(Arc<UnreadShared>);
+
+/// The numbers of answers that ended before their clients had read them, and the memory of those that clients are
+/// reading.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct UnreadCounts {
+    /// Bytes in memory.
+    pub(crate) held: u64,
+    /// Answers that ended because their clients read too slowly.
+    pub(crate) cut_as_slow: u64,
+    /// Answers that ended because the memory was needed.
+    pub(crate) cut_for_memory: u64,
+}
+
+/// An answer in the table, until it is dropped.
+#[derive(Debug)]
+pub(super) struct UnreadHold {
+    of: UnreadAnswers,
+    number: u64,
+}
+
+impl Drop for UnreadHold {
+    fn drop(&mut self) {
+        let mut table = self.of.table();
+        if table.remove(self.number).is_some() {
+            self.of.0.held.store(table.all.bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+impl UnreadAnswers {
+    /// No answers, which may hold `limit` bytes.
+    pub(crate) fn new(limit: u64) -> UnreadAnswers {
+        UnreadAnswers(Arc::new(UnreadShared {
+            limit,
+            held: AtomicU64::new(0),
+            cut_as_slow: AtomicU64::new(0),
+            cut_for_memory: AtomicU64::new(0),
+            table: Mutex::default(),
+        }))
+    }
+
+    fn table(&self) -> MutexGuard<'_, UnreadTable> {
+        // Each update leaves consistent values.
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The most bytes that one client may hold.
+    fn limit_of_client(&self) -> u64 {
+        self.0.limit / CLIENT_PART
+    }
+
+    /// True if a client has nearly all unread that it may have: its next answer would have to end at once.
+    pub(crate) fn refuses(&self, client: ClientKey) -> bool {
+        let nearly = self.limit_of_client() - self.limit_of_client() / FREED_PART;
+        self.0.held.load(Ordering::Relaxed) >= nearly && self.table().bytes_of(client) >= nearly
+    }
+
+    /// Counts the answer that is being sent. If its client holds more than its part then, the answer ends. If all
+    /// answers take more than the limit, the oldest ones of the client that holds most end, or this one if no other
+    /// client holds as much.
+    pub(super) fn hold(&self, sending: &Arc<Sending>) -> Option<UnreadHold> {
+        let bytes = sending.bytes.load(Ordering::Relaxed);
+        if bytes == 0 {
+            return None;
+        }
+        let place = sending.place.load(Ordering::Relaxed);
+        let client = ClientKey::from_number(sending.client.load(Ordering::Relaxed));
+        let mut cut = Vec::new();
+        let mut table = self.table();
+        table.numbers += 1;
+        let number = table.numbers;
+        table.answers.insert(number, UnreadAnswer { client, place, sending: Arc::clone(sending) });
+        table.all.add(place, bytes);
+        table.clients.entry(client).or_default().add(place, bytes);
+        if table.bytes_of(client) > self.limit_of_client() {
+            cut.extend(table.remove(number));
+        }
+        let limit = self.0.limit;
+        let enough = if table.all.bytes > limit { limit - limit / FREED_PART } else { limit };
+        while table.all.bytes > enough {
+            let (own, is_full) = (table.bytes_of(client), table.all.bytes > limit);
+            let victim = match table.largest_but(client) {
+                Some((other, bytes)) if bytes > own || (bytes == own && is_full) => table.oldest_of(other),
+                _ if is_full => Some(number),
+                _ => None,
+            };
+            let Some(ended) = victim.and_then(|victim| table.remove(victim)) else { break };
+            cut.push(ended);
+        }
+        self.0.held.store(table.all.bytes, Ordering::Relaxed);
+        drop(table);
+        for ended in cut {
+            ended.sending.cut();
+        }
+        Some(UnreadHold { of: self.clone(), number })
+    }
+
+    /// Counts an answer that ends before its client has read it.
+    pub(super) fn count(&self, cut: Cut) {
+        let counter = match cut {
+            Cut::Slow => &self.0.cut_as_slow,
+            Cut::Memory => &self.0.cut_for_memory,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The present numbers.
+    pub(crate) fn counts(&self) -> UnreadCounts {
+        UnreadCounts {
+            held: self.0.held.load(Ordering::Relaxed),
+            cut_as_slow: self.0.cut_as_slow.load(Ordering::Relaxed),
+            cut_for_memory: self.0.cut_for_memory.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn sending(client: u8, bytes: &Bytes) -> Arc<Sending> {
+        let sending = Sending::default();
+        sending.begins(&AnswerBody::Full(bytes.clone(), ClientKey::of(Some([192, 0, 2, client].into()))));
+        Arc::new(sending)
+    }
+
+    fn is_cut(sending: &Sending) -> bool {
+        sending.is_cut(&std::task::Context::from_waker(std::task::Waker::noop()))
+    }
+
+    #[test]
+    fn shared_bytes_count_once_and_what_is_read_counts_no_more() {
+        let unread = UnreadAnswers::new(1_000);
+        let tile = Bytes::from(vec![7; 400]);
+        let holds: Vec<_> = (0..90).map(|_| unread.hold(&sending(1, &tile))).collect();
+        assert_eq!(unread.counts().held, 400);
+        let other = unread.hold(&sending(2, &tile));
+        assert_eq!(unread.counts().held, 400);
+        drop(holds);
+        assert_eq!(unread.counts().held, 400);
+        drop(other);
+        assert_eq!(unread.counts().held, 0);
+        let table = unread.table();
+        assert!(table.answers.is_empty() && table.clients.is_empty() && table.all.held.is_empty());
+    }
+
+    #[test]
+    fn who_holds_most_makes_room_for_others_and_none_holds_more_than_half() {
+        let unread = UnreadAnswers::new(1_600);
+        let tiles: Vec<Bytes> = (0..20).map(|_| Bytes::from(vec![7; 200])).collect();
+        let held = |client: u8, tile: usize| {
+            let sending = sending(client, &tiles[tile]);
+            (unread.hold(&sending), sending)
+        };
+        let first: Vec<_> = (0..4).map(|tile| held(1, tile)).collect();
+        assert!(unread.refuses(ClientKey::of(Some([192, 0, 2, 1].into()))));
+        assert!(!unread.refuses(ClientKey::of(Some([192, 0, 2, 2].into()))));
+        let beyond = held(1, 4);
+        assert!(is_cut(&beyond.1) && first.iter().all(|(_, sending)| !is_cut(sending)), "its half is full");
+        let second: Vec<_> = (5..7).map(|tile| held(2, tile)).collect();
+        let (third, last) = (held(3, 7), held(4, 8));
+        assert_eq!(unread.counts().held, 1_600);
+        // Full: the oldest ones of the first client end for the newcomer.
+        let newcomer = held(5, 9);
+        let cut: Vec<bool> = first.iter().map(|(_, sending)| is_cut(sending)).collect();
+        assert_eq!(cut, [true, true, false, false]);
+        assert!(second.iter().chain([&third, &last, &newcomer]).all(|(_, sending)| !is_cut(sending)));
+        assert_eq!(unread.counts().held, 1_400);
+    }
+}
