@@ -186,7 +186,9 @@ mod tests {
             room.grow(now + Duration::from_secs(seconds));
             let fitting = room.fitting(tiles.iter().map(|tile| (tile, &size)));
             assert_eq!(room.fitting(tiles.iter().map(|tile| (tile, &size))), fitting, "until they are stored");
-            fitting.iter().for_each(|_| room.take(size));
+            for _ in &fitting {
+                room.take(size);
+            }
             fitting.len()
         };
         assert_eq!([stored(0, 1), stored(0, 1), stored(5, 1), stored(1_000, 1)], [20, 0, 10, 20], "tiles");

@@ -157,7 +157,7 @@ pub(super) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
         let job = job.with_changed_out(changed_out.as_deref())?;
         let done = copy::copy(&job, &options).await?;
-        let shown = if quiet { Ok(()) } else { print(&render_copy(&done)).map_err(CommandError::from) };
+        let shown = if *quiet { Ok(()) } else { print(&render_copy(&done)).map_err(CommandError::from) };
         let purged = job.purge_published(false).await.map(drop);
         first_failure([purged, shown, job.listed()])
     })

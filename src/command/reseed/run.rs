@@ -138,6 +138,16 @@ impl ReseedRun<'_> {
         !target.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
     }
 
+    /// Marks the batches that may draw cells which the survey counts.
+    fn mark_counted_cells(&self, batches: &mut [Batch]) {
+        for batch in batches {
+            let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
+            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
+            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
+            batch.needs_cell_counts = layers.zip(counts).any(waits);
+        }
+    }
+
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
         let rows = self.rows(&changed).await?;
@@ -170,12 +180,7 @@ impl ReseedRun<'_> {
         // waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
         self.look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
-        for batch in &mut batches {
-            let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
-            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
-            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
-            batch.needs_cell_counts = layers.zip(counts).any(waits);
-        }
+        self.mark_counted_cells(&mut batches);
         report.event(&Event::Planned {
             tiles: tiles.len() as u64,
             features: batches.iter().map(Batch::features).sum(),

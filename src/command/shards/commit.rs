@@ -77,6 +77,26 @@ fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, Shards
     Ok(shards)
 }
 
+/// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan and
+/// the shards were drawn.
+async fn history(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    shards: &[DoneNote],
+    shared: Option<&SharedTiles>,
+    snapshot: &Snapshot,
+    cursor: &str,
+) -> Result<Option<LogIdentity>, CommandError> {
+    let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
+    let witnesses: Vec<&Witness> =
+        plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
+    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([cursor]);
+    let log = LogIdentity::read(snapshot, &job.settings.database.changes.schema, asked).await?;
+    check_history(work, &plan.run, log.as_ref(), witnesses)?;
+    Ok(log)
+}
+
 async fn attempt(
     job: &Job,
     work: &WorkFolder,
@@ -96,16 +116,9 @@ async fn attempt(
     let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
     let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
-    let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
-    let witnesses: Vec<&Witness> =
-        plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
-    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([&*cursor]);
-    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
-    check_history(work, &plan.run, log.as_ref(), witnesses)?;
+    let log = history(job, work, plan, shards, shared.as_ref(), &snapshot, &cursor).await?;
     let mark = log.as_ref().map(|log| log.mark(&probed.server.identity));
-    let witness = log.and_then(|log| log.witness(&cursor).cloned());
     let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
-
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
         let state = unpublished(job, shards, shared.as_ref())?;
@@ -120,8 +133,8 @@ async fn attempt(
 
     let rows = rows(job, plan, described.as_ref(), &layers, &snapshot).await?;
     let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
-    let planned = expected(shards, repaired.as_ref());
-    let database = database_text(mark.as_ref(), Some(&plan.reads));
+    let (planned, reads) = (expected(shards, repaired.as_ref()), &plan.reads);
+    let database = database_text(mark.as_ref(), Some(reads));
     let (fingerprint, layers_there, snapshot) = (plan.fingerprint.clone(), layer_names.clone(), cursor.clone());
     let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
     let mut open = open(job, sink, opening).await?;
@@ -146,17 +159,16 @@ async fn attempt(
     let seeded = Seeded {
         cursor: &cursor,
         database: mark.as_ref(),
-        witness: witness.as_ref(),
-        reads: &plan.reads,
+        witness: log.as_ref().and_then(|log| log.witness(&cursor)),
+        reads,
         fingerprint: &plan.fingerprint,
         planned: tiles,
         written,
         failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
         rows: &rows,
     };
-    let started = UNIX_EPOCH + Duration::from_secs(plan.started);
     let before = Before { described: open.before.as_ref(), outside: open.outside };
-    let manifest = manifest(&job.settings, seeded, started, before);
+    let manifest = manifest(&job.settings, seeded, UNIX_EPOCH + Duration::from_secs(plan.started), before);
     let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;

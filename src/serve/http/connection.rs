@@ -292,11 +292,11 @@ impl<A: Answers> ServedWith<A> {
         peer: Option<IpAddr>,
         connection: Arc<Connection>,
     ) {
-        let (times, mut closing) = (self.times, self.closing.clone());
+        let (limits, mut closing) = (self.times, self.closing.clone());
         connection.sending.queues_for(ClientKey::of(peer));
         let mut builder = h2::server::Builder::new();
         builder.max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEADER_BYTES);
-        let mut timer = pin!(tokio::time::sleep(times.first_request.saturating_sub(connection.age())));
+        let mut timer = pin!(tokio::time::sleep(limits.first_request.saturating_sub(connection.age())));
         let shaken = tokio::select! {
             shaken = builder.handshake::<_, Piece>(stream) => shaken,
             () = timer.as_mut() => return,
@@ -325,15 +325,15 @@ impl<A: Answers> ServedWith<A> {
                     let next = match connection.idle_for() {
                         _ if !connection.has_asked() || is_pinged => return,
                         Some(_) if is_ending => return,
-                        Some(idle) if idle < times.idle => times.idle.saturating_sub(idle),
+                        Some(idle) if idle < limits.idle => limits.idle.saturating_sub(idle),
                         Some(_) => {
                             is_ending = true;
                             served.graceful_shutdown();
-                            times.parting
+                            limits.parting
                         }
                         None => {
                             is_pinged = pings.as_mut().is_some_and(|pings| pings.send_ping(Ping::opaque()).is_ok());
-                            times.idle
+                            limits.idle
                         }
                     };
                     timer.as_mut().reset(tokio::time::Instant::now() + next);
@@ -456,13 +456,11 @@ impl Pieces<'_> {
     async fn send(&mut self, mut bytes: Bytes, is_last: bool) -> Result<Sent, h2::Error> {
         while !bytes.is_empty() {
             self.stream.reserve_capacity(bytes.len().min(PIECE));
-            let room = match poll_fn(|context| self.poll_room(context)).await {
-                Some(room) => room?,
-                None => {
-                    self.stream.send_reset(Reason::CANCEL);
-                    return Ok(Sent::Cut);
-                }
+            let Some(room) = poll_fn(|context| self.poll_room(context)).await else {
+                self.stream.send_reset(Reason::CANCEL);
+                return Ok(Sent::Cut);
             };
+            let room = room?;
             let piece = bytes.split_to(room.min(PIECE).min(bytes.len()));
             self.progress.took(piece.len());
             self.stream.send_data(Piece::new(piece, self.queue), is_last && bytes.is_empty())?;

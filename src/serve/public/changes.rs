@@ -213,7 +213,7 @@ mod tests {
         let client = |number: u8| ClientKey::of(Some([192, 0, 2, number].into()));
         let mut subscribers = Subscribers::default();
         let mut kept = Vec::new();
-        let mut subscribes = |subscribers: &mut Subscribers, of: u8| {
+        let mut subscribe = |subscribers: &mut Subscribers, of: u8| {
             let (sender, receiver) = channel(1);
             let has_room = subscribers.has_room(client(of));
             if has_room {
@@ -223,14 +223,14 @@ mod tests {
             has_room
         };
         for _ in 0..MAX_SUBSCRIBERS {
-            assert!(subscribes(&mut subscribers, 1), "alone it may have all");
+            assert!(subscribe(&mut subscribers, 1), "alone it may have all");
         }
-        assert!(!subscribes(&mut subscribers, 1));
+        assert!(!subscribe(&mut subscribers, 1));
         for _ in 0..MAX_SUBSCRIBERS / 2 {
-            assert!(subscribes(&mut subscribers, 2));
+            assert!(subscribe(&mut subscribers, 2));
         }
-        assert!(!subscribes(&mut subscribers, 2) && !subscribes(&mut subscribers, 1), "both have half");
-        assert!(subscribes(&mut subscribers, 3) && subscribers.senders.len() == MAX_SUBSCRIBERS);
+        assert!(!subscribe(&mut subscribers, 2) && !subscribe(&mut subscribers, 1), "both have half");
+        assert!(subscribe(&mut subscribers, 3) && subscribers.senders.len() == MAX_SUBSCRIBERS);
     }
 
     #[test]

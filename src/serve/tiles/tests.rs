@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::cache::{CachedFrom, TileCache};
+use super::origin::AskedBy;
 use super::served::ServedTiles;
 use crate::cursor::Cursor;
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::peers::ClientKey;
 use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
@@ -201,7 +203,8 @@ impl World {
 
 async fn asked(tiles: &ServedTiles) -> u8 {
     let state = tiles.state().await.unwrap();
-    tiles.tile(&state, TileId::from(tile()), Encoding::Identity).await.0.unwrap().unwrap().body[0]
+    let by = AskedBy { encoding: Encoding::Identity, client: ClientKey::of(None) };
+    tiles.tile(&state, TileId::from(tile()), by).await.0.unwrap().unwrap().body[0]
 }
 
 fn on_runtime<T>(work: impl Future<Output = T>) -> T {

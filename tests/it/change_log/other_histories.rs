@@ -142,10 +142,10 @@ fn a_restored_disk_is_another_history_for_every_verb() {
         until("it shows what is there", || server.get(&path, GZIP).body == now[&(z, x, y)]);
     }
 
-    let list = registry.target("list.txt");
-    fs::write(&list, "0/0/0\n").unwrap();
+    let tile_list = registry.target("list.txt");
+    fs::write(&tile_list, "0/0/0\n").unwrap();
     for arguments in
-        [&[][..], &["--dry-run"], &["--since", &then], &["--tiles", list.to_str().unwrap()], &["--zoom", "0-1"]]
+        [&[][..], &["--dry-run"], &["--since", &then], &["--tiles", tile_list.to_str().unwrap()], &["--zoom", "0-1"]]
     {
         registry.reseed(reseeded, arguments).fails(4, &[OTHER]);
     }

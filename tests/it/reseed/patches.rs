@@ -270,7 +270,9 @@ fn a_multipoint_of_one_member_is_patched_and_one_with_more_is_drawn_by_the_datab
     let config = folder.path().join("c.toml");
     std::fs::write(&config, format!("[tileset]\nzoom = \"0,9,12-13\"\n{layers}")).unwrap();
     let config = config.to_str().unwrap();
-    cases.iter().for_each(|case| db.run(&case.create()));
+    for case in &cases {
+        db.run(&case.create());
+    }
     run(program().args(["track", "install", "--config", config, "--database-url", &db.url])).ok();
     let (held, fresh) = (folder.path().join("held.mbtiles"), folder.path().join("fresh.mbtiles"));
     let seed = |target: &Path| run(seed_command(&db.url, target, &["--config", config, "-vv"]).arg("--force")).ok();
@@ -292,7 +294,9 @@ fn a_multipoint_of_one_member_is_patched_and_one_with_more_is_drawn_by_the_datab
         ("place = ST_Multi(ST_GeometryN(place, 1)) WHERE number = 19", true),
         ("place = ST_Translate(place, 0.0001, 0.0001) WHERE number = 20", true),
     ] {
-        cases.iter().for_each(|case| db.run(&format!("UPDATE {} SET {change}", case.name)));
+        for case in &cases {
+            db.run(&format!("UPDATE {} SET {change}", case.name));
+        }
         let told = reseeded(&db.url, config, held.to_str().unwrap(), &folder.path().join("report.json"));
         let cached = seed(&fresh).stderr.matches(" rows are cached, ").count();
         assert_eq!(cached, if are_points { 2 } else { 0 }, "{change}");

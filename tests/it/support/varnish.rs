@@ -14,7 +14,7 @@ pub(crate) const PURGE_TOKEN: &str = "0123456789abcdef0123456789abcdef-purge";
 pub(crate) fn purge_token_line(folder: &std::path::Path) -> String {
     let file = folder.join("purge-token");
     std::fs::write(&file, format!("{PURGE_TOKEN}\n")).unwrap();
-    format!("token_file = {file:?}\n")
+    format!("token_file = \"{}\"\n", file.display())
 }
 
 /// Varnish, killed when the value is dropped.
