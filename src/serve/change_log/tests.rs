@@ -94,7 +94,7 @@ fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
     let changed = epochs.of(tile(9, 9), &since);
     assert!(changed > first && epochs.of(tile(20, 5), &since) == changed && epochs.of(tile(9, 8), &since) == first);
     assert!(epochs.since(tile(9, 9), changed) >= epochs.moment(changed));
-    known.looked(look("120:120:", &[], None));
+    known.looked(look("120:120:", &[], Some(&[])));
     assert_eq!(epochs.of(tile(9, 9), &since), changed, "nothing has changed");
     std::thread::sleep(Duration::from_millis(1));
     known.looked(look("120:120:", &[115], None));
