@@ -179,3 +179,29 @@ fn search(placement: Placement<'_>) -> AreaSearch {
     );
     AreaSearch { condition, area_columns }
 }
+
+/// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of [`areas`](render::areas) but for its number and its boxes. It is
+/// looked up in the parameters. A plan that is kept expects ten areas and few rows, so a join might compare each row with each area.
+pub(in crate::postgis) fn area_of(layer: &Layer, number: &str) -> String {
+    let columns = ["z", "margin", "ax0", "ay0", "ax1", "ay1"];
+    let bound: Vec<String> = (1..).zip(columns).map(|(n, column)| format!("(${n})[{number}] AS {column}")).collect();
+    format!(
+        "CROSS JOIN LATERAL (
+        SELECT {columns}, 32 - z AS shift, {sizes}
+        FROM (SELECT {bound}) AS bound
+        OFFSET 0
+    ) AS oar_tiles_area",
+        columns = columns.join(", "),
+        sizes = sizes(layer),
+        bound = bound.join(", "),
+    )
+}
+
+/// Two columns of an area at the zoom `z`: the width of a cell in world units, and the width of a tile in metres.
+fn sizes(layer: &Layer) -> String {
+    format!(
+        "{width:?}::float8 * (1::int8 << (32 - z)) AS width, {world:?}::float8 / (1::int8 << z) AS side",
+        width = layer.grid().map_or(0.0, |grid| grid.size),
+        world = 2.0 * HALF_WORLD_METRES,
+    )
+}

@@ -144,10 +144,10 @@ impl Site {
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
+                let counted = self.of_tileset(&tileset, rest, ClientRequest { request, client }, settings).await;
                 Counted { tileset: Some(tileset), ..counted }
             }
-            NamedByPath::Variant(named) => self.of_variant(named, (request, client), settings).await,
+            NamedByPath::Variant(named) => self.of_variant(named, ClientRequest { request, client }, settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| listing::document(&family, &settings.public_url, page));
@@ -170,12 +170,7 @@ impl Site {
     }
 
     /// The answer to a request for something of a variant.
-    async fn of_variant(
-        &self,
-        named: NamedVariant<'_>,
-        (request, client): (&Request<RequestBody>, ClientKey),
-        settings: &SiteSettings,
-    ) -> Counted {
+    async fn of_variant(&self, named: NamedVariant<'_>, asked: ClientRequest<'_>, settings: &SiteSettings) -> Counted {
         let NamedVariant { family, known, found, rest } = named;
         let variant = match family.variant(&known, found).await {
             Ok(variant) => variant,
@@ -190,7 +185,7 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return Counted::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, (request, client), settings).await;
+        let counted = self.of_tileset(&tileset, rest, asked, settings).await;
         Counted { tileset: Some(tileset), ..counted }
     }
 
@@ -199,9 +194,10 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         path: &str,
-        (request, client): (&Request<RequestBody>, ClientKey),
+        asked: ClientRequest<'_>,
         settings: &SiteSettings,
     ) -> Counted {
+        let ClientRequest { request, client } = asked;
         let looked = tileset.tiles.look();
         let state = match tileset.tiles.state().await {
             Ok(state) => state,
@@ -293,6 +289,13 @@ impl Site {
         let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
     }
+}
+
+/// A request, and the client that it comes from.
+#[derive(Clone, Copy)]
+struct ClientRequest<'a> {
+    request: &'a Request<RequestBody>,
+    client: ClientKey,
 }
 
 /// The beginning of a cache probe's query, and the most hexadecimal digits that follow.

@@ -15,6 +15,7 @@ use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
+use crate::serve::tiles::with_parameters::GatedParameters;
 use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
 use crate::tile::TileId;
 
@@ -52,7 +53,10 @@ impl Site {
         let WantedTile { state, tile, given, is_alias, client } = wanted;
         let asked = AskedBy { encoding: Encoding::for_client(headers), client };
         let (read, origin) = match &given {
-            Some(given) => tileset.tiles.tile_with(state, tile, (given, &tileset.parameters.gate), asked).await,
+            Some(given) => {
+                let gated = GatedParameters { given, gate: &tileset.parameters.gate };
+                tileset.tiles.tile_with(state, tile, gated, asked).await
+            }
             None => tileset.tiles.tile(state, tile, asked).await,
         };
         let freshness = match origin {

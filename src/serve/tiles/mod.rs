@@ -18,7 +18,7 @@ pub(crate) mod origin;
 mod rendered;
 pub(crate) mod served;
 pub(crate) mod staleness;
-mod with_parameters;
+pub(crate) mod with_parameters;
 
 #[cfg(test)]
 mod tests;

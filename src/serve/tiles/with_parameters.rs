@@ -12,17 +12,23 @@ use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileId;
 
+/// The values of a request, and the gate that limits how many sets of values may be new.
+#[derive(Clone, Copy)]
+pub(crate) struct GatedParameters<'a> {
+    pub(crate) given: &'a Arc<GivenParameters>,
+    pub(crate) gate: &'a Arc<KeyGate>,
+}
+
 impl ServedTiles {
-    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty. `gate` limits the sets
-    /// of values that may be new.
+    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty.
     pub(crate) async fn tile_with(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        (given, gate): (&Arc<GivenParameters>, &Arc<KeyGate>),
+        gated: GatedParameters<'_>,
         asked: AskedBy,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
-        let (form, origin) = self.form_with(state, tile, (given, gate), asked).await;
+        let (form, origin) = self.form_with(state, tile, gated, asked).await;
         (form.map(|form| form.tile), origin)
     }
 
@@ -30,7 +36,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        (given, gate): (&Arc<GivenParameters>, &Arc<KeyGate>),
+        GatedParameters { given, gate }: GatedParameters<'_>,
         AskedBy { encoding, client }: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let drawn =

@@ -1,8 +1,8 @@
 //! The statement over cells that the survey has counted, with the values that the survey has folded. It reads only those rows again that are alone in
 //! their cells.
 
+use super::super::area_of;
 use super::super::edge::{projected, shifted_boxes};
-use super::super::render::area_of;
 use super::super::{AREA_ZOOM, filter_at, thin, type_of};
 use super::aggregates::{AggregatePiece, pieces};
 use super::folds::FoldedValues;

@@ -8,8 +8,7 @@ mod folds;
 mod outline;
 
 use super::edge::projected;
-use super::render::area_of;
-use super::{AREA_ZOOM, AreaSearch, filter_at, search, thin};
+use super::{AREA_ZOOM, AreaSearch, area_of, filter_at, search, thin};
 use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, THIRD, code_step};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
