@@ -299,13 +299,14 @@ fn versions_lie_in_the_target() {
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 14] = [
+const BY_PATH: [(&str, &str); 15] = [
     ("src/bin/oar-tiles/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/command/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
     (
         "src/report/file.rs",
         "--report, --png, --html, --style: the user named it, links are followed, and the target is not replaced",
     ),
+    ("src/report/run_metrics.rs", "--metrics: the user named it; a new file replaces it, a device is written to"),
     ("src/run/look/dirty_file.rs", "--dirty-out and --changed-out"),
     ("src/run/variants/record.rs", "the folder that the outputs of a family share is made"),
     (
