@@ -130,7 +130,7 @@ const MIN_TILES_OF_POLYGONS: usize = 2_000;
 /// box of a shape; then the seed renders up to twice as many tiles as the reseed would.
 fn is_cheaper_as_a_seed(dirty: &Dirty, state: &TargetState) -> bool {
     let inside = dirty.inside();
-    dirty.len() >= MIN_TILES_OF_POLYGONS && (dirty.len() + inside) as u64 > state.manifest.stored
+    inside > 0 && dirty.len() >= MIN_TILES_OF_POLYGONS && (dirty.len() + inside) as u64 > state.manifest.stored
 }
 
 /// After this many changed positions the number of dirty tiles is extrapolated to all changes.

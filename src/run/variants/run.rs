@@ -281,9 +281,14 @@ impl<'a> FamilyRun<'a> {
         let (complete, are_published) = (tally.complete(), tally.are_published());
         let mut done = tally.report;
         // A variant that failed is behind, so the manifest keeps its old snapshot, from which the next run begins.
-        let (snapshot, witnesses) = match (&complete, &before) {
-            (Err(_), Some(StoredFamily { record: before, .. })) => (before.snapshot.clone(), before.witnesses.clone()),
-            _ => (record.snapshot.clone(), record.witnesses.clone()),
+        let snapshot = match (&complete, &before) {
+            (Err(_), Some(StoredFamily { record: before, .. })) => before.snapshot.clone(),
+            _ => record.snapshot.clone(),
+        };
+        // Other variants show the state of this run, whose witness vouches for all states before it, too.
+        let witnesses = match &before {
+            Some(StoredFamily { record: before, .. }) if record.witnesses.is_empty() => before.witnesses.clone(),
+            _ => record.witnesses.clone(),
         };
         done.snapshot.clone_from(&snapshot);
         let is_known = before.as_ref().is_some_and(|before| before.cursor.is_some());

@@ -130,7 +130,7 @@ fn a_restored_disk_is_another_history_for_every_verb() {
         assert!(server.get(&path, GZIP).body == lost[&(z, x, y)]);
     }
     let watching = Watching::start(&url, watched, &["--poll", "1s"]);
-    registry.sql(LOST);
+    registry.sql(&LOST.replace("'lost'", "'lost again'"));
     watching.says(" dirty tile");
 
     registry.cluster.restore(&disk, |url| Registry::goes_on(&with_database(url, &registry.name)));

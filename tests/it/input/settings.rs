@@ -333,8 +333,10 @@ fn a_report_that_cannot_be_written_is_refused_before_the_work() {
         (&old.path, "it would replace the output\n"),
         (&old.beside("tiles/../tiles/t.mbtiles"), "it would replace the output\n"),
     ] {
-        let text =
-            format!("error: cannot write the report {}: choose another --report; nothing was begun\n  cause: {cause}", report.display());
+        let text = format!(
+            "error: cannot write the report {}: choose another --report; nothing was begun\n  cause: {cause}",
+            report.display()
+        );
         for mode in [&[][..], &["--dry-run"]] {
             let arguments = [&["--report", report.to_str().unwrap()][..], mode].concat();
             old.refuses(NOWHERE, &arguments, 2, &[&text]);

@@ -8,10 +8,10 @@ use crate::support::program::{run, wait};
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, seed, until};
 
-/// What a manifest says but for its times, its publication, and its snapshot, which other databases of the server move on.
+/// What a manifest says but for its times, its publication, and its snapshot with the witness of it, which other databases of the server move on.
 fn manifest(text: &str) -> serde_json::Value {
     let mut manifest: serde_json::Value = serde_json::from_str(text).unwrap();
-    for name in ["started", "seconds", "publication", "snapshot"] {
+    for name in ["started", "seconds", "publication", "snapshot", "witness"] {
         manifest.as_object_mut().unwrap().remove(name).unwrap();
     }
     manifest

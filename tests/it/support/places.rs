@@ -145,7 +145,11 @@ pub(crate) fn files_below(root: &Path) -> Tiles {
             if path.is_dir() {
                 folders.push(path);
             } else if let Some(address) = path.strip_prefix(root).unwrap().to_str().unwrap().strip_suffix(".pbf") {
-                tiles.insert(parsed(address), std::fs::read(&path).unwrap());
+                match std::fs::read(&path) {
+                    Ok(bytes) => drop(tiles.insert(parsed(address), bytes)),
+                    // A writer has removed it since the folder was read.
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}", path.display()),
+                }
             }
         }
     }
