@@ -17,6 +17,8 @@ from .serve import ended
 
 # A tile whose answer does not change within this time is an error.
 PATIENCE_SECONDS = 30
+# Who may purge at the Varnish of examples/.
+PURGE_TOKEN = "0123456789abcdef0123456789abcdef-purge"
 # Tiles of the change-set that is planned, in squares of a hundred.
 PLANNED_TILES = 100_000
 PLANNED_RUNS = 5
@@ -44,6 +46,9 @@ def free_port():
 def varnish(bench, backend):
     port = free_port()
     text = Path(f"{ROOT}/examples/varnish.vcl").read_text().replace('.port = "8080"', f'.port = "{backend}"')
+    token = Path(bench.file("purge-token"))
+    token.write_text(f"{PURGE_TOKEN}\n")
+    text = text.replace("/etc/varnish/purge-token", str(token))
     vcl = Path(bench.file("purge.vcl"))
     vcl.write_text(text)
     command = [varnishd(), "-F", "-j", "none", "-s", "malloc,64m", "-a", f"127.0.0.1:{port}", "-n", bench.file("varnish"), "-f", str(vcl)]
@@ -63,7 +68,8 @@ def config(bench, cache):
     """The configuration of the bench, and the cache."""
     path = Path(bench.file("purge.toml"))
     own = Path(os.environ["OAR_TILES_CONFIG"]).read_text()
-    purge = f'[[purge]]\nprovider = "varnish"\nurl = "http://127.0.0.1/"\ncaches = ["http://127.0.0.1:{cache}"]\n'
+    token = bench.file("purge-token")
+    purge = f'[[purge]]\nprovider = "varnish"\nurl = "http://127.0.0.1/"\ncaches = ["http://127.0.0.1:{cache}"]\ntoken_file = "{token}"\n'
     path.write_text(f"{own}\n[changes]\ndebounce = \"200ms\"\n{purge}")
     return str(path)
 
