@@ -169,8 +169,11 @@ fn a_stale_tile_is_better_than_none() {
     let folder = tempfile::tempdir().unwrap();
     let (config, target) = target(&db, folder.path(), "live_ttl = \"100ms\"\ncache_control = \"max-age=60\"");
     let served = Served::new(&target, &["--config", &config, "--live", "--database-url", &db.url]);
-    let fresh = served.get("/4/11/6.pbf", "");
-    assert_eq!((status(&fresh), fresh.header("cache-control")), (200, Some("max-age=60")));
+    let mut fresh = served.get("/4/11/6.pbf", "");
+    until("the log is followed", || {
+        fresh = served.get("/4/11/6.pbf", "");
+        (status(&fresh), fresh.header("cache-control")) == (200, Some("max-age=60"))
+    });
     cluster.crash();
     let mut stale = served.get("/4/11/6.pbf", "");
     until("it is stale", || {
