@@ -38,7 +38,7 @@ pub struct AreaShape {
     /// The number of its edges, and their heights together, in shares of the world.
     edges: f64,
     height: f64,
-    zooms: [OnceLock<ZoomRows>; Zoom::MAX.get() as usize + 1],
+    zooms: Box<[OnceLock<ZoomRows>]>,
 }
 
 /// A line of positions in shares of the world: x grows east and may leave 0..=1 where the line crosses the antimeridian, y grows south.
@@ -71,7 +71,7 @@ impl AreaShape {
             deepest,
             edges,
             height,
-            zooms: [const { OnceLock::new() }; Zoom::MAX.get() as usize + 1],
+            zooms: (0..=Zoom::MAX.get()).map(|_| OnceLock::new()).collect(),
         }
     }
 
