@@ -278,7 +278,7 @@ mod tests {
     #[derive(Clone)]
     struct Bodies(Bytes);
 
-    const LARGE: usize = 16 << 20;
+    const ANSWER_BYTES: usize = 16 << 20;
 
     impl Answers for Bodies {
         async fn answer(self, request: Request<RequestBody>) -> Answer {
@@ -311,7 +311,7 @@ mod tests {
         let (_limits, by_address) = watch::channel(AddressLimits { most, trusted_proxies: Vec::new() });
         let unread = UnreadAnswers::new(1 << 30);
         let limits = ConnectionLimits { all, by_address, times, unread: unread.clone() };
-        let answers = Bodies(Bytes::from(vec![7; LARGE]));
+        let answers = Bodies(Bytes::from(vec![7; ANSWER_BYTES]));
         tokio::spawn(serve(listener, answers, limits, closes, Duration::ZERO));
         Running { port, unread, _closing: closing }
     }
@@ -390,7 +390,8 @@ mod tests {
         for stream in [1, 3, 5] {
             client.get(stream, "/large").await;
         }
-        until("the answers count, their shared bytes once", || running.unread.counts().held == LARGE as u64).await;
+        until("the answers count, their shared bytes once", || running.unread.counts().held == ANSWER_BYTES as u64)
+            .await;
         let mut reset: Vec<u32> = Vec::new();
         for _ in 0..3 {
             reset.push(client.next(RST_STREAM).await.unwrap().0);
@@ -429,11 +430,11 @@ mod tests {
             let mut client = running.connect_from(1).await;
             // Pipelined: the second answer has to wait for the first.
             client.write_all(request.repeat(3).as_bytes()).await.unwrap();
-            until("it counts", || running.unread.counts().held == LARGE as u64).await;
+            until("it counts", || running.unread.counts().held == ANSWER_BYTES as u64).await;
             until("it ends", || running.unread.counts().held == 0).await;
             let mut rest = Vec::new();
             let read = client.read_to_end(&mut rest).await;
-            assert!(read.is_err() || rest.len() < LARGE, "{}", rest.len());
+            assert!(read.is_err() || rest.len() < ANSWER_BYTES, "{}", rest.len());
         }
         assert_eq!(running.unread.counts().cut_as_slow, 2);
     }
@@ -489,7 +490,7 @@ mod tests {
             assert!(is_answered(&mut client).await);
             taken.push(client);
         }
-        // Others who have as many are turned away, and whoever has fewer is served.
+        // A client that has as many connections is turned away; a client that has fewer is served.
         assert!(!is_answered(&mut running.connect_from(2).await).await);
         let mut newcomer = running.connect_from(4).await;
         assert!(is_answered(&mut newcomer).await);
