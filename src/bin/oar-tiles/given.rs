@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
-use oar_tiles::cli::{ConfigFlags, LogFlag, SettingFlags};
+use oar_tiles::changes::WatchOptions;
+use oar_tiles::cli::{ConfigFlags, LogFlag, Reseed, SettingFlags};
+use oar_tiles::command::reseed::{ReseedOptions, SeedInstead};
 use oar_tiles::command::{config, schemas};
 use oar_tiles::config::{
     CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, gather,
 };
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{LogForm, print, print_as_json, print_document, say_problem, say_warning};
-use oar_tiles::run::CommandError;
+use oar_tiles::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or_boxes};
 use oar_tiles::stop::Stop;
 
 use super::on_runtime;
@@ -227,4 +229,42 @@ fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
     config::without_problems(&found)?;
     let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
     Ok(print(&format!("{name}: no problem found\n"))?)
+}
+
+pub(super) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
+    WatchOptions {
+        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
+        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
+    }
+}
+
+pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
+    let tiles = match (&arguments.tiles, &*arguments.area) {
+        (Some(path), _) => {
+            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
+        }
+        (None, []) => TilesWanted::Changed,
+        (None, areas) => {
+            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+    };
+    let filter = DirtyFilter {
+        tiles,
+        since: arguments.since.clone(),
+        zoom: arguments.given.zoom.clone(),
+        bbox: area_or_boxes(None, &arguments.given.bbox)?,
+        leaves_unrendered: false,
+        written_back: Vec::new(),
+    };
+    Ok(ReseedOptions {
+        filter,
+        dry_run: arguments.dry_run,
+        seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
+        dirty_out: arguments.dirty_out.clone(),
+        has_warned: false,
+        is_retry: false,
+        on_dirty: None,
+        write_back: None,
+        jobs: None,
+    })
 }

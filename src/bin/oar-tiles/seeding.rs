@@ -3,23 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use oar_tiles::changes::WatchOptions;
 use oar_tiles::cli::{Reseed, Seed};
-use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome, SeedInstead};
+use oar_tiles::command::reseed::{ReseedOptions, ReseedOutcome};
 use oar_tiles::command::{reseed, seed};
 use oar_tiles::config::{ConfigError, JobSettings};
 use oar_tiles::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use oar_tiles::run::{
-    CommandError, DirtyFilter, Family, Job, SharedSnapshot, TileList, TilesWanted, area, area_or_boxes,
-};
+use oar_tiles::run::{CommandError, Family, Job, SharedSnapshot};
 use oar_tiles::sink::MaxShrink;
 use oar_tiles::stop::Stop;
 use tokio::runtime::Handle;
 
 use super::drafting::drafted_settings;
-use super::given::resolved_all;
+use super::given::{reseed_options, resolved_all, watch_options};
 use super::on_runtime;
 use super::serving::preview;
 use super::shown::{Closing, first_failure, noted, style};
@@ -207,44 +204,6 @@ async fn reseed_one(
 }
 
 /// The waiting times of a watch.
-pub(super) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
-    WatchOptions {
-        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
-        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
-    }
-}
-
-pub(super) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
-    let tiles = match (&arguments.tiles, &*arguments.area) {
-        (Some(path), _) => {
-            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
-        }
-        (None, []) => TilesWanted::Changed,
-        (None, areas) => {
-            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
-        }
-    };
-    let filter = DirtyFilter {
-        tiles,
-        since: arguments.since.clone(),
-        zoom: arguments.given.zoom.clone(),
-        bbox: area_or_boxes(None, &arguments.given.bbox)?,
-        leaves_unrendered: false,
-        written_back: Vec::new(),
-    };
-    Ok(ReseedOptions {
-        filter,
-        dry_run: arguments.dry_run,
-        seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
-        dirty_out: arguments.dirty_out.clone(),
-        has_warned: false,
-        is_retry: false,
-        on_dirty: None,
-        write_back: None,
-        jobs: None,
-    })
-}
-
 /// Writes the purges that wait into the file of `--metrics`.
 async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
     if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {

@@ -11,7 +11,7 @@ use oar_tiles::report::{Report, RunMetrics, Style, print, render_family, report}
 use oar_tiles::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot};
 use oar_tiles::stop::Stop;
 
-use super::seeding::{reseed_options, watch_options};
+use super::given::{reseed_options, watch_options};
 use super::shown::{Closing, first_failure, noted, style};
 use super::tilesets::file_of;
 
