@@ -96,7 +96,7 @@ ranges AS (
         greatest(floor(({HALF} - ST_YMax(m) - reach) / side)::int, 0) AS y0,
         least(floor(({HALF} - ST_YMin(m) + reach) / side)::int, (1 << z) - 1) AS y1
     FROM shapes CROSS JOIN (
-        SELECT z, {2 * HALF} / (1 << z) AS side, {2 * HALF * BUFFER / EXTENT} / (1 << z) AS reach FROM generate_series({low}, {high}) AS z
+        SELECT z, {2 * HALF} / (1 << z) AS side, {2 * HALF * (BUFFER + 1) / EXTENT} / (1 << z) AS reach FROM generate_series({low}, {high}) AS z
     ) AS zooms
     OFFSET 0
 ),

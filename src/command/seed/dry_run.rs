@@ -7,7 +7,7 @@ use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::{PreparedLayer, RunLayers, Worker};
 use crate::report::{PlanReport, PlanZoom};
-use crate::run::describe::vanishing;
+use crate::run::describe::vanishing::vanishing;
 use crate::run::prepare::{prepare, with_cached_rows};
 use crate::run::{CommandError, Job};
 use crate::tile::{Batch, LayerCount, Order, TileRect};

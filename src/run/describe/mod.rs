@@ -2,7 +2,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod identity;
-mod vanishing;
+pub(crate) mod vanishing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,6 @@ use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 pub use budgets::TileCause;
 pub(crate) use identity::{LogIdentity, SameDatabase, compare};
-pub(crate) use vanishing::vanishing;
 
 /// The fingerprint: a hash of everything but the data that decides a tile's bytes.
 pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
