@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::attempts::{aside, restarting, with_what_remains};
+use super::describe::vanishing::layers_that_end_early;
 use super::describe::{
-    Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names, vanishing,
+    Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names,
 };
 use super::look::dirty_file::DirtyScope;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
@@ -49,7 +50,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     // One of thousands of variants reports the warning for all.
     let is_reported = job.family_cache.as_ref().is_some_and(|cache| cache.variant.is_some_and(|number| number > 0));
     if !is_reported {
-        prepared.warn(vanishing(&job.settings), &job.report);
+        prepared.warn(layers_that_end_early(&job.settings), &job.report);
     }
     let cursor = prepared.snapshot.cursor();
     let log = match (&job.family_cache, &job.session) {

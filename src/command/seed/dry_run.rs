@@ -7,7 +7,7 @@ use crate::encode::Packer;
 use crate::plan::ZoomPlan;
 use crate::postgis::{PreparedLayer, RunLayers, Worker};
 use crate::report::{PlanReport, PlanZoom};
-use crate::run::describe::vanishing::vanishing;
+use crate::run::describe::vanishing::layers_that_end_early;
 use crate::run::prepare::{prepare, with_cached_rows};
 use crate::run::{CommandError, Job};
 use crate::tile::{Batch, LayerCount, Order, TileRect};
@@ -16,7 +16,7 @@ use crate::tile::{Batch, LayerCount, Order, TileRect};
 pub(super) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let Job { settings, report, .. } = job;
     let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1).await?;
-    prepared.warn(vanishing(settings), report);
+    prepared.warn(layers_that_end_early(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);
     let reading = Instant::now();

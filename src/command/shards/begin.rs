@@ -7,7 +7,7 @@ use super::weigh::{LayerCost, WeighedLayer, weigh};
 use crate::changes::{self, TrackedLayer, tracked};
 use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::run::attempts::{aside, restarting};
-use crate::run::describe::vanishing::vanishing;
+use crate::run::describe::vanishing::layers_that_end_early;
 use crate::run::describe::{LogIdentity, fingerprint, names};
 use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
@@ -79,7 +79,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     let snapshot = job.take_snapshot(&database, options.hold).await?;
     // Weights are gathered by columns, so the order of the target does not matter.
     let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
-    prepared.warn(vanishing(&job.settings), &job.report);
+    prepared.warn(layers_that_end_early(&job.settings), &job.report);
     let state = match (options.hold, options.frozen) {
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,

@@ -46,7 +46,9 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
     let touched = touched(layer, &columns);
     let (placed, in_world) = match layer.cells() {
         None => (placed(layer, candidates, values, names), is_in_world(placement)),
-        Some(cells) if candidates == Candidates::Counted => (counted::placed(layer, cells, folds), "true".to_owned()),
+        Some(cells) if candidates == Candidates::Counted => {
+            (counted::placed_counts(layer, cells, folds), "true".to_owned())
+        }
         Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
     format!(

@@ -9,7 +9,7 @@ use crate::tile::{LayerId, Zoom, ZoomList};
 
 /// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at the very next zoom, as
 /// single facilities follow cells, and none if each layer has a TileJSON of its own.
-pub(crate) fn vanishing(settings: &JobSettings) -> Vec<String> {
+pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
     if has_apart(settings) {
         return Vec::new();
     }

@@ -100,7 +100,7 @@ pub(in crate::postgis) fn next_parameter(layer: &Layer, folds: Option<&FoldedVal
 /// | `$17`, `$18` | the mean position of the members in world units: x, y |
 /// | one for each folded value | the folded value |
 /// | six more, if lone rows are drawn as themselves | of each lone row: area and code of its cell; west, south, east, north of its box |
-pub(in crate::postgis) fn placed(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
+pub(in crate::postgis) fn placed_counts(layer: &Layer, cells: &Cells, folds: Option<&FoldedValues>) -> String {
     let grid = cells.grid;
     let decoded = DecodedCell::of("cell.code", "width", "z");
     let mut symbol = symbol(grid, &decoded);
