@@ -22,7 +22,7 @@ pub async fn newest_logged(
     if states.is_empty() {
         return Ok(Vec::new());
     }
-    snapshot.without_keeping_locks(read(snapshot, schema, states)).await
+    snapshot.without_keeping_locks(Box::pin(read(snapshot, schema, states))).await
 }
 
 async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Vec<NewestLogged>, ChangeLogError> {
