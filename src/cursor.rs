@@ -1,4 +1,5 @@
-//! A transaction snapshot as a cursor: the transactions that a target has seen.
+//! A transaction snapshot as a cursor: the transactions that a target has seen. Another history of the database has other transactions with the same
+//! numbers; the newest one in the change log tells them apart.
 
 use std::fmt;
 use std::str::FromStr;
@@ -90,6 +91,64 @@ impl fmt::Display for Cursor {
         let running: Vec<String> = self.running.iter().map(u64::to_string).collect();
         write!(f, "{}:{}:{}", self.xmin, self.xmax, running.join(","))
     }
+}
+
+/// The newest transaction in the change log that a database state sees. A database that was restored passes the same transaction numbers again, at
+/// other times, so the same cursor has another one there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewestLogged {
+    /// There is no log, or it cannot be read.
+    NoLog,
+    /// The log holds nothing that the state sees.
+    Nothing,
+    /// This transaction.
+    Transaction {
+        /// Its number.
+        xid: u64,
+        /// When its first change was logged, in the form in which PostgreSQL sends a `timestamptz`.
+        at: u64,
+    },
+}
+
+/// The error for a text that does not name the newest transaction of a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} does not name the newest transaction of a change log")]
+pub struct NewestLoggedError(String);
+
+impl FromStr for NewestLogged {
+    type Err = NewestLoggedError;
+
+    fn from_str(text: &str) -> Result<NewestLogged, NewestLoggedError> {
+        let transaction = || {
+            let (xid, at) = text.split_once('@')?;
+            Some(NewestLogged::Transaction { xid: xid.parse().ok()?, at: u64::from_str_radix(at, 16).ok()? })
+        };
+        match text {
+            "unlogged" => Some(NewestLogged::NoLog),
+            "nothing" => Some(NewestLogged::Nothing),
+            _ => transaction(),
+        }
+        .ok_or_else(|| NewestLoggedError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for NewestLogged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NewestLogged::NoLog => f.write_str("unlogged"),
+            NewestLogged::Nothing => f.write_str("nothing"),
+            NewestLogged::Transaction { xid, at } => write!(f, "{xid}@{at:016x}"),
+        }
+    }
+}
+
+/// A database state, and what distinguishes its history from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateInHistory {
+    /// The state.
+    pub state: Cursor,
+    /// The newest transaction in the change log that it sees.
+    pub newest: NewestLogged,
 }
 
 #[cfg(test)]

@@ -28,10 +28,10 @@ mod read;
 mod relations;
 mod untracked;
 
-pub use crate::cursor::{Cursor, CursorError};
+pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
 pub use error::ChangeLogError;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{DecodingMethod, LogState, WATCHER_LOCK, log_state, namesake_of_log};
+pub use log::{DecodingMethod, LogState, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now};
 pub use options::{ChangesOptions, TrackOptions, TrackedLayer, WatchOptions};
 pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,

@@ -58,7 +58,7 @@ pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
-pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
+pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,

@@ -29,8 +29,12 @@ pub struct LogState {
 
 /// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
 pub(in crate::changes) fn newest_transactions(schema: &str, condition: &str) -> String {
+    newest_of(schema, condition, MAX_WITNESSED)
+}
+
+fn newest_of(schema: &str, condition: &str, most: u32) -> String {
     let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
-    sql.replace("{most}", &MAX_WITNESSED.to_string()).replace("{schema}", &quoted(schema))
+    sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
 }
 
 /// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the
@@ -58,9 +62,22 @@ pub async fn log_state(snapshot: &Snapshot, schema: &str, seen: &[Cursor]) -> Re
     Ok(Some(LogState { key, pruned, newest: row.get(2) }))
 }
 
+/// SQL for the condition that a state sees the entry `e`.
+fn seen_by(state: &Cursor) -> String {
+    format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{state}'::pg_snapshot)", state.xmax())
+}
+
+/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transaction that a state sees.
+pub(super) fn newest_seen(schema: &str, state: &Cursor) -> String {
+    format!(
+        "coalesce((SELECT format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) FROM ({}) AS one), 'nothing')",
+        newest_of(schema, &seen_by(state), 1)
+    )
+}
+
 /// SQL for one text: the newest transactions that a snapshot sees. Neither the transaction nor the time of an entry can be set by those who write it.
 fn newest_lines(schema: &str, seen: &Cursor) -> String {
-    let condition = format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{seen}'::pg_snapshot)", seen.xmax());
+    let condition = seen_by(seen);
     format!(
         "(SELECT coalesce(string_agg(format('%s %s %s %s', one.xid, encode(timestamptz_send(one.at), 'hex'), one.watch, one.rows),
               chr(10) ORDER BY one.place), '') FROM ({}) AS one)",

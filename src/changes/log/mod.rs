@@ -5,6 +5,7 @@ mod decoding;
 mod facts;
 mod identity;
 mod namesake;
+mod newest;
 mod presence;
 mod sql_text;
 mod trust;
@@ -12,6 +13,7 @@ mod trust;
 pub use decoding::DecodingMethod;
 pub use identity::{LogState, log_state};
 pub use namesake::namesake_of_log;
+pub use newest::{newest_logged, newest_logged_now};
 
 pub(super) use decoding::{Decoding, decoding_expression};
 pub(super) use facts::{Facts, MemberFacts, WatchFacts, ties, triggers};

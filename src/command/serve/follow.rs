@@ -135,10 +135,12 @@ async fn followed(
             waking.forget().await?;
         }
         let begun = Instant::now();
-        let look = Box::pin(follower.look(&job)).await?;
+        let kept = known.unconfirmed();
+        let look = Box::pin(follower.look(&job, &kept)).await?;
         let took = begun.elapsed();
         let mut confirmed = look.begun;
         known.looked(look);
+        known.examined(&kept);
         *failures = 0;
         let Some(heard) = &mut waking else {
             // Listens only after a look has found a log. The look that follows at once finds what changed in between.

@@ -11,8 +11,7 @@ use super::follow::follow;
 use super::narrowed::{NarrowedLayers, check_conditions};
 use super::shared_work::SharedWork;
 use super::snapshot::LiveSnapshot;
-use crate::changes::{Cursor, CursorError};
-use crate::config::LayerSettings;
+use crate::changes::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, Error};
@@ -20,6 +19,7 @@ use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
 use crate::serve::{
     GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
+    StateNow,
 };
 use crate::sink::Described;
 use crate::source::{Noted, RenderedTile, bytes_of};
@@ -49,7 +49,6 @@ pub(super) struct DatabaseTiles(Arc<DatabaseTilesShared>);
 struct DatabaseTilesShared {
     job: Job,
     database: Database,
-    layers: Vec<LayerSettings>,
     packing: Packing,
     /// The limits on the database sessions of all tilesets together.
     bounds: Arc<LiveBounds>,
@@ -80,10 +79,9 @@ impl DatabaseTiles {
         let settings = &job.settings;
         let stop = Stop::new();
         let database = bounds.database(&settings.database, &stop)?;
-        let (layers, packing) = (settings.tileset.layers.clone(), settings.run.limits.packing);
-        let first = LiveSnapshot::take(&database, &layers, packing, &stop, bounds).await?;
+        let first = LiveSnapshot::take(&database, job, &stop, bounds).await?;
         check_room(&first, bounds.sessions()).await?;
-        check_conditions(&first.snapshot, &layers, &settings.tileset.parameters).await?;
+        check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
         let log = match settings.server.redis {
             Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,
@@ -100,8 +98,7 @@ impl DatabaseTiles {
             described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
             job: job.clone(),
             database,
-            layers,
-            packing,
+            packing: settings.run.limits.packing,
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
@@ -147,10 +144,13 @@ impl LiveSource for DatabaseTiles {
         self.0.shared_secret.clone()
     }
 
-    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
         Box::pin(async {
-            let state = self.0.database.present_state().await.map_err(|error| live_error(&error))?;
-            state.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))
+            let schema = &self.0.job.settings.database.changes.schema;
+            let asked = newest_logged_now(&self.0.database, schema, state).await;
+            let (present, newest) = asked.map_err(|error| live_error(&error, error.kind()))?;
+            let present = present.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
+            Ok(StateNow { present, newest })
         })
     }
 
@@ -184,9 +184,8 @@ impl DatabaseTilesShared {
             let error = match self.on(&snapshot, tile, given.as_deref(), stop).await {
                 Ok(rendered) => {
                     let in_database = begun.elapsed();
-                    let cursor = snapshot.snapshot.cursor().parse();
-                    let cursor = cursor.map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
-                    return Ok(LiveTile { stored: self.packed(rendered, tile).await?, in_database, snapshot: cursor });
+                    let stored = self.packed(rendered, tile).await?;
+                    return Ok(LiveTile { stored, in_database, shown: snapshot.shown.clone() });
                 }
                 Err(error) => error,
             };
@@ -199,7 +198,7 @@ impl DatabaseTilesShared {
             {
                 return Err(LiveError::Refused(source.to_string()));
             }
-            let error = live_error(&error);
+            let error = live_error(&*error, error.kind());
             if matches!(error, LiveError::Away(_)) {
                 // The snapshot is lost with the session that held it.
                 self.forget(&snapshot);
@@ -279,8 +278,8 @@ impl DatabaseTilesShared {
 
     /// Takes a snapshot, and makes sure that it is retired.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
-        let taken = LiveSnapshot::take(&self.database, &self.layers, self.packing, &self.stop, &self.bounds).await;
-        let taken = taken.map_err(|error| live_error(&error)).and_then(|snapshot| {
+        let taken = LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds).await;
+        let taken = taken.map_err(|error| live_error(&error, error.kind())).and_then(|snapshot| {
             let found = fingerprint(&self.job.settings, &snapshot.layers);
             if found == self.fingerprint {
                 return Ok(Arc::new(snapshot));
@@ -326,9 +325,9 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 }
 
 /// An error in the server's terms: whether the database or the tile is the cause.
-fn live_error(error: &Error) -> LiveError {
+fn live_error(error: &dyn std::error::Error, kind: ErrorKind) -> LiveError {
     let text = with_causes(error);
-    match error.kind() {
+    match kind {
         ErrorKind::Transient(_) => LiveError::Away(text),
         _ => LiveError::Failed(text),
     }

@@ -11,13 +11,15 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::bounds::LiveBounds;
 use super::narrowed::NarrowedLayers;
 use super::search::FeaturePlaces;
-use crate::config::LayerSettings;
+use crate::changes::{Cursor, CursorError, NewestLogged, StateInHistory, newest_logged};
 use crate::encode::Packing;
+use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
 use crate::postgis::{
     Database, Error, Layer, LayerLocks, LayerOptions, LayerPlan, PreparedLayer, Reads, RunLayers, Snapshot, Worker,
     probe,
 };
+use crate::run::{CommandError, Job};
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
 use crate::tile::Batch;
@@ -49,6 +51,8 @@ pub(super) struct LiveSnapshot {
     locks: LayerLocks,
     pub(super) reads: Reads,
     packing: Packing,
+    /// The database state, and what distinguishes its history from others.
+    pub(super) shown: StateInHistory,
     /// Where the features lie of layers without a closed formula.
     pub(super) places: FeaturePlaces,
     idle: Mutex<Vec<LiveSession>>,
@@ -62,23 +66,32 @@ pub(super) struct LiveSnapshot {
 }
 
 impl LiveSnapshot {
-    /// Takes a snapshot and probes the layers.
+    /// Takes a snapshot and probes the layers of a job.
     ///
     /// # Errors
     /// If the database cannot be reached, or the layers do not fit the database any more.
     pub(super) async fn take(
         database: &Database,
-        layers: &[LayerSettings],
-        packing: Packing,
+        job: &Job,
         stop: &Stop,
         bounds: &Arc<LiveBounds>,
-    ) -> Result<LiveSnapshot, Error> {
+    ) -> Result<LiveSnapshot, CommandError> {
+        let settings = &job.settings;
         let held = bounds.snapshot().await;
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
-        let options: Vec<LayerOptions> = layers.iter().map(|layer| layer.options.clone()).collect();
+        let options: Vec<LayerOptions> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &options).await?;
+        let state: Cursor =
+            snapshot.cursor().parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?;
+        let newest = newest_logged(&snapshot, &settings.database.changes.schema, std::slice::from_ref(&state)).await;
+        let newest = match newest {
+            Ok(newest) => newest.first().copied().unwrap_or(NewestLogged::NoLog),
+            // Tiles do not wait for a locked log. The next look evicts them, and no other server takes them.
+            Err(error) if error.kind() == ErrorKind::Transient(Obstacle::HeldUp) => NewestLogged::NoLog,
+            Err(error) => return Err(error.into()),
+        };
         let prepared: Vec<PreparedLayer> = probed.layers.iter().map(PreparedLayer::new).collect();
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -93,7 +106,8 @@ impl LiveSnapshot {
             layers: probed.layers,
             locks: probed.locks,
             reads: probed.reads,
-            packing,
+            packing: settings.run.limits.packing,
+            shown: StateInHistory { state, newest },
             places: FeaturePlaces::default(),
             idle: Mutex::default(),
             bounds: Arc::clone(bounds),

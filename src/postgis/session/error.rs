@@ -98,6 +98,15 @@ impl Cause {
         self.code == Some(SqlState::CONFIGURATION_LIMIT_EXCEEDED)
     }
 
+    /// True if the statement names a table or schema that does not exist, or that the role may not read.
+    #[must_use]
+    pub fn is_unreadable_table(&self) -> bool {
+        matches!(
+            self.code,
+            Some(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME | SqlState::INSUFFICIENT_PRIVILEGE)
+        )
+    }
+
     /// True if a value is the cause, by the class of the SQLSTATE: data exceptions.
     #[must_use]
     pub fn is_data_exception(&self) -> bool {

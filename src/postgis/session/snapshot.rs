@@ -1,16 +1,26 @@
 //! The one database state that a whole run sees. It is exported to every session, and is also the cursor for changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 use super::error::Error;
 use super::locks::LockWatcher;
 use super::origin::ExportedSnapshot;
+use super::search_path::SAFE_PATH;
 use super::{Cause, Database, Param, Session, SessionOptions};
 
 /// The oldest PostgreSQL that works, as `server_version_num`: 13 brought `pg_current_snapshot()`.
 const OLDEST_POSTGRES: i32 = 130_000;
+
+/// How long a reading waits for a lock that the run can do without.
+const SHORT_LOCK_LIMIT: Duration = Duration::from_millis(100);
+
+/// SQL for the cursor of the snapshot `seen`. The snapshot of a standby does not list the running transactions between xmin and xmax, so its cursor
+/// counts no transaction from xmin on as seen.
+const CURSOR: &str =
+    "CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen)) ELSE seen::text END";
 
 /// The database state that a whole run sees. It lasts as long as this value: the session that exported it stays in its
 /// transaction.
@@ -69,6 +79,20 @@ impl Snapshot {
         self.keeper.begin_variant(values).await
     }
 
+    /// Awaits what reads in the session, which waits only a moment for locks of others, and then gives up the locks that it took.
+    pub(crate) async fn without_keeping_locks<T, E: From<Error>>(
+        &self,
+        reading: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        self.keeper.set_savepoint().await?;
+        // The return to the savepoint takes it back.
+        let limit = format!("SET LOCAL lock_timeout = {}", SHORT_LOCK_LIMIT.as_millis());
+        self.keeper.transaction_control(&limit, "before a short look").await?;
+        let read = reading.await;
+        self.keeper.return_to_savepoint().await?;
+        read
+    }
+
     /// All rows of a statement on this snapshot.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         self.keeper.all(context, sql, params).await
@@ -76,22 +100,26 @@ impl Snapshot {
 }
 
 impl Database {
-    /// The database state at this moment, as `pg_current_snapshot()` has it.
+    /// The database state at this moment, as a cursor, and the value of an SQL expression in that state.
     ///
     /// # Errors
-    /// If the database does not answer.
-    pub async fn present_state(&self) -> Result<String, Error> {
-        let lost = |source: Cause| {
+    /// If the database does not answer, or cannot compute the expression.
+    pub async fn present_state(&self, expression: &str) -> Result<(String, Option<String>), Error> {
+        let failed = |source: Cause| {
             let (server, during) = (self.server().clone(), "while asking for its state".to_owned());
-            Error::Lost { server, during, source }
+            if source.is_lost() {
+                return Error::Lost { server, during, source };
+            }
+            Error::Query { context: "asking for the present state".to_owned(), next: "look into the cause", source }
         };
-        // One message, because a pooler may send the next one to another session.
-        let answer = self.connection().await?.simple_query("SELECT pg_catalog.pg_current_snapshot()").await;
-        let state = answer.map_err(|error| lost(error.into()))?.into_iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        // One message, because a pooler may send the next one to another session. It is one transaction, in which the path is set.
+        let sql = format!("{SAFE_PATH} SELECT {CURSOR}, {expression} FROM pg_current_snapshot() AS seen");
+        let answer = self.connection().await?.simple_query(&sql).await;
+        let state = answer.map_err(|error| failed(error.into()))?.into_iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some((row.get(0)?.to_owned(), row.get(1).map(str::to_owned))),
             _ => None,
         });
-        state.ok_or_else(|| lost(std::io::Error::other("it sent no row").into()))
+        state.ok_or_else(|| failed(std::io::Error::other("it sent no row").into()))
     }
 
     /// The same database with the values of a variant: sessions opened from now on read for that variant.
@@ -125,11 +153,8 @@ impl Database {
     }
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {
-        // The snapshot of a standby does not list the running transactions between xmin and xmax, so its cursor counts no transaction from xmin on as
-        // seen.
-        let sql = "SELECT pg_export_snapshot(), CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen))
-                       ELSE seen::text END FROM pg_current_snapshot() AS seen";
-        let row = keeper.one("taking the snapshot", sql, &[]).await?;
+        let sql = format!("SELECT pg_export_snapshot(), {CURSOR} FROM pg_current_snapshot() AS seen");
+        let row = keeper.one("taking the snapshot", &sql, &[]).await?;
         let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
         Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: Some(LockWatcher::start(self)) })
     }

@@ -175,6 +175,7 @@ impl LiveEpochs {
         let mut least = self.least();
         least.answered.clear();
         least.by_slot.clear();
+        least.all = None;
         self.other_history.store(now, Ordering::Release);
         self.changed.change_all(now);
     }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, StateInHistory};
 use crate::sink::Scope;
 use crate::tile::{TileCoord, TileRectList};
 
@@ -43,6 +43,10 @@ const LONGEST_START: Duration = Duration::from_secs(5);
 /// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server all the time.
 const LONG_OUTAGE: Duration = Duration::from_secs(60);
 
+/// The most database states of live tiles that wait for the next look. If there are more, because no look succeeds for minutes, every live tile is
+/// rendered again.
+const MAX_UNCONFIRMED: usize = 300;
+
 /// A look into the change log.
 #[derive(Debug, Clone)]
 pub struct LogLook {
@@ -54,6 +58,8 @@ pub struct LogLook {
     pub transactions: Vec<u64>,
     /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to list.
     pub dirty: Option<Vec<TileCoord>>,
+    /// True if the database has another history than at the last look, or than a live tile shows that was drawn since.
+    pub is_other_history: bool,
     /// When it began: it has found what was committed before.
     pub begun: Instant,
 }
@@ -118,6 +124,8 @@ struct ChangeLogState {
     /// Why the log is not followed.
     failure: Option<String>,
     by_log: DirtyByLog,
+    /// The states of live tiles of which no look has said yet whether the database's history has them.
+    unconfirmed: Vec<StateInHistory>,
     by_writer: Option<(WritersTiles, Instant)>,
 }
 
@@ -223,6 +231,9 @@ impl KnownChanges {
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
     pub fn looked(&self, look: LogLook) {
         let (seen, begun) = (Arc::new(look.seen.clone()), look.begun);
+        if look.is_other_history {
+            self.0.epochs.evict();
+        }
         if !self.state().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
             // Nobody knows what has changed before.
             self.0.epochs.lost(&look.since);
@@ -243,6 +254,33 @@ impl KnownChanges {
     pub fn confirmed(&self, begun: Instant) {
         self.state().confirmed = Some(begun);
         self.0.last_look.set(self.micros(begun), true);
+    }
+
+    /// Notes that live tiles of this database state are kept: the next look must find out whether the database's history has it. It may be a state after
+    /// the last look that a crash or a failover has lost since.
+    pub(crate) fn keeps(&self, shown: &StateInHistory) {
+        let mut state = self.state();
+        // Without a look, the first one evicts every live tile.
+        if state.seen.is_none() || state.unconfirmed.contains(shown) {
+            return;
+        }
+        if state.unconfirmed.len() >= MAX_UNCONFIRMED {
+            state.unconfirmed.clear();
+            drop(state);
+            return self.0.epochs.lost(&shown.state);
+        }
+        state.unconfirmed.push(shown.clone());
+    }
+
+    /// The states of live tiles that the next look has to examine.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Vec<StateInHistory> {
+        self.state().unconfirmed.clone()
+    }
+
+    /// Notes that a look has examined these states.
+    pub fn examined(&self, states: &[StateInHistory]) {
+        self.state().unconfirmed.retain(|state| !states.contains(state));
     }
 
     /// Evicts every live tile, because the database is not the one that they show.

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::cursor::NewestLogged;
 use crate::sink::Scope;
 use crate::tile::Zoom;
 
@@ -15,7 +16,7 @@ fn cursor(text: &str) -> Cursor {
 fn look(seen: &str, transactions: &[u64], dirty: Option<&[TileCoord]>) -> LogLook {
     let dirty = dirty.map(<[TileCoord]>::to_vec);
     let (since, begun) = (Cursor::default(), Instant::now());
-    LogLook { since, seen: cursor(seen), transactions: transactions.to_vec(), dirty, begun }
+    LogLook { since, seen: cursor(seen), transactions: transactions.to_vec(), dirty, is_other_history: false, begun }
 }
 
 /// The known changes for a target of zooms 0 to 5 that shows the database state `shown`.
@@ -115,6 +116,34 @@ fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_ha
     assert!(!epochs.takes(tile(9, 2), &state("109:109:")) && epochs.takes(tile(9, 3), &state("109:109:")));
     assert!(epochs.answers(tile(9, 2), &state("115:115:")) && !epochs.answers(tile(9, 2), &state("114:114:")));
     assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
+}
+
+#[test]
+fn in_another_history_nothing_counts_as_seen_and_no_tile_as_fresh() {
+    let known = beside("100:100:");
+    let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
+    let kept =
+        |text: &str, at| StateInHistory { state: cursor(text), newest: NewestLogged::Transaction { xid: 99, at } };
+    known.keeps(&kept("108:108:", 1));
+    assert_eq!(known.unconfirmed(), [], "the first look evicts every live tile");
+    known.looked(look("110:110:", &[], Some(&[])));
+    for shown in [kept("112:112:", 1), kept("112:112:", 1), kept("115:115:", 1)] {
+        known.keeps(&shown);
+    }
+    let (examined, before) = (known.unconfirmed(), epochs.of(tile(9, 1), &LiveSince::default()));
+    assert_eq!(examined, [kept("112:112:", 1), kept("115:115:", 1)]);
+    assert!(epochs.answers(tile(9, 1), &state("115:115:")) && !epochs.answers(tile(9, 1), &state("105:105:")));
+    known.keeps(&kept("116:116:", 1));
+    known.looked(LogLook { is_other_history: true, ..look("105:105:", &[], None) });
+    known.examined(&examined);
+    assert_eq!(known.unconfirmed(), [kept("116:116:", 1)]);
+    assert!(epochs.of(tile(9, 1), &LiveSince::default()) > before && epochs.of_this_history() > before);
+    assert!(epochs.answers(tile(9, 1), &state("106:106:")) && epochs.takes(tile(9, 2), &state("106:106:")));
+    // Too many to examine.
+    let before = epochs.of(tile(9, 1), &LiveSince::default());
+    std::thread::sleep(Duration::from_millis(1));
+    (0..=u64::try_from(MAX_UNCONFIRMED).unwrap()).for_each(|number| known.keeps(&kept("120:120:", number)));
+    assert!(known.unconfirmed().len() < MAX_UNCONFIRMED && epochs.of(tile(9, 1), &LiveSince::default()) > before);
 }
 
 #[test]

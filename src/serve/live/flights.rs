@@ -1,6 +1,7 @@
 //! Flights: a flight renders one tile for all requests that wait for it. It waits in the work queue for a worker.
 
 mod flying;
+mod histories;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use self::histories::KnownStates;
 use super::source::{LiveError, LiveSource};
 use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
 use crate::serve::change_log::KnownChanges;
@@ -80,9 +82,8 @@ struct FlightsShared {
     table: SharedTable,
     queue: WorkQueue,
     shared: Option<SharedTiles>,
-    /// The first transaction that had not begun at the last question for the present database state. Only shared tiles that show a later one give
-    /// rise to the next question; the lock makes requests share its answer.
-    reached: tokio::sync::Mutex<u64>,
+    /// The database states of shared tiles about which the database was asked.
+    states: tokio::sync::Mutex<KnownStates>,
     known: KnownChanges,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
     mean_micros: AtomicU64,
@@ -132,7 +133,7 @@ impl LiveFlights {
             table: SharedTable::default(),
             queue,
             shared,
-            reached: tokio::sync::Mutex::default(),
+            states: tokio::sync::Mutex::default(),
             known,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),

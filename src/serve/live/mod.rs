@@ -19,5 +19,5 @@ mod table;
 
 pub(crate) use flights::{FlightCounts, FlightNotes, FlightParts, LiveFlights};
 pub(crate) use source::draws;
-pub use source::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile};
+pub use source::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 pub(crate) use table::FlightKey;

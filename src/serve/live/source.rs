@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::parameters::GivenParameters;
 use crate::serve::shared::SharedSecret;
@@ -81,7 +81,16 @@ pub struct LiveTile {
     /// How long the database took.
     pub in_database: Duration,
     /// The database state that it shows.
-    pub snapshot: Cursor,
+    pub shown: StateInHistory,
+}
+
+/// What the database says of a state that a tile shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateNow {
+    /// The database state at this moment.
+    pub present: Cursor,
+    /// The newest transaction in the change log that the tile's state sees.
+    pub newest: NewestLogged,
 }
 
 /// Renders tiles on request.
@@ -103,8 +112,8 @@ pub trait LiveSource: Send + Sync + 'static {
     /// same one.
     fn shared_secret(&self) -> Option<SharedSecret>;
 
-    /// The database state at this moment.
-    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>>;
+    /// What the database says at this moment of a state that a tile shows.
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>>;
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;

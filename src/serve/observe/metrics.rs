@@ -377,7 +377,7 @@ impl Metrics {
         for (reason, count) in [("slow", cut_as_slow), ("memory", cut_for_memory)] {
             families.cut.get_or_create(&ReasonLabels { reason }).inner().store(count, Ordering::Relaxed);
         }
-        for result in ["hit", "miss", "old", "ahead", "broken", "error", "skipped"] {
+        for result in ["hit", "miss", "old", "ahead", "other", "broken", "error", "skipped"] {
             drop(families.redis.get_or_create(&CacheLabels { result }));
         }
         for class in WorkClass::ALL {

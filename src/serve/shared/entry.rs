@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! "oar3" · xmax of the state, 16 hexadecimal digits · time in milliseconds since 1970, 16 digits · length of the next text, 4 digits ·
-//! the state as pg_current_snapshot() has it · 0 (empty) or 1 · 32 bytes of HMAC-SHA-256 · the tile as it is stored
+//! the state as pg_current_snapshot() has it, a space, the newest transaction in the change log that it sees · 0 (empty) or 1 ·
+//! 32 bytes of HMAC-SHA-256 · the tile as it is stored
 //! ```
 //!
 //! Whoever can write to Redis must not decide what the map shows, so each value is signed with a key that Redis never sees ([`SharedSecret`]). The
@@ -10,7 +11,8 @@
 //! fixed number of digits. It compares database states because they are ordered, while the clocks of servers may differ.
 //!
 //! A change of this form needs another [`VERSION`], which is part of every name: servers of two versions then share a Redis and never read each
-//! other's values. Further fields can follow the state in its text, after a space.
+//! other's values. Further fields can follow in the text, each after a space. A value
+//! that names no transaction, as versions before 0.1.0 wrote it, is refused.
 
 use std::fmt;
 use std::time::Duration;
@@ -19,7 +21,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use super::{MAX_CLOCK_SKEW, MAX_ENTRY_BYTES};
-use crate::cursor::Cursor;
+use crate::cursor::StateInHistory;
 
 /// The version of the form of values.
 pub(super) const VERSION: u32 = 3;
@@ -79,7 +81,7 @@ pub(crate) struct SharedEntry {
     /// The tile as the target would store it; `None` if it is empty.
     pub(crate) stored: Option<Box<[u8]>>,
     /// The database state that it shows.
-    pub(crate) snapshot: Cursor,
+    pub(crate) shown: StateInHistory,
     /// When it was rendered, since 1970.
     pub(super) rendered: Duration,
 }
@@ -87,12 +89,14 @@ pub(crate) struct SharedEntry {
 impl SharedEntry {
     /// The value of the tile under a name; `None` if the text of its database state is too long.
     pub(super) fn value(&self, secret: &SharedSecret, name: &str) -> Option<Vec<u8>> {
-        let state = self.snapshot.to_string();
+        let StateInHistory { state, newest } = &self.shown;
+        let xmax = state.xmax();
+        let state = format!("{state} {newest}");
         if state.len() > MAX_STATE_BYTES {
             return None;
         }
         let mut value = MARK.to_vec();
-        let (xmax, time) = (self.snapshot.xmax(), self.rendered.as_millis());
+        let time = self.rendered.as_millis();
         value.extend_from_slice(
             format!("{xmax:0DIGITS$x}{time:0DIGITS$x}{:0LENGTH_DIGITS$x}{state}", state.len()).as_bytes(),
         );
@@ -120,14 +124,15 @@ impl SharedEntry {
             return None;
         }
         let text = std::str::from_utf8(head.get(state_at..state_at + length)?).ok()?;
-        let snapshot = text.split(' ').next()?.parse().ok()?;
+        let mut fields = text.split(' ');
+        let shown = StateInHistory { state: fields.next()?.parse().ok()?, newest: fields.next()?.parse().ok()? };
         let rendered = Duration::from_millis(number(time_at, DIGITS)?);
         let stored = match head.last()? {
             0 if tile.is_empty() => None,
             1 => Some(tile.into()),
             _ => return None,
         };
-        Some(SharedEntry { stored, snapshot, rendered })
+        Some(SharedEntry { stored, shown, rendered })
     }
 
     /// Its age at the time `now` since 1970; `None` if it comes from a clock that is too far ahead.
@@ -139,11 +144,14 @@ impl SharedEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::NewestLogged;
 
     const THEN: Duration = Duration::from_millis(1_795_000_000_123);
 
     fn entry(stored: Option<&[u8]>, snapshot: &str, rendered: Duration) -> SharedEntry {
-        SharedEntry { stored: stored.map(Into::into), snapshot: snapshot.parse().unwrap(), rendered }
+        let newest = NewestLogged::Transaction { xid: 998, at: 0x0002_a1f3_57b9_dce0 };
+        let shown = StateInHistory { state: snapshot.parse().unwrap(), newest };
+        SharedEntry { stored: stored.map(Into::into), shown, rendered }
     }
 
     fn secret(text: &str) -> SharedSecret {

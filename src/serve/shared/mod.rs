@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 use self::breaker::CircuitBreaker;
 use self::entry::MAX_VALUE_BYTES;
 use self::link::{LinkError, RedisLink};
-use crate::cursor::Cursor;
+use crate::cursor::StateInHistory;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::observe::trouble::Trouble;
 
@@ -210,17 +210,23 @@ impl SharedTiles {
         });
     }
 
-    /// Writes a tile that was rendered now from the database state `snapshot` to Redis, without waiting for the result. An entry that shows a later
-    /// state stays.
-    pub(crate) fn put(&self, name: String, stored: Option<&[u8]>, snapshot: &Cursor, life: Duration) {
+    /// Removes an entry that shows another history of the database: it would keep the tile's next value out, if its state looks like a later one.
+    pub(crate) fn forget(&self, name: &str, entry: &SharedEntry) {
+        if let Some(value) = entry.value(&self.secret, name) {
+            self.remove(name, &value);
+        }
+    }
+
+    /// Writes a tile that was rendered now to Redis, without waiting for the result. An entry that shows a later database state stays.
+    pub(crate) fn put(&self, name: String, stored: Option<&[u8]>, shown: &StateInHistory, life: Duration) {
         let parts = Arc::clone(&self.cache.0);
         let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);
         let Ok(permit) = Arc::clone(&parts.writes).try_acquire_owned() else { return };
         if is_too_large || !parts.breaker.may_try(Instant::now()) {
             return;
         }
-        let (stored, snapshot, rendered) = (stored.map(Into::into), snapshot.clone(), since_1970());
-        let Some(value) = (SharedEntry { stored, snapshot, rendered }).value(&self.secret, &name) else { return };
+        let entry = SharedEntry { stored: stored.map(Into::into), shown: shown.clone(), rendered: since_1970() };
+        let Some(value) = entry.value(&self.secret, &name) else { return };
         let shared = self.cache.clone();
         tokio::spawn(async move {
             // A failure is logged by `noted`.

@@ -34,7 +34,7 @@ impl ServedTiles {
         }
         let key = self.live_key(state, tile);
         let from = key.cached();
-        let held = self.cache.get(from, Encoding::Gzip).await;
+        let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             let origin = if held.way == CachedWay::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
             return (self.cached_in(from, held, encoding).await, origin);
@@ -76,6 +76,12 @@ impl ServedTiles {
         }
     }
 
+    /// The cached live tile, fresh or stale, unless it may show another history of the database.
+    pub(super) async fn held_live(&self, key: FlightKey) -> Option<CachedForm> {
+        let of_this_history = Some(self.known().epochs().of_this_history());
+        self.cache.get(key.cached(), Encoding::Gzip).await.filter(|held| held.epoch() >= of_this_history)
+    }
+
     /// How long a cached live tile has been stale.
     pub(super) fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
         let outdated = self.known().epochs().moment(key.epoch).elapsed();
@@ -99,7 +105,7 @@ impl ServedTiles {
         }
         let key = self.live_key(state, tile);
         let from = key.cached();
-        let held = self.cache.get(from, Encoding::Gzip).await;
+        let held = self.held_live(key).await;
         let was_refreshed = self.staleness.was_refreshed(state, tile);
         if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             if self.may_see(tile, fresh) {

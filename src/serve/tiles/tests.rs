@@ -10,11 +10,11 @@ use futures_util::future::BoxFuture;
 use super::cache::{CachedFrom, TileCache};
 use super::origin::AskedBy;
 use super::served::ServedTiles;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::http::peers::ClientKey;
-use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile};
+use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::queue::{WorkQueue, WorkerShares};
@@ -87,8 +87,8 @@ impl LiveSource for StubDatabase {
         None
     }
 
-    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
-        Box::pin(std::future::ready(Ok(Cursor::default())))
+    fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
+        Box::pin(std::future::ready(Ok(StateNow { present: Cursor::default(), newest: NewestLogged::Nothing })))
     }
 
     fn sessions(&self) -> usize {
@@ -105,8 +105,9 @@ impl LiveSource for StubDatabase {
         if states.len() > 1 {
             states.pop_front();
         }
-        let (stored, in_database, snapshot) = (Some(Box::from([body])), Duration::ZERO, snapshot.parse().unwrap());
-        Box::pin(std::future::ready(Ok(LiveTile { stored, in_database, snapshot })))
+        let (stored, in_database) = (Some(Box::from([body])), Duration::ZERO);
+        let shown = StateInHistory { state: snapshot.parse().unwrap(), newest: NewestLogged::Nothing };
+        Box::pin(std::future::ready(Ok(LiveTile { stored, in_database, shown })))
     }
 }
 
@@ -168,7 +169,7 @@ impl World {
         let (since, seen): (Cursor, Cursor) = (since.parse().unwrap(), seen.parse().unwrap());
         let (transactions, dirty) = (vec![transaction], Some(vec![tile()]));
         std::thread::sleep(Duration::from_millis(1));
-        self.known.looked(LogLook { since, seen, transactions, dirty, begun: Instant::now() });
+        self.known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
     }
 
     async fn publishes(&self, snapshot: &'static str, body: u8) {

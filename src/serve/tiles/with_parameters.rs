@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::rendered::shared_key;
-use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::{FlightKey, FlightNotes, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate};
 use crate::serve::target::state::ServedState;
@@ -46,7 +45,7 @@ impl ServedTiles {
             return (Err(TileError::Live(unfit)), TileOrigin::Live);
         }
         let key = FlightKey { parameters: given.key, ..self.live_key(state, tile) };
-        let held = self.cache.get(key.cached(), Encoding::Gzip).await;
+        let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             return (self.cached_in(key.cached(), held, encoding).await, TileOrigin::Memory);
         }

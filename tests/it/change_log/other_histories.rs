@@ -9,7 +9,9 @@ use serde_json::Value;
 
 use crate::support::cluster::psql;
 use crate::support::database::with_database;
+use crate::support::others::Connection;
 use crate::support::program::{ROWS_LAYER, Run, program, run, seed};
+use crate::support::redis::Redis;
 use crate::support::served::{GZIP, Served};
 use crate::support::tracked::differences;
 use crate::support::watching::Watching;
@@ -242,7 +244,10 @@ fn the_timeline_of_a_standby_is_unknown_and_its_log_decides() {
 
 #[test]
 fn commits_that_a_crash_has_lost_are_another_history() {
-    let mut registry = Registry::on(Cluster::with(&["wal_writer_delay=10000", "bgwriter_lru_maxpages=0"]), 300);
+    let mut registry = Registry::on(
+        Cluster::with(&["synchronous_commit=off", "wal_writer_delay=10000", "bgwriter_lru_maxpages=0"]),
+        300,
+    );
     let target = registry.seeded("t.mbtiles", &ZOOM);
     registry.sql("CHECKPOINT");
     // The process that would write commits to the disk stands still.
@@ -308,4 +313,140 @@ fn a_manifest_without_a_witness_is_accepted_once() {
     assert_eq!(manifest(&target)["witness"]["transactions"], 1);
     assert!(registry.reseed(&target, &[]).ok().stdout.starts_with("nothing to do"));
     registry.is_fresh(&target);
+}
+
+/// Servers of a target that share a Redis server. Their live tiles age slowly.
+struct Fleet {
+    redis: Redis,
+    target: String,
+    config: String,
+    url: String,
+}
+
+impl Fleet {
+    fn of(registry: &Registry) -> Fleet {
+        let (redis, target) = (Redis::start("hunter2", &[]), registry.seeded("served.mbtiles", &["--zoom", "0-2"]));
+        let (config, url) = (registry.target("c.toml"), registry.url());
+        let lines = format!("[serve]\nlive_ttl = \"1h\"\nredis_url = \"{}\"\n", redis.url());
+        fs::write(&config, format!("{ROWS_LAYER}\n{lines}")).unwrap();
+        let [target, config] = [target, config].map(|path| path.to_str().unwrap().to_owned());
+        Fleet { redis, target, config, url }
+    }
+
+    fn server(&self) -> Served {
+        Served::new(&self.target, &["--live", "--config", &self.config, "--database-url", &self.url])
+    }
+
+    /// A server that follows the log.
+    fn following(&self) -> Served {
+        let server = self.server();
+        until("it follows the log", || looked_at(&server).is_string());
+        server
+    }
+
+    /// Waits until a server takes a tile from Redis, as it is there.
+    #[track_caller]
+    fn is_taken(&self, path: &str) {
+        let keys = self.redis.keys();
+        assert_eq!(keys.len(), 1, "{keys:?}");
+        let key = keys[0].as_bytes();
+        let value = self.redis.ask(&[b"GET", key]);
+        // On a busy machine Redis or the database may be asked in vain: then the tile is rendered, and replaces what is in Redis.
+        until("a server takes it", || {
+            self.redis.ask(&[b"SET", key, &value]);
+            self.server().get(path, GZIP).header("cache-status") == Some("oar-tiles; hit; detail=redis")
+        });
+    }
+}
+
+/// The database state of a server's last look into the log, if it follows it.
+fn looked_at(server: &Served) -> Value {
+    let status: Value = serde_json::from_str(&server.admin("/status.json").1).unwrap();
+    let log = &status["change_log"];
+    if log["followed"] == true { log["snapshot"].clone() } else { Value::Null }
+}
+
+#[test]
+fn no_server_answers_a_live_tile_of_another_history_from_memory_or_redis() {
+    let mut registry = Registry::on(Cluster::new(), 300);
+    let at_zoom_6 = |name: &str| Archive::open(&registry.seeded(name, &["--zoom", "6"])).stored();
+    // A tile that one history changes, and the other does not.
+    let zero = at_zoom_6("zero.mbtiles");
+    registry.sql(&LOST.replace("lost", "old"));
+    let one = at_zoom_6("one.mbtiles");
+    registry.sql(FOUND);
+    let two = at_zoom_6("two.mbtiles");
+    let others = differences(&one, &two);
+    let tile = differences(&zero, &one).into_iter().find(|tile| !others.contains(tile) && two.contains_key(tile));
+    let (z, x, y) = tile.unwrap();
+    let (path, expected) = (format!("/{z}/{x}/{y}.pbf"), &two[&(z, x, y)]);
+    let (disk, name) = (registry.cluster.disk_snapshot(), registry.name.clone());
+    for passes_the_numbers_again in [true, false] {
+        let fleet = Fleet::of(&registry);
+        let kept = fleet.following();
+        // No look finds the change before it is lost.
+        let blocking = Connection::open(&fleet.url, "somebody");
+        blocking.run("BEGIN; LOCK TABLE oar_tiles.state");
+        registry.sql(LOST);
+        let lost = kept.get(&path, GZIP);
+        assert!(lost.body != *expected && lost.header("cache-status") == Some("oar-tiles; fwd=uri-miss; stored"));
+        until("it is in Redis", || fleet.redis.ask(&[b"DBSIZE"]) == b"1");
+        registry.cluster.restore(&disk, |url| {
+            if passes_the_numbers_again {
+                Registry::goes_on(&with_database(url, &name));
+            }
+        });
+        assert!(fleet.server().get(&path, GZIP).body == *expected, "from Redis");
+        until("it shows what is there", || kept.get(&path, GZIP).body == *expected);
+    }
+}
+
+#[test]
+fn a_server_that_has_seen_what_a_restored_disk_has_lost_answers_what_is_there() {
+    let mut registry = Registry::on(Cluster::new(), 300);
+    let fleet = Fleet::of(&registry);
+    let disk = registry.cluster.disk_snapshot();
+    let server = fleet.following();
+    let path = "/4/11/6.pbf";
+    let (before, looked) = (server.get(path, GZIP).body, looked_at(&server));
+    registry.sql("UPDATE api_facility SET name = 'lost'");
+    until("it has looked", || looked_at(&server) != looked && looked_at(&server).is_string());
+    assert!(server.get(path, GZIP).body != before);
+    // The database comes to none of the lost transaction numbers.
+    registry.cluster.restore(&disk, |_| ());
+    until("it shows what is there", || server.get(path, GZIP).body == before);
+}
+
+#[test]
+fn live_tiles_of_this_history_stay_in_memory_and_redis_after_a_restart_and_a_prune_and_without_a_change() {
+    let mut registry = Registry::on(Cluster::new(), 300);
+    let fleet = Fleet::of(&registry);
+    let path = "/4/11/6.pbf";
+    let asked = |server: &Served| server.get(path, GZIP).header("cache-status").unwrap().to_owned();
+    let rendered = |server: &Served| {
+        assert_eq!(asked(server), "oar-tiles; fwd=uri-miss; stored");
+        until("it is in Redis", || fleet.redis.ask(&[b"DBSIZE"]) == b"1");
+    };
+    let first = fleet.following();
+    rendered(&first);
+    fleet.is_taken(path);
+    // More changes than pruning leaves alone. They touch another tile.
+    let last = "SELECT id FROM api_facility ORDER BY ST_X(location) DESC LIMIT 1";
+    let change = |round: u32| format!("UPDATE api_facility SET name = 'r{round}' WHERE id = ({last})");
+    (0..70).for_each(|round| drop(registry.sql(&change(round))));
+    registry.reseed(Path::new(&fleet.target), &["--config", &fleet.config]).ok();
+    fleet.redis.ask(&[b"FLUSHALL"]);
+    let second = fleet.following();
+    rendered(&second);
+    let pruned = registry.verb(&["track", "prune", &fleet.target]).ok().stdout;
+    assert!(pruned.contains(", 0 left\n") && !pruned.starts_with("0 changed rows"), "{pruned}");
+    fleet.is_taken(path);
+    let looked = [&first, &second].map(looked_at);
+    registry.cluster.restart();
+    fleet.is_taken(path);
+    registry.sql(&change(70));
+    for (server, before) in [&first, &second].into_iter().zip(looked) {
+        until("it has looked", || looked_at(server) != before && looked_at(server).is_string());
+        assert_eq!(asked(server), "oar-tiles; hit");
+    }
 }

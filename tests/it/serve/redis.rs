@@ -72,10 +72,8 @@ fn count(served: &Served, result: &str) -> u64 {
 
 /// The key of a tile; there is one publication.
 fn key(redis: &Redis, path: &str) -> String {
-    let all = redis.ask(&[b"EVAL", b"return table.concat(redis.call('KEYS', '*'), ' ')", b"0"]);
-    let all = String::from_utf8(all).unwrap();
     let end = path.trim_start_matches('/').trim_end_matches(".pbf");
-    all.split(' ').find(|key| key.ends_with(&format!(":{end}"))).unwrap().to_owned()
+    redis.keys().into_iter().find(|key| key.ends_with(&format!(":{end}"))).unwrap()
 }
 
 #[test]
@@ -131,12 +129,6 @@ fn what_one_server_rendered_the_others_have_and_strangers_bytes_are_not_taken() 
     assert_eq!(shared.server().get(path, GZIP).header("cache-status"), Some("oar-tiles; fwd=uri-miss; stored"));
 }
 
-/// The keys in Redis.
-fn keys(redis: &Redis) -> Vec<String> {
-    let all = redis.ask(&[b"EVAL", b"return table.concat(redis.call('KEYS', '*'), ' ')", b"0"]);
-    String::from_utf8(all).unwrap().split_whitespace().map(str::to_owned).collect()
-}
-
 #[test]
 fn tiles_are_signed_with_a_secret_or_the_change_logs_key_and_without_both_none_is_shared() {
     let redis = Redis::start("hunter2", &[]);
@@ -146,7 +138,7 @@ fn tiles_are_signed_with_a_secret_or_the_change_logs_key_and_without_both_none_i
             let found = shared.server().get(path, GZIP);
             found.header("cache-status") == Some("oar-tiles; hit; detail=redis")
         });
-        let all = keys(&redis);
+        let all = redis.keys();
         assert!(all.iter().all(|key| key.starts_with("oar-tiles:v3:")), "{all:?}");
         assert!(!others.is_empty() || all.len() == 1, "{all:?}");
         all
@@ -159,7 +151,7 @@ fn tiles_are_signed_with_a_secret_or_the_change_logs_key_and_without_both_none_i
         assert_eq!(count(served, "hit") + count(served, "miss"), 0);
     });
     assert!(said.contains("are not shared in Redis: there is no key to sign them"), "{said}");
-    assert!(keys(&redis).is_empty());
+    assert!(redis.keys().is_empty());
     // The log's key.
     run(program().args(["track", "install", "--database-url", &shared.db.url, "--config", &shared.path("c.toml")]))
         .ok();

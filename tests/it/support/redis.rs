@@ -46,6 +46,12 @@ impl Redis {
         until("Redis is ready", || self.ask(&[b"PING"]) == b"PONG");
     }
 
+    /// The keys that it has.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        let all = self.ask(&[b"EVAL", b"return table.concat(redis.call('KEYS', '*'), ' ')", b"0"]);
+        String::from_utf8(all).unwrap().split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Sends a command; returns its answer: a text, a number, or the bytes of a value (Redis serialization protocol 2).
     pub(crate) fn ask(&self, command: &[&[u8]]) -> Vec<u8> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();

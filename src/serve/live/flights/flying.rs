@@ -6,21 +6,21 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::histories::Judgement;
 use super::{FlightPlan, FlightsShared};
+use crate::cursor::StateInHistory;
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::live::source::{LiveError, LiveRequest, LiveTile};
 use crate::serve::live::table::{FlightKey, Landed};
 use crate::serve::parameters::NewKey;
 use crate::serve::queue::{WorkClass, WorkPermit, WorkTicket};
+use crate::serve::shared::SharedEntry;
 use crate::serve::tiles::cache::{CachedForm, CachedWay};
 use crate::stop::{Signal, Stop};
 
 /// The most times that a tile is rendered because the first state was older than what clients may have seen. The second one is later, unless a
 /// standby is behind another one.
 const MAX_RENDERINGS: u32 = 3;
-
-/// The longest that a request waits for the present database state before it renders its tile.
-const STATE_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long a tile is kept in the shared cache by servers that follow the change log.
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
@@ -60,40 +60,33 @@ impl FlightsShared {
     }
 
     /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here, and that this
-    /// database has reached. If no change log is followed, the tile must also be younger than `ttl`.
+    /// database has in its history. If no change log is followed, the tile must also be younger than `ttl`.
     async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
         let FlightKey { tile, .. } = plan.key;
-        if !self.has_reached(entry.snapshot.xmax()).await {
-            // A database that was set back comes to these transactions again, and they will be others.
-            self.metrics.asked_redis("ahead");
-            return None;
+        match self.judged(&entry.shown).await {
+            Judgement::Ours => {}
+            Judgement::Ahead => {
+                self.metrics.asked_redis("ahead");
+                return None;
+            }
+            Judgement::Other => {
+                self.metrics.asked_redis("other");
+                shared.forget(name, &entry);
+                return None;
+            }
         }
-        if !self.known.epochs().takes(tile.coord, &Arc::new(entry.snapshot.clone())) {
+        let SharedEntry { stored, shown, .. } = entry;
+        if !self.known.epochs().takes(tile.coord, &Arc::new(shown.state.clone())) {
             self.metrics.asked_redis("old");
             return None;
         }
         self.metrics.asked_redis("hit");
-        let form = CachedForm::of_live(entry.stored, plan.key, entry.snapshot);
+        let form = CachedForm::of_live(stored, plan.key, shown.state.clone());
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
-        Some(self.kept(plan.key, form).await)
-    }
-
-    /// True if the database has assigned every transaction before `xmax`. If that is not known, the database is asked now, because another server may
-    /// have rendered a tile a moment ago. False if the database does not answer at once.
-    pub(super) async fn has_reached(&self, xmax: u64) -> bool {
-        let asking = async {
-            let mut reached = self.reached.lock().await;
-            if xmax > *reached
-                && let Ok(now) = self.source.present_state().await
-            {
-                *reached = now.xmax();
-            }
-            xmax <= *reached
-        };
-        tokio::time::timeout(STATE_LIMIT, asking).await.unwrap_or(false)
+        Some(self.kept(plan.key, form, &shown).await)
     }
 
     /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
@@ -141,7 +134,7 @@ impl FlightsShared {
                 (rendering.await, true)
             }
         };
-        let LiveTile { stored, in_database, snapshot } = match done {
+        let LiveTile { stored, in_database, shown } = match done {
             Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
             Ok(rendered) => rendered,
             Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
@@ -151,19 +144,27 @@ impl FlightsShared {
         if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
             // If the log is followed, the tile stays fresh until it changes, also beyond `ttl`.
             let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
-            shared.put(name, stored.as_deref(), &snapshot, life);
+            shared.put(name, stored.as_deref(), &shown, life);
         }
-        let form = CachedForm::of_live(stored, key, snapshot).kept_for(self.options.ttl, way);
+        let form = CachedForm::of_live(stored, key, shown.state.clone()).kept_for(self.options.ttl, way);
         if way == CachedWay::Ahead {
             self.metrics.rendered_ahead();
         }
-        Ok(self.kept(key, form).await)
+        Ok(self.kept(key, form, &shown).await)
     }
 
     /// Caches a tile, and returns the latest one.
-    async fn kept(&self, key: FlightKey, form: CachedForm) -> CachedForm {
-        let of_this_history = Some(self.known.epochs().of_this_history());
-        if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < of_this_history) {
+    async fn kept(&self, key: FlightKey, form: CachedForm, shown: &StateInHistory) -> CachedForm {
+        let of_this_history = self.known.epochs().of_this_history();
+        if key.epoch < of_this_history {
+            // The database was found to be another one while the tile was in flight.
+            return form;
+        }
+        self.known.keeps(shown);
+        if form.way != CachedWay::Shared {
+            self.note_own(shown);
+        }
+        if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < Some(of_this_history)) {
             self.cache.forget(key.cached()).await;
         }
         self.cache.keep_live(key, form).await
@@ -175,7 +176,8 @@ impl FlightsShared {
         let mut since = request.since;
         for _ in 0..MAX_RENDERINGS {
             let rendered = self.source.render(LiveRequest { since, ..request.clone() }, stop).await?;
-            let (epochs, coord, shown) = (self.known.epochs(), request.tile.coord, Arc::new(rendered.snapshot.clone()));
+            let (epochs, coord, shown) =
+                (self.known.epochs(), request.tile.coord, Arc::new(rendered.shown.state.clone()));
             if request.given.is_some() {
                 // Of the tiles with parameters, memory holds the latest state.
                 epochs.answers_with_parameters(coord, &shown);

@@ -1,13 +1,15 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
+use super::histories::Judgement;
 use super::*;
-use crate::cursor::Cursor;
-use crate::serve::change_log::LiveEpoch;
-use crate::serve::live::{LiveLayer, LiveRequest, LiveTile};
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+use crate::serve::change_log::{LiveEpoch, LogFailure, LogLook};
+use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateNow};
 use crate::serve::parameters::ParametersKey;
 use crate::serve::queue::WorkerShares;
 use crate::serve::shared::SharedSecret;
@@ -22,8 +24,9 @@ struct Held {
     fails: AtomicBool,
     /// The database states that it shows, one after the other; then the default.
     snapshots: std::sync::Mutex<std::collections::VecDeque<&'static str>>,
-    /// The first transaction that has not begun, and how often that was asked.
+    /// The first transaction that has not begun, when the log's one transaction was, and how often both were asked.
     state: AtomicU64,
+    history: AtomicU64,
     states: AtomicUsize,
 }
 
@@ -40,12 +43,13 @@ impl LiveSource for Held {
         None
     }
 
-    fn present_state(&self) -> BoxFuture<'_, Result<Cursor, LiveError>> {
+    fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
         self.states.fetch_add(1, Ordering::SeqCst);
-        let state = self.state.load(Ordering::SeqCst);
+        let (state, at) = (self.state.load(Ordering::SeqCst), self.history.load(Ordering::SeqCst));
         let away = || LiveError::Away("as it was told".to_owned());
-        let known = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
-        Box::pin(std::future::ready(known.ok_or_else(away)))
+        let present = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
+        let newest = NewestLogged::Transaction { xid: 3, at };
+        Box::pin(std::future::ready(present.map(|present| StateNow { present, newest }).ok_or_else(away)))
     }
 
     fn sessions(&self) -> usize {
@@ -67,8 +71,8 @@ impl LiveSource for Held {
                 return Err(LiveError::Failed("as it was told".to_owned()));
             }
             let snapshot = self.snapshots.lock().unwrap().pop_front().map(|text| text.parse().unwrap());
-            let snapshot = snapshot.unwrap_or_default();
-            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, snapshot })
+            let shown = StateInHistory { state: snapshot.unwrap_or_default(), newest: NewestLogged::Nothing };
+            Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, shown })
         })
     }
 }
@@ -306,18 +310,44 @@ fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {
 }
 
 #[tokio::test]
-async fn a_shared_state_is_refused_only_beyond_what_the_database_says_now() {
+async fn a_shared_state_is_taken_only_if_the_database_has_reached_it_in_this_history() {
+    use Judgement::{Ahead, Other, Ours};
     let (flights, source) = flights(1, 1);
-    let reached = |xmax| flights.0.has_reached(xmax);
-    assert!(!reached(7).await, "the database is away");
+    let (flights, known) = (&flights.0, flights.0.known.clone());
+    let judged = async |xmax: u64, at| {
+        let (state, newest) = (format!("{xmax}:{xmax}:").parse().unwrap(), NewestLogged::Transaction { xid: 3, at });
+        flights.judged(&StateInHistory { state, newest }).await
+    };
+    assert_eq!(judged(7, 0).await, Ahead, "the database is away");
     source.state.store(10, Ordering::SeqCst);
-    assert!(reached(7).await && reached(10).await && reached(3).await);
-    assert_eq!(source.states.load(Ordering::SeqCst), 2, "what is known is not asked again");
-    assert!(!reached(11).await);
+    assert_eq!((judged(7, 0).await, judged(7, 1).await, judged(11, 0).await), (Ours, Other, Ahead));
     // Another server has rendered a tile a moment ago: that is no reason to refuse it.
     source.state.store(12, Ordering::SeqCst);
-    assert!(reached(11).await && reached(12).await && !reached(13).await);
+    assert_eq!((judged(11, 0).await, judged(13, 0).await), (Ours, Ahead));
+    // What is known is not asked again, unless the database was found to be another one.
+    let (since, seen, transactions, dirty) =
+        (Cursor::default(), "12:12:".parse().unwrap(), Vec::new(), Some(Vec::new()));
+    known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
+    let asked = source.states.load(Ordering::SeqCst);
+    source.history.store(1, Ordering::SeqCst);
+    assert_eq!((judged(11, 0).await, source.states.load(Ordering::SeqCst)), (Ours, asked));
+    known.evict_live();
+    assert_eq!((judged(11, 0).await, judged(11, 1).await), (Other, Ours));
     // A database that was set back has not reached what it had.
     source.state.store(5, Ordering::SeqCst);
-    assert!(!reached(13).await && !reached(12).await && reached(5).await);
+    assert_eq!((judged(13, 1).await, judged(5, 1).await), (Ahead, Ours));
+    source.state.store(0, Ordering::SeqCst);
+    known.failed("away".to_owned(), LogFailure::Passing);
+    assert_eq!((judged(5, 1).await, judged(4, 1).await), (Ours, Ahead), "the database is away");
+}
+
+#[tokio::test]
+async fn a_flight_from_before_another_history_is_not_kept() {
+    let (flights, source) = flights(1, 1);
+    let first = spawned(&flights, 1);
+    until(&flights, 1, 0, 1).await;
+    flights.0.known.evict_live();
+    source.go.notify_one();
+    assert!(first.await.unwrap().landed.is_ok());
+    assert!(flights.0.cache.get(key(1).cached(), Encoding::Gzip).await.is_none());
 }
