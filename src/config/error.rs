@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::file::former_key;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -116,13 +118,13 @@ impl ConfigError {
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
         let line = before.matches('\n').count() + 1;
         let message = match unknown_key(error.message()) {
-            Some((wanted, known)) => {
+            Some((wanted, known)) => former_key(wanted).unwrap_or_else(|| {
                 let hint = nearest(wanted, known.iter().copied());
                 format!(
                     "unknown key \"{wanted}\"{}",
                     hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
                 )
-            }
+            }),
             None => match missing_key(error.message()) {
                 Some(key) => format!("{} has no {key}: write {key} = …", table_at(text, line)),
                 None => error.message().trim_end().replace('\n', ", "),
