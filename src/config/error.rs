@@ -107,6 +107,12 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         what: String,
     },
+    /// `--variant` for a tileset that has none.
+    #[error("--variant is for a tileset with variants, and {tileset} has no [tileset.variants]: leave it out")]
+    NoVariants {
+        /// The tileset.
+        tileset: String,
+    },
     /// The database URL.
     #[error(transparent)]
     Connection(#[from] crate::postgis::Error),
@@ -162,7 +168,7 @@ fn table_at(text: &str, line: usize) -> String {
 }
 
 /// ". Did you mean …?" with the known name that is most similar to `wanted`; `None` if none is similar.
-pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|name| (strsim::jaro_winkler(wanted, name), name))
         .filter(|(likeness, _)| *likeness > 0.75)

@@ -88,8 +88,7 @@ fn akamai_is_asked_with_a_signature_in_bodies_of_50_kb() {
     let begin = "EG1-HMAC-SHA256 client_token=client-token;access_token=access-token;timestamp=";
     assert!(authorization.starts_with(begin) && !authorization.contains(TOKEN), "{authorization}");
     let zoom = Zoom::new(12).unwrap();
-    let tiles: Vec<PurgeItem> =
-        (0..3_000).map(|y| PurgeItem::Tile(TileCoord::new(zoom, 7, y).unwrap())).collect();
+    let tiles: Vec<PurgeItem> = (0..3_000).map(|y| PurgeItem::Tile(TileCoord::new(zoom, 7, y).unwrap())).collect();
     assert_eq!(sent(akamai(&stub), &tiles).taken, 3_000);
     let asked = &stub.asked()[3..];
     let named: usize = asked.iter().map(|request| request.body.matches("https://").count()).sum();
