@@ -85,10 +85,11 @@ fn joined(
     if let Some(why) = why {
         return Err(family.needs_seed(&options.report, &options.stop, why)?);
     }
-    let mut record = FamilyRecord { database: before.database.clone(), ..own.clone() };
+    let mut record = own.clone();
     let is_own = |other: &&RecordedVariant| own.variants.iter().any(|variant| variant.segments == other.segments);
     let others: Vec<RecordedVariant> = before.variants.iter().filter(|other| !is_own(other)).cloned().collect();
     if others.iter().any(|other| !other.vanished) {
+        record.database.clone_from(&before.database);
         let seen = cursor(&own.snapshot)?;
         // This seed's witness vouches for older states, but only for those of a manifest that was compared with its database.
         let vouches = |witness: &Witness| {

@@ -260,7 +260,7 @@ impl<'a> FamilyRun<'a> {
     /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant failed.
     pub(crate) async fn finish(mut self) -> Result<FamilyOutcome, CommandError> {
         if !self.options.only.is_empty() {
-            return self.finish_part().await;
+            return Box::pin(self.finish_part()).await;
         }
         let FamilyOptions { prunes, dry_run, report, stop, .. } = self.options;
         let now: HashSet<&Vec<ValueSegment>> = self.record.variants.iter().map(|variant| &variant.segments).collect();
