@@ -57,7 +57,7 @@ fn jobs_at_once_each_add_their_variants_and_a_reseed_goes_on_from_all_of_them() 
     let mut after = super::bytes_of(&world, "by");
     after.insert("c3.mbtiles".to_owned(), before["c3.mbtiles"].clone());
     assert!(after == before, "only c3 is another file");
-    assert_eq!(world.added_by_reseed(&config), [String::new(); 0]);
+    assert!(world.added_by_reseed(&config).is_empty());
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     world.variants_are_single_runs(".mbtiles");
 }
@@ -72,7 +72,7 @@ fn a_change_between_two_jobs_is_seen_by_the_next_reseed() {
         let some = format!("id IN (SELECT id FROM api_facility ORDER BY md5(id || '{number}') LIMIT 15)");
         world.db.run(&format!("UPDATE api_facility SET name = name || '{number}' WHERE {some}"));
     }
-    assert_eq!(world.added_by_reseed(&config), [String::new(); 0]);
+    assert!(world.added_by_reseed(&config).is_empty());
     world.variants_are_single_runs("/");
 }
 
@@ -91,7 +91,7 @@ fn a_job_that_is_killed_at_any_step_takes_nothing_away_and_converges_when_it_is_
     world.db.run(
         "UPDATE api_facility SET name = name || '!' WHERE id IN (SELECT id FROM api_facility ORDER BY id LIMIT 20)",
     );
-    assert_eq!(world.added_by_reseed(&config), [String::new(); 0]);
+    assert!(world.added_by_reseed(&config).is_empty());
     world.variants_are_single_runs(".mbtiles");
 }
 
