@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::sink::{NoteError, TargetError, WorkFileError};
-use crate::suggested::{SEED, SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
+use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
 
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +66,6 @@ pub enum ShardsError {
     Aborted {
         /// The work folder.
         work: String,
-        /// The run.
-        run: String,
-    },
-    /// The attempt came too late.
-    #[error("shard {shard} of run {run} is done, or its run has ended: this attempt at it writes nothing more")]
-    Late {
-        /// The shard, counted from 1.
-        shard: u32,
         /// The run.
         run: String,
     },
@@ -164,14 +156,6 @@ pub enum ShardsError {
     Refreshes {
         /// The layer.
         layer: String,
-    },
-    /// Shards would write tiles that clients already see.
-    #[error(
-        "{target} is written in place, where a late request of a shard could replace a newer tile: write publish = \"versioned\" and a {{version}} in the template, choose an archive, or run {SEED} on one machine"
-    )]
-    InPlace {
-        /// The target.
-        target: String,
     },
     /// The configuration has several targets, and shards are cut from one.
     #[error("shards divides one tileset, and this configuration has {has}: {next}")]
@@ -307,7 +291,6 @@ impl ShardsError {
             | ShardsError::TwoIndexes { .. }
             | ShardsError::OutOfRange { .. }
             | ShardsError::NoState { .. }
-            | ShardsError::InPlace { .. }
             | ShardsError::SeveralTargets { .. }
             | ShardsError::Refreshes { .. } => ErrorKind::Usage,
             ShardsError::Aborted { .. } | ShardsError::SnapshotGone { .. } | ShardsError::Thawed { .. } => {
@@ -317,7 +300,6 @@ impl ShardsError {
             ShardsError::Target(error) => error.kind(),
             ShardsError::Begun { .. }
             | ShardsError::Damaged { .. }
-            | ShardsError::Late { .. }
             | ShardsError::OtherDatabase { .. }
             | ShardsError::Missing { .. }
             | ShardsError::Behind { .. }
