@@ -37,6 +37,9 @@ pub struct Seed {
     /// Delete the targets of variants whose values are gone
     #[arg(long, conflicts_with = "dry_run")]
     pub prune_variants: bool,
+    /// Seed this variant alone, by the value in its output (values joined by / if there are several), and leave the others as they are; repeat the flag for several. Jobs for different variants may run at once
+    #[arg(long, value_name = "VALUE", action = ArgAction::Append, conflicts_with_all = ["table", "prune_variants", "preview"])]
+    pub variant: Vec<String>,
     /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub changed_out: Option<PathBuf>,

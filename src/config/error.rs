@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::file::former_key;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -105,6 +107,12 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         what: String,
     },
+    /// `--variant` for a tileset that has none.
+    #[error("--variant is for a tileset with variants, and {tileset} has no [tileset.variants]: leave it out")]
+    NoVariants {
+        /// The tileset.
+        tileset: String,
+    },
     /// The database URL.
     #[error(transparent)]
     Connection(#[from] crate::postgis::Error),
@@ -116,13 +124,13 @@ impl ConfigError {
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
         let line = before.matches('\n').count() + 1;
         let message = match unknown_key(error.message()) {
-            Some((wanted, known)) => {
+            Some((wanted, known)) => former_key(wanted).unwrap_or_else(|| {
                 let hint = nearest(wanted, known.iter().copied());
                 format!(
                     "unknown key \"{wanted}\"{}",
                     hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
                 )
-            }
+            }),
             None => match missing_key(error.message()) {
                 Some(key) => format!("{} has no {key}: write {key} = …", table_at(text, line)),
                 None => error.message().trim_end().replace('\n', ", "),
@@ -160,7 +168,7 @@ fn table_at(text: &str, line: usize) -> String {
 }
 
 /// ". Did you mean …?" with the known name that is most similar to `wanted`; `None` if none is similar.
-pub(super) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(crate) fn nearest<'a>(wanted: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {
     known
         .map(|name| (strsim::jaro_winkler(wanted, name), name))
         .filter(|(likeness, _)| *likeness > 0.75)

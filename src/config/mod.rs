@@ -56,6 +56,7 @@ use std::path::Path;
 pub use area::area_parts;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
+pub(crate) use error::nearest;
 pub use file::Progress;
 pub use parameter::ParameterSettings;
 pub use schema::schema;

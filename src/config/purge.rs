@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
+use super::file::{CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 use super::settings::Check;
 use crate::purge::{
-    AkamaiOptions, BunnyOptions, CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CloudflarePlan,
-    CommandOptions, EdgeGridSource, FastlyOptions, NginxOptions, ProviderOptions, PurgeBudget, PurgeBy, PurgeOptions,
-    SecretSource, VarnishOptions,
+    CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions,
+    NginxOptions, ProviderOptions, PurgeBudget, PurgeBy, PurgeOptions, SecretSource, VarnishOptions,
 };
 
 /// The default time for which a command waits for a provider.
@@ -97,27 +96,6 @@ impl Check<'_> {
                 origins: given.origins.clone().unwrap_or_default(),
                 endpoint,
             }),
-            PurgeProviderName::Bunny => ProviderOptions::Bunny(BunnyOptions {
-                pull_zone: self.present("purge.pull_zone", given.pull_zone)?,
-                token: self.token(given, "BUNNY_API_KEY")?,
-                endpoint,
-            }),
-            PurgeProviderName::Akamai => ProviderOptions::Akamai(AkamaiOptions {
-                network: match given.network.unwrap_or(AkamaiNetworkName::Production) {
-                    AkamaiNetworkName::Production => "production".to_owned(),
-                    AkamaiNetworkName::Staging => "staging".to_owned(),
-                },
-                cp_code: given.cp_code,
-                credentials: match &given.edgerc {
-                    Some(path) => EdgeGridSource::File {
-                        path: path.clone(),
-                        section: given.edgerc_section.clone().unwrap_or_else(|| "default".to_owned()),
-                    },
-                    None => EdgeGridSource::Variables,
-                },
-                soft,
-                endpoint,
-            }),
             PurgeProviderName::Varnish => ProviderOptions::Varnish(VarnishOptions {
                 caches: self.caches(given)?,
                 token: self.token_of_cache(given)?,
@@ -148,27 +126,22 @@ impl Check<'_> {
 
     /// Refuses keys of another provider, because the user expects them to have an effect.
     fn purge_keys_fit(&self, given: &PurgeSection) -> Result<(), ConfigError> {
-        use PurgeProviderName::{Akamai, Bunny, CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
-        let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare, Bunny, Akamai];
-        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Bunny, Varnish, Nginx];
-        let keys: [(&str, bool, &[PurgeProviderName]); 18] = [
+        use PurgeProviderName::{CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
+        let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare];
+        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Varnish, Nginx];
+        let keys: [(&str, bool, &[PurgeProviderName]); 13] = [
             ("distribution", given.distribution.is_some(), &[CloudFront]),
             ("profile", given.profile.is_some(), &[CloudFront]),
             ("service", given.service.is_some(), &[Fastly]),
             ("zone", given.zone.is_some(), &[Cloudflare]),
             ("plan", given.plan.is_some(), &[Cloudflare]),
             ("origins", given.origins.is_some(), &[Cloudflare]),
-            ("pull_zone", given.pull_zone.is_some(), &[Bunny]),
-            ("network", given.network.is_some(), &[Akamai]),
-            ("cp_code", given.cp_code.is_some(), &[Akamai]),
-            ("edgerc", given.edgerc.is_some(), &[Akamai]),
-            ("edgerc_section", given.edgerc_section.is_some(), &[Akamai]),
             ("caches", given.caches.is_some(), &[Varnish, Nginx]),
             ("wildcards", given.wildcards.is_some(), &[Nginx]),
             ("program", given.program.is_some(), &[Command]),
             ("max_items", given.max_items.is_some(), &[Command]),
             ("token_file", given.token_file.is_some(), with_token),
-            ("token_variable", given.token_variable.is_some(), &[Fastly, Cloudflare, Bunny, Varnish, Nginx, Command]),
+            ("token_variable", given.token_variable.is_some(), &[Fastly, Cloudflare, Varnish, Nginx, Command]),
             ("endpoint", given.endpoint.is_some(), clouds),
         ];
         let odd = keys.into_iter().find(|(_, is_given, fits)| *is_given && !fits.contains(&given.provider));

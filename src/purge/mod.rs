@@ -38,8 +38,8 @@ pub use metrics::purge_metrics;
 pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter};
 pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
 pub use provider::{
-    AkamaiOptions, BatchLimits, BunnyOptions, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions,
-    EdgeGridSource, FastlyOptions, ItemKind, ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts,
+    BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions,
+    FastlyOptions, ItemKind, ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts,
     ProviderOptions, PurgeBatch, PurgeName, PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions,
     batches, names, provider,
 };

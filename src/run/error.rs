@@ -387,6 +387,14 @@ pub enum CommandError {
         /// The target.
         target: String,
     },
+    /// A server would write a target whose versions are each written as a whole.
+    #[error(
+        "a server cannot keep {target} up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run {SEED} when something has changed"
+    )]
+    WriterOfVersions {
+        /// The target.
+        target: String,
+    },
     /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]
     Untracked {

@@ -10,7 +10,6 @@
 //! | `purging` | notifying CDNs after a publish |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `rows` | whether a run would lose too many rows of a layer |
-//! | `family_seed` | a seed of one target of a family |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | which of several servers writes a target |
@@ -24,7 +23,6 @@
 pub(crate) mod attempts;
 pub(crate) mod describe;
 mod error;
-pub(crate) mod family_seed;
 pub(crate) mod look;
 pub(crate) mod prepare;
 pub(crate) mod purging;
@@ -64,7 +62,7 @@ pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
 pub use variants::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
-    RecordedVariant, SeededVariants,
+    RecordedVariant,
 };
 
 pub(crate) use variants::FamilyReader;
@@ -93,8 +91,6 @@ pub struct Job {
     pub snapshot: Option<SharedSnapshot>,
     /// The part that the run renders; `None` for all tiles within its zooms and boxes.
     pub part: Option<JobPart>,
-    /// Asked whether a seed may write the target, after the seed has locked it.
-    pub(crate) guard: Option<Arc<dyn WriteGuard>>,
     /// What the target shows according to the family's manifest, if it is a variant.
     pub(crate) known: Option<KnownState>,
     /// The rows of its family from which the run draws, if it is a variant that is seeded together with others.
@@ -120,16 +116,6 @@ pub(crate) struct KnownState {
     pub(crate) witnesses: Vec<Witness>,
     /// The id of the publication.
     pub(crate) publication: String,
-}
-
-/// Decides whether a run may write a target. It is asked when the run has locked the target, so that no other run can write it, and has changed
-/// nothing yet.
-pub(crate) trait WriteGuard: Send + Sync {
-    /// Called on a thread that may block.
-    ///
-    /// # Errors
-    /// If the run has to leave the target as it is.
-    fn may_write(&self) -> Result<(), CommandError>;
 }
 
 impl Job {
@@ -159,7 +145,6 @@ impl Job {
             gate: None,
             snapshot: None,
             part: None,
-            guard: None,
             known: None,
             family_cache: None,
             session: None,
@@ -226,11 +211,10 @@ impl Job {
         Job { gate: Some(gate), ..self }
     }
 
-    /// The same run with the gate, the guard and the listeners of `other`: its batches wait at the same gate, it asks the same guard before it
-    /// writes, and it notifies the same listeners before its manifest becomes visible.
+    /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the same listeners before its
+    /// manifest becomes visible.
     pub(crate) fn like(self, other: &Job) -> Job {
-        let (gate, guard) = (other.gate.clone(), other.guard.clone());
-        Job { target: self.target.telling_like(&other.target), gate, guard, ..self }
+        Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
@@ -301,11 +285,6 @@ impl Job {
     /// The same run, which also notifies `listener` of what it changed before its manifest becomes visible.
     pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
         Job { target: self.target.with_listener(listener), ..self }
-    }
-
-    /// The same run, whose seeds ask `guard` before they write.
-    pub(crate) fn guarded(self, guard: Arc<dyn WriteGuard>) -> Job {
-        Job { guard: Some(guard), ..self }
     }
 
     /// The same run with other settings.

@@ -166,7 +166,7 @@ pub(crate) struct Claimed {
 
 /// Opens the target for this run; refuses a target of another tileset.
 pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
-    let (target, tileset, guard) = (job.target.clone(), &job.settings.tileset, job.guard.clone());
+    let (target, tileset) = (job.target.clone(), &job.settings.tileset);
     let names = TilesetNames {
         name: tileset.name.clone(),
         layers: tileset.layers.iter().map(|layer| layer.options.name.clone()).collect(),
@@ -174,9 +174,6 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     };
     aside(move || {
         let mut sink = target.sink(OpenMode::Replace)?;
-        if let Some(guard) = guard {
-            guard.may_write()?;
-        }
         sink.claim()?;
         let described = refuse_other(&target, &names)?;
         let before = described.as_ref().and_then(|before| publication_of(before.manifest.as_deref()?));

@@ -2,7 +2,7 @@
 
 use crate::error::ErrorKind;
 use crate::sink::{NoteError, TargetError, WorkFileError};
-use crate::suggested::{SEED, SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
+use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
 
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +66,6 @@ pub enum ShardsError {
     Aborted {
         /// The work folder.
         work: String,
-        /// The run.
-        run: String,
-    },
-    /// The attempt came too late.
-    #[error("shard {shard} of run {run} is done, or its run has ended: this attempt at it writes nothing more")]
-    Late {
-        /// The shard, counted from 1.
-        shard: u32,
         /// The run.
         run: String,
     },
@@ -157,14 +149,6 @@ pub enum ShardsError {
         /// Why the change log does not suffice.
         why: String,
     },
-    /// The targets of shards could not be brought to one state.
-    #[error(
-        "there is no change log that would bring all targets to one state ({why}): run {TRACK_INSTALL} as the owner of the tables; shards of several tilesets or variants know no other way"
-    )]
-    NoStateOfTargets {
-        /// Why the change log does not suffice.
-        why: String,
-    },
     /// Materialized views are refreshed, which only one process may do.
     #[error(
         "layer \"{layer}\" has refresh = true, and shards must not refresh it each by itself: hold one snapshot with begin --hold"
@@ -173,45 +157,13 @@ pub enum ShardsError {
         /// The layer.
         layer: String,
     },
-    /// Materialized views are refreshed, which only one process may do. Shards of whole targets cannot share a snapshot.
-    #[error(
-        "layer \"{layer}\" has refresh = true, and shards of variants or of several tilesets must not refresh it each by itself: refresh it before begin, and write refresh = false"
-    )]
-    RefreshesOfTargets {
-        /// The layer.
-        layer: String,
-    },
-    /// Shards would write tiles that clients already see.
-    #[error(
-        "{target} is written in place, where a late request of a shard could replace a newer tile: write publish = \"versioned\" and a {{version}} in the template, choose an archive, or run {SEED} on one machine"
-    )]
-    InPlace {
-        /// The target.
-        target: String,
-    },
-    /// A flag that does not work with shards that are whole targets.
-    #[error("{what} is not for shards of variants or of several tilesets: {next}")]
-    NotForTargets {
-        /// The flag.
-        what: &'static str,
-        /// What to do instead.
-        next: &'static str,
-    },
-    /// Targets of a shard could not be seeded.
-    #[error(
-        "targets of shard {shard} that failed: {failed} of {of}, each for the reason given above: {named}. Run the shard again"
-    )]
-    FailedTargets {
-        /// The shard, counted from 1.
-        shard: u32,
-        /// How many failed.
-        failed: u64,
-        /// How many it has.
-        of: u64,
-        /// The outputs of the first ones.
-        named: String,
-        /// What kind of failure this is altogether.
-        kind: ErrorKind,
+    /// The configuration has several targets, and shards are cut from one.
+    #[error("shards divides one tileset, and this configuration has {has}: {next}")]
+    SeveralTargets {
+        /// What the configuration has: tilesets, or the variants of one.
+        has: String,
+        /// What to run instead.
+        next: String,
     },
     /// The snapshot of the run is gone.
     #[error(
@@ -339,20 +291,15 @@ impl ShardsError {
             | ShardsError::TwoIndexes { .. }
             | ShardsError::OutOfRange { .. }
             | ShardsError::NoState { .. }
-            | ShardsError::NoStateOfTargets { .. }
-            | ShardsError::RefreshesOfTargets { .. }
-            | ShardsError::InPlace { .. }
-            | ShardsError::NotForTargets { .. }
+            | ShardsError::SeveralTargets { .. }
             | ShardsError::Refreshes { .. } => ErrorKind::Usage,
             ShardsError::Aborted { .. } | ShardsError::SnapshotGone { .. } | ShardsError::Thawed { .. } => {
                 ErrorKind::NeedsSeed
             }
-            ShardsError::FailedTargets { kind, .. } => *kind,
             ShardsError::File(error) => error.kind(),
             ShardsError::Target(error) => error.kind(),
             ShardsError::Begun { .. }
             | ShardsError::Damaged { .. }
-            | ShardsError::Late { .. }
             | ShardsError::OtherDatabase { .. }
             | ShardsError::Missing { .. }
             | ShardsError::Behind { .. }

@@ -18,8 +18,6 @@
 //! | file | what |
 //! |---|---|
 //! | `plan` | the plan and the other documents of the work folder |
-//! | `targets` | the plan and notes for shards that are whole targets: several tilesets, and variants |
-//! | `begun` | a plan of either kind |
 //! | `cut/` | which columns belong to which shard |
 //! | `index` | finds out which shard a process renders: a flag, or the variable of a scheduler |
 //! | `folder/` | the work folder: notes and files, and who wrote a note first |
@@ -28,12 +26,8 @@
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
-//! Several tilesets of one configuration, and variants, are divided as whole targets. Each target is seeded by one shard, as by `seed`, and the
-//! commit brings all of them to one state, as `reseed` does.
-//!
 //! The verbs are in `command/shards`.
 
-mod begun;
 mod cut;
 mod error;
 mod folder;
@@ -42,12 +36,10 @@ mod merge;
 mod plan;
 mod run_file;
 mod shard_sink;
-mod targets;
 
-pub use begun::{BegunPlan, DoneFigures};
 pub use cut::{ColumnWeights, cut};
 pub use error::ShardsError;
-pub use folder::{Attempt, SeededList, WorkFolder};
+pub use folder::{Attempt, WorkFolder};
 pub use index::{ShardIndex, index_of};
 pub use merge::{Merged, MergedRecord};
 pub use plan::{
@@ -56,7 +48,3 @@ pub use plan::{
 };
 pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
 pub use shard_sink::{FinishedShard, ShardSink};
-pub use targets::{
-    OutputRange, PlannedTileset, SeededFamily, TargetsDone, TargetsPart, TargetsPlan, TargetsShard, WeighedTarget,
-    divide,
-};

@@ -10,7 +10,7 @@ use crate::sink::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
 
 /// The version of the layout of the plan and of the runs.
-pub const PLAN_VERSION: u32 = 3;
+pub const PLAN_VERSION: u32 = 4;
 
 /// How the shards are brought to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,15 @@ impl ShardPlan {
     #[must_use]
     pub fn count(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The cost of the heaviest shard, relative to the mean; 1 if there is nothing to draw.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
+    pub fn heaviest(&self) -> f64 {
+        let weights = || self.shards.iter().map(|shard| shard.weight);
+        let (all, most) = (weights().sum::<u64>(), weights().max().unwrap_or_default());
+        if all == 0 { 1.0 } else { most as f64 * self.shards.len() as f64 / all as f64 }
     }
 
     /// A shard, counted from 1.

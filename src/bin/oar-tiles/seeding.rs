@@ -32,6 +32,9 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     } else {
         vec![drafted_settings(arguments, &given, stop)?]
     };
+    if !arguments.variant.is_empty() {
+        has_variants(&tilesets)?;
+    }
     have_own_files(
         &tilesets,
         &[
@@ -65,6 +68,18 @@ pub(super) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     match shown {
         Some(settings) => preview(settings, stop),
         None => Ok(()),
+    }
+}
+
+/// Refuses `--variant` unless it names variants of one tileset.
+fn has_variants(tilesets: &[JobSettings]) -> Result<(), ConfigError> {
+    match tilesets {
+        [one] if one.tileset.variants.is_some() => Ok(()),
+        [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }),
+        several => {
+            let names = several.iter().map(|settings| settings.tileset.name.clone()).collect();
+            Err(ConfigError::NotOneTileset { what: "--variant", names })
+        }
     }
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn seed_variants(
         stop: stop.clone(),
         snapshot: snapshot.clone(),
         like: None,
-        parts: None,
+        only: arguments.variant.clone(),
     };
     if arguments.dry_run {
         let planned = Box::pin(seed::plan_family(&family, &options)).await?;
@@ -71,7 +71,7 @@ pub(super) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
         report: quiet_report(),
         stop: stop.clone(),
         like: None,
-        parts: None,
+        only: Vec::new(),
         snapshot: SharedSnapshot::after_refreshing(
             (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).map(|layer| layer.options.clone()),
         ),

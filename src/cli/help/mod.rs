@@ -28,7 +28,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("Which tiles", &["zoom", "bbox", "area", "tiles", "parents", "children", "since", "or-seed"]),
+    ("Which tiles", &["zoom", "bbox", "area", "variant", "tiles", "parents", "children", "since", "or-seed"]),
     (
         "Target",
         &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
@@ -92,7 +92,17 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
     ("shards commit", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "zoom", "bbox", "progress"]),
     (
         "seed",
-        &["tileset", "public-url", "force", "allow-shrink", "prune-variants", "changed-out", "metrics", "progress"],
+        &[
+            "tileset",
+            "variant",
+            "public-url",
+            "force",
+            "allow-shrink",
+            "prune-variants",
+            "changed-out",
+            "metrics",
+            "progress",
+        ],
     ),
     (
         "reseed",

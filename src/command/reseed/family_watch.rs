@@ -97,7 +97,7 @@ impl Watched for WatchedFamily<'_> {
             stop: job.stop.clone(),
             snapshot: SharedSnapshot::after_refreshing(layers),
             like: Some(job.clone()),
-            parts: None,
+            only: Vec::new(),
         };
         self.is_whole.set(false);
         let done = Box::pin(reseed_family(self.family, &run, options)).await?;

@@ -77,8 +77,6 @@ pub enum SeedInstead {
     Never,
     /// If the target needs a seed.
     WhereNeeded,
-    /// If something changed and the target is published as versions, each of which is written as a whole. Otherwise such a target is refused.
-    Versions,
 }
 
 /// Notified of the dirty tiles; `None` if every tile may be dirty.

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::counts::{Counts, counted};
 use super::patches::{patches, spots_in_tiles};
-use super::{ReseedOptions, ReseedOutcome, SeedInstead};
+use super::{ReseedOptions, ReseedOutcome};
 use crate::manifest::{Manifest, Publication};
 use crate::patch::Patches;
 use crate::pipeline::{self, BatchKind};
@@ -66,16 +66,14 @@ impl ReseedRun<'_> {
     async fn through(self) -> Result<Option<ReseedOutcome>, CommandError> {
         let work = self.look.work().await?;
         let (report, dirty_out) = (&self.look.job.report, self.options.dirty_out.as_deref());
-        let writes_whole = self.options.seeds == SeedInstead::Versions && self.look.job.target.publishes_versions();
         // A seed reports this warning itself.
-        let seeds =
-            (matches!(work, Work::All(_)) || writes_whole && matches!(work, Work::Some(_))) && !self.options.dry_run;
+        let seeds = matches!(work, Work::All(_)) && !self.options.dry_run;
         for message in self.look.superuser.iter().filter(|_| !seeds) {
             report.event(&Event::Warning { message: message.clone() });
         }
         let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.job.settings, &[]));
         match work {
-            Work::Nothing if self.has_repairs() && !writes_whole => {
+            Work::Nothing if self.has_repairs() => {
                 let nothing = DirtyTiles::nothing(&self.look.state);
                 Box::pin(self.render(nothing)).await
             }
@@ -97,10 +95,6 @@ impl ReseedRun<'_> {
                     dirty_file::write(path, &changed.dirty.in_order(Order::ZoomColumnTmsRow))?;
                 }
                 Ok(Some(ReseedOutcome::Planned(plan(&changed))))
-            }
-            Work::Some(_changed) if writes_whole => {
-                everything()?;
-                self.seed().await.map(Some)
             }
             Work::Some(changed) => Box::pin(self.render(changed)).await,
         }

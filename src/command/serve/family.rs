@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ServedFamily, source};
+use super::{ServedFamily, refuse_versions, source};
 use crate::error::with_causes;
 use crate::report::{Style, report};
 use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, Job};
@@ -30,6 +30,9 @@ pub(super) async fn family_parts(
     stop: &Stop,
 ) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
     let family = &served.family;
+    if served.writer.is_some() {
+        refuse_versions(&family.watched(&report(Style::Warnings), stop)?.target)?;
+    }
     // Without a manifest the family has to be seeded, and the exit code shows that.
     family.recorded(&report(Style::Warnings), stop).await?;
     let headers =

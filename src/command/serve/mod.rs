@@ -216,6 +216,9 @@ async fn parts(
     {
         return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
     }
+    if served.writer.is_some() {
+        refuse_versions(&job.target)?;
+    }
     let live = match &options.live {
         Some(_) => Some(DatabaseTiles::open(job, served.has_target, bounds).await?),
         None => None,
@@ -234,6 +237,14 @@ async fn parts(
         live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
         writer: served.writer.clone(),
     })
+}
+
+/// Refuses a writer of a target that is published as versions: a reseed cannot edit them.
+fn refuse_versions(target: &Target) -> Result<(), CommandError> {
+    if target.publishes_versions() {
+        return Err(CommandError::WriterOfVersions { target: target.to_string() });
+    }
+    Ok(())
 }
 
 /// How the server reaches a target.

@@ -1,4 +1,4 @@
-//! An attempt at a shard of either kind. It holds a slot of the connections, sends a heartbeat, and ends in order if another attempt or the
+//! An attempt at a shard. It holds a slot of the connections, sends a heartbeat, and ends in order if another attempt or the
 //! commit was faster.
 
 use std::time::Duration;
@@ -93,8 +93,7 @@ impl OwnShard<'_> {
     /// How the shard ends if there is nothing left to do; `None` if there is. An error if its run was given up.
     pub(super) async fn late(&self) -> Result<Option<ShardEnd>, CommandError> {
         let (folder, run, number) = (self.work.clone(), self.run.to_owned(), self.number);
-        let looked =
-            aside(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done_figures(&run, number)?.is_some())));
+        let looked = aside(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done(&run, number)?.is_some())));
         match looked.await?? {
             (Some(RunEnd::Aborted), _) => Err(self.aborted()),
             (Some(RunEnd::Committed), _) | (None, true) => Ok(Some(ShardEnd::AlreadyDone)),

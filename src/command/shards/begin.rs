@@ -12,9 +12,7 @@ use crate::run::describe::{LogIdentity, fingerprint, names};
 use crate::run::prepare::{Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job};
-use crate::shards::{
-    BegunPlan, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id,
-};
+use crate::shards::{PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id};
 use crate::sink::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom};
 
@@ -56,7 +54,7 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
 }
 
 /// Refuses a work folder that holds a run or other files.
-pub(super) async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
+async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
     let folder = work.clone();
     if let Some(run) = aside(move || folder.run()).await?? {
         return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
@@ -84,8 +82,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,
         _ => {
-            let refused = |why| ShardsError::NoState { why };
-            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads, refused).await?;
+            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads).await?;
             StateKind::Tracked
         }
     };
@@ -141,7 +138,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
             target.begin_shared(&version, &layers)?;
         }
         let shared = written.shared();
-        match (folder.begin(&BegunPlan::Columns(Box::new(written))), shared) {
+        match (folder.begin(&written), shared) {
             (Err(error), Some(version)) => {
                 target.give_up_shared(&version)?;
                 Err(error.into())
@@ -153,11 +150,6 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     Ok(BegunRun { plan, snapshot })
 }
 
-/// The cost of all tiles of a plan as one shard.
-pub(super) fn weight_of(prepared: &Prepared, rows_memory: usize) -> u64 {
-    shards_of(prepared, 1, rows_memory).first().map_or(0, |shard| shard.weight)
-}
-
 /// The plan cut into shards.
 fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<PlannedShard> {
     let weighed =
@@ -167,19 +159,17 @@ fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<Planned
     cut(&weigh(&prepared.zooms, &layers), &zooms, count)
 }
 
-/// Refuses a database whose change log could not tell the commit what changed since the shards' snapshots. `refused` turns the reason into an
-/// error.
-pub(super) async fn check_tracked(
+/// Refuses a database whose change log could not tell the commit what changed since the shards' snapshots.
+async fn check_tracked(
     job: &Job,
     database: &Database,
     snapshot: &Arc<Snapshot>,
     layers: &[Arc<Layer>],
     reads: &Reads,
-    refused: impl Fn(String) -> ShardsError,
 ) -> Result<(), CommandError> {
     if let Some(table) = &reads.row_security {
         let why = format!("{table} has row level security, so rows may appear without being changed");
-        return Err(refused(why).into());
+        return Err(ShardsError::NoState { why }.into());
     }
     let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
         .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
@@ -188,7 +178,7 @@ pub(super) async fn check_tracked(
     let schema = &job.settings.database.changes.schema;
     match tracked(database, snapshot, schema, &reading, &cursor).await {
         Ok(_) => Ok(()),
-        Err(changes::ChangeLogError::Untracked(why)) => Err(refused(why.to_string()).into()),
+        Err(changes::ChangeLogError::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
         Err(other) => Err(other.into()),
     }
 }

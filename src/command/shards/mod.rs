@@ -15,7 +15,6 @@
 //! | `commit` | counts, merges, publishes |
 //! | `repair` | renders again what changed since the snapshots of the shards |
 //! | `stream` | the edits of all shards, handed to the target |
-//! | `targets/` | the same verbs for shards that are whole targets |
 //! | `status` | `status` and `abort` |
 
 use crate::config::JobSettings;
@@ -38,7 +37,6 @@ mod simulation;
 mod slots;
 mod status;
 mod stream;
-mod targets;
 mod weigh;
 
 pub use attempt::ShardEnd;
@@ -49,7 +47,6 @@ pub use hold::hold;
 pub use run::run;
 
 pub use status::{abort, status};
-pub use targets::{ReadyTargets, begin_targets, end_targets, of_targets_plan, ready_targets, run_targets};
 
 /// A job for commands that need only the settings: how targets and the work folder are reached.
 ///

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::attempt::{OwnShard, ShardEnd};
 use super::check::{check_database, check_history, check_settings};
-use super::slots::{self, Places};
+use super::slots::Places;
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::attempts::{aside, restarting};
@@ -27,12 +27,7 @@ pub async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) ->
     check_settings(job, work, plan)?;
     let own = OwnShard { job, work, run: &plan.run, number };
     let shard = Shard { job, work, plan, number, own };
-    let places = Places {
-        run: &plan.run,
-        connections: plan.connections,
-        shards: plan.count(),
-        further: slots::SESSIONS_BESIDE_WORKERS,
-    };
+    let places = Places { run: &plan.run, connections: plan.connections, shards: plan.count() };
     own.attempted(places, async |attempt| shard.rendered(attempt).await).await
 }
 

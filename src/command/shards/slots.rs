@@ -19,7 +19,7 @@ const SPARE_PLACES: u32 = 8;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The sessions of a shard in addition to its workers: the one that holds its snapshot, and the lock watcher.
-pub(super) const SESSIONS_BESIDE_WORKERS: u32 = 2;
+const SESSIONS_BESIDE_WORKERS: u32 = 2;
 
 /// The slots that the shards of a run share.
 #[derive(Debug, Clone, Copy)]
@@ -30,14 +30,12 @@ pub(super) struct Places<'a> {
     pub(super) connections: u32,
     /// The number of shards.
     pub(super) shards: u32,
-    /// The sessions of a shard in addition to its workers.
-    pub(super) further: u32,
 }
 
 impl Places<'_> {
     /// The number of shards that may run at once if each has `workers` workers.
     fn count(&self, workers: usize) -> u32 {
-        let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(self.further);
+        let each = u32::try_from(workers).unwrap_or(u32::MAX).saturating_add(SESSIONS_BESIDE_WORKERS);
         (self.connections / each).clamp(1, self.shards.max(1).saturating_add(SPARE_PLACES))
     }
 }

@@ -3,7 +3,7 @@
 use crate::manifest::moment;
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
 use crate::run::{CommandError, Job};
-use crate::shards::{BegunPlan, RunEnd, ShardsError, StateKind, WorkFolder, now};
+use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
 
 /// The state of the run in a work folder. May wait for a server.
 ///
@@ -11,11 +11,11 @@ use crate::shards::{BegunPlan, RunEnd, ShardsError, StateKind, WorkFolder, now};
 /// If there is no run, or the folder cannot be read.
 pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     let plan = work.begun()?;
-    let (numbers, attempts) = (work.done_numbers(plan.run())?, work.attempts(plan.run())?);
+    let (numbers, attempts) = (work.done_numbers(&plan.run)?, work.attempts(&plan.run)?);
     let mut shards = Vec::new();
-    for (number, weight) in (1..).zip(plan.weights()) {
+    for (number, weight) in (1..).zip(plan.shards.iter().map(|shard| shard.weight)) {
         let done = match numbers.binary_search(&number) {
-            Ok(_) => work.done_figures(plan.run(), number)?,
+            Ok(_) => work.done(&plan.run, number)?,
             Err(_) => None,
         };
         let attempt = attempts.iter().find(|attempt| attempt.note.shard == number && attempt.is_alive);
@@ -39,27 +39,18 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     }
     let count = |state| u32::try_from(shards.iter().filter(|shard| shard.state == state).count()).unwrap_or(u32::MAX);
     let is_done = |shard: &&ShardStatus| shard.state == ShardState::Done;
-    let (output, state, connections, started, tiles) = match &plan {
-        BegunPlan::Columns(plan) => {
-            let state = match plan.state {
-                StateKind::Tracked => "tracked",
-                StateKind::Held => "held",
-                StateKind::Frozen => "frozen",
-            };
-            (plan.output.clone(), state, plan.connections, plan.started, plan.tiles)
-        }
-        BegunPlan::Targets(plan) => {
-            let outputs: Vec<&str> = plan.tilesets.iter().map(|tileset| tileset.output.as_str()).collect();
-            (outputs.join(", "), "tracked", plan.connections, plan.started, plan.tiles)
-        }
+    let state = match plan.state {
+        StateKind::Tracked => "tracked",
+        StateKind::Held => "held",
+        StateKind::Frozen => "frozen",
     };
     Ok(ShardsStatus {
-        run: plan.run().to_owned(),
-        output,
+        run: plan.run.clone(),
+        output: plan.output.clone(),
         state,
-        connections,
-        started: moment(started),
-        tiles,
+        connections: plan.connections,
+        started: moment(plan.started),
+        tiles: plan.tiles,
         done: count(ShardState::Done),
         running: count(ShardState::Running),
         missing: count(ShardState::Missing),
@@ -78,7 +69,7 @@ pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
     // The plan of another program version cannot be read, and is skipped.
     let plan = work.plan().unwrap_or_default();
     work.end(&run, RunEnd::Aborted)?;
-    if let Some(BegunPlan::Columns(plan)) = plan
+    if let Some(plan) = plan
         && let Some((plan, version)) = plan.shared().map(|version| (plan.output.clone(), version))
         && let Err(error) = job.target.beside(&plan).and_then(|target| target.give_up_shared(&version))
     {

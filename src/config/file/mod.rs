@@ -16,7 +16,7 @@ use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::tile::ZoomList;
 
 pub(super) use parameter::{CaseName, ParameterSection, ParameterTypeName};
-pub(super) use purge::{AkamaiNetworkName, CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
+pub(super) use purge::{CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection, former_key};
 pub(super) use s3::{CacheControl, EncryptionName, S3Section};
 pub(super) use serve::{
     AccessLogName, CdnHeaderName, RefreshName, ServeSection, TagHeaderName, UndeclaredName, WriterName,

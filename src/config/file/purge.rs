@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{Error as _, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer};
 
 use super::duration;
 
@@ -13,6 +14,7 @@ use super::duration;
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::config) struct PurgeSection {
+    #[serde(deserialize_with = "provider_name")]
     pub(in crate::config) provider: PurgeProviderName,
     pub(in crate::config) url: String,
     pub(in crate::config) by: Option<PurgeByName>,
@@ -37,11 +39,6 @@ pub(in crate::config) struct PurgeSection {
     pub(in crate::config) zone: Option<String>,
     pub(in crate::config) plan: Option<CloudflarePlanName>,
     pub(in crate::config) origins: Option<Vec<String>>,
-    pub(in crate::config) pull_zone: Option<u64>,
-    pub(in crate::config) network: Option<AkamaiNetworkName>,
-    pub(in crate::config) cp_code: Option<u64>,
-    pub(in crate::config) edgerc: Option<PathBuf>,
-    pub(in crate::config) edgerc_section: Option<String>,
     pub(in crate::config) caches: Option<Vec<String>>,
     pub(in crate::config) wildcards: Option<bool>,
     pub(in crate::config) program: Option<Vec<String>>,
@@ -58,11 +55,33 @@ pub(in crate::config) enum PurgeProviderName {
     CloudFront,
     Fastly,
     Cloudflare,
-    Bunny,
-    Akamai,
     Varnish,
     Nginx,
     Command,
+}
+
+/// Reads the provider. CDNs that once were providers have programs now.
+fn provider_name<'de, D: Deserializer<'de>>(given: D) -> Result<PurgeProviderName, D::Error> {
+    let name = String::deserialize(given)?;
+    match &*name {
+        "akamai" | "bunny" => Err(D::Error::custom(has_program(&name))),
+        known => PurgeProviderName::deserialize(known.into_deserializer()),
+    }
+}
+
+/// What to write instead of a provider that has become a program, if `key` was one of its keys.
+pub(in crate::config) fn former_key(key: &str) -> Option<String> {
+    match key {
+        "pull_zone" => Some(has_program("bunny")),
+        "network" | "cp_code" | "edgerc" | "edgerc_section" => Some(has_program("akamai")),
+        _ => None,
+    }
+}
+
+fn has_program(name: &str) -> String {
+    format!(
+        "\"{name}\" is no provider any more: write provider = \"command\" and program = [\"/usr/local/bin/{name}\", …], with the program examples/purge/{name} of the repository, whose first lines show all keys"
+    )
 }
 
 /// By what tiles are purged.
@@ -84,12 +103,4 @@ pub(in crate::config) enum CloudflarePlanName {
     Pro,
     Business,
     Enterprise,
-}
-
-/// Akamai's networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(in crate::config) enum AkamaiNetworkName {
-    Production,
-    Staging,
 }

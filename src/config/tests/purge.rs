@@ -13,12 +13,10 @@ fn sample(provider: &str, keys: &str) -> String {
     format!("[[purge]]\nprovider = \"{provider}\"\n{}\n", of_provider.collect::<Vec<_>>().join("\n"))
 }
 
-const KEYS: [(&str, &str); 8] = [
+const KEYS: [(&str, &str); 6] = [
     ("cloudfront", "distribution profile endpoint min_interval settle"),
     ("fastly", "service token_file endpoint soft"),
     ("cloudflare", "zone plan origins token_variable"),
-    ("bunny", "pull_zone token_file"),
-    ("akamai", "network cp_code edgerc edgerc_section"),
     ("varnish", "caches soft token_file"),
     ("nginx", "caches wildcards"),
     ("command", "program max_items"),
@@ -60,6 +58,16 @@ fn a_wrong_purge_is_answered_with_its_key() {
         ),
     ] {
         answered(&text, key, message);
+    }
+}
+
+#[test]
+fn a_cdn_that_was_a_provider_once_is_answered_with_its_program() {
+    for (name, key) in [("akamai", "cp_code = 1"), ("bunny", "pull_zone = 1")] {
+        let text = format!("[[purge]]\n{key}\nprovider = \"{name}\"\nurl = \"https://h/\"\n");
+        let message = gather_with(&text, &[], Vec::new()).unwrap_err().to_string();
+        let program = format!("program = [\"/usr/local/bin/{name}\", …], with the program examples/purge/{name}");
+        assert!(message.contains("is no provider any more") && message.contains(&program), "{message}");
     }
 }
 

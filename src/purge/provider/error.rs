@@ -15,14 +15,6 @@ pub enum ProviderError {
         /// What is wrong.
         what: String,
     },
-    /// Akamai's credentials are incomplete, or their file cannot be read.
-    #[error("{place} has no credentials of Akamai: {what}")]
-    EdgeRc {
-        /// The file and its section, or the variables.
-        place: String,
-        /// What is missing.
-        what: String,
-    },
     /// This program was built without the code that signs requests to the provider.
     #[error(
         "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"

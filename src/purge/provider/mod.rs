@@ -5,7 +5,7 @@
 //! | `options` | what the user sets |
 //! | `batch` | items in portions that a provider takes in one request |
 //! | `http`, `secret`, `error` | requests, keys, refusals |
-//! | `clouds/` | CloudFront, Fastly, Cloudflare, Bunny, Akamai |
+//! | `clouds/` | CloudFront, Fastly, Cloudflare |
 //! | `caches/` | Varnish, nginx, a program that the user provides |
 
 mod batch;
@@ -23,15 +23,14 @@ use super::items::PurgeBy;
 use caches::{Nginx, UserProgram, Varnish};
 #[cfg(feature = "s3")]
 use clouds::CloudFront;
-use clouds::{Akamai, Bunny, Cloudflare, Fastly};
+use clouds::{Cloudflare, Fastly};
 use http::HttpClient;
 
 pub use batch::{BatchLimits, ItemKind, PurgeBatch, PurgeName, batches, names};
-pub use clouds::EdgeGridSource;
 pub use error::{ProviderError, SendError};
 pub use options::{
-    AkamaiOptions, BunnyOptions, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions,
-    NginxOptions, ProviderOptions, PurgeOptions, VarnishOptions,
+    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
+    PurgeOptions, VarnishOptions,
 };
 pub use secret::{PurgeSecret, SecretSource};
 
@@ -107,8 +106,6 @@ pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, Provi
         ProviderOptions::CloudFront(_) => return Err(ProviderError::NotBuilt { provider: "cloudfront" }),
         ProviderOptions::Fastly(options) => Box::new(Fastly::new(options, url, http)?),
         ProviderOptions::Cloudflare(options) => Box::new(Cloudflare::new(options, url, http)?),
-        ProviderOptions::Bunny(options) => Box::new(Bunny::new(options, url, http)?),
-        ProviderOptions::Akamai(options) => Box::new(Akamai::new(options, url, http)?),
         ProviderOptions::Varnish(options) => Box::new(Varnish::new(options, url, http)?),
         ProviderOptions::Nginx(options) => Box::new(Nginx::new(options, url, http)?),
         ProviderOptions::Command(options) => Box::new(UserProgram::new(options, url)),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::items::{CdnUrl, PurgeBy};
 use super::super::pace::PurgeBudget;
-use super::{EdgeGridSource, ItemPrice, ProviderFacts, SecretSource};
+use super::{ItemPrice, ProviderFacts, SecretSource};
 
 /// One `[[purge]]` of the configuration.
 #[derive(Debug, Clone)]
@@ -36,10 +36,6 @@ pub enum ProviderOptions {
     Fastly(FastlyOptions),
     /// Cloudflare.
     Cloudflare(CloudflareOptions),
-    /// Bunny.
-    Bunny(BunnyOptions),
-    /// Akamai.
-    Akamai(AkamaiOptions),
     /// Varnish.
     Varnish(VarnishOptions),
     /// nginx with `ngx_cache_purge`.
@@ -62,8 +58,6 @@ impl ProviderOptions {
             ProviderOptions::CloudFront(_) => CloudFrontOptions::facts(),
             ProviderOptions::Fastly(_) => FastlyOptions::facts(),
             ProviderOptions::Cloudflare(_) => CloudflareOptions::facts(),
-            ProviderOptions::Bunny(_) => BunnyOptions::facts(),
-            ProviderOptions::Akamai(options) => options.facts(),
             ProviderOptions::Varnish(_) => VarnishOptions::facts(),
             ProviderOptions::Nginx(options) => options.facts(),
             ProviderOptions::Command(options) => options.facts(),
@@ -139,32 +133,6 @@ pub enum CloudflarePlan {
     Business,
     /// Enterprise.
     Enterprise,
-}
-
-/// A pull zone of Bunny.
-#[derive(Debug, Clone)]
-pub struct BunnyOptions {
-    /// The pull zone's id.
-    pub pull_zone: u64,
-    /// The account's API key.
-    pub token: SecretSource,
-    /// The API, if it is not Bunny's.
-    pub endpoint: Option<String>,
-}
-
-/// A property of Akamai.
-#[derive(Debug, Clone)]
-pub struct AkamaiOptions {
-    /// `production` or `staging`.
-    pub network: String,
-    /// The content provider code that stands for everything.
-    pub cp_code: Option<u64>,
-    /// The API client's credentials.
-    pub credentials: EdgeGridSource,
-    /// True to invalidate tiles rather than delete them.
-    pub soft: bool,
-    /// The API, if it is not at the credentials' host.
-    pub endpoint: Option<String>,
 }
 
 /// Varnish servers.

@@ -16,12 +16,7 @@ impl fmt::Debug for PurgeSecret {
 }
 
 impl PurgeSecret {
-    /// A secret that was read from elsewhere.
-    pub(super) fn of(text: &str) -> PurgeSecret {
-        PurgeSecret(text.to_owned())
-    }
-
-    /// The secret itself, for the header or the signature that carries it.
+    /// The secret itself, for the header that carries it.
     pub(super) fn reveal(&self) -> &str {
         &self.0
     }

@@ -63,6 +63,7 @@ impl CommandError {
             | CommandError::NoUrl { .. }
             | CommandError::Admin { .. }
             | CommandError::WrittenAsAWhole { .. }
+            | CommandError::WriterOfVersions { .. }
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }
             | CommandError::NoVersions { .. }

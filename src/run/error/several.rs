@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::error::ErrorKind;
-use crate::suggested::RESEED;
 
 /// Why a command for several tilesets or variants ended without success.
 #[derive(Debug, thiserror::Error)]
@@ -34,24 +33,6 @@ pub enum SeveralError {
         /// What kind of failure this is altogether.
         kind: ErrorKind,
     },
-    /// Some targets of a run of shards failed. The run is committed all the same.
-    #[error(
-        "the run is committed, but {failed} of {of} {what} failed, each for the reason given above: {named}. Once the causes are gone, {RESEED}{flags} makes up for it"
-    )]
-    Committed {
-        /// What failed: "tilesets" or "variants".
-        what: &'static str,
-        /// How many failed.
-        failed: usize,
-        /// How many there are.
-        of: usize,
-        /// The names or outputs of the first ones.
-        named: String,
-        /// The flags that choose them, with a space before them.
-        flags: String,
-        /// What kind of failure this is altogether.
-        kind: ErrorKind,
-    },
     /// A target is no variant.
     #[error(
         "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
@@ -63,6 +44,16 @@ pub enum SeveralError {
         tileset: String,
         /// The output, with `{name}` for the values.
         output: String,
+    },
+    /// `--variant` names a variant that is not there.
+    #[error("{tileset} has no variant \"{wanted}\"{hint}")]
+    UnknownVariant {
+        /// The name.
+        wanted: String,
+        /// The tileset.
+        tileset: String,
+        /// A similar name, or how to list them.
+        hint: String,
     },
     /// A flag or command that does not work with variants.
     #[error("{what} is not for a tileset with variants ({tileset}): {next}")]
@@ -93,36 +84,14 @@ pub enum SeveralError {
 }
 
 impl SeveralError {
-    /// The same error for a run of shards that is committed: the run cannot be committed again.
-    #[must_use]
-    pub fn after_commit(self) -> SeveralError {
-        match self {
-            SeveralError::Tilesets { tilesets, of, kind } => SeveralError::Committed {
-                what: "tilesets",
-                failed: tilesets.len(),
-                of,
-                named: tilesets.join(", "),
-                flags: format!(" {}", again(&tilesets)),
-                kind,
-            },
-            SeveralError::Variants { outputs, failed, of, kind, .. } => {
-                let more = if outputs.len() < failed { ", …" } else { "" };
-                let named = format!("{}{more}", outputs.join(", "));
-                SeveralError::Committed { what: "variants", failed, of, named, flags: String::new(), kind }
-            }
-            other => other,
-        }
-    }
-
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            SeveralError::Tilesets { kind, .. }
-            | SeveralError::Variants { kind, .. }
-            | SeveralError::Committed { kind, .. } => *kind,
+            SeveralError::Tilesets { kind, .. } | SeveralError::Variants { kind, .. } => *kind,
             SeveralError::NoVariant { .. }
             | SeveralError::NotForVariants { .. }
+            | SeveralError::UnknownVariant { .. }
             | SeveralError::NoVariantFolder { .. } => ErrorKind::Usage,
             SeveralError::NotRemoved { .. } => ErrorKind::Failed,
         }

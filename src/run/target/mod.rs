@@ -139,14 +139,14 @@ impl Target {
         self
     }
 
-    /// The work folder that a text names, which shards of a seed share.
-    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
-        self.targets.work_folder(text, &self.url)
-    }
-
     /// True if the target is a directory or a prefix that is published as versions.
     pub(crate) fn publishes_versions(&self) -> bool {
         !self.is_archive() && self.targets.writes_versions()
+    }
+
+    /// The work folder that a text names, which shards of a seed share.
+    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
+        self.targets.work_folder(text, &self.url)
     }
 
     /// True if shards can write a new version of the target themselves. Each shard only adds tiles, with conditional writes.

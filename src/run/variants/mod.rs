@@ -7,7 +7,7 @@
 //! | `another` | tells families with the same name apart |
 //! | `reader` | the manifest, which a server reads repeatedly |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest |
-//! | `in_parts` | a family that was seeded in parts, such as shards |
+//! | `part` | a seed of some variants, which adds to the manifest |
 //! | `look` | which variants a change may concern |
 //! | `cache` | the rows of all variants, read once |
 //! | `sessions` | without cached rows: sessions that draw one variant after the other |
@@ -16,9 +16,9 @@
 
 mod another;
 mod cache;
-mod in_parts;
 mod look;
 mod now;
+mod part;
 mod reader;
 mod record;
 mod removal;
@@ -41,7 +41,6 @@ use crate::stop::Stop;
 
 pub use another::FamilySettingsMark;
 pub(crate) use cache::{FamilyCache, FamilyCachePart};
-pub use in_parts::SeededVariants;
 pub(crate) use look::{FamilyLook, VariantState};
 pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};

@@ -12,7 +12,7 @@ use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
 use crate::purge::OutboxError;
-use crate::sink::{GENERATOR, NoteCondition, NoteError, NoteStore};
+use crate::sink::{GENERATOR, NoteCondition, NoteError};
 
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;
@@ -169,7 +169,13 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
     }
     let mut variants = Vec::new();
     for list in &manifest.lists {
-        let note = notes.read(list)?.ok_or_else(|| unreadable(format!("{list} is missing")))?;
+        let Some(note) = notes.read(list)? else {
+            // Another run that has replaced the manifest meanwhile has removed the old lists.
+            if notes.read(MANIFEST)?.is_some_and(|now| now.tag != note.tag) {
+                return read_unless(place, known);
+            }
+            return Err(unreadable(format!("{list} is missing")));
+        };
         let mut listed: Vec<RecordedVariant> =
             serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
         variants.append(&mut listed);
@@ -198,6 +204,8 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         std::fs::create_dir_all(folder).map_err(failed)?;
     }
     let (notes, record) = (place.notes()?, &written.record);
+    // A list that another run writes from now on may be one of the manifest after this one.
+    let older = notes.list(LISTS)?;
     let mut lists = Vec::new();
     let old = written.before.as_ref().filter(|before| before.is_written).map(|before| &before.record.variants);
     let is_as_before = old == Some(&record.variants);
@@ -231,13 +239,7 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         None => NoteCondition::Absent,
     };
     notes.write(MANIFEST, &body, &condition)?;
-    tidy(&*notes, &manifest.lists)?;
-    Ok(())
-}
-
-/// Removes lists that are not among those of the manifest.
-fn tidy(notes: &dyn NoteStore, lists: &[String]) -> Result<(), NoteError> {
-    for left in notes.list(LISTS)?.into_iter().filter(|name| !lists.contains(name)) {
+    for left in older.into_iter().filter(|name| !manifest.lists.contains(name)) {
         notes.remove(&left)?;
     }
     Ok(())

@@ -9,9 +9,10 @@ use super::super::attempts::{aside, restarting};
 use super::super::describe::LogIdentity;
 use super::super::{CommandError, Job, KnownState, SeveralError, SharedSnapshot};
 use super::another::OtherFamily;
+use super::part::of_another;
 use super::{
     Family, FamilyCache, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, FamilyTally,
-    RecordedVariant, SeededVariants, StoredFamily, WrittenFamily, remove_target,
+    RecordedVariant, StoredFamily, WrittenFamily, remove_target,
 };
 use crate::changes::Cursor;
 use crate::config::{JobSettings, ValueSegment};
@@ -38,10 +39,10 @@ pub struct FamilyOptions {
     pub stop: Stop,
     /// The snapshot of the run.
     pub snapshot: SharedSnapshot,
-    /// The run whose gate, guard and listeners the runs of the variants use; `None` if they wait nowhere and may always publish.
+    /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
     pub like: Option<Job>,
-    /// The variants that were seeded in parts before, and that this run brings to one state.
-    pub parts: Option<Arc<SeededVariants>>,
+    /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and `all` if it is empty.
+    pub only: Vec<String>,
 }
 
 /// What a run of a family does.
@@ -81,7 +82,7 @@ pub(crate) struct FamilyRun<'a> {
     /// The publications of the targets that this run has written, by the targets' outputs.
     pub(crate) published: HashMap<PathBuf, String>,
     pub(super) record: FamilyRecord,
-    begun: Instant,
+    pub(super) begun: Instant,
 }
 
 /// How the targets of a run are opened, and what the family's manifest says about them.
@@ -99,8 +100,8 @@ impl<'a> FamilyRun<'a> {
     /// Reads the values on the snapshot of the run.
     pub(crate) async fn begin(family: &'a Family, options: &'a FamilyOptions) -> Result<FamilyRun<'a>, CommandError> {
         let begun = Instant::now();
-        let FamilyOptions { report, stop, snapshot, force, .. } = options;
-        let mut before = if options.work == FamilyWork::Seed || options.parts.is_some() {
+        let FamilyOptions { report, stop, snapshot, force, only, .. } = options;
+        let mut before = if options.work == FamilyWork::Seed && only.is_empty() {
             family.stored_or_replaced(report, stop).await?
         } else {
             family.stored(report, stop).await?
@@ -111,8 +112,15 @@ impl<'a> FamilyRun<'a> {
             let database = job.database()?;
             let seen = job.take_snapshot(&database, false).await?;
             let members = family.members(&seen).await?;
-            let log = LogIdentity::read(&seen, &settings.changes.schema, [seen.cursor()]).await?;
+            let kept = before.iter().filter(|_| !only.is_empty()).flat_map(|before| &before.record.witnesses);
+            let asked = kept.map(|witness| witness.snapshot.as_str()).chain([seen.cursor()]);
+            let log = LogIdentity::read(&seen, &settings.changes.schema, asked).await?;
             let server = server_of(&seen).await?.identity;
+            if !only.is_empty()
+                && let Some(why) = before.as_ref().and_then(|before| of_another(&before.record, &server, log.as_ref()))
+            {
+                return Err(family.needs_seed(report, stop, &why)?);
+            }
             let record = FamilyRecord {
                 snapshot: seen.cursor().to_owned(),
                 database: log.as_ref().map(|log| log.mark(&server)),
@@ -125,7 +133,7 @@ impl<'a> FamilyRun<'a> {
             Ok((members, record))
         };
         let look = async |restarts| look(restarts).await.inspect_err(|_error| job.release_snapshot());
-        let (members, mut record) = restarting(settings, report, stop, look).await?;
+        let (mut members, mut record) = restarting(settings, report, stop, look).await?;
         let parameters = &members.table.parameters;
         let kind = |one: &VariantParameter| FamilyParameter { name: one.name.clone(), kind: one.kind.clone() };
         record.kinds = parameters.iter().map(kind).collect();
@@ -140,7 +148,7 @@ impl<'a> FamilyRun<'a> {
         if let Some(before) = &mut before
             && let Some(what) = before.differs_from(&record)
         {
-            if !force {
+            if !force || !only.is_empty() {
                 return Err(family.is_another(what, &before.record).into());
             }
             // With `force`, the targets of the other family stay as they are.
@@ -148,10 +156,12 @@ impl<'a> FamilyRun<'a> {
                 before.record.variants.clear();
             }
         }
-        if let Some(parts) = &options.parts {
-            before = Some(parts.over(before, &record));
+        let mut all = family.all()?;
+        if !only.is_empty() {
+            members.keep(only, family)?;
+            record.variants.retain(|variant| members.segments.contains(&variant.segments));
+            all = None;
         }
-        let all = family.all()?;
         let old = before.iter().flat_map(|before| &before.record.variants);
         let old = old.filter_map(|old| Some((family.output_of(&old.segments), old.publication.clone()?)));
         let publications = old.collect();
@@ -249,6 +259,9 @@ impl<'a> FamilyRun<'a> {
 
     /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant failed.
     pub(crate) async fn finish(mut self) -> Result<FamilyOutcome, CommandError> {
+        if !self.options.only.is_empty() {
+            return Box::pin(self.finish_part()).await;
+        }
         let FamilyOptions { prunes, dry_run, report, stop, .. } = self.options;
         let now: HashSet<&Vec<ValueSegment>> = self.record.variants.iter().map(|variant| &variant.segments).collect();
         let before = self.before.iter().flat_map(|before| &before.record.variants);

@@ -4,7 +4,6 @@
 //! |---|---|---|
 //! | `plan.json` | the plan | once; the first to write it has begun the run |
 //! | `RUN/done-0017.json` | a shard that is done | once; the first attempt to write it has done the shard |
-//! | `RUN/seeded-0017-ID-0-0.json` | variants that an attempt has seeded, some in each note | before the attempt notes that it is done |
 //! | `RUN/attempt-0017-ID.json` | the heartbeat of an attempt | repeatedly |
 //! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
 //! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
@@ -15,7 +14,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `done` | shards that are done, and the variants that they have seeded |
+//! | `done` | shards that are done |
 //! | `attempts` | the heartbeats of attempts, the tiles that they add, the snapshots that they share |
 
 mod attempts;
@@ -26,13 +25,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::begun::BegunPlan;
-use super::plan::{DoneNote, EndedRun, PLAN_VERSION, RunEnd};
+use super::plan::{DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan};
 use super::{RunReader, ShardsError};
 use crate::sink::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
 
 pub use attempts::Attempt;
-pub use done::SeededList;
 
 /// The note with the plan.
 const PLAN: &str = "plan.json";
@@ -77,25 +74,19 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If it cannot be read, or is that of another version of the program.
-    pub fn plan(&self) -> Result<Option<BegunPlan>, ShardsError> {
+    pub fn plan(&self) -> Result<Option<ShardPlan>, ShardsError> {
         #[derive(serde::Deserialize)]
         struct OfVersion {
             version: u32,
             run: String,
             generator: String,
-            /// The tilesets of a plan whose shards are whole targets.
-            #[serde(default)]
-            tilesets: Option<serde::de::IgnoredAny>,
         }
-        let Some(OfVersion { version, run, generator, tilesets }) = self.read(PLAN)? else { return Ok(None) };
+        let Some(OfVersion { version, run, generator }) = self.read(PLAN)? else { return Ok(None) };
         if version != PLAN_VERSION || generator != GENERATOR {
             let (work, ours) = (self.name.clone(), GENERATOR.to_owned());
             return Err(ShardsError::OtherVersion { work, run, theirs: generator, ours });
         }
-        Ok(match tilesets {
-            Some(_) => self.read(PLAN)?.map(BegunPlan::Targets),
-            None => self.read(PLAN)?.map(BegunPlan::Columns),
-        })
+        self.read(PLAN)
     }
 
     /// The id of the run that was begun, by any version of the program; `None` if there is none.
@@ -114,7 +105,7 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If there is none, or it cannot be read.
-    pub fn begun(&self) -> Result<BegunPlan, ShardsError> {
+    pub fn begun(&self) -> Result<ShardPlan, ShardsError> {
         self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
     }
 
@@ -122,10 +113,10 @@ impl WorkFolder {
     ///
     /// # Errors
     /// If another one was begun, or the plan cannot be written.
-    pub fn begin(&self, plan: &BegunPlan) -> Result<(), ShardsError> {
+    pub fn begin(&self, plan: &ShardPlan) -> Result<(), ShardsError> {
         if bytes(plan).len() > MAX_KEPT_NOTE {
             // A shard takes about 200 bytes in the plan, with 15 zooms.
-            let most = u32::try_from(plan.weights().len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
+            let most = u32::try_from(plan.shards.len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
             return Err(ShardsError::TooManyShards { shards: plan.count(), most });
         }
         if self.write_first(PLAN, plan)? {

@@ -1,12 +1,10 @@
 //! The requests that providers get, against stubs written from their documentation: checked against the documented API, not a live account.
 
-use std::path::Path;
 use std::time::Duration;
 
 use oar_tiles::purge::{
-    AkamaiOptions, BunnyOptions, CloudflareOptions, CloudflarePlan, EdgeGridSource, FastlyOptions, NginxOptions,
-    ProviderOptions, PurgeItem, SecretSource, SendEnd, Sent, TileAddresses, VarnishOptions, batches, names, provider,
-    send,
+    CloudflareOptions, CloudflarePlan, FastlyOptions, NginxOptions, ProviderOptions, PurgeItem, SecretSource, SendEnd,
+    Sent, TileAddresses, VarnishOptions, batches, names, provider, send,
 };
 use oar_tiles::stop::Stop;
 use oar_tiles::tile::Zoom;
@@ -14,7 +12,7 @@ use oar_tiles::tile::Zoom;
 use super::options;
 use crate::support::stub::{Stub, StubAnswer};
 
-const TOKEN: &str = "very-secret-0123456789";
+pub(super) const TOKEN: &str = "very-secret-0123456789";
 
 /// A token in a file.
 struct TokenFile(tempfile::NamedTempFile);
@@ -32,7 +30,7 @@ impl TokenFile {
 }
 
 /// One item of each kind that a provider may get.
-fn all_kinds() -> Vec<PurgeItem> {
+pub(super) fn all_kinds() -> Vec<PurgeItem> {
     let zoom = Zoom::new(5).unwrap();
     vec![
         PurgeItem::Tile("5/21/11".parse().unwrap()),
@@ -54,7 +52,7 @@ fn sent_within(given: ProviderOptions, items: &[PurgeItem], within: Duration) ->
     })
 }
 
-fn sent(given: ProviderOptions, items: &[PurgeItem]) -> Sent {
+pub(super) fn sent(given: ProviderOptions, items: &[PurgeItem]) -> Sent {
     sent_within(given, items, Duration::from_secs(60))
 }
 
@@ -134,65 +132,6 @@ fn cloudflare_says_no_with_200() {
     let (stub, token) = (Stub::new(move |_| StubAnswer::of(200, body)), TokenFile::new());
     let SendEnd::Refused(what) = sent(cloudflare(&stub, &token, &[]), &all_kinds()).end else { panic!() };
     assert!(what.contains("not on this plan"), "{what}");
-}
-
-#[test]
-fn bunny_is_asked_one_by_one() {
-    let (stub, token) = (Stub::new(|_| StubAnswer::of(204, "")), TokenFile::new());
-    let given = BunnyOptions { pull_zone: 42, token: token.source(), endpoint: Some(stub.url.clone()) };
-    assert_eq!(sent(ProviderOptions::Bunny(given), &all_kinds()).end, SendEnd::All);
-    let url = "POST /purge?url=https%3A%2F%2Ftiles%2Eexample%2Eorg%2Ffacilities%2F5%2F21%2F";
-    assert_eq!(
-        stub.lines(),
-        [
-            "POST /pullzone/42/purgeCache {\"CacheTag\":\"n-0-0-0\"}".to_owned(),
-            "POST /pullzone/42/purgeCache {\"CacheTag\":\"n-5-21-11\"}".to_owned(),
-            format!("{url}%2A&async=false"),
-            format!("{url}11%2Epbf&async=false"),
-            format!("{url}12%2Epbf&async=false"),
-        ]
-    );
-    assert!(stub.asked().iter().all(|request| request.header("accesskey") == Some(TOKEN)));
-}
-
-#[test]
-fn akamai_is_asked_with_a_signature_in_bodies_of_50_kb() {
-    let stub = Stub::new(|_| StubAnswer::of(201, "{\"httpStatus\":201,\"estimatedSeconds\":5}"));
-    let folder = tempfile::tempdir().unwrap();
-    let given = |path: &Path, cp_code| {
-        let credentials = EdgeGridSource::File { path: path.to_owned(), section: "tiles".to_owned() };
-        let (network, endpoint) = ("staging".to_owned(), Some(stub.url.clone()));
-        ProviderOptions::Akamai(AkamaiOptions { network, cp_code, credentials, soft: true, endpoint })
-    };
-    let path = folder.path().join("edgerc");
-    let text = format!(
-        "[tiles]\nhost = akaa.luna.akamaiapis.net\nclient_token = client-token\nclient_secret = {TOKEN}\naccess_token = access-token\n"
-    );
-    std::fs::write(&path, text).unwrap();
-    let mut items = all_kinds();
-    items.retain(|item| !item.is_wildcard());
-    assert_eq!(sent(given(&path, None), &items).end, SendEnd::All);
-    assert_eq!(
-        stub.lines(),
-        [
-            "POST /ccu/v3/invalidate/tag/staging {\"objects\":[\"n-0-0-0\",\"n-5-21-11\"]}",
-            "POST /ccu/v3/invalidate/url/staging {\"objects\":[\"https://tiles.example.org/facilities/5/21/11.pbf\",\"https://tiles.example.org/facilities/5/21/12.pbf\"]}",
-        ]
-    );
-    let authorization = stub.asked()[0].header("authorization").unwrap().to_owned();
-    assert!(
-        authorization.starts_with("EG1-HMAC-SHA256 client_token=client-token;access_token=access-token;timestamp=")
-    );
-    assert!(!authorization.contains(TOKEN));
-    // Everything is a CP code, if there is one.
-    assert_eq!(sent(given(&path, Some(7)), &[PurgeItem::Everything]).end, SendEnd::All);
-    assert_eq!(stub.lines()[2], "POST /ccu/v3/invalidate/cpcode/staging {\"objects\":[7]}");
-    let SendEnd::Refused(what) = sent(given(&path, None), &[PurgeItem::Everything]).end else { panic!() };
-    assert!(what.contains("set cp_code"), "{what}");
-    let zoom = Zoom::new(12).unwrap();
-    let tiles = (0..3_000).map(|y| PurgeItem::Tile(oar_tiles::tile::TileCoord::new(zoom, 7, y).unwrap()));
-    assert_eq!(sent(given(&path, None), &tiles.collect::<Vec<_>>()).taken, 3_000);
-    assert!(stub.asked().iter().all(|request| request.body.len() <= 50_000));
 }
 
 #[test]

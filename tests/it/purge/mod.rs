@@ -3,6 +3,7 @@
 mod bucket_tags;
 mod clouds;
 mod command_line;
+mod example_programs;
 mod killed;
 mod moto_cloudfront;
 mod planning;

@@ -1,11 +1,9 @@
 //! One seed in shards: whatever is killed, started twice or comes late, and whoever writes meanwhile, the result is that of one machine.
 
-mod divided;
 mod helpers;
 
 mod faults;
 mod killed;
-mod late_targets;
 mod order;
 mod refusals;
 mod same_as_a_seed;
@@ -13,5 +11,4 @@ mod schedulers;
 mod servers;
 mod shared_version;
 mod states;
-mod whole_targets;
 mod writers;

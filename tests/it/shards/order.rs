@@ -1,6 +1,5 @@
 //! What is durable first: the plan is written when shards can begin, and a run ends when its target is complete.
 
-use super::divided::Divided;
 use super::helpers::Sharded;
 use crate::support::killed::renamed_and_removed;
 use crate::support::tracked::Tracked;
@@ -16,7 +15,7 @@ fn place(operations: &[String], names: &[&str], is_first: bool) -> usize {
 /// Asserts that a commit has put `last`, the last file of its targets, in its place before it ends the run or removes anything of it.
 #[track_caller]
 fn ends_after(operations: &[String], last: &[&str]) {
-    let ends = place(operations, &["\"ended.json\"", "\"plan.json\"", "\"done-0", "\"shard-0", "\"seeded-0"], true);
+    let ends = place(operations, &["\"ended.json\"", "\"plan.json\"", "\"done-0", "\"shard-0"], true);
     assert!(place(operations, last, false) < ends, "{operations:#?}");
 }
 
@@ -30,12 +29,6 @@ fn nothing_of_a_run_is_removed_until_its_target_is_complete() {
         sharded.run(1).ok();
         ends_after(&renamed_and_removed(&sharded.command("commit", &[])), &[last]);
     }
-    let divided = Divided::countries(&tracked, "divided", ".pmtiles");
-    divided.begin(1);
-    divided.run(1).ok();
-    tracked.db.run("UPDATE api_facility SET name = name || '!'");
-    let operations = renamed_and_removed(&divided.command("commit", &[]));
-    ends_after(&operations, &[".pmtiles\"", "family.json\""]);
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! What is refused, and how that is said: exit codes decide what a scheduler does.
 
-use super::divided::{COUNTRIES, Divided, LAYER};
 use super::helpers::{Sharded, names};
 use crate::support::Db;
 use crate::support::places::Places;
-use crate::support::program::run;
+use crate::support::program::{program, run};
 use crate::support::tracked::Tracked;
 
 #[test]
@@ -147,42 +146,38 @@ fn tiles_that_cannot_be_rendered_end_the_commit_with_3_and_no_shard() {
     tracked.is_fresh(std::path::Path::new(&sharded.target), &["--zoom", "0-7", "--config", config.to_str().unwrap()]);
 }
 
-/// The commit clears the work folder, so it cannot be repeated: its last line names what can.
+/// Shards are strips of one target: several targets are jobs of their own.
 #[test]
-fn a_commit_without_some_targets_says_that_a_reseed_makes_up_for_them() {
-    let tracked = Tracked::facilities(60);
-    tracked.db.run(
-        "INSERT INTO api_facility VALUES ('lonely', '', 'A', 'BD', ST_SetSRID(ST_MakePoint(-150, -40), 4326), false, now(), now())",
-    );
-    let layer = LAYER.replace("[\"id\", \"name\"]", "{ id = \"id\", letters = \"1000 / length(name)\" }");
-    let layer = format!("[[layer]]\n{layer}on_tile_error = \"skip\"\n");
-    let several = format!(
-        "{layer}[tileset_defaults]\nzoom = \"0-4\"\n[[tileset]]\nname = \"whole\"\noutput = \"FOLDER/whole.mbtiles\"\n\
-         [[tileset]]\nname = \"part\"\noutput = \"FOLDER/part.pmtiles\"\nbbox = [\"60,0,120,40\"]\n"
-    );
-    let variants = format!(
-        "[tileset]\nzoom = \"0-5\"\n[tileset.variants]\nvalues = \"{COUNTRIES}\"\nwhere = {{ facilities = \"lower(country_code) = !country!\" }}\noutput = \"FOLDER/by/{{country}}.mbtiles\"\n{layer}"
-    );
-    for (name, text, said, flags) in [
+fn a_configuration_with_several_targets_is_refused_before_anything_is_read_and_told_what_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (config, work) = (path("map.toml"), path("work/"));
+    let layer = "[[layer]]\nname = \"points\"\ntable = \"points\"\ngeometry = \"geom\"\nkey = [\"id\"]\n";
+    let two = "[[tileset]]\nname = \"a\"\noutput = \"a.mbtiles\"\n[[tileset]]\nname = \"b\"\noutput = \"b/\"\n";
+    let family = "[tileset]\nname = \"f\"\n[tileset.variants]\nvalues = [{ c = \"x\" }]\nwhere = { points = \"c = !c!\" }\noutput = \"{c}.mbtiles\"\n";
+    for (text, said) in [
         (
-            "several",
-            several,
-            "2 of 2 tilesets failed, each for the reason given above: whole, part. ",
-            " --tileset whole --tileset part",
+            two,
+            [
+                "shards divides one tileset, and this configuration has several tilesets (a, b): choose one with --tileset NAME, or seed them in an array job, each job with oar-tiles seed",
+                " --tileset NAME",
+            ],
         ),
-        ("variants", variants, " variants failed, each for the reason given above: ", ""),
+        (
+            family,
+            [
+                "shards divides one tileset, and this configuration has variants (f): seed them in an array job, each job with oar-tiles seed",
+                " --variant VALUE",
+            ],
+        ),
     ] {
-        let divided = Divided::with(&tracked, name, &text);
-        divided.begin(2);
-        for shard in [1, 2] {
-            divided.run(shard);
+        std::fs::write(&config, format!("{layer}{text}")).unwrap();
+        for (verb, more) in [("begin", &["--shards", "2"][..]), ("run", &["--shard", "1"]), ("commit", &[])] {
+            let mut command = program();
+            // Nobody listens at this address.
+            command.args(["shards", verb, "--work", &work, "--config", &config]).args(more);
+            run(command.args(["--database-url", "postgresql://127.0.0.1:1/none"])).fails(2, &said);
         }
-        let said = [
-            "the run is committed, but ",
-            said,
-            &format!("Once the causes are gone, oar-tiles reseed --config {}{flags} makes up for it", divided.config),
-        ];
-        divided.verb("commit", &[]).fails(3, &said);
-        divided.verb("status", &[]).fails(2, &["holds no run"]);
     }
+    assert!(!std::path::Path::new(&work).exists());
 }

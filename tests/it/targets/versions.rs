@@ -270,6 +270,24 @@ fn publish_says_why_there_is_nothing_to_switch() {
 }
 
 #[test]
+fn a_server_that_would_write_versions_is_refused_before_it_serves() {
+    let tree = Tree::new();
+    let versions = "[target]\npublish = \"versioned\"\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\n";
+    let family =
+        "[tileset.variants]\nvalues = [{ c = \"x\" }]\nwhere = { facilities = \"id = !c!\" }\noutput = \"OUT/{c}/\"\n";
+    for tileset in [
+        format!("[tileset]\noutput = \"{}\"\n", tree.path.display()),
+        family.replace("OUT", tree.path.to_str().unwrap()),
+    ] {
+        let config = tree.config(&format!("{tileset}{versions}"));
+        let mut command: Command = program();
+        command.args(["serve", "--writer", "--config", &config, "--listen", "127.0.0.1:0", "--database-url", NOWHERE]);
+        run(&mut command)
+            .fails(2, &["a server cannot keep ", "a version is written as a whole", "run oar-tiles seed "]);
+    }
+}
+
+#[test]
 fn templates_and_settings_that_do_not_fit_are_named_before_the_database_is_asked() {
     let tree = Tree::new();
     for (text, message) in [

@@ -6,6 +6,7 @@ mod daemon;
 mod kinds;
 mod looking;
 mod messages;
+mod part;
 mod places;
 mod random;
 mod seeding;

@@ -21,7 +21,7 @@ const PROGRAM_POLL: Duration = Duration::from_millis(20);
 const STAYING: [i32; 4] = [77, 78, 126, 127];
 
 /// Beginnings of the names of environment variables that the program does not get, because they are secrets of the database, of this program or of
-/// other providers.
+/// CDNs.
 const NOT_PASSED_ON: [&str; 13] = [
     "DATABASE_URL",
     "PGPASSWORD",
@@ -35,7 +35,7 @@ const NOT_PASSED_ON: [&str; 13] = [
     "FASTLY_API_TOKEN",
     "CLOUDFLARE_API_TOKEN",
     "BUNNY_API_KEY",
-    "AKAMAI_",
+    "AKAMAI_CLIENT_SECRET",
 ];
 
 /// The program.
@@ -163,17 +163,17 @@ mod tests {
     #[test]
     fn the_program_gets_its_own_secret_and_no_other_one() {
         let options = CommandOptions {
-            token_variable: Some("AKAMAI_CLIENT_TOKEN".to_owned()),
+            token_variable: Some("AKAMAI_CLIENT_SECRET".to_owned()),
             others_variables: vec!["MY_CDN".to_owned()],
             ..options(vec!["true".to_owned()])
         };
         let program = UserProgram::new(options, "https://h/".parse().unwrap());
         let passes = |name: &str| program.passes_on(OsStr::new(name));
-        for name in ["PATH", "HOME", "LANG", "MY_CDN_2", "AKAMAI_CLIENT_TOKEN", "AWS_PROFILE", "AWS_REGION", "PGHOST"] {
+        for name in ["PATH", "HOME", "LANG", "MY_CDN_2", "AKAMAI_HOST", "AKAMAI_CLIENT_SECRET", "AWS_PROFILE", "AWS_REGION", "PGHOST"] {
             assert!(passes(name), "{name}");
         }
         for name in "DATABASE_URL PGPASSWORD OAR_TILES_TOKEN OAR_TILES_REDIS_URL AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN
-            FASTLY_API_TOKEN CLOUDFLARE_API_TOKEN BUNNY_API_KEY AKAMAI_CLIENT_SECRET AKAMAI_ACCESS_TOKEN MY_CDN"
+            FASTLY_API_TOKEN CLOUDFLARE_API_TOKEN BUNNY_API_KEY MY_CDN"
             .split_whitespace()
         {
             assert!(!passes(name), "{name}");
