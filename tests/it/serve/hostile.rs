@@ -307,50 +307,6 @@ fn answers_that_nobody_reads_take_bounded_memory_and_leave_room_for_others() {
     until("nothing is held", || held() == 0);
 }
 
-/// Requests that arrive together, before any of their answers is there.
-#[test]
-fn tiles_that_nobody_reads_are_not_unpacked_for_one_client_beyond_its_part() {
-    let [headers, settings] = [1_u8, 4];
-    let initial_window_size = 4_u16;
-    let (db, place) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
-    let (folder, config) = (place.path().join("tiles/"), place.path().join("serve.toml"));
-    std::fs::write(&config, over_rows("[serve]\nunread_mb = 64\n")).unwrap();
-    let config = config.to_str().unwrap();
-    seed(&db.url, &folder, &["--config", config, "--zoom", "0-3", "--public-url", "relative"]).ok();
-    // 32 tiles of 8 MB, which take little in the target: the client may have four of them.
-    for (column, row) in (0..4_u8).flat_map(|column| (0..8).map(move |row| (column, row))) {
-        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        packed.write_all(&vec![8 * column + row; 8 << 20]).unwrap();
-        std::fs::create_dir_all(folder.join(format!("3/{column}"))).unwrap();
-        std::fs::write(folder.join(format!("3/{column}/{row}.pbf")), packed.finish().unwrap()).unwrap();
-    }
-    let served = Served::new(folder.to_str().unwrap(), &["--config", config]);
-    assert_eq!(status(&served.get("/0/0/0.pbf", "")), 200);
-    let before = peak_megabytes(served.child.id());
-    let mut attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    attack.extend(frame(settings, 0, 0, &[&initial_window_size.to_be_bytes()[..], &[0; 4]].concat()));
-    for number in 0..32_u32 {
-        let path = format!("/3/{}/{}.pbf", number / 8, number % 8);
-        // GET, http, the path and the authority as in the flood above.
-        let request = [&[0x82, 0x86, 0x04, 10][..], path.as_bytes(), &[0x01, 1], b"x"].concat();
-        attack.extend(frame(headers, 0x5, 2 * number + 1, &request));
-    }
-    let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
-    stream.write_all(&attack).unwrap();
-    until("all requests are answered", || {
-        let (_, metrics) = served.admin("/metrics");
-        let counts = metrics.lines().filter(|line| line.starts_with("oar_tiles_http_seconds_count{route=\"tile\""));
-        counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap()).sum::<u32>() == 33
-    });
-    assert_eq!(metric(&served, "oar_tiles_unread_bytes") >> 20, 32);
-    let grown = peak_megabytes(served.child.id()) - before;
-    assert!(grown < 128, "{grown} MB, of 256 MB that were asked for");
-    assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 429);
-    drop(stream);
-    until("nothing is held", || metric(&served, "oar_tiles_unread_bytes") == 0);
-    assert_eq!(status(&served.get("/3/3/7.pbf", "")), 200);
-}
-
 #[test]
 fn the_body_of_a_job_that_does_not_come_is_not_waited_for() {
     let fleet = fleet_with("t.mbtiles", str::to_owned);
