@@ -528,8 +528,8 @@ mod tests {
 
     #[test]
     fn the_host_of_the_public_url_is_known_beside_the_listed_ones() {
-        let known = KnownHosts::of(Some("https://tiles.example.org:8443/map/"), &["metrics.internal".to_owned()]);
-        let knows = |host: &str| known.knows(&Request::builder().header(HOST, host).body(()).unwrap());
+        let hosts = KnownHosts::of(Some("https://tiles.example.org:8443/map/"), &["metrics.internal".to_owned()]);
+        let knows = |host: &str| hosts.knows(&Request::builder().header(HOST, host).body(()).unwrap());
         for host in ["tiles.example.org", "Tiles.Example.org:443", "metrics.internal", "localhost:9180"] {
             assert!(knows(host), "{host}");
         }
