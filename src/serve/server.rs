@@ -94,6 +94,7 @@ impl TileServer {
         let redis = options.redis.as_ref().map(|url| SharedCache::new(url, of_redis)).transpose();
         let shared = SiteParts {
             cache: TileCache::new(options.cache_bytes),
+            unread: UnreadAnswers::new(options.unread_bytes),
             queue,
             redis: redis.map_err(ServeError::Redis)?,
             options: options.clone(),
@@ -113,7 +114,7 @@ impl TileServer {
         });
         let site = Site {
             tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
-            unread: UnreadAnswers::new(options.unread_bytes),
+            unread: shared.unread,
             shared: shared.redis,
             cache: shared.cache,
             queue: shared.queue,

@@ -525,4 +525,18 @@ mod tests {
             assert!(!is_known(&known, host), "{host}");
         }
     }
+
+    #[test]
+    fn the_host_of_the_public_url_is_known_beside_the_listed_ones() {
+        let hosts = KnownHosts::of(Some("https://tiles.example.org:8443/map/"), &["metrics.internal".to_owned()]);
+        let knows = |host: &str| hosts.knows(&Request::builder().header(HOST, host).body(()).unwrap());
+        for host in ["tiles.example.org", "Tiles.Example.org:443", "metrics.internal", "localhost:9180"] {
+            assert!(knows(host), "{host}");
+        }
+        for host in ["example.org", "map.tiles.example.org", "tiles.example.org.evil.example"] {
+            assert!(!knows(host), "{host}");
+        }
+        let without = KnownHosts::of(None, &[]);
+        assert!(!without.knows(&Request::builder().header(HOST, "tiles.example.org").body(()).unwrap()));
+    }
 }

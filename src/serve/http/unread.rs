@@ -1,14 +1,19 @@
 //! The memory of answers that clients are slow to read: how much all clients, and each of them, may make the server
 //! hold.
 //!
-//! An answer counts from the moment at which its client accepts no more of it for now. Most answers are accepted at
-//! once: they never count, and take no lock here. Answers that share their bytes, such as those of one cached tile,
-//! count once.
+//! An answer counts from the moment at which its client accepts no more of it for now, and while it waits to be
+//! unpacked. Most answers are accepted at once: they never count, and take no lock here. Answers that share their bytes,
+//! such as those of one cached tile, count once.
 
 use std::collections::{BTreeMap, HashMap};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
+use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::task::AtomicWaker;
 
 use super::body::AnswerBody;
@@ -276,6 +281,29 @@ impl UnreadAnswers {
         Some(UnreadHold { of: self.clone(), number })
     }
 
+    /// Waits; the bytes of an answer to a client count meanwhile, unless the wait ends at once. `None` if the answer has
+    /// to end, because others need the memory or the client has its part.
+    pub(crate) async fn while_held<T>(
+        &self,
+        client: ClientKey,
+        bytes: &Bytes,
+        wait: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut wait = pin!(wait);
+        if let Some(done) = wait.as_mut().now_or_never() {
+            return Some(done);
+        }
+        let sending = Arc::new(Sending::default());
+        sending.begins(&AnswerBody::Full(bytes.clone(), client));
+        let _hold = self.hold(&sending);
+        let cut = poll_fn(|context| if sending.is_cut(context) { Poll::Ready(()) } else { Poll::Pending });
+        tokio::select! {
+            biased;
+            () = cut => None,
+            done = wait => Some(done),
+        }
+    }
+
     /// Counts an answer that ends before its client has read it.
     pub(super) fn count(&self, cut: Cut) {
         let counter = match cut {
@@ -297,8 +325,6 @@ impl UnreadAnswers {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
 
     fn sending(client: u8, bytes: &Bytes) -> Arc<Sending> {

@@ -255,7 +255,7 @@ impl MetricFamilies {
         all.register_with_unit("http", text, Unit::Seconds, self.seconds.clone());
         all.register("cache", "Tiles asked of the cache, by result", self.cache.clone());
         all.register_with_unit("cache_size", "Tiles in memory", Unit::Bytes, self.cached_bytes.clone());
-        let text = "Memory of answers that clients are slow to read";
+        let text = "Memory of answers that clients are slow to read, or that wait to be unpacked";
         all.register_with_unit("unread", text, Unit::Bytes, self.unread_bytes.clone());
         let text = "Answers that ended before their clients had read them, by reason";
         all.register("answers_cut", text, self.cut.clone());

@@ -34,6 +34,7 @@ use crate::serve::queue::WorkQueue;
 use crate::serve::shared::SharedCache;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::cache::TileCache;
+use crate::serve::tiles::origin::TileError;
 use crate::serve::tilesets::tileset::SiteTileset;
 use crate::serve::tilesets::{NamedByPath, NamedVariant, SiteTilesets, catalogue, listing};
 
@@ -206,8 +207,7 @@ impl Site {
         match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => {
                 if self.unread.refuses(client) {
-                    let what = "too many answers wait for this client to read them";
-                    return Counted::own(answer::too_many(what, RETRY_READING), RouteLabel::Tile);
+                    return Counted::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
                 let given = match given_parameters(tileset, request.uri().query(), settings.undeclared) {
                     Ok(given) => given.map(Arc::new),
@@ -328,9 +328,6 @@ fn page_of(query: Option<&str>) -> Option<usize> {
 
 /// The `Retry-After` of a refused subscription.
 const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
-
-/// The `Retry-After` of a client that has left too many answers unread.
-const RETRY_READING: Duration = Duration::from_secs(5);
 
 fn subscribed(changes: &ChangeEvents, state: &ServedState, client: ClientKey) -> Answer {
     match changes.subscribe(state, client) {

@@ -1,7 +1,7 @@
 //! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -18,6 +18,9 @@ use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
 use crate::serve::tiles::with_parameters::GatedParameters;
 use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
 use crate::tile::TileId;
+
+/// The `Retry-After` of a client that has left too many answers unread.
+const RETRY_READING: Duration = Duration::from_secs(5);
 
 /// A tile that a client wants.
 pub(super) struct WantedTile<'a> {
@@ -122,6 +125,9 @@ pub(super) fn no_tile(error: &TileError) -> Answer {
         TileError::TooManyKeys(TooManyKeys { retry_after }) => {
             let what = "too many different values of parameters were asked for within a minute";
             return answer::too_many(what, *retry_after);
+        }
+        TileError::TooMuchUnread(_) => {
+            return answer::too_many("too many answers wait for this client to read them", RETRY_READING);
         }
         TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
         TileError::Live(LiveError::Refused(_)) => {

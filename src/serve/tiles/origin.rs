@@ -52,6 +52,9 @@ pub(crate) enum TileError {
     /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
+    /// This client leaves so many answers unread that it gets no further one.
+    #[error("the client has not read its answers")]
+    TooMuchUnread(ClientKey),
     /// Too many new values of parameters were asked for.
     #[error("too many values of parameters are new")]
     TooManyKeys(TooManyKeys),
@@ -67,6 +70,12 @@ pub(crate) enum TileError {
 }
 
 impl TileError {
+    /// True if another client than this one is refused. Requests for one tile share a read and its error; those of other
+    /// clients have to read again then.
+    pub(super) fn refuses_another(&self, client: ClientKey) -> bool {
+        matches!(self, TileError::TooMuchUnread(refused) if *refused != client)
+    }
+
     /// The time after which a client may ask again.
     pub(crate) fn retry_after(&self) -> Duration {
         match self {

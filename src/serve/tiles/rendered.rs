@@ -14,7 +14,7 @@ use crate::serve::target::state::ServedState;
 use crate::serve::tiles::around::Around;
 use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
 use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
-use crate::serve::tiles::served::{ServedTiles, StaleTile, aside};
+use crate::serve::tiles::served::{ServedTiles, StaleTile};
 use crate::tile::{Slice, TileId};
 
 impl ServedTiles {
@@ -24,7 +24,7 @@ impl ServedTiles {
         live: &LiveFlights,
         state: &Arc<ServedState>,
         tile: TileId,
-        AskedBy { encoding, client }: AskedBy,
+        asked: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         if let Err(error) = state.is_of(live.source().fingerprint()) {
             if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
@@ -37,20 +37,20 @@ impl ServedTiles {
         let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             let origin = if held.way == CachedWay::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
-            return (self.cached_in(from, held, encoding).await, origin);
+            return (self.cached_in(from, held, asked).await, origin);
         }
         let older = held.map(|held| {
             let age = self.live_age(key, &held);
             (held, age)
         });
-        let shared_key = shared_key(live, state, key);
+        let (client, shared_key) = (asked.client, shared_key(live, state, key));
         let (landed, origin) = match live.ask(key, FlightNotes { client, shared_key, ..FlightNotes::default() }) {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
                 if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
                     (landed, origin)
                 } else {
-                    if let Some((form, origin)) = self.meanwhile(state, tile, encoding, older.as_ref()).await {
+                    if let Some((form, origin)) = self.meanwhile(state, tile, asked, older.as_ref()).await {
                         waiter.keep_going();
                         return (form, origin);
                     }
@@ -68,10 +68,10 @@ impl ServedTiles {
                     self.render_neighbours(live, state, tile).await;
                 }
                 let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
-                (self.cached_in(from, &packed, encoding).await, origin)
+                (self.cached_in(from, &packed, asked).await, origin)
             }
             // A stale tile is better than none.
-            (Err(_), Some((held, age))) => (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age)),
+            (Err(_), Some((held, age))) => (self.in_encoding(&held, asked).await, TileOrigin::Stale(age)),
             (Err(error), None) => (Err(TileError::Live(error)), origin),
         }
     }
@@ -98,7 +98,6 @@ impl ServedTiles {
         outdated: StaleTile,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let StaleTile { tile, asked, stored, age } = outdated;
-        let encoding = asked.encoding;
         let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
         if state.is_of(live.source().fingerprint()).is_err() {
             return as_stored(stored);
@@ -109,7 +108,7 @@ impl ServedTiles {
         let was_refreshed = self.staleness.was_refreshed(state, tile);
         if let Some(fresh) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             if self.may_see(tile, fresh) {
-                return (self.cached_in(from, fresh, encoding).await, TileOrigin::Memory);
+                return (self.cached_in(from, fresh, asked).await, TileOrigin::Memory);
             }
         } else if held.is_some() || !was_refreshed {
             live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
@@ -118,7 +117,7 @@ impl ServedTiles {
                 && let Some(Ok(packed)) = within(Some(patience), waiter.landed()).await
                 && self.may_see(tile, &packed)
             {
-                return (self.cached_in(from, &packed, encoding).await, TileOrigin::Live);
+                return (self.cached_in(from, &packed, asked).await, TileOrigin::Live);
             }
         }
         // Asked again: while this request waited, another one may have sent a refreshed tile.
@@ -128,7 +127,7 @@ impl ServedTiles {
         }
         if let Some(held) = held.filter(|held| self.may_see(tile, held)) {
             let age = self.live_age(key, &held);
-            return (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age));
+            return (self.in_encoding(&held, asked).await, TileOrigin::Stale(age));
         }
         // The refreshed tile was evicted, and the stored one is older than what clients have seen.
         let (form, origin) = self.rendered(live, state, tile, asked).await;
@@ -151,21 +150,20 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        encoding: Encoding,
+        asked: AskedBy,
         older: Option<&(CachedForm, Duration)>,
     ) -> Option<(Result<CachedForm, TileError>, TileOrigin)> {
         if let Some((held, age)) = older {
-            return Some((self.in_encoding(held, encoding).await, TileOrigin::Stale(*age)));
+            return Some((self.in_encoding(held, asked).await, TileOrigin::Stale(*age)));
         }
         let above = Around::of(tile).above().find(|above| state.covers(above.coord))?;
         let descent = TileDescent::new(above.coord, tile.coord)?;
-        let form = self.stored(state, above, Encoding::Identity).await.0.ok()?;
+        let form = self.stored(state, above, AskedBy { encoding: Encoding::Identity, ..asked }).await.0.ok()?;
         let Some(stored) = form.tile else { return Some((Ok(form), TileOrigin::Ancestor)) };
-        let _permit = self.unpacks.acquire().await;
-        let drawn =
-            aside(move || overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string())));
+        let body = stored.body.clone();
+        let draw = move || overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string()));
         // If this drawing fails, the client gets no error, because the tile itself is being rendered.
-        let drawn = drawn.await.ok()?;
+        let drawn = self.unpacking(asked.client, &body, draw).await.ok()?;
         let drawn = (!drawn.is_empty()).then(|| ServedTile::as_stored(drawn.into()));
         Some((Ok(CachedForm::of_target(drawn)), TileOrigin::Ancestor))
     }

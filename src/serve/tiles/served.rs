@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, broadcast};
+use bytes::Bytes;
+use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
 use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
 use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::peers::ClientKey;
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::trouble::Trouble;
 use crate::serve::parameters::ParametersKey;
@@ -53,8 +56,10 @@ const UNPACKS: usize = 2;
 pub(crate) struct ServedTiles {
     pub(super) target: Arc<ServedTarget>,
     pub(super) cache: TileCache,
-    reads: Arc<Semaphore>,
-    pub(super) unpacks: Arc<Semaphore>,
+    /// The answers that clients are slow to read: a client with too many of them gets no further tile.
+    unread: UnreadAnswers,
+    pub(super) reads: Arc<Semaphore>,
+    unpacks: Arc<Semaphore>,
     pub(super) live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
@@ -70,7 +75,12 @@ pub(crate) struct ServedTiles {
 
 impl ServedTiles {
     /// The tiles of a target. With `live`, tiles outside of the target's scope are rendered.
-    pub(crate) fn new(target: Arc<ServedTarget>, cache: TileCache, live: Option<LiveFlights>) -> ServedTiles {
+    pub(crate) fn new(
+        target: Arc<ServedTarget>,
+        cache: TileCache,
+        unread: UnreadAnswers,
+        live: Option<LiveFlights>,
+    ) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
         let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
@@ -80,6 +90,7 @@ impl ServedTiles {
         ServedTiles {
             target,
             cache,
+            unread,
             reads,
             unpacks,
             live,
@@ -92,8 +103,8 @@ impl ServedTiles {
     }
 
     /// Like `new`, for one of many open targets: it takes fewer readers and has no live tiles.
-    pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache) -> ServedTiles {
-        let tiles = ServedTiles::new(target, cache, None);
+    pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache, unread: UnreadAnswers) -> ServedTiles {
+        let tiles = ServedTiles::new(target, cache, unread, None);
         ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
@@ -201,7 +212,7 @@ impl ServedTiles {
         tile: TileId,
         asked: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
-        let (form, origin) = self.stored(state, tile, asked.encoding).await;
+        let (form, origin) = self.stored(state, tile, asked).await;
         let form = match form {
             Ok(form) => form,
             Err(error) => return (Err(error), origin),
@@ -236,7 +247,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        encoding: Encoding,
+        asked: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         if state.stored().is_some_and(|stored| !stored.holds(tile)) {
             return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
@@ -245,38 +256,44 @@ impl ServedTiles {
         let from = CachedFrom::State { since, tile };
         // A request that began before a change of its tile neither uses the cache nor fills it.
         let may_be_found = since <= state.number && state.described.unfinished.is_empty();
-        if may_be_found && let Some(held) = self.remembered(from, encoding).await {
+        if may_be_found && let Some(held) = self.remembered(from, asked).await {
             return (held, TileOrigin::Memory);
         }
         if !may_be_found || !state.may_be_kept() {
-            let form = match self.read(state, tile).await {
-                Ok(form) => self.in_encoding(&form, encoding).await,
+            let form = match self.read(state, tile, asked.client).await {
+                Ok(form) => self.in_encoding(&form, asked).await,
                 error => error,
             };
             return (form, TileOrigin::Target);
         }
-        let reading = async {
-            // While a tile is replaced in a bucket, the other form may be of the tile before.
-            self.cache.forget_form(from, Encoding::Identity).await;
-            self.read(state, tile).await
+        let read = loop {
+            let reading = async {
+                // While a tile is replaced in a bucket, the other form may be of the tile before.
+                self.cache.forget_form(from, Encoding::Identity).await;
+                self.read(state, tile, asked.client).await
+            };
+            let read = self.cache.get_or_make(from, Encoding::Gzip, reading).await;
+            if !read.as_ref().is_err_and(|error| error.refuses_another(asked.client)) {
+                break read;
+            }
         };
-        let form = match self.cache.get_or_make(from, Encoding::Gzip, reading).await {
-            Ok(packed) => self.cached_in(from, &packed, encoding).await,
+        let form = match read {
+            Ok(packed) => self.cached_in(from, &packed, asked).await,
             error => error,
         };
         (form, TileOrigin::Target)
     }
 
     /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
-    async fn remembered(&self, from: CachedFrom, encoding: Encoding) -> Option<Result<CachedForm, TileError>> {
-        if let Some(held) = self.cache.get(from, encoding).await {
+    async fn remembered(&self, from: CachedFrom, asked: AskedBy) -> Option<Result<CachedForm, TileError>> {
+        if let Some(held) = self.cache.get(from, asked.encoding).await {
             return Some(Ok(held));
         }
-        if encoding == Encoding::Gzip {
+        if asked.encoding == Encoding::Gzip {
             return None;
         }
         let packed = self.cache.get(from, Encoding::Gzip).await?;
-        Some(self.cached_in(from, &packed, encoding).await)
+        Some(self.cached_in(from, &packed, asked).await)
     }
 
     /// The tile in another encoding, which is cached in addition to the stored form.
@@ -284,32 +301,72 @@ impl ServedTiles {
         &self,
         from: CachedFrom,
         packed: &CachedForm,
-        encoding: Encoding,
+        asked: AskedBy,
     ) -> Result<CachedForm, TileError> {
-        if encoding == Encoding::Gzip || !packed.is_packed() {
+        if asked.encoding == Encoding::Gzip || !packed.is_packed() {
             return Ok(packed.clone());
         }
-        let found = self.cache.get_or_make(from, encoding, self.in_encoding(packed, encoding)).await?;
+        let found = loop {
+            let found = self.cache.get_or_make(from, asked.encoding, self.in_encoding(packed, asked)).await;
+            if !found.as_ref().is_err_and(|error| error.refuses_another(asked.client)) {
+                break found?;
+            }
+        };
         if found.shows_the_same(packed) {
             return Ok(found);
         }
         // The cached form is of an older tile.
-        let made = self.in_encoding(packed, encoding).await?;
-        self.cache.replace(from, encoding, made.clone()).await;
+        let made = self.in_encoding(packed, asked).await?;
+        self.cache.replace(from, asked.encoding, made.clone()).await;
         Ok(made)
     }
 
-    pub(super) async fn in_encoding(&self, packed: &CachedForm, encoding: Encoding) -> Result<CachedForm, TileError> {
-        if encoding == Encoding::Gzip || !packed.is_packed() {
-            return Ok(packed.clone());
-        }
-        let (_permit, packed) = (self.unpacks.acquire().await, packed.clone());
-        aside(move || packed.unpacked().map_err(|error| TileError::Broken(error.to_string()))).await
+    /// The tile in the encoding that a client accepts.
+    pub(super) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy) -> Result<CachedForm, TileError> {
+        let stored = match &packed.tile {
+            Some(stored) if asked.encoding == Encoding::Identity && packed.is_packed() => stored,
+            _ => return Ok(packed.clone()),
+        };
+        let packed = packed.clone();
+        let unpack = move || packed.unpacked().map_err(|error| TileError::Broken(error.to_string()));
+        self.unpacking(asked.client, &stored.body, unpack).await
     }
 
-    async fn read(&self, state: &Arc<ServedState>, tile: TileId) -> Result<CachedForm, TileError> {
+    /// Waits for a permit to put a tile into memory for a client.
+    ///
+    /// Whether the client may have it is asked here, and not only when its request arrives: of the requests that arrive
+    /// together none has an answer yet, so that all of them would be let through.
+    ///
+    /// # Errors
+    /// If the client leaves too many answers unread by then.
+    async fn permit<'a>(&self, of: &'a Semaphore, client: ClientKey) -> Result<Option<SemaphorePermit<'a>>, TileError> {
+        let permit = of.acquire().await;
+        if self.unread.refuses(client) {
+            return Err(TileError::TooMuchUnread(client));
+        }
+        // The semaphore is never closed.
+        Ok(permit.ok())
+    }
+
+    /// Runs work that unpacks or redraws a tile for a client. While the work waits for others, the tile's bytes count as
+    /// unread.
+    ///
+    /// # Errors
+    /// If the client leaves too many answers unread, or the work fails.
+    pub(super) async fn unpacking<T: Send + 'static>(
+        &self,
+        client: ClientKey,
+        bytes: &Bytes,
+        work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
+    ) -> Result<T, TileError> {
+        let permit = self.unread.while_held(client, bytes, self.permit(&self.unpacks, client)).await;
+        let _permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
+        aside(work).await
+    }
+
+    async fn read(&self, state: &Arc<ServedState>, tile: TileId, client: ClientKey) -> Result<CachedForm, TileError> {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
-        let _permit = self.reads.acquire().await;
+        let _permit = self.permit(&self.reads, client).await?;
         let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
         let stored = match read {

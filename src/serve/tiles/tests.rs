@@ -5,15 +5,17 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::cache::{CachedFrom, TileCache};
-use super::origin::AskedBy;
+use super::origin::{AskedBy, TileError};
 use super::served::ServedTiles;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::negotiate::Encoding;
 use crate::serve::http::peers::ClientKey;
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
@@ -121,6 +123,7 @@ struct World {
     database: Arc<StubDatabase>,
     known: KnownChanges,
     tiles: ServedTiles,
+    unread: UnreadAnswers,
 }
 
 impl World {
@@ -157,7 +160,8 @@ impl World {
             shared: None,
             known: known.clone(),
         });
-        World { stored, database, known, tiles: ServedTiles::new(target, cache, Some(flights)) }
+        let unread = UnreadAnswers::new(1_000);
+        World { stored, database, known, tiles: ServedTiles::new(target, cache, unread.clone(), Some(flights)), unread }
     }
 
     fn renders(&self, states: &[(&'static str, u8)]) {
@@ -257,5 +261,40 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
         assert_eq!(world.asked().await, 3);
         world.lets_readers_go();
         assert_eq!(slow.await.unwrap(), 3);
+    });
+}
+
+/// Requests for one tile share a read and its error.
+#[test]
+fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_get_the_tile() {
+    on_runtime(async {
+        let world = World::new("100:100:", 7);
+        let state = world.tiles.state().await.unwrap();
+        let asks = |number: u8| {
+            let client = ClientKey::of(Some([192, 0, 2, number].into()));
+            let (tiles, state) = (world.tiles.clone(), Arc::clone(&state));
+            let by = AskedBy { encoding: Encoding::Gzip, client };
+            let asked = tokio::spawn(async move { tiles.tile(&state, TileId::from(tile()), by).await.0 });
+            (client, asked)
+        };
+        // All of them wait until nobody else reads: the first one's request is the one that reads for all.
+        let all = u32::try_from(world.tiles.reads.available_permits()).unwrap();
+        let others_read = world.tiles.reads.acquire_many(all).await.unwrap();
+        let (greedy, first) = asks(1);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let waiting: Vec<_> = (2..5).map(asks).collect();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Meanwhile the first one leaves nearly all unread that it may have.
+        let (unread, bytes) = (world.unread.clone(), Bytes::from(vec![7; 490]));
+        let filled = tokio::spawn(async move { unread.while_held(greedy, &bytes, std::future::pending::<()>()).await });
+        while world.unread.counts().held == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(others_read);
+        assert!(matches!(first.await.unwrap(), Err(TileError::TooMuchUnread(client)) if client == greedy));
+        for (_, asked) in waiting {
+            assert_eq!(asked.await.unwrap().unwrap().unwrap().body[0], 7);
+        }
+        filled.abort();
     });
 }

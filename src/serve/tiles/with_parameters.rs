@@ -36,7 +36,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         GatedParameters { given, gate }: GatedParameters<'_>,
-        AskedBy { encoding, client }: AskedBy,
+        asked: AskedBy,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let drawn =
             |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
@@ -47,8 +47,9 @@ impl ServedTiles {
         let key = FlightKey { parameters: given.key, ..self.live_key(state, tile) };
         let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
-            return (self.cached_in(key.cached(), held, encoding).await, TileOrigin::Memory);
+            return (self.cached_in(key.cached(), held, asked).await, TileOrigin::Memory);
         }
+        let client = asked.client;
         let ask = |new_key| {
             let shared_key = shared_key(live, state, key);
             live.ask(key, FlightNotes { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
@@ -64,12 +65,12 @@ impl ServedTiles {
         match (landed, held) {
             (Ok(packed), _) => {
                 let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
-                (self.cached_in(key.cached(), &packed, encoding).await, origin)
+                (self.cached_in(key.cached(), &packed, asked).await, origin)
             }
             // A stale tile is better than none.
             (Err(_), Some(held)) => {
                 let age = self.live_age(key, &held);
-                (self.in_encoding(&held, encoding).await, TileOrigin::Stale(age))
+                (self.in_encoding(&held, asked).await, TileOrigin::Stale(age))
             }
             (Err(error), None) => (Err(error), origin),
         }

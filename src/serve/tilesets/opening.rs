@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::tileset::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
+use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::jobs::JobDesk;
 use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
 use crate::serve::observe::metrics::Metrics;
@@ -41,6 +42,7 @@ pub struct TilesetParts {
 pub(crate) struct SiteParts {
     pub(crate) options: ServeOptions,
     pub(crate) cache: TileCache,
+    pub(crate) unread: UnreadAnswers,
     pub(crate) queue: WorkQueue,
     pub(crate) redis: Option<SharedCache>,
 }
@@ -52,7 +54,7 @@ impl SiteParts {
         let secret = self.options.redis_secret.clone().or_else(|| source.shared_secret());
         if secret.is_none() {
             tracing::warn!(
-                "the tiles of {name} are not shared in Redis: there is no key to sign them, so that whoever writes to Redis could change the map. Install the change log, and let this role read it, or give redis_secret_file in [serve]; then restart the server"
+                "the tiles of {name} are not shared in Redis: there is no key to sign them, so any client that can write to Redis could change the map. Install the change log, and let this role read it, or give redis_secret_file in [serve]; then restart the server"
             );
         }
         Some(redis.tiles(secret?))
@@ -126,7 +128,7 @@ impl OpenedTarget {
             name: parts.name.into(),
             path,
             headers: TilesetHeadersOf { tileset: Arc::clone(family), names: parts.headers.names },
-            tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset()),
+            tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset(), shared.unread.clone()),
             target,
             live: None,
             changes: shared.options.changes.then(ChangeEvents::default),
@@ -146,8 +148,8 @@ impl OpenedTarget {
             let shared = shared.tiles(&*source, &parts.name);
             LiveFlights::new(FlightParts { source, cache: cache.clone(), metrics, options, queue, shared, known })
         });
-        let (tiles, jobs) =
-            (ServedTiles::new(Arc::clone(&target), cache, flights), JobDesk::new(Arc::clone(&parts.source.notes)));
+        let tiles = ServedTiles::new(Arc::clone(&target), cache, shared.unread.clone(), flights);
+        let jobs = JobDesk::new(Arc::clone(&parts.source.notes));
         let writer = parts.writer.map(|writer| {
             let desk = WriterDesk {
                 tiles: tiles.clone(),

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::jobs::{Answers, fleet_with, writer};
+use super::jobs::{Answers, fleet_with, with_token, writer};
 use crate::support::nginx::{ask, read_answer};
 use crate::support::process::Start as _;
 use crate::support::program::{over_rows, program, seed};
@@ -305,6 +305,21 @@ fn answers_that_nobody_reads_take_bounded_memory_and_leave_room_for_others() {
     assert!(status(&whole) == 200 && whole.body == vec![6; 16 << 20]);
     drop(greedy);
     until("nothing is held", || held() == 0);
+}
+
+#[test]
+fn the_body_of_a_job_that_does_not_come_is_not_waited_for() {
+    let fleet = fleet_with("t.mbtiles", str::to_owned);
+    let served = writer(&fleet, "t.mbtiles");
+    let mut stream = TcpStream::connect(("127.0.0.1", served.admin)).unwrap();
+    let head = format!("POST /jobs HTTP/1.1\r\nHost: localhost\r\n{}Content-Length: 14\r\n", with_token());
+    write!(stream, "{head}\r\n{{\"what\":").unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(100))).unwrap();
+    let mut code = [0; 12];
+    stream.read_exact(&mut code).unwrap();
+    assert_eq!(std::str::from_utf8(&code).unwrap(), "HTTP/1.1 408");
+    let (code, job, _) = Answers::default().submit(&served, "", &serde_json::json!({ "what": "log" }));
+    assert_eq!(code, 202, "{job}");
 }
 
 #[test]
