@@ -7,7 +7,7 @@ use crate::changes::error::ChangeLogError;
 use crate::cursor::{Cursor, NewestLogged};
 use crate::postgis::{Database, Error, Snapshot};
 
-const CONTEXT: &str = "asking the change log for its newest transaction";
+const ASKING: &str = "asking the change log for its newest transaction";
 
 /// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session keeps no lock on the log. Call
 /// this after the probe, because the probe counts every table that the transaction has opened before as one that the layers read.
@@ -27,7 +27,7 @@ pub async fn newest_logged(
 
 async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Vec<NewestLogged>, ChangeLogError> {
     let session = &snapshot.keeper;
-    match Presence::look_up(session, schema, CONTEXT).await? {
+    match Presence::look_up(session, schema, ASKING).await? {
         Presence::Readable => {}
         Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => {
             return Ok(vec![NewestLogged::NoLog; states.len()]);
@@ -35,7 +35,7 @@ async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Ve
     }
     let columns: Vec<String> = states.iter().map(|state| newest_seen(schema, state)).collect();
     let sql = format!("SELECT ARRAY[{}]::text[]", columns.join(", "));
-    let texts: Vec<String> = session.one(CONTEXT, &sql, &[]).await?.get(0);
+    let texts: Vec<String> = session.one(ASKING, &sql, &[]).await?.get(0);
     Ok(texts.iter().map(|text| newest_of_text(text)).collect())
 }
 
