@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use libdeflater::{CompressionLvl, Compressor};
 use oar_tiles::encode::{Gunzip, Gzip, Level};
-use oar_tiles::sink::{Mbtiles, Metadata, OpenMode, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::stop::Stop;
+use oar_tiles::target::{Mbtiles, Metadata, OpenMode, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::tile::{LonLatBox, Order, TileCoord, Zoom};
 
 /// Tiles in a measurement, and how often it is repeated; the fastest counts.

@@ -6,9 +6,7 @@
 //! two cores).
 
 use std::collections::HashSet;
-use std::hash::BuildHasherDefault;
-
-use super::code_hasher::CodeHasher;
+use std::hash::{BuildHasherDefault, Hasher};
 
 /// How the values of rows become one value of their cell. Rows without a value change nothing, as in SQL's aggregates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +27,11 @@ pub enum Fold {
 pub type Folded = Option<i128>;
 
 /// The most values of cells, and distinct values seen in them, that are kept for all zooms together: about 64 MB.
-pub(super) const MAX_FOLDED_VALUES: usize = 2_000_000;
+pub(crate) const MAX_FOLDED_VALUES: usize = 2_000_000;
 
 /// The folded values of the cells of one zoom while rows are read.
 #[derive(Debug)]
-pub(super) struct Folding {
+pub(crate) struct Folding {
     folds: Vec<Fold>,
     /// The folded values of the first cell, then of the second, and so on.
     cells: Vec<Folded>,
@@ -42,13 +40,13 @@ pub(super) struct Folding {
 }
 
 impl Folding {
-    pub(super) fn new(folds: &[Fold]) -> Folding {
+    pub(crate) fn new(folds: &[Fold]) -> Folding {
         let seen = folds.iter().map(|_| HashSet::default()).collect();
         Folding { folds: folds.to_vec(), cells: Vec::new(), seen }
     }
 
     /// Folds the values of a row into a cell, by its number: the first cell is 0, a new cell has the next number.
-    pub(super) fn add(&mut self, cell: usize, values: &[Option<i64>]) {
+    pub(crate) fn add(&mut self, cell: usize, values: &[Option<i64>]) {
         let first = cell * self.folds.len();
         if self.cells.len() == first {
             self.cells.extend(self.folds.iter().map(|fold| match fold {
@@ -76,7 +74,7 @@ impl Folding {
 
     /// Adds the folded values of cells to those of other cells. For each cell, by its number, `into` has the number of the cell to which it belongs;
     /// that cell must belong to itself. Cells without values may be missing at the end.
-    pub(super) fn merge(&mut self, into: &[usize]) {
+    pub(crate) fn merge(&mut self, into: &[usize]) {
         let many = self.folds.len();
         let target = |cell: usize| into.get(cell).copied().unwrap_or(cell);
         for (place, fold) in self.folds.iter().enumerate() {
@@ -104,14 +102,41 @@ impl Folding {
     }
 
     /// The number of values kept.
-    pub(super) fn kept(&self) -> usize {
+    pub(crate) fn kept(&self) -> usize {
         self.cells.len() + self.seen.iter().map(HashSet::len).sum::<usize>()
     }
 
     /// The values of a cell.
-    pub(super) fn of(&self, cell: usize) -> &[Folded] {
+    pub(crate) fn of(&self, cell: usize) -> &[Folded] {
         let (first, many) = (cell * self.folds.len(), self.folds.len());
         self.cells.get(first..first + many).unwrap_or_default()
+    }
+}
+
+// A fast hasher for codes of cells.
+
+/// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). The codes come
+/// from positions, so the hasher need not resist maliciously chosen keys.
+#[derive(Debug, Default)]
+pub(crate) struct CodeHasher(u64);
+
+impl Hasher for CodeHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_i64(i64::from(*byte));
+        }
+    }
+
+    fn write_i64(&mut self, code: i64) {
+        self.write_u64(code.cast_unsigned());
+    }
+
+    fn write_u64(&mut self, code: u64) {
+        self.0 = (self.0 ^ code).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

@@ -1,7 +1,7 @@
 //! The grid of cells at each zoom.
 //!
 //! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile in which it is drawn. The database computes the
-//! same numbers by the same operations (`postgis/sql/cells/`): additions, products and floors of doubles give the same bits in both (IEEE 754).
+//! same numbers by the same operations (`postgis/sql/cells.rs`): additions, products and floors of doubles give the same bits in both (IEEE 754).
 
 use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 

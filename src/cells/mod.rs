@@ -10,11 +10,9 @@
 //! - `gather`: [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).
 
-mod code_hasher;
 mod fold;
 mod gather;
 mod grid;
-mod merge;
 
 pub use fold::{Fold, Folded};
 pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};

@@ -4,7 +4,13 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::SettingFlags;
+use super::settings::{environment, resolved_over, resolved_without_file, resolved_without_layers};
+use super::{Seed, SettingFlags, on_runtime};
+use crate::config::JobSettings;
+use crate::report::{print, render_discovered, render_drafted, render_undrawn, say, start_log};
+use crate::run::init::DraftFor;
+use crate::run::{CommandError, init};
+use crate::stop::Stop;
 
 /// `oar-tiles init`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
@@ -27,4 +33,46 @@ impl Init {
     pub fn given(&self) -> SettingFlags {
         SettingFlags { database_url: self.database_url.clone(), ..SettingFlags::default() }
     }
+}
+
+// `init`, and the layers of `seed --table`.
+
+pub(crate) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    init::is_free(&arguments.output)?;
+    let settings = resolved_without_file(&arguments.given())?;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::File, stop).await;
+    let drafted = on_runtime(draft)?;
+    print(&render_discovered(&drafted.found))?;
+    init::has_layers(&drafted)?;
+    init::write(&drafted, &arguments.output)?;
+    let file = arguments.output.display().to_string();
+    Ok(print(&render_drafted(&drafted.found, &file, arguments.given().database_url.is_some()))?)
+}
+
+/// The settings of `seed --table`.
+pub(crate) fn drafted_settings(
+    arguments: &Seed,
+    given: &SettingFlags,
+    stop: &Stop,
+) -> Result<JobSettings, CommandError> {
+    let settings = resolved_without_layers(given)?;
+    let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::Seed, stop).await;
+    let drafted = on_runtime(draft)?;
+    if !arguments.quiet {
+        render_undrawn(&drafted.found).lines().for_each(say);
+    }
+    init::has_layers(&drafted)?;
+    resolved_over(given, &drafted.text)
+}
+
+/// A draft with a tileset for each table, view and function of the database. Every tile of these is rendered on request. Reports what cannot be
+/// drawn.
+pub(crate) fn drafted_catalogue(given: &SettingFlags, stop: &Stop) -> Result<String, CommandError> {
+    let settings = resolved_without_file(given)?;
+    let draft = async || init::draft(&settings.database, &environment(), &[], DraftFor::Catalogue, stop).await;
+    let drafted = on_runtime(draft)?;
+    render_undrawn(&drafted.found).lines().for_each(say);
+    init::has_layers(&drafted)?;
+    Ok(drafted.text)
 }

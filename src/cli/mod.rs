@@ -1,43 +1,53 @@
 //! Flags as typed. Nothing is decided here: "not given" stays `None`.
 
-mod config;
-mod copy;
-mod diff;
-mod doctor;
 mod help;
 mod init;
 mod jobs;
-mod looking;
-mod publish;
 mod purge;
 mod seed;
 mod serve;
+mod settings;
 mod shards;
 mod shell;
+mod targets;
+mod threads;
+mod tilesets;
 mod track;
+mod variants;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use init::run_init;
+use seed::{run_reseed, run_seed};
+use serve::{run_jobs, run_preview, run_serve};
+use settings::{log_form, run_config};
+use shards::run_shards;
+use shell::{run_completions, run_man};
+use targets::{run_copy, run_diff, run_inspect, run_publish, run_purge, run_verify};
+use track::{run_doctor, run_track};
 
 use crate::config::{Flag, Progress};
+use crate::exit::Exit;
+use crate::report::{say, say_failure, set_log_form};
+use crate::run::{CommandError, interrupted};
+use crate::signals;
+use crate::stop::{Signal, Stop};
+use crate::suggested::use_config;
 use crate::tile::{LonLatBox, ZoomList};
 
-pub use config::ConfigFlags;
-pub use copy::Copy;
-pub use diff::Diff;
-pub use doctor::Doctor;
 pub use help::command;
 pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
-pub use looking::{Inspect, Verify};
-pub use publish::Publish;
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use seed::{Reseed, Seed};
 pub use serve::{EmptyStatusFlag, Preview, Serve};
+pub use settings::ConfigFlags;
 pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
-pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
+pub use targets::{Copy, Diff, Inspect, Publish, Verify};
+pub use track::{Doctor, Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
 
 /// What `--version` prints: the number, and in a release build the commit and its date (`build.rs`).
 pub const VERSION: &str = env!("BUILD_VERSION");
@@ -183,6 +193,79 @@ impl SettingFlags {
         flags.extend(self.more.iter().cloned());
         flags
     }
+}
+
+// Parses the command line, starts logging, runs the command, and ends with an exit code.
+
+/// Runs the command that was typed, and returns its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let typed = command().get_matches();
+    let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
+    if let Some(file) = config_flag(&typed) {
+        use_config(&file);
+    }
+    match log_form(cli.log) {
+        Ok(form) => set_log_form(form),
+        Err(error) => return failed(&error, None),
+    }
+    // Before anything that may block, such as reading a configuration.
+    let stop = Stop::new();
+    signals::listen(&stop);
+    let ended = match &cli.command {
+        Command::Init(arguments) => run_init(arguments, &stop),
+        Command::Seed(arguments) => run_seed(arguments, &stop),
+        Command::Reseed(arguments) => run_reseed(arguments, &stop),
+        Command::Shards(arguments) => run_shards(arguments, &stop),
+        Command::Publish(arguments) => run_publish(arguments, &stop),
+        Command::Purge(arguments) => run_purge(arguments, &stop),
+        Command::Verify(arguments) => run_verify(arguments, &stop),
+        Command::Inspect(arguments) => run_inspect(arguments, &stop),
+        Command::Copy(arguments) => run_copy(arguments, &stop),
+        Command::Diff(arguments) => run_diff(arguments, &stop),
+        Command::Serve(arguments) => run_serve(arguments, &stop),
+        Command::Preview(arguments) => run_preview(arguments, &stop),
+        Command::Track(arguments) => run_track(arguments, &stop),
+        Command::Jobs(arguments) => run_jobs(arguments),
+        Command::Config(arguments) => run_config(arguments, &stop),
+        Command::Doctor(arguments) => run_doctor(arguments, &stop),
+        Command::Completions(arguments) => run_completions(arguments),
+        Command::Man(arguments) => run_man(arguments),
+    };
+    match ended.map_err(|error| interrupted(error, &stop)) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            // A server that was asked to end has done what it was asked to do.
+            if matches!(error, CommandError::Stopped(_)) {
+                say(&error.to_string());
+            } else {
+                return failed(&error, stop.asked());
+            }
+            Exit::of(error.kind(), stop.asked()).into()
+        }
+    }
+}
+
+/// The file that `--config` names, on the verb or on any of its subcommands.
+fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
+    let inner = typed.subcommand().and_then(|(_, matches)| config_flag(matches));
+    inner.or_else(|| typed.try_get_one::<PathBuf>("config").ok().flatten().cloned())
+}
+
+/// Reports why a command failed, and returns its exit code.
+fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
+    let exit = Exit::of(error.kind(), stop);
+    say_failure(error, error.failure_kind(), exit as u8);
+    exit.into()
+}
+
+/// Runs a command to its end.
+pub(crate) fn on_runtime<T>(command: impl AsyncFnOnce() -> Result<T, CommandError>) -> Result<T, CommandError> {
+    let runtime = threads::runtime()?;
+    let done = runtime.block_on(command());
+    // There is nothing left to wait for, so an idle connection must not delay the end.
+    runtime.shutdown_background();
+    done
 }
 
 #[cfg(test)]

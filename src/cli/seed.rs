@@ -4,9 +4,23 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
+use tokio::runtime::Handle;
 
-use super::SettingFlags;
-use crate::changes::Cursor;
+use super::init::drafted_settings;
+use super::serve::preview;
+use super::settings::{Closing, first_failure, noted, reseed_options, resolved_all, style, watch_options};
+use super::tilesets::{file_of, for_all, for_each, have_own_files};
+use super::variants::{not_for_variants, reseed_variants, seed_variants};
+use super::{SettingFlags, on_runtime};
+use crate::change_log::Cursor;
+use crate::config::{ConfigError, JobSettings};
+use crate::report::{
+    ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
+};
+use crate::run::reseed::{ReseedOptions, ReseedOutcome};
+use crate::run::{CommandError, Family, Job, SharedSnapshot, reseed, seed};
+use crate::stop::Stop;
+use crate::target::MaxShrink;
 
 /// `oar-tiles seed`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
@@ -119,4 +133,228 @@ pub struct Reseed {
     /// Show warnings and errors only: no progress, no closing table
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+// `seed` and `reseed`.
+
+pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
+    start_log(arguments.verbose);
+    let mut given = arguments.given.clone();
+    given.more.extend(arguments.area.iter().map(|area| ("--area", "tileset.area", area.as_str().into())));
+    let tilesets = if arguments.table.is_empty() {
+        resolved_all(&given, !arguments.dry_run)?
+    } else {
+        vec![drafted_settings(arguments, &given, stop)?]
+    };
+    if !arguments.variant.is_empty() {
+        has_variants(&tilesets)?;
+    }
+    have_own_files(
+        &tilesets,
+        &[
+            ("--report", arguments.report.as_deref()),
+            ("--metrics", arguments.metrics.as_deref()),
+            ("--changed-out", arguments.changed_out.as_deref()),
+        ],
+    )?;
+    let shown = tilesets.first().filter(|_| arguments.preview).cloned();
+    if shown.is_some() && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--preview", names }.into());
+    }
+    if let Some(shown) = &shown {
+        not_for_variants(shown, "--preview", "run oar-tiles preview with the output of one variant")?;
+    }
+    let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
+    let snapshot = SharedSnapshot::after_refreshing(layers.map(|layer| layer.options.clone()));
+    let snapshot = snapshot.sharing_rows_of(&tilesets);
+    let is_shared = tilesets.len() > 1;
+    on_runtime(async || {
+        for_each(tilesets, arguments.quiet, stop, async |settings| {
+            if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
+                return Box::pin(seed_variants(arguments, family, &snapshot, stop)).await;
+            }
+            let snapshot = is_shared.then_some(&snapshot);
+            Box::pin(seed_one(arguments, settings, snapshot, stop)).await
+        })
+        .await
+    })?;
+    match shown {
+        Some(settings) => preview(settings, stop),
+        None => Ok(()),
+    }
+}
+
+/// Refuses `--variant` unless it names variants of one tileset.
+fn has_variants(tilesets: &[JobSettings]) -> Result<(), ConfigError> {
+    match tilesets {
+        [one] if one.tileset.variants.is_some() => Ok(()),
+        [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }),
+        several => {
+            let names = several.iter().map(|settings| settings.tileset.name.clone()).collect();
+            Err(ConfigError::NotOneTileset { what: "--variant", names })
+        }
+    }
+}
+
+/// The settings. If `allowed`, the run may delete any number of tiles.
+fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
+    if allowed {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    settings
+}
+
+/// Seeds one tileset.
+async fn seed_one(
+    arguments: &Seed,
+    mut settings: JobSettings,
+    snapshot: Option<&SharedSnapshot>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    let style = style(&settings, arguments.quiet);
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
+    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
+    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
+    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "seed", &output)?;
+    let run = async || {
+        let job = Job::new(settings, arguments.force, &report(style), stop)?;
+        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
+        let job = match snapshot {
+            Some(snapshot) => job.sharing(snapshot),
+            None => job,
+        };
+        if arguments.dry_run {
+            let plan = seed::plan_seed(&job).await?;
+            return closing.show(&render_plan(&plan), &plan);
+        }
+        let done = seed::seed(&job).await?;
+        // The target is published: whatever fails from here on keeps nothing else from being tried.
+        let shown = closing.show(&render_run(&done), &done);
+        metrics.wrote(done.written, done.bytes);
+        let purged = job.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &job).await;
+        first_failure([purged, seed::complete(&done), noted, shown, job.listed()])
+    };
+    let ended = run().await;
+    noted(&metrics, ended, stop)
+}
+
+pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
+    start_log(arguments.verbose);
+    let tilesets = resolved_all(&arguments.given, true)?;
+    have_own_files(
+        &tilesets,
+        &[
+            ("--report", arguments.report.as_deref()),
+            ("--metrics", arguments.metrics.as_deref()),
+            ("--dirty-out", arguments.dirty_out.as_deref()),
+            ("--changed-out", arguments.changed_out.as_deref()),
+        ],
+    )?;
+    let options = reseed_options(arguments)?;
+    let reseed = async |settings: JobSettings| {
+        if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
+            return Box::pin(reseed_variants(arguments, family, stop)).await;
+        }
+        Box::pin(reseed_one(arguments, &options, settings, stop)).await
+    };
+    on_runtime(async || {
+        if arguments.watch && tilesets.len() > 1 {
+            return for_all(tilesets, stop, reseed).await;
+        }
+        for_each(tilesets, arguments.quiet, stop, reseed).await
+    })
+}
+
+/// Brings the target of one tileset up to date.
+async fn reseed_one(
+    arguments: &Reseed,
+    options: &ReseedOptions,
+    mut settings: JobSettings,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    if arguments.allow_shrink {
+        settings.tileset.max_shrink = MaxShrink::ALL;
+    }
+    let style = match style(&settings, arguments.quiet) {
+        // A bar that repeatedly shows for a few milliseconds is useless.
+        Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
+        style => style,
+    };
+    let prints = !matches!(style, Style::Json | Style::Quiet);
+    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
+    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
+    let options = ReseedOptions { dirty_out: own(&arguments.dirty_out), ..options.clone() };
+    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
+    let how = watch_options(arguments, &settings);
+    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "reseed", &output)?;
+    let run = async || {
+        let job = Job::new(settings, false, &report(style), stop)?;
+        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
+        if arguments.watch {
+            return reseed::watch(&job, &options, how, |outcome| {
+                let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
+                first_failure([job.listed(), noted, note_watched(&mut metrics, outcome)])
+            })
+            .await;
+        }
+        let outcome = reseed::reseed(&job, &options).await?;
+        // The target is published: whatever fails from here on keeps nothing else from being tried.
+        let shown = match &outcome {
+            ReseedOutcome::Nothing => {
+                let nothing = ReseedReport::nothing(output.display().to_string());
+                closing.show(&render_reseed(&nothing), &nothing)
+            }
+            ReseedOutcome::Planned(plan) => closing.show(&render_dirty(plan), plan),
+            ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done),
+            ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done),
+        };
+        match &outcome {
+            ReseedOutcome::Nothing => metrics.wrote(0, 0),
+            ReseedOutcome::Planned(_) => {}
+            ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
+            ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
+        }
+        if arguments.dry_run {
+            return shown;
+        }
+        // Also if nothing changed, because an earlier run may have left something in the outbox.
+        let purged = job.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &job).await;
+        first_failure([purged, outcome.complete(), noted, shown, job.listed()])
+    };
+    let ended = run().await;
+    noted(&metrics, ended, stop)
+}
+
+/// The waiting times of a watch.
+/// Writes the purges that wait into the file of `--metrics`.
+async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
+    if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {
+        metrics.purges(&job.outbox().await?);
+    }
+    Ok(())
+}
+
+/// Writes one outcome of a watch into the file of `--metrics`.
+fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
+    let seconds = |parts: [f64; 3]| Duration::try_from_secs_f64(parts.iter().sum()).unwrap_or_default();
+    match outcome {
+        ReseedOutcome::Nothing => metrics.unchanged()?,
+        ReseedOutcome::Planned(_) => {}
+        ReseedOutcome::Done(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+        ReseedOutcome::Seeded(done) => {
+            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
+            metrics.published(done.written, done.bytes, took)?;
+        }
+    }
+    Ok(())
 }

@@ -1,11 +1,23 @@
 //! The flags of `oar-tiles track`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::SettingFlags;
+use super::settings::{names_output, resolved_all, resolved_for};
+use super::tilesets::for_each;
+use super::{SettingFlags, on_runtime};
+use crate::config::{ConfigError, JobSettings};
+use crate::report::{
+    Report, Style, grouped, print, print_document, print_script, render_backlog, render_checkup, report, say_warning,
+    start_log,
+};
+use crate::run::track::InstallWork;
+use crate::run::{CommandError, Family, Job, doctor, track};
+use crate::stop::Stop;
+use crate::suggested::SEED;
 
 /// `oar-tiles track`.
 #[derive(Debug, Subcommand)]
@@ -110,4 +122,194 @@ pub struct TrackRemove {
     /// Print warnings and errors only
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+// `track`: the change log; `doctor`: what may prevent a run.
+
+pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let (tracked, layers, tilesets, needs_target) = match arguments {
+        Track::Install(install) => (&install.tracked, &install.layer[..], &[][..], false),
+        Track::Status(status) => (&status.tracked, &status.layer[..], &status.tileset[..], status.target.is_empty()),
+        Track::Prune(prune) => {
+            (&prune.tracked, &[][..], &[][..], prune.target.is_empty() && prune.older_than.is_none())
+        }
+        Track::Remove(remove) => (&remove.tracked, &[][..], &[][..], false),
+    };
+    let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
+    let tilesets = resolved_all(&flags, needs_target)?;
+    // There is one change log for all tilesets.
+    let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };
+    let shown = report(Style::Warnings);
+    match arguments {
+        Track::Install(install) => {
+            let options = track::InstallOptions {
+                sql: install.sql,
+                readers: install.reader.clone(),
+                owner: install.owner.clone(),
+            };
+            on_runtime(async || {
+                let mut layers = Vec::new();
+                for settings in &tilesets {
+                    layers.append(&mut settings.tracked(&shown, stop).await?);
+                }
+                let Some(settings) = JobSettings::with_all_layers(layers) else { return Ok(()) };
+                install_log(&settings, &options, install.quiet, stop).await
+            })
+        }
+        Track::Status(status) => on_runtime(async || {
+            let found = Box::pin(track::status(&tilesets, &status.target, &shown, stop)).await?;
+            if status.json {
+                print_document(&found.backlog)?;
+            } else {
+                print(&render_backlog(&found.backlog))?;
+            }
+            found.warning().iter().for_each(|warning| say_warning(warning));
+            found.sound()
+        }),
+        Track::Prune(prune) => on_runtime(async || prune_log(&settings, &tilesets, prune, &shown, stop).await),
+        Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),
+        Track::Remove(remove) => on_runtime(async || {
+            let steps = lines(&track::remove(&settings.database, stop).await?);
+            if remove.quiet {
+                return Ok(());
+            }
+            Ok(print(&format!("{steps}The change log is gone from {}.\n", settings.database.connect.server()))?)
+        }),
+    }
+}
+
+pub(crate) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let flags = arguments.given();
+    let tilesets = match &arguments.target {
+        Some(target) => vec![resolved_for(&flags, target, "doctor")?],
+        None => resolved_all(&flags, false)?,
+    };
+    if arguments.json && tilesets.len() > 1 {
+        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+        return Err(ConfigError::NotOneTileset { what: "--json", names }.into());
+    }
+    let options = doctor::DoctorOptions {
+        transaction_age: arguments.transaction_age,
+        clock_difference: arguments.clock_difference,
+        has_target: arguments.target.is_some() || names_output(&flags)?,
+        url: arguments.url.clone(),
+    };
+    let examine = async |settings: JobSettings| {
+        let report = report(Style::Nothing);
+        let job = match Family::of(&settings) {
+            Some(family) => {
+                let output = arguments.target.is_some().then_some(&*settings.tileset.output);
+                Box::pin(family.one_target(output, &report, stop)).await?
+            }
+            None => Job::new(settings, false, &report, stop)?,
+        };
+        let checkup = doctor::doctor(&job, &options).await?;
+        if arguments.json {
+            print_document(&checkup)?;
+        } else {
+            print(&render_checkup(&checkup))?;
+        }
+        doctor::healthy(&checkup)
+    };
+    on_runtime(async || for_each(tilesets, false, stop, examine).await)
+}
+
+async fn install_log(
+    settings: &JobSettings,
+    options: &track::InstallOptions,
+    quiet: bool,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let done = track::install(settings, options, stop).await?;
+    done.warnings.iter().for_each(|warning| say_warning(warning));
+    let server = &done.server;
+    match &done.work {
+        InstallWork::Sql(sql) => print_script(sql)?,
+        InstallWork::Nothing | InstallWork::Steps(_) if quiet => {}
+        InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
+        InstallWork::Steps(steps) => print(&format!(
+            "{}From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n",
+            lines(steps)
+        ))?,
+    }
+    Ok(())
+}
+
+async fn prune_log(
+    settings: &JobSettings,
+    tilesets: &[JobSettings],
+    arguments: &TrackPrune,
+    shown: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    // With `older_than` alone, no target is read.
+    let targets = match (arguments.older_than, &arguments.target[..]) {
+        (Some(_), []) => Vec::new(),
+        (_, named) => track::settings_of(tilesets, named),
+    };
+    let track::PrunedLog { server, rows, left, kept_by } =
+        track::prune(&settings.database, &targets, arguments.older_than, shown, stop).await?;
+    if arguments.quiet {
+        return Ok(());
+    }
+    let why = match kept_by {
+        _ if left == 0 => String::new(),
+        None => ", which not every target has seen yet (track status)".to_owned(),
+        Some(transaction) => format!(
+            ", because {transaction} is open: no target can have seen all that was committed since it began. Reseed and prune again when it has ended"
+        ),
+    };
+    let space = if rows == 0 {
+        ""
+    } else {
+        "PostgreSQL uses their disk space again after a vacuum of the log's tables, which autovacuum does by itself\n"
+    };
+    let (rows, left) = (grouped(rows), grouped(left));
+    Ok(print(&format!("{rows} changed rows taken out of the change log of {server}, {left} left{why}\n{space}"))?)
+}
+
+fn lines(steps: &[String]) -> String {
+    steps.iter().map(|step| format!("{step}\n")).collect()
+}
+
+// The flags of `oar-tiles doctor`.
+
+/// `oar-tiles doctor`.
+#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Target to look at [default: the output in the configuration]
+    pub target: Option<String>,
+    /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
+    #[arg(long, value_name = "NAME", action = ArgAction::Append, conflicts_with = "target")]
+    pub tileset: Vec<String>,
+    /// Configuration file [env: OAR_TILES_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
+    /// Where clients find the TileJSON, or the folder that it lies in [default: public_url in the configuration]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Warn of transactions of others that are older than this
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub transaction_age: Duration,
+    /// Warn if the clocks of the database and of this machine differ by more than this
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub clock_difference: Duration,
+    /// Print the findings as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Doctor {
+    /// The flags that override the configuration.
+    #[must_use]
+    pub fn given(&self) -> SettingFlags {
+        let (config, database_url) = (self.config.clone(), self.database_url.clone());
+        SettingFlags { config, database_url, tileset: self.tileset.clone(), ..SettingFlags::default() }
+    }
 }

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use toml::de::{DeTable, DeValue};
 
+use super::Flag;
 use super::error::ConfigError;
 use super::file::ConfigFile;
 use super::settings::JobSettings;
 use super::values::{ConfigValues, Origin};
-use super::{Flag, variables};
+use crate::config::variables;
 use crate::postgis::Parts;
 
 /// The most problems that are searched. They are enough for a file that is no configuration at all.

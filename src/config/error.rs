@@ -120,7 +120,7 @@ pub enum ConfigError {
 
 impl ConfigError {
     /// The TOML parser's error, with the line and the most similar key.
-    pub(super) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    pub(crate) fn in_file(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
         let line = before.matches('\n').count() + 1;
         let message = match unknown_key(error.message()) {
@@ -139,7 +139,7 @@ impl ConfigError {
         ConfigError::InFile { path: path.to_owned(), line, message }
     }
 
-    pub(super) fn unknown_variable<'a>(variable: String, known: impl Iterator<Item = &'a str>) -> ConfigError {
+    pub(crate) fn unknown_variable<'a>(variable: String, known: impl Iterator<Item = &'a str>) -> ConfigError {
         let hint = nearest(&variable, known).unwrap_or_else(|| ". sample-config.toml names them all".to_owned());
         ConfigError::UnknownVariable { variable, hint }
     }

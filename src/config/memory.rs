@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// The memory that the process may use, in bytes: the lowest limit of its control groups, or else the memory of the machine. `None` if the system
 /// does not report it (no `/proc`).
-pub(super) fn usable_memory() -> Option<usize> {
+pub(crate) fn usable_memory() -> Option<usize> {
     usable_below(Path::new("/"))
 }
 

@@ -4,46 +4,31 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `file` | the keys of a configuration file |
-//! | `tilesets` | the values of each of several tilesets |
 //! | `values` | the values of all origins; the last origin that has a value takes precedence |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `layer`, `cells`, `rows`, `function`, `margin`, `budget`, `by_zoom`, `simplify`, `placeholders` | the checks of layers |
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
-//! | `area` | the area of a tileset |
+//! | `layer`, `placeholders` | the checks of layers; the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `parameter`, `parameters` | live parameters; the checks of the sections `[[tileset.parameter]]` |
-//! | `target`, `s3` | the checks of the sections `[target]` and `[s3]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
-//! | `tile_headers` | headers and metadata with placeholders; whether tags are sent |
+//! | `tilesets`, `s3` | the values of each of several tilesets; the checks of the sections `[target]` and `[s3]`; headers and metadata with placeholders; whether tags are sent |
 //! | `variables` | `${NAME}` in the strings of a file |
-//! | `show` | the output of `oar-tiles config` |
 //! | `check` | all problems of a configuration at once |
-//! | `schema` | the JSON Schema of a file |
+//! | `show` | the output of `oar-tiles config`; the JSON Schema of a file |
 
-mod area;
-mod budget;
-mod by_zoom;
-mod cells;
 mod check;
 mod error;
 mod file;
-mod function;
 mod layer;
-mod margin;
 mod memory;
 mod parameter;
 mod parameters;
 mod placeholders;
 mod purge;
-mod rows;
 mod s3;
-mod schema;
 mod serve;
 mod settings;
 mod show;
-mod simplify;
-mod target;
-mod tile_headers;
 mod tilesets;
 mod values;
 mod variables;
@@ -53,17 +38,16 @@ mod variants;
 
 use std::path::Path;
 
-pub use area::area_parts;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub(crate) use error::nearest;
 pub use file::Progress;
+pub use layer::area_parts;
 pub use parameter::ParameterSettings;
-pub use schema::schema;
 pub use settings::{
     DatabaseSettings, JobSettings, LayerSettings, LayerTexts, RunSettings, TilesetSettings, layer_names,
 };
-pub use show::ShownConfig;
+pub use show::{ShownConfig, schema};
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
 pub use variants::{
     BoundValue, OutputTemplate, ValueSegment, Variant, VariantCondition, VariantSettings, VariantValues,

@@ -57,7 +57,7 @@ const fn base(kind: ParameterType) -> &'static str {
 
 impl Check<'_> {
     /// The parameters of a tileset with the layers `layers`.
-    pub(super) fn parameters(
+    pub(crate) fn parameters(
         &self,
         sections: &[ParameterSection],
         layers: &[LayerSettings],

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::file::{CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
 use super::settings::Check;
-use crate::purge::{
+use crate::cdn::{
     CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions,
     NginxOptions, ProviderOptions, PurgeBudget, PurgeBy, PurgeOptions, SecretSource, VarnishOptions,
 };
@@ -25,7 +25,7 @@ const MAX_LISTED: usize = 10_000;
 
 impl Check<'_> {
     /// The checked sections.
-    pub(super) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {
+    pub(crate) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {
         let mut purges = given.iter().map(|section| self.purge(section)).collect::<Result<Vec<_>, _>>()?;
         let variables = given.iter().map(|section| (section.provider, section.token_variable.clone()));
         let secrets: Vec<String> = variables

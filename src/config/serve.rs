@@ -11,7 +11,7 @@ use crate::serve::{
     RedisUrlError, SETTLE, ServeOptions, SharedSecret, TileHeaders, UndeclaredNames, WorkerShares, WorkerSharesError,
     WriteBackLimits, WriterOptions,
 };
-use crate::sink::CacheRule;
+use crate::target::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
 
 impl From<CdnHeaderName> for CdnHeader {
@@ -26,7 +26,7 @@ impl From<CdnHeaderName> for CdnHeader {
 
 impl Check<'_> {
     /// The checked section.
-    pub(super) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
+    pub(crate) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
         let unread_mb = self.present("serve.unread_mb", given.unread_mb)?;
         let connections = self.present("serve.max_connections", given.max_connections)?;

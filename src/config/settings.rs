@@ -12,13 +12,13 @@ use super::memory::usable_memory;
 use super::parameter::ParameterSettings;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
-use crate::changes::{ChangesOptions, TrackOptions, WatchOptions};
+use crate::cdn::PurgeOptions;
+use crate::change_log::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
-use crate::purge::PurgeOptions;
 use crate::serve::ServeOptions;
-use crate::sink::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
+use crate::target::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
 use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
@@ -233,17 +233,17 @@ impl JobSettings {
 }
 
 /// Checks values; its errors name the key and the origin of a wrong value.
-pub(super) struct Check<'a> {
+pub(crate) struct Check<'a> {
     values: &'a ConfigValues,
 }
 
 impl Check<'_> {
     /// The origin of a key's value.
-    pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
+    pub(crate) fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.origin(key)
     }
 
-    pub(super) fn wrong(&self, key: &str, what: String) -> ConfigError {
+    pub(crate) fn wrong(&self, key: &str, what: String) -> ConfigError {
         let section = key.split(['.', '[']).next().unwrap_or(key);
         let origin = self.values.origin(key).or_else(|| self.values.origin(section));
         let of_tileset = key.strip_prefix("tileset.").zip(self.values.tileset.as_ref());
@@ -255,15 +255,15 @@ impl Check<'_> {
     }
 
     /// True if the layers are those of the sample.
-    pub(super) fn is_sample(&self) -> bool {
+    pub(crate) fn is_sample(&self) -> bool {
         self.values.origin("layer") == Some(&Origin::Default)
     }
 
-    pub(super) fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
+    pub(crate) fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
         value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
     }
 
-    pub(super) fn within<T: PartialOrd + std::fmt::Display>(
+    pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
         &self,
         key: &str,
         value: T,

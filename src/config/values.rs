@@ -45,11 +45,11 @@ impl fmt::Display for Origin {
 /// Values by key, such as `tileset.zoom`, each with its origin.
 #[derive(Debug, Clone, Default)]
 pub struct ConfigValues {
-    pub(super) values: BTreeMap<String, (toml::Value, Origin)>,
+    pub(crate) values: BTreeMap<String, (toml::Value, Origin)>,
     /// The list of tilesets, if a file has several.
-    pub(super) tilesets: Vec<(toml::Table, Origin)>,
+    pub(crate) tilesets: Vec<(toml::Table, Origin)>,
     /// The name of the listed tileset to which these values belong.
-    pub(super) tileset: Option<String>,
+    pub(crate) tileset: Option<String>,
 }
 
 /// How the text of an environment variable becomes a value.
@@ -122,14 +122,14 @@ impl ConfigValues {
     ///
     /// # Errors
     /// Never; a test reads the sample.
-    pub(super) fn defaults() -> Result<ConfigValues, ConfigError> {
+    pub(crate) fn defaults() -> Result<ConfigValues, ConfigError> {
         let mut values = ConfigValues::default();
         values.add_text(SAMPLE, &Origin::Default, Path::new("sample-config.toml"))?;
         Ok(values)
     }
 
     /// Adds a file.
-    pub(super) fn add_file(
+    pub(crate) fn add_file(
         &mut self,
         path: &Path,
         environment: &dyn Fn(&str) -> Option<String>,
@@ -140,7 +140,7 @@ impl ConfigValues {
     }
 
     /// Adds the text of a file. Its variables are already replaced.
-    pub(super) fn add_file_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
+    pub(crate) fn add_file_text(&mut self, text: &str, path: &Path) -> Result<(), ConfigError> {
         self.add_text(text, &Origin::File(path.to_owned()), path)
     }
 
@@ -155,7 +155,7 @@ impl ConfigValues {
     }
 
     /// Adds a draft.
-    pub(super) fn add_draft(&mut self, text: &str) -> Result<(), ConfigError> {
+    pub(crate) fn add_draft(&mut self, text: &str) -> Result<(), ConfigError> {
         let path = Path::new("the draft for the tables of the database");
         self.add_text(&expanded(path, text, &|_no_variable| None)?, &Origin::Draft, path)
     }
@@ -181,7 +181,7 @@ impl ConfigValues {
 
     /// Adds the keys of a section. A present value is replaced only if it `may_go`. The sub-table `target` of a tileset is the section
     /// `[target]`.
-    pub(super) fn add_section(
+    pub(crate) fn add_section(
         &mut self,
         section: &str,
         keys: toml::Table,
@@ -204,7 +204,7 @@ impl ConfigValues {
     }
 
     /// Adds environment variables. An unknown one that begins with `OAR_TILES_` is an error.
-    pub(super) fn add_environment(
+    pub(crate) fn add_environment(
         &mut self,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<(), ConfigError> {
@@ -257,7 +257,7 @@ impl ConfigValues {
     }
 
     /// Adds a flag, whose value was checked when it was parsed.
-    pub(super) fn add_flag(&mut self, flag: &'static str, key: &str, value: toml::Value) {
+    pub(crate) fn add_flag(&mut self, flag: &'static str, key: &str, value: toml::Value) {
         self.values.insert(key.to_owned(), (value, Origin::Flag(flag)));
     }
 
@@ -268,7 +268,7 @@ impl ConfigValues {
     }
 
     /// All values as one configuration.
-    pub(super) fn together(&self) -> Result<ConfigFile, ConfigError> {
+    pub(crate) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();
         for (key, (value, _)) in &self.values {
             match key.split_once('.') {

@@ -21,7 +21,7 @@ struct Replacement {
 ///
 /// # Errors
 /// If a variable is not set and has no default, or the braces do not match.
-pub(super) fn expanded(
+pub(crate) fn expanded(
     path: &Path,
     text: &str,
     environment: &dyn Fn(&str) -> Option<String>,

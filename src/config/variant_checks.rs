@@ -9,7 +9,7 @@ use crate::postgis::{LayerKind, Query};
 
 impl Check<'_> {
     /// The variants of the tileset, if it has any.
-    pub(super) fn variants(
+    pub(crate) fn variants(
         &self,
         given: &ConfigFile,
         layers: &[LayerSettings],

@@ -3,8 +3,8 @@
 use super::error::ConfigError;
 use super::settings::JobSettings;
 use super::variants::{ALL_SEGMENT, BoundValue, ValueSegment, Variant, VariantSettings, joined};
+use crate::cdn::CdnUrlError;
 use crate::postgis::{LayerKind, VariantParameter, bound_condition, joined_conditions};
-use crate::purge::CdnUrlError;
 use crate::tile::TilesetTag;
 
 impl JobSettings {

@@ -6,7 +6,7 @@
 //! percent (docs/benchmarks.md). Its output depends only on the tile.
 
 /// The largest tile that is packed by this encoder, in bytes. For larger tiles, a code for the tile alone saves more than 3 % of the bytes.
-pub(super) const MAX_SMALL_TILE: usize = 640;
+pub(crate) const MAX_SMALL_TILE: usize = 640;
 
 /// The fewest bytes for which a reference to an earlier occurrence is worthwhile.
 const MIN_MATCH: usize = 3;
@@ -18,7 +18,7 @@ const MAX_MATCH: usize = 258;
 const HASH_BITS: u32 = 11;
 
 /// An encoder that is used again for tile after tile.
-pub(super) struct SmallDeflate {
+pub(crate) struct SmallDeflate {
     /// Where three bytes with a hash were seen last, counted over all tiles. A position before `begin` belongs to an earlier tile.
     seen: Vec<u32>,
     /// The position of the current tile's first byte, counted over all tiles.
@@ -26,12 +26,12 @@ pub(super) struct SmallDeflate {
 }
 
 impl SmallDeflate {
-    pub(super) fn new() -> SmallDeflate {
+    pub(crate) fn new() -> SmallDeflate {
         SmallDeflate { seen: vec![0; 1 << HASH_BITS], begin: 1 }
     }
 
     /// Appends a tile of at most [`MAX_SMALL_TILE`] bytes to `out`, as one block.
-    pub(super) fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn pack(&mut self, raw: &[u8], out: &mut Vec<u8>) {
         if self.begin > u32::MAX / 2 {
             self.seen.fill(0);
             self.begin = 1;

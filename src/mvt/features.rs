@@ -150,7 +150,7 @@ impl Features {
     }
 
     /// The offset at which a feature begins, and its bytes.
-    pub(super) fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
+    pub(crate) fn feature(&self, number: u32) -> Option<(u32, &[u8])> {
         let number = number as usize;
         let start = match (self.starts.get(number), number) {
             (Some(start), _) => *start,
@@ -161,24 +161,24 @@ impl Features {
     }
 
     /// The bytes of all features.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
     /// The layer's name, the names of its properties, and its extent.
-    pub(super) fn layer(&self) -> (&[u8], &[String], u64) {
+    pub(crate) fn layer(&self) -> (&[u8], &[String], u64) {
         (&self.name, &self.properties, self.extent)
     }
 }
 
 /// An estimate of the bytes of a feature in a tile in addition to the values of its properties.
-pub(super) const AROUND: usize = 32;
+pub(crate) const AROUND: usize = 32;
 
 /// The marker of a property that a feature does not have. No value begins with this byte.
-pub(super) const MISSING: u8 = 0;
+pub(crate) const MISSING: u8 = 0;
 
 /// Splits the first value from the bytes. A value is one field, which begins with its length.
-pub(super) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut fields = Fields(bytes);
     fields.next()?.ok()?;
     bytes.split_at_checked(bytes.len() - fields.0.len())

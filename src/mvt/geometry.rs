@@ -99,7 +99,7 @@ impl Commands<'_> {
 }
 
 /// Decodes the commands of a feature by its type: 0 unknown, 1 points, 2 lines, 3 polygons.
-pub(super) fn decode(kind: u64, commands: &[u32]) -> Result<MvtGeometry, Broken> {
+pub(crate) fn decode(kind: u64, commands: &[u32]) -> Result<MvtGeometry, Broken> {
     let mut commands = Commands { rest: commands, cursor: [0, 0] };
     match kind {
         0 => Ok(MvtGeometry::Unknown),
@@ -150,7 +150,7 @@ fn polygons(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
 }
 
 /// Twice the area by the surveyor's formula. It is positive for a ring that is clockwise on the map, where y grows down.
-pub(super) fn twice_the_area(ring: &[Position]) -> i128 {
+pub(crate) fn twice_the_area(ring: &[Position]) -> i128 {
     let next = ring.iter().cycle().skip(1);
     ring.iter()
         .zip(next)

@@ -18,12 +18,13 @@ mod wire;
 
 use std::collections::HashSet;
 
+use wire::{Broken, Fields, numbers, signed};
+
 pub use drawing::{Drawer, TileInPieces};
 pub use features::Features;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
-use wire::{Broken, Fields, numbers, signed};
 
 /// A decoded layer (section 4.1).
 #[derive(Debug, Clone, PartialEq)]

@@ -36,19 +36,19 @@ enum Key<'a> {
 
 /// An encoded feature.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Point<'a> {
-    pub(super) id: Option<u64>,
-    pub(super) tags: &'a [u8],
+pub(crate) struct Point<'a> {
+    pub(crate) id: Option<u64>,
+    pub(crate) tags: &'a [u8],
     geometry: &'a [u8],
     at: [i64; 2],
 }
 
 /// An encoded layer, split into its parts.
-pub(super) struct Points<'a> {
-    pub(super) name: &'a [u8],
-    pub(super) extent: u64,
-    pub(super) values: Vec<&'a [u8]>,
-    pub(super) features: Vec<Point<'a>>,
+pub(crate) struct Points<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) extent: u64,
+    pub(crate) values: Vec<&'a [u8]>,
+    pub(crate) features: Vec<Point<'a>>,
 }
 
 /// The number of features of a layer; `None` if it is broken.
@@ -79,7 +79,7 @@ pub fn put_layer(tile: &mut Vec<u8>, layer: &[u8]) {
 }
 
 /// The header of a layer in a tile.
-pub(super) fn layer_field(bytes: usize) -> Vec<u8> {
+pub(crate) fn layer_field(bytes: usize) -> Vec<u8> {
     let mut field = Vec::new();
     put_packed(&mut field, 3 << 3 | 2);
     put_packed(&mut field, bytes as u64);
@@ -160,7 +160,7 @@ fn write(
 }
 
 /// Appends a feature to a layer.
-pub(super) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
+pub(crate) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
     let bytes = |value: &[u8]| 1 + packed_size(value.len() as u64) + value.len();
     let id_size = id.map_or(0, |id| 1 + packed_size(id));
     let tags_size = if tags.is_empty() { 0 } else { bytes(tags) };
@@ -177,7 +177,7 @@ pub(super) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geome
 }
 
 /// Appends what follows the features of a layer: names, values, extent, version. `None` if a value is missing.
-pub(super) fn put_ends<'v>(
+pub(crate) fn put_ends<'v>(
     layer: &mut Vec<u8>,
     properties: &[String],
     values: impl Iterator<Item = Option<&'v [u8]>>,
@@ -192,14 +192,14 @@ pub(super) fn put_ends<'v>(
 }
 
 /// Appends the names of properties to a layer, which come before the values.
-pub(super) fn put_names(layer: &mut Vec<u8>, properties: &[String]) {
+pub(crate) fn put_names(layer: &mut Vec<u8>, properties: &[String]) {
     for name in properties {
         put_bytes(layer, 3, name.as_bytes());
     }
 }
 
 /// Appends what follows the values of a layer: extent and version.
-pub(super) fn put_extent(layer: &mut Vec<u8>, extent: u64) {
+pub(crate) fn put_extent(layer: &mut Vec<u8>, extent: u64) {
     put_number(layer, 5, extent);
     put_number(layer, 15, 2);
 }
@@ -256,7 +256,7 @@ fn likeness(value: &[u8]) -> usize {
 
 impl<'a> Points<'a> {
     /// Splits a layer whose properties are `properties`, in the order of the columns; `None` if it is not encoded as PostGIS encodes points.
-    pub(super) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
+    pub(crate) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
         for field in Fields(layer) {

@@ -3,11 +3,11 @@
 //! No library is used, so that reading borrows from the tile, and each kind of damage has its own message.
 
 /// What is wrong with the bytes.
-pub(super) type Broken = &'static str;
+pub(crate) type Broken = &'static str;
 
 /// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum FieldValue<'a> {
+pub(crate) enum FieldValue<'a> {
     Varint(u64),
     Fixed64([u8; 8]),
     Bytes(&'a [u8]),
@@ -16,11 +16,11 @@ pub(super) enum FieldValue<'a> {
 
 impl<'a> FieldValue<'a> {
     /// The number of its bytes; 1 for a number.
-    pub(super) const fn len(self) -> usize {
+    pub(crate) const fn len(self) -> usize {
         if let FieldValue::Bytes(bytes) = self { bytes.len() } else { 1 }
     }
 
-    pub(super) fn bytes(self) -> Result<&'a [u8], Broken> {
+    pub(crate) fn bytes(self) -> Result<&'a [u8], Broken> {
         if let FieldValue::Bytes(bytes) = self {
             Ok(bytes)
         } else {
@@ -28,21 +28,21 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    pub(super) fn text(self) -> Result<&'a str, Broken> {
+    pub(crate) fn text(self) -> Result<&'a str, Broken> {
         std::str::from_utf8(self.bytes()?).map_err(|_not_utf8| "a text is not UTF-8")
     }
 
-    pub(super) fn varint(self) -> Result<u64, Broken> {
+    pub(crate) fn varint(self) -> Result<u64, Broken> {
         if let FieldValue::Varint(value) = self { Ok(value) } else { Err("a field that should hold a number does not") }
     }
 
-    pub(super) fn u32(self) -> Result<u32, Broken> {
+    pub(crate) fn u32(self) -> Result<u32, Broken> {
         u32::try_from(self.varint()?).map_err(|_too_large| "a number is larger than 32 bits")
     }
 }
 
 /// Iterates over the fields of a message: number and value.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
+pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn field(&mut self) -> Result<(u64, FieldValue<'a>), Broken> {
@@ -101,7 +101,7 @@ fn long_varint(rest: &mut &[u8]) -> Result<u64, Broken> {
 }
 
 /// Appends the numbers of a repeated field: packed, as MVT demands, or a single one, as Protocol Buffers also allow.
-pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
+pub(crate) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(), Broken> {
     let FieldValue::Bytes(mut packed) = value else {
         numbers.push(value.u32()?);
         return Ok(());
@@ -113,18 +113,18 @@ pub(super) fn numbers(value: FieldValue<'_>, numbers: &mut Vec<u32>) -> Result<(
 }
 
 /// Reads the next packed number of a repeated field.
-pub(super) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
+pub(crate) fn next_number(rest: &mut &[u8]) -> Result<u64, Broken> {
     varint(rest)
 }
 
 /// The number of bytes of a varint.
-pub(super) fn packed_size(value: u64) -> usize {
+pub(crate) fn packed_size(value: u64) -> usize {
     (u64::BITS - value.leading_zeros()).div_ceil(7).max(1) as usize
 }
 
 /// Writes a varint without a field header, for a repeated field.
 #[inline]
-pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
+pub(crate) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
     while value > 0x7f {
         bytes.push((value & 0x7f) as u8 | 0x80);
         value >>= 7;
@@ -133,25 +133,25 @@ pub(super) fn put_packed(bytes: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Writes a field that holds a number.
-pub(super) fn put_number(bytes: &mut Vec<u8>, field: u64, value: u64) {
+pub(crate) fn put_number(bytes: &mut Vec<u8>, field: u64, value: u64) {
     put_packed(bytes, field << 3);
     put_packed(bytes, value);
 }
 
 /// Writes a field that holds bytes.
-pub(super) fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
+pub(crate) fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
     put_packed(bytes, field << 3 | 2);
     put_packed(bytes, value.len() as u64);
     bytes.extend_from_slice(value);
 }
 
 /// Decodes a zigzag number.
-pub(super) fn signed(value: u64) -> i64 {
+pub(crate) fn signed(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }
 
 /// Encodes a number as zigzag, so that small negative numbers stay short.
-pub(super) fn zigzag(value: i32) -> u64 {
+pub(crate) fn zigzag(value: i32) -> u64 {
     u64::from(((value << 1) ^ (value >> 31)).cast_unsigned())
 }
 

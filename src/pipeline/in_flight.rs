@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
-use super::batch_queue::{BatchQueue, TakenBatch};
+use super::queue::{BatchQueue, TakenBatch};
 use super::{BatchTurns, Limits};
 use crate::tile::Batch;
 
 /// The batches of a run, and the permits for them.
-pub(super) struct BatchesInFlight {
+pub(crate) struct BatchesInFlight {
     /// One worker at a time takes a batch, so that permits are given in the order of the batches.
     queue: Mutex<BatchQueue>,
     permits: Arc<Semaphore>,
@@ -21,7 +21,7 @@ pub(super) struct BatchesInFlight {
 }
 
 impl BatchesInFlight {
-    pub(super) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> BatchesInFlight {
+    pub(crate) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> BatchesInFlight {
         let window = limits.window.get();
         // If batches are not taken in their order, those that are stored first would wait for the permits of later ones.
         let in_order = batches.len() > window || batches.iter().all(|batch| !batch.needs_cell_counts);
@@ -38,7 +38,7 @@ impl BatchesInFlight {
     ///
     /// A worker takes a permit first and the next batch second, and waits for more permits before another worker takes a batch. So all
     /// earlier batches hold their permits, and are stored without this batch.
-    pub(super) async fn take(&self) -> Option<(TakenBatch, OwnedSemaphorePermit)> {
+    pub(crate) async fn take(&self) -> Option<(TakenBatch, OwnedSemaphorePermit)> {
         let mut queue = self.queue.lock().await;
         let mut permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;
         let taken = queue.take(self.turns.as_ref())?;
@@ -57,7 +57,7 @@ impl BatchesInFlight {
     }
 
     /// Lets no other batch be taken.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.permits.close();
     }
 }

@@ -12,39 +12,31 @@
 //! database (`gate`), a worker that has taken a batch waits for its turn, and holds its turn only while it renders; `batch_queue` joins and
 //! cuts batches so that a turn stays short.
 
-mod batch_queue;
-mod gate;
-mod here;
 mod in_flight;
-mod layers;
-mod packing;
+mod queue;
 mod stats;
-mod turns;
 mod writer;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use in_flight::BatchesInFlight;
+use queue::TakenBatch;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
+use writer::{PackedTiles, Storing, pack};
 
 use crate::encode::{EncodeError, Packer, Packing};
-use crate::sink::{Needs, Sink, TileEdit, Written};
 use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::target::{Needs, Sink, TileEdit, Written};
 use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
-use batch_queue::TakenBatch;
-use in_flight::BatchesInFlight;
-use packing::{PackedTiles, pack};
-
-pub use gate::{BatchGate, BatchKind, BatchPace, BatchPass};
-pub use here::run_here;
-pub use layers::{FailedTile, LayerStats, MAX_FAILED_TILES};
+pub use queue::{BatchGate, BatchKind, BatchPace, BatchPass, BatchTurns};
 pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
-pub use turns::BatchTurns;
 
 /// How a run is bounded.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +161,7 @@ struct PackedBatch {
 
 /// A note on a layer, and the tile that it is about.
 #[derive(Debug)]
-struct TileNote {
+pub(crate) struct TileNote {
     tile: TileCoord,
     note: Note,
     /// For [`Noted::Heavy`]: the bytes of the layer, compressed by itself.
@@ -344,6 +336,111 @@ type PackingEnd<R, W> = Result<Option<Packer>, PipelineError<R, W>>;
 
 async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W> {
     packing.await.unwrap_or_else(|error| Err(PipelineError::Died(error.to_string())))
+}
+
+// A run on one thread, for few features.
+
+/// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result is that of [`run`](run). With few
+/// features in all batches, handing them from thread to thread would take longer than to draw them.
+///
+/// # Errors
+/// At the first failure of `render` or of the sink, or if a count is wrong. The sink is dropped then.
+pub fn run_here<W: Sink, E>(
+    batches: &[Batch],
+    mut render: impl FnMut(&Batch) -> Result<Vec<RenderedTile>, E>,
+    sink: W,
+    packing: Packing,
+    stored: impl Fn(&StoredBatch),
+) -> Result<(W, PipelineOutcome), PipelineError<E, W::Error>> {
+    let rules = EditRules { packing, needs: sink.needs(), failed: Arc::default(), turns: None };
+    let (mut packer, mut storing) = (Packer::new(packing), Storing::new(sink));
+    for (index, batch) in batches.iter().enumerate() {
+        let Some(zoom) = batch.zoom() else { continue };
+        let begun = Instant::now();
+        let tiles = render(batch).map_err(PipelineError::Source)?;
+        rules.check_count(batch, zoom, &tiles)?;
+        let rendering = begun.elapsed();
+        let begun = Instant::now();
+        let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, rules.needs)?;
+        let (tiles, planned_features, packing) = (batch.tiles, batch.features(), begun.elapsed());
+        let done = PackedBatch {
+            index,
+            count: 1,
+            zoom,
+            tiles,
+            edits,
+            contents,
+            notes,
+            planned_features,
+            rendering,
+            packing,
+            permit: None,
+        };
+        storing.add(done, &stored).map_err(PipelineError::Sink)?;
+    }
+    let (sink, outcome) = storing.end();
+    outcome.check_complete(batches.iter().map(|batch| batch.tiles).sum())?;
+    Ok((sink, outcome))
+}
+
+// Figures for each layer: budgets that were exceeded, tiles that failed.
+
+/// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them would be of no use.
+pub const MAX_FAILED_TILES: u64 = 300;
+
+/// How far a layer exceeded its budget.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LayerStats {
+    /// Tiles in which features were left out.
+    pub thinned: u64,
+    /// Features left out, counted in each tile.
+    pub left_out: u64,
+    /// Tiles with more bytes than the budget.
+    pub large: u64,
+    /// The heaviest of them, by the compressed bytes of this layer alone, and the budget.
+    pub heaviest: Option<(LargestTile, u64)>,
+}
+
+/// A tile in which a layer could not be rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedTile {
+    /// Which tile.
+    pub tile: TileCoord,
+    /// Which layer.
+    pub layer: LayerId,
+    /// The cause, in one line.
+    pub cause: String,
+}
+
+/// Collects the figures of all layers.
+#[derive(Debug, Default)]
+pub(crate) struct LayerFigures {
+    pub(crate) stats: BTreeMap<LayerId, LayerStats>,
+    pub(crate) failed: Vec<FailedTile>,
+}
+
+impl LayerFigures {
+    /// Counts a note.
+    pub(crate) fn add(&mut self, TileNote { tile, note: Note { layer, what }, bytes }: TileNote) {
+        let limit = match what {
+            Noted::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
+            Noted::Thinned { left_out } => {
+                let stats = self.stats.entry(layer).or_default();
+                stats.thinned += 1;
+                stats.left_out += left_out;
+                return;
+            }
+            Noted::Heavy { limit } => limit,
+        };
+        if bytes <= limit {
+            return;
+        }
+        let stats = self.stats.entry(layer).or_default();
+        stats.large += 1;
+        if stats.heaviest.is_none_or(|(heaviest, _)| bytes > heaviest.bytes) {
+            stats.heaviest = Some((LargestTile { tile, bytes }, limit));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::PackedBatch;
-use crate::sink::TileEdit;
+use crate::target::TileEdit;
 use crate::tile::{LayerId, TileCoord, Zoom};
 
 /// The largest tile of a zoom.
@@ -143,11 +143,11 @@ const SLOWEST: usize = 10;
 
 /// Collects the figures of all zooms.
 #[derive(Debug, Default)]
-pub(super) struct Stats {
+pub(crate) struct Stats {
     zooms: BTreeMap<Zoom, ZoomStats>,
-    pub(super) stages: StageTimes,
+    pub(crate) stages: StageTimes,
     /// The slowest batches, the slowest first.
-    pub(super) slowest: Vec<SlowBatch>,
+    pub(crate) slowest: Vec<SlowBatch>,
 }
 
 impl Stats {
@@ -162,7 +162,7 @@ impl Stats {
     }
 
     /// Counts a batch; returns its stored bytes.
-    pub(super) fn add(&mut self, batch: &PackedBatch) -> u64 {
+    pub(crate) fn add(&mut self, batch: &PackedBatch) -> u64 {
         let mut stored = 0;
         self.consider(batch);
         self.zoom(batch.zoom).busy += batch.rendering + batch.packing;
@@ -198,7 +198,7 @@ impl Stats {
         })
     }
 
-    pub(super) fn finish(self) -> Vec<ZoomStats> {
+    pub(crate) fn finish(self) -> Vec<ZoomStats> {
         self.zooms.into_values().collect()
     }
 }

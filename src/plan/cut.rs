@@ -1,34 +1,37 @@
 //! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole columns side by side, or a
 //! piece of one column if the column alone is too heavy. Batches follow each other in the archive's order without gaps.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::contents::{ContentNumber, SharedContents};
-use super::{HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, Touched, ZoomPlan};
+use super::{
+    ContentNumber, HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, SharedContents, Touched, ZoomPlan,
+    touched_tiles,
+};
 use crate::tile::{
-    Area, Batch, LayerCount, LayerIndex, Planned, Repeat, SearchBox, SourceBox, TileCoord, TileRect, Zoom,
+    Area, Batch, LayerCount, LayerIndex, MIN_TILES_OF_OUTLINE, OutlineRun, Planned, Repeat, SearchBox, SourceBox,
+    TileCoord, TileRect, Zoom, outline_reach,
 };
 
 /// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side to the greatest lower
 /// side. A feature that is larger than the area does not enlarge it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Touching {
+pub(crate) struct Touching {
     least_upper: [f32; 2],
     greatest_lower: [f32; 2],
 }
 
 impl Touching {
-    pub(super) const NONE: Touching =
+    pub(crate) const NONE: Touching =
         Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
 
-    pub(super) fn add(&mut self, source: SourceBox<f32>) {
+    pub(crate) fn add(&mut self, source: SourceBox<f32>) {
         self.join(&Touching {
             least_upper: [source.max_x, source.max_y],
             greatest_lower: [source.min_x, source.min_y],
         });
     }
 
-    pub(super) fn join(&mut self, other: &Touching) {
+    pub(crate) fn join(&mut self, other: &Touching) {
         for axis in 0..2 {
             self.least_upper[axis] = self.least_upper[axis].min(other.least_upper[axis]);
             self.greatest_lower[axis] = self.greatest_lower[axis].max(other.greatest_lower[axis]);
@@ -45,7 +48,7 @@ impl Touching {
     }
 
     /// Where to search.
-    pub(super) fn search(&self) -> SearchBox {
+    pub(crate) fn search(&self) -> SearchBox {
         self.source().map_or(SearchBox::Nothing, SearchBox::Source)
     }
 }
@@ -104,7 +107,7 @@ fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
 }
 
 /// Makes the plan of one zoom from the runs of a sweep.
-pub(super) struct Cutter<'a> {
+pub(crate) struct Cutter<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
     /// The coverage as rectangles that share no tile.
@@ -134,7 +137,7 @@ impl OpenBatch {
 }
 
 impl<'a> Cutter<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         zoom: Zoom,
         layers: &'a [PlanLayer],
         contents: &'a SharedContents,
@@ -159,7 +162,7 @@ impl<'a> Cutter<'a> {
     }
 
     /// Adds the next run; runs come in the archive's order.
-    pub(super) fn add(&mut self, touched: &Touched<'_>) {
+    pub(crate) fn add(&mut self, touched: &Touched<'_>) {
         if self.column.first().is_some_and(|run| self.column_of(run.start) != self.column_of(touched.start)) {
             self.end_column();
         }
@@ -184,7 +187,7 @@ impl<'a> Cutter<'a> {
     }
 
     /// Ends the last batch and returns the plan.
-    pub(super) fn finish(mut self) -> ZoomPlan {
+    pub(crate) fn finish(mut self) -> ZoomPlan {
         self.end_column();
         self.close();
         self.plan
@@ -368,5 +371,83 @@ impl<'a> Cutter<'a> {
             layers: open.layers,
             needs_cell_counts: false,
         });
+    }
+}
+
+// The tiles of outlines at one zoom.
+
+/// A run of tiles that a feature with an outline touches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FeatureRun {
+    pub(crate) run: OutlineRun,
+    /// The feature's index within its layer.
+    pub(crate) feature: u32,
+    /// The layer's index; there are at most 255.
+    pub(crate) layer: u8,
+    zoom: Zoom,
+}
+
+impl FeatureRun {
+    /// The tiles.
+    pub(crate) fn rect(&self) -> TileRect {
+        let OutlineRun { x, y0, y1, .. } = self.run;
+        TileRect { zoom: self.zoom, x0: x, y0, x1: x, y1 }
+    }
+
+    /// The part of the run that lies in a square of tiles.
+    pub(crate) fn within(&self, square: &TileRect) -> Option<FeatureRun> {
+        let TileRect { y0, y1, .. } = self.rect().common(square)?;
+        Some(FeatureRun { run: OutlineRun { y0, y1, ..self.run }, ..*self })
+    }
+}
+
+/// The tiles of all outlines at one zoom.
+#[derive(Debug, Default)]
+pub(crate) struct OutlineRuns {
+    /// From west to east.
+    runs: Vec<FeatureRun>,
+    /// The features, by layer.
+    features: Vec<HashSet<u32>>,
+}
+
+impl OutlineRuns {
+    /// The runs of all layers that are drawn at a zoom.
+    pub(crate) fn new(zoom: Zoom, layers: &[PlanLayer]) -> OutlineRuns {
+        let mut all = OutlineRuns { runs: Vec::new(), features: vec![HashSet::new(); layers.len()] };
+        for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
+            let footprints = layer.places.at(zoom);
+            let margin = layer.margin.units(zoom);
+            let reach = outline_reach(margin, layer.margin.extent, zoom);
+            for (feature, outline) in footprints.outlines() {
+                let (within, None) = touched_tiles(zoom, margin, footprints.world(feature as usize)) else { continue };
+                if within.tiles() < MIN_TILES_OF_OUTLINE {
+                    continue;
+                }
+                all.features[number].insert(feature);
+                #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers")]
+                let run = |run| FeatureRun { run, feature, layer: number as u8, zoom };
+                all.runs.extend(outline.tiles(reach, &within).into_iter().map(run));
+            }
+        }
+        all.runs.sort_unstable_by_key(|run| run.run.x);
+        all
+    }
+
+    /// True if the tiles of a feature are among these runs.
+    pub(crate) fn has(&self, layer: usize, feature: usize) -> bool {
+        let known = &self.features[layer];
+        !known.is_empty() && u32::try_from(feature).is_ok_and(|feature| known.contains(&feature))
+    }
+
+    /// The runs in some columns.
+    pub(crate) fn of_columns(&self, columns: &TileRect) -> &[FeatureRun] {
+        let first = self.runs.partition_point(|run| run.run.x < columns.x0);
+        let end = self.runs.partition_point(|run| run.run.x <= columns.x1);
+        &self.runs[first..end.max(first)]
+    }
+
+    /// All runs.
+    pub(crate) fn all(&self) -> &[FeatureRun] {
+        &self.runs
     }
 }

@@ -12,29 +12,33 @@
 //! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
 //! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
 
-mod contents;
 mod cut;
 mod dirty;
-mod outlines;
-mod points;
 mod quad;
 mod sweep;
-mod touched;
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
+use cut::OutlineRuns;
 use schemars::JsonSchema;
 use serde::Serialize;
+use sweep::{in_slabs, sweep};
 
 use crate::scratch::PointFile;
-use crate::tile::{Batch, Coverage, LayerFootprints, LayerIndex, Margin, Order, TileCoord, Zoom, ZoomLimits, ZoomList};
+use crate::tile::{
+    Area, Batch, Coverage, Footprints, LayerFootprints, LayerIndex, Margin, Order, SortedPoints, TileCoord, TileRect,
+    WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
+};
 
 pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
 pub use sweep::Touched;
-pub use touched::touched_tiles;
 
 /// What planning needs of a layer.
 #[derive(Debug)]
@@ -179,8 +183,8 @@ fn plan_zoom(
     order: Order,
 ) -> io::Result<ZoomPlan> {
     let parts = sweep::distinct_columns(&coverage.rects(zoom));
-    let outlines = outlines::OutlineRuns::new(zoom, layers);
-    let contents = contents::SharedContents::new(zoom, layers, &outlines, &parts)?;
+    let outlines = cut::OutlineRuns::new(zoom, layers);
+    let contents = SharedContents::new(zoom, layers, &outlines, &parts)?;
     match order {
         Order::ZoomColumnTmsRow => {
             let mut cutter = cut::Cutter::new(zoom, layers, &contents, &parts, batch_features.get());
@@ -194,6 +198,138 @@ fn plan_zoom(
             quad::Quarterer::plan(tiles, batch_features.get())
         }
     }
+}
+
+// Tiles with the same content: those that lie wholly inside of the same polygons.
+
+/// The fewest tiles with the same content for which one tile is rendered for all.
+const MIN_REPEATS: u64 = 8;
+
+/// The number of a content, which is a set of features that tiles lie wholly inside of, and the directions of their rings.
+pub(crate) type ContentNumber = u32;
+
+/// The contents that enough tiles of a zoom share.
+#[derive(Debug, Default)]
+pub(crate) struct SharedContents {
+    numbers: HashMap<Box<[(usize, u32)]>, ContentNumber>,
+    /// The tile that is rendered for each content, once there is one.
+    likes: RefCell<HashMap<ContentNumber, Arc<Area>>>,
+}
+
+impl SharedContents {
+    /// Finds the shared contents of a zoom's tiles.
+    pub(crate) fn new(
+        zoom: Zoom,
+        layers: &[PlanLayer],
+        outlines: &OutlineRuns,
+        parts: &[TileRect],
+    ) -> io::Result<SharedContents> {
+        let mut tiles: HashMap<Box<[(usize, u32)]>, u64> = HashMap::new();
+        if outlines.all().iter().any(|run| run.run.interior.is_some()) {
+            let mut members = Vec::new();
+            in_slabs(zoom, layers, outlines, parts, |touches| {
+                sweep(touches, layers.len(), |touched| {
+                    if !touched.is_interior {
+                        return;
+                    }
+                    collect(touched, &mut members);
+                    match tiles.get_mut(members.as_slice()) {
+                        Some(known) => *known += touched.tiles,
+                        None => drop(tiles.insert(members.as_slice().into(), touched.tiles)),
+                    }
+                });
+            })?;
+        }
+        let shared = tiles.into_iter().filter(|(_, tiles)| *tiles >= MIN_REPEATS).map(|(members, _)| members);
+        let numbers = shared.zip(0..).collect();
+        Ok(SharedContents { numbers, likes: RefCell::default() })
+    }
+
+    /// The tile that is rendered for a content: `first`, if no tile was chosen before.
+    pub(crate) fn like(&self, content: ContentNumber, first: impl FnOnce() -> Area) -> Arc<Area> {
+        Arc::clone(self.likes.borrow_mut().entry(content).or_insert_with(|| Arc::new(first())))
+    }
+
+    /// The content of some tiles, if it is shared. `members` is a reusable buffer for the features.
+    pub(crate) fn of(&self, touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) -> Option<ContentNumber> {
+        if !touched.is_interior || self.numbers.is_empty() {
+            return None;
+        }
+        collect(touched, members);
+        self.numbers.get(members.as_slice()).copied()
+    }
+}
+
+fn collect(touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) {
+    members.clear();
+    members.extend(touched.contents());
+    members.sort_unstable();
+}
+
+// The points of a layer.
+
+/// The points of a layer, in memory or in a file.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum LayerPoints<'a> {
+    Memory(&'a SortedPoints),
+    File(&'a PointFile),
+}
+
+impl PlanLayer {
+    /// The layer's points at a zoom; `None` for a layer of other features.
+    pub(crate) fn points(&self, zoom: Zoom) -> Option<LayerPoints<'_>> {
+        match (&self.point_file, self.places.at(zoom)) {
+            (Some(file), _) => Some(LayerPoints::File(file)),
+            (None, Footprints::Points(points)) => Some(LayerPoints::Memory(points)),
+            (None, _) => None,
+        }
+    }
+}
+
+impl LayerPoints<'_> {
+    /// The approximate number of points in a rectangle. For points in memory, all points between its west and its east are counted.
+    pub(crate) fn about_within(self, rect: &WorldRect) -> u64 {
+        match self {
+            LayerPoints::Memory(points) => points.between(rect.west, rect.east).len() as u64,
+            LayerPoints::File(file) => file.about_within(rect),
+        }
+    }
+
+    /// Calls `each` with the points (x, y) in a rectangle, its ends included, until it breaks.
+    pub(crate) fn within(self, rect: &WorldRect, mut each: impl FnMut([u32; 2]) -> ControlFlow<()>) -> io::Result<()> {
+        let points = match self {
+            LayerPoints::Memory(points) => points,
+            LayerPoints::File(file) => return file.within(rect, each),
+        };
+        let rows = rect.north..=rect.south;
+        for [x, y] in points.units(points.between(rect.west, rect.east)) {
+            if rows.contains(&y.into()) && each([x, y]).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+// The tiles that a box touches.
+
+/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box that crosses ±180° touches the tiles up to the world's
+/// eastern edge, and those from its western edge on as a second rectangle. If both rectangles meet, they become one.
+#[must_use]
+pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
+    let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
+    let WorldRect { west, north, east, south } = WorldRect::from(world);
+    #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]
+    let tile = |units: i64| (units >> shift).clamp(0, last) as u32;
+    let (x0, x1) = (tile(west - margin), tile(east + margin));
+    let rect = TileRect { zoom, x0, y0: tile(north - margin), x1, y1: tile(south + margin) };
+    if west <= east {
+        return (rect, None);
+    }
+    if x0 <= x1 + 1 {
+        return (TileRect { x0: 0, x1: zoom.last(), ..rect }, None);
+    }
+    (TileRect { x1: zoom.last(), ..rect }, Some(TileRect { x0: 0, ..rect }))
 }
 
 #[cfg(test)]

@@ -4,13 +4,9 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use super::contents::SharedContents;
-use super::cut::Cutter;
-use super::outlines::{FeatureRun, OutlineRuns};
-use super::points::LayerPoints;
+use super::cut::{Cutter, FeatureRun, OutlineRuns};
 use super::sweep::{MAX_POINTS_AT_ONCE, ONE_POINT, Touches, common_parts, points_near, points_touching, sweep};
-use super::touched::touched_tiles;
-use super::{MAX_HEAVIEST_TILES, PlanLayer, ZoomPlan};
+use super::{LayerPoints, MAX_HEAVIEST_TILES, PlanLayer, SharedContents, ZoomPlan, touched_tiles};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, WorldBox, Zoom};
 
 /// A feature and its layer.
@@ -53,17 +49,17 @@ struct Block {
 
 /// The input of a plan: the tiles of a zoom.
 #[derive(Clone, Copy)]
-pub(super) struct ZoomTiles<'a> {
-    pub(super) zoom: Zoom,
-    pub(super) layers: &'a [PlanLayer],
-    pub(super) outlines: &'a OutlineRuns,
-    pub(super) contents: &'a SharedContents,
+pub(crate) struct ZoomTiles<'a> {
+    pub(crate) zoom: Zoom,
+    pub(crate) layers: &'a [PlanLayer],
+    pub(crate) outlines: &'a OutlineRuns,
+    pub(crate) contents: &'a SharedContents,
     /// The coverage as rectangles that share no tile.
-    pub(super) parts: &'a [TileRect],
+    pub(crate) parts: &'a [TileRect],
 }
 
 /// Makes the plan of one zoom along the Hilbert curve.
-pub(super) struct Quarterer<'a> {
+pub(crate) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
     contents: &'a SharedContents,
@@ -76,7 +72,7 @@ pub(super) struct Quarterer<'a> {
 
 impl<'a> Quarterer<'a> {
     /// The plan of a zoom, its batches along the curve.
-    pub(super) fn plan(tiles: ZoomTiles<'a>, target: u64) -> io::Result<ZoomPlan> {
+    pub(crate) fn plan(tiles: ZoomTiles<'a>, target: u64) -> io::Result<ZoomPlan> {
         let ZoomTiles { zoom, layers, outlines, contents, parts } = tiles;
         let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^29 shapes")]

@@ -5,15 +5,13 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::io;
 use std::ops::ControlFlow;
 
-use super::PlanLayer;
-use super::outlines::{FeatureRun, OutlineRuns};
-use super::points::LayerPoints;
-use super::touched::touched_tiles;
+use super::cut::{FeatureRun, OutlineRuns};
+use super::{LayerPoints, PlanLayer, touched_tiles};
 use crate::tile::{RingDirection, TileRect, WorldBox, Zoom};
 
 /// A run of tiles in one column that one feature touches, or some points. Sixteen bytes: there is one for each feature and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Touch {
+pub(crate) struct Touch {
     /// The position of the run's first tile in the archive's order, above eight bits of the layer's index.
     key: u64,
     /// The number of tiles.
@@ -33,7 +31,7 @@ const POINTS: u32 = 1 << 30;
 const TURNED: u32 = 1 << 29;
 
 /// The touches of one point.
-pub(super) const ONE_POINT: u32 = POINTS | 1;
+pub(crate) const ONE_POINT: u32 = POINTS | 1;
 
 /// The number of features of a touch.
 const fn features(feature: u32) -> u32 {
@@ -68,7 +66,7 @@ impl Touch {
 
 /// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them, however many points lie in it.
 #[derive(Debug, Default)]
-pub(super) struct Touches {
+pub(crate) struct Touches {
     all: Vec<Touch>,
     /// The number of touches at which they are merged.
     merge_at: usize,
@@ -79,14 +77,14 @@ const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
 impl Touches {
     /// Reserves room for the touches of some features, most of which touch one or two columns.
-    pub(super) fn with_room(features: usize) -> Touches {
+    pub(crate) fn with_room(features: usize) -> Touches {
         // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a growing vector
         // would leave pieces that the allocator keeps.
         Touches { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
     }
 
     /// Adds the touches of one feature inside some parts. `feature` is the feature's index, or [`ONE_POINT`].
-    pub(super) fn add(&mut self, number: usize, feature: u32, tiles: &TileRect, parts: &[TileRect]) {
+    pub(crate) fn add(&mut self, number: usize, feature: u32, tiles: &TileRect, parts: &[TileRect]) {
         let (zoom, last) = (tiles.zoom.get(), tiles.zoom.last());
         for inside in common_parts(parts, tiles) {
             for x in inside.x0..=inside.x1 {
@@ -100,7 +98,7 @@ impl Touches {
     }
 
     /// Adds a point.
-    pub(super) fn add_point(&mut self, number: usize, tiles: &TileRect, parts: &[TileRect]) {
+    pub(crate) fn add_point(&mut self, number: usize, tiles: &TileRect, parts: &[TileRect]) {
         self.add(number, ONE_POINT, tiles, parts);
         if self.all.len() >= self.merge_at.max(MIN_MERGED) {
             self.merge();
@@ -114,7 +112,7 @@ impl Touches {
     }
 
     /// The touches in the archive's order.
-    pub(super) fn sorted(mut self) -> Vec<Touch> {
+    pub(crate) fn sorted(mut self) -> Vec<Touch> {
         self.merge();
         self.all
     }
@@ -147,7 +145,7 @@ impl Touched<'_> {
 
     /// Identifies the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its index with the
     /// direction of its ring; not sorted.
-    pub(super) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+    pub(crate) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
     }
 }
@@ -156,11 +154,11 @@ impl Touched<'_> {
 type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 
 /// The approximate number of points in memory at a time, each with its touches.
-pub(super) const MAX_POINTS_AT_ONCE: u64 = if cfg!(test) { 64 } else { 1 << 19 };
+pub(crate) const MAX_POINTS_AT_ONCE: u64 = if cfg!(test) { 64 } else { 1 << 19 };
 
 /// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
 /// archive's order. This happens slab by slab, from west to east: a slab is some neighbouring columns with few enough points.
-pub(super) fn in_slabs(
+pub(crate) fn in_slabs(
     zoom: Zoom,
     layers: &[PlanLayer],
     outlines: &OutlineRuns,
@@ -186,7 +184,7 @@ pub(super) fn in_slabs(
 }
 
 /// The approximate number of a layer's points that may touch some tiles; 0 for a layer of other features.
-pub(super) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
+pub(crate) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
     match layer.points(tiles.zoom) {
         Some(points) if layer.zooms.contains(tiles.zoom) => {
             points.about_within(&tiles.world(layer.margin.units(tiles.zoom)))
@@ -196,7 +194,7 @@ pub(super) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
 }
 
 /// Calls `each` with every point of a layer that may touch the tiles `near`, and the tiles that the point touches, until `each` breaks.
-pub(super) fn points_touching(
+pub(crate) fn points_touching(
     layer: &PlanLayer,
     points: LayerPoints<'_>,
     near: &TileRect,
@@ -244,7 +242,7 @@ fn touches(
 
 impl FeatureRun {
     /// The touches of the run inside some parts.
-    pub(super) fn add_touches(&self, parts: &[TileRect], touches: &mut Touches) {
+    pub(crate) fn add_touches(&self, parts: &[TileRect], touches: &mut Touches) {
         let bits = match self.run.interior {
             None => 0,
             Some(RingDirection::Clockwise) => INTERIOR,
@@ -256,7 +254,7 @@ impl FeatureRun {
 }
 
 /// The intersections of some tiles with parts that [`distinct_columns`] has made. An area with a winding border has thousands of parts.
-pub(super) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> impl Iterator<Item = TileRect> + 'a {
+pub(crate) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> impl Iterator<Item = TileRect> + 'a {
     let first = parts.partition_point(|part| part.x1 < tiles.x0);
     let near = parts[first..].iter().take_while(|part| part.x0 <= tiles.x1);
     near.filter_map(|part| part.common(tiles))
@@ -264,7 +262,7 @@ pub(super) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> im
 
 /// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or
 /// ends, and the rows of each strip are joined.
-pub(super) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
+pub(crate) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
     let Some(zoom) = rects.first().map(|rect| rect.zoom) else { return Vec::new() };
     let mut sides: Vec<RectSide> = rects
         .iter()
@@ -316,7 +314,7 @@ struct RectSide {
 }
 
 /// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features touch.
-pub(super) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
+pub(crate) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
     let mut counts = vec![0_u64; layers];
     let mut active = Active::new();
     let mut left = touches;

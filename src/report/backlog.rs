@@ -1,14 +1,13 @@
 //! The content of the change log and how far targets are behind it, as text and as JSON.
 
-use crate::suggested::PURGE;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::budgets::counted;
-use super::purges::PurgeStatus;
+use super::closing::PurgeStatus;
 use super::reseeded::{Reason, changed_rows};
-use super::summary::table;
+use super::summary::{counted, table};
 use super::{grouped, timed, visible_line};
+use crate::suggested::PURGE;
 
 /// The change log and the targets that follow it.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

@@ -31,13 +31,13 @@ struct BarFigures {
     since: Instant,
 }
 
-pub(super) struct Bar {
+pub(crate) struct Bar {
     bar: ProgressBar,
     seen: Mutex<BarFigures>,
 }
 
 impl Bar {
-    pub(super) fn new() -> Bar {
+    pub(crate) fn new() -> Bar {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
         Bar { bar, seen: Mutex::new(BarFigures { tiles: 0, bytes: 0, since: Instant::now() }) }

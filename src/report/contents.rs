@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::budgets::counted;
-use super::summary::table;
+use super::summary::{counted, table};
 use super::{grouped, sized, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;

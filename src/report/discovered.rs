@@ -1,6 +1,6 @@
 //! The tables and functions that `init` found in a database, as a table, and what to do next.
 
-use super::budgets::counted;
+use super::summary::counted;
 use super::{grouped, visible_line};
 use crate::suggested::for_shell;
 use crate::tile::LonLatBox;

@@ -2,61 +2,56 @@
 
 mod backlog;
 mod bar;
-mod budgets;
-mod checkup;
+mod closing;
 mod contents;
-mod copied;
-mod differing;
 mod discovered;
 mod document;
 mod event;
 mod family;
-mod file;
 mod findings;
-mod json;
 mod lines;
-mod log;
-mod purges;
 mod record;
 mod reseeded;
 mod run_metrics;
-mod shards;
-mod stages;
 mod summary;
-mod versions;
-mod visible;
 
-use std::io::{self, IsTerminal as _};
+use std::fs::OpenOptions;
+use std::io;
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use closing::visible_line;
+use serde::Serialize;
+use summary::counted;
+
+use crate::manifest::moment;
+use crate::target::{Latest, RewrittenHeaders};
+
 pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
-pub use budgets::{FailedLayer, LargeTile, LayerBudget, named};
-pub use checkup::{CheckArea, CheckLevel, CheckResult, Checkup, render_checkup};
+pub use closing::{
+    CopiedPart, CopyReport, DiffReport, DiffZoom, PurgeStatus, ShardState, ShardStatus, ShardsStatus, print,
+    print_as_json, print_bytes, print_document, print_json, print_script, render_copy, render_delivered, render_diff,
+    render_planned_purges, render_purge_status, render_shards,
+};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
-pub use copied::{CopiedPart, CopyReport, render_copy};
-pub use differing::{DiffReport, DiffZoom, render_diff};
 pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
 pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
-pub use event::{Event, FailureKind, LogLevel};
+pub use event::{Event, FailureKind, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};
-pub use file::{FileMoment, ReportFile, ReportFileError};
-pub(crate) use file::{WORK_IS_DONE, check_writable, write_document};
-pub use findings::{Finding, FindingKind, Findings, render_findings};
-pub use log::start_log;
-pub use purges::{PurgeStatus, render_delivered, render_planned_purges, render_purge_status};
+pub use findings::{
+    CheckArea, CheckLevel, CheckResult, Checkup, Finding, FindingKind, Findings, render_checkup, render_findings,
+};
+pub use lines::start_log;
 pub use record::{EventRecord, LogForm, say, say_failure, say_problem, say_problem_text, say_warning, set_log_form};
 pub use reseeded::{ASKED_FOR, DirtyReport, DirtyZoom, Reason, ReseedReport, UNRENDERED, render_dirty, render_reseed};
 pub use run_metrics::{MetricsFileError, RunMetrics};
-pub use shards::{ShardState, ShardStatus, ShardsStatus, render_shards};
-pub use stages::RunStages;
-pub use summary::{PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, render_plan, render_run};
-pub use versions::{render_rewritten, render_versions};
-pub use visible::{print, print_as_json, print_bytes, print_document, print_json, print_script};
-
-use budgets::counted;
-use visible::visible_line;
+pub use summary::{
+    FailedLayer, LargeTile, LayerBudget, PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, named,
+    render_plan, render_run,
+};
 
 /// Receives the events of a run and shows them.
 pub trait Report: Send + Sync {
@@ -93,7 +88,7 @@ pub fn report(style: Style) -> Arc<dyn Report> {
         Style::Auto | Style::Lines => Arc::new(lines::Lines::new()),
         Style::Json => {
             record::copy_to_stdout();
-            Arc::new(json::Json)
+            Arc::new(lines::Json)
         }
         Style::Warnings => Arc::new(WarningsOnly),
         Style::Quiet => Arc::new(Quiet),
@@ -168,6 +163,124 @@ pub(crate) fn timed(seconds: f64) -> String {
     } else {
         format!("{} h {:02} min", whole / 3_600, whole % 3_600 / 60)
     }
+}
+
+// The closing table as JSON, in the file of `--report`.
+
+/// When a file that a command writes beside its work could not be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileMoment {
+    /// Before the work: nothing was begun.
+    Before,
+    /// After the work, which stays done.
+    After,
+}
+
+impl FileMoment {
+    /// What is done, and what to do, for the file that `flag` names. `work` is what is done, or is not, after the work.
+    #[must_use]
+    pub fn advice(self, flag: &str, work: &str) -> String {
+        match self {
+            FileMoment::Before => format!("choose another {flag}; nothing was begun"),
+            FileMoment::After => format!("{work}. Make room for the file, or choose another {flag}"),
+        }
+    }
+}
+
+/// What a run has done when one of its files cannot be written.
+pub(crate) const WORK_IS_DONE: &str = "what the command stored is stored and published, and only this file is missing";
+
+/// The report cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the report {}: {}", path.display(), moment.advice("--report", WORK_IS_DONE))]
+pub struct ReportFileError {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// When.
+    pub moment: FileMoment,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// A file to which a report will be written.
+#[derive(Debug, Clone)]
+pub struct ReportFile(PathBuf);
+
+impl ReportFile {
+    /// Checks before the run that the report can be written after it.
+    ///
+    /// # Errors
+    /// If the file cannot be written, or if it is the output of the run.
+    pub fn new(path: &Path, output: &Path) -> Result<ReportFile, ReportFileError> {
+        match check_writable(path, output) {
+            Ok(()) => Ok(ReportFile(path.to_owned())),
+            Err(source) => Err(ReportFileError { path: path.to_owned(), moment: FileMoment::Before, source }),
+        }
+    }
+
+    /// Writes a value, which has to be an object, as JSON with the version of its form.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, value: &impl Serialize) -> Result<(), ReportFileError> {
+        serde_json::to_vec_pretty(&JsonDocument::new(value))
+            .map_err(io::Error::from)
+            .and_then(|json| std::fs::write(&self.0, json))
+            .map_err(|source| ReportFileError { path: self.0.clone(), moment: FileMoment::After, source })
+    }
+}
+
+/// Writes a document into a file that the user has named. `output` is the target from which the document was made.
+///
+/// # Errors
+/// If the file cannot be written, or is the target: the error that `failed` makes.
+pub(crate) fn write_document<E>(
+    path: &Path,
+    output: &Path,
+    document: &[u8],
+    failed: impl Fn(FileMoment, io::Error) -> E,
+) -> Result<(), E> {
+    check_writable(path, output).map_err(|source| failed(FileMoment::Before, source))?;
+    std::fs::write(path, document).map_err(|source| failed(FileMoment::After, source))
+}
+
+/// Checks that a file can be written and is not the output of the run. Leaves no file behind, because the run may still fail.
+pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
+    let is_output = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
+    if is_output || path == output {
+        return Err(io::Error::other("it would replace the output"));
+    }
+    match OpenOptions::new().create_new(true).write(true).open(path) {
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path).map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+// The versions of a target, as `publish` prints them.
+
+/// The versions, one per line; the version that the map shows is marked.
+#[must_use]
+pub fn render_versions(latest: &Latest) -> String {
+    let mut text = String::new();
+    for version in &latest.versions {
+        let mark = if version.version == latest.version { "shown" } else { "     " };
+        let published = moment(version.published);
+        text.push_str(&format!("{mark}  {}  published {published}\n", visible_line(&version.version)));
+    }
+    text
+}
+
+/// The result of a pass that rewrites headers.
+#[must_use]
+pub fn render_rewritten(rewritten: &RewrittenHeaders) -> String {
+    let before = match rewritten.before {
+        0 => String::new(),
+        before => format!(", {} had them from an interrupted pass", grouped(before)),
+    };
+    format!("{} tiles have new headers{before}\n", grouped(rewritten.rewritten))
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //!
 //! With `--progress json` the records go to standard output, too, between those of the run's progress.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -16,9 +17,9 @@ use std::time::SystemTime;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::closing::{print_json, visible, visible_json, write_err};
 use super::document::JSON_VERSION;
 use super::event::{Event, FailureKind, LogLevel};
-use super::visible::{print_json, visible, visible_json, write_err};
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,18 +66,18 @@ fn form() -> LogForm {
 }
 
 /// True if the log is JSON.
-pub(super) fn is_json() -> bool {
+pub(crate) fn is_json() -> bool {
     form() == LogForm::Json
 }
 
 /// From now on, records of the log also go to standard output, as JSON.
-pub(super) fn copy_to_stdout() {
+pub(crate) fn copy_to_stdout() {
     COPIES_TO_STDOUT.store(true, Ordering::Relaxed);
 }
 
 impl EventRecord<'_> {
     /// The record of an event that happens now.
-    pub(super) fn new(event: &Event) -> EventRecord<'_> {
+    pub(crate) fn new(event: &Event) -> EventRecord<'_> {
         EventRecord::at(SystemTime::now(), event)
     }
 
@@ -94,7 +95,7 @@ impl EventRecord<'_> {
     }
 
     /// Writes the record to standard output.
-    pub(super) fn print(&self) {
+    pub(crate) fn print(&self) {
         if let Err(error) = print_json(&self.json()) {
             // This bypasses `log`, which would try to print again.
             let message = format!("an event could not be written to standard output ({error})");
@@ -125,7 +126,7 @@ impl EventRecord<'_> {
 }
 
 /// Writes an event to the log.
-pub(super) fn log(event: &Event) {
+pub(crate) fn log(event: &Event) {
     let record = EventRecord::new(event);
     write_err(&record.text(form()));
     if COPIES_TO_STDOUT.load(Ordering::Relaxed) {
@@ -139,7 +140,7 @@ pub fn say(message: &str) {
 }
 
 /// Writes a message of the program itself to the log.
-pub(super) fn note(level: LogLevel, message: String) {
+pub(crate) fn note(level: LogLevel, message: String) {
     log(&Event::Note { library: None, fields: std::collections::BTreeMap::new(), message, level });
 }
 

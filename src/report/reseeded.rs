@@ -3,8 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::budgets::{FailedLayer, LayerBudget, thinned_lines};
-use super::summary::table;
+use super::summary::{FailedLayer, LayerBudget, table, thinned_lines};
 use super::{Event, grouped, sized, timed, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
@@ -155,7 +154,7 @@ pub const UNRENDERED: &str = "could not be rendered before";
 pub const ASKED_FOR: &str = "asked for beyond the target's scope";
 
 /// The number of changed rows among some reasons.
-pub(super) fn changed_rows(reasons: &[Reason]) -> u64 {
+pub(crate) fn changed_rows(reasons: &[Reason]) -> u64 {
     let changed = reasons.iter().filter(|reason| ![UNRENDERED, ASKED_FOR].contains(&&*reason.what));
     changed.map(|reason| reason.rows).sum()
 }

@@ -1,11 +1,12 @@
 //! The figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that cron starts.
 
-use std::io::{self, Write as _};
+use std::io;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::file::{FileMoment, WORK_IS_DONE, check_writable};
-use crate::purge::{Outbox, purge_metrics};
+use super::{FileMoment, WORK_IS_DONE, check_writable};
+use crate::cdn::{Outbox, purge_metrics};
 
 /// The metrics cannot be written.
 #[derive(Debug, thiserror::Error)]

@@ -1,26 +1,21 @@
 //! Why a command ended without success.
 
-mod files;
-mod kind;
-mod several;
+use std::path::PathBuf;
 
 use super::describe::TileCause;
 use super::look::TileListError;
 use super::rows::LostRows;
+use crate::cdn::OutboxError;
 use crate::config::ConfigError;
+use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
-use crate::purge::OutboxError;
-use crate::report::{MetricsFileError, ReportFileError};
+use crate::report::{FailureKind, FileMoment, MetricsFileError, ReportFileError, WORK_IS_DONE};
 use crate::scratch::temporary_folder;
 use crate::shards::ShardsError;
-use crate::sink::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
-use crate::stop::Signal;
+use crate::stop::{Signal, Stop};
 use crate::suggested::{PURGE, RESEED, SEED};
+use crate::target::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
 use crate::tile::TileCoord;
-
-pub use files::WrittenFileError;
-pub use kind::interrupted;
-pub use several::SeveralError;
 
 /// How a database comes to have another history than a target or a shard has seen.
 pub(crate) const OTHER_HISTORY: &str = "it shows changes that the database's change log does not hold any more, or other changes have their transaction numbers: the database was restored from a backup or a snapshot of its disk, is a copy, failed over to a standby that lacked the last commits, or lost them in a crash (synchronous_commit = off)";
@@ -36,7 +31,7 @@ pub enum CommandError {
     Database(#[from] crate::postgis::Error),
     /// The change log.
     #[error(transparent)]
-    Changes(crate::changes::ChangeLogError),
+    Changes(crate::change_log::ChangeLogError),
     /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
@@ -401,7 +396,7 @@ pub enum CommandError {
         /// The target.
         target: String,
         /// Why, and what to do.
-        why: crate::changes::Untracked,
+        why: crate::change_log::Untracked,
     },
     /// Standard output is closed.
     #[error("cannot write to standard output")]
@@ -434,4 +429,339 @@ pub enum CommandError {
         /// Which one.
         signal: Signal,
     },
+}
+
+// Files that commands write for people, in addition to the target: lists of tiles, pages, pictures, configurations.
+
+/// Why a file that a command writes in addition to the target cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum WrittenFileError {
+    /// `init` would overwrite a file.
+    #[error("{} is there already, and init overwrites nothing: name another file with --output, or move this one away", path.display())]
+    DraftExists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The configuration that `init` makes cannot be written.
+    #[error("cannot write {}: name another file with --output", path.display())]
+    NoDraft {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// Several tilesets would write one file.
+    #[error("{flag} {}: each tileset writes its own file; write {{tileset}} into its name, such as run-{{tileset}}.json", path.display())]
+    OneFile {
+        /// The flag.
+        flag: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The dirty tiles cannot be written.
+    #[error("cannot write the dirty tiles to {}: {}", path.display(), moment.advice("--dirty-out", "nothing was published, and the manifest is unchanged"))]
+    NoTileList {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        moment: FileMoment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The changed tiles cannot be written.
+    #[error("cannot write the changed tiles to {}: {}", path.display(), moment.advice("--changed-out", WORK_IS_DONE))]
+    NoChangedList {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        moment: FileMoment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The page with a map cannot be written.
+    #[error("cannot write the page {}: choose another --html", path.display())]
+    NoPage {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        moment: FileMoment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The style of a map cannot be written.
+    #[error("cannot write the style {}: choose another --style", path.display())]
+    NoStyle {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        moment: FileMoment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The picture of a tile cannot be written.
+    #[error("cannot write the picture {}: choose another --png", path.display())]
+    NoPicture {
+        /// The file.
+        path: PathBuf,
+        /// When.
+        moment: FileMoment,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A picture would be written onto a terminal.
+    #[error(
+        "a picture is no text for a terminal: name a file with --png, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
+    )]
+    PictureOnTerminal,
+    /// The manual pages cannot be written.
+    #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
+    NoManualPages {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// The kind of the failure to write a file beside the work. Exit code 2 says that nothing was begun.
+pub(crate) const fn kind_at(moment: FileMoment) -> ErrorKind {
+    match moment {
+        FileMoment::Before => ErrorKind::Usage,
+        FileMoment::After => ErrorKind::Failed,
+    }
+}
+
+impl WrittenFileError {
+    /// What kind of failure this is. Files beside the work are checked before it begins.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            WrittenFileError::NoTileList { moment, .. }
+            | WrittenFileError::NoChangedList { moment, .. }
+            | WrittenFileError::NoPage { moment, .. }
+            | WrittenFileError::NoStyle { moment, .. }
+            | WrittenFileError::NoPicture { moment, .. } => kind_at(*moment),
+            WrittenFileError::DraftExists { .. }
+            | WrittenFileError::NoDraft { .. }
+            | WrittenFileError::PictureOnTerminal
+            | WrittenFileError::OneFile { .. } => ErrorKind::Usage,
+            WrittenFileError::NoManualPages { .. } => ErrorKind::Failed,
+        }
+    }
+}
+
+// The kind of each error of a command, and what an error means once a stop was asked for.
+
+impl From<crate::change_log::ChangeLogError> for CommandError {
+    /// A failure of the database stays a database error, whatever was read, because a run starts over when the connection is lost.
+    fn from(error: crate::change_log::ChangeLogError) -> CommandError {
+        match error {
+            crate::change_log::ChangeLogError::Database(error) => CommandError::Database(error),
+            other => CommandError::Changes(other),
+        }
+    }
+}
+
+/// After a stop was asked for, turns every error that the stop may have caused into the interruption.
+#[must_use]
+pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+    let is_because_of_the_stop = match error.kind() {
+        ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::Lost | Obstacle::HeldUp | Obstacle::GaveWay) => true,
+        ErrorKind::Transient(Obstacle::Unreachable)
+        | ErrorKind::Usage
+        | ErrorKind::NeedsSeed
+        | ErrorKind::Partial
+        | ErrorKind::Failed => false,
+    };
+    match (stop.asked(), &error) {
+        // These errors say more about what the run leaves.
+        (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
+        (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
+        _ => error,
+    }
+}
+
+impl CommandError {
+    /// The kind of failure that the log gives to programs.
+    #[must_use]
+    pub const fn failure_kind(&self) -> FailureKind {
+        match self.kind() {
+            ErrorKind::Usage => FailureKind::Usage,
+            ErrorKind::NeedsSeed => FailureKind::NeedsSeed,
+            ErrorKind::Partial => FailureKind::Partial,
+            ErrorKind::Interrupted => FailureKind::Interrupted,
+            ErrorKind::Transient(_) => FailureKind::Transient,
+            ErrorKind::Failed => FailureKind::Failed,
+        }
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            CommandError::Interrupted(_) | CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_) => {
+                ErrorKind::Interrupted
+            }
+            CommandError::Config(_)
+            | CommandError::LargeTile { .. }
+            | CommandError::NothingToDraw { .. }
+            | CommandError::NoPublicUrl { .. }
+            | CommandError::NoUrl { .. }
+            | CommandError::Admin { .. }
+            | CommandError::WrittenAsAWhole { .. }
+            | CommandError::WriterOfVersions { .. }
+            | CommandError::Location(_)
+            | CommandError::NoSuchSchema { .. }
+            | CommandError::NoVersions { .. }
+            | CommandError::NoRewrite { .. }
+            | CommandError::NoPurges { .. }
+            | CommandError::Unversioned { .. }
+            | CommandError::Switch(_)
+            | CommandError::NoTarget { .. }
+            | CommandError::UnknownTarget { .. }
+            | CommandError::OtherTileset { .. }
+            | CommandError::Foreign { .. }
+            | CommandError::SameTarget { .. }
+            | CommandError::Unfit { .. }
+            | CommandError::NoPatchOfSeveral
+            | CommandError::NoCopyTarget
+            | CommandError::NoTile { .. }
+            | CommandError::TileList(_)
+            | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::File(error) => error.kind(),
+            CommandError::NoReport(error) => kind_at(error.moment),
+            CommandError::NoMetrics(error) => kind_at(error.moment),
+            CommandError::Several(error) => error.kind(),
+            CommandError::Serve(error) => error.kind(),
+            CommandError::Read(error) => error.kind(),
+            CommandError::Database(error) => error.kind(),
+            CommandError::Changes(error) => error.kind(),
+            CommandError::Target(error) => error.kind(),
+            CommandError::Shards(error) => error.kind(),
+            CommandError::NeedsSeed { .. }
+            | CommandError::OtherHistory { .. }
+            | CommandError::NeedSeeds { .. }
+            | CommandError::Untracked { .. } => ErrorKind::NeedsSeed,
+            CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
+            CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
+            // A run ends with `Restarts` or `HeldUp` once it has started over as often as it may.
+            CommandError::Restarts { .. }
+            | CommandError::HeldUp { .. }
+            | CommandError::Pipeline(_)
+            | CommandError::Shrinks { .. }
+            | CommandError::LosesRows { .. }
+            | CommandError::NotReady(_)
+            | CommandError::Output(_)
+            | CommandError::NotThere { .. }
+            | CommandError::BrokenTile { .. }
+            | CommandError::Threads { .. }
+            | CommandError::Unhealthy { .. }
+            | CommandError::Differ { .. }
+            | CommandError::Unsound { .. }
+            | CommandError::Outbox(_)
+            | CommandError::Scratch(_)
+            | CommandError::Died(_) => ErrorKind::Failed,
+        }
+    }
+}
+
+// Errors of one command for several tilesets, or for the variants of one.
+
+/// Why a command for several tilesets or variants ended without success.
+#[derive(Debug, thiserror::Error)]
+pub enum SeveralError {
+    /// Some of several tilesets failed.
+    #[error("tilesets that failed: {} of {of} ({}), each for the reason given above. Run the command again for them alone, with {}",
+        tilesets.len(), tilesets.join(", "), again(tilesets))]
+    Tilesets {
+        /// Their names.
+        tilesets: Vec<String>,
+        /// How many tilesets the command was run for.
+        of: usize,
+        /// What kind of failure this is altogether.
+        kind: ErrorKind,
+    },
+    /// Some variants of a tileset failed.
+    #[error("variants of {tileset} that failed: {failed} of {of}, each for the reason given above: {}{}. Run the command again",
+        outputs.join(", "), if outputs.len() < *failed { ", …" } else { "" })]
+    Variants {
+        /// The tileset.
+        tileset: String,
+        /// The outputs of the first ones.
+        outputs: Vec<String>,
+        /// How many failed.
+        failed: usize,
+        /// How many variants there are.
+        of: usize,
+        /// What kind of failure this is altogether.
+        kind: ErrorKind,
+    },
+    /// A target is no variant.
+    #[error(
+        "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
+    )]
+    NoVariant {
+        /// The target.
+        target: String,
+        /// The tileset.
+        tileset: String,
+        /// The output, with `{name}` for the values.
+        output: String,
+    },
+    /// `--variant` names a variant that is not there.
+    #[error("{tileset} has no variant \"{wanted}\"{hint}")]
+    UnknownVariant {
+        /// The name.
+        wanted: String,
+        /// The tileset.
+        tileset: String,
+        /// A similar name, or how to list them.
+        hint: String,
+    },
+    /// A flag or command that does not work with variants.
+    #[error("{what} is not for a tileset with variants ({tileset}): {next}")]
+    NotForVariants {
+        /// The flag or command.
+        what: &'static str,
+        /// The tileset.
+        tileset: String,
+        /// What to do instead.
+        next: &'static str,
+    },
+    /// The folder of a variant cannot be made.
+    #[error("cannot make the folder {} of a variant: choose another output below [tileset.variants]", path.display())]
+    NoVariantFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A target of a vanished variant cannot be deleted.
+    #[error("{} cannot be deleted: look into the cause, then run the command again with --prune-variants", path.display())]
+    NotRemoved {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl SeveralError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            SeveralError::Tilesets { kind, .. } | SeveralError::Variants { kind, .. } => *kind,
+            SeveralError::NoVariant { .. }
+            | SeveralError::NotForVariants { .. }
+            | SeveralError::UnknownVariant { .. }
+            | SeveralError::NoVariantFolder { .. } => ErrorKind::Usage,
+            SeveralError::NotRemoved { .. } => ErrorKind::Failed,
+        }
+    }
+}
+
+/// The flags that choose tilesets.
+fn again(tilesets: &[String]) -> String {
+    tilesets.iter().map(|name| format!("--tileset {name}")).collect::<Vec<_>>().join(" ")
 }

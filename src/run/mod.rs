@@ -1,74 +1,87 @@
-//! What the verbs share: one run of one tileset into one target.
+//! The work of the verbs, and what they share: one run of one tileset into one target.
 //!
 //! | file | what |
 //! |---|---|
+//! | `config`, `copy`, `diff`, `doctor/`, `init/`, `inspect`, `jobs`, `publish`, `purge`, `reseed/`, `serving/`, `shards/`, `track`, `verify` | a verb each |
 //! | `error` | the errors of commands, and their kinds |
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
-//! | `attempts` | restarts on a new snapshot; work on threads that may block |
-//! | `prepare` | snapshot, probe, survey and plan of a seed |
-//! | `surveys` | where the features of all layers lie |
-//! | `purging` | notifying CDNs after a publish |
-//! | `queue_gate` | batches of a server's own writer wait in its queue |
+//! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
+//! | `purge` | notifying CDNs after a publish |
 //! | `rows` | whether a run would lose too many rows of a layer |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
-//! | `writer_lease` | which of several servers writes a target |
+//! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several tilesets in one command: the shared snapshot, and how the command ends |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `variants/` | families: the variants of a tileset, and their own manifest |
-//! | `describe/` | what a run says about its result: manifest, metadata, budgets, warnings |
+//! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
 
-pub(crate) mod attempts;
-pub(crate) mod describe;
+pub mod config;
+pub mod copy;
+mod describe;
+pub mod diff;
+mod dirty_file;
+pub mod doctor;
+mod dry_run;
 mod error;
-pub(crate) mod look;
-pub(crate) mod prepare;
-pub(crate) mod purging;
-mod queue_gate;
-pub(crate) mod rows;
-pub(crate) mod seed;
+pub mod init;
+pub mod inspect;
+pub mod jobs;
+mod layer_ends;
+mod look;
+mod prepare;
+pub mod publish;
+pub mod purge;
+pub mod reseed;
+mod rows;
+pub mod seed;
+pub mod serving;
+pub mod shards;
 mod shared_rows;
-pub(crate) mod surveys;
-pub(crate) mod target;
+mod target;
 mod tilesets;
-pub(crate) mod variants;
-pub(crate) mod writer_lease;
+pub mod track;
+mod variants;
+pub mod verify;
+mod writer_lease;
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::changes::Cursor;
-use crate::config::JobSettings;
+use target::Targets;
+use variants::{FamilyCachePart, SessionPart};
+
+use crate::change_log::Cursor;
+use crate::config::{DatabaseSettings, JobSettings};
+use crate::draw::Worker;
 use crate::encode::Packing;
+use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
-use crate::postgis::{Database, Snapshot, Worker, refresh_views};
-use crate::report::Report;
+use crate::postgis::{Database, Snapshot, refresh_views};
+use crate::report::{Event, Report};
 use crate::shards::WorkFolder;
-use crate::sink::{BeforeManifest, ChangedTiles};
 use crate::stop::Stop;
+use crate::target::{BeforeManifest, ChangedTiles};
 use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
 pub(crate) use error::OTHER_HISTORY;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
-pub use queue_gate::QueueGate;
 pub use rows::LostRows;
 pub use target::{Target, TargetUrl};
 pub use tilesets::{FailedTilesets, SharedSnapshot};
+pub(crate) use variants::FamilyReader;
 pub use variants::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
     RecordedVariant,
 };
-
-pub(crate) use variants::FamilyReader;
-
-use target::Targets;
-use variants::{FamilyCachePart, SessionPart};
+pub use writer_lease::QueueGate;
 
 /// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
@@ -156,21 +169,21 @@ impl Job {
     /// # Errors
     /// If the file cannot be written, or is the output.
     pub fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
-        look::dirty_file::can_write_changed(path, &self.settings.tileset.output)?;
+        dirty_file::can_write_changed(path, &self.settings.tileset.output)?;
         Ok(Job { changed_out: path.map(Path::to_owned), ..self })
     }
 
     /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails,
     /// the rest of the run goes on, because the target is published: [`Job::listed`] returns the error.
-    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &look::dirty_file::DirtyScope) {
-        if let Err(error) = look::dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
+    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &dirty_file::DirtyScope) {
+        if let Err(error) = dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
             self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }
 
     /// Writes a list that says that nothing changed, like [`Job::write_changed`].
     pub(crate) fn write_unchanged(&self) {
-        if let Err(error) = look::dirty_file::write_unchanged(self.changed_out.as_deref()) {
+        if let Err(error) = dirty_file::write_unchanged(self.changed_out.as_deref()) {
             self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     }
@@ -290,5 +303,93 @@ impl Job {
     /// The same run with other settings.
     pub(crate) fn with_settings(&self, settings: JobSettings) -> Job {
         Job { settings, ..self.clone() }
+    }
+}
+
+// One verb per file or folder. A verb returns a value, which `main` prints. No verb imports another: what they share is in [`self`].
+
+// Restarts of a run on a new snapshot, and work on threads that may block.
+
+/// The longest pause before an attempt: 2^5 s.
+const MAX_DOUBLINGS: u32 = 5;
+
+/// Runs `attempt`, and runs it again if the database goes away or other sessions hold the run up. `attempt` gets the number of earlier attempts.
+pub(crate) async fn restarting<T>(
+    database: &DatabaseSettings,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+    attempt: impl AsyncFn(u32) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let (mut restarts, mut last) = (0, None);
+    loop {
+        let (error, obstacle) = match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
+            Err(CommandError::Database(error)) => match obstacle(error.kind(), last) {
+                Some(obstacle) => (error, obstacle),
+                None => return Err(error.into()),
+            },
+            ended => return ended,
+        };
+        let attempts = restarts + 1;
+        if restarts == database.restarts {
+            return Err(match obstacle {
+                Obstacle::Lost | Obstacle::Unreachable => CommandError::Restarts { attempts, source: error },
+                Obstacle::HeldUp | Obstacle::GaveWay => CommandError::HeldUp { attempts, source: error },
+            });
+        }
+        (restarts, last) = (attempts, Some(obstacle));
+        report.event(&Event::Restarting { attempt: restarts, of: database.restarts, cause: error.to_string() });
+        tokio::select! {
+            () = tokio::time::sleep(pause(database.session.lock_limit(), restarts, obstacle)) => {}
+            signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
+        }
+    }
+}
+
+/// The obstacle that makes a run start over after an error of this kind; `None` if the run does not start over. `last` is the obstacle of the
+/// previous attempt. An unreachable server is a reason to start over only if it has answered before. A missing table is one only if a lock
+/// stopped the previous attempt, because others may be replacing the table at this moment.
+const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
+    match (kind, last) {
+        (ErrorKind::Transient(Obstacle::Unreachable), None) => None,
+        (ErrorKind::Transient(obstacle), _) => Some(obstacle),
+        (ErrorKind::Usage, Some(Obstacle::HeldUp | Obstacle::GaveWay)) => Some(Obstacle::HeldUp),
+        _ => None,
+    }
+}
+
+/// How long to wait before a run starts over.
+fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
+    let doubling = Duration::from_secs(1 << restarts.min(MAX_DOUBLINGS));
+    match obstacle {
+        // The session that waited has its lock by now. If not, the run's first lock waits for that session.
+        Obstacle::GaveWay => Duration::ZERO,
+        Obstacle::Lost | Obstacle::Unreachable => doubling,
+        Obstacle::HeldUp => doubling.min(lock_limit),
+    }
+}
+
+/// Adds to the error of an interrupted run what the run leaves in a synchronized target.
+pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> CommandError {
+    match (error, &target.url) {
+        (CommandError::Interrupted(signal), TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }) => {
+            CommandError::InterruptedSynchronized { target: target.to_string(), signal }
+        }
+        (error, _) => error,
+    }
+}
+
+/// Runs blocking work on a thread that may block.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
+}
+
+/// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves nothing to undo.
+pub(crate) async fn reading<T: Send + 'static>(
+    stop: &Stop,
+    work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
+) -> Result<T, CommandError> {
+    tokio::select! {
+        read = aside(work) => read.flatten(),
+        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }

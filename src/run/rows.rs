@@ -10,7 +10,7 @@ use super::{CommandError, Target};
 use crate::manifest::{LayerRows, RowCounts, RowsThen};
 use crate::postgis::Layer;
 use crate::report::grouped;
-use crate::sink::MaxShrink;
+use crate::target::MaxShrink;
 use crate::tile::ZoomList;
 
 /// How long a higher number of rows is remembered, in seconds: losses of one day add up.

@@ -1,26 +1,35 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::attempts::{aside, restarting, with_what_remains};
-use super::describe::vanishing::layers_that_end_early;
-use super::describe::{
-    Before, LogIdentity, Seeded, budgets, database, fingerprint, leaves_parts, manifest, metadata, names,
-};
-use super::look::dirty_file::DirtyScope;
+use futures_util::StreamExt as _;
+use tokio::sync::Mutex;
+
+use super::describe::{Before, LogIdentity, Seeded, database, fingerprint, leaves_parts, manifest, metadata, names};
+use super::dirty_file::DirtyScope;
+use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
-use super::variants::FamilyCachePart;
-use super::{CommandError, Job, interrupted};
+use super::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
+use super::{
+    CommandError, Family, FamilyOptions, FamilyOutcome, Job, aside, interrupted, restarting, with_what_remains,
+};
+use crate::config::JobSettings;
+use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
+use crate::error::ErrorKind;
 use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
-use crate::pipeline::{self, BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis::{Layer, LayerKind, PreparedLayer, Reads, Renderer, RunLayers, Snapshot, verify_cached_rows};
-use crate::report::{Event, Report, Requests, RunReport, RunStages, RunZoom};
-use crate::sink::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
+use crate::pipeline;
+use crate::pipeline::{BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
+use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
+use crate::report::{Event, PlanReport, Report, Requests, RunReport, RunStages, RunZoom};
+use crate::run::describe;
+use crate::stop::Stop;
+use crate::target::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
 use crate::tile::{AreaPart, Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
@@ -85,9 +94,9 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let finishing = Instant::now();
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
-    let budgets = budgets::budgets(&outcome, &names);
+    let budgets = describe::budgets(&outcome, &names);
     let mut warned = BTreeMap::new();
-    prepared.warnings.append(&mut budgets::warn(&budgets, &mut warned, &job.report));
+    prepared.warnings.append(&mut describe::warn(&budgets, &mut warned, &job.report));
     let before = Before { described: open.before.as_ref(), outside: open.outside };
     let seeded = Seeded {
         cursor: prepared.snapshot.cursor(),
@@ -97,7 +106,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         fingerprint: &our_fingerprint,
         planned,
         written: outcome.written,
-        failed: &budgets::failed_tiles(&outcome),
+        failed: &describe::failed_tiles(&outcome),
         rows: &rows,
     };
     let manifest = manifest(&job.settings, seeded, started, before);
@@ -126,7 +135,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         slowest: outcome.slowest.clone(),
         skipped: prepared.skipped,
         budgets,
-        failed: budgets::failed(&outcome, &names),
+        failed: describe::failed(&outcome, &names),
         layers: names,
         warnings: prepared.warnings,
     })
@@ -413,8 +422,203 @@ fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {
         median: zoom.sizes.quantile(0.5),
         p95: zoom.sizes.quantile(0.95),
         largest: zoom.largest,
-        largest_layer: budgets::largest_layer(zoom, names),
+        largest_layer: describe::largest_layer(zoom, names),
         worker_seconds: zoom.busy.as_secs_f64(),
     };
     outcome.zooms.iter().map(zoom).collect()
+}
+
+// `oar-tiles seed`: renders every occupied tile of the pyramid into the output.
+//
+// The run itself is `src/run/seed.rs`: claim the target, plan, render, store, write the manifest last.
+
+/// Seeds the job's target.
+///
+/// # Errors
+/// If anything is missing from the result. The target is then unchanged, unless the error says otherwise.
+pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
+    let done = seed_target(job).await?;
+    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
+    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    Ok(done)
+}
+
+/// # Errors
+/// If tiles could not be rendered.
+pub fn complete(done: &RunReport) -> Result<(), CommandError> {
+    describe::complete(&done.output, &done.failed)
+}
+
+/// The plan of a seed, with estimated sizes and times. Writes nothing.
+///
+/// # Errors
+/// The errors of a seed.
+pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
+    let plan = async |_restarts| {
+        Box::pin(crate::run::dry_run::dry_run(job)).await.inspect_err(|_error| job.release_snapshot())
+    };
+    restarting(&job.settings.database, &job.report, &job.stop, plan).await
+}
+
+// A seed of all variants of a tileset, on one snapshot.
+
+/// The source of the tiles of the family's targets.
+enum FamilySource {
+    /// Rows that were read once for all targets.
+    Cache(Arc<FamilyCache>),
+    /// Sessions that draw one variant after the other.
+    Sessions(Arc<FamilySessions>),
+    /// Each target's own sessions.
+    Own,
+}
+
+/// Seeds every variant of a tileset.
+///
+/// # Errors
+/// If the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
+pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
+    let mut run = FamilyRun::begin(family, options).await?;
+    let cache = Box::pin(run.cache()).await?.map(Arc::new);
+    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants together.
+    let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
+    let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
+    let whole = async {
+        let all = run.all.clone()?;
+        let output = all.tileset.output.clone();
+        Some((output, Box::pin(seeds.one(all, None)).await))
+    };
+    let members = async {
+        match &cache {
+            Some(cache) => run.read_members(cache).await,
+            None => Ok(false),
+        }
+    };
+    let (whole, has_members) = futures_util::join!(whole, members);
+    drop(seeds);
+    if let Some((output, done)) = whole {
+        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+    }
+    let has_members = has_members?;
+    let source = match cache.filter(|_| has_members) {
+        Some(cache) => FamilySource::Cache(cache),
+        None => {
+            Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
+        }
+    };
+    // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one runs at a time.
+    let side_by_side = match &source {
+        FamilySource::Cache(_) => family.settings().run.workers.get(),
+        FamilySource::Sessions(sessions) => sessions.count(),
+        FamilySource::Own => 1,
+    };
+    let (seeds, table) = (TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) }, &run.members.table);
+    let each = table.rows.iter().enumerate().map(|(number, row)| {
+        let (settings, seeds) = (family.variant(&table.parameters, row), &seeds);
+        async move {
+            let settings = settings?;
+            let output = settings.tileset.output.clone();
+            Ok::<_, CommandError>((output, Box::pin(seeds.one(settings, Some(number))).await))
+        }
+    });
+    let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
+    while let Some(target) = ended.next().await {
+        let (output, done): (PathBuf, _) = target?;
+        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+    }
+    drop(ended);
+    drop(seeds);
+    run.finish().await
+}
+
+/// Notes the outcome of a target's seed.
+fn note(
+    tally: &mut FamilyTally,
+    published: &mut HashMap<PathBuf, String>,
+    output: PathBuf,
+    done: Result<RunReport, CommandError>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    match done {
+        Ok(done) => {
+            tally.seeded(&done);
+            published.extend(done.manifest.publication.map(|publication| (output, publication.id)));
+            Ok(())
+        }
+        Err(error) => tally.failed(output.display().to_string(), error, stop),
+    }
+}
+
+/// The seeds of a family's targets.
+struct TargetSeeds<'a> {
+    targets: &'a FamilyTargets<'a>,
+    source: FamilySource,
+    /// Locked by the one target that has as many sessions as the whole run may have.
+    own: Mutex<()>,
+}
+
+impl TargetSeeds<'_> {
+    /// Seeds one target: the variant with this number, or the tileset without conditions if it is `None`.
+    async fn one(&self, settings: JobSettings, variant: Option<usize>) -> Result<RunReport, CommandError> {
+        let job = self.targets.job(settings)?;
+        let done = match &self.source {
+            FamilySource::Own => None,
+            FamilySource::Cache(cache) => {
+                let cache = Some(FamilyCachePart { cache: Arc::clone(cache), variant });
+                match seed_target(&Job { family_cache: cache, ..job.clone() }).await {
+                    // The target has a point that only the database can draw.
+                    Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
+                    done => Some(done?),
+                }
+            }
+            FamilySource::Sessions(sessions) => in_session(&job, sessions).await?,
+        };
+        let done = if let Some(done) = done {
+            done
+        } else {
+            let _alone = self.own.lock().await;
+            seed_target(&job).await?
+        };
+        job.purge_published(false).await?;
+        describe::complete(&done.output, &done.failed)?;
+        Ok(done)
+    }
+}
+
+/// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
+async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
+    let done = async {
+        let part = sessions.take().await?;
+        let done = seed_once(&Job { session: Some(part.clone()), ..job.clone() }).await?;
+        // After an error the state of the session is unknown, so it is not given back.
+        part.give_back();
+        Ok::<_, CommandError>(done)
+    };
+    match done.await {
+        Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
+            tracing::debug!("{error}: the variant is seeded in sessions of its own");
+            Ok(None)
+        }
+        done => done.map(Some),
+    }
+}
+
+/// The plan of a family's seed: a line for each target, with the values of the variant.
+///
+/// # Errors
+/// If the values cannot be read.
+pub async fn plan_family(family: &Family, options: &FamilyOptions) -> Result<String, CommandError> {
+    let run = FamilyRun::begin(family, options).await?;
+    let mut lines: Vec<String> = run.all.iter().map(|all| format!("{}: all\n", all.tileset.output.display())).collect();
+    let table = &run.members.table;
+    for (segments, row) in run.members.segments.iter().zip(&table.rows) {
+        let values: Vec<String> = table
+            .parameters
+            .iter()
+            .zip(row)
+            .map(|(parameter, value)| format!("{} = {value}", parameter.name))
+            .collect();
+        lines.push(format!("{}: {}\n", family.output_of(segments).display(), values.join(", ")));
+    }
+    lines.push(format!("{} variants; nothing was written\n", table.rows.len()));
+    Ok(lines.concat())
 }

@@ -7,13 +7,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Job;
 use super::variants::SessionPart;
 use crate::config::JobSettings;
-use crate::postgis::{ExportedSnapshot, LayerOptions, PreparedLayer, Snapshot};
+use crate::draw::PreparedLayer;
+use crate::postgis::{ExportedSnapshot, LayerOptions, Snapshot};
 use crate::report::SkippedRows;
 use crate::tile::{AreaPart, Coverage, LayerFootprints, ZoomList};
 
 /// The layers that are the same in several tilesets of a seed, and their rows.
 #[derive(Debug, Default)]
-pub(super) struct SharedRows {
+pub(crate) struct SharedRows {
     wanted: Vec<WantedLayer>,
     kept: Mutex<KeptLayers>,
 }
@@ -53,23 +54,23 @@ struct KeptLayer {
 }
 
 /// Rows that another tileset of the seed has read.
-pub(super) struct ReadBefore {
+pub(crate) struct ReadBefore {
     /// The layer with these rows.
-    pub(super) layer: PreparedLayer,
+    pub(crate) layer: PreparedLayer,
     /// True if the tileset needs all of these rows: it covers no smaller part of the world.
-    pub(super) are_own: bool,
+    pub(crate) are_own: bool,
     /// Where the rows lie, and which rows cannot be drawn. `None` if a survey has to find out.
-    pub(super) places: Option<(LayerFootprints, Vec<SkippedRows>)>,
+    pub(crate) places: Option<(LayerFootprints, Vec<SkippedRows>)>,
 }
 
 /// Which rows of a layer are read.
-pub(super) struct RowsToRead {
+pub(crate) struct RowsToRead {
     /// The part of the world in which they lie.
-    pub(super) coverage: Coverage,
+    pub(crate) coverage: Coverage,
     /// The zooms at which they are drawn.
-    pub(super) zooms: ZoomList,
+    pub(crate) zooms: ZoomList,
     /// True if these are exactly the rows that the tileset needs.
-    pub(super) is_own: bool,
+    pub(crate) is_own: bool,
 }
 
 impl RowScope {
@@ -113,7 +114,7 @@ fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
 
 impl SharedRows {
     /// The layers of `tilesets`.
-    pub(super) fn of(tilesets: &[JobSettings]) -> SharedRows {
+    pub(crate) fn of(tilesets: &[JobSettings]) -> SharedRows {
         let layers =
             tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));
         let wanted = layers.filter_map(|(settings, layer)| {
@@ -125,7 +126,7 @@ impl SharedRows {
     }
 
     /// Forgets all rows.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         self.lock().layers.clear();
     }
 
@@ -167,7 +168,7 @@ impl Job {
     }
 
     /// The memory for cached rows of this tileset, whose seed begins: what the kept rows of earlier tilesets leave of it.
-    pub(super) fn rows_memory(&self) -> usize {
+    pub(crate) fn rows_memory(&self) -> usize {
         let all = self.settings.run.rows_memory / self.session.as_ref().map_or(1, SessionPart::side_by_side);
         let Some(shared) = self.shared_rows() else { return all };
         shared.begin(&self.settings.tileset.name);
@@ -179,7 +180,7 @@ impl Job {
     }
 
     /// The rows of a layer, if another tileset of the seed has read them on the same snapshot.
-    pub(super) fn rows_read_before(
+    pub(crate) fn rows_read_before(
         &self,
         snapshot: &Snapshot,
         layer: &PreparedLayer,
@@ -198,7 +199,7 @@ impl Job {
     }
 
     /// Which rows of a layer are read, so that all tilesets of the seed which have the layer can draw from them.
-    pub(super) fn rows_to_read(&self, options: &LayerOptions) -> RowsToRead {
+    pub(crate) fn rows_to_read(&self, options: &LayerOptions) -> RowsToRead {
         match self.shared_scope(options) {
             Some((all, own)) if !own.has_rows_of(&all) => {
                 RowsToRead { coverage: Coverage::new(&all.parts), zooms: all.zooms, is_own: false }
@@ -208,7 +209,7 @@ impl Job {
     }
 
     /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows that cannot be drawn, of all layers.
-    pub(super) fn keep_rows(
+    pub(crate) fn keep_rows(
         &self,
         snapshot: &Snapshot,
         options: &LayerOptions,

@@ -34,7 +34,7 @@ impl SharedSnapshot {
     }
 
     /// The rows that several tilesets draw from.
-    pub(super) fn rows(&self) -> &SharedRows {
+    pub(crate) fn rows(&self) -> &SharedRows {
         &self.rows
     }
 

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::http::address::ListenAddress;
+use super::jobs::TokenError;
+use super::live::LiveError;
+use super::shared::RedisUrlError;
 use crate::error::ErrorKind;
-use crate::serve::http::address::ListenAddress;
-use crate::serve::jobs::TokenError;
-use crate::serve::live::LiveError;
-use crate::serve::shared::RedisUrlError;
-use crate::sink::ReadError;
+use crate::target::ReadError;
 
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]

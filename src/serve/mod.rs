@@ -10,22 +10,22 @@
 //! | file | subject |
 //! |---|---|
 //! | `options`, `error` | the options of a server; why it could not start |
-//! | `server`, `settings` | start, listeners, tasks and end; what is read again while it runs |
-//! | `http` | addresses, the accept loop and its limits, paths, content negotiation, answers; it knows nothing of tilesets except names of tiles |
-//! | `target` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
-//! | `tiles` | where a tile comes from; tiles as they are sent, cached in memory |
-//! | `tilesets` | the tilesets, which of them a path names, and their catalogue |
-//! | `live` | tiles that are rendered on request: one flight a tile |
-//! | `parameters` | what requests for live tiles may ask in addition to the address |
+//! | `server` | start, listeners, tasks and end; what is read again while it runs |
+//! | `http/` | addresses, the accept loop and its limits, paths, content negotiation, answers; it knows nothing of tilesets except names of tiles |
+//! | `target/` | the target: opened, watched for replacement, read by several readers at once; which tiles it holds |
+//! | `tiles/` | where a tile comes from; tiles as they are sent, cached in memory |
+//! | `tilesets/` | the tilesets, which of them a path names, and their catalogue |
+//! | `live/` | tiles that are rendered on request: one flight a tile |
+//! | `parameters/` | what requests for live tiles may ask in addition to the address |
 //! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
-//! | `shared` | tiles that several servers share, in Redis |
-//! | `queue` | the workers, shared between live requests and background work |
-//! | `public` | the public listener: tiles and how long caches may keep them, TileJSON |
+//! | `shared/` | tiles that several servers share, in Redis |
+//! | `queue/` | the workers, shared between live requests and background work |
+//! | `public/` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
-//! | `jobs` | work for the writer that clients submit to the admin listener |
+//! | `jobs/` | work for the writer that clients submit to the admin listener |
 //! | `writer`, `write_back` | what the writer inside the server reports; live tiles that the writer will store |
-//! | `observe` | monitoring: Prometheus, the access log, systemd, current failures |
+//! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
 //! is served. A request after such a change gets the new state, because each request checks the metadata of the target's files (device,
@@ -44,7 +44,6 @@ mod preview;
 mod public;
 mod queue;
 mod server;
-mod settings;
 mod shared;
 mod target;
 mod tiles;
@@ -54,6 +53,8 @@ mod writer;
 
 pub use change_log::{KnownChanges, LogFailure, LogLook};
 pub use error::ServeError;
+pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
+pub use http::route::CACHE_PROBE;
 pub use jobs::{
     AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,
@@ -67,28 +68,20 @@ pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
     ParametersKey, TilesetParameters, UndeclaredNames,
 };
+pub(crate) use preview::{standalone, style};
 pub use public::changes::{ChangedEvent, StateEvent};
 pub use public::{PROBE_QUERY, TilesetHeaders};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
-pub use server::TileServer;
-pub use settings::{RereadSettings, Rereader, SettingsReader};
+pub use server::{RereadSettings, Rereader, SettingsReader, TileServer};
 pub use shared::{RedisUrl, RedisUrlError, SharedSecret};
 pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
-pub use tilesets::Addressing;
 pub use tilesets::catalogue::{CatalogueDocument, CatalogueFamily, CatalogueTileset};
-pub use tilesets::listing::{VariantInList, VariantListDocument};
+pub use tilesets::family::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
 pub use tilesets::opening::TilesetParts;
-pub use tilesets::tileset::tileset_segment;
-pub use tilesets::variants::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
+pub use tilesets::{Addressing, VariantInList, VariantListDocument, tileset_segment};
 pub use write_back::{WriteBackDesk, WriteBackLimits};
 pub use writer::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk};
-
-pub use self::http::address::{ListenAddress, ListenAddressError};
-pub use self::http::peers::{AddressRange, AddressRangeError};
-pub use self::http::route::CACHE_PROBE;
-
-pub(crate) use preview::{standalone, style};

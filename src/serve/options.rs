@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
 
-use crate::serve::http::accept::AddressLimits;
-use crate::serve::http::address::ListenAddress;
-use crate::serve::http::peers::AddressRange;
-use crate::serve::parameters::UndeclaredNames;
-use crate::serve::queue::WorkerShares;
-use crate::serve::shared::{RedisUrl, SharedSecret};
-use crate::serve::target::watch::POLL;
-use crate::serve::write_back::WriteBackLimits;
-use crate::sink::CacheRule;
+use super::http::accept::AddressLimits;
+use super::http::address::{AddressRange, ListenAddress};
+use super::parameters::UndeclaredNames;
+use super::queue::WorkerShares;
+use super::shared::{RedisUrl, SharedSecret};
+use super::target::watch::POLL;
+use super::write_back::WriteBackLimits;
+use crate::target::CacheRule;
 use crate::tile::{TileText, TileTextNames};
 
 /// The status of the answer for an empty tile in the scope.
@@ -151,7 +150,7 @@ pub struct ServeOptions {
     /// True to notify clients at `/changes` of tiles that change.
     pub changes: bool,
     /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file, the token is in the variable
-    /// [`TOKEN_VARIABLE`](crate::serve::TOKEN_VARIABLE); without both, nobody may.
+    /// [`TOKEN_VARIABLE`](super::TOKEN_VARIABLE); without both, nobody may.
     pub token_file: Option<PathBuf>,
     /// True to show a map at `/`.
     pub preview: bool,

@@ -6,11 +6,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use crate::serve::jobs::JobDesk;
-use crate::serve::queue::WorkQueue;
-use crate::serve::shared::SharedCache;
-use crate::serve::tiles::served::ServedTiles;
-use crate::serve::write_back::WriteBackDesk;
+use super::jobs::JobDesk;
+use super::queue::WorkQueue;
+use super::shared::SharedCache;
+use super::tiles::served::ServedTiles;
+use super::write_back::WriteBackDesk;
 use crate::stop::Stop;
 use crate::tile::TileRectList;
 

@@ -1,8 +1,8 @@
 //! Why a shard, or the commit of all shards, failed.
 
 use crate::error::ErrorKind;
-use crate::sink::{NoteError, TargetError, WorkFileError};
 use crate::suggested::{SHARDS_ABORT, SHARDS_BEGIN, SHARDS_COMMIT, SHARDS_STATUS, TRACK_INSTALL};
+use crate::target::{NoteError, TargetError, WorkFileError};
 
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]

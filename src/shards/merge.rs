@@ -95,9 +95,9 @@ impl Merged {
 
 #[cfg(test)]
 mod tests {
-    use super::super::run_file::tests::{run, tile};
     use super::*;
-    use crate::sink::TileEdit;
+    use crate::shards::run_file::tests::{run, tile};
+    use crate::target::TileEdit;
 
     fn put(zoom: u8, x: u32, byte: u8) -> TileEdit {
         TileEdit::Put(tile(zoom, x, 0), [byte].into())

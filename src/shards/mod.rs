@@ -12,21 +12,20 @@
 //! is byte for byte the same as that of one machine.
 //!
 //! Shards write only to the work folder, so an attempt that is late cannot change what is published. The one exception is a new version of an S3
-//! prefix: there each shard adds its tiles itself, with conditional writes ([`VersionTiles`](crate::sink::VersionTiles)), and its run says which
+//! prefix: there each shard adds its tiles itself, with conditional writes ([`VersionTiles`](crate::target::VersionTiles)), and its run says which
 //! tiles these are.
 //!
 //! | file | what |
 //! |---|---|
 //! | `plan` | the plan and the other documents of the work folder |
-//! | `cut/` | which columns belong to which shard |
+//! | `cut` | which columns belong to which shard |
 //! | `index` | finds out which shard a process renders: a flag, or the variable of a scheduler |
-//! | `folder/` | the work folder: notes and files, and who wrote a note first |
-//! | `run_file/` | the sorted run of a shard |
-//! | `shard_sink` | what a shard writes: its run, and the tiles of a new version |
+//! | `folder` | the work folder: notes and files, and who wrote a note first |
+//! | `run_file` | the sorted run of a shard; what a shard writes: its run, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
-//! The verbs are in `command/shards`.
+//! The verbs are in `run/shards`.
 
 mod cut;
 mod error;
@@ -35,7 +34,6 @@ mod index;
 mod merge;
 mod plan;
 mod run_file;
-mod shard_sink;
 
 pub use cut::{ColumnWeights, cut};
 pub use error::ShardsError;
@@ -46,5 +44,4 @@ pub use plan::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan,
     StateKind, now, random_id,
 };
-pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
-pub use shard_sink::{FinishedShard, ShardSink};
+pub use run_file::{AddedTile, FinishedRun, FinishedShard, RunReader, RunRecord, RunSink, ShardSink};

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::manifest::{DatabaseIdentity, Witness};
 use crate::report::{FailedLayer, LayerBudget, SkippedRows};
-use crate::sink::{Needs, SharedVersion};
+use crate::target::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
 
 /// The version of the layout of the plan and of the runs.
@@ -87,16 +87,17 @@ pub struct ShardPlan {
 /// Bounds as text. Each side is written so that it reads back as the same number. The text form in settings is not used, because a box there must
 /// have an extent, and the box around a single point has none.
 mod bounds_text {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
 
     use crate::tile::LonLatBox;
 
-    pub(super) fn serialize<S: Serializer>(bounds: &LonLatBox, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bounds: &LonLatBox, serializer: S) -> Result<S::Ok, S::Error> {
         let LonLatBox { west, south, east, north } = bounds;
         serializer.collect_str(&format_args!("{west},{south},{east},{north}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LonLatBox, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LonLatBox, D::Error> {
         let text = String::deserialize(deserializer)?;
         let sides: Option<Vec<f64>> = text.split(',').map(|side| side.parse().ok()).collect();
         match sides.as_deref() {

@@ -314,12 +314,12 @@ impl Coverage {
 }
 
 /// The world's share, 0..=1, west of a longitude.
-pub(super) fn unit_x(longitude: f64) -> f64 {
+pub(crate) fn unit_x(longitude: f64) -> f64 {
     (longitude + 180.0) / 360.0
 }
 
 /// The world's share, 0..=1, north of a latitude; a latitude beyond the square is moved to its edge.
-pub(super) fn unit_y(latitude: f64) -> f64 {
+pub(crate) fn unit_y(latitude: f64) -> f64 {
     let sine = latitude.to_radians().sin();
     (0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)).clamp(0.0, 1.0)
 }
@@ -336,6 +336,64 @@ fn tile_range(from: f64, to: f64, zoom: Zoom) -> (u32, u32) {
     let hair = 1e-9 * tiles;
     let first = index((from * tiles + hair).floor());
     (first, index((to * tiles - hair).ceil() - 1.0).max(first))
+}
+
+// Where a map begins.
+
+/// Where a map of the tileset begins (TileJSON 3.0.0, section 3.6).
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct MapCenter {
+    /// Its longitude in degrees, -180 to 180.
+    pub longitude: f64,
+    /// Its latitude in degrees, -90 to 90.
+    pub latitude: f64,
+    /// Its zoom.
+    pub zoom: u8,
+}
+
+/// The text is no center of a map.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no center: write longitude,latitude,zoom, such as 13.4,52.52,9")]
+pub struct NoCenter(String);
+
+impl FromStr for MapCenter {
+    type Err = NoCenter;
+
+    fn from_str(text: &str) -> Result<MapCenter, NoCenter> {
+        let wrong = || NoCenter(text.to_owned());
+        let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+        let [longitude, latitude, zoom] = parts[..] else { return Err(wrong()) };
+        let degrees = |part: &str, most: f64| part.parse::<f64>().ok().filter(|degrees| degrees.abs() <= most);
+        let zoom = zoom.parse().ok().filter(|zoom| *zoom <= Zoom::MAX.get());
+        let (longitude, latitude) = (degrees(longitude, 180.0), degrees(latitude, 90.0));
+        let ((longitude, latitude), zoom) = longitude.zip(latitude).zip(zoom).ok_or_else(wrong)?;
+        Ok(MapCenter { longitude, latitude, zoom })
+    }
+}
+
+impl TryFrom<String> for MapCenter {
+    type Error = NoCenter;
+
+    fn try_from(text: String) -> Result<MapCenter, NoCenter> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for MapCenter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.6},{:.6},{}", self.longitude, self.latitude, self.zoom)
+    }
+}
+
+impl JsonSchema for MapCenter {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "MapCenter".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
+    }
 }
 
 #[cfg(test)]
@@ -387,5 +445,21 @@ mod tests {
         assert!(Coverage::new(&[]).is_world());
         assert!(Coverage::new(&[boxed("0,0,1,1"), boxed("-180,-85.0511,180,85.0511")]).is_world());
         assert!(!Coverage::new(&[boxed("170,-50,-170,50")]).is_world());
+    }
+}
+
+#[cfg(test)]
+mod center_tests {
+    use super::*;
+
+    #[test]
+    fn a_center_is_three_numbers_within_their_ranges() {
+        let center: MapCenter = " 13.4, 52.52,9".parse().unwrap();
+        assert_eq!(center, MapCenter { longitude: 13.4, latitude: 52.52, zoom: 9 });
+        assert_eq!(center.to_string(), "13.400000,52.520000,9");
+        for text in ["", "1,2", "1,2,3,4", "181,0,1", "0,91,1", "0,0,23", "a,0,1", "0,0,1.5", "NaN,0,1", "0,inf,1"] {
+            let message = format!("\"{text}\" is no center: write longitude,latitude,zoom, such as 13.4,52.52,9");
+            assert_eq!(text.parse::<MapCenter>().unwrap_err().to_string(), message);
+        }
     }
 }

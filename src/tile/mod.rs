@@ -16,11 +16,8 @@
 mod area;
 mod batch;
 mod bbox;
-mod center;
-mod columns;
 mod coord;
 mod feature;
-mod id;
 mod margin;
 mod order;
 mod rect_list;
@@ -31,17 +28,14 @@ mod zoom;
 
 pub use area::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
 pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
-pub use bbox::{BoxError, Coverage, LonLatBox};
-pub use center::{MapCenter, NoCenter};
-pub use columns::{ColumnRange, ColumnRangeError, ColumnRanges};
-pub use coord::{NoTile, TileCoord, TileRect};
+pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
+pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{
     BoxFootprint, Candidate, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun, OutlinedBoxes,
     Positions, RingDirection, SortedPoints, Spot, Unit, outline_reach,
 };
-pub use id::{LayerId, LayerIndex, Slice, TileId};
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
-pub use order::Order;
+pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};
 pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};

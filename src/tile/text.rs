@@ -140,8 +140,8 @@ impl TileText {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LayerId;
     use super::*;
+    use crate::tile::LayerId;
 
     #[test]
     fn tiles_fill_in_what_they_are() {

@@ -1,11 +1,11 @@
+mod layers;
+mod purge;
+mod values;
+
 use std::io::Write as _;
 
 use super::*;
 use crate::postgis::Parts;
-
-mod layers;
-mod purge;
-mod values;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();

@@ -4,14 +4,15 @@ mod pace;
 
 use std::num::NonZeroU64;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 
 use tokio::sync::Semaphore;
 
 use super::*;
 use crate::encode::Level;
-use crate::sink::{Described, Finished, Metadata, Needs, Tileset};
 use crate::source::RenderedLayer;
+use crate::target::{Described, Finished, Metadata, Needs, Tileset};
 use crate::tile::{Area, LayerCount, Order, Planned, SearchBox, TileRect};
 
 /// What goes wrong.

@@ -51,7 +51,7 @@ impl SpatialKind {
 #[derive(Debug, Clone, Deserialize)]
 pub struct SpatialRelation {
     /// Its OID.
-    pub(in crate::postgis) oid: u32,
+    pub(crate) oid: u32,
     /// Its schema.
     pub schema: String,
     /// Its name.
@@ -77,7 +77,7 @@ pub struct SpatialRelation {
     /// Its unique indexes over plain columns, the primary key first.
     pub keys: Vec<CatalogKey>,
     /// The first columns of its spatial indexes.
-    pub(in crate::postgis) indexed: Vec<String>,
+    pub(crate) indexed: Vec<String>,
 }
 
 /// A column of such a relation.
@@ -199,17 +199,17 @@ impl SpatialRelation {
 }
 
 /// All relations with a geometry, by schema and name.
-pub(in crate::postgis) async fn relations(session: &Session) -> Result<Vec<SpatialRelation>, Error> {
+pub(crate) async fn relations(session: &Session) -> Result<Vec<SpatialRelation>, Error> {
     objects(session, include_str!("sql/relations.sql"), &[]).await
 }
 
 /// The tables that a view reads.
-pub(in crate::postgis) async fn view_reads(session: &Session, view: u32) -> Result<Vec<ViewRead>, Error> {
+pub(crate) async fn view_reads(session: &Session, view: u32) -> Result<Vec<ViewRead>, Error> {
     objects(session, include_str!("sql/view_reads.sql"), &[(&view, Type::OID)]).await
 }
 
 /// The rows of a statement that returns JSON.
-pub(super) async fn objects<T: DeserializeOwned>(
+pub(crate) async fn objects<T: DeserializeOwned>(
     session: &Session,
     sql: &str,
     params: &[Param<'_>],
@@ -224,4 +224,39 @@ pub(super) async fn objects<T: DeserializeOwned>(
         })
     };
     rows.iter().map(read).collect()
+}
+
+// Functions that return the bytes of a tile, in the form in which other tile servers call them.
+
+/// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the JSON of `sql/functions.sql`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct SpatialFunction {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// The types of its arguments.
+    pub arguments: Vec<String>,
+    /// True if the search path finds it by its name alone.
+    pub is_visible: bool,
+}
+
+impl SpatialFunction {
+    /// Its schema, name and arguments as SQL, by which a configuration names it.
+    #[must_use]
+    pub fn signature(&self) -> String {
+        format!("{}.{}({})", quoted(&self.schema), quoted(&self.name), self.arguments.join(", "))
+    }
+
+    /// Its name as a person would write it: with its schema unless the search path finds it without.
+    #[must_use]
+    pub fn name_for_people(&self) -> String {
+        let name = if self.is_visible { self.name.clone() } else { format!("{}.{}", self.schema, self.name) };
+        format!("{name}({})", self.arguments.join(", "))
+    }
+}
+
+/// All such functions, by schema and name, without those of extensions.
+pub(crate) async fn functions(session: &Session) -> Result<Vec<SpatialFunction>, Error> {
+    objects(session, include_str!("sql/functions.sql"), &[]).await
 }

@@ -89,7 +89,7 @@ impl GeometryRows {
 }
 
 /// Reads the rows of a column. The inner error is the database's error about the rows; every other error is an outer one.
-pub(in crate::postgis) async fn look_at(
+pub(crate) async fn look_at(
     session: &Session,
     relation: &SpatialRelation,
     column: &CatalogColumn,
@@ -140,7 +140,7 @@ fn percent_of(bytes: Option<u64>) -> Option<f64> {
 
 /// For a relation with many columns: the number of rows of a sample in which each column has a value. Empty for a relation with few columns, and for
 /// one that cannot be read.
-pub(in crate::postgis) async fn filled_columns(
+pub(crate) async fn filled_columns(
     session: &Session,
     relation: &SpatialRelation,
 ) -> Result<BTreeMap<String, u64>, Error> {
@@ -281,7 +281,7 @@ fn part(length: f64, whole: f64) -> f64 {
 }
 
 /// True if the sides of a box can be longitudes and latitudes.
-pub(in crate::postgis) fn is_degrees(own: &SourceBox) -> bool {
+pub(crate) fn is_degrees(own: &SourceBox) -> bool {
     own.min_x >= -180.0 && own.max_x <= 180.0 && own.min_y >= -90.0 && own.max_y <= 90.0
 }
 
@@ -304,7 +304,7 @@ async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32)
 
 /// The first column that identifies the present rows. Only columns are checked whose name is that of a key: by convention, or in a table that a view
 /// reads. `are_points` is true if every geometry of the relation is a single point.
-pub(in crate::postgis) async fn distinct_column(
+pub(crate) async fn distinct_column(
     session: &Session,
     relation: &SpatialRelation,
     reads: &[ViewRead],

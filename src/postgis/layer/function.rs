@@ -8,17 +8,17 @@ use serde::Deserialize;
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CalledFunction {
     /// Its schema and name, quoted.
-    pub(in crate::postgis) name: String,
+    pub(crate) name: String,
     /// The types of its arguments.
-    pub(in crate::postgis) arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// The argument after the tile's address, as JSON text; `None` if the function takes only the address.
-    pub(in crate::postgis) query: Option<String>,
+    pub(crate) query: Option<String>,
     /// A hash of its text in the database.
-    pub(in crate::postgis) body: String,
+    pub(crate) body: String,
     /// What its comment says of its tiles.
-    pub(in crate::postgis) comment: FunctionComment,
+    pub(crate) comment: FunctionComment,
     /// True if the layer's rows determine where tiles may be.
-    pub(in crate::postgis) is_bounded: bool,
+    pub(crate) is_bounded: bool,
 }
 
 /// The comment of a function, if it is an object in the form of TileJSON. Members that are not read are left out.
@@ -53,7 +53,7 @@ pub(crate) struct CommentLayer {
 
 impl FunctionComment {
     /// Reads a comment. The result is empty if the comment is not such an object.
-    pub(in crate::postgis) fn read(comment: Option<&str>) -> FunctionComment {
+    pub(crate) fn read(comment: Option<&str>) -> FunctionComment {
         comment.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
 }
@@ -75,7 +75,7 @@ impl CalledFunction {
     }
 
     /// Everything about the function that decides the bytes of its tiles, for the fingerprint.
-    pub(in crate::postgis) fn definition(&self) -> String {
+    pub(crate) fn definition(&self) -> String {
         let CalledFunction { query, body, .. } = self;
         format!("given by {} with {query:?}, whose text is {body}", self.signature())
     }

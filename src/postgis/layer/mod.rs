@@ -2,49 +2,35 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `options` | the configuration, and what kind of layer it is |
-//! | `definition` | the text behind the fingerprint |
-//! | `placement`, `edge`, `boxes` | where rows lie: reference systems, the edge at ±180°, boxes to search |
-//! | `budget` | limits of a tile |
-//! | `query/`, `query_values` | a query as the source of rows, and the values of its placeholders |
+//! | `placement` | where rows lie: reference systems, the edge at ±180°, boxes to search |
+//! | `options` | the configuration, and what kind of layer it is; the text behind the fingerprint; limits of a tile |
+//! | `query` | a query as the source of rows, and the values of its placeholders |
 //! | `function` | a database function that returns whole tiles |
-//! | `narrowed` | a layer restricted to the rows that a request wants |
-//! | `patchable` | which layers can be patched |
-//! | `explain` | errors of the database, explained in terms of the settings |
 
-mod boxes;
-mod budget;
-mod definition;
-mod edge;
-mod explain;
 mod function;
-mod narrowed;
 mod options;
-mod patchable;
 mod placement;
 mod query;
-mod query_values;
 
+use serde_json::{Map, Value};
+
+use super::session::{Error, quoted};
 use crate::cells::CellGrid;
+use crate::mvt::{FeatureKey, PointLayer};
 use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
-pub use budget::{Budget, OnLargeTile, OnTileError};
-pub use edge::Beyond;
-pub use narrowed::parameter_array;
-pub use options::{
-    Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
-};
-pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
-
-pub(super) use boxes::{ROUNDING_UNITS, area_box, search_boxes, shifted_boxes, world_box};
-pub(super) use budget::{Rank, same_max_features};
-pub(super) use edge::{EdgeUnits, MAX_WRAPPED_HALVES};
-pub(super) use explain::explain;
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
-pub(super) use narrowed::setting;
-pub(super) use placement::{Placement, Shape};
-pub(super) use query::{PIXEL_METRES, PlaceholderSql, filled_parameters};
-pub(super) use query_values::{QueryValues, pixel, query_box};
+pub use options::{
+    Budget, Cells, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, RowZooms, Rows,
+    Simplify, TileFunction, TilePart,
+};
+pub(crate) use options::{Rank, same_max_features};
+pub use placement::Beyond;
+pub(crate) use placement::{
+    EdgeUnits, MAX_WRAPPED_HALVES, Placement, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes, world_box,
+};
+pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
+pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
 
 /// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,44 +68,44 @@ pub(crate) enum ComputedFrom {
 /// A layer as the database has it: names looked up and quoted, types known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
-    pub(in crate::postgis) name: String,
-    pub(in crate::postgis) id: LayerId,
+    pub(crate) name: String,
+    pub(crate) id: LayerId,
     /// An item of a FROM list: schema and relation, quoted, or a query without values for its placeholders.
     pub(crate) relation: String,
     /// The name of the relation in messages.
-    pub(in crate::postgis) display_name: String,
+    pub(crate) display_name: String,
     /// The query that returns the rows; `None` if they come from a relation.
-    pub(in crate::postgis) query: Option<Query>,
+    pub(crate) query: Option<Query>,
     /// The geometry column, quoted.
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
     /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the order of the features in a tile.
-    pub(in crate::postgis) suits_patches: bool,
+    pub(crate) suits_patches: bool,
     /// True if `ST_AsMVT` writes each property under its own name, for any value.
-    pub(in crate::postgis) has_plain_values: bool,
+    pub(crate) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
     /// The zooms at which a row is drawn.
     pub(crate) row_zooms: RowZooms,
-    pub(in crate::postgis) zooms: ZoomList,
-    pub(in crate::postgis) margin: Margin,
-    pub(in crate::postgis) kind: LayerKind,
+    pub(crate) zooms: ZoomList,
+    pub(crate) margin: Margin,
+    pub(crate) kind: LayerKind,
     /// The function that returns the layer's tiles; `None` if they are drawn from rows.
-    pub(in crate::postgis) function: Option<CalledFunction>,
+    pub(crate) function: Option<CalledFunction>,
     /// How its lines and polygons are simplified; `None` if they are drawn as they are.
-    pub(in crate::postgis) simplify: Option<Simplify>,
-    pub(in crate::postgis) budget: Budget,
+    pub(crate) simplify: Option<Simplify>,
+    pub(crate) budget: Budget,
     /// The budget's rank. `None` for cells: the cells with the most rows stay.
     pub(crate) rank: Option<Rank>,
-    pub(in crate::postgis) on_tile_error: OnTileError,
+    pub(crate) on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
-    pub(in crate::postgis) beyond: Beyond,
+    pub(crate) beyond: Beyond,
     /// True if the snapshot has a row that reaches beyond ±180°, or may have one because not all rows were checked.
-    pub(in crate::postgis) reaches_beyond: bool,
+    pub(crate) reaches_beyond: bool,
     /// The columns that this role may read, quoted.
-    pub(in crate::postgis) columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
 }
 
 /// Joins a condition, if there is one, and a further condition with AND.
@@ -192,7 +178,7 @@ impl Layer {
     }
 
     /// True if the layer's query contains `!bbox!`.
-    pub(in crate::postgis) fn asks_box(&self) -> bool {
+    pub(crate) fn asks_box(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_box)
     }
 
@@ -213,17 +199,17 @@ impl Layer {
     }
 
     /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in all of them.
-    pub(in crate::postgis) fn is_same_in_each_tile(&self) -> bool {
+    pub(crate) fn is_same_in_each_tile(&self) -> bool {
         self.properties.iter().all(|property| !matches!(property.of, ComputedFrom::Tile(_)))
     }
 
     /// True if the layer's query contains the zoom.
-    pub(in crate::postgis) fn asks_each_zoom(&self) -> bool {
+    pub(crate) fn asks_each_zoom(&self) -> bool {
         self.query.as_ref().is_some_and(Query::asks_zoom)
     }
 
     /// True if the number of its rows says how much it shows. A function that is called for every tile has no rows.
-    pub(in crate::postgis) fn has_countable_rows(&self) -> bool {
+    pub(crate) fn has_countable_rows(&self) -> bool {
         self.function.as_ref().is_none_or(|function| function.is_bounded)
     }
 
@@ -237,12 +223,12 @@ impl Layer {
     }
 
     /// True if the layer's rows may differ from zoom to zoom.
-    pub(in crate::postgis) fn differs_by_zoom(&self) -> bool {
+    pub(crate) fn differs_by_zoom(&self) -> bool {
         self.asks_each_zoom() || self.row_zooms != RowZooms::default()
     }
 
     /// The item of a FROM list that returns the layer's rows, with values for the placeholders of a query.
-    pub(in crate::postgis) fn rows(&self, values: &PlaceholderSql) -> String {
+    pub(crate) fn rows(&self, values: &PlaceholderSql) -> String {
         self.query.as_ref().map_or_else(|| self.relation.clone(), |query| query.sql_item(&self.name, values))
     }
 
@@ -261,12 +247,12 @@ impl Layer {
     }
 
     /// True if a row that is alone in its cell is drawn as itself.
-    pub(in crate::postgis) fn keeps_lone(&self) -> bool {
+    pub(crate) fn keeps_lone(&self) -> bool {
         self.cells().is_some_and(|cells| cells.keeps_lone)
     }
 
     /// The greatest distance, in world units, at which a row outside of a tile of `zoom` may still affect the tile.
-    pub(in crate::postgis) fn reach(&self, zoom: Zoom) -> i64 {
+    pub(crate) fn reach(&self, zoom: Zoom) -> i64 {
         self.margin.units(zoom) + self.grid().map_or(0, |grid| grid.reach(zoom))
     }
 
@@ -307,5 +293,197 @@ impl Layer {
     /// Names of the properties and their types as TileJSON calls them.
     pub fn fields(&self) -> impl Iterator<Item = (&str, &'static str)> {
         self.properties.iter().map(|property| (property.name.as_str(), property.kind))
+    }
+}
+
+// Errors of the database, explained in terms of a layer's settings.
+
+/// Adds advice to errors whose own text gives none, such as PROJ's error about coordinates far outside a projected system.
+pub(crate) fn explain(error: Error, layer: &Layer) -> Error {
+    match error {
+        Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!(
+                "the geometries in {} of {} have SRID {}, which the table spatial_ref_sys does not have",
+                layer.geometry, layer.display_name, layer.shape.srid
+            ),
+            next: "Add it there, or set the right one with ST_SetSRID".to_owned(),
+            source: Some(source),
+        },
+        Error::Query { source, .. } if source.to_string().contains("transform") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!("a geometry cannot be brought from SRID {} to Web Mercator", layer.shape.srid),
+            next: format!(
+                "Look for coordinates far outside of that reference system, and mend them or leave them out with where ({} && ST_MakeEnvelope(…, {}))",
+                layer.geometry, layer.shape.srid
+            ),
+            source: Some(source),
+        },
+        Error::Query { source, .. } if layer.asks_box() && source.to_string().contains("mixed SRID") => Error::Layer {
+            layer: layer.name.clone(),
+            what: format!(
+                "its query compares !bbox!, which is in EPSG:{} as its geometry {} is, with a geometry in another system",
+                layer.shape.srid, layer.geometry
+            ),
+            next: "Bring it there: ST_Transform(!bbox!, …)".to_owned(),
+            source: Some(source),
+        },
+        other => other,
+    }
+}
+
+// A layer restricted to the rows that a request wants, by further conditions. Their values are held by settings of the session, never by a
+// statement's text.
+
+/// The prefix of the settings' names. The dot makes them custom settings, which every role may set.
+const PREFIX: &str = "oar_tiles.parameter_";
+
+/// The setting of a session that holds the values of a parameter.
+pub(crate) fn setting(name: &str) -> String {
+    format!("{PREFIX}{name}")
+}
+
+/// The values of a parameter as SQL: an array of texts, read from a setting of the session. Without the setting, the statement fails. `name` consists
+/// of lower-case letters, digits and `_`.
+#[must_use]
+pub fn parameter_array(name: &str) -> String {
+    format!("pg_catalog.current_setting('{}')::pg_catalog.text[]", setting(name))
+}
+
+/// Joins a filter, if there is one, and further conditions with AND.
+fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> {
+    let all: Vec<String> =
+        filter.into_iter().chain(conditions.iter().copied()).map(|condition| format!("({condition}\n)")).collect();
+    (!all.is_empty()).then(|| all.join(" AND "))
+}
+
+impl Layer {
+    /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an object, `members` are added to the
+    /// object.
+    #[must_use]
+    pub fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
+        // A tile of which a value is the cause must not be taken for one whose rows are.
+        let mut narrowed = Layer { on_tile_error: OnTileError::Fail, ..self.clone() };
+        if !conditions.is_empty() {
+            narrowed.filter = with_conditions(self.filter.as_deref(), conditions);
+        }
+        if let Some(CalledFunction { query: Some(query), .. }) = &mut narrowed.function {
+            // The text was written by this program, so it can be parsed.
+            let mut object: Map<String, Value> = serde_json::from_str(query).unwrap_or_default();
+            object.extend(members.clone());
+            *query = Value::Object(object).to_string();
+        }
+        narrowed
+    }
+}
+
+impl LayerOptions {
+    /// The options with further conditions for rows.
+    #[must_use]
+    pub fn narrowed(&self, conditions: &[&str]) -> LayerOptions {
+        LayerOptions { filter: with_conditions(self.filter.as_deref(), conditions), ..self.clone() }
+    }
+}
+
+// Which layers can be patched: layers whose tiles hold the keys of their features, which identify and order them.
+
+impl Layer {
+    /// How the layer is written in a tile, if features of a tile can be replaced without the rest; else `None`. They can be replaced if they are
+    /// single points that are drawn independently of each other and of their position, and if the tile holds their keys.
+    #[must_use]
+    pub fn as_points(&self) -> Option<PointLayer> {
+        let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
+        self.point_key().map(|key| PointLayer { key, properties: properties() })
+    }
+
+    /// True if the layer's features are single points with the same properties in every tile of every zoom.
+    fn has_uniform_points(&self) -> bool {
+        self.shape.points
+            && self.cells().is_none()
+            && !self.asks_each_tile()
+            && !self.differs_by_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            && self.margin.candidates.is_none()
+            && self.has_plain_values
+            && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
+    }
+
+    /// The traits by which a run chooses the sources that draw the layer.
+    #[must_use]
+    pub fn traits(&self) -> LayerTraits {
+        LayerTraits {
+            has_uniform_points: self.has_uniform_points(),
+            is_thinned: self.budget.thins(),
+            is_patchable: self.as_points().is_some(),
+        }
+    }
+
+    /// Where a tile holds the keys of the features; `None` if the layer cannot be patched.
+    fn point_key(&self) -> Option<FeatureKey> {
+        let may_be_patched = self.shape.has_closed_form_points()
+            && self.cells().is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.margin.bounds == TileBounds::Mercator
+            // The other settings stop the run, or leave out features that are far from the change.
+            && self.budget.on_large_tile == OnLargeTile::Warn
+            && self.suits_patches
+            && self.has_plain_values;
+        let [key] = &self.key[..] else { return None };
+        if !may_be_patched {
+            return None;
+        }
+        if self.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
+            return Some(FeatureKey::Id);
+        }
+        let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);
+        let property =
+            self.properties.iter().position(|property| property.of == ComputedFrom::Row && is_key(&property.sql));
+        property.map(FeatureKey::Property)
+    }
+}
+
+/// True if an expression is just the name of a column.
+fn is_name_of(sql: &str, column: &str) -> bool {
+    let name = sql.trim_start_matches('(').trim_end_matches(')').trim();
+    let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    name == column || (is_plain && quoted(name) == column)
+}
+
+/// The properties of a layer that decide which sources can draw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerTraits {
+    /// True if its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
+    pub has_uniform_points: bool,
+    /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
+    pub is_thinned: bool,
+    /// True if its features are identified and sorted by their keys in the tile, so that the tile may be patched.
+    pub is_patchable: bool,
+}
+
+impl LayerTraits {
+    /// True if all of its rows are in the tiles, as points that are the same in every tile.
+    #[must_use]
+    pub const fn shows_all_points(self) -> bool {
+        self.has_uniform_points && !self.is_thinned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_columns_name_is_distinguished_from_an_expression() {
+        for (sql, column, expected) in [
+            ("(id\n)", "\"id\"", true),
+            ("(\"Id\"\n)", "\"Id\"", true),
+            ("(Id\n)", "\"Id\"", false),
+            ("(upper(id)\n)", "\"id\"", false),
+            ("(id || 'x'\n)", "\"id\"", false),
+            ("(-id\n)", "\"id\"", false),
+        ] {
+            assert_eq!(is_name_of(sql, column), expected, "{sql}");
+        }
     }
 }

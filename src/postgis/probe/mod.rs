@@ -3,38 +3,32 @@
 //! | file | subject |
 //! |---|---|
 //! | `server` | the server, the database and the role |
-//! | `relation`, `query` | the columns of a relation, or of a query |
-//! | `layer/` | one layer: names, expressions, rows |
-//! | `beyond` | rows beyond ±180° |
-//! | `jumps` | lines and rings that jump from one side of ±180° to the other |
-//! | `locks`, `reads` | locks on everything that the layers read, and a check whether it changed |
+//! | `layer` | one layer: names, expressions, rows |
+//! | `geometry` | rows beyond ±180°; lines and rings that jump from one side of ±180° to the other |
+//! | `relation` | the columns of a relation, or of a query; locks on everything that the layers read, and a check whether it changed |
 
-mod beyond;
-mod jumps;
+mod expressions;
+mod function;
+mod geometry;
 mod layer;
-mod locks;
-mod query;
-mod reads;
 mod relation;
 mod server;
 
 use std::sync::Arc;
 
-use super::layer::{Layer, LayerOptions};
-use super::session::{Error, Snapshot};
-use reads::reads;
+use relation::reads;
 use server::superuser;
 
-pub use jumps::{JumpingRows, jumping_rows};
-pub use locks::LayerLocks;
-pub use reads::Reads;
-pub use server::{Server, server_of};
+use super::layer::{Layer, LayerOptions};
+use super::session::{Database, Error, LockAttempts, Session, Snapshot};
+use crate::postgis::sql;
 
-pub(in crate::postgis) use layer::{LayerProbe, NamedLayer};
-pub(in crate::postgis) use locks::names_and_locks;
-pub(in crate::postgis) use reads::{RowSecurity, row_security, row_security_warning};
-pub(crate) use relation::{RelationName, look_up};
-pub(in crate::postgis) use server::server;
+pub use geometry::{JumpingRows, jumping_rows};
+pub(crate) use layer::{LayerProbe, NamedLayer};
+pub use relation::Reads;
+pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_security_warning};
+pub(crate) use server::server;
+pub use server::{Server, server_of};
 
 /// The result of the probe.
 #[derive(Debug)]
@@ -105,4 +99,88 @@ impl NamedLayers<'_> {
 /// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
 pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probed, Error> {
     probe_names(snapshot, layers).await?.probe_rows().await
+}
+
+// Takes locks on everything that layers read, before the work begins.
+//
+// Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and queries. `LOCK TABLE` would take no
+// locks on indexes, would refuse materialized views and foreign tables, and would need more rights than grants on columns.
+
+/// The statements whose planning locks everything that the layers of a run read. Clones share the statements.
+#[derive(Debug, Clone, Default)]
+pub struct LayerLocks(Arc<[LockStatement]>);
+
+/// A statement that reads everything a layer reads.
+#[derive(Debug)]
+struct LockStatement {
+    /// The layer, for messages.
+    context: String,
+    sql: String,
+}
+
+impl LayerLocks {
+    /// The locks of some layers.
+    pub(crate) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
+        let statement = |layer: &Layer, sql| LockStatement { context: format!("layer \"{}\"", layer.name()), sql };
+        let statements =
+            layers.flat_map(|layer| sql::read_statements(layer).into_iter().map(move |sql| statement(layer, sql)));
+        LayerLocks(statements.collect())
+    }
+
+    /// Takes the locks, in several attempts if necessary.
+    pub(crate) async fn take(&self, session: &Session) -> Result<(), Error> {
+        let attempts = LockAttempts::begin(session).await?;
+        loop {
+            let attempt = self.take_at_once(session).await;
+            if attempts.ended(attempt).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes the locks one after the other, in one attempt.
+    async fn take_at_once(&self, session: &Session) -> Result<(), Error> {
+        for LockStatement { context, sql } in &*self.0 {
+            session.all(context, &format!("EXPLAIN {sql}"), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// A session on a snapshot that holds the locks. It keeps the locks when a statement fails.
+    pub(crate) async fn session(&self, database: &Database, snapshot: &Snapshot) -> Result<Session, Error> {
+        let session = database.on(snapshot).await?;
+        self.take(&session).await?;
+        session.set_savepoint().await?;
+        Ok(session)
+    }
+
+    /// A further session of a run. It holds the locks, and draws one variant after the other.
+    ///
+    /// # Errors
+    /// If the session cannot be opened, or a lock is not granted within `lock_timeout`.
+    pub async fn further_session(&self, database: &Database, snapshot: &Arc<Snapshot>) -> Result<Snapshot, Error> {
+        snapshot.in_session(self.session(database, snapshot).await?).await
+    }
+}
+
+/// Probes the names and expressions of layers, which locks what those read, then takes all remaining locks of the layers.
+pub(crate) async fn names_and_locks<'a>(
+    session: &'a Session,
+    layers: &'a [LayerOptions],
+) -> Result<(Vec<NamedLayer<'a>>, LayerLocks), Error> {
+    let attempts = LockAttempts::begin(session).await?;
+    loop {
+        let attempt = async {
+            let mut named = Vec::new();
+            for options in layers {
+                named.push(LayerProbe { session, options }.names().await?);
+            }
+            let locks = LayerLocks::of(named.iter().map(NamedLayer::layer));
+            locks.take_at_once(session).await?;
+            Ok((named, locks))
+        };
+        if let Some(done) = attempts.ended(Box::pin(attempt).await).await? {
+            return Ok(done);
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! Reads from the catalog the columns, key and indexes of a relation.
 
 use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::postgis::session::{Error, Session, quoted};
+use super::LayerLocks;
+use crate::postgis::layer::Query;
+use crate::postgis::session::{Error, Session, Snapshot, quoted};
 use crate::suggested::SEED;
 
 /// A column.
@@ -26,7 +29,7 @@ pub(crate) struct Column {
 }
 
 impl Column {
-    pub(in crate::postgis) fn is_spatial(&self) -> bool {
+    pub(crate) fn is_spatial(&self) -> bool {
         self.kind == "geometry" || self.kind == "geography"
     }
 }
@@ -78,7 +81,7 @@ impl Relation {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
-    pub(in crate::postgis) fn column(&self, name: &str) -> Option<&Column> {
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }
 }
@@ -272,10 +275,203 @@ async fn unknown(session: &Session, wanted: RelationName<'_>, context: &str) -> 
 }
 
 /// The name that is most similar to `wanted`; `None` if no name is similar enough for `wanted` to be a typing error.
-pub(in crate::postgis) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     names
         .map(|name| (strsim::jaro_winkler(&wanted.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(likeness, _)| *likeness > 0.75)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
+}
+
+// Finds the columns of a query and their types without reading a row, and with no other right than to read. It uses no named prepared statement and
+// no view, so it works behind a pooler and on a standby.
+
+/// The columns of a layer's query, as a relation.
+pub(crate) async fn query_relation(session: &Session, layer: &str, query: &Query) -> Result<Relation, Error> {
+    let context = format!("layer \"{layer}\"");
+    let role: String = session.one(&context, "SELECT current_user::text", &[]).await?.get(0);
+    // One row of NULLs, which has the same columns as the query.
+    let nothing = format!(
+        "(SELECT) AS one LEFT JOIN (SELECT * FROM {} WHERE false) AS given ON true",
+        query.sql_item_without_values(layer)
+    );
+    let asking = format!(
+        "SELECT ARRAY(SELECT json_object_keys(row_to_json(named)) FROM (SELECT given.* FROM {nothing}) AS named)"
+    );
+    let row = session.one(&context, &asking, &[]).await.map_err(|error| not_understood(layer, &role, error))?;
+    let names: Vec<String> = row.get(0);
+    let is_twice = |(at, name): &(usize, &String)| names[..*at].contains(name);
+    if let Some((_, twice)) = names.iter().enumerate().find(is_twice) {
+        return Err(Error::Layer {
+            layer: layer.to_owned(),
+            what: format!("its query gives two columns {}", quoted(twice)),
+            next: "Leave one out, or rename it with AS".to_owned(),
+            source: None,
+        });
+    }
+    let types: Vec<String> = names.iter().map(|name| format!("pg_typeof(given.{})::oid", quoted(name))).collect();
+    let types = format!(
+        "SELECT coalesce(base.typname, t.typname)::text, t.typcollation <> 0
+         FROM unnest((SELECT ARRAY[{}]::oid[] FROM {nothing})) WITH ORDINALITY AS given (type, place)
+         JOIN pg_type AS t ON t.oid = given.type
+         LEFT JOIN pg_type AS base ON t.typtype = 'd' AND base.oid = t.typbasetype AND base.typname IN ('geometry', 'geography')
+         ORDER BY given.place",
+        types.join(", ")
+    );
+    let rows = session.all(&context, &types, &[]).await?;
+    let columns = names.into_iter().zip(&rows).map(|(name, row)| Column {
+        name,
+        kind: row.get(0),
+        collated: row.get(1),
+        not_null: false,
+        readable: true,
+        srid: 0,
+        kind_schema: String::new(),
+        geometry_type: String::new(),
+    });
+    Ok(Relation {
+        schema: String::new(),
+        name: "its query".to_owned(),
+        kind: RelationKind::Query,
+        columns: columns.collect(),
+        unique: Vec::new(),
+        spatial_indexes: Vec::new(),
+        readable: true,
+        schema_usable: true,
+        role,
+    })
+}
+
+fn not_understood(layer: &str, role: &str, error: Error) -> Error {
+    let Error::Query { source, .. } = error else { return error };
+    let (layer, role) = (layer.to_owned(), quoted(role));
+    if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) {
+        return Error::Layer {
+            layer,
+            what: format!("the role {role} may not read everything that its query reads"),
+            next: format!("Run GRANT SELECT ON … TO {role} as the owner of what the cause names"),
+            source: Some(source),
+        };
+    }
+    Error::Layer {
+        layer,
+        what: "the database does not understand its query".to_owned(),
+        next: "sql is one SELECT, as psql takes it once values stand for the placeholders".to_owned(),
+        source: Some(source),
+    }
+}
+
+// The tables and views that the layers read: locks that keep others from rewriting them, and a hash that identifies them by more than their names.
+
+/// The tables and views that layers read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reads {
+    /// A hash of the OIDs of the tables, including partitions and the tables beneath views, and of the views' definitions.
+    pub digest: String,
+    /// A table, quoted, in which this role may see only some rows. A change of its policies can hide rows without changing any row.
+    pub row_security: Option<String>,
+    /// True if one of these tables has partitions.
+    pub has_partitions: bool,
+}
+
+/// Examines the tables that this transaction has locked, which are the tables that the layers' statements open. The catalog shows the file node at
+/// the time of the snapshot, but `pg_relation_filenode` the present one. If they differ, the table was rewritten or truncated after the snapshot was
+/// taken, and this transaction sees none of its old rows (PostgreSQL documentation, section 13.6, "Caveats").
+const LOCKED: &str = "
+    SELECT md5(coalesce(string_agg(concat_ws(' ', c.oid, (SELECT md5(r.ev_action::text) FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND c.relkind = 'v')), ',' ORDER BY c.oid), '')),
+        min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid)),
+        min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'm') AND pg_relation_filenode(c.oid) IS DISTINCT FROM c.relfilenode),
+        coalesce(bool_or(c.relkind = 'p'), false)
+    FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+      AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
+
+/// Locks everything that the layers read. Returns an error if a table was rewritten or created after the snapshot was taken.
+pub(crate) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
+    locks.take(session).await?;
+    let row = session.one("checking whether tables were rewritten", LOCKED, &[]).await?;
+    if let Some(table) = row.get(2) {
+        return Err(Error::Rewritten { table });
+    }
+    let reads = Reads { digest: row.get(0), row_security: row.get(1), has_partitions: row.get(3) };
+    let made = session.one("checking whether tables were rewritten", MADE, &[]).await?;
+    made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
+}
+
+/// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose policies let the role read every
+/// row are left out.
+const ROW_SECURITY: &str = "
+    SELECT DISTINCT format('%I.%I', n.nspname, c.relname), current_user::text
+    FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind IN ('r', 'p') AND row_security_active(c.oid)
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND (EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = c.oid AND NOT p.polpermissive) OR NOT EXISTS (
+          SELECT FROM pg_policy AS p
+          WHERE p.polrelid = c.oid AND p.polcmd IN ('r', '*') AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+            AND EXISTS (SELECT FROM unnest(p.polroles) AS r WHERE r = 0 OR pg_has_role(r, 'USAGE'))))
+    ORDER BY 1";
+
+/// A table whose policies may hide rows from a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RowSecurity {
+    /// Schema and name, quoted where necessary.
+    pub(crate) table: String,
+    /// The role.
+    role: String,
+}
+
+/// The tables that the session has locked and whose policies may hide rows from the role.
+pub(crate) async fn row_security(session: &Session) -> Result<Vec<RowSecurity>, Error> {
+    let rows = session.all("looking for row level security", ROW_SECURITY, &[]).await?;
+    Ok(rows.iter().map(|row| RowSecurity { table: row.get(0), role: row.get(1) }).collect())
+}
+
+/// The warning that policies may hide rows of these tables; `None` if there is no table.
+pub(crate) fn row_security_warning(found: &[RowSecurity]) -> Option<String> {
+    let RowSecurity { table: first, role } = found.first()?;
+    let tables: Vec<&str> = found.iter().map(|one| one.table.as_str()).collect();
+    let (tables, role) = (tables.join(", "), quoted(role));
+    Some(format!(
+        "row level security: policies decide which rows of {tables} the role {role} sees, and only these are drawn. For all rows, connect as a role with BYPASSRLS, or run CREATE POLICY oar_tiles ON {first} FOR SELECT TO {role} USING (true) as its owner"
+    ))
+}
+
+/// Finds a table that was created after the snapshot was taken. Such a table is locked, because names are looked up in the present state, but the
+/// catalog, as of the snapshot, does not show it. If it replaced another table, this transaction sees no row of it.
+const MADE: &str = "
+    SELECT min(l.relation::regclass::text)
+    FROM pg_locks AS l
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation'
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = l.relation)";
+
+/// Finds a table that existed at the snapshot and has become a partition of a locked table since then: `pg_partition_tree` shows the present state,
+/// the catalog the state of the snapshot. Statements that are planned later also read such a partition.
+const ATTACHED: &str = "
+    SELECT min(part.relid::text)
+    FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation CROSS JOIN LATERAL pg_partition_tree(c.oid) AS part
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND c.relkind = 'p'
+      AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+      AND part.relid <> c.oid AND EXISTS (SELECT FROM pg_class AS k WHERE k.oid = part.relid)
+      AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = part.relid)";
+
+impl Snapshot {
+    /// Checks that no partition was attached to a table while the run read it. Locks keep other sessions from altering the table, but no lock that a
+    /// reader can take keeps them from attaching partitions.
+    ///
+    /// # Errors
+    /// [`Error::Appeared`] if one was attached.
+    pub async fn check_partitions(&self, reads: &Reads) -> Result<(), Error> {
+        if !reads.has_partitions {
+            return Ok(());
+        }
+        let attached = match self.keeper.one("checking whether tables were rewritten", ATTACHED, &[]).await {
+            // The tiles are complete: the workers' sessions held the same locks.
+            Err(error) if error.is_lost() => return Ok(()),
+            attached => attached?.get::<_, Option<String>>(0),
+        };
+        attached.map_or(Ok(()), |table| Err(Error::Appeared { table, how: "attached as a partition" }))
+    }
 }

@@ -26,7 +26,7 @@ pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
 }
 
 /// Probes the server. PostGIS is located by its extension, because any role may have created a function with a name of PostGIS.
-pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Error> {
+pub(crate) async fn server(session: &Session) -> Result<Server, Error> {
     let context = "asking the server for its version";
     let found = session
         .all(
@@ -83,7 +83,7 @@ pub(in crate::postgis) async fn server(session: &Session) -> Result<Server, Erro
 
 /// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with
 /// its own rights. A role that plans a query of a table does so with the functions in the table's indexes.
-pub(in crate::postgis) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
+pub(crate) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
     // Only owners as whom somebody can act are counted. Nobody can log in as the role of the change log's triggers.
     let sql = "
         SELECT r.rolname::text,

@@ -8,25 +8,25 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, Recycli
 use tokio_postgres::error::SqlState;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::connect::tls;
 use super::locks::Locks;
 use super::search_path::SearchPath;
 use super::transaction::Transaction;
 use super::{Cause, ConnectOptions, Error, ExportedSnapshot, ServerName, Session, SessionOptions, Snapshot};
+use crate::postgis::session::connect;
 use crate::stop::Stop;
 
 /// A database with its pool of connections. Clones share the pool.
 #[derive(Clone)]
 pub struct Database {
-    pub(super) pool: Pool,
-    pub(super) config: Arc<tokio_postgres::Config>,
-    pub(super) tls: MakeRustlsConnect,
-    pub(super) server: ServerName,
-    pub(in crate::postgis) options: Arc<SessionOptions>,
+    pub(crate) pool: Pool,
+    pub(crate) config: Arc<tokio_postgres::Config>,
+    pub(crate) tls: MakeRustlsConnect,
+    pub(crate) server: ServerName,
+    pub(crate) options: Arc<SessionOptions>,
     /// The search path of all sessions; empty until the first session has found it.
-    pub(super) path: Arc<OnceLock<SearchPath>>,
-    pub(in crate::postgis) locks: Arc<Locks>,
-    pub(in crate::postgis) stop: Stop,
+    pub(crate) path: Arc<OnceLock<SearchPath>>,
+    pub(crate) locks: Arc<Locks>,
+    pub(crate) stop: Stop,
 }
 
 impl Database {
@@ -35,7 +35,7 @@ impl Database {
     /// # Errors
     /// If TLS cannot be set up.
     pub fn new(connect: &ConnectOptions, options: SessionOptions, stop: &Stop) -> Result<Database, Error> {
-        let tls = tls::connector(connect.mode, &connect.files)?;
+        let tls = connect::connector(connect.mode, &connect.files)?;
         let manager = Manager::from_config(
             connect.config.clone(),
             tls.clone(),
@@ -86,7 +86,7 @@ impl Database {
     }
 
     /// Opens a connection outside of the pool. The caller must poll the returned `Connection`.
-    pub(in crate::postgis) async fn separate_connection(
+    pub(crate) async fn separate_connection(
         &self,
     ) -> Result<
         (
@@ -102,7 +102,7 @@ impl Database {
     }
 
     /// A session on a snapshot. The database answered when the snapshot was taken, so if it does not answer now, it went away.
-    pub(in crate::postgis) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
+    pub(crate) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
         match self.session(Some(snapshot.exported.clone())).await {
             Err(Error::Unreachable { server, source }) => {
                 Err(Error::Lost { server, during: "while connecting again".to_owned(), source })
@@ -118,7 +118,7 @@ impl Database {
     }
 
     /// A session in a new transaction, on an exported snapshot if there is one yet.
-    pub(in crate::postgis) async fn session(&self, exported: Option<ExportedSnapshot>) -> Result<Session, Error> {
+    pub(crate) async fn session(&self, exported: Option<ExportedSnapshot>) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -135,7 +135,7 @@ impl Database {
 
     /// A connection of the pool, within [`Database::connect_limit`]. The driver's own time limit covers only opening the socket, once for each
     /// address of a host, so the driver would wait without end for a server that accepts the connection and then sends nothing.
-    pub(in crate::postgis) async fn connection(&self) -> Result<Object, Error> {
+    pub(crate) async fn connection(&self) -> Result<Object, Error> {
         match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
             Err(_elapsed) => {
@@ -146,7 +146,7 @@ impl Database {
     }
 
     /// The longest time that connecting may take, including the server's answers.
-    pub(in crate::postgis) fn connect_limit(&self) -> Duration {
+    pub(crate) fn connect_limit(&self) -> Duration {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout();
         each.map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)))

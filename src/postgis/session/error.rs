@@ -17,7 +17,7 @@ pub struct Cause {
     /// The SQLSTATE; `None` if the server did not report the error.
     pub code: Option<SqlState>,
     /// True if TLS failed.
-    pub(in crate::postgis) tls: bool,
+    pub(crate) tls: bool,
 }
 
 impl fmt::Display for Cause {
@@ -402,7 +402,7 @@ impl Error {
     }
 
     /// True if another connection cannot help this run: a stop was requested, or locks of others delay the run.
-    pub(in crate::postgis) const fn ends_the_run(&self) -> bool {
+    pub(crate) const fn ends_the_run(&self) -> bool {
         matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
     }
 
@@ -414,7 +414,7 @@ impl Error {
 }
 
 /// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
-pub(in crate::postgis) fn area_name(rect: &TileRect) -> String {
+pub(crate) fn area_name(rect: &TileRect) -> String {
     match rect.first() {
         Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),
         _ => format!("the tiles {}/{}-{}/{}-{}", rect.zoom, rect.x0, rect.x1, rect.y0, rect.y1),

@@ -4,66 +4,55 @@
 //! | file | subject |
 //! |---|---|
 //! | `database` | the pool that a run's sessions come from |
-//! | `connect/` | where the database is, TLS, cancelling a statement |
-//! | `snapshot`, `transaction` | the state that a run sees, and the read-only transaction of each session |
+//! | `connect` | where the database is, TLS, cancelling a statement |
 //! | `origin` | whether all sessions of a run are on one server |
-//! | `locks/` | locks are taken early and waited for briefly; the run releases them when others have waited too long |
+//! | `locks` | locks are taken early and waited for briefly; the run releases them when others have waited too long |
 //! | `search_path` | where names are looked up, and whether others have put objects there that stand in for PostGIS |
 //! | `text_settings` | the settings that decide how values are written as texts and read from texts |
-//! | `prepared` | statements that are parsed and planned once a session |
-//! | `writing`, `listen` | sessions that may write, and connections that receive notifications |
-//! | `options`, `error`, `server_name`, `identifier` | limits, errors, names for messages and for SQL |
+//! | `snapshot`, `transaction`, `listen` | the state that a run sees, and the read-only transaction of each session; sessions that may write, and connections that receive notifications |
+//! | `prepared`, `options`, `error`, `server_name` | statements that are parsed and planned once a session; limits, errors, names for messages and for SQL |
 //!
 //! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction. Those of `prepared` are the exception.
 
 mod connect;
 mod database;
 mod error;
-mod identifier;
 mod listen;
 mod locks;
 mod options;
 mod origin;
-mod parameters;
 mod prepared;
 mod search_path;
 mod server_name;
-mod session_room;
 mod snapshot;
 mod text_settings;
 mod transaction;
-mod values;
-mod writing;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use connect::cancel;
 use deadpool_postgres::Object;
 use futures_util::TryStreamExt as _;
-use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Row};
-
-use connect::cancel::cancel;
 use prepared::PreparedStatements;
 use text_settings::fix_drawn_texts;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CancelToken, Row};
 use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
 pub use database::Database;
+pub(crate) use error::area_name;
 pub use error::{Cause, Error};
 pub use listen::Listener;
+pub(crate) use locks::LockAttempts;
 pub use options::SessionOptions;
 pub use origin::ExportedSnapshot;
+pub use prepared::SessionValue;
+pub(crate) use prepared::{quoted, setting_of};
 pub use server_name::ServerName;
-pub use session_room::SessionRoom;
-pub use snapshot::Snapshot;
-pub use values::SessionValue;
-
-pub(super) use error::area_name;
-pub(crate) use identifier::quoted;
-pub(super) use locks::LockAttempts;
-pub(super) use parameters::setting_of;
+pub use snapshot::{SessionRoom, Snapshot};
 pub(crate) use text_settings::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting};
 
 /// The most requests to the server to cancel a statement.
@@ -79,19 +68,19 @@ pub(crate) struct Session {
     /// Statements that are parsed and planned once, if the session keeps them. This field stands before the transaction because fields are dropped in
     /// order.
     prepared: Option<PreparedStatements>,
-    pub(in crate::postgis) client: Arc<Object>,
-    pub(in crate::postgis) cancel: CancelToken,
-    pub(in crate::postgis) database: Database,
+    pub(crate) client: Arc<Object>,
+    pub(crate) cancel: CancelToken,
+    pub(crate) database: Database,
     /// The exported snapshot that the session's transaction imports; `None` if it has a snapshot of its own.
-    pub(in crate::postgis) exported: Option<ExportedSnapshot>,
+    pub(crate) exported: Option<ExportedSnapshot>,
     /// The session's read-only transaction; `None` if the session may write.
-    pub(in crate::postgis) transaction: Option<Arc<Transaction>>,
+    pub(crate) transaction: Option<Arc<Transaction>>,
     /// True while the session takes locks in attempts ([`LockAttempts`]): a wait that is too long is then expected, and its error names no holder.
     waits_briefly: AtomicBool,
 }
 
 impl Session {
-    pub(in crate::postgis) fn server(&self) -> &ServerName {
+    pub(crate) fn server(&self) -> &ServerName {
         &self.database.server
     }
 
@@ -152,10 +141,7 @@ impl Session {
     }
 
     /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled in the server.
-    pub(in crate::postgis) async fn until_stopped<T>(
-        &self,
-        work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
+    pub(crate) async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::pin!(work);
         let stopped = tokio::select! {
             biased;
@@ -204,7 +190,7 @@ impl Session {
     }
 
     /// Classifies the error of a statement that began at `begun`.
-    pub(in crate::postgis) fn failed(&self, context: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
+    pub(crate) fn failed(&self, context: &str, begun: Instant, error: tokio_postgres::Error) -> Error {
         let context = context.to_owned();
         let source = Cause::from(error);
         if source.is_lost() {

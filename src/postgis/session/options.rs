@@ -17,16 +17,16 @@ const LIMITS: [&str; 4] = [
 ];
 
 /// The limit of a session that waits outside of a transaction, since PostgreSQL 14.
-pub(super) const IDLE_LIMIT: &str = "idle_session_timeout";
+pub(crate) const IDLE_LIMIT: &str = "idle_session_timeout";
 
 /// A statement that lifts [`LIMITS`] for the transaction.
-pub(super) fn lift_limits() -> String {
+pub(crate) fn lift_limits() -> String {
     lift(&LIMITS, true)
 }
 
 /// A statement that sets each of these settings to 0, if the server knows it: for the transaction if it is `local`, else for the session. It returns
 /// no row, and looks up no name on the search path.
-pub(super) fn lift(settings: &[&str], local: bool) -> String {
+pub(crate) fn lift(settings: &[&str], local: bool) -> String {
     let settings = settings.join(",");
     format!(
         "SELECT FROM pg_catalog.unnest('{{{settings}}}'::pg_catalog.text[]) AS carried (name)
@@ -64,12 +64,12 @@ impl SessionOptions {
 
     /// True if a statement that was cancelled after this time had reached 90 % of `statement_timeout`; false if that is zero. Not 100 %, because the
     /// clocks of two machines differ.
-    pub(in crate::postgis) fn is_statement_limit(&self, after: Duration) -> bool {
+    pub(crate) fn is_statement_limit(&self, after: Duration) -> bool {
         !self.statement_timeout.is_zero() && after >= self.statement_timeout.mul_f64(0.9)
     }
 
     /// How a wait for a lock ended, in words.
-    pub(in crate::postgis) fn wait_text(&self, cause: &Cause) -> String {
+    pub(crate) fn wait_text(&self, cause: &Cause) -> String {
         if cause.code == Some(SqlState::T_R_DEADLOCK_DETECTED) {
             return "the server ended a deadlock with others: it waited".to_owned();
         }

@@ -10,7 +10,7 @@ use tokio_postgres::SimpleQueryRow;
 
 /// Columns that give the origin of a session: the address of its server, the time when that server started (different for any two servers), the
 /// database's oid, and the transaction's snapshot.
-pub(in crate::postgis) const ORIGIN_COLUMNS: &str =
+pub(crate) const ORIGIN_COLUMNS: &str =
     "coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket') AS origin_address,
     pg_postmaster_start_time()::timestamptz(6)::text AS origin_started,
     (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()) AS origin_database,
@@ -18,7 +18,7 @@ pub(in crate::postgis) const ORIGIN_COLUMNS: &str =
 
 /// The server of a session, and its snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::postgis) struct SessionOrigin {
+pub(crate) struct SessionOrigin {
     address: String,
     started: String,
     database: String,
@@ -30,9 +30,9 @@ pub(in crate::postgis) struct SessionOrigin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
-    pub(in crate::postgis) id: String,
+    pub(crate) id: String,
     /// Where it was exported.
-    pub(in crate::postgis) origin: SessionOrigin,
+    pub(crate) origin: SessionOrigin,
 }
 
 impl ExportedSnapshot {
@@ -45,7 +45,7 @@ impl ExportedSnapshot {
 
 impl SessionOrigin {
     /// The origin in a row that has the [`ORIGIN_COLUMNS`].
-    pub(in crate::postgis) fn of(row: &SimpleQueryRow) -> Option<SessionOrigin> {
+    pub(crate) fn of(row: &SimpleQueryRow) -> Option<SessionOrigin> {
         let column = |name| row.get(name).map(str::to_owned);
         Some(SessionOrigin {
             address: column("origin_address")?,
@@ -57,12 +57,12 @@ impl SessionOrigin {
 
     /// True if both sessions see the same snapshot of the same database of the same server. Their addresses may differ, because a server can listen
     /// at several.
-    pub(in crate::postgis) fn is_same(&self, other: &SessionOrigin) -> bool {
+    pub(crate) fn is_same(&self, other: &SessionOrigin) -> bool {
         self.is_same_server(other) && self.snapshot == other.snapshot
     }
 
     /// True if both sessions are in the same database of the same server, even if their snapshots differ.
-    pub(in crate::postgis) fn is_same_server(&self, other: &SessionOrigin) -> bool {
+    pub(crate) fn is_same_server(&self, other: &SessionOrigin) -> bool {
         (&self.started, &self.database) == (&other.started, &other.database)
     }
 }

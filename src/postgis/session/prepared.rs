@@ -13,7 +13,7 @@ use super::{Param, Session};
 /// The prepared statements of a session, by their text. Dropping this value closes them in the server. It must be dropped before the session's
 /// transaction ends: behind a pooler that assigns connections by transaction, the next client would find the statements.
 #[derive(Default)]
-pub(super) struct PreparedStatements(Mutex<StatementTable>);
+pub(crate) struct PreparedStatements(Mutex<StatementTable>);
 
 #[derive(Default)]
 struct StatementTable {
@@ -55,7 +55,7 @@ impl Session {
     ///
     /// # Errors
     /// If the session is lost.
-    pub(in crate::postgis) async fn keep_statements(&mut self) -> Result<(), Error> {
+    pub(crate) async fn keep_statements(&mut self) -> Result<(), Error> {
         // A generic plan is as good: the areas of a statement are rows of a materialized subquery, so the planner cannot use their values anyway.
         self.all("opening a session", "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)", &[]).await?;
         self.prepared = Some(PreparedStatements::default());
@@ -63,7 +63,7 @@ impl Session {
     }
 
     /// The rows of a statement, which the server prepares first if the session keeps statements. `failed` converts the driver's errors.
-    pub(super) async fn rows(
+    pub(crate) async fn rows(
         &self,
         sql: &str,
         params: &[Param<'_>],
@@ -98,5 +98,79 @@ impl Session {
             }
             Err(error) => Err(failed(error)),
         }
+    }
+}
+
+// Names as SQL.
+
+/// An identifier in double quotes (PostgreSQL documentation, section 4.1.1).
+pub(crate) fn quoted(identifier: &str) -> String {
+    format!("\"{}\"", identifier.replace('"', "\"\""))
+}
+
+// The values of a variant in a session: settings of its transaction, which the conditions of the layers read.
+
+/// The name of the setting that holds the value of parameter `number`, counted from 0.
+pub(crate) fn setting_of(number: usize) -> String {
+    format!("oar_tiles.parameter_{}", number + 1)
+}
+
+impl Session {
+    /// Sets the values of a variant in the session's transaction.
+    pub(crate) async fn set_parameters(&self, values: &[String]) -> Result<(), Error> {
+        if values.is_empty() {
+            return Ok(());
+        }
+        let set: Vec<String> =
+            (0..values.len()).map(|n| format!("set_config('{}', ${}, true)", setting_of(n), n + 1)).collect();
+        let params: Vec<Param<'_>> = values.iter().map(|value| -> Param<'_> { (value, Type::TEXT) }).collect();
+        self.all("opening a session", &format!("SELECT {}", set.join(", ")), &params).await.map(drop)
+    }
+    /// Sets the savepoint to which the session returns before each variant. At this point it holds its locks, and no values are set.
+    pub(crate) async fn set_variant_savepoint(&self) -> Result<(), Error> {
+        self.transaction_control("SAVEPOINT oar_tiles_variant", "while opening a session").await
+    }
+
+    /// Replaces the values of the previous variant in the session's transaction by those of the next. They stay set when a statement fails.
+    pub(crate) async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
+        self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles_variant", "between two variants").await?;
+        self.set_parameters(values).await?;
+        self.set_savepoint().await
+    }
+}
+
+// Values that statements of a session read: settings of its transaction.
+
+/// A value of a parameter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionValue {
+    /// The setting that holds it.
+    pub(crate) setting: String,
+    /// The value: an array of texts, in text form.
+    pub(crate) array: String,
+}
+
+impl Session {
+    /// Sets values until the end of the transaction. The session must have its savepoint; the values stay set when it returns there.
+    pub(crate) async fn set_values(&self, values: &[SessionValue]) -> Result<(), Error> {
+        let places: Vec<String> = (0..values.len())
+            .map(|index| format!("pg_catalog.set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2))
+            .collect();
+        let mut params: Vec<Param<'_>> = Vec::new();
+        for SessionValue { setting, array } in values {
+            params.push((setting, Type::TEXT));
+            params.push((array, Type::TEXT));
+        }
+        self.release_savepoint().await?;
+        self.all("setting the values of a request", &format!("SELECT {}", places.join(", ")), &params).await?;
+        self.set_savepoint().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn identifiers_are_quoted() {
+        assert_eq!(super::quoted("a \"b\".c; DROP"), "\"a \"\"b\"\".c; DROP\"");
     }
 }

@@ -12,10 +12,10 @@ use super::{Database, Session, quoted};
 const CONTEXT: &str = "opening a session";
 
 /// The search path that is in force until the schemas of the role's own path have been checked.
-pub(super) const SAFE_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
+pub(crate) const SAFE_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
 /// The schemas of the role's own search path that exist and that the role may use, as JSON. No name in this statement is looked up on that path.
-pub(super) const SCHEMAS: &str = "SELECT pg_catalog.array_to_json(pg_catalog.current_schemas(false));";
+pub(crate) const SCHEMAS: &str = "SELECT pg_catalog.array_to_json(pg_catalog.current_schemas(false));";
 
 /// The schema of PostGIS, and whether the schema $1 holds a change log (recognized by the comment on its table `state`).
 const PLACES: &str = "
@@ -29,16 +29,16 @@ const MAX_OBJECTS_SHOWN: usize = 3;
 
 /// The search path of all sessions of a run.
 #[derive(Debug, Clone)]
-pub(in crate::postgis) struct SearchPath {
+pub(crate) struct SearchPath {
     /// The schema of PostGIS; `None` if the database has none.
-    pub(in crate::postgis) postgis: Option<String>,
+    pub(crate) postgis: Option<String>,
     /// The schemas in their order, quoted.
     schemas: String,
 }
 
 impl SearchPath {
     /// The statement that sets this search path until the end of the transaction.
-    pub(super) fn set(&self) -> String {
+    pub(crate) fn set(&self) -> String {
         let schemas = if self.schemas.is_empty() { "''" } else { &self.schemas };
         format!("SET LOCAL search_path = {schemas};")
     }
@@ -53,7 +53,7 @@ impl Database {
 
 impl Session {
     /// Finds the search path from the answer to [`SCHEMAS`], checks it and sets it. Until then, [`SAFE_PATH`] is in force.
-    pub(super) async fn find_search_path(&self, schemas: &str) -> Result<(), Error> {
+    pub(crate) async fn find_search_path(&self, schemas: &str) -> Result<(), Error> {
         let mut schemas: Vec<String> = serde_json::from_str(schemas).map_err(|error| Error::Query {
             context: CONTEXT.to_owned(),
             next: "This is a defect of oar-tiles: please report it",

@@ -16,7 +16,7 @@ impl fmt::Display for ServerName {
 
 impl ServerName {
     /// The name of the first host of a connection.
-    pub(in crate::postgis) fn of(config: &tokio_postgres::Config) -> ServerName {
+    pub(crate) fn of(config: &tokio_postgres::Config) -> ServerName {
         let host = match config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),
             #[cfg(unix)]

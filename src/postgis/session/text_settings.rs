@@ -33,7 +33,7 @@ pub(crate) const LOGGED_TEXTS: [TextSetting; 3] =
     [setting("lc_monetary", "C"), setting("array_nulls", "on"), setting("xmloption", "content")];
 
 /// Statements that fix [`DRAWN_TEXTS`] for the transaction.
-pub(super) fn fix_drawn_texts() -> String {
+pub(crate) fn fix_drawn_texts() -> String {
     DRAWN_TEXTS.iter().map(|TextSetting { name, value }| format!("SET LOCAL {name} = '{value}'; ")).collect()
 }
 

@@ -8,15 +8,15 @@ use deadpool_postgres::Object;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::error::SqlState;
 
-use super::Session;
 use super::error::{Cause, Error};
 use super::options::lift_limits;
 use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
 use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
 use super::text_settings::fix_drawn_texts;
+use super::{Database, Session};
 
 /// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
-pub(in crate::postgis) struct Transaction {
+pub(crate) struct Transaction {
     client: Arc<Object>,
     backend: OnceLock<Backend>,
     ended: AtomicBool,
@@ -24,26 +24,26 @@ pub(in crate::postgis) struct Transaction {
 
 /// How the server identifies a transaction.
 #[derive(Debug, Clone)]
-pub(in crate::postgis) struct Backend {
+pub(crate) struct Backend {
     /// The process that serves the connection.
-    pub(in crate::postgis) pid: i32,
+    pub(crate) pid: i32,
     /// The virtual transaction id (`pg_locks.virtualxid`). A pooler assigns the process to other clients after the transaction, but not this
     /// id.
-    pub(in crate::postgis) transaction: String,
+    pub(crate) transaction: String,
 }
 
 impl Transaction {
-    pub(in crate::postgis) fn new(client: &Arc<Object>) -> Arc<Transaction> {
+    pub(crate) fn new(client: &Arc<Object>) -> Arc<Transaction> {
         Arc::new(Transaction { client: Arc::clone(client), backend: OnceLock::new(), ended: AtomicBool::new(false) })
     }
 
     /// How the server identifies the transaction; `None` before it began.
-    pub(in crate::postgis) fn backend(&self) -> Option<&Backend> {
+    pub(crate) fn backend(&self) -> Option<&Backend> {
         self.backend.get()
     }
 
     /// Ends the transaction. If a statement runs in it, the server ends it after that statement.
-    pub(in crate::postgis) async fn roll_back(&self) -> Result<(), tokio_postgres::Error> {
+    pub(crate) async fn roll_back(&self) -> Result<(), tokio_postgres::Error> {
         if self.ended.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
@@ -69,7 +69,7 @@ impl Drop for Transaction {
 
 impl Session {
     /// Begins the transaction, on the exported snapshot if there is one yet.
-    pub(in crate::postgis) async fn begin(&self, transaction: &Transaction) -> Result<(), Error> {
+    pub(crate) async fn begin(&self, transaction: &Transaction) -> Result<(), Error> {
         let options = &self.database.options;
         let snapshot =
             self.exported.as_ref().map(|from| format!("SET TRANSACTION SNAPSHOT '{}';", from.id.replace('\'', "''")));
@@ -114,7 +114,7 @@ impl Session {
     }
 
     /// The server and the snapshot of the session.
-    pub(in crate::postgis) async fn origin(&self) -> Result<SessionOrigin, Error> {
+    pub(crate) async fn origin(&self) -> Result<SessionOrigin, Error> {
         let context = "asking the server which one it is";
         let asked = async { Ok(self.client.simple_query(&format!("SELECT {ORIGIN_COLUMNS}")).await) };
         let messages = self.until_stopped(asked).await?;
@@ -156,22 +156,22 @@ impl Session {
 
     /// Sets the savepoint to which the session returns after a failed statement. Ending the transaction instead would release its locks, and end
     /// the snapshot if the session holds it.
-    pub(in crate::postgis) async fn set_savepoint(&self) -> Result<(), Error> {
+    pub(crate) async fn set_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
 
     /// Releases the savepoint, and keeps what was set after it.
-    pub(in crate::postgis) async fn release_savepoint(&self) -> Result<(), Error> {
+    pub(crate) async fn release_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("RELEASE SAVEPOINT oar_tiles", "while setting values").await
     }
 
     /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before the savepoint stay.
-    pub(in crate::postgis) async fn return_to_savepoint(&self) -> Result<(), Error> {
+    pub(crate) async fn return_to_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
 
     /// Runs a statement that controls the transaction, which fails only if the session is lost.
-    pub(super) async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
+    pub(crate) async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
         let ended = self.client.batch_execute(sql).await;
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
@@ -203,4 +203,59 @@ fn backend(message: &SimpleQueryMessage) -> Option<Backend> {
         return None;
     }
     Some(Backend { pid: row.get(0)?.parse().ok()?, transaction: row.get(1)?.to_owned() })
+}
+
+// Sessions that may write. Only the change log needs them; everything else reads a snapshot.
+
+impl Database {
+    /// A session without a transaction. When it is dropped, a transaction that it began and did not commit is rolled back.
+    pub(crate) async fn writing(&self) -> Result<Session, Error> {
+        let client = tokio::select! {
+            client = self.connection() => client?,
+            _ = self.stop.wait() => return Err(Error::Interrupted),
+        };
+        let (cancel, client) = (client.cancel_token(), Arc::new(client));
+        let (database, waits_briefly) = (self.clone(), AtomicBool::new(false));
+        Ok(Session { prepared: None, client, cancel, database, exported: None, transaction: None, waits_briefly })
+    }
+}
+
+impl Session {
+    /// The statements that begin a transaction that may write. No setting limits how long it takes: a refresh or a prune may be long.
+    fn begin_statements(&self) -> String {
+        let lock_limit = self.database.options.lock_limit().as_millis();
+        let lifted = lift_limits();
+        format!("BEGIN READ WRITE; SET LOCAL lock_timeout = {lock_limit}; SET LOCAL statement_timeout = 0; {lifted}")
+    }
+
+    /// Begins a transaction that may write. It has the search path and the lock limit of a reading transaction.
+    pub(crate) async fn begin_writing(&self, context: &str) -> Result<(), Error> {
+        let begin = self.begin_statements();
+        if let Some(path) = self.database.path.get() {
+            return self.script(context, &format!("{begin} {}", path.set())).await.map(drop);
+        }
+        let schemas = self.script(context, &format!("{begin} {SCHEMAS} {SAFE_PATH}")).await?;
+        self.find_search_path(schemas.last().map_or("[]", String::as_str)).await
+    }
+
+    /// Begins a transaction with only `pg_catalog` on its search path, so that no object in the role's own schemas can shadow those of PostgreSQL.
+    pub(crate) async fn begin_writing_without_search_path(&self, context: &str) -> Result<(), Error> {
+        let begin = format!("{} {SAFE_PATH}", self.begin_statements());
+        self.script(context, &begin).await.map(drop)
+    }
+
+    /// Runs statements one after the other, as psql would, and returns the first column of every row. The first failure ends the script.
+    pub(crate) async fn script(&self, context: &str, sql: &str) -> Result<Vec<String>, Error> {
+        let begun = Instant::now();
+        let messages = self
+            .until_stopped(async {
+                self.client.simple_query(sql).await.map_err(|error| self.failed(context, begun, error))
+            })
+            .await?;
+        let first = |message: &SimpleQueryMessage| match message {
+            SimpleQueryMessage::Row(row) if !row.is_empty() => row.get(0).map(str::to_owned),
+            _ => None,
+        };
+        Ok(messages.iter().filter_map(first).collect())
+    }
 }

@@ -1,12 +1,14 @@
 //! The statement that reads the rows of a layer of points once, for tiles of all zooms.
 
-use super::KeyRange;
+use tokio_postgres::types::Type;
+
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried, placed};
 use super::survey::near;
 use super::thin::RANK;
 use super::{filter, is_in_world, world_columns, world_sides};
-use crate::postgis::layer::{Layer, PlaceholderSql};
+use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
+use crate::postgis::session::Param;
 
 /// The most rows that one call of `ST_AsMVT` encodes.
 const MAX_ROWS_PER_GROUP: u32 = 1024;
@@ -35,7 +37,7 @@ impl ExpectedRows {
 
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::postgis) enum RowChoice<'a> {
+pub(crate) enum RowChoice<'a> {
     /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The values of a query's
     /// placeholders follow. `keys` are those of the session that reads; `None` if it reads all rows.
     Boxes { boxes: usize, rows: ExpectedRows, keys: Option<&'a KeyRange> },
@@ -46,18 +48,18 @@ pub(in crate::postgis) enum RowChoice<'a> {
 
 /// The numbers of the parameters that follow those of a [`RowChoice`].
 #[derive(Debug, Clone, Copy)]
-pub(in crate::postgis) struct CachedRowsParameters {
+pub(crate) struct CachedRowsParameters {
     /// The layer's name.
-    pub(in crate::postgis) name: usize,
+    pub(crate) name: usize,
     /// The layer's extent.
-    pub(in crate::postgis) extent: usize,
+    pub(crate) extent: usize,
     /// The most bytes that the values of all rows may have; rows beyond are not read. The bounds of a range of keys follow.
-    pub(in crate::postgis) max_bytes: usize,
+    pub(crate) max_bytes: usize,
 }
 
 /// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions in metres of EPSG:3857
 /// (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
-pub(in crate::postgis) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
+pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried(layer);
     let (with, located) = match rows {
@@ -106,7 +108,7 @@ GROUP BY drawn.part",
     )
 }
 
-pub(super) fn in_boxes(
+pub(crate) fn in_boxes(
     layer: &Layer,
     CarriedColumns { values, names, .. }: &CarriedColumns,
     boxes: usize,
@@ -133,4 +135,236 @@ fn in_areas(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit:
             WHERE {west} >> shift BETWEEN ax0 AND ax1 AND {north} >> shift BETWEEN ay0 AND ay1
             LIMIT {limit}"
     )
+}
+
+// Parts of a layer's rows: the size of its table, ranges of its key, shares by a hash.
+
+/// The pages of the table `$1`; of a partitioned table, the pages of its largest partition. NULL if the table cannot be read in parts: on a server
+/// before PostgreSQL 14, or if the role may read only some columns. No row for a view.
+pub(crate) const TABLE_PAGES: &str = "
+    SELECT CASE WHEN current_setting('server_version_num')::int4 >= 140000 AND has_table_privilege(c.oid, 'SELECT') THEN greatest(
+               pg_relation_size(c.oid),
+               (SELECT max(pg_relation_size(relid)) FROM pg_partition_tree(c.oid))
+           ) / current_setting('block_size')::int8 END
+    FROM pg_class c WHERE c.oid = $1::regclass AND c.relkind IN ('r', 'p', 'm')";
+
+/// The rows of a layer as an item of a FROM list, for a statement whose first parameters are those of `boxes` boxes.
+fn scanned(layer: &Layer, boxes: usize) -> String {
+    layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid))
+}
+
+/// The statement that the planner is asked to estimate: it reads the rows of a layer, all of them or those near some boxes, with the parameters of
+/// the survey. It reads the rows' properties, too, if `with_values` is true.
+pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
+    let placement = layer.placement();
+    let values = if with_values { carried(layer).values } else { String::new() };
+    format!(
+        "SELECT {}{values} FROM {} WHERE true {} {}",
+        placement.stored(),
+        scanned(layer, boxes),
+        near(placement, boxes),
+        filter(layer)
+    )
+}
+
+/// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number. 0 without a geometry.
+fn hash_share(layer: &Layer, shares: u64) -> String {
+    // The mask drops the sign.
+    format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().stored())
+}
+
+/// Conditions that divide the rows of a layer into parts by a hash of the geometry: every row is in exactly one part. Each begins with AND, to follow
+/// another condition. One empty condition if there is only one part.
+pub(crate) fn hash_conditions(layer: &Layer, parts: usize) -> Vec<String> {
+    if parts < 2 {
+        return vec![String::new()];
+    }
+    let share = hash_share(layer, parts as u64);
+    (0..parts).map(|part| format!("AND {share} = {part}")).collect()
+}
+
+/// The types of keys that can be divided into ranges. A bound is read and passed as a text.
+const RANGE_TYPES: &str = "'{text,\"character varying\",character,smallint,integer,bigint,uuid}'";
+
+/// A range of a layer's rows by the first column of its key, in the order in which a tile sorts them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyRange {
+    /// The column, with its collation.
+    column: String,
+    /// The type of the bounds.
+    kind: String,
+    /// The first key; `None` for the first range.
+    from: Option<String>,
+    /// The first key of the next range; `None` for the last range, which also has the rows without a key.
+    below: Option<String>,
+}
+
+fn sorted_by(column: &KeyColumn) -> String {
+    format!("{}{}", column.quoted, if column.collated { " COLLATE \"C\"" } else { "" })
+}
+
+/// Rows whose keys are sampled.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum KeySample {
+    /// The rows of some percent of a table's pages.
+    Pages { percent: f64 },
+    /// One row in `one_in`, chosen by a hash of the geometry: of all rows, or of the rows near some boxes. The parameters are those of the survey.
+    Rows { boxes: usize, one_in: u64 },
+}
+
+/// The keys of a sample that divide the rows of a layer into `parts` parts, as texts, and the type of the key. The keys are NULL if the sample is
+/// empty, or if the type is not one of [`RANGE_TYPES`]. `None` if the layer has no key.
+pub(crate) fn key_bounds(layer: &Layer, parts: usize, sample: KeySample) -> Option<String> {
+    let key = sorted_by(layer.key.first()?);
+    let (relation, conditions) = match sample {
+        KeySample::Pages { percent } => {
+            (format!("{} TABLESAMPLE SYSTEM ({percent:.4})", layer.relation), String::new())
+        }
+        KeySample::Rows { boxes, one_in } => {
+            let near = near(layer.placement(), boxes);
+            (scanned(layer, boxes), format!(" {near} AND {} = 0", hash_share(layer, one_in)))
+        }
+    };
+    let shares: Vec<String> = (1..parts).map(|part| format!("{part}.0 / {parts}")).collect();
+    Some(format!(
+        "SELECT CASE WHEN kind = ANY ({RANGE_TYPES}) THEN bounds END, CASE kind WHEN 'character' THEN 'bpchar' ELSE kind END FROM (
+    SELECT percentile_disc(ARRAY[{}]::float8[]) WITHIN GROUP (ORDER BY {key})::text[] AS bounds, min(pg_typeof({key})::text) AS kind
+    FROM {relation} WHERE {} IS NOT NULL{conditions}
+) AS sample",
+        shares.join(", "),
+        layer.key.first()?.quoted,
+    ))
+}
+
+impl KeyRange {
+    /// The ranges between some bounds.
+    pub(crate) fn between(layer: &Layer, kind: &str, bounds: &[String]) -> Vec<KeyRange> {
+        let Some(column) = layer.key.first().map(sorted_by) else { return Vec::new() };
+        let range = |part: usize| KeyRange {
+            column: column.clone(),
+            kind: kind.to_owned(),
+            from: part.checked_sub(1).map(|before| bounds[before].clone()),
+            below: bounds.get(part).cloned(),
+        };
+        (0..=bounds.len()).map(range).collect()
+    }
+
+    /// The condition of the range. It begins with AND, to follow another condition. Its parameters are numbered from `first` on.
+    pub(crate) fn condition(&self, first: usize) -> String {
+        let KeyRange { column, kind, from, below } = self;
+        let bound = |number: usize| format!("${number}::{kind}");
+        match (from, below) {
+            (None, None) => String::new(),
+            (None, Some(_)) => format!("AND {column} < {}", bound(first)),
+            (Some(_), Some(_)) => {
+                format!("AND {column} >= {} AND {column} < {}", bound(first), bound(first + 1))
+            }
+            (Some(_), None) => format!("AND ({column} >= {} OR {column} IS NULL)", bound(first)),
+        }
+    }
+
+    /// Its parameters.
+    pub(crate) fn params(&self) -> impl Iterator<Item = Param<'_>> {
+        self.from.iter().chain(&self.below).map(|bound| -> Param<'_> { (bound, Type::TEXT) })
+    }
+}
+
+// The statements that find which rows of a layer belong to which variant.
+
+/// The name of the relation with the variants' values, in a condition.
+pub(crate) const VALUES: &str = "oar_tiles_values";
+
+/// The name of the column with the value of a parameter, counted from 0.
+pub(crate) fn value_column(parameter: usize) -> String {
+    format!("{VALUES}.oar_tiles_value_{}", parameter + 1)
+}
+
+/// The keys of a layer's rows as texts, in the order of [`cached_rows`](self()) and with the same parameters.
+pub(crate) fn row_keys(layer: &Layer, boxes: usize) -> String {
+    let carried = carried(layer);
+    let located = in_boxes(layer, &carried, boxes, "");
+    let names: Vec<String> = (0..layer.key.len()).map(|number| format!("k{number}")).collect();
+    format!(
+        "SELECT pg_catalog.concat(ROW({})) FROM (
+    {located}
+    OFFSET 0
+) AS located
+WHERE {}
+ORDER BY {}",
+        names.join(", "),
+        is_in_world(layer.placement()),
+        carried.order.trim_start_matches(", ")
+    )
+}
+
+/// Finds the variants to which the rows of a layer belong: the number of the variant, from 1 on, and the key of the row. `condition` is over the row
+/// and the [columns of the values](value_column). The parameters after those of [`row_keys`] are arrays of texts, one for each of `kinds`.
+pub(crate) fn members(layer: &Layer, boxes: usize, condition: &str, kinds: &[String]) -> String {
+    let first = first_value(layer, boxes);
+    let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", first + n)).collect();
+    let columns: Vec<String> = (0..kinds.len()).map(|n| format!("oar_tiles_value_{}", n + 1)).collect();
+    format!(
+        "SELECT {VALUES}.oar_tiles_number, {} FROM {} CROSS JOIN unnest({}) WITH ORDINALITY AS {VALUES} ({}, oar_tiles_number)
+WHERE true {} {} AND ({condition}\n)",
+        key(layer),
+        layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
+        arrays.join(", "),
+        columns.join(", "),
+        near(layer.placement(), boxes),
+        filter(layer),
+    )
+}
+
+/// The keys of the rows that belong to one variant. `condition` is over the row and the parameters after those of [`row_keys`], which are texts.
+pub(crate) fn members_of_one(layer: &Layer, boxes: usize, condition: &str) -> String {
+    format!(
+        "SELECT {} FROM {} WHERE true {} {} AND ({condition}\n)",
+        key(layer),
+        layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid)),
+        near(layer.placement(), boxes),
+        filter(layer),
+    )
+}
+
+/// Finds the variants that have rows near some boxes now: the numbers of the variants, from 1 on. The parameters `$1..$4` are arrays of the boxes'
+/// west, south, east and north in the column's reference system; an array of texts for each of `kinds` follows. `condition` is over the row, which is
+/// called `name`, and the [columns of the values](value_column).
+///
+/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were constants. As the condition of a
+/// join, `id IN (SELECT … WHERE contributor = …)` would be evaluated for each pair of a row and a variant.
+pub(crate) fn members_near(layer: &Layer, name: &str, condition: &str, kinds: &[String]) -> String {
+    let placement = layer.placement();
+    let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", 5 + n)).collect();
+    let columns: Vec<String> = (0..kinds.len()).map(|n| format!("oar_tiles_value_{}", n + 1)).collect();
+    format!(
+        "WITH oar_tiles_near AS MATERIALIZED (
+    SELECT found.* FROM unnest($1::float8[], $2::float8[], $3::float8[], $4::float8[]) AS box (x0, y0, x1, y1),
+        LATERAL (
+            SELECT {read} FROM {relation}
+            WHERE {g} && ST_MakeEnvelope(box.x0, box.y0, box.x1, box.y1, {srid}) {filter}
+            OFFSET 0
+        ) AS found
+)
+SELECT {VALUES}.oar_tiles_number FROM unnest({arrays}) WITH ORDINALITY AS {VALUES} ({columns}, oar_tiles_number),
+    LATERAL (SELECT FROM (SELECT * FROM oar_tiles_near) AS {name} WHERE ({condition}\n) LIMIT 1) AS member",
+        read = layer.columns.join(", "),
+        relation = layer.relation,
+        g = placement.stored(),
+        srid = placement.shape.srid,
+        filter = filter(layer),
+        arrays = arrays.join(", "),
+        columns = columns.join(", "),
+    )
+}
+
+/// The number of the first parameter with values.
+pub(crate) fn first_value(layer: &Layer, boxes: usize) -> usize {
+    let boxes = if boxes > 0 { 4 } else { 0 };
+    let query = if layer.is_query() { 6 } else { 0 };
+    boxes + query + 1
+}
+
+fn key(layer: &Layer) -> String {
+    let columns: Vec<String> = layer.key.iter().map(|key| key.quoted.clone()).collect();
+    format!("pg_catalog.concat(ROW({}))", columns.join(", "))
 }

@@ -14,19 +14,19 @@ const LATITUDE_LIMIT: f64 = 85.06;
 const MAX_COORDINATE: f64 = 1e9;
 
 /// Types of geometry that MVT cannot hold: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
-pub(in crate::postgis) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
+pub(crate) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
 
 /// The condition that a row's coordinates can be transformed: they are finite, inside the reference system, and not beyond ±180°. `ST_Transform`
 /// raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. The condition is never true for NULL or an
 /// empty geometry.
-pub(in crate::postgis) fn is_placeable(placement: Placement<'_>) -> String {
+pub(crate) fn is_placeable(placement: Placement<'_>) -> String {
     // A geography lies within ±180° by itself; the same bound applies.
     let units = placement.shape.edge.or_else(|| (placement.shape.srid == 4326).then_some(EdgeUnits::Degrees));
     is_within(placement, units.map_or(MAX_COORDINATE, |units| units.half_world() + units.tolerance()))
 }
 
 /// The condition that a row that is not placeable can be cut at ±180°.
-pub(in crate::postgis) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
+pub(crate) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
     // A clipped row may reach any distance beyond the edge; a wrapped one is shifted once.
     is_within(
         placement,
@@ -71,7 +71,7 @@ fn is_within(placement: Placement<'_>, far: f64) -> String {
 }
 
 /// The row's geometry in EPSG:3857; NULL if it cannot be placed.
-pub(in crate::postgis) fn projected(placement: Placement<'_>) -> String {
+pub(crate) fn projected(placement: Placement<'_>) -> String {
     let g = without_curves(placement);
     let mut cases = format!("WHEN {} THEN {}", is_placeable(placement), transformed(placement, &g, 3857));
     if let Some(units) = cut_units(placement) {
@@ -89,7 +89,7 @@ pub(in crate::postgis) fn projected(placement: Placement<'_>) -> String {
 }
 
 /// The row's geometry in EPSG:4326, the counterpart of [`projected`]. For some rows that cannot be placed it is not NULL.
-pub(in crate::postgis) fn lonlat(placement: Placement<'_>) -> String {
+pub(crate) fn lonlat(placement: Placement<'_>) -> String {
     let g = without_curves(placement);
     let own = transformed(placement, &g, 4326);
     // There is nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped because of their position in metres.
@@ -157,7 +157,7 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
 const RAW_SIDES: [&str; 2] = ["raw_west", "raw_east"];
 
 /// The west and east side of a row's own box, as columns next to its projected geometry; empty if no row is wrapped.
-pub(in crate::postgis) fn raw_sides(placement: Placement<'_>) -> String {
+pub(crate) fn raw_sides(placement: Placement<'_>) -> String {
     if !placement.has_crossing_rows() {
         return String::new();
     }
@@ -183,7 +183,7 @@ fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
 
 /// The west and east side of a row in world units; `west` and `east` are the sides of its projected geometry. The resulting west is greater than east
 /// for a row that was wrapped around ±180°.
-pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
+pub(crate) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
     let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half_world(), RAW_SIDES);
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
@@ -206,7 +206,7 @@ pub(in crate::postgis) fn wrapped_sides(placement: Placement<'_>, [west, east]: 
 
 /// The west and east side of the box by which a row is searched, in the reference system of the column. `west` and `east` are the sides of the row's
 /// own box. For a row that is wrapped, the result is where it is drawn; the [shifted boxes](shifted_boxes) find the row there.
-pub(in crate::postgis) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) -> [String; 2] {
+pub(crate) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) -> [String; 2] {
     let own = [west.to_owned(), east.to_owned()];
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped() && !placement.is_gathered()) else {
         return own;
@@ -237,10 +237,7 @@ fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
 
 /// The boxes that contain the rows that are wrapped into the given box: the same box one world farther east, and one world farther west. Empty if no
 /// row is wrapped. All boxes are in the reference system of the column; the sides are SQL.
-pub(in crate::postgis) fn shifted_boxes(
-    placement: Placement<'_>,
-    [west, south, east, north]: [&str; 4],
-) -> Vec<String> {
+pub(crate) fn shifted_boxes(placement: Placement<'_>, [west, south, east, north]: [&str; 4]) -> Vec<String> {
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped()) else { return Vec::new() };
     let (srid, width) = (placement.shape.srid, 2.0 * units.half_world());
     let shifted = |sign: char| {
@@ -253,7 +250,7 @@ pub(in crate::postgis) fn shifted_boxes(
 
 /// Counts the rows that reach beyond ±180° and could be cut there. The result is one row: the count, and the keys of up to three such rows.
 /// `relation` is the item of the FROM list. The parameters are the values of a query's placeholders.
-pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
+pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let placement = layer.placement();
     let (g, stored) = (placement.geometry(), placement.stored());
     // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that precision, rows that end at ±180° are
@@ -283,7 +280,7 @@ pub(in crate::postgis) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation:
 /// and the keys of up to three such rows. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts only in
 /// a part that is not valid; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of
 /// [`rows_beyond`].
-pub(in crate::postgis) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
+pub(crate) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let (g, srid, half) = (layer.placement().stored(), layer.shape.srid, units.half_world());
     let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());
     // The index serves both conditions, and few rows lie on both sides.

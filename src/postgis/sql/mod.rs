@@ -3,41 +3,33 @@
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
-mod bounds;
+mod aggregates;
 mod cached_rows;
 mod cells;
-mod cover;
 mod edge;
-mod function;
-mod key_range;
-mod locks;
-mod members;
-mod render;
-mod simplify;
+pub(crate) mod render;
 mod survey;
-#[cfg(test)]
-mod tests;
 mod thin;
 
-use super::layer::{Layer, Placement};
+use super::layer::{CalledFunction, Layer, Placement};
+use super::session::quoted;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub use cached_rows::ExpectedRows;
-pub(super) use cached_rows::{CachedRowsParameters, RowChoice, cached_rows};
-pub(crate) use cells::without_bounds;
-pub(super) use cells::{
-    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds,
+pub(crate) use cached_rows::{
+    CachedRowsParameters, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows, first_value, hash_conditions,
+    key_bounds, members, members_near, members_of_one, row_keys, scan, value_column,
 };
-pub(super) use cover::{boxes_beyond, covers, systems_of_covers, without_covers};
-pub(super) use edge::{rows_beyond, rows_that_jump};
-pub(super) use function::call;
-pub(super) use key_range::{KeyRange, KeySample, TABLE_PAGES, hash_conditions, key_bounds, scan};
-pub(super) use locks::read_statements;
-pub(super) use members::{first_value, members, members_near, members_of_one, row_keys, value_column};
-pub(super) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};
-pub(super) use survey::{CLIPS_BY_RINGS, of_one_system, other_systems, positions, row_count, skipped, survey};
-
 pub use cells::FoldedValues;
+pub(crate) use cells::{
+    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
+};
+pub(crate) use edge::{rows_beyond, rows_that_jump};
+pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};
+pub(crate) use survey::{
+    CLIPS_BY_RINGS, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, skipped, survey,
+    systems_of_covers, without_covers,
+};
 
 /// The zoom of an area, for a statement that has a row of `oar_tiles_area`.
 const AREA_ZOOM: &str = "oar_tiles_area.z";
@@ -114,7 +106,7 @@ fn world_sides(placement: Placement<'_>) -> [String; 4] {
 }
 
 /// The name of a value's type, as SQL. For a domain it is the base type, because `ST_AsMVT` writes values by their base type.
-pub(in crate::postgis) fn type_of(value: &str) -> String {
+pub(crate) fn type_of(value: &str) -> String {
     format!(
         "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
             WHERE oid = pg_typeof({value}) AND typtype = 'd'), pg_typeof({value})::text)"
@@ -122,7 +114,7 @@ pub(in crate::postgis) fn type_of(value: &str) -> String {
 }
 
 /// A row's key as a text for messages. The values of several columns are joined with slashes.
-pub(in crate::postgis) fn key_text(layer: &Layer) -> String {
+pub(crate) fn key_text(layer: &Layer) -> String {
     // Not by casts to text: the owner of a key's type could have created a cast function, and this role would run it.
     let text = |key: &str| format!("CASE WHEN {key} IS NULL THEN 'NULL' ELSE pg_catalog.concat({key}) END");
     let columns = layer.key.iter().map(|key| text(&key.quoted));
@@ -182,7 +174,7 @@ fn search(placement: Placement<'_>) -> AreaSearch {
 
 /// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of [`areas`](render::areas) but for its number and its boxes. It is
 /// looked up in the parameters. A plan that is kept expects ten areas and few rows, so a join might compare each row with each area.
-pub(in crate::postgis) fn area_of(layer: &Layer, number: &str) -> String {
+pub(crate) fn area_of(layer: &Layer, number: &str) -> String {
     let columns = ["z", "margin", "ax0", "ay0", "ax1", "ay1"];
     let bound: Vec<String> = (1..).zip(columns).map(|(n, column)| format!("(${n})[{number}] AS {column}")).collect();
     format!(
@@ -205,3 +197,35 @@ fn sizes(layer: &Layer) -> String {
         world = 2.0 * HALF_WORLD_METRES,
     )
 }
+
+// The statement that calls a function for many tiles.
+
+/// Calls a function once for each tile. The parameters: `$1` numbers that identify the tiles; `$2`, `$3`, `$4` zoom, column and row (XYZ), each one
+/// array; `$5` the function's further argument, as text.
+///
+/// Returns one row for each tile: the tile's number in `$1`, and the function's value or first column; NULL if the function returned nothing.
+pub(crate) fn call(function: &CalledFunction) -> String {
+    let query = function.arguments.get(3).map_or_else(String::new, |kind| format!(", $5::pg_catalog.{kind}"));
+    format!(
+        "SELECT tile.number, given.mvt
+FROM unnest($1, $2, $3, $4) AS tile (number, z, x, y)
+LEFT JOIN LATERAL {}(tile.z, tile.x, tile.y{query}) AS given (mvt) ON true",
+        function.name
+    )
+}
+
+// Statements that read everything a layer reads. Planning them takes the locks.
+
+/// One statement over the rows, and one over the rows of a cell if the layer has aggregates.
+pub(crate) fn read_statements(layer: &Layer) -> Vec<String> {
+    let key = layer.key.iter().map(|column| column.quoted.clone());
+    let columns = layer.row_sql().map(str::to_owned).chain([layer.geometry.clone()]).chain(key);
+    let columns: Vec<String> = columns.chain(layer.feature_id.iter().map(|column| quoted(column))).collect();
+    let aggregates: Vec<String> = layer.aggregates().map(|sql| format!("({}\n)", without_bounds(sql))).collect();
+    let lists = [columns, aggregates].into_iter().filter(|list| !list.is_empty());
+    let condition = format!("WHERE true {}", filter_at(layer, "0"));
+    lists.map(|list| format!("SELECT {} FROM {} {condition}", list.join(", "), layer.relation)).collect()
+}
+
+#[cfg(test)]
+mod tests;

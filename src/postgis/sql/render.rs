@@ -1,12 +1,12 @@
 //! The statement that renders: many tiles at once.
 
-use super::cells::{self, FoldedValues, counted};
+use super::cells::FoldedValues;
 use super::edge::{projected, raw_sides};
-use super::simplify::drawn_geometry;
-use super::{AREA_ZOOM, AreaSearch, bounds, filter_at, is_in_world, search, sizes, thin, world_columns, world_sides};
-use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, TilePart};
+use super::{AREA_ZOOM, AreaSearch, filter_at, is_in_world, search, sizes, world_columns, world_sides};
+use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, Simplify, TilePart};
 use crate::postgis::session::quoted;
-use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE};
+use crate::postgis::sql::{cells, edge, thin};
+use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, TileBounds};
 
 /// Renders the tiles of some areas. The parameters:
 ///
@@ -21,7 +21,7 @@ use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE};
 ///
 /// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58 on, column from bit 29 on, TMS
 /// row), the number of features that are drawn, the MVT layer, and the number of features that were left out.
-pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
+pub(crate) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
     let placement = layer.placement();
     let carried = carried(layer);
     let CarriedColumns { values, names, row, order, arguments } = &carried;
@@ -31,7 +31,7 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
         (
             String::new(),
             {
-                let limits = if candidates == Candidates::Counted { counted::next_parameter(layer, folds) } else { 14 };
+                let limits = if candidates == Candidates::Counted { cells::next_parameter(layer, folds) } else { 14 };
                 thin::keep_best(layer, order, limits)
             },
             "kept AS drawn",
@@ -47,7 +47,7 @@ pub(in crate::postgis) fn render(layer: &Layer, folds: Option<&FoldedValues>, ca
     let (placed, in_world) = match layer.cells() {
         None => (placed(layer, candidates, values, names), is_in_world(placement)),
         Some(cells) if candidates == Candidates::Counted => {
-            (counted::placed_counts(layer, cells, folds), "true".to_owned())
+            (cells::placed_counts(layer, cells, folds), "true".to_owned())
         }
         Some(cells) => (cells::placed(layer, cells, folds.is_some()), "true".to_owned()),
     };
@@ -100,7 +100,7 @@ GROUP BY drawn.tile",
 /// The parts of a geometry near the area, if it has more than [`MOST_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each vertex for each tile, so fewer
 /// parts are faster. It simplifies, rounds and clips each part by itself, so parts beyond the tile do not change the result.
 fn parts_near(layer: &Layer) -> String {
-    let bounds::TileDrawing { reach, .. } = bounds::drawing(layer);
+    let TileDrawing { reach, .. } = drawing(layer);
     let half = HALF_WORLD_METRES;
     format!(
         "CASE WHEN GeometryType(m) IN ('MULTIPOLYGON', 'MULTILINESTRING') AND ST_NumGeometries(m) > {MOST_PARTS_KEPT} THEN (
@@ -121,8 +121,8 @@ fn listed_tile(row: &str) -> String {
 }
 
 /// The bits above which a tile's number in a list holds its zoom and its column.
-pub(in crate::postgis) const LISTED_ZOOM_BIT: u32 = 58;
-pub(in crate::postgis) const LISTED_COLUMN_BIT: u32 = 29;
+pub(crate) const LISTED_ZOOM_BIT: u32 = 58;
+pub(crate) const LISTED_COLUMN_BIT: u32 = 29;
 
 /// The array of the tiles that a row of `ranged` touches, each as its column above bit 29 and its row below.
 ///
@@ -196,14 +196,14 @@ fn columns(placement: Placement<'_>) -> TileColumns {
 }
 
 /// A statement whose only effect is that the server loads PostGIS, and PROJ if the layer's reference system needs it.
-pub(in crate::postgis) fn warm(layer: &Layer) -> String {
+pub(crate) fn warm(layer: &Layer) -> String {
     let point = format!("ST_SetSRID(ST_MakePoint(1, 1), {})", layer.shape.srid);
     let point = if layer.shape.srid == 3857 { point } else { format!("ST_Transform({point}, 3857)") };
     format!("SELECT ST_AsMVTGeom({point}, ST_MakeEnvelope(0, 0, 1, 1, 3857)) IS NULL")
 }
 
 /// The areas of the parameters `$1..$10`, as a part of `WITH`.
-pub(in crate::postgis) fn areas(layer: &Layer) -> String {
+pub(crate) fn areas(layer: &Layer) -> String {
     let AreaSearch { area_columns, .. } = search(layer.placement());
     let pixel = if layer.is_query() || layer.simplify.is_some() {
         format!(", {PIXEL_METRES:?}::float8 / (1::int8 << z) AS pixel_width")
@@ -224,7 +224,7 @@ pub(in crate::postgis) fn areas(layer: &Layer) -> String {
 
 /// The rows whose expressions the statement computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::postgis) enum Candidates {
+pub(crate) enum Candidates {
     /// Rows that the search box finds: the rows in the tiles, and a few outside of them.
     Found,
     /// Only rows in the tiles, which takes longer to decide. If an expression raises an error, its row is in one of these tiles.
@@ -234,7 +234,7 @@ pub(in crate::postgis) enum Candidates {
 }
 
 /// The candidates of a layer whose rows are its features.
-pub(in crate::postgis) fn placed(layer: &Layer, candidates: Candidates, values: &str, names: &str) -> String {
+pub(crate) fn placed(layer: &Layer, candidates: Candidates, values: &str, names: &str) -> String {
     let placement = layer.placement();
     let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter_at(layer, AREA_ZOOM));
     let condition = match candidates {
@@ -289,20 +289,20 @@ fn touches(placement: Placement<'_>) -> String {
 }
 
 /// The columns that the statement passes from a row of the relation to its feature in the tile, as pieces of the statement.
-pub(in crate::postgis) struct CarriedColumns {
+pub(crate) struct CarriedColumns {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
-    pub(in crate::postgis) values: String,
+    pub(crate) values: String,
     /// These names: `, p0, …`.
-    pub(in crate::postgis) names: String,
+    pub(crate) names: String,
     /// The columns of the feature, under their names in the tile.
-    pub(in crate::postgis) row: String,
+    pub(crate) row: String,
     /// The key, for `ORDER BY tile`.
-    pub(in crate::postgis) order: String,
+    pub(crate) order: String,
     /// The names of the geometry and of the feature's id, as arguments of `ST_AsMVT`.
-    pub(in crate::postgis) arguments: String,
+    pub(crate) arguments: String,
 }
 
-pub(in crate::postgis) fn carried(layer: &Layer) -> CarriedColumns {
+pub(crate) fn carried(layer: &Layer) -> CarriedColumns {
     let geometry = free_name(layer, "geom");
     let mut carried = CarriedColumns {
         values: String::new(),
@@ -311,8 +311,8 @@ pub(in crate::postgis) fn carried(layer: &Layer) -> CarriedColumns {
         order: String::new(),
         arguments: literal(&geometry),
     };
-    if let Some(lonlat) = bounds::lonlat(layer) {
-        carried.carry(&lonlat, bounds::LONLAT.to_owned());
+    if let Some(lonlat) = lonlat(layer) {
+        carried.carry(&lonlat, LONLAT.to_owned());
     }
     for (number, property) in layer.properties.iter().enumerate() {
         let value = match property.of {
@@ -376,7 +376,7 @@ struct DrawnFeature {
 }
 
 fn draw(layer: &Layer) -> DrawnFeature {
-    let bounds::TileDrawing { from, feature, envelope, grown, near, .. } = bounds::drawing(layer);
+    let TileDrawing { from, feature, envelope, grown, near, .. } = drawing(layer);
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
     // A large feature is a candidate in every tile of its box, and clipping it costs far more than a check that it does not intersect the tile.
     let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
@@ -405,4 +405,141 @@ fn free_name(layer: &Layer, wanted: &str) -> String {
 /// A text literal, for names that this module generated or checked. Other values are parameters.
 fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+// The box of a tile, in metres or in degrees, and the choice of the features that are drawn in it.
+
+/// The column with a feature's geometry in degrees.
+pub(crate) const LONLAT: &str = "lonlat";
+
+/// A row's geometry in EPSG:4326, for a layer whose tiles are computed in degrees. `None` for other layers, and for layers of cells, whose features
+/// are not rows.
+pub(crate) fn lonlat(layer: &Layer) -> Option<String> {
+    if layer.margin().bounds == TileBounds::Mercator || layer.cells().is_some() {
+        return None;
+    }
+    Some(edge::lonlat(layer.placement()))
+}
+
+/// How the tiles of a layer are drawn, as pieces of the statement. They refer to the columns `z`, `side` (of a tile, in metres) and `xy` (the
+/// tile's column above bit 29, its row below).
+pub(crate) struct TileDrawing {
+    /// The `FROM` item with the columns of the other pieces.
+    pub(crate) from: String,
+    /// The feature, in the reference system of the box.
+    pub(crate) feature: &'static str,
+    /// The tile's box.
+    pub(crate) envelope: String,
+    /// The greatest distance from the tile, in metres, at which a feature is drawn: the buffer (`$13`) and four units of the grid (`$12` along a
+    /// side). For tiles in metres only.
+    pub(crate) reach: String,
+    /// The tile's box expanded by that distance, in its own reference system.
+    pub(crate) grown: String,
+    /// The condition that a feature is a candidate; `None` if every feature inside the buffer is one.
+    pub(crate) near: Option<String>,
+}
+
+/// The buffer, three units because simplifying and rounding move an edge by at most that much ([`outline_reach`](crate::tile::outline_reach)), and
+/// one unit for the rounding of positions.
+const REACH: &str = "side * ($13 + 4) / $12";
+
+/// The sides of a tile in metres: west, south, east, north. This is the arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
+/// world (PostGIS 3.5.2 does that, 3.3.2 does not). It is as fast, because `side`, the width of a tile, is computed once for each area.
+fn metres() -> [String; 4] {
+    let half = HALF_WORLD_METRES;
+    [
+        format!("-{half:?}::float8 + (xy >> 29) * side"),
+        format!("{half:?}::float8 - ((xy & 536870911) + 1) * side"),
+        format!("-{half:?}::float8 + ((xy >> 29) + 1) * side"),
+        format!("{half:?}::float8 - (xy & 536870911) * side"),
+    ]
+}
+
+/// The sides of a tile in degrees: longitudes are linear, latitudes come from the inverse of spherical Mercator.
+const DEGREES: &str = "(xy >> 29)::float8 / (1 << z) * 360 - 180 AS west,
+        degrees(atan(sinh(pi() * (1 - 2 * (((xy & 536870911) + 1)::float8 / (1 << z)))))) AS south,
+        ((xy >> 29) + 1)::float8 / (1 << z) * 360 - 180 AS east,
+        degrees(atan(sinh(pi() * (1 - 2 * ((xy & 536870911)::float8 / (1 << z)))))) AS north";
+
+/// How a layer's tiles are drawn from the candidates in `touched`.
+pub(crate) fn drawing(layer: &Layer) -> TileDrawing {
+    let margin = layer.margin();
+    let [west, south, east, north] = metres();
+    let (sides, feature, envelope) = match (margin.bounds, margin.candidates) {
+        (TileBounds::Mercator, None) => {
+            let in_metres = format!("ST_MakeEnvelope({west}, {south}, {east}, {north}, 3857)");
+            return TileDrawing {
+                from: "touched".to_owned(),
+                feature: "m",
+                envelope: in_metres.clone(),
+                grown: format!("ST_Expand({in_metres}, {REACH})"),
+                reach: REACH.to_owned(),
+                near: None,
+            };
+        }
+        (TileBounds::Mercator, Some(_)) => {
+            let sides = format!(
+                "{west} AS west,\n        {south} AS south,\n        {east} AS east,\n        {north} AS north"
+            );
+            (sides, "m", "ST_MakeEnvelope(west, south, east, north, 3857)")
+        }
+        (TileBounds::Degrees, _) => {
+            // The geometry of a cell is computed in metres only.
+            let lonlat =
+                if layer.cells().is_some() { format!(", ST_Transform(m, 4326) AS {LONLAT}") } else { String::new() };
+            (format!("{DEGREES}{lonlat}"), LONLAT, "ST_MakeEnvelope(west, south, east, north, 4326)")
+        }
+    };
+    let envelope = envelope.to_owned();
+    TileDrawing {
+        from: format!("(\n    SELECT *, {sides}\n    FROM touched\n    OFFSET 0\n) AS touched"),
+        feature,
+        grown: format!("ST_Expand({envelope}, (east - west) * ($13 + 4) / $12, (north - south) * ($13 + 4) / $12)"),
+        reach: REACH.to_owned(),
+        envelope,
+        near: margin.candidates.map(|fraction| near(feature, layer.placement().draws_points(), fraction)),
+    }
+}
+
+/// The condition that a feature, or its box, lies inside the tile's box expanded by a fraction of the box's sides. As with `ST_Within`, a feature on
+/// the edge is outside. The operator `&&` cannot be used, because it compares single-precision boxes.
+fn near(feature: &str, is_point: bool, fraction: f64) -> String {
+    let [west, south, east, north] = if is_point { ["X", "Y", "X", "Y"] } else { ["XMax", "YMax", "XMin", "YMin"] }
+        .map(|end| format!("ST_{end}({feature})"));
+    let (across, along) =
+        (format!("(east - west) * {fraction:?}::float8"), format!("(north - south) * {fraction:?}::float8"));
+    format!(
+        "{west} > west - {across} AND {east} < east + {across}
+            AND {south} > south - {along} AND {north} < north + {along}"
+    )
+}
+
+// The part of the rendering statement that simplifies lines and polygons.
+
+/// The column `m` of "placed", which is the geometry that is cut to tiles. It is the projected geometry `m` of a row near `oar_tiles_area`,
+/// simplified for the zoom; NULL if it is too small to be drawn. All tiles of a zoom are cut from the same geometry, so that its pieces meet at their
+/// edges.
+///
+/// The position of the row is computed from the geometry before simplifying, as in the survey, so that plan and tiles agree. Points are not changed.
+pub(crate) fn drawn_geometry(layer: &Layer) -> String {
+    let Some(simplify) = layer.simplify.as_ref().filter(|_| !layer.shape.points) else { return "m".to_owned() };
+    let Simplify { tolerance, snap, min_area, min_length } = simplify;
+    let pixel = "oar_tiles_area.pixel_width";
+    let mut drawn = "m".to_owned();
+    if let Some(tolerance) = tolerance {
+        drawn = format!("ST_SimplifyPreserveTopology({drawn}, {tolerance:?}::float8 * {pixel})");
+    }
+    if let Some(cell) = snap {
+        drawn = format!("ST_SnapToGrid({drawn}, {cell:?}::float8 * {pixel})");
+    }
+    let area = min_area.map(|least| {
+        format!(
+            "\n            WHEN ST_Dimension(m) = 2 AND ST_Area(m) < {least:?}::float8 * {pixel} * {pixel} THEN NULL"
+        )
+    });
+    let length = min_length.map(|least| {
+        format!("\n            WHEN ST_Dimension(m) = 1 AND ST_Length(m) < {least:?}::float8 * {pixel} THEN NULL")
+    });
+    let too_small: String = area.into_iter().chain(length).collect();
+    format!("CASE WHEN ST_Dimension(m) = 0 THEN m{too_small}\n            ELSE {drawn} END AS m")
 }

@@ -1,10 +1,10 @@
 //! The statements of the survey: the positions of features, and the rows that are left out.
 
-use super::cells::{FoldedValues, counted};
-use super::cover::FAR;
-use super::edge::{self, SURFACES, projected, raw_sides};
+use super::cells::FoldedValues;
+use super::edge::{SURFACES, is_placeable, projected, raw_sides};
 use super::{filter, filter_at, is_in_world, key_text, world_columns, world_sides};
-use crate::postgis::layer::{Layer, PlaceholderSql, Placement};
+use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement};
+use crate::postgis::sql::{cells, edge};
 use crate::tile::Zoom;
 
 /// The rows whose positions are read.
@@ -26,13 +26,7 @@ struct SurveyedRows<'a> {
 ///
 /// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), the
 /// columns of [`outlines`].
-pub(in crate::postgis) fn survey(
-    layer: &Layer,
-    folds: Option<&FoldedValues>,
-    boxes: usize,
-    zoom: Zoom,
-    part: &str,
-) -> String {
+pub(crate) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom, part: &str) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
     let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
@@ -41,7 +35,7 @@ pub(in crate::postgis) fn survey(
 }
 
 /// Counts the rows of which [`survey`] returns a position; with the same parameters.
-pub(in crate::postgis) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
+pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
     format!(
         "SELECT count(surveyed.place)::int8 FROM (
 {}
@@ -78,7 +72,7 @@ fn large_shape(deepest: Zoom) -> (String, String) {
 }
 
 /// True if `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS is 3.2 or later and built with Wagyu. One row.
-pub(in crate::postgis) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT NULL
+pub(crate) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT NULL
     AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
 /// The most tiles of the deepest zoom that a feature's box may touch without its outline being read.
@@ -95,8 +89,8 @@ const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
 ///
 /// `outlined` is the deepest zoom at which lines and polygons are distinguished from their boxes. If it is given, two columns follow: the geometry as
-/// WKB, as in a survey's outlines, and how far beyond the geometry the position reaches, from the relation's column [`FAR`](super::cover::FAR).
-pub(in crate::postgis) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
+/// WKB, as in a survey's outlines, and how far beyond the geometry the position reaches, from the relation's column [`FAR`](FAR).
+pub(crate) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
     let columns = outlined.map_or_else(String::new, |deepest| format!(",\n    {}, {FAR}", large_shape(deepest).1));
     let carried = if outlined.is_some() { FAR } else { "" };
     survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: &columns, carried }, None)
@@ -118,7 +112,7 @@ fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Op
     };
     let [x0, x1] = edge::source_sides(placement, ["x0", "x1"]);
     let kept = if kept.is_empty() { String::new() } else { format!(", {x0} AS x0, y0, {x1} AS x1, y1") };
-    let (mut values, mut names) = counted::folded(folds);
+    let (mut values, mut names) = cells::folded(folds);
     if !rows.carried.is_empty() {
         values.push_str(&format!(", {}", rows.carried));
         names.push_str(&format!(", {}", rows.carried));
@@ -144,7 +138,7 @@ FROM (
 
 /// The reference systems of geometries other than `srid`. Systems that the database does not know are left out, because nothing in them was ever
 /// drawn.
-pub(in crate::postgis) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
+pub(crate) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
     format!(
         "SELECT srid FROM (SELECT DISTINCT ST_SRID({column}::geometry) AS srid FROM {relation} WHERE {column} IS NOT NULL) AS systems
 JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
@@ -152,14 +146,8 @@ JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
 }
 
 /// The geometries of one reference system, as an item of a FROM list. With `with_unknown`, geometries with SRID 0 are included as if they were in it.
-/// With `has_far`, the relation's column [`FAR`](super::cover::FAR) is included.
-pub(in crate::postgis) fn of_one_system(
-    relation: &str,
-    column: &str,
-    srid: i32,
-    with_unknown: bool,
-    has_far: bool,
-) -> String {
+/// With `has_far`, the relation's column [`FAR`](FAR) is included.
+pub(crate) fn of_one_system(relation: &str, column: &str, srid: i32, with_unknown: bool, has_far: bool) -> String {
     let far = if has_far { format!(", {FAR}") } else { String::new() };
     let (geometry, systems) = if with_unknown {
         (format!("ST_SetSRID({column}::geometry, {srid})"), format!("0, {srid}"))
@@ -172,7 +160,7 @@ pub(in crate::postgis) fn of_one_system(
 }
 
 /// The condition that a row is near one of the boxes of the parameters `$1..$4`; empty if there are no boxes.
-pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String {
+pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
     let (g, srid) = (placement.stored(), placement.shape.srid);
     // One condition for each box, over parameters alone, so that the spatial index serves it.
     let near: Vec<String> =
@@ -182,7 +170,7 @@ pub(in crate::postgis) fn near(placement: Placement<'_>, boxes: usize) -> String
 
 /// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement reads no columns but the key and
 /// the geometry, because the role may have no right to read the others. The parameters are the values of a query's placeholders.
-pub(in crate::postgis) fn skipped(layer: &Layer) -> String {
+pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
     let g = placement.stored();
     let (key, srid) = (key_text(layer), layer.shape.srid);
@@ -216,5 +204,137 @@ GROUP BY reason ORDER BY reason",
         filter = filter(layer),
         world = world_columns(placement),
         in_world = is_in_world(placement),
+    )
+}
+
+// Covers: what the change log holds of large geometries (`change_log/install/trigger.rs`). A cover is a collection of three geometries: a shape
+// with fewer vertices; a line from `0 0` to `r 0`, where no position of the geometry is farther from the shape than `r`; and the geometry's box. In
+// EPSG:4326 and 3857 a closed formula converts `r` to world units. In any other system `r` is 0 if there is no such shape, and covers are read by
+// [`covers`].
+
+/// The column, next to the geometry, that holds `r`; NULL for a geometry that is no cover.
+pub(crate) const FAR: &str = "oar_tiles_far";
+
+/// The number of parts into which a side of a box is divided; the positions between the parts are transformed.
+const PARTS_OF_SIDE: u32 = 64;
+
+/// The margin, in degrees, that is added to the box of a cover. It is ample: in EPSG:3857, parallels of another datum are bent by far less.
+const BOX_MARGIN_DEGREES: f64 = 0.05;
+
+/// The condition that a geometry is a cover in EPSG:4326 or 3857. The log holds no other collection in these two systems.
+fn is_cover(place: &str) -> String {
+    format!(
+        "CASE WHEN GeometryType({place}) = 'GEOMETRYCOLLECTION' AND ST_SRID({place}) IN (4326, 3857)
+            THEN ST_NumGeometries({place}) = 3 AND ST_AsText(ST_StartPoint(ST_GeometryN({place}, 2))) = 'POINT(0 0)' ELSE false END"
+    )
+}
+
+/// The condition that a geometry is a cover in another reference system, or in none. The triggers wrap any other collection of three geometries, so
+/// that it cannot be mistaken for a cover.
+fn is_other_cover(place: &str) -> String {
+    let [line, bounds] = [2, 3].map(|part| format!("ST_GeometryN({place}, {part})"));
+    // The box is compared because the triggers of older logs did not wrap collections.
+    format!(
+        "CASE WHEN ST_SRID({place}) IN (4326, 3857) OR GeometryType({place}) <> 'GEOMETRYCOLLECTION' THEN false
+            WHEN ST_NumGeometries({place}) <> 3 THEN false
+            ELSE ST_AsText({line}) ~ '^LINESTRING[(]0 0, ?[0-9.e+-]+ 0[)]$' AND ST_AsBinary(ST_Envelope({bounds})) = ST_AsBinary({bounds}) END"
+    )
+}
+
+/// A relation with a column of geometries, as an item of a FROM list. Covers in other systems than EPSG:4326 and 3857 are left out. Covers in these
+/// two are replaced: with `shapes` by their shapes, with a further column [`FAR`]; without `shapes` by their boxes.
+pub(crate) fn without_covers(relation: &str, column: &str, shapes: bool) -> String {
+    let place = format!("{column}::geometry");
+    let is_cover = is_cover(&place);
+    let (part, far) = if shapes {
+        (1, format!(", CASE WHEN {is_cover} THEN ST_X(ST_EndPoint(ST_GeometryN({place}, 2))) END AS {FAR}"))
+    } else {
+        (3, String::new())
+    };
+    format!(
+        "(SELECT CASE WHEN {is_cover} THEN ST_GeometryN({place}, {part}) ELSE {place} END AS {column}{far} FROM {relation} WHERE NOT {} OFFSET 0) AS taken_apart",
+        is_other_cover(&place)
+    )
+}
+
+/// The reference systems of the covers that [`covers`] reads; 0 means "no system". Systems that the database does not know are left out, because
+/// PostGIS cannot have drawn a feature in them.
+pub(crate) fn systems_of_covers(relation: &str, column: &str) -> String {
+    let place = format!("{column}::geometry");
+    format!(
+        "SELECT srid FROM (SELECT DISTINCT ST_SRID({place}) AS srid FROM {relation} WHERE {}) AS systems
+WHERE srid = 0 OR EXISTS (SELECT FROM spatial_ref_sys AS known WHERE known.srid = systems.srid) ORDER BY srid",
+        is_other_cover(&place)
+    )
+}
+
+/// The covers of one reference system, `srid`; with `with_unknown`, also those with SRID 0, as if they were in it. An item of a FROM list with the
+/// columns `shape`, `r` and `box`.
+fn of_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> String {
+    let systems = if with_unknown { format!("0, {srid}") } else { srid.to_string() };
+    format!(
+        "(SELECT ST_SetSRID(ST_GeometryN(place, 1), {srid}) AS shape, ST_X(ST_EndPoint(ST_GeometryN(place, 2))) AS r, ST_SetSRID(ST_GeometryN(place, 3), {srid}) AS box
+        FROM (SELECT {column}::geometry AS place FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems}) OFFSET 0) AS in_system
+        WHERE {} OFFSET 0) AS cover",
+        is_other_cover("place")
+    )
+}
+
+/// Where the covers of a reference system lie that is neither EPSG:4326 nor 3857, as columns of WKB in EPSG:3857:
+///
+/// - With `with_shapes`: the shape, its positions, and its positions moved by `r` times the square root of two to the east, west, north and south.
+///   All are NULL for a cover without a shape, or if a position would be moved beyond the end of the system.
+/// - Positions along the sides of the box, at most one [part](PARTS_OF_SIDE) of a side apart.
+///
+/// Only covers whose box can be transformed as it is are returned. `ST_Transform` may still raise an error, because these positions are not those of
+/// the geometry; the caller expects that.
+pub(crate) fn covers(
+    placement: Placement<'_>,
+    relation: &str,
+    column: &str,
+    with_unknown: bool,
+    with_shapes: bool,
+) -> String {
+    let covers = of_system(relation, column, placement.shape.srid, with_unknown);
+    let own = Placement { column: "box", srid_varies: false, ..placement };
+    let metres = |positions: &str| format!("ST_AsBinary(ST_Transform({positions}, 3857), 'NDR')");
+    let shapes: String = if with_shapes {
+        let moved = [("step", "0"), ("-step", "0"), ("0", "step"), ("0", "-step")];
+        let moved = moved.map(|(x, y)| format!("ST_Translate(points, {x}, {y})"));
+        let columns = ["shape".to_owned(), "points".to_owned()].into_iter().chain(moved);
+        columns.map(|positions| format!("CASE WHEN is_moved THEN {} END, ", metres(&positions))).collect()
+    } else {
+        String::new()
+    };
+    let inside = placement.shape.edge.map_or_else(String::new, |units| {
+        let high = if units == EdgeUnits::Degrees { "90".to_owned() } else { "1e9".to_owned() };
+        let half = units.half_world();
+        format!(
+            " AND ST_XMin(box) - step >= -{half:?} AND ST_XMax(box) + step <= {half:?} AND ST_YMin(box) - step >= -{high} AND ST_YMax(box) + step <= {high}"
+        )
+    });
+    let part = format!(
+        "coalesce(nullif(greatest(ST_XMax(box) - ST_XMin(box), ST_YMax(box) - ST_YMin(box)) / {PARTS_OF_SIDE}, 0), 1)"
+    );
+    format!(
+        "SELECT {shapes}{}
+FROM (
+    SELECT *, ST_Points(shape) AS points, r > 0{inside} AS is_moved
+    FROM (SELECT *, r * sqrt(2) AS step FROM {covers} WHERE {} OFFSET 0) AS placeable
+    OFFSET 0
+) AS measured",
+        metres(&format!("ST_Points(ST_Segmentize(box, {part}))")),
+        is_placeable(own),
+    )
+}
+
+/// The boxes of the covers that [`covers`] leaves out, as a relation with the columns `box` and [`FAR`]. In a system that ends at ±180°, a box that
+/// reaches beyond is cut there.
+pub(crate) fn boxes_beyond(placement: Placement<'_>, relation: &str, column: &str, with_unknown: bool) -> String {
+    let covers = of_system(relation, column, placement.shape.srid, with_unknown);
+    let own = Placement { column: "box", srid_varies: false, ..placement };
+    format!(
+        "(SELECT box, {BOX_MARGIN_DEGREES:?}::float8 AS {FAR} FROM {covers} WHERE NOT ({}) OFFSET 0) AS beyond",
+        is_placeable(own)
     )
 }

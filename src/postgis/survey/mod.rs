@@ -2,34 +2,34 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `pass` | one pass over a layer |
-//! | `outline` | the outline of a geometry, from its WKB |
-//! | `rows` | the position or box in a row |
-//! | `gatherer` | rows gathered in cells while they are read |
-//! | `folding`, `fold_reader` | the aggregates that are computed while rows are read, and the values that they need |
+//! | `folding` | rows gathered in cells while they are read; the aggregates that are computed while rows are read, and the values that they need |
 //! | `positions` | the positions of changed geometries |
-//! | `covers` | the positions of changed geometries for which the change log holds covers |
+//! | `outline` | the outline of a geometry, from its WKB; the positions of changed geometries for which the change log holds covers |
 
-mod covers;
-mod fold_reader;
 mod folding;
-mod gatherer;
 mod outline;
-mod pass;
 mod positions;
-mod rows;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::layer::Layer;
-use super::session::{Error, Session, Snapshot};
+use folding::{GatheredCells, Gatherer};
+use futures_util::future::join_all;
+use outline::Outlines;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::layer::{Layer, QueryValues, explain, search_boxes};
+use super::session::{Error, Param, Session, Snapshot};
+use super::split::RowScan;
 use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
-use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile};
-use crate::tile::{Coverage, LayerFootprints, Zoom, ZoomList};
-
-use pass::{PassResult, SurveyPass};
+use crate::postgis::{split, sql};
+use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile, PointSorter, SortedPlaces};
+use crate::tile::{
+    BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, Zoom, ZoomList,
+};
 
 pub use positions::{ChangedGeometries, changed_positions};
 
@@ -251,4 +251,178 @@ impl Layer {
         let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));
         self.zooms.contains(zoom) && (has_few || needs_only_counts(self))
     }
+}
+
+// One pass over a layer, which reads the positions of its features at some zooms.
+
+/// The result of one pass.
+pub(crate) struct PassResult {
+    /// The positions of features, which are the same for all zooms unless rows are gathered in cells.
+    pub(crate) footprints: LayerFootprints,
+    /// The points of all features, if they are more than the pass keeps in memory; the footprints are then empty.
+    pub(crate) point_file: Option<PointFile>,
+    /// The counted cells, if the layer can be drawn from them.
+    pub(crate) counts: Option<CellCounts>,
+    /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
+    pub(crate) gathered: BTreeMap<Zoom, u64>,
+    /// The number of rows that have a position.
+    pub(crate) rows: u64,
+    /// The number of rows that cannot be drawn.
+    pub(crate) skipped: u64,
+    /// The number of large areas that are not valid polygons.
+    pub(crate) invalid_areas: u64,
+}
+
+/// One pass over a layer.
+#[derive(Clone, Copy)]
+pub(crate) struct SurveyPass<'a> {
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) layer: &'a Layer,
+    /// The values that are folded, if any.
+    pub(crate) folds: Option<&'a FoldedValues>,
+    pub(crate) coverage: &'a Coverage,
+    /// The most points in memory; more are kept in a scratch file.
+    pub(crate) most_points: usize,
+    /// Sessions on the snapshot that read parts of the layer's rows in parallel, unless these are gathered in cells. If there are none, the session
+    /// that holds the snapshot reads everything.
+    pub(crate) readers: &'a [&'a Session],
+}
+
+impl SurveyPass<'_> {
+    fn context(&self) -> String {
+        format!("layer \"{}\", reading where its features lie", self.layer.name)
+    }
+
+    /// Reads the positions of the layer's features at `zooms`, at all of which the layer's query must return the same rows.
+    pub(crate) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
+        let SurveyPass { snapshot, layer, folds, coverage, most_points, readers } = *self;
+        let searched = search_boxes(layer, coverage, zooms);
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let near = searched.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let (mut rows, mut skipped) = (0_u64, 0_u64);
+        let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
+        let clips_by_rings = layer.lists_tiles()
+            && snapshot.keeper.one(&self.context(), sql::CLIPS_BY_RINGS, &[]).await?.get::<_, bool>(0);
+        let mut outlines = Outlines::new(layer.is_same_in_each_tile(), clips_by_rings);
+        let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
+        let no_room = |source: io::Error| Error::Scratch { layer: layer.name.clone(), source };
+        let has_packed_points = layer.shape.has_closed_form_points();
+        let each = |row: &Row| {
+            let position = if let Some(cells) = &mut cells {
+                cells.add(row)
+            } else if has_packed_points {
+                match row.get::<_, Option<i64>>(0) {
+                    Some(position) => Some(points.add(position.cast_unsigned()).map_err(no_room)?),
+                    None => None,
+                }
+            } else {
+                box_footprint(row).map(|footprint| {
+                    if layer.lists_tiles() {
+                        outlines.add(boxes.len(), row);
+                    }
+                    boxes.push(footprint);
+                })
+            };
+            rows += u64::from(position.is_some());
+            skipped += u64::from(position.is_none());
+            Ok(())
+        };
+        let (near, deepest) = (searched.as_ref().map_or(0, |columns| columns[0].len()), zooms.last().copied());
+        let in_parts = layer.grid().is_none() && layer.function().is_none();
+        let scan = RowScan { boxes: near, params: &params, with_values: false, rows: None };
+        let parts = split::any_order(&snapshot.keeper, layer, scan, if in_parts { readers.len() } else { 1 }).await?;
+        let sessions = if parts.len() > 1 { readers } else { &[&snapshot.keeper] };
+        let (context, each) = (self.context(), Mutex::new(each));
+        let reading = sessions.iter().zip(&parts).map(async |(session, part)| {
+            let statement = sql::survey(layer, folds, near, deepest.unwrap_or(layer.zooms.max()), part);
+            let one = |row: &Row| (*each.lock().unwrap_or_else(PoisonError::into_inner))(row);
+            session.each(&context, &statement, &params, one).await
+        });
+        // All statements are waited for, even if one failed, because the sessions are used again.
+        for read in join_all(reading).await {
+            read.map_err(|error| explain(error, layer))?;
+        }
+        let (mut counts, mut gathered, mut point_file) = (None, BTreeMap::new(), None);
+        let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
+        let footprints = match cells {
+            Some(cells) => {
+                let GatheredCells { rows: members, footprints, counts: counted } = cells.finish().await;
+                counts = counts_cells(layer, folds).then_some(counted);
+                let is_counted = |zoom: &Zoom| counts.as_ref().is_some_and(|counts| counts.has(*zoom));
+                gathered = zooms.iter().filter(|zoom| !is_counted(zoom)).map(|zoom| (*zoom, members)).collect();
+                footprints
+            }
+            None if has_packed_points => {
+                let sorting = tokio::task::spawn_blocking(move || points.finish());
+                let sorted = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let points = match sorted.map_err(no_room)? {
+                    SortedPlaces::Memory(points) => points,
+                    SortedPlaces::File(file) => {
+                        point_file = Some(file);
+                        SortedPoints::default()
+                    }
+                };
+                LayerFootprints::Same(Footprints::Points(points))
+            }
+            None => LayerFootprints::Same(outlines.with(boxes)),
+        };
+        Ok(PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas })
+    }
+
+    /// Counts the rows that [`SurveyPass::at`] would read a position of.
+    pub(crate) async fn count(&self, zooms: &[Zoom]) -> Result<u64, Error> {
+        let SurveyPass { snapshot, layer, coverage, .. } = *self;
+        let searched = search_boxes(layer, coverage, zooms);
+        let values = QueryValues::of_coverage(layer, coverage, zooms);
+        let near = searched.iter().flatten().map(|column| (column as _, Type::FLOAT8_ARRAY));
+        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
+        let near = searched.as_ref().map_or(0, |columns| columns[0].len());
+        let statement = sql::row_count(layer, near, zooms.last().copied().unwrap_or(layer.zooms.max()));
+        let context = format!("layer \"{}\", counting its rows", layer.name);
+        let counted = snapshot.keeper.one(&context, &statement, &params).await;
+        Ok(counted.map_err(|error| explain(error, layer))?.get::<_, i64>(0).cast_unsigned())
+    }
+
+    /// Reads which rows cannot be drawn, and why.
+    pub(crate) async fn skipped(&self, zooms: &[Zoom]) -> Result<Vec<Skipped>, Error> {
+        let values = QueryValues::of_coverage(self.layer, self.coverage, zooms);
+        let params: Vec<Param<'_>> = values.params(self.layer).collect();
+        let rows = self.snapshot.keeper.all(&self.context(), &sql::skipped(self.layer), &params).await?;
+        let skipped = rows.iter().map(|row| {
+            let rows: i64 = row.get(1);
+            Skipped { reason: row.get(0), rows: rows.cast_unsigned(), examples: row.get(2) }
+        });
+        Ok(skipped.collect())
+    }
+}
+
+// Reads the rows of a survey.
+
+/// The box of a row, from six columns: its corners, packed in two integers, and the sides of [`source_box`]. `None` for a row that is skipped.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the halves are 32 bits wide")]
+pub(crate) fn box_footprint(row: &Row) -> Option<BoxFootprint> {
+    let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
+    let world = WorldBox::new((first >> 32) as u32, first as u32, (second >> 32) as u32, second as u32);
+    Some(BoxFootprint { world, source: source_box(row)? })
+}
+
+/// The position of a row that is gathered in a cell, from its first two columns: x, y in world units. `None` for a row that is skipped.
+pub(crate) fn position(row: &Row) -> Option<[f64; 2]> {
+    Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
+}
+
+/// The box of a row in the reference system of its column, rounded outwards, from the columns 2 to 5. `min_x` is greater than `max_x` for a box
+/// that crosses ±180°.
+#[expect(clippy::cast_possible_truncation, reason = "the result is rounded outwards")]
+pub(crate) fn source_box(row: &Row) -> Option<SourceBox<f32>> {
+    let side = |column: usize| row.get::<_, Option<f64>>(column);
+    let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
+    let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
+    let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
+    if x0 > x1 {
+        // A box that crosses ±180° is searched on each side of ±180° separately, so each side must lie inside the row.
+        return Some(SourceBox { min_x: above(x0), min_y: below(y0), max_x: below(x1), max_y: above(y1) });
+    }
+    Some(SourceBox { min_x: below(x0), min_y: below(y0), max_x: above(x1), max_y: above(y1) })
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeSet;
 
 use tokio_postgres::Row;
 
-use super::covers::Covers;
-use super::outline::outline;
-use super::rows::{box_footprint, position};
+use super::outline::{Covers, outline};
+use super::{box_footprint, position};
 use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;

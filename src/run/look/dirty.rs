@@ -3,19 +3,21 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use super::beyond::FoundBeyondScope;
-use super::tile_list::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
-use super::{DirtyFilter, Look, TargetState, WorkBeyondScope};
-use crate::changes::{self, Watch, unseen_changes, unseen_positions};
-use crate::patch::ChangedPositions;
+use super::{DirtyFilter, Look, TargetState};
+use crate::change_log;
+use crate::change_log::{Watch, unseen_changes, unseen_positions};
+use crate::draw::patch::ChangedPositions;
+use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
 use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
-use crate::run::CommandError;
-use crate::run::attempts::aside;
+use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
 use crate::run::rows::KnownRows;
+use crate::run::{CommandError, Target, aside};
+use crate::target::{ReadError, Scope, read_all};
 use crate::tile::{
-    AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileRectList, WorldRect, ZoomList, area_for_people,
+    AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
+    area_for_people,
 };
 
 /// What a reseed has to do.
@@ -142,7 +144,7 @@ fn extrapolated(dirty: u64, rows: u64) -> u64 {
 }
 
 /// For each watched table, the number of changed rows that the target has not seen, and the age of the oldest change.
-fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
+fn reasons(pending: &[change_log::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
     let mut counted: Vec<i32> = Vec::new();
     let mut reasons: Vec<Reason> = Vec::new();
     for watch in watches.iter().flatten() {
@@ -166,7 +168,7 @@ fn reasons(pending: &[changes::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Re
 }
 
 /// The tiles in which a change since the target's snapshot can be seen.
-pub(super) async fn from_log(
+pub(crate) async fn from_log(
     look: &Look<'_>,
     watches: &[Vec<Watch>],
     filter: &DirtyFilter,
@@ -223,9 +225,9 @@ pub(super) async fn from_log(
         let (mut touched, mut is_known) = (0_u64, true);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
-            let is_query = matches!(watch.source, changes::PositionSource::Query { .. });
+            let is_query = matches!(watch.source, change_log::PositionSource::Query { .. });
             touched += if is_query { 0 } else { rows_of(watch) };
-            if let changes::PositionSource::Query { .. } = watch.source {
+            if let change_log::PositionSource::Query { .. } = watch.source {
                 // The query may return a larger area than the point itself.
                 changed.spots.forget(LayerIndex(index));
             }
@@ -264,7 +266,7 @@ pub(super) async fn from_log(
 }
 
 /// The tiles of a list.
-pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, CommandError> {
+pub(crate) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, CommandError> {
     let state = &look.state;
     let (path, list, mut dirty) = (list.path.clone(), list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
     let tiles = match list.table() {
@@ -280,7 +282,7 @@ pub(super) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
 }
 
 /// The tiles of an area.
-pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
+pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
     let state = &look.state;
     let zooms = zooms(&state.parts, &state.manifest.zooms)?;
     // The tiles of shapes are found once, which may take a while, and not on a thread that answers requests.
@@ -314,4 +316,144 @@ pub(super) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
 fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
     let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
     Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
+}
+
+// Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are to be stored there
+// because a client has asked for them.
+//
+// A zoom becomes partial by a publication of its own, which stores no tile of that zoom. So a run that is killed leaves no tile for which no
+// manifest speaks. The tiles that it has stored show a later state than the manifest, and the next run renders what has changed since the
+// manifest.
+
+/// The most tiles that are looked up one by one. For more, all tiles of the target are listed.
+const MAX_LOOKED_FOR: usize = 2_000;
+
+/// The number of tiles that are looked up at a time.
+const TILES_PER_READ: usize = 500;
+
+/// Tiles outside of the scope that a run has to render.
+pub(crate) struct WorkBeyondScope {
+    /// Tiles in which a change can be seen, whether or not the target holds them; `None` if there are too many of them.
+    touched: Option<Dirty>,
+    /// Tiles to be stored.
+    wanted: Vec<TileCoord>,
+    /// The zooms that become partial; `None` if none do.
+    declared: Option<ZoomList>,
+}
+
+/// The result for the tiles outside of the scope.
+pub(crate) struct FoundBeyondScope {
+    /// Tiles that the target holds and in which a change can be seen.
+    pub(crate) held: Vec<TileCoord>,
+    /// Tiles to be stored that the target does not hold, as far as is known.
+    pub(crate) wanted: Vec<TileCoord>,
+    /// The partial regions after the run.
+    pub(crate) partial: Vec<Region>,
+}
+
+impl WorkBeyondScope {
+    /// The work outside of a target's scope before any change is read.
+    pub(crate) fn of(state: &TargetState, filter: &DirtyFilter) -> WorkBeyondScope {
+        let part = |scope: &Scope| ScopePart { zooms: scope.zooms.clone(), coverage: scope.coverage.clone() };
+        let parts: Vec<ScopePart> = state.partial.regions().iter().map(part).collect();
+        let mut touched = Dirty::new(&parts, MAX_LISTED_TILES);
+        if filter.is_narrowed() {
+            touched.narrow(filter.zoom.as_ref(), &Coverage::new(&filter.bbox));
+        }
+        let whole = Dirty::new(&state.parts, 0);
+        let outside = || filter.written_back.iter().copied().filter(|tile| !whole.holds(*tile));
+        let is_partial = |tile: &TileCoord| state.partial.holds((*tile).into());
+        WorkBeyondScope {
+            touched: Some(touched),
+            wanted: outside().filter(is_partial).collect(),
+            declared: ZoomList::of(outside().filter(|tile| !is_partial(tile)).map(TileCoord::zoom)),
+        }
+    }
+
+    /// True if there is something to do even if nothing has changed.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.wanted.is_empty() || self.declared.is_some()
+    }
+
+    /// The number of tiles that are to be stored in partial regions.
+    pub(crate) fn wanted(&self) -> u64 {
+        self.wanted.len() as u64
+    }
+
+    /// Marks the tiles in which a change of a layer can be seen.
+    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: &Spot) {
+        if self.touched.as_mut().is_some_and(|touched| touched.mark(layer, spot).is_err()) {
+            self.touched = None;
+        }
+    }
+
+    /// Finds out which of the marked tiles the target holds. A zoom does not become partial if the target holds tiles there for which no manifest
+    /// speaks.
+    pub(crate) async fn found(self, state: &TargetState, target: &Target) -> Result<FoundBeyondScope, CommandError> {
+        let mut partial = state.manifest.partial.clone();
+        let mut held = Vec::new();
+        let may_hold = !state.partial.is_empty() && self.touched.as_ref().is_none_or(|touched| !touched.is_empty());
+        if may_hold {
+            let all = held_tiles(target, self.touched.as_ref()).await?;
+            held = all.into_iter().filter(|tile| state.partial.holds((*tile).into())).collect();
+        }
+        if let Some(zooms) = self.declared {
+            let (target, described) = (target.clone(), state.partial.clone());
+            let whole = Dirty::new(&state.parts, 0);
+            let of_zooms = zooms.clone();
+            let strangers = aside(move || {
+                let is_strange = |id: &&TileId| {
+                    of_zooms.contains(id.coord.zoom()) && !whole.holds(id.coord) && !described.holds(**id)
+                };
+                let tiles = target.reader()?.list()?;
+                Ok::<_, CommandError>(tiles.iter().filter(is_strange).count())
+            });
+            match strangers.await?? {
+                0 => partial.push(Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None, witness: None }),
+                count => tracing::warn!(
+                    "live tiles of the zooms {zooms} are not written back: {count} tiles are stored there of which the manifest does not speak. Seed these zooms, or remove the tiles"
+                ),
+            }
+        }
+        Ok(FoundBeyondScope { held, wanted: self.wanted, partial: joined(partial) })
+    }
+}
+
+/// Joins the regions into one if all of them cover the whole world.
+fn joined(regions: Vec<Region>) -> Vec<Region> {
+    let zooms = regions.iter().filter_map(|region| region.zooms.parse::<ZoomList>().ok());
+    match zooms.reduce(|all, zooms| all.union(&zooms)) {
+        Some(zooms) if regions.iter().all(|region| region.bbox.is_empty()) => {
+            vec![Region { zooms: zooms.to_string(), bbox: Vec::new(), snapshot: None, witness: None }]
+        }
+        _ => regions,
+    }
+}
+
+/// The tiles of the set `of` that a target holds, or all that it holds if `of` is `None`. May wait for a server.
+async fn held_tiles(target: &Target, of: Option<&Dirty>) -> Result<HashSet<TileCoord>, CommandError> {
+    let target = target.clone();
+    let of: Option<Vec<TileId>> = of.map(|tiles| tiles.iter().map(TileId::from).collect());
+    aside(move || {
+        let mut reader = target.reader()?;
+        let of = match of {
+            Some(tiles) if tiles.len() <= MAX_LOOKED_FOR && !reader.template().layers_apart() => tiles,
+            of => {
+                let marked: Option<HashSet<TileCoord>> = of.map(|tiles| tiles.into_iter().map(|id| id.coord).collect());
+                let is_marked = |tile: &TileCoord| marked.as_ref().is_none_or(|marked| marked.contains(tile));
+                return Ok(reader.list()?.into_iter().map(|id| id.coord).filter(is_marked).collect());
+            }
+        };
+        let mut held = HashSet::new();
+        for tiles in of.chunks(TILES_PER_READ) {
+            read_all(&mut *reader, tiles, |id, stored| {
+                if stored.is_some() {
+                    held.insert(id.coord);
+                }
+                Ok::<(), ReadError>(())
+            })?;
+        }
+        Ok(held)
+    })
+    .await?
 }

@@ -2,38 +2,28 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `url` | which target a text names |
-//! | `targets` | how targets of each kind are opened and written |
-//! | `sink` | a sink of any kind |
-//! | `other_tileset` | whether a target belongs to the tileset of a run |
-//! | `shrink` | whether a run would leave too few of a target's tiles |
-//! | `unfinished` | whether interrupted runs can be repaired, and what to seed if not |
+//! | `targets` | how targets of each kind are opened and written; a sink of any kind; whether a target belongs to the tileset of a run; whether a run would leave too few of a target's tiles |
 
-mod other_tileset;
-mod shrink;
-mod sink;
 mod targets;
-mod unfinished;
-mod url;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CommandError;
-use crate::manifest::Publication;
-use crate::shards::WorkFolder;
-use crate::sink::{
-    BeforeManifest, ChangeListWriter, Latest, NoteStore, OpenMode, PartialScope, ReadError, RewrittenHeaders,
-    SharedVersion, TargetError, TileReader, VersionTiles, give_up_shared, remove_archive, remove_prefix,
-};
 use targets::location;
 
-pub(crate) use other_tileset::{TilesetNames, refuse_other};
-pub(crate) use shrink::{TilesBefore, refuse_shrink};
-pub(crate) use sink::AnySink;
-pub(crate) use targets::Targets;
-pub(crate) use unfinished::{regions_to_seed, why_not_repairable};
-pub use url::TargetUrl;
+use super::CommandError;
+use super::describe::database_of;
+use crate::manifest::{Manifest, Publication, Region, configuration_of};
+use crate::shards::WorkFolder;
+use crate::target::{
+    BeforeManifest, ChangeListWriter, Intent, IntentKind, Latest, NoteStore, OpenMode, PartialScope, ReadError,
+    RewrittenHeaders, Scope, SharedVersion, TargetError, TileReader, VersionTiles, give_up_shared, remove_archive,
+    remove_prefix,
+};
+use crate::tile::ZoomList;
+
+pub(crate) use targets::{AnySink, Targets, TilesBefore, TilesetNames, refuse_other, refuse_shrink};
 
 /// A target: where it is, and how it is reached.
 #[derive(Debug, Clone)]
@@ -195,6 +185,257 @@ impl Target {
         match self.url {
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
             TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => false,
+        }
+    }
+}
+
+// Unfinished runs of a target: whether a reseed repairs what they left, and which regions a seed has to cover if not.
+
+/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the unfinished run may have changed only
+/// tiles for which the manifest speaks, and rendered them from the same tables with the same configuration. Such a tile shows a later state than
+/// the manifest, or than the snapshot that the intent names, and the reseed renders what changed since both anyway.
+pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option<String> {
+    let left = match intent.run {
+        IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
+        IntentKind::Replaced => format!("tiles of {intent} are still there"),
+        IntentKind::Seed | IntentKind::Reseed | IntentKind::Unknown => format!("{intent} has not finished"),
+    };
+    let (theirs, ours) = (&intent.fingerprint, &manifest.fingerprint);
+    if configuration_of(theirs) != configuration_of(ours) {
+        return Some(format!(
+            "{left}, and its tiles are of another configuration (their fingerprint is {theirs}, that of the manifest {ours}): seed with --force, and with its zooms and boxes, to replace them"
+        ));
+    }
+    if theirs != ours {
+        return Some(format!("{left}, and another version of oar-tiles drew its tiles ({theirs}, and not {ours})"));
+    }
+    if intent.database.as_deref() != Some(&database_of(manifest)) {
+        return Some(format!("{left}, and its tiles show another database or other tables"));
+    }
+    let parts: Vec<Scope> = manifest.regions().filter_map(|part| Scope::read(&part.zooms, &part.bbox)).collect();
+    if !intent.scope().is_within(&parts) {
+        let held: Vec<String> = manifest.regions().map(|part| part.zooms).collect();
+        return Some(format!(
+            "{left}, and reaches beyond what the manifest speaks for (zooms {}): seed with its zooms and boxes",
+            held.join(" and ")
+        ));
+    }
+    None
+}
+
+/// The regions to seed so that nothing is left of an unfinished run: first the regions where its tiles lie, then those for which the manifest
+/// speaks. The region of the last seed comes last. May wait for a server.
+pub(crate) fn regions_to_seed(
+    target: &Target,
+    manifest: &Manifest,
+    unfinished: &[Intent],
+) -> Result<Vec<Region>, CommandError> {
+    let mut regions = Vec::new();
+    if unfinished.iter().any(|intent| why_not_repairable(intent, manifest).is_some()) {
+        let tiles = target.reader()?.list()?;
+        for intent in unfinished {
+            let scope = intent.scope();
+            let zooms = tiles.iter().filter(|id| scope.holds(**id)).map(|id| id.coord.zoom());
+            if let Some(zooms) = ZoomList::of(zooms) {
+                regions.push(Region {
+                    zooms: zooms.to_string(),
+                    bbox: intent.bbox.clone(),
+                    snapshot: None,
+                    witness: None,
+                });
+            }
+        }
+    }
+    let parts: Vec<Region> = manifest.regions().collect();
+    regions.extend(parts.into_iter().rev());
+    let is_within = |inner: &Region, outer: &Region| {
+        let scopes = Scope::read(&inner.zooms, &inner.bbox).zip(Scope::read(&outer.zooms, &outer.bbox));
+        scopes.is_some_and(|(inner, outer)| inner.is_within(&[outer]))
+    };
+    let mut needed: Vec<Region> = Vec::new();
+    for region in regions {
+        if !needed.iter().any(|other| is_within(&region, other)) {
+            needed.retain(|other| !is_within(other, &region));
+            needed.push(region);
+        }
+    }
+    Ok(needed)
+}
+
+// The kind of target that a text names.
+
+/// Where a target is: a file, a directory, a prefix or an object in S3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetUrl {
+    /// An MBTiles file.
+    Mbtiles(PathBuf),
+    /// A PMTiles file.
+    Pmtiles(PathBuf),
+    /// A directory of tiles.
+    Directory(PathBuf),
+    /// Tiles beneath a prefix of a bucket; the prefix is empty or ends with a slash.
+    S3Prefix {
+        /// The bucket.
+        bucket: String,
+        /// The prefix.
+        prefix: String,
+    },
+    /// A PMTiles object in a bucket.
+    S3Pmtiles {
+        /// The bucket.
+        bucket: String,
+        /// The object's key.
+        key: String,
+    },
+}
+
+impl TargetUrl {
+    /// Reads the text of a target.
+    ///
+    /// # Errors
+    /// If the text names no kind of target.
+    pub fn parse(text: &str) -> Result<TargetUrl, CommandError> {
+        let wrong = || CommandError::NoTarget { text: text.to_owned() };
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, key) = rest.split_once('/').ok_or_else(wrong)?;
+            let (bucket, key) = (bucket.to_owned(), key.to_owned());
+            return match ending(Path::new(&key)).as_deref() {
+                _ if bucket.is_empty() => Err(wrong()),
+                _ if key.is_empty() || key.ends_with('/') => Ok(TargetUrl::S3Prefix { bucket, prefix: key }),
+                Some("pmtiles") => Ok(TargetUrl::S3Pmtiles { bucket, key }),
+                _ => Err(wrong()),
+            };
+        }
+        if is_no_path(text) {
+            return Err(CommandError::UnknownTarget { text: text.to_owned() });
+        }
+        let path = PathBuf::from(text);
+        let folder = text.ends_with(['/', std::path::MAIN_SEPARATOR]);
+        match ending(&path).as_deref() {
+            _ if folder => Ok(TargetUrl::Directory(path)),
+            Some("mbtiles") => Ok(TargetUrl::Mbtiles(path)),
+            Some("pmtiles") => Ok(TargetUrl::Pmtiles(path)),
+            _ if path.is_dir() => Ok(TargetUrl::Directory(path)),
+            None if !text.is_empty() && !path.exists() => Ok(TargetUrl::Directory(path)),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// True if both are the same target.
+    pub(crate) fn is(&self, other: &TargetUrl) -> bool {
+        let real = |url: &TargetUrl| match url {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => {
+                path.canonicalize().ok()
+            }
+            TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => None,
+        };
+        self == other || matches!((real(self), real(other)), (Some(one), Some(two)) if one == two)
+    }
+
+    /// The name for a tileset that has none.
+    pub(crate) fn stem(&self) -> String {
+        let path = match self {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.as_path(),
+            TargetUrl::S3Prefix { prefix, .. } => Path::new(prefix),
+            TargetUrl::S3Pmtiles { key, .. } => Path::new(key),
+        };
+        path.file_stem().map_or_else(|| "tiles".to_owned(), |stem| stem.to_string_lossy().into_owned())
+    }
+}
+
+impl fmt::Display for TargetUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.display().fmt(f),
+            TargetUrl::S3Prefix { bucket, prefix: key } | TargetUrl::S3Pmtiles { bucket, key } => {
+                write!(f, "s3://{bucket}/{key}")
+            }
+        }
+    }
+}
+
+/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something that a shell should have
+/// expanded. As a path, it would create a local folder of that name.
+fn is_no_path(text: &str) -> bool {
+    let is_scheme = |front: &str| {
+        let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');
+        // A single letter is a drive of another system.
+        front.len() > 1 && front.starts_with(|c: char| c.is_ascii_alphabetic()) && front.chars().all(is_letter)
+    };
+    text == "-" || text.starts_with(['~', '$']) || text.split_once(":/").is_some_and(|(front, _)| is_scheme(front))
+}
+
+fn ending(path: &Path) -> Option<String> {
+    path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_targets_text_says_what_it_is() {
+        let bucket = || "b".to_owned();
+        for (text, url) in [
+            ("a/b.mbtiles", TargetUrl::Mbtiles("a/b.mbtiles".into())),
+            ("A.MBTILES", TargetUrl::Mbtiles("A.MBTILES".into())),
+            ("b.pmtiles", TargetUrl::Pmtiles("b.pmtiles".into())),
+            ("tiles/", TargetUrl::Directory("tiles/".into())),
+            ("tiles.v2/", TargetUrl::Directory("tiles.v2/".into())),
+            ("nowhere/tiles", TargetUrl::Directory("nowhere/tiles".into())),
+            ("src", TargetUrl::Directory("src".into())),
+            (".", TargetUrl::Directory(".".into())),
+            ("s3://b/", TargetUrl::S3Prefix { bucket: bucket(), prefix: String::new() }),
+            ("s3://b/p/q/", TargetUrl::S3Prefix { bucket: bucket(), prefix: "p/q/".to_owned() }),
+            ("s3://b/p/x.pmtiles", TargetUrl::S3Pmtiles { bucket: bucket(), key: "p/x.pmtiles".to_owned() }),
+        ] {
+            assert_eq!(TargetUrl::parse(text).unwrap(), url, "{text}");
+            assert_eq!(url.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_path_makes_no_folder() {
+        for text in [
+            "-",
+            "~",
+            "~/tiles",
+            "~maps/tiles/",
+            "~/t.mbtiles",
+            "$HOME/tiles",
+            "gs://bucket/prefix/",
+            "gs://bucket/x.pmtiles",
+            "https://example.org/tiles/",
+            "http://example.org/t.mbtiles",
+            "file:///srv/tiles/",
+            "az://container/x",
+            "S3://bucket/prefix/",
+            "s3:/bucket/prefix/",
+            "postgresql://host/db",
+        ] {
+            let error = TargetUrl::parse(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("{text:?} is no target that oar-tiles knows: write a file.mbtiles")),
+                "{error}"
+            );
+        }
+        for text in ["./-", "./~", "a~/", "tiles~", "a:b/", "C:/tiles/", "x/s3:/y/", "./https:/x/"] {
+            assert_eq!(TargetUrl::parse(text).unwrap(), TargetUrl::Directory(text.into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_target_is_refused_with_the_four_kinds() {
+        for text in
+            ["", "tiles.zip", "Cargo.toml", "LICENSE", "s3://", "s3://b", "s3:///p/", "s3://b/p", "s3://b/x.mbtiles"]
+        {
+            let error = TargetUrl::parse(text).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
+                )
+            );
         }
     }
 }

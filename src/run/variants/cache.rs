@@ -3,22 +3,25 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use super::super::describe::LogIdentity;
-use super::super::prepare::{Prepared, Warnings, bounds, check_limits};
-use super::super::shared_rows::ReadBefore;
-use super::super::{CommandError, Job};
 use super::FamilyRun;
+use crate::draw::{
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, PreparedLayer, VariantLayer, Worker,
+    verify_cached_rows,
+};
 use crate::encode::Packing;
 use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, plan};
 use crate::postgis::{
-    CacheLimits, CachedRenderer, ExpectedRows, FamilyCondition, FamilyRows, FamilyTiles, Layer, LayerOptions,
-    PreparedLayer, Reads, Server, Session, Snapshot, VariantLayer, Worker, bound_condition, probe_names,
-    survey_side_by_side, verify_cached_rows,
+    ExpectedRows, Layer, LayerOptions, Reads, Server, Session, Snapshot, bound_condition, probe_names,
+    survey_side_by_side,
 };
 use crate::report::{Event, SkippedRows};
-use crate::sink::Needs;
+use crate::run::describe::LogIdentity;
+use crate::run::prepare::{Prepared, Warnings, bounds, check_limits};
+use crate::run::shared_rows::ReadBefore;
+use crate::run::{CommandError, Job};
+use crate::target::Needs;
 use crate::tile::{Batch, Coverage, LayerFootprints, Order, ZoomList};
 
 /// The rows of all layers of a family, on the snapshot of its run.
@@ -131,7 +134,7 @@ impl FamilyCache {
 
 impl FamilyCache {
     /// Reads which rows belong to which variant. False if the cached rows do not suffice for that, so that each variant has to read its own rows.
-    pub(super) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
+    pub(crate) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
         let table = &run.members.table;
         let mut layers = Vec::new();

@@ -2,54 +2,41 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `record` | the family's own manifest: its variants, and the state of the database that they show |
-//! | `now` | one variant by its output, or one that stands for all, with the values that the database gives now |
-//! | `another` | tells families with the same name apart |
-//! | `reader` | the manifest, which a server reads repeatedly |
-//! | `run` | a run of a family: it begins with the values, and ends with the manifest |
 //! | `part` | a seed of some variants, which adds to the manifest |
-//! | `look` | which variants a change may concern |
+//! | `look` | tells families with the same name apart; which variants a change may concern |
 //! | `cache` | the rows of all variants, read once |
 //! | `sessions` | without cached rows: sessions that draw one variant after the other |
-//! | `tally` | what a run has done so far |
-//! | `removal` | the deletion of a variant whose value has vanished |
+//! | `run` | a run of a family: it begins with the values, and ends with the manifest; what a run has done so far |
+//! | `record` | the family's own manifest: its variants, and the state of the database that they show; the deletion of a variant whose value has vanished |
 
-mod another;
 mod cache;
 mod look;
-mod now;
 mod part;
-mod reader;
 mod record;
-mod removal;
 mod run;
 mod sessions;
-mod tally;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::attempts::{aside, reading};
 use super::look::needs_seed;
-use super::{CommandError, Job, Target};
+use super::{CommandError, Job, KnownState, SeveralError, Target, aside, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
+use crate::error::ErrorKind;
 use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
 use crate::report::{Event, Report};
-use crate::sink::NoteStore;
 use crate::stop::Stop;
+use crate::target::NoteStore;
 
-pub use another::FamilySettingsMark;
 pub(crate) use cache::{FamilyCache, FamilyCachePart};
+pub use look::FamilySettingsMark;
 pub(crate) use look::{FamilyLook, VariantState};
-pub(crate) use reader::FamilyReader;
 pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
-pub(crate) use record::{StoredFamily, WrittenFamily};
-pub(crate) use removal::remove_target;
+pub(crate) use record::{StoredFamily, WrittenFamily, remove_target};
 pub use run::{FamilyOptions, FamilyOutcome, FamilyWork};
-pub(crate) use run::{FamilyRun, FamilyTargets};
+pub(crate) use run::{FamilyRun, FamilyTally, FamilyTargets};
 pub(crate) use sessions::{FamilySessions, SessionPart};
-pub(crate) use tally::FamilyTally;
 
 /// The variants of a tileset.
 #[derive(Clone)]
@@ -341,4 +328,179 @@ fn is_same_place(one: &Path, other: &Path) -> bool {
 /// True if the target `one` lies below the target `other`, judged by their texts.
 fn is_inside(one: &Path, other: &Path) -> bool {
     place_text(one).strip_prefix(&place_text(other)).is_some_and(|rest| rest.starts_with('/'))
+}
+
+// A family as the database has it now: its values, and one variant of it.
+
+impl Family {
+    /// The settings of the variant with this output, with the values that the database gives now; or those of the tileset without conditions, if
+    /// it has this output. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If there is no such variant, or the values cannot be read.
+    pub async fn variant_with_output(
+        &self,
+        output: &Path,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<JobSettings, CommandError> {
+        if let Some(all) = self.all()?
+            && is_same_place(&all.tileset.output, output)
+        {
+            return Ok(all);
+        }
+        let members = self.members_now(report, stop).await?;
+        let is_it = |segments: &Vec<ValueSegment>| self.output_of(segments) == output;
+        let Some(number) = members.segments.iter().position(is_it) else {
+            let (target, tileset) = (output.display().to_string(), self.name().to_owned());
+            return Err(SeveralError::NoVariant { target, tileset, output: self.output() }.into());
+        };
+        self.variant(&members.table.parameters, &members.table.rows[number])
+    }
+
+    /// A run of the family's target with this output or, without `output`, of one target that stands for all. It knows what the family's manifest
+    /// says of the target. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If there is no such variant, or the values or the manifest cannot be read.
+    pub async fn one_target(
+        &self,
+        output: Option<&Path>,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Job, CommandError> {
+        let settings = if let Some(output) = output {
+            self.variant_with_output(output, report, stop).await?
+        } else {
+            if let Some(job) = self.sample(report, stop).await.or_else(unless_needs_seed)? {
+                return Ok(job);
+            }
+            let tracked = self.settings.tracked(report, stop).await?;
+            tracked.into_iter().next_back().unwrap_or_else(|| self.settings.clone())
+        };
+        let known = match self.stored(report, stop).await.or_else(unless_needs_seed)? {
+            Some(stored) => {
+                let is_it = |variant: &&RecordedVariant| self.output_of(&variant.segments) == settings.tileset.output;
+                let variant = stored.record.variants.iter().find(is_it);
+                stored.cursor.zip(variant.and_then(|variant| variant.publication.clone())).map(
+                    |(cursor, publication)| KnownState {
+                        cursor,
+                        witnesses: stored.record.witnesses.clone(),
+                        publication,
+                    },
+                )
+            }
+            None => None,
+        };
+        Ok(Job { known, ..Job::new(settings, false, report, stop)? })
+    }
+
+    /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is no variant.
+    ///
+    /// # Errors
+    /// If the family was never seeded.
+    pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
+        let StoredFamily { record, cursor, .. } = self.known(report, stop).await?;
+        let Some(first) = record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
+        let settings = self.variant(&record.parameters(), &first.values)?;
+        let job = Job::new(settings, false, report, stop)?;
+        let known = cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState {
+            cursor,
+            witnesses: record.witnesses.clone(),
+            publication,
+        });
+        Ok(Some(Job { known, ..job }))
+    }
+
+    /// The values that the database gives now. Must be called on a runtime.
+    pub(crate) async fn members_now(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<FamilyMembers, CommandError> {
+        let job = self.job(report, stop)?;
+        let look = async |_restarts| {
+            let snapshot = job.database()?.snapshot().await?;
+            self.members(&snapshot).await
+        };
+        restarting(&self.settings.database, report, stop, look).await
+    }
+}
+
+/// `None` instead of the error that a family has to be seeded.
+fn unless_needs_seed<T>(error: CommandError) -> Result<Option<T>, CommandError> {
+    if error.kind() == ErrorKind::NeedsSeed { Ok(None) } else { Err(error) }
+}
+
+impl JobSettings {
+    /// The settings whose layers the change log has to watch. If the tileset has variants, one of them stands for all. Must be called on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If the values cannot be read.
+    pub async fn tracked(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+        let Some(family) = Family::of(self) else { return Ok(vec![self.clone()]) };
+        let members = family.members_now(report, stop).await?;
+        let parameters = &members.table.parameters;
+        let one = match members.table.rows.first() {
+            Some(row) => family.variant(parameters, row)?,
+            None => self.with_variant_conditions(parameters)?,
+        };
+        Ok(family.all()?.into_iter().chain([one]).collect())
+    }
+
+    /// The settings of every target of the tileset. If it has variants, these are the ones that the family's manifest lists. Must be called on a
+    /// runtime.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read, or there is none.
+    pub async fn targets(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+        match Family::of(&self) {
+            None => Ok(vec![self]),
+            Some(family) => family.settings_in(&family.recorded(report, stop).await?),
+        }
+    }
+}
+
+// The manifest of a family, which a server reads repeatedly.
+
+/// Reads the manifest of a family.
+#[derive(Clone)]
+pub(crate) struct FamilyReader(Target);
+
+/// A manifest that was read, and what identifies it.
+#[derive(Debug)]
+pub(crate) struct ReadFamily {
+    /// The manifest that was read.
+    pub(crate) record: FamilyRecord,
+    /// The tag that identifies this version of the manifest.
+    pub(crate) tag: String,
+}
+
+impl Family {
+    /// A reader of the family's manifest. Must be called on a runtime.
+    ///
+    /// # Errors
+    /// If the place of the manifest cannot be reached.
+    pub(crate) fn reader(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyReader, CommandError> {
+        Ok(FamilyReader(self.place(report, stop)?))
+    }
+}
+
+impl FamilyReader {
+    /// The manifest; `None` if it still has the tag `known`, in which case only its head is read. May wait for a server.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read or does not exist.
+    pub(crate) fn read(&self, known: Option<&str>) -> Result<Option<ReadFamily>, CommandError> {
+        match record::read_unless(&self.0, known)? {
+            record::ReadRecord::Same => Ok(None),
+            record::ReadRecord::Other(stored) => {
+                Ok(Some(ReadFamily { record: stored.record, tag: stored.tag.unwrap_or_default() }))
+            }
+            record::ReadRecord::Missing => {
+                Err(needs_seed(&self.0, "its variants were never seeded, or their manifest is gone"))
+            }
+        }
+    }
 }

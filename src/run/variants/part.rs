@@ -6,18 +6,18 @@
 
 use std::time::Duration;
 
-use super::super::describe::{LogIdentity, SameDatabase, compare};
-use super::super::{CommandError, OTHER_HISTORY, SeveralError};
 use super::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyRecord, FamilyRun, RecordedVariant, StoredFamily,
     WrittenFamily,
 };
-use crate::changes::{Cursor, CursorError};
+use crate::cdn::OutboxError;
+use crate::change_log::{Cursor, CursorError};
 use crate::config::nearest;
 use crate::manifest::{DatabaseIdentity, Witness};
-use crate::purge::OutboxError;
-use crate::sink::NoteError;
+use crate::run::describe::{LogIdentity, SameDatabase, compare};
+use crate::run::{CommandError, OTHER_HISTORY, SeveralError};
 use crate::suggested::SEED;
+use crate::target::NoteError;
 
 /// The most attempts to add to a manifest that other seeds change meanwhile. Each attempt that fails is one that another seed has won.
 const MAX_ATTEMPTS: u32 = 1_000;
@@ -27,7 +27,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 impl FamilyMembers {
     /// Keeps the variants with these names: the values in their outputs, joined by slashes.
-    pub(super) fn keep(&mut self, wanted: &[String], family: &Family) -> Result<(), SeveralError> {
+    pub(crate) fn keep(&mut self, wanted: &[String], family: &Family) -> Result<(), SeveralError> {
         let in_output = family.names_in_output();
         let places: Vec<usize> = in_output
             .iter()
@@ -52,7 +52,7 @@ impl FamilyMembers {
 }
 
 /// Why variants of this database cannot be added to a manifest; `None` if they can.
-pub(super) fn of_another(record: &FamilyRecord, now: &DatabaseIdentity, log: Option<&LogIdentity>) -> Option<String> {
+pub(crate) fn of_another(record: &FamilyRecord, now: &DatabaseIdentity, log: Option<&LogIdentity>) -> Option<String> {
     match compare(record.database.as_ref(), now, log.map(LogIdentity::key)) {
         Err(why) => Some(why),
         Ok(SameDatabase::OtherKey) => Some("its variants show a database with another change log".to_owned()),
@@ -112,7 +112,7 @@ fn cursor(text: &str) -> Result<Cursor, CommandError> {
 
 impl FamilyRun<'_> {
     /// Ends a seed of some variants: adds those that were seeded to the family's manifest.
-    pub(super) async fn finish_part(self) -> Result<FamilyOutcome, CommandError> {
+    pub(crate) async fn finish_part(self) -> Result<FamilyOutcome, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
         let (complete, mut done) = (self.tally.complete(), self.tally.report);
         let variant = |variant: &RecordedVariant| {

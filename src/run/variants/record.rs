@@ -2,17 +2,20 @@
 //! outputs share (`.NAME.variants.pmtiles.oar-tiles/`). The list of variants has notes of its own, which the manifest names, because a note has a
 //! limited length.
 
+use std::io;
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::super::look::needs_seed;
-use super::super::{CommandError, SeveralError, Target, TargetUrl};
 use super::FamilySettingsMark;
-use crate::changes::{Cursor, CursorError};
+use crate::cdn::OutboxError;
+use crate::change_log::{Cursor, CursorError};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
-use crate::purge::OutboxError;
-use crate::sink::{GENERATOR, NoteCondition, NoteError};
+use crate::run::look::needs_seed;
+use crate::run::{CommandError, SeveralError, Target, TargetUrl};
+use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, is_own_name};
 
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;
@@ -76,9 +79,9 @@ pub(crate) struct StoredFamily {
     /// The database state that all variants show; `None` if the manifest cannot be read and will be replaced.
     pub(crate) cursor: Option<Cursor>,
     /// The tag of the note; `None` if there is no note.
-    pub(super) tag: Option<String>,
+    pub(crate) tag: Option<String>,
     /// True if the stored note contains this record.
-    pub(super) is_written: bool,
+    pub(crate) is_written: bool,
 }
 
 /// A record to be written, and the manifest that it replaces.
@@ -123,7 +126,7 @@ impl From<NoteError> for CommandError {
 }
 
 /// The result of reading the manifest.
-pub(super) enum ReadRecord {
+pub(crate) enum ReadRecord {
     /// The manifest does not exist.
     Missing,
     /// It is the manifest that is already known.
@@ -133,7 +136,7 @@ pub(super) enum ReadRecord {
 }
 
 /// Reads the manifest next to `place`, a target that does not exist. May wait for a server.
-pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
+pub(crate) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError> {
     match read_unless(place, None)? {
         ReadRecord::Other(stored) => Ok(Some(*stored)),
         ReadRecord::Missing | ReadRecord::Same => Ok(None),
@@ -142,7 +145,7 @@ pub(super) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
 
 /// Reads the manifest for a seed, which makes every variant again. A manifest that cannot be read is returned without variants and with the
 /// error. May wait for a server.
-pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Option<CommandError>)>, CommandError> {
+pub(crate) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Option<CommandError>)>, CommandError> {
     match read(place) {
         Err(error @ CommandError::NeedsSeed { .. }) => {
             let Some(note) = place.notes()?.read(MANIFEST)? else { return Ok(None) };
@@ -156,7 +159,7 @@ pub(super) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Op
 }
 
 /// Reads the manifest unless its tag is `known`. May wait for a server.
-pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRecord, CommandError> {
+pub(crate) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRecord, CommandError> {
     let notes = place.notes()?;
     let Some(note) = notes.read(MANIFEST)? else { return Ok(ReadRecord::Missing) };
     if known == Some(&*note.tag) {
@@ -196,7 +199,7 @@ pub(super) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
 }
 
 /// Writes the manifest, and removes the lists that the manifest does not name. May wait for a server.
-pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
+pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
     if let TargetUrl::Pmtiles(path) = &place.url
         && let Some(folder) = path.parent()
     {
@@ -243,4 +246,66 @@ pub(super) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         notes.remove(&left)?;
     }
     Ok(())
+}
+
+// Deletes the target of a variant whose value has vanished.
+
+/// Deletes a target that this program wrote, and what is kept next to it. Works under the target's lock. False if there is no such target. May
+/// wait for a server.
+pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
+    let Some(mut reader) = target.reader_of_what_is_there()? else { return Ok(false) };
+    if reader.describe()?.manifest.is_none() {
+        return Ok(false);
+    }
+    // From now on, another run that writes the target is refused.
+    let mut sink = target.sink(OpenMode::Replace)?;
+    sink.claim()?;
+    drop(sink);
+    // Listed under the lock, so that files that others put next to the tiles are not deleted.
+    let tiles = if matches!(target.url, TargetUrl::Directory(_)) { reader.list()?.len() } else { 0 };
+    drop(reader);
+    let failed =
+        |path: &Path, source: io::Error| CommandError::from(SeveralError::NotRemoved { path: path.to_owned(), source });
+    match &target.url {
+        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let notes = path.with_file_name(format!(".{name}.oar-tiles"));
+            let companions = ["-wal", "-shm", "-journal"].map(|ending| path.with_file_name(format!("{name}{ending}")));
+            for file in std::iter::once(path).chain(&companions) {
+                if_there(std::fs::remove_file(file)).map_err(|error| failed(file, error))?;
+            }
+            if_there(std::fs::remove_dir_all(&notes)).map_err(|error| failed(&notes, error))?;
+        }
+        TargetUrl::Directory(path) => {
+            let others = files_below(path, true).map_err(|error| failed(path, error))?.saturating_sub(tiles);
+            if others > 0 {
+                let what = format!("files in it that are none of its tiles: {others}");
+                return Err(failed(path, io::Error::other(what)));
+            }
+            if_there(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
+        }
+        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => target.remove_objects()?,
+    }
+    Ok(true)
+}
+
+/// The number of files in `folder` and below. If `is_target`, the files that the program keeps next to tiles are not counted. A link counts as a
+/// file.
+fn files_below(folder: &Path, is_target: bool) -> io::Result<usize> {
+    let mut files = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_target && is_own_name(&entry.file_name().to_string_lossy()) {
+            continue;
+        }
+        files += if entry.file_type()?.is_dir() { files_below(&entry.path(), false)? } else { 1 };
+    }
+    Ok(files)
+}
+
+fn if_there(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }

@@ -4,16 +4,16 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::super::describe::LogIdentity;
-use super::super::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
-use super::super::{CommandError, Job};
 use super::FamilyRun;
 use crate::config::LayerSettings;
+use crate::draw::Worker;
 use crate::error::ErrorKind;
 use crate::postgis::{
-    Database, Layer, LayerKind, LayerLocks, Probed, Reads, Server, Snapshot, Worker, bound_condition, jumping_rows,
-    probe_names,
+    Database, Layer, LayerKind, LayerLocks, Probed, Reads, Server, Snapshot, bound_condition, jumping_rows, probe_names,
 };
+use crate::run::describe::LogIdentity;
+use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
+use crate::run::{CommandError, Job};
 use crate::tile::Order;
 
 /// The sessions of a family, on the snapshot of its run.
@@ -41,7 +41,7 @@ pub(crate) struct SessionPart {
 
 impl FamilySessions {
     /// The sessions of a family; `None` if each variant needs its own, because its layers differ in more than their rows.
-    pub(super) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
+    pub(crate) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
         let calls = |layer: &LayerSettings| matches!(layer.options.kind, LayerKind::Function(_));
         if run.members.table.rows.len() < 2 || settings.tileset.layers.iter().any(calls) {

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use super::address::{HttpConnection, HttpListener};
+use super::address::{AddressRange, ClientKey, HttpConnection, HttpListener};
 use super::connection::{Answers, Connection, ConnectionTimes, ServedWith};
-use super::peers::{AddressRange, ClientKey};
 use super::unread::UnreadAnswers;
 
 /// How long the loop waits after accepting a connection failed, for example because the process has too many open files.
@@ -272,7 +271,7 @@ mod tests {
     use super::*;
     use crate::serve::http::address::ListenAddress;
     use crate::serve::http::answer::Answer;
-    use crate::serve::http::body::{AnswerBody, RequestBody};
+    use crate::serve::http::answer::{AnswerBody, RequestBody};
 
     /// Answers `/small` with two bytes and everything else with more than the buffers of a connection hold.
     #[derive(Clone)]

@@ -22,9 +22,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::{Notify, watch};
 
-use super::answer::Answer;
-use super::body::{AnswerBody, RequestBody};
-use super::peers::{ClientKey, Peer};
+use super::address::{ClientKey, Peer};
+use super::answer::{Answer, AnswerBody, RequestBody};
 use super::stall::{Progress, StallLimit};
 use super::unread::{Sending, UnreadAnswers};
 
@@ -111,7 +110,7 @@ pub(crate) struct ConnectionTimes {
     pub(crate) first_request: Duration,
     /// Between two requests of a connection; in HTTP/1.1 also for receiving the header of a later request.
     pub(crate) idle: Duration,
-    /// For taking [`LEAST_PROGRESS`](super::stall) of an answer.
+    /// For taking [`LEAST_PROGRESS`](crate::serve::http::stall) of an answer.
     pub(crate) stall: Duration,
     /// For the client to end an idle connection of HTTP/2 that it was asked to end.
     pub(crate) parting: Duration,
@@ -130,7 +129,7 @@ impl Default for ConnectionTimes {
 
 /// A connection: what it does at the moment.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     begun: Instant,
     /// Requests that are being answered.
     open: AtomicUsize,
@@ -153,7 +152,7 @@ impl Drop for OpenRequest {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub(super) fn new() -> Connection {
+    pub(crate) fn new() -> Connection {
         Connection {
             begun: Instant::now(),
             open: AtomicUsize::new(0),
@@ -181,36 +180,36 @@ impl Connection {
     }
 
     /// How long no request has been answered and no answer been sent; `None` while one is.
-    pub(super) fn idle_for(&self) -> Option<Duration> {
+    pub(crate) fn idle_for(&self) -> Option<Duration> {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed).saturating_sub(1));
         let is_idle = self.open.load(Ordering::Relaxed) == 0 && !self.sending.is_waiting();
         is_idle.then(|| self.begun.elapsed().saturating_sub(last))
     }
 
     /// How long it has been open.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
     /// Ends the connection at once.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.end.notify_one();
     }
 }
 
 /// What all connections of a listener are served with.
 #[derive(Clone)]
-pub(super) struct ServedWith<A> {
-    pub(super) answers: A,
-    pub(super) times: ConnectionTimes,
-    pub(super) unread: UnreadAnswers,
+pub(crate) struct ServedWith<A> {
+    pub(crate) answers: A,
+    pub(crate) times: ConnectionTimes,
+    pub(crate) unread: UnreadAnswers,
     /// True once the server ends: no further request is read then.
-    pub(super) closing: watch::Receiver<bool>,
+    pub(crate) closing: watch::Receiver<bool>,
 }
 
 impl<A: Answers> ServedWith<A> {
     /// Serves one connection until it ends. `peer` is the address at its other end; `None` for a Unix socket.
-    pub(super) async fn serve(
+    pub(crate) async fn serve(
         self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send,
         peer: Option<IpAddr>,

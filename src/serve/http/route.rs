@@ -1,6 +1,6 @@
 //! Finds out which resource a path names.
 
-use crate::sink::Template;
+use crate::target::Template;
 use crate::tile::TileId;
 
 /// The resource that a path of the public listener names.

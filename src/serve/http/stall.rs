@@ -18,7 +18,7 @@ use super::unread::{Cut, Sending, UnreadAnswers, UnreadHold};
 const LEAST_PROGRESS: usize = 4 << 10;
 
 /// Watches how a client takes what is sent on a connection or stream.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     limit: Duration,
     sending: Arc<Sending>,
     unread: UnreadAnswers,
@@ -37,12 +37,12 @@ struct Waiting {
 
 impl Progress {
     /// Watches what is noted in `sending`. `limit` is the time for [`LEAST_PROGRESS`].
-    pub(super) const fn new(limit: Duration, sending: Arc<Sending>, unread: UnreadAnswers) -> Progress {
+    pub(crate) const fn new(limit: Duration, sending: Arc<Sending>, unread: UnreadAnswers) -> Progress {
         Progress { limit, sending, unread, waiting: None }
     }
 
     /// The client accepts no more for now. Ready if the answer has to end for that.
-    pub(super) fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
+    pub(crate) fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Cut> {
         if self.waiting.is_none() {
             let deadline = Box::pin(tokio::time::sleep(self.limit));
             self.waiting = Some(Waiting { deadline, taken: 0, _hold: self.unread.hold(&self.sending) });
@@ -61,7 +61,7 @@ impl Progress {
     }
 
     /// The client has taken some bytes.
-    pub(super) fn took(&mut self, bytes: usize) {
+    pub(crate) fn took(&mut self, bytes: usize) {
         if let Some(waiting) = &mut self.waiting {
             waiting.taken += bytes;
             if waiting.taken >= LEAST_PROGRESS {
@@ -72,7 +72,7 @@ impl Progress {
     }
 
     /// The client has taken everything.
-    pub(super) fn finished(&mut self) {
+    pub(crate) fn finished(&mut self) {
         if self.waiting.take().is_some() {
             self.sending.waits(false);
         }
@@ -81,7 +81,7 @@ impl Progress {
 
 /// A connection that fails if its client takes less than [`LEAST_PROGRESS`] within the limit while there is more to
 /// write, or if the memory of its answer is needed.
-pub(super) struct StallLimit<C> {
+pub(crate) struct StallLimit<C> {
     connection: C,
     progress: Progress,
     /// Bytes that were read ahead and are not consumed yet.
@@ -93,7 +93,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<C> StallLimit<C> {
     /// Puts a connection under the limit.
-    pub(super) const fn new(connection: C, progress: Progress) -> StallLimit<C> {
+    pub(crate) const fn new(connection: C, progress: Progress) -> StallLimit<C> {
         StallLimit { connection, progress, ahead: Bytes::new() }
     }
 
@@ -118,7 +118,7 @@ impl<C: AsyncRead + Unpin> StallLimit<C> {
     ///
     /// # Errors
     /// If the connection breaks.
-    pub(super) async fn is_http2(&mut self) -> io::Result<bool> {
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let mut begin = [0; 1 << 10];
         let mut length = 0;
         loop {

@@ -16,8 +16,8 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::task::AtomicWaker;
 
-use super::body::AnswerBody;
-use super::peers::ClientKey;
+use super::address::ClientKey;
+use super::answer::AnswerBody;
 
 /// One client may hold one part in this many of the memory.
 const CLIENT_PART: u64 = 2;
@@ -28,7 +28,7 @@ const FREED_PART: u64 = 16;
 
 /// What is being sent on a connection of HTTP/1.1 or on a stream of HTTP/2.
 #[derive(Debug, Default)]
-pub(super) struct Sending {
+pub(crate) struct Sending {
     /// Where the bytes of the body are in memory, which tells them apart from others.
     place: AtomicUsize,
     bytes: AtomicU64,
@@ -42,7 +42,7 @@ pub(super) struct Sending {
 
 impl Sending {
     /// Notes the answer that is sent from now on.
-    pub(super) fn begins(&self, body: &AnswerBody) {
+    pub(crate) fn begins(&self, body: &AnswerBody) {
         let (place, bytes, client) = match body {
             AnswerBody::Full(bytes, client) => (bytes.as_ptr().addr(), bytes.len() as u64, *client),
             AnswerBody::Events(_) => (0, 0, ClientKey::default()),
@@ -54,34 +54,34 @@ impl Sending {
 
     /// Notes that pieces of answers to a client are queued on a connection of HTTP/2 from now on; so far there are
     /// none.
-    pub(super) fn queues_for(&self, client: ClientKey) {
+    pub(crate) fn queues_for(&self, client: ClientKey) {
         self.place.store(std::ptr::from_ref(self).addr(), Ordering::Relaxed);
         self.client.store(client.number(), Ordering::Relaxed);
     }
 
     /// A piece is queued.
-    pub(super) fn queued(&self, bytes: usize) {
+    pub(crate) fn queued(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// A queued piece was sent or dropped.
-    pub(super) fn unqueued(&self, bytes: usize) {
+    pub(crate) fn unqueued(&self, bytes: usize) {
         self.bytes.fetch_sub(bytes as u64, Ordering::Relaxed);
     }
 
     /// True if the answer has to end, because others need the memory. Otherwise the task is woken once it has to.
-    pub(super) fn is_cut(&self, context: &std::task::Context<'_>) -> bool {
+    pub(crate) fn is_cut(&self, context: &std::task::Context<'_>) -> bool {
         self.sender.register(context.waker());
         self.is_cut.load(Ordering::Relaxed)
     }
 
     /// True while the client accepts no more for now.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.is_waiting.load(Ordering::Relaxed)
     }
 
     /// Notes whether the client accepts no more for now.
-    pub(super) fn waits(&self, is_waiting: bool) {
+    pub(crate) fn waits(&self, is_waiting: bool) {
         self.is_waiting.store(is_waiting, Ordering::Relaxed);
     }
 
@@ -164,7 +164,7 @@ impl UnreadTable {
 
 /// Why an answer ends before its client has read it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     /// The client reads too slowly.
     Slow,
     /// The memory was needed.
@@ -199,7 +199,7 @@ pub(crate) struct UnreadCounts {
 
 /// An answer in the table, until it is dropped.
 #[derive(Debug)]
-pub(super) struct UnreadHold {
+pub(crate) struct UnreadHold {
     of: UnreadAnswers,
     number: u64,
 }
@@ -244,7 +244,7 @@ impl UnreadAnswers {
     /// Counts the answer that is being sent. If its client holds more than its part then, the answer ends. If all
     /// answers take more than the limit, the oldest ones of the client that holds most end, or this one if no other
     /// client holds as much.
-    pub(super) fn hold(&self, sending: &Arc<Sending>) -> Option<UnreadHold> {
+    pub(crate) fn hold(&self, sending: &Arc<Sending>) -> Option<UnreadHold> {
         let bytes = sending.bytes.load(Ordering::Relaxed);
         if bytes == 0 {
             return None;
@@ -305,7 +305,7 @@ impl UnreadAnswers {
     }
 
     /// Counts an answer that ends before its client has read it.
-    pub(super) fn count(&self, cut: Cut) {
+    pub(crate) fn count(&self, cut: Cut) {
         let counter = match cut {
             Cut::Slow => &self.0.cut_as_slow,
             Cut::Memory => &self.0.cut_for_memory,

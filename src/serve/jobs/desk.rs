@@ -1,20 +1,17 @@
 //! The jobs of a target: stored with the target as notes, cached in memory for requests, and handed to the writer one by one.
 
-mod started;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
 use tokio::sync::watch;
 
-use super::record::{JobProgress, JobRecord, JobState};
 use super::spec::JobSpec;
-use crate::sink::{NoteCondition, NoteError, NoteStore};
+use super::{JobProgress, JobRecord, JobState};
 use crate::stop::{Signal, Stop};
-
-pub use started::{JobEnd, StartedJob};
+use crate::target::{NoteCondition, NoteError, NoteStore};
 
 /// The folder of the notes.
 const FOLDER: &str = "jobs";
@@ -306,5 +303,152 @@ impl JobDesk {
     }
 }
 
+// A job that the writer works on, and how it ended.
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobEnd {
+    /// The job succeeded, with this closing report.
+    Done(Value),
+    /// It failed, for this cause.
+    Failed(String),
+    /// A client cancelled it.
+    Cancelled,
+    /// The writer ends or has lost its lease: the job waits for the next writer.
+    CutOff,
+}
+
+/// A job that the writer works on.
+pub struct StartedJob {
+    pub(crate) desk: JobDesk,
+    pub(crate) id: u64,
+    pub(crate) spec: JobSpec,
+    pub(crate) stop: Stop,
+}
+
+impl StartedJob {
+    /// Its number.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The work of the job.
+    #[must_use]
+    pub const fn spec(&self) -> &JobSpec {
+        &self.spec
+    }
+
+    /// True if a client has cancelled it.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.stop.asked().is_some()
+    }
+
+    /// Sets the progress of the job.
+    pub fn progress(&self, progress: JobProgress) {
+        if let Some(job) = self.desk.table().jobs.get_mut(&self.id) {
+            job.progress = progress;
+        }
+        self.desk.has_changed();
+    }
+
+    /// Ends the job. Blocks.
+    ///
+    /// # Errors
+    /// If the end cannot be stored: then the next writer runs the job again.
+    pub fn end(&self, end: JobEnd) -> Result<(), NoteError> {
+        let (state, report, cause) = match end {
+            JobEnd::Done(report) => (JobState::Done, Some(report), None),
+            JobEnd::Failed(cause) => (JobState::Failed, None, Some(cause)),
+            JobEnd::Cancelled => (JobState::Cancelled, None, None),
+            JobEnd::CutOff => (JobState::Queued, None, None),
+        };
+        self.desk.end(self.id, |record| {
+            let (started, ended) = if state.is_final() { (record.started, Some(now())) } else { (None, None) };
+            JobRecord { state, started, ended, report, cause, ..record }
+        })
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::target::FolderNotes;
+
+    fn desk(folder: &std::path::Path) -> JobDesk {
+        let desk = JobDesk::new(Arc::new(FolderNotes::beside(&folder.join("t.mbtiles"))));
+        desk.take_over().unwrap();
+        desk
+    }
+
+    fn spec(text: &str) -> JobSpec {
+        JobSpec::read(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn jobs_outlive_their_process_and_run_once_more_if_it_died() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = desk(folder.path());
+        let log = first.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap();
+        assert!(log.is_new && log.record.id == 1);
+        // Equal waiting jobs become one, and so do repeated requests.
+        let again = first.submit(spec(r#"{"what":"log"}"#), None).unwrap();
+        assert!(!again.is_new && again.record.id == 1);
+        assert!(matches!(first.submit(spec(r#"{"what":"seed"}"#), Some("k".to_owned())), Err(JobError::OtherWithKey)));
+        let seed = first.submit(spec(r#"{"what":"seed"}"#), None).unwrap().record.id;
+        let urgent = spec(r#"{"what":"tiles","tiles":["0/0/0"],"priority":"refresh"}"#);
+        let urgent = first.submit(urgent, None).unwrap().record.id;
+        assert_eq!((seed, urgent), (2, 3));
+        let started = first.begin_next(&Stop::new()).unwrap().unwrap();
+        assert_eq!(started.id(), urgent);
+        // The process dies here.
+        let second = desk(folder.path());
+        assert!(second.all().iter().all(|job| job.state == JobState::Queued) && second.all().len() == 3);
+        for expected in [urgent, 1, seed] {
+            let started = second.begin_next(&Stop::new()).unwrap().unwrap();
+            assert_eq!(started.id(), expected);
+            started.end(JobEnd::Done(serde_json::json!({ "written": 1 }))).unwrap();
+        }
+        assert!(second.begin_next(&Stop::new()).unwrap().is_none());
+        let third = desk(folder.path());
+        assert_eq!(third.get(urgent).unwrap().report, Some(serde_json::json!({ "written": 1 })));
+        // A repeated request finds the job that has ended; without a key it is another job.
+        assert_eq!(third.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap().record.id, 1);
+        assert_eq!(third.submit(spec(r#"{"what":"log"}"#), None).unwrap().record.id, 4);
+    }
+
+    #[test]
+    fn jobs_are_taken_back_and_bounded() {
+        let folder = tempfile::tempdir().unwrap();
+        let desk = desk(folder.path());
+        let tile = |number: usize| spec(&format!(r#"{{"what":"tiles","tiles":["10/{number}/0"]}}"#));
+        for number in 0..MAX_WAITING_JOBS {
+            assert!(desk.submit(tile(number), None).unwrap().is_new);
+        }
+        assert!(matches!(desk.submit(tile(1_000), None), Err(JobError::TooMany)));
+        assert_eq!(desk.cancel(1).unwrap().unwrap().state, JobState::Cancelled);
+        assert!(matches!(desk.cancel(1), Err(JobError::Ended)));
+        assert!(desk.cancel(999).unwrap().is_none());
+        let stop = Stop::new();
+        let running = desk.begin_next(&stop).unwrap().unwrap();
+        assert_eq!(running.id(), 2);
+        desk.cancel(2).unwrap();
+        assert!(running.is_cancelled());
+        running.end(JobEnd::Cancelled).unwrap();
+        // A job that was cut off waits again.
+        desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::CutOff).unwrap();
+        assert_eq!(desk.get(3).unwrap().state, JobState::Queued);
+        while let Some(next) = desk.begin_next(&Stop::new()).unwrap() {
+            next.end(JobEnd::Failed("x".to_owned())).unwrap();
+        }
+        for number in 0..50 {
+            desk.submit(tile(number), None).unwrap();
+            desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::Done(Value::Null)).unwrap();
+        }
+        assert_eq!(desk.all().len(), MAX_ENDED_JOBS);
+        assert_eq!(desk.0.notes.list(FOLDER).unwrap().len(), MAX_ENDED_JOBS);
+    }
+}

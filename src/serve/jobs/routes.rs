@@ -16,8 +16,7 @@ use super::desk::{JobDesk, JobError, now};
 use super::spec::{JobSpec, JobSpecError};
 use super::token::AdminToken;
 use crate::error::with_causes;
-use crate::serve::http::answer::{Answer, without_body};
-use crate::serve::http::body::{AnswerBody, RequestBody};
+use crate::serve::http::answer::{Answer, AnswerBody, RequestBody, without_body};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileCoord;
 
@@ -115,7 +114,7 @@ pub(crate) struct JobRoutes {
 }
 
 /// An answer that ends the handling of a request early.
-pub(super) type Refused = Answer;
+pub(crate) type Refused = Answer;
 
 impl JobRoutes {
     /// The routes below `base` for the jobs of `desk`, and for the cached tiles of `tiles`.

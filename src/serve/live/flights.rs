@@ -1,26 +1,24 @@
 //! Flights: a flight renders one tile for all requests that wait for it. It waits in the work queue for a worker.
 
-mod flying;
-mod histories;
-
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use self::histories::KnownStates;
-use super::source::{LiveError, LiveSource};
 use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
-use crate::serve::change_log::KnownChanges;
-use crate::serve::http::negotiate::Encoding;
-use crate::serve::http::peers::ClientKey;
+use super::{LiveError, LiveRequest, LiveSource, LiveTile};
+use crate::cursor::{NewestLogged, StateInHistory};
+use crate::serve::change_log::{KnownChanges, LiveEpoch};
+use crate::serve::http::address::ClientKey;
+use crate::serve::http::answer::Encoding;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::parameters::{GivenParameters, NewKey};
-use crate::serve::queue::{WorkClass, WorkQueue, WorkTicket};
-use crate::serve::shared::SharedTiles;
-use crate::serve::tiles::cache::{CachedForm, TileCache};
+use crate::serve::queue::{WorkClass, WorkPermit, WorkQueue, WorkTicket};
+use crate::serve::shared::{SharedEntry, SharedTiles};
+use crate::serve::tiles::cache::{CachedForm, CachedWay, TileCache};
 use crate::stop::{Signal, Stop};
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
@@ -36,7 +34,7 @@ const NEIGHBOURS_PER_WORKER: usize = 4;
 const MAX_RETRY_SECONDS: u64 = 30;
 
 /// What a flight needs to start.
-struct FlightPlan {
+pub(crate) struct FlightPlan {
     key: FlightKey,
     number: u64,
     class: WorkClass,
@@ -74,7 +72,7 @@ pub(crate) struct FlightNotes {
     pub(crate) new_key: Option<NewKey>,
 }
 
-struct FlightsShared {
+pub(crate) struct FlightsShared {
     source: Arc<dyn LiveSource>,
     cache: TileCache,
     metrics: Arc<Metrics>,
@@ -261,7 +259,7 @@ impl FlightsShared {
         };
         table.flights.insert(key, flight);
         let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key, given, new_key, client };
-        tokio::spawn(flying::fly(Arc::clone(self), plan, stop, tell));
+        tokio::spawn(fly(Arc::clone(self), plan, stop, tell));
         (number, landed)
     }
 
@@ -312,5 +310,678 @@ impl LiveError {
     }
 }
 
+// One flight, from the queue to its result.
+
+/// The most times that a tile is rendered because the first state was older than what clients may have seen. The second one is later, unless a
+/// standby is behind another one.
+const MAX_RENDERINGS: u32 = 3;
+
+/// How long a tile is kept in the shared cache by servers that follow the change log.
+const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
+
+impl FlightsShared {
+    /// Waits for a worker. A task that the queue has dropped enters it again if a request waits for its tile by now.
+    async fn permit(&self, plan: &mut FlightPlan) -> Result<WorkPermit, LiveError> {
+        loop {
+            let mut ticket = match plan.ticket.take() {
+                Some(ticket) => ticket,
+                None => self.entered(plan)?,
+            };
+            if let Some(permit) = ticket.permit().await {
+                return Ok(permit);
+            }
+            if ticket.was_displaced() {
+                self.metrics.shed();
+                return Err(LiveError::Overloaded { retry_after: self.estimate(plan.client) });
+            }
+            plan.is_dropped = true;
+        }
+    }
+
+    /// Puts a flight into the queue: as a live request if a request waits for it, otherwise with its own class.
+    fn entered(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
+        let mut table = self.table.lock();
+        let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
+        let Some(flight) = flight.filter(|flight| flight.waiters > 0 || !plan.is_dropped) else {
+            // The next request for the tile begins another flight.
+            table.remove(plan.key, plan.number);
+            return Err(LiveError::Abandoned);
+        };
+        let class = if flight.waiters > 0 { WorkClass::Live } else { plan.class };
+        let ticket = self.enters(class, plan.client);
+        flight.ticket = Some(ticket.number());
+        Ok(ticket)
+    }
+
+    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here, and that this
+    /// database has in its history. If no change log is followed, the tile must also be younger than `ttl`.
+    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
+        let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
+        let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
+        let (entry, age) = shared.get(name, max_age).await?;
+        let FlightKey { tile, .. } = plan.key;
+        match self.judged(&entry.shown).await {
+            Judgement::Ours => {}
+            Judgement::Ahead => {
+                self.metrics.asked_redis("ahead");
+                return None;
+            }
+            Judgement::Other => {
+                self.metrics.asked_redis("other");
+                shared.forget(name, &entry);
+                return None;
+            }
+        }
+        let SharedEntry { stored, shown, .. } = entry;
+        if !self.known.epochs().takes(tile.coord, &Arc::new(shown.state.clone())) {
+            self.metrics.asked_redis("old");
+            return None;
+        }
+        self.metrics.asked_redis("hit");
+        let form = CachedForm::of_live(stored, plan.key, shown.state.clone());
+        let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
+        Some(self.kept(plan.key, form, &shown).await)
+    }
+
+    /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
+    fn too_late(&self, key: FlightKey, number: u64) -> LiveError {
+        let mut table = self.table.lock();
+        let waits = table.flights.get(&key).is_some_and(|flight| flight.number == number && flight.waiters > 0);
+        if waits {
+            return LiveError::Late(self.options.timeout);
+        }
+        table.remove(key, number);
+        LiveError::Abandoned
+    }
+
+    /// Renders the tile of a flight when a worker is free, and puts it into the cache.
+    async fn rendered(self: &Arc<Self>, mut plan: FlightPlan, stop: &Stop) -> Landed {
+        let FlightPlan { key, number, .. } = plan;
+        // Another flight may have put the tile into the cache after this one's request looked there and before it started.
+        if let Some(held) = self.fresh(key).await {
+            return Ok(held);
+        }
+        if let Some(found) = self.found_elsewhere(&plan).await {
+            return Ok(found);
+        }
+        let limit = self.options.timeout;
+        let permit = tokio::select! {
+            permit = self.permit(&mut plan) => permit?,
+            _ = stop.wait() => return Err(LiveError::Abandoned),
+            () = tokio::time::sleep(limit) => return Err(self.too_late(key, number)),
+        };
+        let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
+        let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
+        let given = plan.given.take();
+        plan.new_key.take().into_iter().for_each(NewKey::begins);
+        let since = self.known.epochs().since(key.tile.coord, key.epoch);
+        // The worker becomes free only when the database has ended the tile's statement.
+        let mut rendering = tokio::spawn(async move {
+            let rendered = shared.not_older(LiveRequest { tile: key.tile, given, since }, &of_task).await;
+            drop(permit);
+            rendered
+        });
+        let (done, is_late) = tokio::select! {
+            done = &mut rendering => (done, false),
+            () = tokio::time::sleep(limit) => {
+                stop.ask(Signal::Terminate);
+                (rendering.await, true)
+            }
+        };
+        let LiveTile { stored, in_database, shown } = match done {
+            Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
+            Ok(rendered) => rendered,
+            Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
+        }?;
+        self.note_time(begun.elapsed());
+        self.metrics.rendered(begun.elapsed(), in_database);
+        if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
+            // If the log is followed, the tile stays fresh until it changes, also beyond `ttl`.
+            let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
+            shared.put(name, stored.as_deref(), &shown, life);
+        }
+        let form = CachedForm::of_live(stored, key, shown.state.clone()).kept_for(self.options.ttl, way);
+        if way == CachedWay::Ahead {
+            self.metrics.rendered_ahead();
+        }
+        Ok(self.kept(key, form, &shown).await)
+    }
+
+    /// Caches a tile, and returns the latest one.
+    async fn kept(&self, key: FlightKey, form: CachedForm, shown: &StateInHistory) -> CachedForm {
+        let of_this_history = self.known.epochs().of_this_history();
+        if key.epoch < of_this_history {
+            // The database was found to be another one while the tile was in flight.
+            return form;
+        }
+        self.known.keeps(shown);
+        if form.way != CachedWay::Shared {
+            self.note_own(shown);
+        }
+        if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < Some(of_this_history)) {
+            self.cache.forget(key.cached()).await;
+        }
+        self.cache.keep_live(key, form).await
+    }
+
+    /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one tile end in another order than they
+    /// began, and a snapshot may be taken late: without this, the answer to a later request could be older than an answer before it.
+    async fn not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
+        let mut since = request.since;
+        for _ in 0..MAX_RENDERINGS {
+            let rendered = self.source.render(LiveRequest { since, ..request.clone() }, stop).await?;
+            let (epochs, coord, shown) =
+                (self.known.epochs(), request.tile.coord, Arc::new(rendered.shown.state.clone()));
+            if request.given.is_some() {
+                // Of the tiles with parameters, memory holds the latest state.
+                epochs.answers_with_parameters(coord, &shown);
+                return Ok(rendered);
+            }
+            if epochs.answers(coord, &shown) {
+                return Ok(rendered);
+            }
+            since = Instant::now();
+        }
+        Err(LiveError::Away(
+            "the database shows an older state than clients have seen (a standby that is behind its primary?)"
+                .to_owned(),
+        ))
+    }
+
+    fn note_time(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX / 8);
+        let mean = self.mean_micros.load(Ordering::Relaxed);
+        let next = if mean == 0 { micros } else { mean - mean / 8 + micros / 8 };
+        self.mean_micros.store(next, Ordering::Relaxed);
+    }
+
+    /// Logs a failure: once if the source goes away, each time if a tile fails.
+    fn log(&self, key: FlightKey, landed: &Landed) {
+        match landed {
+            Err(LiveError::Away(why)) => {
+                if !self.is_away.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("live tiles cannot be rendered: {why}");
+                }
+            }
+            Err(LiveError::Abandoned) => {}
+            // A client's value is no fault of the server.
+            Err(error @ LiveError::Refused(_)) => tracing::debug!("tile {}: {error}", key.tile),
+            Err(error) => tracing::warn!("tile {}: {error}", key.tile),
+            Ok(_) => {
+                if self.is_away.swap(false, Ordering::Relaxed) {
+                    tracing::warn!("live tiles are rendered again");
+                }
+            }
+        }
+    }
+}
+
+/// Runs one flight, from the queue to its result.
+pub(crate) async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
+    let FlightPlan { key, number, .. } = plan;
+    let landed = shared.rendered(plan, &stop).await;
+    shared.log(key, &landed);
+    {
+        let mut table = shared.table.lock();
+        table.remove(key, number);
+        if matches!(landed, Err(LiveError::Failed(_) | LiveError::Away(_) | LiveError::Late(_))) {
+            table.note_failure(key);
+        }
+    }
+    tell.send_replace(Some(landed));
+}
+
+// Which database states of shared tiles belong to the history of this database.
+
+/// The most states that are remembered. Then all are forgotten, and asked for again when tiles show them.
+const MAX_REMEMBERED: usize = 4_096;
+
+/// How long an answer is believed if no change log is followed, so that nobody notices that the database was restored.
+const UNFOLLOWED_LIFE: Duration = Duration::from_secs(1);
+
+/// The longest that a request waits for the database's answer before it renders its tile.
+const ASK_LIMIT: Duration = Duration::from_millis(50);
+
+/// What the database said of a state.
+#[derive(Debug, Clone, Copy)]
+struct Answered {
+    newest: NewestLogged,
+    at: Instant,
+}
+
+/// The states of which the database has said which transaction in the change log is the newest that they see.
+#[derive(Debug, Default)]
+pub(crate) struct KnownStates {
+    /// The epoch since which the database has its present history.
+    since: LiveEpoch,
+    /// By the text of the state.
+    answers: HashMap<String, Answered>,
+}
+
+/// Whether this database has a state that a shared tile shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judgement {
+    /// It has.
+    Ours,
+    /// It has not reached the state, or does not say so at once.
+    Ahead,
+    /// With these transaction numbers it has other changes, or its log does not hold them any more.
+    Other,
+}
+
+impl Judgement {
+    fn of(shown: &StateInHistory, newest: NewestLogged) -> Judgement {
+        if shown.newest == newest { Judgement::Ours } else { Judgement::Other }
+    }
+}
+
+impl KnownStates {
+    fn of(&mut self, since: LiveEpoch) -> &mut KnownStates {
+        if self.since != since {
+            *self = KnownStates { since, answers: HashMap::new() };
+        }
+        self
+    }
+
+    fn note(&mut self, shown: &StateInHistory) {
+        if self.answers.len() >= MAX_REMEMBERED {
+            self.answers.clear();
+        }
+        self.answers.insert(shown.state.to_string(), Answered { newest: shown.newest, at: Instant::now() });
+    }
+}
+
+impl FlightsShared {
+    /// Notes a state that this server need not ask about, because it has rendered a tile in it. If the states are locked, it will ask.
+    pub(crate) fn note_own(&self, shown: &StateInHistory) {
+        if let Ok(mut states) = self.states.try_lock() {
+            states.of(self.known.epochs().of_this_history()).note(shown);
+        }
+    }
+
+    /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles show. Requests share its
+    /// answer, because they wait for the lock.
+    pub(crate) async fn judged(&self, shown: &StateInHistory) -> Judgement {
+        let asking = async {
+            let mut states = self.states.lock().await;
+            let states = states.of(self.known.epochs().of_this_history());
+            let remembered = states.answers.get(&shown.state.to_string()).copied();
+            let is_believed = |answer: &Answered| self.known.is_followed() || answer.at.elapsed() < UNFOLLOWED_LIFE;
+            if let Some(Answered { newest, .. }) = remembered.filter(is_believed) {
+                return Judgement::of(shown, newest);
+            }
+            match self.source.ask_about(&shown.state).await {
+                Ok(now) if now.present.sees_all_of(&shown.state) => {
+                    let here = StateInHistory { newest: now.newest, ..shown.clone() };
+                    // Until the next look, this answer may be about what a crash loses.
+                    self.known.keeps(&here);
+                    states.note(&here);
+                    Judgement::of(shown, now.newest)
+                }
+                // A database that was set back comes to these transactions again, and they will be others.
+                Ok(_) => Judgement::Ahead,
+                // As long as the database is away, nothing else has happened in it.
+                Err(_) => remembered.map_or(Judgement::Ahead, |answer| Judgement::of(shown, answer.newest)),
+            }
+        };
+        tokio::time::timeout(ASK_LIMIT, asking).await.unwrap_or(Judgement::Ahead)
+    }
+}
+
 #[cfg(test)]
-mod tests;
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Instant;
+
+    use futures_util::future::BoxFuture;
+    use tokio::sync::Notify;
+
+    use super::Judgement;
+    use super::*;
+    use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+    use crate::serve::change_log::{LiveEpoch, LogFailure, LogLook};
+    use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateNow};
+    use crate::serve::parameters::ParametersKey;
+    use crate::serve::queue::WorkerShares;
+    use crate::serve::shared::SharedSecret;
+    use crate::serve::tiles::cache::{CachedForm, CachedWay};
+    use crate::tile::{TileCoord, Zoom};
+
+    /// A source that waits until the test releases it; then it fails or returns one byte.
+    #[derive(Default)]
+    struct Held {
+        renders: AtomicUsize,
+        go: Notify,
+        fails: AtomicBool,
+        /// The database states that it shows, one after the other; then the default.
+        snapshots: std::sync::Mutex<std::collections::VecDeque<&'static str>>,
+        /// The first transaction that has not begun, when the log's one transaction was, and how often both were asked.
+        state: AtomicU64,
+        history: AtomicU64,
+        states: AtomicUsize,
+    }
+
+    impl LiveSource for Held {
+        fn fingerprint(&self) -> &'static str {
+            ""
+        }
+
+        fn layers(&self) -> &[LiveLayer] {
+            &[]
+        }
+
+        fn shared_secret(&self) -> Option<SharedSecret> {
+            None
+        }
+
+        fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
+            self.states.fetch_add(1, Ordering::SeqCst);
+            let (state, at) = (self.state.load(Ordering::SeqCst), self.history.load(Ordering::SeqCst));
+            let away = || LiveError::Away("as it was told".to_owned());
+            let present = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
+            let newest = NewestLogged::Transaction { xid: 3, at };
+            Box::pin(std::future::ready(present.map(|present| StateNow { present, newest }).ok_or_else(away)))
+        }
+
+        fn sessions(&self) -> usize {
+            0
+        }
+
+        fn follow(self: Arc<Self>, _: KnownChanges) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
+
+        fn render<'a>(&'a self, _: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
+            Box::pin(async {
+                self.renders.fetch_add(1, Ordering::SeqCst);
+                tokio::select! {
+                    () = self.go.notified() => {}
+                    _ = stop.wait() => return Err(LiveError::Abandoned),
+                }
+                if self.fails.load(Ordering::SeqCst) {
+                    return Err(LiveError::Failed("as it was told".to_owned()));
+                }
+                let snapshot = self.snapshots.lock().unwrap().pop_front().map(|text| text.parse().unwrap());
+                let shown = StateInHistory { state: snapshot.unwrap_or_default(), newest: NewestLogged::Nothing };
+                Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, shown })
+            })
+        }
+    }
+
+    fn flights(workers: usize, queue: usize) -> (LiveFlights, Arc<Held>) {
+        let (workers, source) = (NonZeroUsize::new(workers).unwrap(), Arc::new(Held::default()));
+        let shares = WorkerShares::new(workers, Some(0), Some(0)).unwrap();
+        let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
+        let options = LiveOptions {
+            queue,
+            timeout,
+            ttl,
+            answer_within: None,
+            expires: Vec::new(),
+            refresh_patience: None,
+            neighbours: true,
+            explain_after: None,
+        };
+        let parts = FlightParts {
+            source: Arc::clone(&source) as Arc<dyn LiveSource>,
+            cache: TileCache::new(1 << 20),
+            metrics: Arc::new(Metrics::new()),
+            options,
+            queue: WorkQueue::new(shares),
+            shared: None,
+            known: KnownChanges::default(),
+        };
+        (LiveFlights::new(parts), source)
+    }
+
+    fn key(x: u32) -> FlightKey {
+        let tile = TileCoord::new(Zoom::new(9).unwrap(), x, 0).unwrap().into();
+        FlightKey { epoch: LiveEpoch::default(), tile, parameters: ParametersKey::default() }
+    }
+
+    fn on_runtime<T>(work: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(work)
+    }
+
+    /// Lets the tasks run until the numbers of running tiles, queued tiles and requests are those given.
+    async fn until(flights: &LiveFlights, running: usize, queued: usize, requests: usize) {
+        while flights.counts() != (FlightCounts { running, queued, requests }) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The result of a request for a live tile.
+    struct Joined {
+        landed: Result<CachedForm, LiveError>,
+        is_collapsed: bool,
+    }
+
+    async fn tile(flights: &LiveFlights, key: FlightKey) -> Joined {
+        match flights.ask(key, FlightNotes::default()) {
+            Ok(mut waiter) => Joined { landed: waiter.landed().await, is_collapsed: waiter.is_collapsed },
+            Err(error) => Joined { landed: Err(error), is_collapsed: false },
+        }
+    }
+
+    fn spawned(flights: &LiveFlights, x: u32) -> tokio::task::JoinHandle<Joined> {
+        let flights = flights.clone();
+        tokio::spawn(async move { tile(&flights, key(x)).await })
+    }
+
+    #[test]
+    fn a_tile_is_rendered_once_however_many_ask_and_then_remembered() {
+        on_runtime(async {
+            let (flights, source) = flights(2, 8);
+            let asked: Vec<_> = (0..100).map(|_| spawned(&flights, 1)).collect();
+            until(&flights, 1, 0, 100).await;
+            source.go.notify_one();
+            let mut collapsed = 0;
+            for joined in asked {
+                let Joined { landed, is_collapsed } = joined.await.unwrap();
+                assert_eq!(&*landed.unwrap().tile.unwrap().body, [7]);
+                collapsed += usize::from(is_collapsed);
+            }
+            assert_eq!(collapsed, 99);
+            until(&flights, 0, 0, 0).await;
+            assert!(tile(&flights, key(1)).await.landed.is_ok());
+            assert_eq!(source.renders.load(Ordering::SeqCst), 1);
+        });
+    }
+
+    #[test]
+    fn a_failure_answers_all_and_the_tile_is_left_alone_for_a_while() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            source.fails.store(true, Ordering::SeqCst);
+            let asked: Vec<_> = (0..5).map(|_| spawned(&flights, 1)).collect();
+            until(&flights, 1, 0, 5).await;
+            source.go.notify_one();
+            for joined in asked {
+                assert!(matches!(joined.await.unwrap().landed, Err(LiveError::Failed(_))));
+            }
+            assert!(matches!(tile(&flights, key(1)).await.landed, Err(LiveError::JustFailed)));
+            assert_eq!(source.renders.load(Ordering::SeqCst), 1);
+            // A tile that has not failed is tried.
+            source.fails.store(false, Ordering::SeqCst);
+            source.go.notify_one();
+            assert!(tile(&flights, key(2)).await.landed.is_ok());
+            source.go.notify_one();
+            while tile(&flights, key(1)).await.landed.is_err() {
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+
+    #[test]
+    fn beyond_the_queue_requests_are_turned_away_and_who_leaves_makes_room() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 2);
+            let asked: Vec<_> = (0..3).map(|x| spawned(&flights, x)).collect();
+            until(&flights, 1, 2, 3).await;
+            assert!(matches!(tile(&flights, key(9)).await.landed, Err(LiveError::Overloaded { .. })));
+            // A request can always join a flight that has started already.
+            let joined = spawned(&flights, 2);
+            until(&flights, 1, 2, 4).await;
+            asked[1].abort();
+            until(&flights, 1, 1, 3).await;
+            // The running flight ends when the last request that waits for it leaves.
+            asked[0].abort();
+            until(&flights, 1, 0, 2).await;
+            source.go.notify_one();
+            assert!(joined.await.unwrap().is_collapsed);
+            until(&flights, 0, 0, 0).await;
+            assert_eq!(source.renders.load(Ordering::SeqCst), 2, "the one that left the queue was not begun");
+        });
+    }
+
+    #[test]
+    fn a_neighbour_that_is_asked_for_meanwhile_becomes_a_live_request_and_one_flight_renders_it() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            let first = spawned(&flights, 0);
+            until(&flights, 1, 0, 1).await;
+            for x in [1, 2, 2, 3, 4, 5] {
+                flights.ask_ahead(key(x), WorkClass::Neighbour, None);
+            }
+            let waiting = |class| flights.0.queue.counts().waiting.of(class);
+            assert_eq!(waiting(WorkClass::Neighbour), 4, "each once, and no more than four for a worker");
+            // A client asks for one of them: it waits as a live request, and the other neighbours are dropped.
+            let second = spawned(&flights, 1);
+            until(&flights, 1, 1, 2).await;
+            assert_eq!(waiting(WorkClass::Neighbour), 0);
+            source.go.notify_one();
+            assert!(!first.await.unwrap().is_collapsed);
+            source.go.notify_one();
+            let second = second.await.unwrap();
+            assert!(second.is_collapsed && second.landed.unwrap().way == CachedWay::Asked);
+            until(&flights, 0, 0, 0).await;
+            assert_eq!(source.renders.load(Ordering::SeqCst), 2);
+            // With nothing else to do a neighbour is rendered, and marked.
+            flights.ask_ahead(key(5), WorkClass::Neighbour, None);
+            source.go.notify_one();
+            while flights.fresh(key(5)).await.is_none() {
+                tokio::task::yield_now().await;
+            }
+            assert!(flights.fresh(key(5)).await.unwrap().way == CachedWay::Ahead);
+        });
+    }
+
+    #[test]
+    fn a_request_that_joins_a_flight_which_the_queue_has_dropped_gets_its_tile() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            let first = spawned(&flights, 0);
+            until(&flights, 1, 0, 1).await;
+            flights.ask_ahead(key(1), WorkClass::Neighbour, None);
+            // The queue drops the neighbour before its flight is notified: nothing runs between these two lines.
+            let (other, mut joined) = (
+                flights.ask(key(2), FlightNotes::default()).unwrap(),
+                flights.ask(key(1), FlightNotes::default()).unwrap(),
+            );
+            until(&flights, 1, 2, 3).await;
+            for _ in 0..3 {
+                source.go.notify_one();
+                tokio::task::yield_now().await;
+            }
+            drop(first.await.unwrap());
+            drop(other);
+            while flights.counts().running > 0 && flights.fresh(key(1)).await.is_none() {
+                source.go.notify_one();
+                tokio::task::yield_now().await;
+            }
+            assert!(joined.landed().await.is_ok());
+        });
+    }
+
+    #[test]
+    fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            let waiter = flights.ask(key(1), FlightNotes::default()).unwrap();
+            waiter.keep_going();
+            drop(waiter);
+            until(&flights, 1, 0, 0).await;
+            source.go.notify_one();
+            until(&flights, 0, 0, 0).await;
+            assert!(flights.fresh(key(1)).await.is_some());
+        });
+    }
+
+    /// Snapshots are taken by several tasks at once, so a later flight may get an earlier one.
+    #[test]
+    fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            *source.snapshots.lock().unwrap() = ["120:120:", "110:110:", "130:130:"].into();
+            source.go.notify_one();
+            assert!(tile(&flights, key(1)).await.landed.is_ok());
+            let shows = |form: &CachedForm| form.snapshot().unwrap().to_string();
+            let (coord, epochs) = (key(1).tile.coord, flights.0.known.epochs());
+            epochs.evicted(&[coord]);
+            let next = FlightKey { epoch: epochs.of(coord, &crate::serve::change_log::LiveSince::default()), ..key(1) };
+            let asked = tokio::spawn({
+                let flights = flights.clone();
+                async move { tile(&flights, next).await }
+            });
+            for renders in [2, 3] {
+                while source.renders.load(Ordering::SeqCst) < renders {
+                    tokio::task::yield_now().await;
+                }
+                source.go.notify_one();
+            }
+            assert_eq!(shows(&asked.await.unwrap().landed.unwrap()), "130:130:");
+            // A flight that nobody waits for any more may end late.
+            let late = CachedForm::of_live(None, next, "125:125:".parse().unwrap());
+            assert_eq!(shows(&flights.0.cache.keep_live(next, late).await), "130:130:");
+            // One of an older epoch may have got a later state.
+            let early = CachedForm::of_live(None, key(1), "140:140:".parse().unwrap());
+            let kept = flights.0.cache.keep_live(key(1), early).await;
+            assert_eq!((shows(&kept), kept.epoch()), ("140:140:".to_owned(), Some(next.epoch)));
+        });
+    }
+
+    #[tokio::test]
+    async fn a_shared_state_is_taken_only_if_the_database_has_reached_it_in_this_history() {
+        use Judgement::{Ahead, Other, Ours};
+        let (flights, source) = flights(1, 1);
+        let (flights, known) = (&flights.0, flights.0.known.clone());
+        let judged = async |xmax: u64, at| {
+            let (state, newest) =
+                (format!("{xmax}:{xmax}:").parse().unwrap(), NewestLogged::Transaction { xid: 3, at });
+            flights.judged(&StateInHistory { state, newest }).await
+        };
+        assert_eq!(judged(7, 0).await, Ahead, "the database is away");
+        source.state.store(10, Ordering::SeqCst);
+        assert_eq!((judged(7, 0).await, judged(7, 1).await, judged(11, 0).await), (Ours, Other, Ahead));
+        // Another server has rendered a tile a moment ago: that is no reason to refuse it.
+        source.state.store(12, Ordering::SeqCst);
+        assert_eq!((judged(11, 0).await, judged(13, 0).await), (Ours, Ahead));
+        // What is known is not asked again, unless the database was found to be another one.
+        let (since, seen, transactions, dirty) =
+            (Cursor::default(), "12:12:".parse().unwrap(), Vec::new(), Some(Vec::new()));
+        known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
+        let asked = source.states.load(Ordering::SeqCst);
+        source.history.store(1, Ordering::SeqCst);
+        assert_eq!((judged(11, 0).await, source.states.load(Ordering::SeqCst)), (Ours, asked));
+        known.evict_live();
+        assert_eq!((judged(11, 0).await, judged(11, 1).await), (Other, Ours));
+        // A database that was set back has not reached what it had.
+        source.state.store(5, Ordering::SeqCst);
+        assert_eq!((judged(13, 1).await, judged(5, 1).await), (Ahead, Ours));
+        source.state.store(0, Ordering::SeqCst);
+        known.failed("away".to_owned(), LogFailure::Passing);
+        assert_eq!((judged(5, 1).await, judged(4, 1).await), (Ours, Ahead), "the database is away");
+    }
+
+    #[tokio::test]
+    async fn a_flight_from_before_another_history_is_not_kept() {
+        let (flights, source) = flights(1, 1);
+        let first = spawned(&flights, 1);
+        until(&flights, 1, 0, 1).await;
+        flights.0.known.evict_live();
+        source.go.notify_one();
+        assert!(first.await.unwrap().landed.is_ok());
+        assert!(flights.0.cache.get(key(1).cached(), Encoding::Gzip).await.is_none());
+    }
+}

@@ -6,7 +6,6 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `source` | the trait of what renders, because the server knows nothing of databases |
 //! | `flights` | one flight per tile for all requests; from the queue to its result |
 //! | `table` | the flights in progress, the requests that wait for them, failures |
 //!
@@ -14,10 +13,137 @@
 //! statement is cancelled.
 
 mod flights;
-mod source;
 mod table;
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::change_log::KnownChanges;
+use super::parameters::GivenParameters;
+use super::shared::SharedSecret;
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+use crate::stop::Stop;
+use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
+
 pub(crate) use flights::{FlightCounts, FlightNotes, FlightParts, LiveFlights};
-pub(crate) use source::draws;
-pub use source::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 pub(crate) use table::FlightKey;
+
+// The trait for what renders live tiles.
+
+/// Why a tile was not rendered. The reason is logged, and not sent to clients.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum LiveError {
+    /// The source failed at this tile.
+    #[error("{0}")]
+    Failed(String),
+    /// The source can render no tile at present: the database is away, or locks of others delay it.
+    #[error("{0}")]
+    Away(String),
+    /// The database does not take a value that the request gives.
+    #[error("the database does not take a value that the request gives: {0}")]
+    Refused(String),
+    /// The rendering took longer than its time limit.
+    #[error("it was not rendered within {}", humantime::format_duration(*.0))]
+    Late(Duration),
+    /// No request waits for the tile any more, or the server ends.
+    #[error("nobody waits for it any more")]
+    Abandoned,
+    /// The tile failed a moment ago, and is not tried again yet.
+    #[error("it failed a moment ago")]
+    JustFailed,
+    /// Too many tiles wait for a worker.
+    #[error("too many tiles wait to be rendered")]
+    Overloaded {
+        /// The time after which there may be room again.
+        retry_after: Duration,
+    },
+    /// The target was made with another configuration, so that live tiles would not fit the stored ones.
+    #[error(
+        "the target was made with another configuration (its fingerprint is {target}, that of the settings {settings}): tiles beside the stored ones would not fit. Serve it with the configuration that it was seeded with, or seed it again"
+    )]
+    OtherTileset {
+        /// The target's fingerprint.
+        target: String,
+        /// The fingerprint of the server's settings.
+        settings: String,
+    },
+}
+
+/// A layer that can be rendered.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LiveLayer {
+    /// Its name.
+    pub name: String,
+    /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms share it.
+    pub id: LayerId,
+    /// The zooms at which it is drawn.
+    pub zooms: ZoomList,
+}
+
+/// A tile that is to be rendered.
+#[derive(Debug, Clone)]
+pub struct LiveRequest {
+    /// The tile.
+    pub tile: TileId,
+    /// The values of parameters that its rows must fulfil; `None` for all rows.
+    pub given: Option<Arc<GivenParameters>>,
+    /// The tile must show a database state that was taken after this moment.
+    pub since: Instant,
+}
+
+/// A tile that was rendered on request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveTile {
+    /// The tile in the form in which the target would store it; `None` if it is empty.
+    pub stored: Option<Box<[u8]>>,
+    /// How long the database took.
+    pub in_database: Duration,
+    /// The database state that it shows.
+    pub shown: StateInHistory,
+}
+
+/// What the database says of a state that a tile shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateNow {
+    /// The database state at this moment.
+    pub present: Cursor,
+    /// The newest transaction in the change log that the tile's state sees.
+    pub newest: NewestLogged,
+}
+
+/// Renders tiles on request.
+///
+/// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, in the target's packing. Each
+/// call shows one database state, at most a few seconds old. The server limits how many calls run concurrently.
+pub trait LiveSource: Send + Sync + 'static {
+    /// The fingerprint of everything besides the data that decides the tiles' bytes; it is compared with that in a target's manifest.
+    fn fingerprint(&self) -> &str;
+
+    /// The layers, in the order of the configuration.
+    fn layers(&self) -> &[LiveLayer];
+
+    /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and returns soon. The future
+    /// must be polled to its end.
+    fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
+
+    /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every server of the database has the
+    /// same one.
+    fn shared_secret(&self) -> Option<SharedSecret>;
+
+    /// What the database says at this moment of a state that a tile shows.
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>>;
+
+    /// The number of its open database sessions.
+    fn sessions(&self) -> usize;
+
+    /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the future never ends, and
+    /// reports to `known` why no change is known.
+    fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()>;
+}
+
+/// True if a slice of a tile has a layer that is drawn at a zoom.
+pub(crate) fn draws(layers: &[LiveLayer], slice: Slice, zoom: Zoom) -> bool {
+    layers.iter().any(|layer| layer.zooms.contains(zoom) && (slice == Slice::Whole || slice == Slice::Layer(layer.id)))
+}

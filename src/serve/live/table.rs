@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::source::LiveError;
+use super::LiveError;
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::tiles::cache::{CachedForm, CachedFrom};
@@ -38,37 +38,37 @@ impl FlightKey {
 }
 
 /// The result of a flight.
-pub(super) type Landed = Result<CachedForm, LiveError>;
+pub(crate) type Landed = Result<CachedForm, LiveError>;
 
 /// A flight that is queued or running.
-pub(super) struct LiveFlight {
+pub(crate) struct LiveFlight {
     /// A number that distinguishes it from later flights of the same key.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// Its number in the queue of work, once it is there.
-    pub(super) ticket: Option<u64>,
+    pub(crate) ticket: Option<u64>,
     /// The number of requests that wait for it.
-    pub(super) waiters: usize,
+    pub(crate) waiters: usize,
     /// True if it goes on when no request waits for it.
-    pub(super) goes_on: bool,
+    pub(crate) goes_on: bool,
     /// Ends the flight.
-    pub(super) stop: Stop,
+    pub(crate) stop: Stop,
     /// Receives its result.
-    pub(super) landed: watch::Receiver<Option<Landed>>,
+    pub(crate) landed: watch::Receiver<Option<Landed>>,
 }
 
 /// The flights that are queued or running, and the tiles that failed a moment ago.
 #[derive(Default)]
-pub(super) struct FlightTable {
-    pub(super) flights: HashMap<FlightKey, LiveFlight>,
+pub(crate) struct FlightTable {
+    pub(crate) flights: HashMap<FlightKey, LiveFlight>,
     /// Tiles that failed, and the time from which each may be tried again.
     failed: HashMap<FlightKey, Instant>,
     /// The number of flights that were begun.
-    pub(super) begun: u64,
+    pub(crate) begun: u64,
 }
 
 impl FlightTable {
     /// True if a tile failed a moment ago, so that it is not tried again yet.
-    pub(super) fn has_just_failed(&mut self, key: FlightKey) -> bool {
+    pub(crate) fn has_just_failed(&mut self, key: FlightKey) -> bool {
         let is_early = self.failed.get(&key).is_some_and(|until| Instant::now() < *until);
         if !is_early {
             self.failed.remove(&key);
@@ -77,14 +77,14 @@ impl FlightTable {
     }
 
     /// Removes a flight that has ended, unless another flight of the tile has begun.
-    pub(super) fn remove(&mut self, key: FlightKey, number: u64) {
+    pub(crate) fn remove(&mut self, key: FlightKey, number: u64) {
         if self.flights.get(&key).is_some_and(|flight| flight.number == number) {
             self.flights.remove(&key);
         }
     }
 
     /// Notes that a tile failed.
-    pub(super) fn note_failure(&mut self, key: FlightKey) {
+    pub(crate) fn note_failure(&mut self, key: FlightKey) {
         let now = Instant::now();
         if self.failed.len() >= MAX_REMEMBERED_FAILURES {
             self.failed.retain(|_, until| *until > now);
@@ -95,21 +95,21 @@ impl FlightTable {
 
 /// The table, shared by the flights and the requests that wait for them.
 #[derive(Clone, Default)]
-pub(super) struct SharedTable(Arc<Mutex<FlightTable>>);
+pub(crate) struct SharedTable(Arc<Mutex<FlightTable>>);
 
 impl SharedTable {
     /// Locks the table. A lock poisoned by a panic is used all the same: no thread leaves the table half changed.
-    pub(super) fn lock(&self) -> MutexGuard<'_, FlightTable> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, FlightTable> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// A request that waits for a flight. Dropping it ends the wait.
 pub(crate) struct FlightWaiter {
-    pub(super) table: SharedTable,
-    pub(super) key: FlightKey,
-    pub(super) number: u64,
-    pub(super) landed: watch::Receiver<Option<Landed>>,
+    pub(crate) table: SharedTable,
+    pub(crate) key: FlightKey,
+    pub(crate) number: u64,
+    pub(crate) landed: watch::Receiver<Option<Landed>>,
     /// True if another request had started the flight already.
     pub(crate) is_collapsed: bool,
 }

@@ -1,6 +1,7 @@
 //! The server's metrics for Prometheus (text exposition format 0.0.4; the table is in docs/serving.md).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;

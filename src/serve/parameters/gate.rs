@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::given::ParametersKey;
-use crate::serve::http::peers::ClientKey;
+use crate::serve::http::address::ClientKey;
 
 /// The time within which the sets are counted.
 const WINDOW: Duration = Duration::from_secs(60);

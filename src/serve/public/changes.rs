@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::manifest::Publication;
-use crate::serve::http::peers::ClientKey;
+use crate::serve::http::address::ClientKey;
 use crate::serve::target::served::NoticedChange;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::served::ServedTiles;

@@ -1,14 +1,14 @@
 //! How long caches may keep a tile, by its zoom. The headers are made when the settings are read, not at each request.
 
-use http::HeaderValue;
-
 use std::time::Duration;
+
+use http::HeaderValue;
 
 use crate::serve::change_log::LogAge;
 use crate::serve::error::ServeError;
 use crate::serve::http::answer::Freshness;
 use crate::serve::options::{CdnHeader, ServeOptions};
-use crate::sink::CacheRule;
+use crate::target::CacheRule;
 use crate::tile::Zoom;
 
 /// `Cache-Control` at a zoom that no rule covers: caches may keep the tile, but must validate it each time.

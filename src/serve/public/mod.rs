@@ -3,8 +3,6 @@
 
 pub(crate) mod changes;
 pub(crate) mod freshness;
-mod settings;
-mod tags;
 mod tile;
 pub(crate) mod tilejson;
 
@@ -13,33 +11,34 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use changes::ChangeEvents;
+use freshness::TileFreshness;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use sha2::{Digest as _, Sha256};
+use tile::{WantedTile, given_parameters, no_tile};
+use tilejson::{TileJsonWanted, tilejson};
 
-use crate::serve::http::answer::{self, Answer, Content, Freshness};
-use crate::serve::http::body::RequestBody;
-use crate::serve::http::connection::{Answers, KnownHosts, malformed};
-use crate::serve::http::negotiate::{Encoding, holds};
-use crate::serve::http::peers::{ClientKey, Peer, client};
-use crate::serve::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
-use crate::serve::http::unread::UnreadAnswers;
-use crate::serve::observe::access_log::{AccessLine, AccessLog};
-use crate::serve::observe::metrics::{Metrics, RouteLabel, SourceLabel};
-use crate::serve::parameters::UndeclaredNames;
-use crate::serve::preview;
-use crate::serve::public::changes::ChangeEvents;
-use crate::serve::public::tile::{WantedTile, given_parameters, no_tile};
-use crate::serve::public::tilejson::{TileJsonWanted, tilejson};
-use crate::serve::queue::WorkQueue;
-use crate::serve::shared::SharedCache;
-use crate::serve::target::state::ServedState;
-use crate::serve::tiles::cache::TileCache;
-use crate::serve::tiles::origin::TileError;
-use crate::serve::tilesets::tileset::SiteTileset;
-use crate::serve::tilesets::{NamedByPath, NamedVariant, SiteTilesets, catalogue, listing};
-
-pub(crate) use settings::SiteSettings;
-pub use settings::TilesetHeaders;
+use super::error::ServeError;
+use super::http::address::{AddressRange, ClientKey, Peer, client};
+use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
+use super::http::connection::{Answers, KnownHosts, malformed};
+use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use super::http::unread::UnreadAnswers;
+use super::jobs::AdminToken;
+use super::observe::access_log::{AccessLine, AccessLog};
+use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
+use super::options::{AccessLogStyle, EmptyStatus, ServeOptions, TileHeaders};
+use super::parameters::UndeclaredNames;
+use super::preview::{MapClient, PreviewPage};
+use super::queue::WorkQueue;
+use super::shared::SharedCache;
+use super::target::state::ServedState;
+use super::tiles::TileError;
+use super::tiles::cache::TileCache;
+use super::tilesets::{NamedByPath, NamedVariant, SiteTileset, SiteTilesets};
+use crate::serve::http::answer;
+use crate::serve::tilesets::catalogue;
+use crate::serve::{preview, tilesets};
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
@@ -74,7 +73,7 @@ pub(crate) struct Site {
 pub(crate) struct Public(pub(crate) Arc<Site>);
 
 /// An answer, and the labels under which it is counted.
-struct Counted {
+pub(crate) struct Counted {
     answer: Answer,
     route: RouteLabel,
     source: SourceLabel,
@@ -151,7 +150,7 @@ impl Site {
             NamedByPath::Variant(named) => self.of_variant(named, ClientRequest { request, client }, settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
-                let document = page.and_then(|page| listing::document(&family, &settings.public_url, page));
+                let document = page.and_then(|page| tilesets::document(&family, &settings.public_url, page));
                 let answer = match document.map(|document| serde_json::to_string(&document)) {
                     Some(Ok(text)) => self.document(text, request.headers()),
                     _ => unknown(),
@@ -363,4 +362,85 @@ fn line<'a>(
 
 fn unknown() -> Answer {
     answer::error(StatusCode::NOT_FOUND, "there is nothing of this name")
+}
+
+// The settings of the public listener that may change while the server runs.
+
+/// The further headers of a tileset's tiles.
+#[derive(Debug, Clone)]
+pub struct TilesetHeaders {
+    /// The name of the tileset.
+    pub tileset: Arc<str>,
+    /// The headers.
+    pub headers: TileHeaders,
+}
+
+/// The settings that are read again at SIGHUP.
+#[derive(Debug, Clone)]
+pub(crate) struct SiteSettings {
+    /// How long caches may keep a tile, by its zoom.
+    pub(crate) tile_freshness: TileFreshness,
+    /// Further headers of tiles.
+    tile_headers: Vec<TilesetHeaders>,
+    /// If the last look at the target is older than this, no cache may keep the answer.
+    pub(crate) settle: Duration,
+    /// The status of the answer for an empty tile.
+    pub(crate) empty_status: EmptyStatus,
+    /// What is done with names in a tile's query that its tileset does not declare.
+    pub(crate) undeclared: UndeclaredNames,
+    /// True if each answer says how long it took.
+    pub(crate) server_timing: bool,
+    /// The URL under which clients find the server; ends with a slash.
+    pub(crate) public_url: String,
+    /// The page with the map, if there is one.
+    pub(crate) preview: Option<Arc<PreviewPage>>,
+    /// The format of the access log; `None` for no log.
+    pub(crate) access_log: Option<AccessLogStyle>,
+    /// Proxies whose `X-Forwarded-For` is trusted.
+    pub(crate) trusted_proxies: Vec<AddressRange>,
+    /// The token that clients of the admin listener need to change something; `None` if nobody may.
+    pub(crate) token: Option<AdminToken>,
+}
+
+impl SiteSettings {
+    /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without a path; `None` if
+    /// clients cannot name it.
+    ///
+    /// # Errors
+    /// If a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map cannot be read.
+    pub(crate) fn new(
+        options: &ServeOptions,
+        tile_headers: Vec<TilesetHeaders>,
+        own_url: Option<&str>,
+    ) -> Result<SiteSettings, ServeError> {
+        let public_url = match (&options.public_url, own_url) {
+            (Some(url), _) => format!("{}/", url.trim_end_matches('/')),
+            (None, Some(own)) => format!("{own}{}/", options.base_path),
+            (None, None) => return Err(ServeError::NoPublicUrl { address: options.listen.clone() }),
+        };
+        let preview = if options.preview {
+            let client = MapClient::of(options.assets.clone())?;
+            Some(Arc::new(PreviewPage { client, has_changes: options.changes }))
+        } else {
+            None
+        };
+        Ok(SiteSettings {
+            tile_freshness: TileFreshness::new(options)?,
+            tile_headers,
+            settle: options.settle,
+            empty_status: options.empty_status,
+            undeclared: options.undeclared,
+            server_timing: options.server_timing,
+            public_url,
+            preview,
+            access_log: options.access_log,
+            trusted_proxies: options.trusted_proxies.clone(),
+            token: AdminToken::find(options.token_file.as_deref())?,
+        })
+    }
+
+    /// The further headers of a tileset's tiles.
+    pub(crate) fn headers_of(&self, tileset: &str) -> Option<&TileHeaders> {
+        self.tile_headers.iter().find(|of| *of.tileset == *tileset).map(|of| &of.headers)
+    }
 }

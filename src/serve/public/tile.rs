@@ -5,37 +5,37 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::tags::add_tile_headers;
 use super::{Counted, Site, SiteSettings};
-use crate::serve::http::answer::{self, Answer, CACHE_STATUS, Content, Freshness, TILE_TYPE};
-use crate::serve::http::negotiate::{Encoding, holds};
-use crate::serve::http::peers::ClientKey;
+use crate::serve::http::address::ClientKey;
+use crate::serve::http::answer;
+use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, TILE_TYPE, holds};
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
+use crate::serve::options::TileHeader;
 use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
 use crate::serve::target::state::ServedState;
-use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
-use crate::serve::tiles::with_parameters::GatedParameters;
-use crate::serve::tilesets::tileset::{SiteTileset, TilesetHeadersOf};
-use crate::tile::TileId;
+use crate::serve::tiles::rendered::GatedParameters;
+use crate::serve::tiles::{AskedBy, TileError, TileOrigin};
+use crate::serve::tilesets::{SiteTileset, TilesetHeadersOf};
+use crate::tile::{TileId, TileTextNames};
 
 /// The `Retry-After` of a client that has left too many answers unread.
 const RETRY_READING: Duration = Duration::from_secs(5);
 
 /// A tile that a client wants.
-pub(super) struct WantedTile<'a> {
-    pub(super) state: &'a Arc<ServedState>,
-    pub(super) tile: TileId,
+pub(crate) struct WantedTile<'a> {
+    pub(crate) state: &'a Arc<ServedState>,
+    pub(crate) tile: TileId,
     /// The values that the request gives.
-    pub(super) given: Option<Arc<GivenParameters>>,
+    pub(crate) given: Option<Arc<GivenParameters>>,
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another ending, or a query.
-    pub(super) is_alias: bool,
+    pub(crate) is_alias: bool,
     /// The client that wants it.
-    pub(super) client: ClientKey,
+    pub(crate) client: ClientKey,
 }
 
 /// The parameters that a query gives, or the answer that says what is wrong with it.
-pub(super) fn given_parameters(
+pub(crate) fn given_parameters(
     tileset: &SiteTileset,
     query: Option<&str>,
     undeclared: UndeclaredNames,
@@ -46,7 +46,7 @@ pub(super) fn given_parameters(
 
 impl Site {
     /// The answer to a request for a tile.
-    pub(super) async fn tile(
+    pub(crate) async fn tile(
         &self,
         tileset: &SiteTileset,
         wanted: WantedTile<'_>,
@@ -120,7 +120,7 @@ impl Site {
 }
 
 /// The answer if there is no tile to send. It reveals no path, no host and nothing about the database; the log has the details.
-pub(super) fn no_tile(error: &TileError) -> Answer {
+pub(crate) fn no_tile(error: &TileError) -> Answer {
     let what = match error {
         TileError::TooManyKeys(TooManyKeys { retry_after }) => {
             let what = "too many different values of parameters were asked for within a minute";
@@ -143,4 +143,40 @@ pub(super) fn no_tile(error: &TileError) -> Answer {
         }
     };
     answer::unavailable(what, error.retry_after())
+}
+
+// Further headers of tiles, such as the tags by which CDNs purge them (docs/cdn.md).
+
+/// Adds the headers of a tile, also to the answer for an empty tile and to a 304, from which a cache updates its headers.
+pub(crate) fn add_tile_headers(headers: &mut HeaderMap, added: &[TileHeader], names: &TileTextNames, tile: TileId) {
+    for header in added {
+        // The settings were checked: each value is printable ASCII.
+        if let Ok(value) = HeaderValue::from_str(&header.text.of_tile(tile, names)) {
+            headers.insert(header.name.clone(), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::HeaderName;
+
+    use super::*;
+    use crate::tile::TilesetTag;
+
+    #[test]
+    fn each_header_is_filled_in() {
+        let header = |name, text: &str| TileHeader { name: HeaderName::from_static(name), text: text.parse().unwrap() };
+        let headers = vec![header("cache-tag", "{name},{band}"), header("x-tile", "{z}/{x}/{y}")];
+        let names = TileTextNames { tag: TilesetTag::of("n"), layers: Vec::new() };
+        let mut found = HeaderMap::new();
+        add_tile_headers(
+            &mut found,
+            &headers,
+            &names,
+            TileId::from("14/8712/5333".parse::<crate::tile::TileCoord>().unwrap()),
+        );
+        assert_eq!(found.get("cache-tag").unwrap(), "n,n-12-2178-1333");
+        assert_eq!(found.get("x-tile").unwrap(), "14/8712/5333");
+    }
 }

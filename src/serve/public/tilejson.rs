@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::serve::live::LiveLayer;
 use crate::serve::parameters::{TilesetParameters, parameters_json};
 use crate::serve::target::state::ServedState;
-use crate::sink::VectorLayer;
+use crate::target::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
 
 /// The suffix of a single layer's document, if the target stores layers separately.

@@ -168,4 +168,231 @@ pub(crate) const fn next_start(shares: WorkerShares, load: QueueLoad) -> Option<
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn shares(workers: usize, reserved: usize, guaranteed: usize) -> WorkerShares {
+        WorkerShares::new(NonZeroUsize::new(workers).unwrap(), Some(reserved), Some(guaranteed)).unwrap()
+    }
+
+    /// Starts tasks until the rule allows no more; returns the load after that.
+    fn settled(shares: WorkerShares, mut load: QueueLoad) -> QueueLoad {
+        while let Some(next) = next_start(shares, load) {
+            load = started(load, next);
+        }
+        load
+    }
+
+    fn started(mut load: QueueLoad, next: NextStart) -> QueueLoad {
+        match next {
+            NextStart::Live => {
+                load.running_live += 1;
+                load.waiting_live -= 1;
+            }
+            NextStart::Background => {
+                load.running_background += 1;
+                load.waiting_background -= 1;
+            }
+        }
+        load
+    }
+
+    fn load(running: [usize; 2], waiting: [usize; 2]) -> QueueLoad {
+        QueueLoad {
+            running_live: running[0],
+            running_background: running[1],
+            waiting_live: waiting[0],
+            waiting_background: waiting[1],
+            is_background_due: false,
+        }
+    }
+
+    /// Workers, reserved, guaranteed; then running, waiting and starting tasks, live and background each.
+    type Case = ([usize; 3], [usize; 2], [usize; 2], [usize; 2]);
+
+    #[test]
+    fn what_starts_at_once_is_as_in_the_tables() {
+        let cases: [Case; 12] = [
+            ([10, 4, 0], [0, 6], [8, 0], [4, 0]),
+            ([10, 4, 0], [0, 0], [0, 20], [0, 6]),
+            // Renderd starves background work here; one guaranteed worker prevents that.
+            ([10, 4, 0], [6, 0], [0, 3], [0, 0]),
+            ([10, 4, 1], [6, 0], [0, 3], [0, 1]),
+            ([10, 4, 1], [9, 0], [5, 3], [0, 1]),
+            ([10, 4, 1], [10, 0], [5, 3], [0, 0]),
+            ([10, 4, 1], [0, 6], [8, 3], [4, 0]),
+            ([4, 1, 1], [3, 0], [2, 2], [0, 1]),
+            ([2, 1, 1], [1, 0], [4, 4], [0, 1]),
+            ([2, 1, 1], [0, 1], [4, 4], [1, 0]),
+            ([4, 2, 0], [1, 1], [0, 1], [0, 0]),
+            ([1, 0, 0], [0, 0], [1, 1], [1, 0]),
+        ];
+        for ([workers, reserved, guaranteed], running, waiting, starts) in cases {
+            let after = settled(shares(workers, reserved, guaranteed), load(running, waiting));
+            let found = [after.running_live - running[0], after.running_background - running[1]];
+            assert_eq!(found, starts, "{workers} {reserved} {guaranteed}: {running:?} {waiting:?}");
+        }
+    }
+
+    #[test]
+    fn after_live_requests_no_seed_starts_while_fewer_than_five_workers_are_free() {
+        // Renderd's example: 10 workers, 6 seeds run, 8 live requests come and end one by one.
+        let shares = shares(10, 4, 0);
+        let mut now = settled(shares, load([0, 6], [8, 20]));
+        assert_eq!((now.running_live, now.waiting_live), (4, 4));
+        for ended in 1..=8 {
+            now.running_live -= 1;
+            now = settled(shares, now);
+            assert_eq!(now.running_live, 4_usize.min(8 - ended), "after {ended} ends");
+            assert_eq!(now.running_background, 6);
+        }
+        // Seeds end: none starts in their place until 4 other workers stay free.
+        let mut now = settled(shares, load([4, 6], [0, 20]));
+        for running in (1..=5).rev() {
+            now.running_background -= 1;
+            now = settled(shares, now);
+            let free = 10 - 4 - running;
+            assert_eq!(now.running_background, if free < 5 { running } else { running + 1 });
+        }
+    }
+
+    /// Every way to share up to 8 workers.
+    fn all_shares() -> impl Iterator<Item = WorkerShares> {
+        (1..=8_usize).flat_map(|workers| {
+            (0..workers).flat_map(move |reserved| {
+                (0..=workers - reserved.max(1)).map(move |guaranteed| shares(workers, reserved, guaranteed))
+            })
+        })
+    }
+
+    /// Every load of some shares, with up to 9 tasks of each kind waiting.
+    fn all_loads(shares: WorkerShares) -> impl Iterator<Item = QueueLoad> {
+        let workers = shares.workers().get();
+        (0..=workers).flat_map(move |live| {
+            (0..=shares.background_limit().min(workers - live)).flat_map(move |background| {
+                (0..=9).flat_map(move |waiting_live| {
+                    (0..=9).map(move |waiting| load([live, background], [waiting_live, waiting]))
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn in_every_small_state_what_starts_is_what_the_shares_promise() {
+        let mut states = 0;
+        for shares in all_shares() {
+            let (workers, reserved, guaranteed) =
+                (shares.workers().get(), shares.live_reserved(), shares.background_guaranteed());
+            for now in all_loads(shares) {
+                states += 1;
+                let is_free = now.running_live + now.running_background < workers;
+                let is_owed = now.waiting_background > 0 && now.running_background < guaranteed;
+                let is_owed_next = is_owed && now.running_live + guaranteed >= workers;
+                match next_start(shares, now) {
+                    Some(NextStart::Background) => {
+                        assert!(is_free && now.waiting_background > 0);
+                        // P1: background work never holds the reserved workers.
+                        assert!(now.running_background < workers - reserved, "{shares:?} {now:?}");
+                        // P3: a start beyond the guarantee leaves the reserved workers free.
+                        let free_after = workers - now.running_live - now.running_background - 1;
+                        assert!(now.running_background < guaranteed || free_after >= reserved, "{shares:?} {now:?}");
+                        // P4: a live request waits only for a guaranteed start.
+                        assert!(now.waiting_live == 0 || is_owed_next, "{shares:?} {now:?}");
+                    }
+                    Some(NextStart::Live) => {
+                        assert!(is_free && now.waiting_live > 0);
+                        // P2: live requests do not take the workers that background work waits for.
+                        assert!(!is_owed_next, "{shares:?} {now:?}");
+                    }
+                    // P4, P2: with a free worker no live request waits, and nothing guaranteed.
+                    None => assert!(!is_free || (now.waiting_live == 0 && !is_owed), "{shares:?} {now:?}"),
+                }
+            }
+        }
+        assert!(states > 16_000, "{states}");
+    }
+
+    /// A run of the rule over time: tasks last some ticks, live requests always wait, and background tasks are due at once for W = 1.
+    #[derive(Default)]
+    struct Soak {
+        live_started: u64,
+        background_started: u64,
+        longest_live_wait: u64,
+        longest_background_wait: u64,
+    }
+
+    fn soak(shares: WorkerShares, ticks: u64) -> Soak {
+        let mut soak = Soak::default();
+        let mut ends: Vec<(NextStart, u64)> = Vec::new();
+        let (mut live_since, mut background_since, mut was_preferred) = (0, 0, false);
+        let mut random: u64 = 42;
+        for tick in 0..ticks {
+            ends.retain(|(_, end)| *end > tick);
+            loop {
+                let running = |kind| ends.iter().filter(|(of, _)| *of == kind).count();
+                let mut now = load([running(NextStart::Live), running(NextStart::Background)], [50, 50]);
+                now.is_background_due = !was_preferred && tick > background_since;
+                let Some(next) = next_start(shares, now) else { break };
+                // A linear congruential generator: any that gives the same numbers in each run will do.
+                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ends.push((next, tick + 1 + (random >> 33) % 20));
+                let (since, started, longest) = match next {
+                    NextStart::Live => (&mut live_since, &mut soak.live_started, &mut soak.longest_live_wait),
+                    NextStart::Background => {
+                        (&mut background_since, &mut soak.background_started, &mut soak.longest_background_wait)
+                    }
+                };
+                was_preferred = next == NextStart::Background;
+                *longest = (*longest).max(tick - *since);
+                (*since, *started) = (tick, *started + 1);
+            }
+        }
+        soak
+    }
+
+    #[test]
+    fn under_saturation_neither_starves() {
+        for shares in all_shares().chain([shares(10, 4, 1)]) {
+            let soak = soak(shares, 20_000);
+            let is_shared = shares.background_guaranteed() > 0 || shares.workers().get() == 1;
+            // A task lasts up to 20 ticks: the next start comes one task later, or two with a single worker.
+            assert!(soak.longest_live_wait <= 40 && soak.live_started > 900, "{shares:?}");
+            if is_shared {
+                assert!(soak.longest_background_wait <= 40 && soak.background_started > 900, "{shares:?}");
+            } else {
+                // This is Renderd's rule.
+                assert_eq!(soak.background_started, 0, "{shares:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_background_task_that_is_due_takes_the_next_turn_of_a_single_worker_only() {
+        let due = QueueLoad { is_background_due: true, ..load([0, 0], [3, 3]) };
+        assert_eq!(next_start(shares(1, 0, 0), due), Some(NextStart::Background));
+        assert_eq!(next_start(shares(1, 0, 0), load([0, 0], [3, 3])), Some(NextStart::Live));
+        assert_eq!(next_start(shares(1, 0, 0), QueueLoad { running_live: 1, ..due }), None);
+        assert_eq!(next_start(shares(2, 1, 1), due), Some(NextStart::Live));
+    }
+
+    #[test]
+    fn the_shares_have_the_defaults_of_the_manual_and_leave_nobody_out() {
+        for (workers, reserved, guaranteed) in
+            [(1, 0, 0), (2, 1, 1), (3, 1, 1), (4, 1, 1), (7, 1, 1), (8, 2, 1), (10, 2, 1), (64, 16, 1)]
+        {
+            let found = WorkerShares::new(NonZeroUsize::new(workers).unwrap(), None, None).unwrap();
+            assert_eq!(found, shares(workers, reserved, guaranteed));
+        }
+        let four = NonZeroUsize::new(4).unwrap();
+        let reserving = |reserved, guaranteed| WorkerShares::new(four, reserved, guaranteed);
+        assert_eq!(reserving(Some(4), None), Err(WorkerSharesError::ReservesAll { reserved: 4, workers: 4 }));
+        let more = |guaranteed, most, reserved| {
+            Err(WorkerSharesError::GuaranteesMore { guaranteed, most, workers: 4, reserved })
+        };
+        assert_eq!(reserving(Some(3), Some(2)), more(2, 1, 3));
+        assert_eq!(reserving(Some(0), Some(4)), more(4, 3, 0));
+        assert_eq!(reserving(Some(3), None).unwrap().background_guaranteed(), 1);
+        let one = NonZeroUsize::MIN;
+        assert!(WorkerShares::new(one, None, Some(1)).is_err() && WorkerShares::new(one, Some(1), None).is_err());
+    }
+}

@@ -24,7 +24,7 @@ use super::{MAX_CLOCK_SKEW, MAX_ENTRY_BYTES};
 use crate::cursor::StateInHistory;
 
 /// The version of the form of values.
-pub(super) const VERSION: u32 = 3;
+pub(crate) const VERSION: u32 = 3;
 
 const MARK: &[u8] = b"oar3";
 const DIGITS: usize = 16;
@@ -35,7 +35,7 @@ const SIGNATURE_BYTES: usize = 32;
 const MAX_STATE_BYTES: usize = 0xffff;
 
 /// The longest value, in bytes. Nothing longer is read from Redis.
-pub(super) const MAX_VALUE_BYTES: usize =
+pub(crate) const MAX_VALUE_BYTES: usize =
     MARK.len() + 2 * DIGITS + LENGTH_DIGITS + MAX_STATE_BYTES + 1 + SIGNATURE_BYTES + MAX_ENTRY_BYTES;
 
 /// The key with which servers sign the tiles that they share. `Debug` hides it.
@@ -56,7 +56,7 @@ impl SharedSecret {
     }
 
     /// A name of the key, by which servers with different keys do not read each other's values. It says nothing about the key.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         self.signature(&[b"name"]).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
 
@@ -83,12 +83,12 @@ pub(crate) struct SharedEntry {
     /// The database state that it shows.
     pub(crate) shown: StateInHistory,
     /// When it was rendered, since 1970.
-    pub(super) rendered: Duration,
+    pub(crate) rendered: Duration,
 }
 
 impl SharedEntry {
     /// The value of the tile under a name; `None` if the text of its database state is too long.
-    pub(super) fn value(&self, secret: &SharedSecret, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn value(&self, secret: &SharedSecret, name: &str) -> Option<Vec<u8>> {
         let StateInHistory { state, newest } = &self.shown;
         let xmax = state.xmax();
         let state = format!("{state} {newest}");
@@ -109,7 +109,7 @@ impl SharedEntry {
     }
 
     /// The tile in a value; `None` if the value was not signed for this name with this key, or is damaged.
-    pub(super) fn read(secret: &SharedSecret, name: &str, value: &[u8]) -> Option<SharedEntry> {
+    pub(crate) fn read(secret: &SharedSecret, name: &str, value: &[u8]) -> Option<SharedEntry> {
         let number = |at: usize, digits: usize| {
             let digits = std::str::from_utf8(value.get(at..at + digits)?).ok()?;
             u64::from_str_radix(digits, 16).ok()
@@ -136,7 +136,7 @@ impl SharedEntry {
     }
 
     /// Its age at the time `now` since 1970; `None` if it comes from a clock that is too far ahead.
-    pub(super) fn age(&self, now: Duration) -> Option<Duration> {
+    pub(crate) fn age(&self, now: Duration) -> Option<Duration> {
         (self.rendered <= now + MAX_CLOCK_SKEW).then(|| now.saturating_sub(self.rendered))
     }
 }

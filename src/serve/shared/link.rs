@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The address of a Redis server, with its password; `Debug` and `Display` hide user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -55,7 +56,7 @@ impl fmt::Debug for RedisUrl {
 
 /// Why an exchange with Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     /// The exchange took longer than its budget.
     #[error("it takes too long")]
     Slow,
@@ -70,40 +71,40 @@ pub(super) enum LinkError {
 }
 
 /// A connection that is opened at the first exchange, and again whenever it breaks.
-pub(super) struct RedisLink(imp::Connection);
+pub(crate) struct RedisLink(imp::Connection);
 
 impl RedisLink {
     /// A connection to an address. Must be called on a runtime.
     ///
     /// # Errors
     /// If the program was built without Redis, or the address is not that of a Redis server.
-    pub(super) fn new(url: &RedisUrl) -> Result<RedisLink, RedisUrlError> {
+    pub(crate) fn new(url: &RedisUrl) -> Result<RedisLink, RedisUrlError> {
         imp::open(&url.0).map(RedisLink)
     }
 
     /// The first `limit` bytes of a key's value; empty if there is none. Others may have stored a value of any length.
-    pub(super) async fn get(&self, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
+    pub(crate) async fn get(&self, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
         imp::get(&self.0, key, limit).await
     }
 
     /// Removes a key whose value still begins with these bytes.
-    pub(super) async fn remove(&self, key: &str, begins: &[u8]) -> Result<(), LinkError> {
+    pub(crate) async fn remove(&self, key: &str, begins: &[u8]) -> Result<(), LinkError> {
         imp::remove(&self.0, key, begins).await
     }
 
     /// Sets the value of a key for the time `life`, unless the key has a value that shows a later database state.
-    pub(super) async fn put(&self, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
+    pub(crate) async fn put(&self, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
         imp::put(&self.0, key, value, life).await
     }
 
     /// Publishes a message in a channel.
-    pub(super) async fn publish(&self, channel: &str, message: &str) -> Result<(), LinkError> {
+    pub(crate) async fn publish(&self, channel: &str, message: &str) -> Result<(), LinkError> {
         imp::publish(&self.0, channel, message).await
     }
 
     /// Listens to a channel through a separate connection: calls `heard` with `None` once it listens, then with each message. Ends when the
     /// connection ends.
-    pub(super) async fn listen(&self, channel: &str, heard: impl Fn(Option<String>)) -> LinkError {
+    pub(crate) async fn listen(&self, channel: &str, heard: impl Fn(Option<String>)) -> LinkError {
         match imp::listen(&self.0, channel, heard).await {
             Ok(never) => match never {},
             Err(error) => error,
@@ -123,7 +124,7 @@ mod imp {
     use super::{LinkError, RedisUrlError};
 
     /// The connection for exchanges, and the client that opens further connections.
-    pub(super) struct Connection {
+    pub(crate) struct Connection {
         manager: ConnectionManager,
         client: Client,
     }
@@ -151,11 +152,11 @@ mod imp {
         return 1";
 
     /// Checks that an address can be used.
-    pub(super) fn check(url: &str) -> Result<(), RedisUrlError> {
+    pub(crate) fn check(url: &str) -> Result<(), RedisUrlError> {
         Client::open(url).map(drop).map_err(|_unnamed| RedisUrlError::Form)
     }
 
-    pub(super) fn open(url: &str) -> Result<Connection, RedisUrlError> {
+    pub(crate) fn open(url: &str) -> Result<Connection, RedisUrlError> {
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT_LIMIT))
             .set_response_timeout(Some(CONNECT_LIMIT))
@@ -167,27 +168,27 @@ mod imp {
         Ok(Connection { manager: manager.map_err(|_unnamed| RedisUrlError::Form)?, client })
     }
 
-    pub(super) async fn get(link: &Connection, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
+    pub(crate) async fn get(link: &Connection, key: &str, limit: usize) -> Result<Vec<u8>, LinkError> {
         let mut command = redis::cmd("GETRANGE");
         command.arg(key).arg(0).arg(limit.saturating_sub(1));
         command.query_async(&mut link.manager.clone()).await.map_err(link_error)
     }
 
-    pub(super) async fn remove(link: &Connection, key: &str, begins: &[u8]) -> Result<(), LinkError> {
+    pub(crate) async fn remove(link: &Connection, key: &str, begins: &[u8]) -> Result<(), LinkError> {
         let mut script = redis::cmd("EVAL");
         script.arg(REMOVE).arg(1).arg(key).arg(begins);
         let done: Result<i64, RedisError> = script.query_async(&mut link.manager.clone()).await;
         done.map(drop).map_err(link_error)
     }
 
-    pub(super) async fn publish(link: &Connection, channel: &str, message: &str) -> Result<(), LinkError> {
+    pub(crate) async fn publish(link: &Connection, channel: &str, message: &str) -> Result<(), LinkError> {
         let mut command = redis::cmd("PUBLISH");
         let done: Result<i64, RedisError> =
             command.arg(channel).arg(message).query_async(&mut link.manager.clone()).await;
         done.map(drop).map_err(link_error)
     }
 
-    pub(super) async fn listen(
+    pub(crate) async fn listen(
         link: &Connection,
         channel: &str,
         heard: impl Fn(Option<String>),
@@ -212,7 +213,7 @@ mod imp {
         }
     }
 
-    pub(super) async fn put(link: &Connection, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
+    pub(crate) async fn put(link: &Connection, key: &str, value: &[u8], life: Duration) -> Result<(), LinkError> {
         let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut script = redis::cmd("EVAL");
         script.arg(PUT).arg(1).arg(key).arg(value).arg(millis);
@@ -236,43 +237,96 @@ mod imp {
 
     use super::{LinkError, RedisUrlError};
 
-    pub(super) use std::convert::Infallible as Connection;
+    pub(crate) use std::convert::Infallible as Connection;
 
-    pub(super) const fn check(_url: &str) -> Result<(), RedisUrlError> {
+    pub(crate) const fn check(_url: &str) -> Result<(), RedisUrlError> {
         Err(RedisUrlError::NotBuilt)
     }
 
-    pub(super) const fn open(_url: &str) -> Result<Connection, RedisUrlError> {
+    pub(crate) const fn open(_url: &str) -> Result<Connection, RedisUrlError> {
         Err(RedisUrlError::NotBuilt)
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn get(link: &Connection, _key: &str, _limit: usize) -> Result<Vec<u8>, LinkError> {
+    pub(crate) async fn get(link: &Connection, _key: &str, _limit: usize) -> Result<Vec<u8>, LinkError> {
         match *link {}
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn remove(link: &Connection, _: &str, _: &[u8]) -> Result<(), LinkError> {
+    pub(crate) async fn remove(link: &Connection, _: &str, _: &[u8]) -> Result<(), LinkError> {
         match *link {}
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn put(link: &Connection, _: &str, _: &[u8], _: Duration) -> Result<(), LinkError> {
+    pub(crate) async fn put(link: &Connection, _: &str, _: &[u8], _: Duration) -> Result<(), LinkError> {
         match *link {}
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn publish(link: &Connection, _: &str, _: &str) -> Result<(), LinkError> {
+    pub(crate) async fn publish(link: &Connection, _: &str, _: &str) -> Result<(), LinkError> {
         match *link {}
     }
 
     #[expect(clippy::unused_async, reason = "as with the feature")]
-    pub(super) async fn listen(
+    pub(crate) async fn listen(
         link: &Connection,
         _: &str,
         _: impl Fn(Option<String>),
     ) -> Result<std::convert::Infallible, LinkError> {
         match *link {}
+    }
+}
+
+// A circuit breaker: after some failures in a row a server is not asked for a pause, which gets longer each time; then one try shows whether it is
+// back.
+
+/// The failures in a row after which the server is not asked for a while.
+const MAX_FAILURES: u32 = 3;
+
+/// The first pause, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Default)]
+struct BreakerState {
+    /// Failures since the last success.
+    failures: u32,
+    /// The moment before which the server may not be asked.
+    open_until: Option<Instant>,
+    pause: Duration,
+}
+
+/// The breaker of one server.
+#[derive(Debug, Default)]
+pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
+
+impl CircuitBreaker {
+    /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has passed.
+    pub(crate) fn may_try(&self, now: Instant) -> bool {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.open_until {
+            None => true,
+            Some(until) if now < until => false,
+            Some(_) => {
+                state.open_until = Some(now + state.pause);
+                true
+            }
+        }
+    }
+
+    /// Notes that the server has answered.
+    pub(crate) fn succeeded(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = BreakerState::default();
+    }
+
+    /// Notes that the server has not answered.
+    pub(crate) fn failed(&self, now: Instant) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.failures = state.failures.saturating_add(1);
+        if state.failures >= MAX_FAILURES {
+            state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            state.open_until = Some(now + state.pause);
+        }
     }
 }
 
@@ -295,5 +349,33 @@ mod tests {
         for url in ["", "cache:6379", "https://cache", "rediss://cache/#insecure"] {
             assert_eq!(url.parse::<RedisUrl>(), Err(RedisUrlError::Form), "{url}");
         }
+    }
+}
+
+#[cfg(test)]
+mod breaker_tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_fails_is_left_alone_and_tried_once_after_each_pause() {
+        let (breaker, begun) = (CircuitBreaker::default(), Instant::now());
+        let at = |millis| begun + Duration::from_millis(millis);
+        for _ in 0..2 {
+            breaker.failed(begun);
+            assert!(breaker.may_try(begun));
+        }
+        breaker.failed(begun);
+        assert!(!breaker.may_try(begun) && !breaker.may_try(at(499)));
+        assert!(breaker.may_try(at(500)) && !breaker.may_try(at(501)), "one try after the pause");
+        breaker.failed(at(510));
+        assert!(!breaker.may_try(at(1_509)) && breaker.may_try(at(1_510)), "the second pause is twice as long");
+        for _ in 0..20 {
+            breaker.failed(at(2_000));
+        }
+        assert!(breaker.may_try(at(12_000)), "no pause is longer than ten seconds");
+        breaker.succeeded();
+        assert!(breaker.may_try(at(12_001)) && breaker.may_try(at(12_002)));
+        breaker.failed(at(12_003));
+        assert!(breaker.may_try(at(12_004)), "failures are counted anew");
     }
 }

@@ -8,15 +8,13 @@
 //! | file | subject |
 //! |---|---|
 //! | `entry` | the form of a value and its signature, by which other values are refused |
-//! | `breaker` | the circuit breaker: a server that fails repeatedly is not asked for a while |
-//! | `link` | the connection to Redis |
+//! | `link` | the circuit breaker: a server that fails repeatedly is not asked for a while; the connection to Redis |
 //! | `announce` | servers notify each other of publications |
 //!
 //! The cache only saves work and time: no answer waits longer than [`BUDGET`] for it. Without it every tile is rendered, and publications are found
 //! by polling.
 
 mod announce;
-mod breaker;
 mod entry;
 mod link;
 
@@ -24,14 +22,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use entry::MAX_VALUE_BYTES;
+use link::{CircuitBreaker, LinkError, RedisLink};
 use tokio::sync::Semaphore;
 
-use self::breaker::CircuitBreaker;
-use self::entry::MAX_VALUE_BYTES;
-use self::link::{LinkError, RedisLink};
+use super::observe::Trouble;
+use super::observe::metrics::Metrics;
 use crate::cursor::StateInHistory;
-use crate::serve::observe::metrics::Metrics;
-use crate::serve::observe::trouble::Trouble;
 
 pub(crate) use entry::SharedEntry;
 pub use entry::SharedSecret;

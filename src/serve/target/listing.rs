@@ -6,11 +6,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::served::ServedTarget;
+use super::state::ServedState;
+use super::stored::StoredTiles;
 use crate::error::with_causes;
-use crate::serve::target::served::ServedTarget;
-use crate::serve::target::state::ServedState;
-use crate::serve::target::stored::StoredTiles;
-use crate::sink::ReadError;
+use crate::target::ReadError;
 
 /// The most tiles that are listed. A list takes 16 bytes for each range of consecutive tiles, and 24 bytes for each tile while it is made.
 const MAX_INDEXED_TILES: u64 = 20_000_000;

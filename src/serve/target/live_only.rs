@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::serve::target::served::{ServedSource, TargetOpener};
-use crate::serve::target::watch::TargetWatch;
-use crate::sink::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
+use super::served::{ServedSource, TargetOpener};
+use super::watch::TargetWatch;
+use crate::target::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
 use crate::tile::TileId;
 
 /// A target without tiles.

@@ -3,15 +3,16 @@
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Instant, SystemTime};
 
+use tokio::sync::broadcast;
+
+use super::last_changed::LastChanged;
+use super::state::{ServedState, scopes};
+use super::watch::{Stamp, TargetWatch};
 use crate::error::with_causes;
 use crate::manifest::{Manifest, Publication};
 use crate::serve::change_log::{KnownChanges, LiveSince};
-use crate::serve::target::last_changed::LastChanged;
-use crate::serve::target::state::{ServedState, scopes};
-use crate::serve::target::watch::{Stamp, TargetWatch};
-use crate::sink::{ChangeLists, NoteStore, ReadError, TileReader};
+use crate::target::{ChangeLists, NoteStore, ReadError, TileReader};
 use crate::tile::{TileCoord, TileId, TileRectList};
-use tokio::sync::broadcast;
 
 /// Opens the target. It is called for each reader, and again after the target was replaced.
 pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> + Send + Sync>;

@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::stored::StoredTiles;
+use super::watch::Stamp;
 use crate::cursor::Cursor;
 use crate::manifest::{Manifest, Publication};
 use crate::serve::change_log::LiveSince;
 use crate::serve::live::LiveError;
-use crate::serve::target::stored::StoredTiles;
-use crate::serve::target::watch::Stamp;
-use crate::sink::{Described, Scope, Template, TileReader};
+use crate::target::{Described, Scope, Template, TileReader};
 use crate::tile::{AreaPart, Coverage, TileCoord, Zoom, ZoomList};
 
 /// A state of the target: what it holds between two changes.
@@ -28,15 +28,15 @@ pub(crate) struct ServedState {
     /// The naming rule of the tiles' paths.
     pub(crate) template: Template,
     /// The zooms and boxes in which a tile that is not stored is empty; no element if the target does not say.
-    pub(super) scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<Scope>,
     /// Those with which the server began, if they were others.
-    pub(super) first_scopes: Option<Arc<[Scope]>>,
+    pub(crate) first_scopes: Option<Arc<[Scope]>>,
     /// True if the last write of the watched files was long enough ago that the next write will have another time.
     pub(crate) is_settled: bool,
-    pub(super) stamp: Stamp,
+    pub(crate) stamp: Stamp,
     /// The list of the tiles that the target holds in this state, once it is made.
-    pub(super) stored: OnceLock<StoredTiles>,
-    pub(super) readers: Mutex<Vec<Box<dyn TileReader>>>,
+    pub(crate) stored: OnceLock<StoredTiles>,
+    pub(crate) readers: Mutex<Vec<Box<dyn TileReader>>>,
 }
 
 impl ServedState {
@@ -57,7 +57,7 @@ impl ServedState {
     }
 
     /// The zooms and boxes in which the target may hold tiles: its scopes and its partial regions.
-    pub(super) fn kept_scopes(&self) -> Vec<Scope> {
+    pub(crate) fn kept_scopes(&self) -> Vec<Scope> {
         let partial = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.partial);
         let partial = partial.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox));
         self.scopes.iter().cloned().chain(partial).collect()
@@ -85,7 +85,7 @@ impl ServedState {
     }
 
     /// True if both states have the same description, except for runs that have begun or ended.
-    pub(super) fn is_described_as(&self, other: &ServedState) -> bool {
+    pub(crate) fn is_described_as(&self, other: &ServedState) -> bool {
         let finished = |state: &ServedState| Described { unfinished: Vec::new(), ..state.described.clone() };
         self.template == other.template && finished(self) == finished(other)
     }
@@ -112,7 +112,7 @@ impl ServedState {
 }
 
 /// The scopes of a target: those of its manifest, otherwise its zooms and bounds.
-pub(super) fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
+pub(crate) fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
     if let Some(manifest) = manifest {
         return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
     }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::cursor::Cursor;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
 use crate::serve::change_log::LiveEpoch;
-use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::answer::Encoding;
 use crate::serve::live::FlightKey;
 use crate::serve::parameters::ParametersKey;
 use crate::tile::TileId;

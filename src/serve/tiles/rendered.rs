@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
+use super::cache::{CachedForm, CachedWay, ServedTile};
+use super::served::{ServedTiles, StaleTile};
+use super::{AskedBy, TileError, TileOrigin};
 use crate::mvt::{TileDescent, overzoomed};
-use crate::serve::http::negotiate::Encoding;
+use crate::serve::http::answer::Encoding;
 use crate::serve::live::{FlightKey, FlightNotes, LiveFlights, draws};
+use crate::serve::parameters::{GivenParameters, KeyGate};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
-use crate::serve::tiles::around::Around;
-use crate::serve::tiles::cache::{CachedForm, CachedWay, ServedTile};
-use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
-use crate::serve::tiles::served::{ServedTiles, StaleTile};
-use crate::tile::{Slice, TileId};
+use crate::tile::{Slice, TileCoord, TileId, Zoom};
 
 impl ServedTiles {
     /// The tile rendered by the database, now or a short while ago.
-    pub(super) async fn rendered(
+    pub(crate) async fn rendered(
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
@@ -77,13 +77,13 @@ impl ServedTiles {
     }
 
     /// The cached live tile, fresh or stale, unless it may show another history of the database.
-    pub(super) async fn held_live(&self, key: FlightKey) -> Option<CachedForm> {
+    pub(crate) async fn held_live(&self, key: FlightKey) -> Option<CachedForm> {
         let of_this_history = Some(self.known().epochs().of_this_history());
         self.cache.get(key.cached(), Encoding::Gzip).await.filter(|held| held.epoch() >= of_this_history)
     }
 
     /// How long a cached live tile has been stale.
-    pub(super) fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
+    pub(crate) fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
         let outdated = self.known().epochs().moment(key.epoch).elapsed();
         let outdated = (held.epoch() < Some(key.epoch)).then_some(outdated);
         outdated.max(held.stale_for()).unwrap_or_default()
@@ -91,7 +91,7 @@ impl ServedTiles {
 
     /// The answer for a stored tile that is stale: the refreshed tile, if there is one. Otherwise the tile is rendered again, and the client gets at
     /// once the latest state that clients have seen: the stored tile or an older refreshed one.
-    pub(super) async fn refreshed(
+    pub(crate) async fn refreshed(
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
@@ -186,7 +186,7 @@ impl ServedTiles {
 /// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes configurations by their fingerprint,
 /// and databases by a hash of the database's identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which
 /// each publication changes.
-pub(super) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
+pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     let shared = live.shared()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
@@ -206,5 +206,136 @@ async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Op
     match limit {
         Some(limit) => tokio::time::timeout(limit, work).await.ok(),
         None => Some(work.await),
+    }
+}
+
+// The tiles around a tile: its ancestors, its neighbours, its children.
+
+/// A tile whose surroundings are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Around(TileId);
+
+impl Around {
+    /// The surroundings of a tile.
+    pub(crate) const fn of(tile: TileId) -> Around {
+        Around(tile)
+    }
+
+    fn at(self, zoom: u8, x: u32, y: u32) -> Option<TileId> {
+        let coord = TileCoord::new(Zoom::new(zoom)?, x, y)?;
+        Some(TileId { coord, slice: self.0.slice })
+    }
+
+    /// Its ancestors, the nearest one first.
+    pub(crate) fn above(self) -> impl Iterator<Item = TileId> {
+        let coord = self.0.coord;
+        let zoom = coord.zoom().get();
+        (0..zoom)
+            .rev()
+            .filter_map(move |above| self.at(above, coord.x() >> (zoom - above), coord.y() >> (zoom - above)))
+    }
+
+    /// The up to eight tiles of its zoom that touch it, without those beyond the world's edges, then its four children.
+    pub(crate) fn ring_and_children(self) -> impl Iterator<Item = TileId> {
+        let coord = self.0.coord;
+        let (zoom, x, y) = (coord.zoom().get(), coord.x(), coord.y());
+        let ring = (-1..=1).flat_map(|right| (-1..=1).map(move |down| [right, down])).filter(|step| *step != [0, 0]);
+        let ring = ring
+            .filter_map(move |[right, down]| self.at(zoom, x.checked_add_signed(right)?, y.checked_add_signed(down)?));
+        let children = (0..4_u32).filter_map(move |child| self.at(zoom + 1, x << 1 | child & 1, y << 1 | child >> 1));
+        ring.chain(children)
+    }
+}
+
+// Tiles of requests that give values for parameters. The database always renders them, because the target only holds tiles of all rows.
+
+/// The values of a request, and the gate that limits how many sets of values may be new.
+#[derive(Clone, Copy)]
+pub(crate) struct GatedParameters<'a> {
+    pub(crate) given: &'a Arc<GivenParameters>,
+    pub(crate) gate: &'a Arc<KeyGate>,
+}
+
+impl ServedTiles {
+    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty.
+    pub(crate) async fn tile_with(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        gated: GatedParameters<'_>,
+        asked: AskedBy,
+    ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
+        let (form, origin) = self.form_with(state, tile, gated, asked).await;
+        (form.map(|form| form.tile), origin)
+    }
+
+    async fn form_with(
+        &self,
+        state: &Arc<ServedState>,
+        tile: TileId,
+        GatedParameters { given, gate }: GatedParameters<'_>,
+        asked: AskedBy,
+    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+        let drawn =
+            |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
+        let Some(live) = self.live.as_ref().filter(drawn) else { return (Err(TileError::Beyond), TileOrigin::Empty) };
+        if let Some(unfit) = self.unfit(state) {
+            return (Err(TileError::Live(unfit)), TileOrigin::Live);
+        }
+        let key = FlightKey { parameters: given.key, ..self.live_key(state, tile) };
+        let held = self.held_live(key).await;
+        if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
+            return (self.cached_in(key.cached(), held, asked).await, TileOrigin::Memory);
+        }
+        let client = asked.client;
+        let ask = |new_key| {
+            let shared_key = shared_key(live, state, key);
+            live.ask(key, FlightNotes { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
+                .map_err(TileError::Live)
+        };
+        let (landed, origin) = match gate.admits(given.key, client).map_err(TileError::TooManyKeys).and_then(ask) {
+            Ok(mut waiter) => {
+                let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
+                (waiter.landed().await.map_err(TileError::Live), origin)
+            }
+            Err(error) => (Err(error), TileOrigin::Live),
+        };
+        match (landed, held) {
+            (Ok(packed), _) => {
+                let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
+                (self.cached_in(key.cached(), &packed, asked).await, origin)
+            }
+            // A stale tile is better than none.
+            (Err(_), Some(held)) => {
+                let age = self.live_age(key, &held);
+                (self.in_encoding(&held, asked).await, TileOrigin::Stale(age))
+            }
+            (Err(error), None) => (Err(error), origin),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(tiles: impl Iterator<Item = TileId>) -> Vec<String> {
+        tiles.map(|tile| tile.coord.to_string()).collect()
+    }
+
+    fn around(zoom: u8, x: u32, y: u32) -> Around {
+        Around::of(TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap().into())
+    }
+
+    #[test]
+    fn the_surroundings_end_at_the_edges_of_the_world() {
+        assert_eq!(names(around(3, 5, 6).above()), ["2/2/3", "1/1/1", "0/0/0"]);
+        assert_eq!(names(around(0, 0, 0).above()), Vec::<String>::new());
+        let all = names(around(3, 5, 6).ring_and_children());
+        assert_eq!(all[..8], ["3/4/5", "3/4/6", "3/4/7", "3/5/5", "3/5/7", "3/6/5", "3/6/6", "3/6/7"]);
+        assert_eq!(all[8..], ["4/10/12", "4/11/12", "4/10/13", "4/11/13"]);
+        let corner = names(around(1, 1, 0).ring_and_children());
+        assert_eq!(corner, ["1/0/0", "1/0/1", "1/1/1", "2/2/0", "2/3/0", "2/2/1", "2/3/1"]);
+        assert_eq!(names(around(Zoom::MAX.get(), 0, 0).ring_and_children()).len(), 3);
     }
 }

@@ -1,39 +1,40 @@
 //! Finds the tile for a request: in the cache, in the target, or by rendering it.
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
+use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
+use super::{AskedBy, TileError, TileOrigin};
+use crate::cursor::Cursor;
 use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
-use crate::serve::http::negotiate::Encoding;
-use crate::serve::http::peers::ClientKey;
+use crate::serve::http::address::ClientKey;
+use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
-use crate::serve::observe::trouble::Trouble;
+use crate::serve::observe::Trouble;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
 use crate::serve::target::state::ServedState;
-use crate::serve::tiles::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
-use crate::serve::tiles::origin::{AskedBy, TileError, TileOrigin};
-use crate::serve::tiles::staleness::Staleness;
 use crate::serve::write_back::WriteBackDesk;
-use crate::sink::ReadError;
+use crate::target::ReadError;
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// A stored tile that is stale, or that clients have seen in a later state.
-pub(super) struct StaleTile {
+pub(crate) struct StaleTile {
     /// The tile.
-    pub(super) tile: TileId,
+    pub(crate) tile: TileId,
     /// Who asks for it.
-    pub(super) asked: AskedBy,
+    pub(crate) asked: AskedBy,
     /// The stored tile, in the encoding that the client accepts.
-    pub(super) stored: CachedForm,
+    pub(crate) stored: CachedForm,
     /// How long it has been stale; `None` if it is not stale, but clients have seen a later state.
-    pub(super) age: Option<Duration>,
+    pub(crate) age: Option<Duration>,
 }
 
 /// The most tiles that are read from a bucket at once, each by a separate reader. A bucket answers many requests at once; for a file, more readers
@@ -54,21 +55,21 @@ const UNPACKS: usize = 2;
 /// The tiles of a target, with the most requested ones in memory.
 #[derive(Clone)]
 pub(crate) struct ServedTiles {
-    pub(super) target: Arc<ServedTarget>,
-    pub(super) cache: TileCache,
+    pub(crate) target: Arc<ServedTarget>,
+    pub(crate) cache: TileCache,
     /// The answers that clients are slow to read: a client with too many of them gets no further tile.
     unread: UnreadAnswers,
-    pub(super) reads: Arc<Semaphore>,
+    pub(crate) reads: Arc<Semaphore>,
     unpacks: Arc<Semaphore>,
-    pub(super) live: Option<LiveFlights>,
+    pub(crate) live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
     reading: Arc<Trouble>,
     /// Records if a killed writer has left the target half written, in a commit that this process may not roll back.
     half_written: Arc<Trouble>,
     /// The last generation of the target that live tiles did not fit, so that this is logged once for each generation.
-    pub(super) unfit: Arc<AtomicU64>,
+    pub(crate) unfit: Arc<AtomicU64>,
     /// Which stored tiles are stale.
-    pub(super) staleness: Arc<Staleness>,
+    pub(crate) staleness: Arc<Staleness>,
     /// Live tiles that the writer will store.
     write_back: WriteBackDesk,
 }
@@ -243,7 +244,7 @@ impl ServedTiles {
     }
 
     /// The tile as the target stores it.
-    pub(super) async fn stored(
+    pub(crate) async fn stored(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
@@ -297,7 +298,7 @@ impl ServedTiles {
     }
 
     /// The tile in another encoding, which is cached in addition to the stored form.
-    pub(super) async fn cached_in(
+    pub(crate) async fn cached_in(
         &self,
         from: CachedFrom,
         packed: &CachedForm,
@@ -322,7 +323,7 @@ impl ServedTiles {
     }
 
     /// The tile in the encoding that a client accepts.
-    pub(super) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy) -> Result<CachedForm, TileError> {
+    pub(crate) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy) -> Result<CachedForm, TileError> {
         let stored = match &packed.tile {
             Some(stored) if asked.encoding == Encoding::Identity && packed.is_packed() => stored,
             _ => return Ok(packed.clone()),
@@ -353,7 +354,7 @@ impl ServedTiles {
     ///
     /// # Errors
     /// If the client leaves too many answers unread, or the work fails.
-    pub(super) async fn unpacking<T: Send + 'static>(
+    pub(crate) async fn unpacking<T: Send + 'static>(
         &self,
         client: ClientKey,
         bytes: &Bytes,
@@ -396,7 +397,7 @@ impl ServedTiles {
     }
 
     /// The key of a live tile that is served together with a state of the target; its epoch says how new the tile must be.
-    pub(super) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
+    pub(crate) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
         let epoch = self.known().epochs().of(tile.coord, &state.live_since);
         FlightKey { epoch, tile, parameters: ParametersKey::default() }
     }
@@ -466,11 +467,88 @@ fn read_error(error: ReadError) -> TileError {
 }
 
 /// Runs a blocking function on a thread for blocking work.
-pub(super) async fn aside<T: Send + 'static>(
+pub(crate) async fn aside<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(error) => Err(TileError::Died(error.to_string())),
+    }
+}
+
+// Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose run is older than `expires`
+// allows. It also knows which tiles clients have seen in a later state than the stored one.
+
+/// The most tiles that are sent in a later state than the stored one. Further tiles are sent as stored until the target shows their changes.
+const MAX_REFRESHED: usize = 200_000;
+
+/// Decides whether a stored tile is stale, and whether it may be sent.
+pub(crate) struct Staleness {
+    /// By zoom: how old a stored tile may become.
+    expires: Vec<Option<Duration>>,
+    known: KnownChanges,
+    /// The database states in which clients have seen tiles that are stored in an older one.
+    refreshed: Mutex<HashMap<TileId, Arc<Cursor>>>,
+    /// False while `refreshed` is empty, so that requests need not lock it.
+    any_is_refreshed: AtomicBool,
+}
+
+impl Staleness {
+    /// Tiles become stale by the known changes, and by their age (`expires`, by zoom).
+    pub(crate) fn new(expires: Vec<Option<Duration>>, known: KnownChanges) -> Staleness {
+        Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
+    }
+
+    fn refreshed(&self) -> MutexGuard<'_, HashMap<TileId, Arc<Cursor>>> {
+        // Each update leaves consistent values.
+        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How long a stored tile has been stale; `None` if it is not stale.
+    pub(crate) fn age(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
+        self.known.dirty_for(tile).max(self.expired_for(state, tile))
+    }
+
+    /// How long a stored tile has been older than `expires`; `None` if it is not older.
+    fn expired_for(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
+        let expires = (*self.expires.get(usize::from(tile.zoom().get()))?)?;
+        let started = Duration::from_secs(state.manifest.as_ref()?.started);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.checked_sub(started + expires)
+    }
+
+    /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older. False if the client must not
+    /// see it: clients have seen a later state, or there is no room for a further tile.
+    pub(crate) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
+        let mut refreshed = self.refreshed();
+        if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
+            return false;
+        }
+        let seen = refreshed.entry(tile).or_insert_with(|| Arc::clone(shown));
+        if !shown.sees_all_of(seen) {
+            return false;
+        }
+        *seen = Arc::clone(shown);
+        self.any_is_refreshed.store(true, Ordering::Release);
+        true
+    }
+
+    /// True if a client may have seen a tile in a later state than the stored one.
+    pub(crate) fn was_refreshed(&self, state: &ServedState, tile: TileId) -> bool {
+        if !self.any_is_refreshed.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut refreshed = self.refreshed();
+        let Some(seen) = refreshed.get(&tile) else { return false };
+        let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
+            // The target may show an older state than the client has seen, but still every change that touches the tile.
+            stored.sees_all_of(seen) || self.known.is_unchanged(tile.coord, stored, seen)
+        });
+        if is_as_new {
+            refreshed.remove(&tile);
+            self.any_is_refreshed.store(!refreshed.is_empty(), Ordering::Release);
+            return false;
+        }
+        true
     }
 }

@@ -9,12 +9,12 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::cache::{CachedFrom, TileCache};
-use super::origin::{AskedBy, TileError};
 use super::served::ServedTiles;
+use super::{AskedBy, TileError};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::serve::change_log::{KnownChanges, LogLook};
-use crate::serve::http::negotiate::Encoding;
-use crate::serve::http::peers::ClientKey;
+use crate::serve::http::address::ClientKey;
+use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 use crate::serve::observe::metrics::Metrics;
@@ -24,8 +24,8 @@ use crate::serve::shared::SharedSecret;
 use crate::serve::target::live_only::live_only;
 use crate::serve::target::served::{ServedSource, ServedTarget, TargetOpener};
 use crate::serve::target::watch::TargetWatch;
-use crate::sink::{Described, ReadError, TileReader};
 use crate::stop::Stop;
+use crate::target::{Described, ReadError, TileReader};
 use crate::tile::{LayerId, TileCoord, TileId, ZoomList};
 
 /// What the target stores: a database state, and the one byte of the tile.

@@ -5,9 +5,9 @@ use std::fmt::Write as _;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::tileset::SiteTileset;
-use super::{SiteTilesets, listing};
+use super::{SiteTileset, SiteTilesets};
 use crate::serve::public::tilejson::document_names;
+use crate::serve::tilesets;
 
 /// The path of the document.
 pub(crate) const CATALOGUE_PATH: &str = "/catalog";
@@ -89,8 +89,8 @@ pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) ->
     let families = site.families().iter().map(|family| CatalogueFamily {
         name: family.name.to_string(),
         variants: family.known().listing.variants.len(),
-        url: family.values.iter().fold(listing::url_of(family, public_url), |url, name| format!("{url}{{{name}}}/")),
-        list: listing::list_url_of(family, public_url),
+        url: family.values.iter().fold(tilesets::url_of(family, public_url), |url, name| format!("{url}{{{name}}}/")),
+        list: tilesets::list_url_of(family, public_url),
     });
     CatalogueDocument { schema_version: JSON_VERSION, tilesets, families: families.collect() }
 }

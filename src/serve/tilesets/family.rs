@@ -7,6 +7,7 @@
 //!
 //! The tag of the manifest is checked once every [`POLL`], so no request waits for it. The target of a variant is watched like that of any tileset.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -15,15 +16,14 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use tokio::task::JoinHandle;
 
+use super::opening::{OpenedTarget, SiteParts, TilesetParts};
+use super::{NamedVariant, SiteTileset, tileset_segment};
 use crate::serve::error::ServeError;
+use crate::serve::observe::Trouble;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
-use crate::serve::observe::trouble::Trouble;
 use crate::serve::target::watch::POLL;
-use crate::serve::tilesets::opening::{OpenedTarget, SiteParts};
-use crate::serve::tilesets::tileset::{SiteTileset, tileset_segment};
-use crate::serve::tilesets::variants::{FamilyParts, FoundVariant, KnownVariants, VariantSource};
 use crate::serve::writer::{FamilyWriter, WriterStatus, WrittenVariants, described};
-use crate::sink::ReadError;
+use crate::target::ReadError;
 
 /// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and some 100 kB.
 pub(crate) const MAX_OPEN_VARIANTS: u64 = 64;
@@ -241,4 +241,167 @@ fn tasks_of(tileset: &Arc<SiteTileset>) -> Vec<JoinHandle<()>> {
     });
     let telling = tileset.changes.clone().map(|events| tokio::spawn(events.run(tileset.tiles.clone())));
     [polling, telling].into_iter().flatten().collect()
+}
+
+// What a path below a family names: a variant, or the tileset without conditions, which has the name of the family.
+
+/// The list of a family's variants.
+pub(crate) const LIST: &str = "variants.json";
+
+/// What a path below a family names.
+pub(crate) enum BelowFamily<'a> {
+    /// Something of a variant.
+    Variant(NamedVariant<'a>),
+    /// The list of the variants.
+    List,
+    /// Something of the tileset without conditions, or nothing.
+    All,
+}
+
+/// What a path below a family names. `rest` begins with a slash, and is still percent-encoded; `all` is the tileset without conditions.
+pub(crate) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTileset>, rest: &'a str) -> BelowFamily<'a> {
+    let below = rest.strip_prefix('/').unwrap_or_default();
+    if below == LIST {
+        return BelowFamily::List;
+    }
+    let parts: Vec<&str> = below.split('/').collect();
+    let count = family.values.len();
+    let depth = all.map(|all| all.tiles.last().template.text().split('/').count());
+    if parts.len() < count || is_of_all(&parts, count, depth) {
+        return BelowFamily::All;
+    }
+    let decoded = parts.iter().take(count).map(|part| {
+        let text = percent_encoding::percent_decode_str(part).decode_utf8();
+        text.ok().map(std::borrow::Cow::into_owned)
+    });
+    let Some(values) = decoded.collect::<Option<Vec<String>>>() else { return BelowFamily::All };
+    let known = family.known();
+    let Some(found) = known.find(&values) else { return BelowFamily::All };
+    let length: usize = parts.iter().take(count).map(|part| part.len() + 1).sum();
+    let rest = rest.get(length..).filter(|rest| !rest.is_empty());
+    BelowFamily::Variant(NamedVariant { family: Arc::clone(family), known, found, rest })
+}
+
+/// True if a path of these parts names something of the tileset without conditions, even if its first `count` parts may be the values of a variant.
+/// The paths of the tileset's tiles have `depth` parts.
+fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
+    let Some(depth) = depth else { return false };
+    let is_document = |part: &str| part.is_empty() || part == "changes" || part.ends_with("tiles.json");
+    match &parts[count..] {
+        [] => parts.last().is_some_and(|part| is_document(part)),
+        [one] if is_document(one) => false,
+        [_] if parts[0] == "assets" => true,
+        ["assets", _] => false,
+        _ => parts.len() == depth,
+    }
+}
+
+// The variants of a family, as the server gets them.
+
+/// The family of a tileset's variants.
+pub struct FamilyParts {
+    /// The name of the tileset.
+    pub name: String,
+    /// The names of the values in an address, in their order.
+    pub values: Vec<String>,
+    /// The manifest.
+    pub source: Arc<dyn VariantSource>,
+    /// The writer that keeps the variants up to date while the server runs; `None` to leave that to others.
+    pub writer: Option<Arc<dyn FamilyWriter>>,
+}
+
+/// The manifest of a family.
+pub trait VariantSource: Send + Sync {
+    /// The variants that the manifest lists; `None` if it still is the one with the tag `known`. Blocks.
+    ///
+    /// # Errors
+    /// If the manifest cannot be read or does not exist.
+    fn read(&self, known: Option<&str>) -> Result<Option<VariantListing>, ReadError>;
+}
+
+/// The variants that a family's manifest lists.
+pub struct VariantListing {
+    /// What identifies the manifest.
+    pub tag: String,
+    /// The database state that all variants show.
+    pub snapshot: String,
+    /// The variants whose values are among those of the family.
+    pub variants: Vec<ListedVariant>,
+    /// Opens one of them.
+    pub open: VariantOpener,
+}
+
+/// Opens the variant of this number. Called on a runtime; does not wait.
+pub type VariantOpener = Arc<dyn Fn(usize) -> Result<TilesetParts, ReadError> + Send + Sync>;
+
+/// A variant in the manifest of its family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedVariant {
+    /// Its values, in the order of the address.
+    pub values: Vec<String>,
+    /// Its values as they are written in its output and in its address: letters and digits of ASCII, `-`, `_`, `.` and `~XX`.
+    pub segments: Vec<String>,
+}
+
+/// The variants of a listing, found by their values and by their addresses.
+pub(crate) struct KnownVariants {
+    pub(crate) listing: VariantListing,
+    by_values: HashMap<Vec<String>, usize>,
+    by_segments: HashMap<Vec<String>, usize>,
+}
+
+/// A variant that an address names: its number in the listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundVariant(pub(crate) usize);
+
+impl KnownVariants {
+    /// The variants of a listing.
+    pub(crate) fn of(listing: VariantListing) -> KnownVariants {
+        let by = |of: fn(&ListedVariant) -> &Vec<String>| {
+            listing.variants.iter().enumerate().map(|(number, variant)| (of(variant).clone(), number)).collect()
+        };
+        let (by_values, by_segments) = (by(|variant| &variant.values), by(|variant| &variant.segments));
+        KnownVariants { listing, by_values, by_segments }
+    }
+
+    /// True if there is a variant whose address has these segments.
+    pub(crate) fn has(&self, segments: &[String]) -> bool {
+        self.by_segments.contains_key(segments)
+    }
+
+    /// The variant with these percent-decoded values: either the segments of its output, or exactly its values.
+    pub(crate) fn find(&self, values: &[String]) -> Option<FoundVariant> {
+        self.by_segments.get(values).or_else(|| self.by_values.get(values)).map(|number| FoundVariant(*number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tileset_without_conditions_keeps_its_paths() {
+        // With one value, and tiles of three parts.
+        for (path, is_its) in [
+            ("tiles.json", true),
+            ("mills.tiles.json", true),
+            ("changes", true),
+            ("", true),
+            ("5/3/2.pbf", true),
+            ("assets/preview.js", true),
+            ("bd", false),
+            ("bd/", false),
+            ("bd/tiles.json", false),
+            ("bd/changes", false),
+            ("5/5/3/2.pbf", false),
+            ("5/tiles.json", false),
+            ("assets/tiles.json", false),
+            ("assets/5/3/2.pbf", false),
+            ("bd/assets/preview.js", false),
+        ] {
+            let parts: Vec<&str> = path.split('/').collect();
+            assert_eq!(is_of_all(&parts, 1, Some(3)), is_its, "{path}");
+            assert!(!is_of_all(&parts, 1, None), "{path}");
+        }
+    }
 }

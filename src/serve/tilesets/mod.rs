@@ -2,28 +2,35 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `tileset` | one tileset: its tiles, the subscribers of its changes, its jobs |
 //! | `opening` | opens a tileset |
-//! | `variants` | the variants of a family, as the server gets them |
-//! | `family` | the variants of a tileset: known from the family's manifest, opened on request |
-//! | `below` | what a path below a family names |
+//! | `family` | the variants of a family, as the server gets them; the variants of a tileset: known from the family's manifest, opened on request; what a path below a family names |
 //! | `catalogue` | the document that lists the tilesets, and the page |
-//! | `listing` | the document that lists the variants of a family |
 
-mod below;
 pub(crate) mod catalogue;
 pub(crate) mod family;
-pub(crate) mod listing;
 pub(crate) mod opening;
-pub(crate) mod tileset;
-pub(crate) mod variants;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use below::{BelowFamily, below_family};
-use family::SiteFamily;
-use tileset::SiteTileset;
-use variants::{FoundVariant, KnownVariants};
+use family::{BelowFamily, FoundVariant, KnownVariants, LIST, SiteFamily, below_family};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::jobs::JobDesk;
+use super::live::LiveSource;
+use super::observe::metrics::{MeasuredTileset, Metrics};
+use super::parameters::{KeyGate, TilesetParameters};
+use super::public::changes::ChangeEvents;
+use super::target::served::ServedTarget;
+use super::target::stored::StoredTiles;
+use super::tiles::served::ServedTiles;
+use super::writer::{TargetWriter, WriterDesk};
+use crate::error::with_causes;
+use crate::tile::TileTextNames;
 
 /// How the tilesets of a server are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,4 +145,209 @@ impl SiteTilesets {
             (None, _) => NamedByPath::Nothing,
         }
     }
+}
+
+// The document that lists the variants of a family, in pages.
+
+/// The version of the form of the document (docs/json.md).
+const JSON_VERSION: u32 = 1;
+
+/// The most variants on a page.
+const MAX_LISTED: usize = 1_000;
+
+/// A page of the list of a family's variants.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct VariantListDocument {
+    /// The version of this form: 1.
+    schema_version: u32,
+    /// The name of the tileset.
+    name: String,
+    /// The number of all variants.
+    count: usize,
+    /// The number of the page, from 1 on.
+    page: usize,
+    /// The number of pages.
+    pages: usize,
+    /// The URL of the next page, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+    /// The variants of the page.
+    variants: Vec<VariantInList>,
+}
+
+/// A variant in the list.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct VariantInList {
+    /// Its values, by name: those that stand in its address.
+    values: BTreeMap<String, String>,
+    /// Its URL; ends with a slash. Its TileJSON is `tiles.json` below it.
+    url: String,
+}
+
+/// The URL of a family below the server's, with a slash at its end.
+pub(crate) fn url_of(family: &SiteFamily, public_url: &str) -> String {
+    format!("{public_url}{}", family.path())
+}
+
+/// The URL of the list of a family's variants.
+pub(crate) fn list_url_of(family: &SiteFamily, public_url: &str) -> String {
+    format!("{}{LIST}", url_of(family, public_url))
+}
+
+/// A page of a family's variants, from 1 on; `None` if there is no such page. `public_url` is the server's URL, with a slash at its end.
+pub(crate) fn document(family: &SiteFamily, public_url: &str, page: usize) -> Option<VariantListDocument> {
+    let known = family.known();
+    let all = &known.listing.variants;
+    let pages = all.len().div_ceil(MAX_LISTED).max(1);
+    if page == 0 || page > pages {
+        return None;
+    }
+    let url = url_of(family, public_url);
+    let listed = all.iter().skip((page - 1) * MAX_LISTED).take(MAX_LISTED).map(|variant| VariantInList {
+        values: family.values.iter().cloned().zip(variant.values.iter().cloned()).collect(),
+        url: format!("{url}{}", SiteFamily::path_of(&variant.segments)),
+    });
+    Some(VariantListDocument {
+        schema_version: JSON_VERSION,
+        name: family.name.to_string(),
+        count: all.len(),
+        page,
+        pages,
+        next: (page < pages).then(|| format!("{}?page={}", list_url_of(family, public_url), page + 1)),
+        variants: listed.collect(),
+    })
+}
+
+// One tileset of a server.
+
+/// What a segment of a path escapes: everything but the unreserved characters (RFC 3986, section 2.3).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The name of a tileset as a segment of a path.
+#[must_use]
+pub fn tileset_segment(name: &str) -> String {
+    utf8_percent_encode(name, ESCAPED).to_string()
+}
+
+/// A tileset of a server.
+pub(crate) struct SiteTileset {
+    /// Its name.
+    pub(crate) name: Arc<str>,
+    /// Its path below the server's: empty, or its name and a slash.
+    pub(crate) path: String,
+    /// The further headers of its tiles.
+    pub(crate) headers: TilesetHeadersOf,
+    /// Its tiles.
+    pub(crate) tiles: ServedTiles,
+    /// Its target.
+    pub(crate) target: Arc<ServedTarget>,
+    /// What renders its live tiles.
+    pub(crate) live: Option<Arc<dyn LiveSource>>,
+    /// The subscribers that are notified of changed tiles; `None` if there can be none.
+    pub(crate) changes: Option<ChangeEvents>,
+    /// The writer that keeps its target up to date; `None` if another process does.
+    pub(crate) writer: Option<SiteWriter>,
+    /// The jobs of its target.
+    pub(crate) jobs: JobDesk,
+    /// What requests for its live tiles may ask.
+    pub(crate) parameters: SiteParameters,
+    /// The counters.
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+/// The further headers of a tileset's tiles.
+pub(crate) struct TilesetHeadersOf {
+    /// The tileset whose settings list the headers: its own, or that of all variants.
+    pub(crate) tileset: Arc<str>,
+    /// What their placeholders stand for.
+    pub(crate) names: TileTextNames,
+}
+
+/// The parameters of a tileset.
+pub(crate) struct SiteParameters {
+    /// The parameters; none without live tiles.
+    pub(crate) declared: TilesetParameters,
+    /// The limit for new sets of values.
+    pub(crate) gate: Arc<KeyGate>,
+}
+
+/// The writer of a tileset's target.
+pub(crate) struct SiteWriter {
+    /// The writer.
+    pub(crate) writer: Arc<dyn TargetWriter>,
+    /// The desk to which the writer reports.
+    pub(crate) desk: WriterDesk,
+}
+
+impl SiteTileset {
+    /// The path of a tileset that is addressed by its name.
+    pub(crate) fn path_of(name: &str) -> String {
+        format!("{}/", tileset_segment(name))
+    }
+
+    /// The URL under which clients find it, with a slash at its end; `public_url` is the server's.
+    pub(crate) fn url(&self, public_url: &str) -> String {
+        format!("{public_url}{}", self.path)
+    }
+
+    /// The reasons for `/readyz` to answer 503: the target cannot be read, live tiles do not fit it, or the change log was not read yet. Empty if there
+    /// are none.
+    pub(crate) async fn reasons(&self) -> Vec<String> {
+        match self.tiles.state().await {
+            Err(error) => vec![with_causes(&error)],
+            Ok(state) => {
+                let unfit = self.tiles.unfit(&state).map(|error| with_causes(&error));
+                let known = self.tiles.known();
+                let starting = known
+                    .is_starting(Instant::now())
+                    .then(|| "the change log was not read yet, since the start".to_owned());
+                self.tiles.trouble().into_iter().chain(unfit).chain(starting).collect()
+            }
+        }
+    }
+
+    /// What is wrong though the server is ready: the change log is not followed.
+    pub(crate) fn note(&self) -> Option<String> {
+        let (known, now) = (self.tiles.known(), Instant::now());
+        known.unread(now).filter(|_| !known.is_starting(now))
+    }
+
+    /// The tileset in `/status.json`.
+    pub(crate) fn describe(&self) -> serde_json::Map<String, Value> {
+        let state = self.tiles.last();
+        let manifest = state.manifest.as_ref();
+        let members = json!({
+            "name": state.described.name,
+            "zooms": manifest.map(|manifest| &manifest.zooms),
+            "snapshot": manifest.map(|manifest| &manifest.snapshot),
+            "snapshot_age_seconds": snapshot_age(manifest.map(|manifest| manifest.started)),
+            "changes_noticed": state.generation - 1,
+            "publication": state.publication().map(|publication| publication.number),
+            "subscribers": self.changes.as_ref().map(ChangeEvents::count),
+            "writer": self.writer.as_ref().map(|writer| writer.desk.describe()),
+            "change_log": self.tiles.live_layers().map(|_| self.tiles.known().describe()),
+            "known_tiles": state.stored().map(StoredTiles::count),
+        });
+        match members {
+            Value::Object(members) => members,
+            _ => serde_json::Map::new(),
+        }
+    }
+
+    /// The values that are measured when the metrics are read.
+    pub(crate) fn measured(&self) -> MeasuredTileset {
+        let state = self.tiles.last();
+        MeasuredTileset {
+            snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
+            known_tiles: state.stored().map(StoredTiles::count),
+            publication: state.publication().map(|publication| publication.number),
+            lag: self.writer.as_ref().map(|writer| writer.desk.lag_seconds()),
+        }
+    }
+}
+
+/// The seconds that have passed since `started`, given in seconds since 1970.
+fn snapshot_age(started: Option<u64>) -> Option<u64> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
+    Some(now.saturating_sub(started?))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tileset::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
+use super::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::unread::UnreadAnswers;
@@ -19,7 +19,7 @@ use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
 use crate::serve::writer::{TargetWriter, WriterDesk};
-use crate::sink::ReadError;
+use crate::target::ReadError;
 
 /// The parts of a tileset that a server will serve.
 pub struct TilesetParts {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use oar_tiles::encode::Gunzip;
 use oar_tiles::mvt;
-use oar_tiles::sink::{MbtilesReader, PmtilesReader, ReadError, TileReader, read_all};
+use oar_tiles::target::{MbtilesReader, PmtilesReader, ReadError, TileReader, read_all};
 
 use crate::support::damaged::{Chance, TILES, mbtiles, packed, point, put_varint, tile_of};
 use crate::support::folder::Folder;

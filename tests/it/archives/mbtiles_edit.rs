@@ -5,10 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use oar_tiles::sink::{
+use oar_tiles::stop::Stop;
+use oar_tiles::target::{
     Mbtiles, MbtilesError, MbtilesReader, OpenMode, Sink as _, StagingError, TileEdit, TileReader as _, Written,
 };
-use oar_tiles::stop::Stop;
 use oar_tiles::tile::TileCoord;
 use rusqlite::Connection;
 

@@ -6,10 +6,10 @@ use std::process::Command;
 
 use md5::{Digest as _, Md5};
 use oar_tiles::encode::{Gzip, Level};
-use oar_tiles::sink::{
+use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::target::{
     Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
 };
-use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::tile::{LayerId, LonLatBox, Slice, TileCoord, TileId};
 use serde_json::{Value, json};
 

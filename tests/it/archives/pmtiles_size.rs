@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::time::Instant;
 
-use oar_tiles::sink::{Pmtiles, PmtilesReader, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten};
 use oar_tiles::stop::Stop;
+use oar_tiles::target::{Pmtiles, PmtilesReader, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten};
 
 use crate::archives::pmtiles::{first_of, metadata, tile};
 use crate::support::s3::tileset;

@@ -243,7 +243,7 @@ fn a_column_that_is_gone_stops_no_writer_and_is_told() {
 #[test]
 fn a_notice_is_given_only_while_somebody_watches() {
     let tracking = Tracking::installed(&format!("{MILLS}{ROWS}"), LAYER);
-    let (class, object) = oar_tiles::changes::WATCHER_LOCK;
+    let (class, object) = oar_tiles::change_log::WATCHER_LOCK;
     let queued = || tracking.db.value::<f64>("SELECT pg_notification_queue_usage()");
     // A listener that reads nothing keeps what is sent in the queue.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();

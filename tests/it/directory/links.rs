@@ -298,29 +298,29 @@ fn versions_lie_in_the_target() {
 }
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
-/// of folders (`src/sink/directory/folder.rs`, `src/sink/lock_file.rs`), which follow no link.
+/// of folders (`src/target/directory/folder.rs`, `src/target/lock_file.rs`), which follow no link.
 const BY_PATH: [(&str, &str); 15] = [
-    ("src/bin/oar-tiles/shell.rs", "man --output: pages in a folder that the user named"),
-    ("src/command/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
+    ("src/cli/shell.rs", "man --output: pages in a folder that the user named"),
+    ("src/run/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
     (
-        "src/report/file.rs",
+        "src/report/mod.rs",
         "--report, --png, --html, --style: the user named it, links are followed, and the target is not replaced",
     ),
     ("src/report/run_metrics.rs", "--metrics: the user named it; a new file replaces it, a device is written to"),
-    ("src/run/look/dirty_file.rs", "--dirty-out and --changed-out"),
+    ("src/run/dirty_file.rs", "--dirty-out and --changed-out"),
     ("src/run/variants/record.rs", "the folder that the outputs of a family share is made"),
     (
-        "src/run/variants/removal.rs",
+        "src/run/variants/record.rs",
         "--prune-variants: a target that this program wrote, under its lock, and no folder that holds files of others",
     ),
     ("src/run/variants/run.rs", "the folder of a variant's output is made"),
     ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
-    ("src/sink/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
-    ("src/sink/lock_file.rs", "an archive that the user named is opened to be read"),
-    ("src/sink/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
-    ("src/sink/s3/upload.rs", "a new file in a temporary folder of our own"),
-    ("src/sink/work_files.rs", "the work folder of shards, which the user named; files are made under new names"),
-    ("src/sink/staging.rs", "the rights of an open file are set"),
+    ("src/target/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
+    ("src/target/lock_file.rs", "an archive that the user named is opened to be read"),
+    ("src/target/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
+    ("src/target/s3/upload.rs", "a new file in a temporary folder of our own"),
+    ("src/target/work_files.rs", "the work folder of shards, which the user named; files are made under new names"),
+    ("src/target/staging.rs", "the rights of an open file are set"),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oar_tiles::sink::S3Keys;
+use oar_tiles::target::S3Keys;
 use serde_json::Value;
 
 use crate::support::between::Pooler;

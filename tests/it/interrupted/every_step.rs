@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use oar_tiles::sink::{
+use oar_tiles::target::{
     IntentKind, Metadata, Publishing, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
 };
 

@@ -1,178 +1,105 @@
-//! Who may import whom: the top-level modules, and the parts of the large ones. No two files import each other, but for a parent and
-//! its children. The table of the top level stands in `src/lib.rs` for people and here for the machine.
+//! Who may import whom. In each folder the parts stand in layers, and a part imports only parts of the layers before its own. No two files import
+//! each other, but for a parent and its children.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A module's parts and the parts that each may import, beside itself.
-type Table = &'static [(&'static str, &'static [&'static str])];
-
-/// The verbs. What several of them need is in `run`.
-const COMMAND: Table = &[
-    ("config", &[]),
-    ("copy", &[]),
-    ("diff", &[]),
-    ("doctor", &[]),
-    ("init", &[]),
-    ("inspect", &[]),
-    ("jobs", &[]),
-    ("publish", &[]),
-    ("purge", &[]),
-    ("reseed", &[]),
-    ("schemas", &[]),
-    ("seed", &[]),
-    ("serve", &[]),
-    ("shards", &[]),
-    ("track", &[]),
-    ("verify", &[]),
-];
-
-/// The top level.
-const MODULES: Table = &[
-    ("tile", &[]),
-    ("error", &[]),
-    ("cursor", &[]),
-    ("stop", &[]),
-    ("suggested", &[]),
-    ("encode", &[]),
-    ("manifest", &[]),
-    ("https", &[]),
-    ("mvt", &["tile"]),
-    ("cells", &["tile"]),
-    ("scratch", &["tile"]),
-    ("source", &["tile"]),
-    ("plan", &["cells", "scratch", "tile"]),
-    ("sink", &["tile", "stop", "error", "encode", "manifest"]),
-    ("patch", &["tile", "encode", "mvt", "source", "sink", "plan"]),
-    ("postgis", &["cells", "tile", "stop", "error", "encode", "mvt", "scratch", "source", "manifest", "suggested"]),
-    ("changes", &["tile", "error", "cursor", "postgis", "suggested"]),
-    ("purge", &["tile", "stop", "error", "https", "sink", "suggested"]),
-    ("pipeline", &["tile", "encode", "source", "sink"]),
-    ("report", &["tile", "manifest", "plan", "pipeline", "sink", "purge", "suggested"]),
-    ("shards", &["tile", "error", "manifest", "postgis", "report", "sink", "suggested"]),
-    ("config", &["cells", "tile", "encode", "postgis", "changes", "pipeline", "sink", "serve", "purge"]),
-    ("cli", &["tile", "changes", "config", "serve"]),
+/// Folders of `src` and their layers. The parts of a layer are separated by spaces and do not import each other, except where a `+` joins them.
+const LAYERS: &[(&str, &[&str])] = &[
+    (
+        "",
+        &[
+            "cursor encode error https lib manifest stop suggested tile",
+            "cells exit mvt scratch source target",
+            "cdn pipeline plan postgis",
+            "change_log draw report serve",
+            "config shards signals",
+            "run",
+            "cli",
+            "main",
+        ],
+    ),
+    ("cdn", &["items pace simulation", "provider", "outbox", "planning", "delivery", "dry_run"]),
+    ("cells", &["fold grid", "gather"]),
+    ("change_log", &["untracked", "error", "log", "relations waking", "install read"]),
+    (
+        "cli",
+        &["help jobs purge settings shell threads tilesets", "init shards track variants", "serve targets", "seed"],
+    ),
+    (
+        "config",
+        &[
+            "file memory parameter tests",
+            "error",
+            "variables variants",
+            "values",
+            "settings show",
+            "check layer parameters placeholders purge s3 serve tilesets variant_checks variant_settings",
+        ],
+    ),
+    (
+        "draw",
+        &[
+            "areas choice family_tiles miscounted patch statements",
+            "cached_rows cells function",
+            "drawing",
+            "checks family fit repeats",
+            "membership neighbourhood",
+        ],
+    ),
+    ("encode", &["small"]),
+    ("mvt", &["tests wire", "geometry points", "features overzoom", "drawing"]),
+    ("pipeline", &["queue stats tests", "in_flight writer"]),
+    ("plan", &["cut tests", "sweep", "dirty quad"]),
+    ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
+    (
+        "report",
+        &[
+            "document event family run_metrics",
+            "summary",
+            "closing contents discovered reseeded",
+            "backlog findings record",
+            "bar lines",
+        ],
+    ),
     (
         "run",
         &[
-            "tile",
-            "stop",
-            "error",
-            "encode",
-            "manifest",
-            "source",
-            "plan",
-            "scratch",
-            "sink",
-            "postgis",
-            "pipeline",
-            "report",
-            "config",
-            "changes",
-            "patch",
-            "serve",
-            "purge",
-            "shards",
-            "suggested",
+            "config describe dirty_file init inspect jobs publish rows writer_lease",
+            "target",
+            "diff layer_ends look",
+            "doctor error prepare+shared_rows+variants purge serving track",
+            "dry_run tilesets",
+            "seed",
+            "copy reseed shards verify",
         ],
     ),
     (
-        "command",
+        "serve",
         &[
-            "run",
-            "tile",
-            "stop",
-            "error",
-            "encode",
-            "https",
-            "manifest",
-            "mvt",
-            "source",
-            "plan",
-            "scratch",
-            "sink",
-            "postgis",
-            "pipeline",
-            "report",
-            "config",
-            "changes",
-            "patch",
-            "serve",
-            "purge",
-            "shards",
-            "suggested",
+            "http write_back",
+            "parameters queue",
+            "change_log+live+observe+options+shared+target+tiles",
+            "jobs",
+            "error writer",
+            "preview",
+            "public+tilesets",
+            "admin",
+            "server",
         ],
     ),
-    ("exit", &["error", "stop"]),
-    ("signals", &["exit", "report", "stop"]),
-    ("serve", &["error", "tile", "cursor", "stop", "encode", "manifest", "mvt", "sink", "purge"]),
-    ("lib", &[]),
+    ("shards", &["error index merge plan run_file", "cut folder"]),
     (
-        "bin",
+        "target",
         &[
-            "changes",
-            "cli",
-            "command",
-            "config",
-            "exit",
-            "postgis",
-            "report",
-            "run",
-            "serve",
-            "shards",
-            "signals",
-            "sink",
-            "stop",
-            "suggested",
+            "compare error lock_file metadata note_store read scratch shrink work_files",
+            "changed staging tree",
+            "publication",
+            "directory mbtiles pmtiles",
+            "s3",
         ],
     ),
-];
-
-/// `src/postgis/`.
-const POSTGIS: Table = &[
-    ("session", &[]),
-    ("layer", &["session"]),
-    ("sql", &["layer", "session"]),
-    ("probe", &["sql", "layer", "session"]),
-    ("split", &["sql", "layer", "session"]),
-    ("survey", &["split", "sql", "layer", "session"]),
-    ("refresh", &["probe", "layer", "session"]),
-    ("variants", &["layer", "session"]),
-    ("render", &["split", "variants", "survey", "probe", "sql", "layer", "session"]),
-    ("discover", &["probe", "layer", "session"]),
-];
-
-/// `src/changes/`.
-const CHANGES: Table = &[
-    ("untracked", &[]),
-    ("error", &["untracked"]),
-    ("options", &[]),
-    ("log", &["error"]),
-    ("relations", &["log", "options", "error"]),
-    ("install", &["relations", "log", "options", "error", "untracked"]),
-    ("read", &["log", "options", "error", "untracked"]),
-];
-
-/// `src/sink/`. `tree` is what directories and buckets have in common; a kind of target imports another only where it stores it: a PMTiles
-/// archive in S3.
-const SINK: Table = &[
-    ("error", &[]),
-    ("lock_file", &[]),
-    ("metadata", &[]),
-    ("scratch", &[]),
-    ("shrink", &[]),
-    ("read", &[]),
-    ("changed", &["scratch"]),
-    ("compare", &[]),
-    ("note_store", &[]),
-    ("work_files", &["read", "s3"]),
-    ("publication", &["changed", "note_store", "scratch"]),
-    ("staging", &["lock_file"]),
-    ("tree", &["metadata", "scratch"]),
-    ("directory", &["changed", "lock_file", "note_store", "publication", "read", "scratch", "staging", "tree"]),
-    ("mbtiles", &["compare", "lock_file", "metadata", "publication", "read", "scratch", "staging"]),
-    ("pmtiles", &["compare", "lock_file", "metadata", "publication", "read", "scratch", "staging"]),
-    ("s3", &["changed", "metadata", "note_store", "pmtiles", "publication", "read", "scratch", "tree"]),
+    ("tile", &["batch bbox coord feature margin order rect_list tag text world_box zoom", "area"]),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.
@@ -188,6 +115,9 @@ fn modules(folder: &Path) -> BTreeMap<ModulePath, PathBuf> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
+                continue;
+            }
+            if path.extension().is_none_or(|extension| extension != "rs") {
                 continue;
             }
             let relative = path.strip_prefix(&source).unwrap().with_extension("");
@@ -208,7 +138,7 @@ fn imports(module: &ModulePath, text: &str) -> BTreeSet<ModulePath> {
     let code: String =
         text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
     // Unit tests may look upwards.
-    let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let code = code.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     let mut found = BTreeSet::new();
     for marker in ["crate::", "oar_tiles::", "super::"] {
         for (at, _) in code.match_indices(marker) {
@@ -255,38 +185,38 @@ fn tree<'a>(base: &ModulePath, text: &'a str, found: &mut BTreeSet<ModulePath>) 
     rest
 }
 
-/// Holds the parts of a module to its table. Private children of the parts are the parts' own affair.
-fn hold(module: &str, table: Table) {
-    let folder = crate::support::repository("src").join(module);
-    let depth = usize::from(!module.is_empty());
+/// Holds the parts of a folder to its layers. Private children of the parts are the parts' own affair.
+fn hold(folder: &str, layers: &[&str]) {
+    let depth = usize::from(!folder.is_empty());
+    let groups = layers.iter().zip(0..).flat_map(|(parts, layer)| parts.split(' ').map(move |group| (group, layer)));
+    let layer_of: BTreeMap<&str, (&str, usize)> =
+        groups.flat_map(|(group, layer)| group.split('+').map(move |part| (part, (group, layer)))).collect();
     let mut parts = BTreeSet::new();
-    for (path, file) in modules(&folder) {
+    for (path, file) in modules(&crate::support::repository("src").join(folder)) {
         // The parent itself names its parts.
         let Some(part) = path.get(depth) else { continue };
         parts.insert(part.clone());
-        let (_, may) = table
-            .iter()
-            .find(|(name, _)| name == part)
-            .unwrap_or_else(|| panic!("{part} is not in the table of {module}"));
+        let layer = layer_of.get(part.as_str());
+        let (group, layer) = layer.unwrap_or_else(|| panic!("src/{folder}: {part} is in no layer"));
         for other in imports(&path, &std::fs::read_to_string(&file).unwrap()) {
-            let is_sibling = other.len() > depth && (depth == 0 || other[0] == module);
+            let is_sibling = other.len() > depth && (depth == 0 || other[0] == folder);
             let Some(other) = other.get(depth).filter(|_| is_sibling) else { continue };
-            // A name that starts with a capital letter is an item of the parent.
-            let is_part = depth == 0 || table.iter().any(|(name, _)| name == other);
+            // Other names are items of the parent.
+            let Some((other_group, other_layer)) = layer_of.get(other.as_str()) else { continue };
             assert!(
-                other == part || !is_part || may.contains(&other.as_str()),
-                "{} may not import {other}",
+                other_group == group || other_layer < layer,
+                "{} may not import {other}: it is in no layer before",
                 file.display()
             );
         }
     }
-    let named: BTreeSet<String> = table.iter().map(|(name, _)| (*name).to_owned()).collect();
-    assert_eq!(parts, named, "the table of {module} names other parts than there are");
+    let named: BTreeSet<String> = layer_of.keys().map(|&name| name.to_owned()).collect();
+    assert_eq!(parts, named, "the layers of src/{folder} name other parts than there are");
 }
 
 /// The files that a file imports, by the longest known prefix of each path.
-fn edges(module: &str) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
-    let files = modules(&crate::support::repository("src").join(module));
+fn edges() -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
+    let files = modules(&crate::support::repository("src"));
     let own = |path: &ModulePath| {
         (1..=path.len()).rev().map(|end| path[..end].to_vec()).find(|prefix| files.contains_key(prefix))
     };
@@ -324,52 +254,43 @@ fn circle(edges: &BTreeMap<ModulePath, BTreeSet<ModulePath>>) -> Option<Vec<Modu
     None
 }
 
+/// Folders of `src` that have files in them.
+fn folders() -> BTreeSet<String> {
+    let paths = modules(&crate::support::repository("src")).into_keys();
+    paths.filter(|path| path.len() > 1).map(|path| path[0].clone()).chain([String::new()]).collect()
+}
+
 #[test]
 fn imports_go_down() {
-    hold("", MODULES);
+    for (folder, layers) in LAYERS {
+        hold(folder, layers);
+    }
+    assert_eq!(LAYERS.iter().map(|(folder, _)| (*folder).to_owned()).collect::<BTreeSet<_>>(), folders());
 }
 
 #[test]
-fn imports_go_down_in_postgis() {
-    hold("postgis", POSTGIS);
-}
-
-#[test]
-fn imports_go_down_in_changes() {
-    hold("changes", CHANGES);
-}
-
-#[test]
-fn imports_go_down_in_sink() {
-    hold("sink", SINK);
-}
-
-#[test]
-fn no_verb_imports_another() {
-    hold("command", COMMAND);
+fn serving_knows_no_database() {
+    for (path, file) in modules(&crate::support::repository("src/serve")) {
+        for other in imports(&path, &std::fs::read_to_string(&file).unwrap()) {
+            let known = ["postgis", "change_log", "draw", "config", "run"];
+            assert!(!known.contains(&other[0].as_str()), "{} may not import {}", file.display(), other.join("::"));
+        }
+    }
 }
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    // Others join when they have none.
-    let modules = [
-        "postgis",
-        "plan",
-        "tile",
-        "mvt",
-        "patch",
-        "report",
-        "changes",
-        "pipeline",
-        "config",
-        "sink",
-        "cells",
-        "source",
-        "serve",
-        "command/serve",
-    ];
-    let circles = modules.map(|module| circle(&edges(module)));
-    assert_eq!(circles, modules.map(|_| None));
+    assert_eq!(circle(&edges()), None);
+}
+
+#[test]
+fn folders_below_src_are_two_deep_at_most() {
+    for (path, file) in modules(&crate::support::repository("src")) {
+        let is_folder = file.file_name().is_some_and(|name| name == "mod.rs");
+        let folders = if is_folder { path.len() } else { path.len().saturating_sub(1) };
+        let is_of_tests = path.last().is_some_and(|last| last == "tests");
+        assert!(folders <= 2 || is_of_tests, "{} is deeper than two folders", file.display());
+    }
 }
 
 #[test]

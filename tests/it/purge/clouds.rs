@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oar_tiles::purge::{
+use oar_tiles::cdn::{
     CloudflareOptions, CloudflarePlan, FastlyOptions, NginxOptions, ProviderOptions, PurgeItem, SecretSource, SendEnd,
     Sent, TileAddresses, VarnishOptions, batches, names, provider, send,
 };

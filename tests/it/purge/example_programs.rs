@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use oar_tiles::purge::{CommandOptions, ProviderOptions, PurgeItem, SendEnd};
+use oar_tiles::cdn::{CommandOptions, ProviderOptions, PurgeItem, SendEnd};
 use oar_tiles::tile::{TileCoord, Zoom};
 
 use super::clouds::{TOKEN, all_kinds, sent};

@@ -14,7 +14,7 @@ mod tls;
 mod told;
 mod told_elsewhere;
 
-use oar_tiles::purge::{ProviderOptions, PurgeBudget, PurgeOptions};
+use oar_tiles::cdn::{ProviderOptions, PurgeBudget, PurgeOptions};
 
 /// Options for a provider, with nothing but defaults.
 fn options(provider: ProviderOptions) -> PurgeOptions {

@@ -1,6 +1,7 @@
 //! What the manual says of SQL types holds: each of its examples is put into a tile.
 
-use oar_tiles::mvt::{self, MvtValue};
+use oar_tiles::mvt;
+use oar_tiles::mvt::MvtValue;
 
 use crate::support::archive::unpacked;
 use crate::support::program::{program, run};

@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use md5::{Digest as _, Md5};
+use oar_tiles::draw::RENDERING_VERSION;
 use oar_tiles::encode::PACKING_VERSION;
-use oar_tiles::postgis::RENDERING_VERSION;
 use serde_json::Value;
 
 use crate::support::places::Places;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader, read_all};
+use oar_tiles::target::{DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader, read_all};
 
 use crate::support::program::{program, run};
 use crate::support::tracked::{SOME, Tiles, Tracked, differences, listed};
@@ -18,7 +18,7 @@ fn stored(target: &Path) -> Tiles {
     };
     let ids = reader.list().unwrap();
     let mut tiles = Tiles::new();
-    read_all::<oar_tiles::sink::ReadError>(&mut *reader, &ids, |id, bytes| {
+    read_all::<oar_tiles::target::ReadError>(&mut *reader, &ids, |id, bytes| {
         tiles.insert((id.coord.zoom().get(), id.coord.x(), id.coord.y()), bytes.unwrap().into_vec());
         Ok(())
     })

@@ -4,8 +4,9 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use oar_tiles::mvt::{self, FeatureKey, PointLayer};
-use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader};
+use oar_tiles::mvt;
+use oar_tiles::mvt::{FeatureKey, PointLayer};
+use oar_tiles::target::{DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader};
 use oar_tiles::tile::{GridBox, TileId};
 use serde_json::Value;
 

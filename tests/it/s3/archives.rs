@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use oar_tiles::sink::{S3Archive, S3Error, S3Key, S3Object, S3Options, S3Pmtiles, Sink as _, TileReader as _};
 use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::target::{S3Archive, S3Error, S3Key, S3Object, S3Options, S3Pmtiles, Sink as _, TileReader as _};
 use oar_tiles::tile::{Order, TileId};
 
 use crate::support::proxy::{Fault, Proxy};

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use oar_tiles::sink::{
+use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::target::{
     Finished, Pmtiles, ReadError, S3, S3Archive, S3Error, S3Key, S3Options, S3Pmtiles, S3Reader, Sink, TileEdit,
     Tileset, Unwritten, Written, read_all,
 };
-use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::tile::{Order, TileCoord};
 
 use crate::support::proxy::{Fault, Proxy};

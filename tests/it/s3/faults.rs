@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use oar_tiles::sink::{S3Error, S3Keys, S3Location, S3Options, Sink as _};
 use oar_tiles::stop::{Signal, Stop};
+use oar_tiles::target::{S3Error, S3Keys, S3Location, S3Options, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
 use crate::support::s3::{Prefix, edits, metadata, named, options, reader_keys, run, tiles, tileset, tree};
@@ -174,7 +174,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     // Killed: nothing is given back, nothing is waited for.
     let killed = crate::support::s3::runtime();
     let short = S3Options { lease: Duration::from_millis(900), ..options(&prefix.endpoint) };
-    let create = oar_tiles::sink::S3::create;
+    let create = oar_tiles::target::S3::create;
     let mut sink =
         create(prefix.location.clone(), short.clone(), tree(), killed.handle().clone(), &Stop::new()).unwrap();
     sink.begin(&tileset("f")).unwrap();
@@ -225,7 +225,8 @@ fn what_is_wrong_is_said_with_the_next_step() {
     let create = |location: &str, options: S3Options| {
         let handle = prefix.runtime.handle().clone();
         told(
-            &oar_tiles::sink::S3::create(location.parse().unwrap(), options, tree(), handle, &Stop::new()).unwrap_err(),
+            &oar_tiles::target::S3::create(location.parse().unwrap(), options, tree(), handle, &Stop::new())
+                .unwrap_err(),
         )
     };
 

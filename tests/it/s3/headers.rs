@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::sink::{HeaderNote, RewrittenHeaders, S3Error, S3Notes, S3Options};
+use oar_tiles::target::{HeaderNote, RewrittenHeaders, S3Error, S3Notes, S3Options};
 use oar_tiles::tile::{TileTextNames, TilesetTag};
 
 use crate::support::proxy::{Fault, Proxy, Seen};

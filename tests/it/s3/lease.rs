@@ -4,8 +4,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use oar_tiles::sink::{S3Error, S3Options, Sink as _};
 use oar_tiles::stop::Stop;
+use oar_tiles::target::{S3Error, S3Options, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::s3::{Prefix, edits, metadata, named, options, run, tiles, tileset, tree};
@@ -59,7 +59,7 @@ fn a_lease_is_renewed_and_one_that_has_ended_is_taken_over() {
     long.finish(&metadata("f", 1)).unwrap();
 
     let lost = crate::support::s3::runtime();
-    let create = oar_tiles::sink::S3::create;
+    let create = oar_tiles::target::S3::create;
     let dead = create(prefix.location.clone(), short.clone(), tree(), lost.handle().clone(), &Stop::new()).unwrap();
     lost.shutdown_background();
     std::mem::forget(dead);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
 
-use oar_tiles::sink::{
+use oar_tiles::target::{
     Encryption, Publishing, S3Options, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions,
 };
 use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};

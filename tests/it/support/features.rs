@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::mvt::{self, MvtValue, Position};
+use oar_tiles::mvt;
+use oar_tiles::mvt::{MvtValue, Position};
 
 /// The value of a property.
 #[derive(Debug, Clone, PartialEq)]

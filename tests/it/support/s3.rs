@@ -7,11 +7,11 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures_util::{StreamExt as _, stream};
-use oar_tiles::sink::{
+use oar_tiles::stop::Stop;
+use oar_tiles::target::{
     CacheRule, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys,
     S3Location, S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
-use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
 

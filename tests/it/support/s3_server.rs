@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use oar_tiles::sink::S3Keys;
+use oar_tiles::target::S3Keys;
 use tempfile::TempDir;
 
 /// A server.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use oar_tiles::sink::{
+use oar_tiles::target::{
     ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink, TileChange, TileEdit, TileReader, Tileset,
     Unwritten, Written,
 };

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-use oar_tiles::sink::{
+use oar_tiles::stop::Stop;
+use oar_tiles::target::{
     Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
     Needs, OpenMode, PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key,
     S3Object, S3Pmtiles, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten,
     VectorLayer, Written,
 };
-use oar_tiles::stop::Stop;
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
 
 use super::s3::{Prefix, options};

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use oar_tiles::changes::{Cursor, TrackedLayer, Watch, tracked};
+use oar_tiles::change_log::{Cursor, TrackedLayer, Watch, tracked};
 use oar_tiles::config::{JobSettings, gather};
 use oar_tiles::postgis::{Database, Parts, probe};
 use oar_tiles::stop::Stop;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use oar_tiles::sink::{ChangedTiles, Mbtiles, OpenMode, Publishing, Sink as _, TileChange, TileEdit, Tileset};
 use oar_tiles::stop::Stop;
+use oar_tiles::target::{ChangedTiles, Mbtiles, OpenMode, Publishing, Sink as _, TileChange, TileEdit, Tileset};
 
 use crate::support::s3::Prefix;
 use crate::support::sinks::MemoryTarget;

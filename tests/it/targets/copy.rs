@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use oar_tiles::sink::{MbtilesReader, TileReader as _};
+use oar_tiles::target::{MbtilesReader, TileReader as _};
 use rusqlite::Connection;
 
 use crate::support::archive::Address;

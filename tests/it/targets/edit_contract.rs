@@ -1,8 +1,8 @@
-//! What the sink's contract (`src/sink/mod.rs`) says of edits, `Unwritten::Keep`, held by every sink that can edit.
+//! What the sink's contract (`src/target/mod.rs`) says of edits, `Unwritten::Keep`, held by every sink that can edit.
 
 use std::collections::BTreeMap;
 
-use oar_tiles::sink::{Publishing, Sink as _, TileEdit, Written};
+use oar_tiles::target::{Publishing, Sink as _, TileEdit, Written};
 use oar_tiles::tile::TileCoord;
 
 use crate::support::s3::Prefix;

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use oar_tiles::sink::{FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, S3Key, S3Notes};
+use oar_tiles::target::{FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, S3Key, S3Notes};
 
 use crate::support::s3::{Prefix, options};
 

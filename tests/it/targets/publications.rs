@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use oar_tiles::manifest::{Publication, publication_of};
-use oar_tiles::sink::{
+use oar_tiles::target::{
     BeforeManifest, BeforeManifestError, ChangeListWriter, ChangeLists, FolderNotes, Metadata, NoteCondition,
     NoteError, NoteStore, PublishedTiles, Publishing, RunKind, S3Notes, Sink, TileEdit, Tileset,
 };

@@ -1,7 +1,7 @@
-//! The sink's contract (`src/sink/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
+//! The sink's contract (`src/target/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
 //! What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
 
-use oar_tiles::sink::{Metadata, Publishing, Sink as _, TileEdit, Tileset, TreeOptions, VectorLayer};
+use oar_tiles::target::{Metadata, Publishing, Sink as _, TileEdit, Tileset, TreeOptions, VectorLayer};
 
 use crate::support::s3::Prefix;
 use crate::support::sinks::{Faulty, MemoryTarget};

@@ -12,7 +12,7 @@ use oar_tiles::report::{
     render_backlog, render_contents, render_copy, render_dirty, render_features, render_findings, render_plan,
     render_reseed, render_run, render_versions,
 };
-use oar_tiles::sink::{Latest, Version};
+use oar_tiles::target::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
 use serde::Serialize;
 

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::SinkExt as _;
-use oar_tiles::command::reseed::{ReseedOptions, reseed};
-use oar_tiles::command::seed::seed;
 use oar_tiles::config::{JobSettings, gather};
 use oar_tiles::postgis::Parts;
 use oar_tiles::report::{Report, Style, report};
 use oar_tiles::run::Job;
-use oar_tiles::sink::{DirectoryReader, MbtilesReader, PmtilesReader, S3Location, Template, TileReader};
+use oar_tiles::run::reseed::{ReseedOptions, reseed};
+use oar_tiles::run::seed::seed;
 use oar_tiles::stop::Stop;
+use oar_tiles::target::{DirectoryReader, MbtilesReader, PmtilesReader, S3Location, Template, TileReader};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 

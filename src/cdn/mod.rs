@@ -1,0 +1,43 @@
+//! Purging CDNs: which cached tiles a publish made stale, and how a provider is asked to forget them.
+//!
+//! ```text
+//!  changed tiles ─► outbox ─► items (tags, paths, prefixes) ─► batches ─► provider ─► confirmed: out of the outbox
+//!                   outbox    items                            pace, provider, sender
+//! ```
+//!
+//! | folder | what |
+//! |---|---|
+//! | `items/` | from changed tiles to the fewest items that hit them, within a limit |
+//! | `pace` | providers' rates, the user's budget, pauses after a refusal |
+//! | `provider/` | the CDNs and caches, and how each one is asked |
+//! | `planning` | what is known of the target; from waiting entries to items |
+//! | `delivery` | batches sent within the rates, until a deadline; from the outbox to the provider, until it is confirmed |
+//! | `outbox`, `dry_run` | what providers have not confirmed yet, kept with the target; what would be sent; what waits, for Prometheus |
+
+mod delivery;
+mod dry_run;
+mod items;
+mod outbox;
+mod pace;
+mod planning;
+mod provider;
+
+pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
+pub use dry_run::{PlannedPurge, planned};
+pub use items::{
+    BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
+    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, band_tags, cheapest_cover, plan,
+};
+pub use outbox::{
+    Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, Rebound, SentEntries, purge_metrics, tiles_of,
+};
+pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
+pub use planning::{AllTiles, PurgeTarget, TagSender};
+pub use provider::{
+    BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind,
+    ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeName,
+    PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions, batches, names, provider,
+};
+
+#[cfg(test)]
+mod simulation;

@@ -1,0 +1,119 @@
+//! Cloudflare: `purge_cache` of a zone by tag, prefix or file (Cloudflare API, "Purge Cached Content"; all plans since April 2025).
+
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::http::{HttpAnswer, HttpClient, json_request};
+use super::options::PurgeSecret;
+use super::{
+    BatchLimits, CloudflareOptions, CloudflarePlan, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts,
+    PurgeBatch, SendError,
+};
+use crate::cdn::items::{CdnUrl, PurgeBy};
+use crate::cdn::pace::Rate;
+
+const ENDPOINT: &str = "https://api.cloudflare.com";
+
+/// The most tags, prefixes or files in a request.
+const MAX_NAMES: usize = 100;
+
+/// A zone.
+pub(crate) struct Cloudflare {
+    options: CloudflareOptions,
+    token: PurgeSecret,
+    url: CdnUrl,
+    http: HttpClient,
+}
+
+impl Cloudflare {
+    pub(crate) fn new(options: CloudflareOptions, url: CdnUrl, http: HttpClient) -> Result<Cloudflare, ProviderError> {
+        let token = options.token.read()?;
+        Ok(Cloudflare { options, token, url, http })
+    }
+
+    /// The body of the request.
+    ///
+    /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients on other sites send, and
+    /// purging a file hits only the key without an origin. A prefix hits all keys. If `origins` are set, each file is purged once without an origin
+    /// and once for each of them.
+    fn body(&self, batch: &PurgeBatch) -> Value {
+        let prefix = |name: &String| format!("{}{}", self.url.host(), name.trim_end_matches('/'));
+        match batch.kind {
+            ItemKind::Tag => json!({ "tags": batch.names }),
+            ItemKind::Url if !self.options.origins.is_empty() => {
+                let urls = batch.names.iter().map(|name| self.url.whole(name));
+                let of_origins = |url: String| {
+                    let with = |origin: &String| json!({ "url": url, "headers": { "Origin": origin } });
+                    let all: Vec<Value> =
+                        std::iter::once(json!(url)).chain(self.options.origins.iter().map(with)).collect();
+                    all
+                };
+                json!({ "files": urls.flat_map(of_origins).collect::<Vec<_>>() })
+            }
+            ItemKind::Url | ItemKind::Prefix | ItemKind::Everything => {
+                json!({ "prefixes": batch.names.iter().map(prefix).collect::<Vec<_>>() })
+            }
+        }
+    }
+}
+
+/// Classifies an answer: in some cases the API answers `"success": false` with status 200.
+fn judge(answer: &HttpAnswer, token: &PurgeSecret) -> Result<(), SendError> {
+    answer.judged(&[token])?;
+    let says = serde_json::from_str::<Value>(&answer.text).ok();
+    match says.and_then(|says| says["success"].as_bool()) {
+        Some(true) => Ok(()),
+        Some(false) => Err(SendError::refused(answer.shown(&[token]))),
+        None => Err(SendError::later(answer.shown(&[token]))),
+    }
+}
+
+impl CloudflareOptions {
+    /// What the provider takes, and what it costs.
+    pub(crate) fn facts() -> ProviderFacts {
+        ProviderFacts {
+            name: "cloudflare",
+            takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
+            takes_everything: true,
+            mixes: true,
+            // As many as the request burst of a free plan allows.
+            max_items: 25 * MAX_NAMES,
+            price: ItemPrice::FREE,
+        }
+    }
+}
+
+impl Provider for Cloudflare {
+    fn facts(&self) -> ProviderFacts {
+        CloudflareOptions::facts()
+    }
+
+    fn limits(&self, kind: ItemKind) -> BatchLimits {
+        let files = kind == ItemKind::Url && !self.options.origins.is_empty();
+        let (requests, urls) = match self.options.plan {
+            CloudflarePlan::Free => (Rate { burst: 25.0, per_second: 5.0 / 60.0 }, 800.0),
+            CloudflarePlan::Pro => (Rate { burst: 25.0, per_second: 5.0 }, 1_500.0),
+            CloudflarePlan::Business => (Rate { burst: 50.0, per_second: 10.0 }, 1_500.0),
+            CloudflarePlan::Enterprise => (Rate { burst: 500.0, per_second: 50.0 }, 3_000.0),
+        };
+        let items = Rate { burst: urls, per_second: urls };
+        BatchLimits {
+            max_items: if files { (MAX_NAMES / (1 + self.options.origins.len())).max(1) } else { MAX_NAMES },
+            max_bytes: 256 << 10,
+            bytes_around: self.url.whole("").len() + 3,
+            // Files are limited by files per second, not by requests.
+            requests: if files { items } else { requests },
+            items,
+        }
+    }
+
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async {
+            let endpoint = self.options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
+            let url = format!("{endpoint}/client/v4/zones/{}/purge_cache", self.options.zone);
+            let bearer = format!("Bearer {}", self.token.reveal());
+            let request = json_request("POST", &url, &[("authorization", &bearer)], &self.body(batch))?;
+            judge(&self.http.send(request).await?, &self.token)
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! Fastly: batch purges by surrogate key, single purges by URL, purge all (Fastly API reference, "Purging").
+
+use futures_util::future::BoxFuture;
+use serde_json::json;
+
+use super::http::{HttpClient, empty_request, json_request};
+use super::options::PurgeSecret;
+use super::{
+    BatchLimits, FastlyOptions, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
+    many_at_once,
+};
+use crate::cdn::items::{CdnUrl, PurgeBy};
+use crate::cdn::pace::Rate;
+
+const ENDPOINT: &str = "https://api.fastly.com";
+
+/// The most keys in a batch.
+const MAX_KEYS: usize = 256;
+
+/// A service.
+pub(crate) struct Fastly {
+    options: FastlyOptions,
+    token: PurgeSecret,
+    url: CdnUrl,
+    http: HttpClient,
+}
+
+impl Fastly {
+    pub(crate) fn new(options: FastlyOptions, url: CdnUrl, http: HttpClient) -> Result<Fastly, ProviderError> {
+        let token = options.token.read()?;
+        Ok(Fastly { options, token, url, http })
+    }
+
+    async fn send_one(&self, path: String, body: Option<serde_json::Value>) -> Result<(), SendError> {
+        let endpoint = self.options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
+        let url = format!("{endpoint}{path}");
+        let mut headers = vec![("fastly-key", self.token.reveal()), ("accept", "application/json")];
+        if self.options.soft {
+            // Stale objects may be served while they are fetched again.
+            headers.push(("fastly-soft-purge", "1"));
+        }
+        let request = match body {
+            Some(body) => json_request("POST", &url, &headers, &body)?,
+            None => empty_request("POST", &url, &headers)?,
+        };
+        self.http.send(request).await?.judged(&[&self.token])
+    }
+}
+
+impl FastlyOptions {
+    /// What the provider takes, and what it costs.
+    pub(crate) fn facts() -> ProviderFacts {
+        ProviderFacts {
+            name: "fastly",
+            takes: &[PurgeBy::Url, PurgeBy::Tag, PurgeBy::All],
+            takes_everything: true,
+            mixes: false,
+            max_items: 10_000,
+            price: ItemPrice::FREE,
+        }
+    }
+}
+
+impl Provider for Fastly {
+    fn facts(&self) -> ProviderFacts {
+        FastlyOptions::facts()
+    }
+
+    fn limits(&self, kind: ItemKind) -> BatchLimits {
+        BatchLimits {
+            max_items: if kind == ItemKind::Tag { MAX_KEYS } else { 64 },
+            // A header with keys has at most 16,384 bytes; a body with keys has no documented limit.
+            max_bytes: 256 << 10,
+            bytes_around: 3,
+            // A customer may send 100,000 purges by URL and 100,000 by key an hour.
+            requests: Rate { burst: 1_000.0, per_second: 27.0 },
+            items: Rate { burst: 10_000.0, per_second: 27.0 },
+        }
+    }
+
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>> {
+        let service = &self.options.service;
+        Box::pin(async move {
+            match batch.kind {
+                ItemKind::Tag => {
+                    let keys = json!({ "surrogate_keys": batch.names });
+                    self.send_one(format!("/service/{service}/purge"), Some(keys)).await
+                }
+                // Fastly has no prefixes, so the whole service is purged.
+                ItemKind::Prefix | ItemKind::Everything => {
+                    self.send_one(format!("/service/{service}/purge_all"), None).await
+                }
+                ItemKind::Url => {
+                    let paths = batch.names.iter().map(|name| format!("/purge/{}{name}", self.url.host()));
+                    many_at_once(paths.map(|path| self.send_one(path, None)).collect()).await
+                }
+            }
+        })
+    }
+}

@@ -1,0 +1,232 @@
+//! Providers: the CDNs and caches that purge tiles, and how each one is asked.
+//!
+//! | file | what |
+//! |---|---|
+//! | `batch` | items in portions that a provider takes in one request |
+//! | `options`, `http` | what the user sets; requests, keys, refusals |
+
+mod batch;
+mod cloudflare;
+mod command;
+mod fastly;
+mod http;
+mod nginx;
+mod options;
+mod varnish;
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use http::HttpClient;
+
+use super::items::PurgeBy;
+use super::pace::Rate;
+use crate::error::ErrorKind;
+
+pub use batch::{BatchLimits, ItemKind, PurgeBatch, PurgeName, batches, names};
+pub(crate) use cloudflare::Cloudflare;
+#[cfg(feature = "s3")]
+pub(crate) use cloudfront::CloudFront;
+pub(crate) use command::UserProgram;
+pub(crate) use fastly::Fastly;
+pub(crate) use nginx::Nginx;
+pub use options::{
+    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
+    PurgeOptions, PurgeSecret, SecretSource, VarnishOptions,
+};
+pub(crate) use varnish::Varnish;
+
+/// What a provider takes, and what it costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProviderFacts {
+    /// Its name in the configuration, in metrics and in messages.
+    pub name: &'static str,
+    /// The kinds of items by which it can purge. The first is the default.
+    pub takes: &'static [PurgeBy],
+    /// True if one item stands for everything below the target's URL.
+    pub takes_everything: bool,
+    /// True if a purge by tag may use addresses and prefixes instead where there are too many tags.
+    pub mixes: bool,
+    /// The most items of one purge. A purge that would need more uses fewer items that each hit more tiles.
+    pub max_items: usize,
+    /// What an item costs.
+    pub price: ItemPrice,
+}
+
+/// What items cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ItemPrice {
+    /// The items per month and account that cost nothing.
+    pub free_per_month: u64,
+    /// The price of each further item, in US dollars.
+    pub dollars: f64,
+}
+
+impl ItemPrice {
+    /// Items cost nothing.
+    pub const FREE: ItemPrice = ItemPrice { free_per_month: u64::MAX, dollars: 0.0 };
+
+    /// What a month with this many items costs, in US dollars.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "dollars are shown with cents")]
+    pub fn dollars_of(&self, items: u64) -> f64 {
+        items.saturating_sub(self.free_per_month) as f64 * self.dollars
+    }
+}
+
+/// A CDN or cache that can be asked to forget tiles.
+///
+/// The contract:
+/// - [`Provider::send`] returns `Ok` only if the provider has accepted every name of the batch. After an error it may have accepted some: the whole
+///   batch is sent again, with the same reference.
+/// - It neither retries a request nor waits for the rates ([`Provider::limits`]): its caller does both.
+/// - No error text holds a secret.
+pub trait Provider: Send + Sync {
+    /// What it takes, and what it costs.
+    fn facts(&self) -> ProviderFacts;
+
+    /// The documented limits of a kind of names.
+    fn limits(&self, kind: ItemKind) -> BatchLimits;
+
+    /// Asks the provider to forget the names of a batch.
+    ///
+    /// # Errors
+    /// If the provider does not accept the batch: for the moment, or until somebody changes something.
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>>;
+}
+
+/// The provider that the options name. Reads its secrets.
+///
+/// # Errors
+/// If the secrets cannot be read.
+pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
+    let (url, http) = (options.url.clone(), HttpClient::new()?);
+    Ok(match options.provider.clone() {
+        #[cfg(feature = "s3")]
+        ProviderOptions::CloudFront(options) => Box::new(CloudFront::new(options, http).await?),
+        #[cfg(not(feature = "s3"))]
+        ProviderOptions::CloudFront(_) => return Err(ProviderError::NotBuilt { provider: "cloudfront" }),
+        ProviderOptions::Fastly(options) => Box::new(Fastly::new(options, url, http)?),
+        ProviderOptions::Cloudflare(options) => Box::new(Cloudflare::new(options, url, http)?),
+        ProviderOptions::Varnish(options) => Box::new(Varnish::new(options, url, http)?),
+        ProviderOptions::Nginx(options) => Box::new(Nginx::new(options, url, http)?),
+        ProviderOptions::Command(options) => Box::new(UserProgram::new(options, url)),
+    })
+}
+
+/// The most requests in flight of a batch in which each name takes one request.
+const MAX_REQUESTS_IN_FLIGHT: usize = 64;
+
+/// Sends many requests, a bounded number at once; ends at the first error.
+async fn many_at_once<F>(requests: Vec<F>) -> Result<(), SendError>
+where
+    F: Future<Output = Result<(), SendError>>,
+{
+    futures_util::stream::iter(requests).buffer_unordered(MAX_REQUESTS_IN_FLIGHT).try_collect::<()>().await
+}
+
+// Errors: why a provider cannot be asked, or does not accept a request.
+
+/// Why a provider cannot be asked at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProviderError {
+    /// A secret is missing.
+    #[error("no secret can be read from {place}: {what}")]
+    Secret {
+        /// The file or the variable.
+        place: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// This program was built without the code that signs requests to the provider.
+    #[error(
+        "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
+    )]
+    NotBuilt {
+        /// The provider's name in the configuration.
+        provider: &'static str,
+    },
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {what}")]
+    Tls {
+        /// The cause.
+        what: String,
+    },
+}
+
+impl ProviderError {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        ErrorKind::Usage
+    }
+}
+
+/// Why a provider did not accept a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The provider may accept the same request later.
+    #[error("{what}")]
+    Later {
+        /// The text of its answer, or what went wrong; without secrets.
+        what: String,
+        /// How long the provider asks to wait.
+        retry_after: Option<Duration>,
+    },
+    /// The provider refuses the same request until somebody changes something: a key, a right, the configuration.
+    #[error("{what}")]
+    Refused {
+        /// The text of its answer, or what went wrong; without secrets.
+        what: String,
+    },
+}
+
+impl SendError {
+    /// A temporary refusal.
+    #[must_use]
+    pub const fn later(what: String) -> SendError {
+        SendError::Later { what, retry_after: None }
+    }
+
+    /// A permanent refusal.
+    #[must_use]
+    pub const fn refused(what: String) -> SendError {
+        SendError::Refused { what }
+    }
+}
+
+// Caches that users run themselves, and a program that users provide.
+
+/// What a cache asks of who purges: `Authorization: Bearer TOKEN` (RFC 6750, section 2.1), if there is a token.
+struct CacheToken(Option<CacheTokenParts>);
+
+struct CacheTokenParts {
+    token: PurgeSecret,
+    header: String,
+}
+
+impl CacheToken {
+    fn read(source: Option<&SecretSource>) -> Result<CacheToken, ProviderError> {
+        let token = source.map(SecretSource::read).transpose()?;
+        Ok(CacheToken(token.map(|token| CacheTokenParts { header: format!("Bearer {}", token.reveal()), token })))
+    }
+
+    /// The header of a request.
+    fn header(&self) -> Option<(&'static str, &str)> {
+        self.0.as_ref().map(|parts| ("authorization", parts.header.as_str()))
+    }
+
+    /// What no error may show.
+    fn secrets(&self) -> Vec<&PurgeSecret> {
+        self.0.iter().map(|parts| &parts.token).collect()
+    }
+}
+
+/// The rate of providers that have no limit.
+const OWN_RATE: Rate = Rate { burst: 1_000_000.0, per_second: 1_000_000.0 };
+
+// CDNs with an API of their own. The code was checked against the documented APIs, not with live accounts.
+
+#[cfg(feature = "s3")]
+mod cloudfront;

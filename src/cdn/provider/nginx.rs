@@ -1,0 +1,87 @@
+//! nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*`.
+//!
+//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). If it keeps one for each
+//! `Accept-Encoding`, it finds the others through the copy that was cached first. Once a purge has removed that copy, no further purge finds the
+//! others, and nginx serves them again as soon as there is a new first copy.
+
+use futures_util::future::BoxFuture;
+use http::StatusCode;
+
+use super::http::{HttpClient, empty_request};
+use super::{
+    BatchLimits, CacheToken, ItemKind, ItemPrice, NginxOptions, OWN_RATE, Provider, ProviderError, ProviderFacts,
+    PurgeBatch, SendError, many_at_once,
+};
+use crate::cdn::items::{CdnUrl, PurgeBy};
+use crate::suggested::PURGE;
+
+/// One or several nginx servers.
+pub(crate) struct Nginx {
+    options: NginxOptions,
+    token: CacheToken,
+    url: CdnUrl,
+    http: HttpClient,
+}
+
+impl Nginx {
+    pub(crate) fn new(options: NginxOptions, url: CdnUrl, http: HttpClient) -> Result<Nginx, ProviderError> {
+        let token = CacheToken::read(options.token.as_ref())?;
+        Ok(Nginx { options, token, url, http })
+    }
+
+    async fn ask(&self, path: String) -> Result<(), SendError> {
+        for cache in &self.options.caches {
+            let url = format!("{}{path}", cache.trim_end_matches('/'));
+            let headers: Vec<_> = [("host", self.url.host())].into_iter().chain(self.token.header()).collect();
+            let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
+            // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5 answer 412.
+            if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
+                answer.judged(&self.token.secrets())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl NginxOptions {
+    /// What the provider takes, and what it costs.
+    pub(crate) fn facts(&self) -> ProviderFacts {
+        ProviderFacts {
+            name: "nginx",
+            takes: if self.wildcards {
+                &[PurgeBy::Path, PurgeBy::Url, PurgeBy::All]
+            } else {
+                &[PurgeBy::Url, PurgeBy::All]
+            },
+            takes_everything: self.wildcards,
+            mixes: false,
+            max_items: if self.wildcards { 20_000 } else { usize::MAX },
+            price: ItemPrice::FREE,
+        }
+    }
+}
+
+impl Provider for Nginx {
+    fn facts(&self) -> ProviderFacts {
+        self.options.facts()
+    }
+
+    fn limits(&self, kind: ItemKind) -> BatchLimits {
+        let max_items = if kind == ItemKind::Url { 1_000 } else { 1 };
+        BatchLimits { max_items, max_bytes: usize::MAX, bytes_around: 0, requests: OWN_RATE, items: OWN_RATE }
+    }
+
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>> {
+        Box::pin(async move {
+            match batch.kind {
+                ItemKind::Url => many_at_once(batch.names.iter().map(|name| self.ask(name.clone())).collect()).await,
+                ItemKind::Prefix | ItemKind::Everything if self.options.wildcards => {
+                    many_at_once(batch.names.iter().map(|name| self.ask(format!("{name}*"))).collect()).await
+                }
+                ItemKind::Tag | ItemKind::Prefix | ItemKind::Everything => Err(SendError::refused(format!(
+                    "everything is to be purged, and this nginx takes exact addresses only: empty its cache folder, then run {PURGE} --forget; or set wildcards = true if its purge module is 2.4 or later"
+                ))),
+            }
+        })
+    }
+}

@@ -1,0 +1,86 @@
+//! Varnish: `PURGE` of exact URLs, xkey, and bans for prefixes, with the VCL that `examples/varnish.vcl` shows.
+
+use futures_util::future::BoxFuture;
+
+use super::http::{HttpClient, empty_request};
+use super::{
+    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, PurgeBatch,
+    SendError, VarnishOptions, many_at_once,
+};
+use crate::cdn::items::{CdnUrl, PurgeBy};
+
+/// One or several Varnish servers.
+pub(crate) struct Varnish {
+    options: VarnishOptions,
+    token: CacheToken,
+    url: CdnUrl,
+    http: HttpClient,
+}
+
+/// The most tags in a request: Varnish's header limit is 8 kB (`http_req_hdr_len`), and a tag has at most 60 bytes.
+const MAX_TAGS: usize = 100;
+
+impl Varnish {
+    pub(crate) fn new(options: VarnishOptions, url: CdnUrl, http: HttpClient) -> Result<Varnish, ProviderError> {
+        let token = CacheToken::read(options.token.as_ref())?;
+        Ok(Varnish { options, token, url, http })
+    }
+
+    async fn ask(&self, method: &str, path: &str, header: (&'static str, &str)) -> Result<(), SendError> {
+        let headers: Vec<_> = [("host", self.url.host()), header].into_iter().chain(self.token.header()).collect();
+        let headers = &headers;
+        let requests = self.options.caches.iter().map(|cache| {
+            let url = format!("{}{path}", cache.trim_end_matches('/'));
+            async move { self.http.send(empty_request(method, &url, headers)?).await?.judged(&self.token.secrets()) }
+        });
+        futures_util::future::try_join_all(requests).await.map(drop)
+    }
+}
+
+impl VarnishOptions {
+    /// What the provider takes, and what it costs.
+    pub(crate) fn facts() -> ProviderFacts {
+        ProviderFacts {
+            name: "varnish",
+            takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
+            takes_everything: true,
+            mixes: true,
+            // Varnish compares a ban with every object, so exact addresses are used for as long as purging them takes seconds.
+            max_items: 20_000,
+            price: ItemPrice::FREE,
+        }
+    }
+}
+
+impl Provider for Varnish {
+    fn facts(&self) -> ProviderFacts {
+        VarnishOptions::facts()
+    }
+
+    fn limits(&self, kind: ItemKind) -> BatchLimits {
+        let max_items = match kind {
+            ItemKind::Tag => MAX_TAGS,
+            ItemKind::Url => 1_000,
+            ItemKind::Prefix | ItemKind::Everything => 1,
+        };
+        BatchLimits { max_items, max_bytes: usize::MAX, bytes_around: 0, requests: OWN_RATE, items: OWN_RATE }
+    }
+
+    fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>> {
+        let mode = ("x-purge", if self.options.soft { "soft" } else { "hard" });
+        Box::pin(async move {
+            match batch.kind {
+                ItemKind::Tag => {
+                    let header = if self.options.soft { "xkey-softpurge" } else { "xkey-purge" };
+                    self.ask("PURGE", self.url.path(), (header, &batch.names.join(" "))).await
+                }
+                ItemKind::Url => {
+                    many_at_once(batch.names.iter().map(|name| self.ask("PURGE", name, mode)).collect()).await
+                }
+                ItemKind::Prefix | ItemKind::Everything => {
+                    many_at_once(batch.names.iter().map(|name| self.ask("BAN", name, mode)).collect()).await
+                }
+            }
+        })
+    }
+}

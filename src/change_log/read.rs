@@ -1,0 +1,500 @@
+//! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when to look again.
+
+use std::time::Duration;
+
+use super::TrackedLayer;
+use super::error::ChangeLogError;
+use super::log::{
+    DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, SchemaFlaws, WatchFacts, newest_transactions,
+};
+use super::untracked::Untracked;
+use crate::cursor::Cursor;
+use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snapshot, changed_positions, quoted};
+use crate::suggested::TRACK_INSTALL;
+use crate::tile::Spot;
+
+pub use super::waking::{NotifyObstacle, Waking, notify_obstacle};
+
+// The size of the log, the check that it is safe, and its pruning.
+
+/// The entries of one watch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WatchBacklog {
+    /// Schema and table, quoted.
+    pub table: String,
+    /// The number of changed rows.
+    pub rows: u64,
+    /// The age of the oldest change, in seconds; `None` if there is none.
+    pub oldest: Option<f64>,
+}
+
+/// The result of pruning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pruned {
+    /// The number of changed rows that were deleted.
+    pub rows: u64,
+    /// The number of changed rows that are left.
+    pub left: u64,
+    /// The open transaction because of which the targets have not seen the rows that are left, in words; `None` if no transaction is the reason.
+    pub kept_by: Option<String>,
+}
+
+/// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this before anything else in the
+/// log is read.
+///
+/// # Errors
+/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install repairs it.
+pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
+    let context = "checking whether the change log is safe";
+    let server = database.server();
+    let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
+    flaws.check(schema, server)?;
+    let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, context).await?, Presence::Readable);
+    let schema = quoted(schema);
+    if is_readable {
+        let sql = format!("SELECT layout FROM {schema}.state");
+        let layout: i32 = snapshot.keeper.one(context, &sql, &[]).await?.get(0);
+        if layout < SAFE_LAYOUT {
+            let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
+            flaws.mendable.insert(0, what);
+        }
+    }
+    if flaws.mendable.is_empty() {
+        return match &flaws.lacking[..] {
+            [] => Ok(()),
+            lacking => Err(ChangeLogError::LacksRights { server: server.clone(), what: lacking.join("; ") }),
+        };
+    }
+    Err(ChangeLogError::Repairable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
+}
+
+/// The entries that the log holds for each watch, without those that pruning keeps as a witness.
+///
+/// # Errors
+/// If there is no log, or it cannot be read.
+pub async fn backlogs(
+    database: &Database,
+    snapshot: &Snapshot,
+    schema: &str,
+) -> Result<Vec<WatchBacklog>, ChangeLogError> {
+    let context = "reading the state of the change log";
+    let presence = Presence::look_up(&snapshot.keeper, schema, context).await?;
+    let schema = quoted(schema);
+    match presence {
+        Presence::Readable => {}
+        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema }.into()),
+        Presence::Nothing | Presence::Foreign => {
+            return Err(Untracked::NotInstalled { server: database.server().clone(), schema }.into());
+        }
+    }
+    let sql = format!(
+        "SELECT watch.name, coalesce(sum(noted.rows), 0)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8
+         FROM {schema}.watch AS watch
+         LEFT JOIN {schema}.change AS noted ON noted.watch = watch.id AND noted.xid > (SELECT pruned FROM {schema}.state)
+         GROUP BY watch.id, watch.name ORDER BY watch.name, watch.id"
+    );
+    let rows = snapshot.keeper.all(context, &sql, &[]).await?;
+    let read = |row: &tokio_postgres::Row| WatchBacklog {
+        table: row.get(0),
+        rows: row.get::<_, i64>(1).cast_unsigned(),
+        oldest: row.get(2),
+    };
+    Ok(rows.iter().map(read).collect())
+}
+
+/// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how far it was pruned, so that a
+/// target that has not seen a deleted entry gets an error. One entry of each of the newest transactions stays, so that the witness of a target that has
+/// seen them is still found.
+///
+/// # Errors
+/// If there is no log, or the role may not write it.
+pub async fn prune(
+    database: &Database,
+    schema: &str,
+    seen: &[Cursor],
+    older: Option<Duration>,
+) -> Result<Pruned, ChangeLogError> {
+    let context = "pruning the change log";
+    let snapshot = database.snapshot().await?;
+    backlogs(database, &snapshot, schema).await?;
+    drop(snapshot);
+    let log = quoted(schema);
+    let mut conditions = Vec::new();
+    let first = seen.iter().map(Cursor::xmin).min();
+    if let Some(first) = first {
+        conditions.push(format!("noted.xid < '{first}'::xid8"));
+    }
+    if let Some(older) = older {
+        conditions.push(format!("noted.at < statement_timestamp() - interval '{} seconds'", older.as_secs_f64()));
+    }
+    // Without a condition, delete nothing.
+    let conditions = if conditions.is_empty() { "false".to_owned() } else { conditions.join(" OR ") };
+    let session = database.writing().await?;
+    let failed = |error| ChangeLogError::from_prune(database.server(), error);
+    session.begin_writing(context).await.map_err(failed)?;
+    let sql = format!(
+        "WITH edge AS (SELECT noted.xid FROM {log}.change AS noted WHERE {conditions} ORDER BY noted.xid DESC LIMIT 1),
+              kept AS ({}),
+              gone AS (DELETE FROM {log}.change AS noted WHERE ({conditions}) AND noted.ctid NOT IN (SELECT id FROM kept)),
+              moved AS (UPDATE {log}.state SET pruned = greatest(pruned, (SELECT xid FROM edge)))
+         SELECT coalesce(sum(noted.rows), 0)::text FROM {log}.change AS noted, {log}.state AS state
+         WHERE ({conditions}) AND noted.xid > state.pruned;
+         SELECT coalesce(sum(rows), 0)::text FROM {log}.change WHERE xid > (SELECT pruned FROM {log}.state);
+         SELECT coalesce(({}), '');
+         COMMIT",
+        newest_transactions(schema, "e.xid <= (SELECT edge.xid FROM edge)"),
+        open_transaction(first)
+    );
+    let counts = session.script(context, &sql).await.map_err(failed)?;
+    let count = |at: usize| counts.get(at).and_then(|text| text.parse().ok()).unwrap_or_default();
+    let (rows, left) = (count(0), count(1));
+    let kept_by = counts.get(2).filter(|text| left > 0 && !text.is_empty()).cloned();
+    Ok(Pruned { rows, left, kept_by })
+}
+
+/// SQL that names a transaction if it is still open. While it is open, no snapshot's cursor moves past it.
+fn open_transaction(transaction: Option<u64>) -> String {
+    // The views show the lower 32 bits (PostgreSQL documentation, section 8.19).
+    let xid = transaction.unwrap_or_default() & u64::from(u32::MAX);
+    format!(
+        "SELECT format('the prepared transaction %L', p.gid) FROM pg_prepared_xacts AS p WHERE p.transaction::text = '{xid}'
+          UNION ALL
+          SELECT format('a transaction of process %s', a.pid) FROM pg_stat_activity AS a WHERE a.backend_xid::text = '{xid}' LIMIT 1"
+    )
+}
+
+// Checks that the log holds every change that a target has not seen.
+
+/// What is logged about one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Its id in the log (`change.watch`).
+    pub id: i32,
+    /// Schema and table, quoted.
+    pub table: String,
+    /// Where the positions of changed rows come from.
+    pub source: PositionSource,
+    /// How the values of the columns of [`PositionSource::Query`] are read, in the same order.
+    pub methods: Vec<DecodingMethod>,
+}
+
+/// Where the positions of changed rows come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PositionSource {
+    /// A geometry column: the log holds the positions (`change.x`, `change.y`, `change.places`).
+    Geometry {
+        /// The column, quoted.
+        column: String,
+    },
+    /// A query over the changed row, which it calls `changed`. The log holds the columns to which the query refers (`change.keys`).
+    Query {
+        /// The query.
+        sql: String,
+        /// The columns of `changed`, each with its type as SQL names it.
+        columns: Vec<(String, String)>,
+    },
+}
+
+const CONTEXT: &str = "reading the state of the change log";
+
+/// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two statements in the session of
+/// the snapshot.
+///
+/// # Errors
+/// [`ChangeLogError::Untracked`] with the first reason why the log is not complete.
+pub async fn tracked(
+    database: &Database,
+    snapshot: &Snapshot,
+    schema: &str,
+    layers: &[TrackedLayer<'_>],
+    cursor: &Cursor,
+) -> Result<Vec<Vec<Watch>>, ChangeLogError> {
+    let session = &snapshot.keeper;
+    let server = database.server();
+    match Presence::look_up(session, schema, CONTEXT).await? {
+        Presence::Readable => {}
+        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema: quoted(schema) }.into()),
+        Presence::Nothing | Presence::Foreign => {
+            return Err(Untracked::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
+        }
+    }
+    let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
+    let facts = Facts::look_up(session, schema, &definitions, &[], cursor, CONTEXT).await?;
+    check_log(server, schema, snapshot, &facts, cursor)?;
+    if facts.layout < SAFE_LAYOUT {
+        tracing::warn!(
+            "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run {TRACK_INSTALL} again; targets stay as good as they are"
+        );
+    }
+    let mut all = Vec::new();
+    for (layer, definition) in layers.iter().zip(&definitions) {
+        all.push(watches_of(layer, definition, &facts, cursor)?);
+    }
+    Ok(all)
+}
+
+/// The checks that concern all layers.
+fn check_log(
+    server: &ServerName,
+    schema: &str,
+    snapshot: &Snapshot,
+    facts: &Facts,
+    cursor: &Cursor,
+) -> Result<(), Untracked> {
+    if facts.layout > LAYOUT {
+        return Err(Untracked::Newer { schema: quoted(schema), found: facts.layout, known: LAYOUT });
+    }
+    if let Ok(now) = snapshot.cursor().parse::<Cursor>() {
+        let now = now.xmax();
+        // This is checked first: after a restore both conditions hold, and an install is needed before the seed.
+        if let Some(known) = facts.ahead {
+            return Err(Untracked::Ahead { server: server.clone(), known, now });
+        }
+        if cursor.xmax() > now {
+            return Err(Untracked::Older { server: server.clone(), now, seen: cursor.xmax() });
+        }
+    }
+    if facts.pruned >= cursor.xmin() {
+        return Err(Untracked::Pruned { pruned: facts.pruned, seen: cursor.xmin() });
+    }
+    Ok(())
+}
+
+/// The watches of one layer.
+fn watches_of(
+    layer: &TrackedLayer<'_>,
+    definition: &str,
+    facts: &Facts,
+    cursor: &Cursor,
+) -> Result<Vec<Watch>, Untracked> {
+    let (layer, track) = (layer.layer.name().to_owned(), layer.track);
+    let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
+    if needs.peek().is_none() {
+        return Err(Untracked::Layer { layer });
+    }
+    let mut watches = Vec::new();
+    for need in needs {
+        let Some(id) = need.watch else { continue };
+        let Some(watch) = facts.watches.iter().find(|watch| watch.id == id) else {
+            return Err(Untracked::Layer { layer });
+        };
+        check_watch(&layer, watch, cursor)?;
+        // The key is checked, too: it pairs the old and the new version of a row.
+        let mut names: Vec<&String> = need.columns.iter().chain(&watch.key).collect();
+        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20), so the first one is reported.
+        names.sort_by_key(|name| watch.column(name).map(|column| column.number));
+        for name in names {
+            check_column(&layer, watch, name, cursor)?;
+        }
+        // Checked after the columns, because an altered column is the reason why everything is logged, until another install.
+        if watch.everything {
+            return Err(Untracked::Everything { layer, table: watch.name.clone() });
+        }
+        let (source, methods) = match &watch.query {
+            None => {
+                (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
+            }
+            Some(sql) => {
+                // The query in the configuration is run, never one stored in the log: a role that can write to the log could store its own.
+                let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
+                    return Err(Untracked::Layer { layer });
+                };
+                let (columns, methods) = query_columns(&layer, watch)?.into_iter().unzip();
+                (PositionSource::Query { sql: track.geometry.clone(), columns }, methods)
+            }
+        };
+        watches.push(Watch { id: watch.id, table: watch.name.clone(), source, methods });
+    }
+    if watches.is_empty() {
+        return Err(Untracked::Undeclared { layer });
+    }
+    Ok(watches)
+}
+
+/// The name and type of a column that a query refers to, and how its values are read.
+type DecodedColumn = ((String, String), DecodingMethod);
+
+/// The columns that the query of a watch refers to.
+fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
+    let mut columns = Vec::new();
+    for name in &watch.logged {
+        let decoding = watch.column(name).and_then(|column| column.decoding.as_ref());
+        let Some((type_name, method)) = decoding.and_then(|decoding| Some((&decoding.type_name, decoding.method?)))
+        else {
+            let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
+            return Err(Untracked::Undecodable { layer, table, column });
+        };
+        columns.push(((name.clone(), type_name.clone()), method));
+    }
+    Ok(columns)
+}
+
+/// The checks of one watch.
+fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
+    let (layer, table) = (layer.to_owned(), watch.name.clone());
+    match &watch.current_name {
+        Some(name) if *name == table => {}
+        Some(name) => {
+            return Err(Untracked::Replaced { layer, table, now: format!(": that one is called {name} now") });
+        }
+        None => return Err(Untracked::Replaced { layer, table, now: ": that one is gone".to_owned() }),
+    }
+    if let Some(member) = watch.members.iter().find(|member| member.is_subscribed) {
+        return Err(Untracked::Subscribed { layer, table: member.name.clone() });
+    }
+    if let Some(member) = watch.members.iter().find(|member| !member.is_kept) {
+        let what = format!("{} is unlogged, so a crash empties it without a trigger", member.name);
+        return Err(Untracked::Triggers { layer, table, what });
+    }
+    if let Some(what) = watch.members.iter().find_map(flaw) {
+        return Err(Untracked::Triggers { layer, table, what });
+    }
+    if !watch.function_is_ours {
+        let what = "the function of its triggers is not the one that was installed".to_owned();
+        return Err(Untracked::Triggers { layer, table, what });
+    }
+    if !cursor.sees(watch.since) {
+        return Err(Untracked::InstalledSince { layer, table });
+    }
+    Ok(())
+}
+
+/// What is wrong with a table that should have the triggers, in words.
+fn flaw(member: &MemberFacts) -> Option<String> {
+    let name = &member.name;
+    if member.is_same() {
+        return None;
+    }
+    Some(match (member.is_noted, member.is_related) {
+        (false, _) => format!("{name} became its partition, child or parent since the triggers were installed"),
+        (true, false) => format!("{name} was its partition, child or parent when the triggers were installed"),
+        (true, true) if member.is_tied != Some(true) => {
+            format!("{name} was detached and attached since the triggers were installed")
+        }
+        (true, true) => {
+            let states: Vec<&str> = member.found.lines().filter_map(|line| line.rsplit(' ').nth(1)).collect();
+            if states.len() < TRIGGERS {
+                format!("{name} lacks triggers that were installed")
+            } else if states.iter().any(|state| *state != "A") {
+                format!("triggers of {name} are disabled")
+            } else {
+                format!("triggers of {name} were altered, or disabled for a while")
+            }
+        }
+    })
+}
+
+/// The number of triggers on one table: for INSERT, UPDATE, DELETE and TRUNCATE.
+const TRIGGERS: usize = 4;
+
+/// The checks of one column.
+fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
+    let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
+    match watch.column(name) {
+        Some(found) if !found.is_same => Err(Untracked::Altered { layer, table, column }),
+        Some(found) if cursor.sees(found.since) => Ok(()),
+        Some(_) => Err(Untracked::ColumnSince { layer, table, column }),
+        None => Err(Untracked::Altered { layer, table, column }),
+    }
+}
+
+// Reads from the log what changed since a cursor, and where.
+
+/// The changes of one watch that a target has not seen.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnseenChanges {
+    /// The id of the watch.
+    pub watch: i32,
+    /// The number of changed rows.
+    pub rows: u64,
+    /// The age of the oldest change, in seconds.
+    pub age: f64,
+}
+
+/// The FROM and WHERE of the entries that this snapshot sees and the cursor does not. The first condition uses the index; the second leaves out
+/// entries that the cursor has seen although older transactions were running.
+fn unseen_entries(schema: &str, cursor: &Cursor) -> String {
+    format!(
+        "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
+        quoted(schema),
+        cursor.xmin()
+    )
+}
+
+/// The changes since a cursor, for each watch.
+///
+/// # Errors
+/// If the log cannot be read.
+pub async fn unseen_changes(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<UnseenChanges>, Error> {
+    let sql = format!(
+        "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
+         GROUP BY noted.watch ORDER BY noted.watch",
+        unseen_entries(schema, cursor)
+    );
+    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
+    Ok(rows
+        .iter()
+        .map(|row| UnseenChanges { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
+        .collect())
+}
+
+/// The transactions that have logged a change since a cursor.
+///
+/// # Errors
+/// If the log cannot be read.
+pub async fn unseen_transactions(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<u64>, Error> {
+    let sql = format!("SELECT DISTINCT noted.xid::text::int8 {}", unseen_entries(schema, cursor));
+    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
+    Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
+}
+
+/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the survey computes positions.
+///
+/// # Errors
+/// If the log cannot be read, or a declared query fails.
+pub async fn unseen_positions(
+    snapshot: &Snapshot,
+    schema: &str,
+    cursor: &Cursor,
+    watch: &Watch,
+    layer: &Layer,
+    each: impl FnMut(Spot),
+) -> Result<(), Error> {
+    let context = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
+    let unseen = format!("{} AND noted.watch = {}", unseen_entries(schema, cursor), watch.id);
+    let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
+    let relation = match &watch.source {
+        PositionSource::Geometry { .. } => format!(
+            "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
+              {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
+              UNION ALL
+              SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
+            srid = layer.srid()
+        ),
+        PositionSource::Query { sql, columns } => {
+            // Each column separately, because a record made from JSON would read texts as JSON strings, and run the CHECKs of domains.
+            let columns: Vec<String> = columns
+                .iter()
+                .zip(&watch.methods)
+                .map(|((name, kind), method)| format!("{} AS {}", method.value(&watch.table, name, kind), quoted(name)))
+                .collect();
+            format!(
+                "(SELECT found.place
+              {from}, unnest(noted.keys) AS row_of (keys),
+                  LATERAL (SELECT {}) AS changed,
+                  LATERAL ({sql}
+                  ) AS found (place) WHERE {conditions}
+              -- So that the query runs once for each row, wherever its result is asked for.
+              OFFSET 0) AS changed_place",
+                columns.join(", ")
+            )
+        }
+    };
+    let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
+    let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
+    let reading = Box::pin(changed_positions(snapshot, layer, &context, geometries, each));
+    match watch.source {
+        PositionSource::Geometry { .. } => reading.await,
+        PositionSource::Query { .. } => snapshot.keeper.with_logged_texts(&context, reading).await,
+    }
+}

@@ -1,0 +1,222 @@
+//! Wakes `reseed --watch` when there are changes, by the triggers' notifications, or by polling with a small query.
+//!
+//! | server | woken by |
+//! |---|---|
+//! | any other server | notifications |
+//! | `max_prepared_transactions` is set: a transaction with a notification cannot be prepared, so the triggers send none | polling |
+//! | a standby, which has no notifications | polling |
+//! | another session holds the advisory lock, so notifications may not come | both; each poll tries the lock again |
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use super::log::{WATCHER_LOCK, literal};
+use crate::postgis::{Database, Error, Listener, Snapshot, quoted};
+
+const CONTEXT: &str = "waiting for changes";
+
+/// How long the advisory lock is tried before polling begins. Each writer holds it for a moment.
+const LOCK_TRIAL: Duration = Duration::from_secs(1);
+
+/// The pause between two attempts to take the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why notifications may not come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotifyObstacle {
+    /// `max_prepared_transactions` is not 0.
+    Prepared {
+        /// Its value.
+        limit: String,
+    },
+    /// The server is a standby.
+    Standby,
+    /// Another session holds the advisory lock exclusively.
+    Held,
+}
+
+impl fmt::Display for NotifyObstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotifyObstacle::Prepared { limit } => write!(
+                f,
+                "max_prepared_transactions is {limit} in this server, and a transaction with a notification cannot be prepared, so the triggers send none"
+            ),
+            NotifyObstacle::Standby => f.write_str("this server is a standby, which has no notifications"),
+            NotifyObstacle::Held => {
+                let (class, object) = WATCHER_LOCK;
+                write!(
+                    f,
+                    "another session holds the advisory lock ({class}, {object}), by which the triggers see that somebody waits (pg_locks shows it)"
+                )
+            }
+        }
+    }
+}
+
+/// The settings that decide whether notifications come.
+const FACTS: &str = "SELECT current_setting('max_prepared_transactions'), pg_is_in_recovery()::text";
+
+impl NotifyObstacle {
+    fn of(limit: &str, in_recovery: &str) -> Option<NotifyObstacle> {
+        match (limit, in_recovery) {
+            (_, "true") => Some(NotifyObstacle::Standby),
+            ("0", _) => None,
+            (limit, _) => Some(NotifyObstacle::Prepared { limit: limit.to_owned() }),
+        }
+    }
+}
+
+/// The reason why the triggers of this database send no notifications; `None` if they send them.
+///
+/// # Errors
+/// If the database is lost.
+pub async fn notify_obstacle(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
+    let rows = snapshot.all(CONTEXT, FACTS, &[]).await?;
+    Ok(rows.first().and_then(|row| NotifyObstacle::of(row.get(0), row.get(1))))
+}
+
+/// The part of the log that may still grow, as the last poll found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LogTail {
+    /// Transactions before this one had ended, so all of their entries were visible.
+    xmin: String,
+    /// The number of visible entries of transactions from `xmin` on.
+    rows: u64,
+}
+
+/// Waits for changes. Dropping it closes its connection.
+#[derive(Debug)]
+pub struct Waking {
+    listener: Listener,
+    schema: String,
+    /// Why notifications may not come; `None` if they do.
+    obstacle: Option<NotifyObstacle>,
+    /// What the last poll found; `None` before the first.
+    tail: Option<LogTail>,
+}
+
+impl Waking {
+    /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now on.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, there is no log, or a stop is requested.
+    pub async fn begin(database: &Database, schema: &str) -> Result<Waking, Error> {
+        let listener = Listener::open(database).await?;
+        let facts = listener.ask(CONTEXT, FACTS).await?;
+        let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
+        let obstacle = NotifyObstacle::of(fact(0), fact(1));
+        let mut waking = Waking { listener, schema: schema.to_owned(), obstacle, tail: None };
+        if waking.obstacle.is_none() {
+            waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
+            let begun = Instant::now();
+            while !waking.try_lock().await? {
+                if begun.elapsed() >= LOCK_TRIAL {
+                    waking.obstacle = Some(NotifyObstacle::Held);
+                    break;
+                }
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+        }
+        if waking.obstacle.is_some() {
+            waking.poll().await?;
+        }
+        Ok(waking)
+    }
+
+    /// Why notifications may not come; `None` if they do.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<&NotifyObstacle> {
+        self.obstacle.as_ref()
+    }
+
+    /// Waits for the next change. `every` is the pause between two polls if notifications may not come.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn change(&mut self, every: Duration) -> Result<(), Error> {
+        loop {
+            match &self.obstacle {
+                None => return self.listener.notification().await,
+                // If the triggers cannot take the lock either, they send notifications.
+                Some(NotifyObstacle::Held) => tokio::select! {
+                    heard = self.listener.notification() => return heard,
+                    () = tokio::time::sleep(every) => {}
+                },
+                Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
+            }
+            if self.obstacle == Some(NotifyObstacle::Held) && self.try_lock().await? {
+                tracing::info!("the advisory lock is free: notifications wake this run from now on");
+                self.obstacle = None;
+                // Changes since the last poll may have sent no notification.
+                return Ok(());
+            }
+            if self.poll().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks that the connection still answers.
+    ///
+    /// # Errors
+    /// If the connection does not answer.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.listener.ask(CONTEXT, "SELECT").await.map(drop)
+    }
+
+    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications come, they say so, and this
+    /// only checks that they still can: that of a commit may come some milliseconds after it.
+    ///
+    /// # Errors
+    /// If the connection does not answer.
+    pub async fn has_grown(&mut self) -> Result<bool, Error> {
+        match self.obstacle {
+            None => self.check().await.map(|()| false),
+            Some(_) => self.poll().await,
+        }
+    }
+
+    /// Discards the changes until now. A snapshot that is taken after this sees them.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn forget(&mut self) -> Result<(), Error> {
+        self.listener.forget();
+        if self.obstacle.is_some() {
+            self.poll().await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any session that holds the lock
+    /// could block this run.
+    async fn try_lock(&self) -> Result<bool, Error> {
+        let (class, object) = WATCHER_LOCK;
+        let rows =
+            self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
+        Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
+    }
+
+    /// Polls. True if the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
+    /// was running at that call, which takes 0.1 ms on an idle server.
+    async fn poll(&mut self) -> Result<bool, Error> {
+        let from = self.tail.as_ref().map(|tail| literal(&tail.xmin));
+        // The first poll has nothing to compare with. The snapshot of the reseed that follows sees all earlier entries.
+        let from = from.unwrap_or_else(|| "pg_snapshot_xmin(pg_current_snapshot())".to_owned());
+        let sql = format!(
+            "SELECT pg_snapshot_xmin(pg_current_snapshot()), count(*),
+                 count(*) FILTER (WHERE noted.xid >= pg_snapshot_xmin(pg_current_snapshot()))
+             FROM {}.change AS noted WHERE noted.xid >= ({from})::xid8",
+            quoted(&self.schema)
+        );
+        let rows = self.listener.ask(CONTEXT, &sql).await?;
+        let Some(row) = rows.first() else { return Ok(false) };
+        let count = |column| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+        let (found, left) = (count(1), count(2));
+        let now = LogTail { xmin: row.get(0).unwrap_or_default().to_owned(), rows: left };
+        let before = self.tail.replace(now);
+        // Fewer entries count as a change, too: the log was pruned, and may have grown as well.
+        Ok(before.is_some_and(|before| before.rows != found))
+    }
+}

@@ -1,0 +1,456 @@
+//! The help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes. Completions and manual pages are made from
+//! the same [`command`].
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Arg, Command, CommandFactory as _};
+
+use super::Cli;
+
+/// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each verb, but for [`OF_ONE_VERB`].
+const HEADINGS: &[(&str, &[&str])] = &[
+    (
+        "Input",
+        &[
+            "config",
+            "database-url",
+            "tileset",
+            "layer",
+            "table",
+            "workers",
+            "target",
+            "source",
+            "a",
+            "b",
+            "html",
+            "url",
+        ],
+    ),
+    ("Which tiles", &["zoom", "bbox", "area", "variant", "tiles", "parents", "children", "since", "or-seed"]),
+    (
+        "Target",
+        &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
+    ),
+    ("Shards", &["work", "shards", "shard", "hold", "hold-for", "frozen", "connections", "catch-up"]),
+    ("Keep running", &["watch", "debounce", "poll"]),
+    ("Checks", &["sample", "all", "database", "check"]),
+    ("Change log", &["reader", "owner", "older-than"]),
+    ("What is a finding", &["transaction-age", "clock-difference"]),
+    ("Server", &["listen", "admin", "token-file", "base-path", "trusted-proxy", "drain", "open"]),
+    ("Answers", &["cache-control", "cdn-cache-control", "empty-status", "cache-mb", "changes", "preview", "assets"]),
+    ("Live tiles and updates", &["live", "writer"]),
+    (
+        "Output",
+        &[
+            "dry-run",
+            "progress",
+            "report",
+            "metrics",
+            "changed-out",
+            "dirty-out",
+            "verbose",
+            "quiet",
+            "json",
+            "geojson",
+            "png",
+            "sql",
+            "schema",
+            "access-log",
+            "wait",
+            "forget",
+            "style",
+            "label",
+            "log",
+        ],
+    ),
+];
+
+/// Flags that mean something else at one verb: the verb, the flag, its heading there.
+const OF_ONE_VERB: &[(&str, &str, &str)] = &[
+    ("serve", "public-url", "Server"),
+    ("serve", "check", "Server"),
+    ("serve", "workers", "Live tiles and updates"),
+    ("serve", "database-url", "Live tiles and updates"),
+    ("serve", "layer", "Live tiles and updates"),
+    ("preview", "tileset", "Live tiles and updates"),
+    ("preview", "database-url", "Live tiles and updates"),
+    ("preview", "public-url", "Output"),
+    ("seed", "preview", "Output"),
+    ("preview", "html", "Output"),
+    ("preview", "assets", "Server"),
+    ("purge", "all", "Which tiles"),
+];
+
+/// Flags that only `--help` shows, with the verb: `-h` has to fit on one screen.
+const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
+    // Of every verb.
+    ("", &["log"]),
+    ("shards begin", &["tileset", "public-url", "force", "progress", "verbose", "quiet"]),
+    ("shards run", &["tileset", "public-url", "output", "zoom", "bbox", "progress"]),
+    ("shards commit", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "zoom", "bbox", "progress"]),
+    (
+        "seed",
+        &[
+            "tileset",
+            "variant",
+            "public-url",
+            "force",
+            "allow-shrink",
+            "prune-variants",
+            "changed-out",
+            "metrics",
+            "progress",
+        ],
+    ),
+    (
+        "reseed",
+        &[
+            "public-url",
+            "allow-shrink",
+            "prune-variants",
+            "parents",
+            "children",
+            "since",
+            "dirty-out",
+            "changed-out",
+            "debounce",
+            "poll",
+            "metrics",
+            "progress",
+            "layer",
+            "tileset",
+            "zoom",
+            "bbox",
+        ],
+    ),
+    (
+        "serve",
+        &[
+            "base-path",
+            "cdn-cache-control",
+            "empty-status",
+            "changes",
+            "assets",
+            "access-log",
+            "drain",
+            "trusted-proxy",
+            "layer",
+            "tileset",
+            "workers",
+        ],
+    ),
+];
+
+/// What the exit codes mean (`exit`), below each verb's long help.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    All done
+  1    Failed while running
+  2    Wrong usage or configuration; nothing was begun
+  3    Done in part; the message says what is missing
+  4    The target needs a full seed; nothing was changed
+  130  Interrupted (SIGINT)
+  143  Ended (SIGTERM)";
+
+/// What stands below the help of the whole program.
+const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL writes a configuration for the tables that it finds, oar-tiles seed \
+                               --config FILE makes the tiles, oar-tiles preview TARGET shows them.";
+
+/// Colours as cargo has them; none where `NO_COLOR` is set or no terminal is.
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// The command line with its whole help.
+#[must_use]
+pub fn command() -> Command {
+    let whole = Cli::command().styles(STYLES).after_help(GETTING_STARTED);
+    let whole = whole.after_long_help(format!("{GETTING_STARTED}\n\n{EXIT_CODES}"));
+    whole.mut_args(|arg| with_heading(arg, "")).mut_subcommands(|verb| with_help(verb, ""))
+}
+
+/// A verb, below those that it belongs to, with headings and examples.
+fn with_help(verb: Command, above: &str) -> Command {
+    let path = format!("{above} {}", verb.get_name()).trim_start().to_owned();
+    let examples: Vec<String> = EXAMPLES
+        .iter()
+        .filter(|example| example.verb == path)
+        .map(|example| format!("  {}\n      {}", example.what, example.command))
+        .collect();
+    let below = format!("Examples:\n{}\n\n{EXIT_CODES}", examples.join("\n"));
+    verb.mut_args(|arg| with_heading(arg, &path))
+        .mut_subcommands(|below| with_help(below, &path))
+        .after_long_help(below)
+}
+
+/// A flag with its heading. Positional arguments keep clap's own.
+fn with_heading(arg: Arg, verb: &str) -> Arg {
+    let Some(name) = arg.get_long().map(str::to_owned) else { return arg };
+    let is_long = ONLY_IN_LONG_HELP.iter().any(|(of, names)| *of == verb && names.contains(&name.as_str()));
+    let arg = arg.hide_short_help(is_long);
+    match heading(verb, &name) {
+        Some(heading) => arg.help_heading(heading),
+        None => arg,
+    }
+}
+
+/// The heading of a flag at a verb.
+fn heading(verb: &str, name: &str) -> Option<&'static str> {
+    let own = OF_ONE_VERB.iter().find(|(of, flag, _)| *of == verb && *flag == name).map(|(_, _, heading)| *heading);
+    own.or_else(|| HEADINGS.iter().find(|(_, names)| names.contains(&name)).map(|(heading, _)| *heading))
+}
+
+// Two examples for each verb.
+
+/// One command, and what it is for.
+pub(crate) struct Example {
+    /// The verb that it belongs to.
+    pub verb: &'static str,
+    /// What it does.
+    pub what: &'static str,
+    /// As typed. Quotes are single ones.
+    pub command: &'static str,
+}
+
+const fn example(verb: &'static str, what: &'static str, command: &'static str) -> Example {
+    Example { verb, what, command }
+}
+
+/// All of them, in the order of the verbs.
+pub(crate) const EXAMPLES: &[Example] = &[
+    example("init", "All tables of a database", "oar-tiles init --database-url postgresql://reader@localhost/gis"),
+    example("init", "Some of them, by name", "oar-tiles init --table 'osm_*' --output osm.toml"),
+    example("seed", "As the configuration says", "oar-tiles seed --config oar-tiles.toml"),
+    example("seed", "The plan for some zooms of a box", "oar-tiles seed --zoom 0-10 --bbox 60,5,100,35 --dry-run"),
+    example(
+        "reseed",
+        "What changed since the last run, else everything",
+        "oar-tiles reseed --or-seed --config oar-tiles.toml",
+    ),
+    example("reseed", "As a service", "oar-tiles reseed --watch --or-seed --config oar-tiles.toml"),
+    example(
+        "shards",
+        "The plan, into a folder that all machines share",
+        "oar-tiles shards begin --work /mnt/seed/ --shards 16",
+    ),
+    example("shards", "How far it is", "oar-tiles shards status --work /mnt/seed/"),
+    example(
+        "shards begin",
+        "64 shards, brought to one state by the change log",
+        "oar-tiles shards begin --work s3://bucket/.seed/ --shards 64 --config oar-tiles.toml",
+    ),
+    example(
+        "shards begin",
+        "One snapshot for all, without a change log",
+        "oar-tiles shards begin --work /mnt/seed/ --shards 16 --hold --hold-for 4h",
+    ),
+    example(
+        "shards run",
+        "As the scheduler says which",
+        "oar-tiles shards run --work s3://bucket/.seed/ --config oar-tiles.toml",
+    ),
+    example("shards run", "The third of 16", "oar-tiles shards run --work /mnt/seed/ --shard 3/16"),
+    example(
+        "shards commit",
+        "Once all shards are done",
+        "oar-tiles shards commit --work s3://bucket/.seed/ --config oar-tiles.toml",
+    ),
+    example(
+        "shards commit",
+        "With the closing table as JSON",
+        "oar-tiles shards commit --work /mnt/seed/ --report seed.json",
+    ),
+    example("shards status", "What is done, running and missing", "oar-tiles shards status --work s3://bucket/.seed/"),
+    example("shards status", "For a program", "oar-tiles shards status --work /mnt/seed/ --json"),
+    example("shards abort", "Give the run up", "oar-tiles shards abort --work s3://bucket/.seed/"),
+    example(
+        "shards abort",
+        "With the keys of a configuration",
+        "oar-tiles shards abort --work s3://bucket/.seed/ --config oar-tiles.toml",
+    ),
+    example("publish", "List the versions", "oar-tiles publish --output tiles/"),
+    example("publish", "Switch back to the one before", "oar-tiles publish --output tiles/ --rollback"),
+    example("purge", "What would be sent", "oar-tiles purge --dry-run --config oar-tiles.toml"),
+    example("purge", "Send what waits, and purge some tiles besides", "oar-tiles purge tiles/ --tiles tiles.txt"),
+    example(
+        "purge status",
+        "What waits for the CDNs of the configuration",
+        "oar-tiles purge status --config oar-tiles.toml",
+    ),
+    example("purge status", "For a program", "oar-tiles purge status tiles/ --json"),
+    example("verify", "Structure, counts and tiles", "oar-tiles verify facilities.mbtiles"),
+    example(
+        "verify",
+        "Every tile beside the database",
+        "oar-tiles verify tiles/ --all --database --config oar-tiles.toml",
+    ),
+    example("inspect", "Tiles and bytes by zoom, layers, snapshot", "oar-tiles inspect facilities.pmtiles"),
+    example("inspect", "The features of a tile", "oar-tiles inspect facilities.pmtiles 3/5/2 --geojson"),
+    example("copy", "A file as a directory", "oar-tiles copy facilities.mbtiles tiles/"),
+    example(
+        "copy",
+        "A part of it",
+        "oar-tiles copy facilities.mbtiles portugal.pmtiles --zoom 0-10 --area portugal.geojson",
+    ),
+    example("diff", "Two targets, by zoom", "oar-tiles diff yesterday.mbtiles today.pmtiles"),
+    example("diff", "The tiles that differ, for a map", "oar-tiles diff tiles/ s3://bucket/tiles/ --zoom 10 --geojson"),
+    example("serve", "A file to this machine", "oar-tiles serve facilities.mbtiles"),
+    example(
+        "serve",
+        "Kept up to date, with a map",
+        "oar-tiles serve --config oar-tiles.toml --listen 0.0.0.0:8080 --writer --preview",
+    ),
+    example("preview", "In the browser", "oar-tiles preview facilities.mbtiles --open"),
+    example(
+        "preview",
+        "As a page of your own",
+        "oar-tiles preview tiles/ --html map.html --public-url https://www.example.org/tiles",
+    ),
+    example("track", "Once, before the first seed", "oar-tiles track install --config oar-tiles.toml"),
+    example("track", "How far a target is behind", "oar-tiles track status --config oar-tiles.toml"),
+    example(
+        "track install",
+        "Triggers that log where rows change",
+        "oar-tiles track install --reader tiles --config oar-tiles.toml",
+    ),
+    example("track install", "The statements, for somebody who may run them", "oar-tiles track install --sql"),
+    example("track status", "The log and the configuration's target", "oar-tiles track status --config oar-tiles.toml"),
+    example("track status", "Several targets, for a program", "oar-tiles track status a.mbtiles b.pmtiles --json"),
+    example("track prune", "What all targets have seen", "oar-tiles track prune a.mbtiles b.pmtiles"),
+    example("track prune", "What is old, seen or not", "oar-tiles track prune --older-than 30d"),
+    example("track remove", "The triggers and the log", "oar-tiles track remove --config oar-tiles.toml"),
+    example("track remove", "The statements, for somebody who may run them", "oar-tiles track remove --sql"),
+    example("jobs", "Submit a job", "oar-tiles jobs submit log --admin http://127.0.0.1:9180"),
+    example("jobs", "List jobs", "oar-tiles jobs list --admin http://127.0.0.1:9180"),
+    example("jobs submit", "Render what changed", "oar-tiles jobs submit log --wait --admin http://127.0.0.1:9180"),
+    example(
+        "jobs submit",
+        "Render a box",
+        "oar-tiles jobs submit area --area 60,5,100,35 --admin unix:/run/oar-tiles/admin",
+    ),
+    example("jobs list", "With the token in OAR_TILES_TOKEN", "oar-tiles jobs list --admin http://127.0.0.1:9180"),
+    example(
+        "jobs list",
+        "With the token in a file",
+        "oar-tiles jobs list --admin http://127.0.0.1:9180 --token-file token",
+    ),
+    example("jobs show", "With the token in OAR_TILES_TOKEN", "oar-tiles jobs show 7 --admin http://127.0.0.1:9180"),
+    example(
+        "jobs show",
+        "With the token in a file",
+        "oar-tiles jobs show 7 --admin http://127.0.0.1:9180 --token-file token",
+    ),
+    example(
+        "jobs cancel",
+        "With the token in OAR_TILES_TOKEN",
+        "oar-tiles jobs cancel 7 --admin http://127.0.0.1:9180",
+    ),
+    example(
+        "jobs cancel",
+        "With the token in a file",
+        "oar-tiles jobs cancel 7 --admin http://127.0.0.1:9180 --token-file token",
+    ),
+    example("config", "Every setting and where it came from", "oar-tiles config --config oar-tiles.toml"),
+    example(
+        "config",
+        "Every problem, also those of the database",
+        "oar-tiles config --check --database --config oar-tiles.toml",
+    ),
+    example("doctor", "Database, change log and target", "oar-tiles doctor --config oar-tiles.toml"),
+    example("doctor", "What browsers get, too", "oar-tiles doctor --url https://tiles.example.org/facilities"),
+    example(
+        "completions",
+        "For bash",
+        "oar-tiles completions bash > ~/.local/share/bash-completion/completions/oar-tiles",
+    ),
+    example("completions", "For fish", "oar-tiles completions fish > ~/.config/fish/completions/oar-tiles.fish"),
+    example("man", "Read it", "oar-tiles man | man -l -"),
+    example("man", "Write all pages", "oar-tiles man --output ~/.local/share/man/man1"),
+];
+
+#[cfg(test)]
+impl Example {
+    /// What the program is started with: without quotes, and only up to what a shell does with its output.
+    pub(crate) fn words(&self) -> impl Iterator<Item = String> {
+        self.command.split(' ').take_while(|word| ![">", "|"].contains(word)).map(|word| word.replace('\'', ""))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exit::Exit;
+
+    /// The most lines that a verb's `-h` may have, at 100 columns.
+    const MAX_LINES_OF_SHORT_HELP: usize = 40;
+
+    /// Each verb with its path, those that only hold others included.
+    fn verbs(of: &Command, above: &str) -> Vec<(String, Command)> {
+        let below = of.get_subcommands().flat_map(|verb| {
+            let path = format!("{above} {}", verb.get_name()).trim_start().to_owned();
+            [vec![(path.clone(), verb.clone())], verbs(verb, &path)].concat()
+        });
+        below.collect()
+    }
+
+    #[test]
+    fn each_flag_has_a_heading_and_each_heading_its_flags() {
+        let mut verbs = verbs(&command(), "");
+        verbs.push((String::new(), command()));
+        let flags = |verb: &Command| -> Vec<String> {
+            verb.get_arguments().filter_map(|arg| arg.get_long().map(str::to_owned)).collect()
+        };
+        for (path, verb) in &verbs {
+            for flag in flags(verb) {
+                assert!(heading(path, &flag).is_some(), "{path} --{flag} has no heading");
+            }
+        }
+        for flag in
+            HEADINGS.iter().flat_map(|(_, names)| *names).filter(|flag| !["target", "source", "a", "b"].contains(flag))
+        {
+            assert!(verbs.iter().any(|(_, verb)| flags(verb).iter().any(|name| name == flag)), "no verb has --{flag}");
+        }
+        let at_verbs = OF_ONE_VERB.iter().map(|(verb, flag, _)| (*verb, *flag));
+        let long = ONLY_IN_LONG_HELP.iter().flat_map(|(verb, names)| names.iter().map(|name| (*verb, *name)));
+        for (path, flag) in at_verbs.chain(long) {
+            let verb = verbs.iter().find(|(name, _)| name == path).unwrap();
+            assert!(flags(&verb.1).iter().any(|name| name == flag), "{path} has no --{flag}");
+        }
+    }
+
+    #[test]
+    fn the_short_help_fits_on_a_screen() {
+        for (path, _) in verbs(&command(), "") {
+            // As it is run, with the flags of every verb.
+            let words = ["oar-tiles"].into_iter().chain(path.split(' ')).chain(["-h"]);
+            let help = command().term_width(100).try_get_matches_from(words).unwrap_err().to_string();
+            let lines = help.lines().count();
+            assert!(help.contains("Usage") && lines <= MAX_LINES_OF_SHORT_HELP, "{path} -h has {lines} lines");
+        }
+    }
+
+    #[test]
+    fn each_verb_has_two_examples_that_the_command_line_takes() {
+        for (path, verb) in verbs(&command(), "") {
+            let examples: Vec<_> = EXAMPLES.iter().filter(|example| example.verb == path).collect();
+            assert_eq!(examples.len(), 2, "{path}");
+            for example in examples {
+                let words: Vec<String> = example.words().collect();
+                let typed = command().try_get_matches_from(&words);
+                assert!(typed.is_ok(), "{}: {}", example.command, typed.unwrap_err());
+                let first = path.split(' ').zip(words.iter().skip(1)).all(|(verb, word)| verb == word);
+                assert!(first || verb.has_subcommands(), "{}", example.command);
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_has_every_exit_code() {
+        use Exit::{Done, Failed, Interrupted, NeedsSeed, Partial, Terminated, Usage};
+        for exit in [Done, Failed, Usage, Partial, NeedsSeed, Interrupted, Terminated] {
+            assert!(EXIT_CODES.contains(&format!("\n  {:<5}", exit as u8)), "{exit:?}");
+        }
+        assert_eq!(EXIT_CODES.lines().count(), 8);
+    }
+}

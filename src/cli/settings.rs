@@ -1,0 +1,348 @@
+//! The settings of a verb, from flags, the environment, and a file.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum as _};
+use serde::Serialize;
+
+use super::{LogFlag, Reseed, SettingFlags, on_runtime};
+use crate::change_log::WatchOptions;
+use crate::config::{
+    CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather,
+};
+use crate::exit::Exit;
+use crate::postgis::Parts;
+use crate::report::{
+    LogForm, ReportFile, RunMetrics, Style, print, print_as_json, print_document, say_problem, say_warning,
+};
+use crate::run::reseed::{ReseedOptions, SeedInstead};
+use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or_boxes, config};
+use crate::stop::Stop;
+
+/// The form of the log, from the flag or else from the environment.
+pub(crate) fn log_form(flag: Option<LogFlag>) -> Result<LogForm, CommandError> {
+    let flag = match (flag, std::env::var(LOG_VARIABLE)) {
+        (None, Ok(value)) if !value.is_empty() => LogFlag::from_str(&value, false).map_err(|_unknown| {
+            let message = format!("\"{value}\" is no form of the log: write auto, plain, timed or json");
+            ConfigError::BadVariable { variable: LOG_VARIABLE.to_owned(), message }
+        })?,
+        (flag, _) => flag.unwrap_or(LogFlag::Auto),
+    };
+    Ok(match flag {
+        LogFlag::Auto => LogForm::Auto,
+        LogFlag::Plain => LogForm::Plain,
+        LogFlag::Timed => LogForm::Timed,
+        LogFlag::Json => LogForm::Json,
+    })
+}
+
+pub(crate) fn environment() -> Parts {
+    Parts::from_environment(|name| std::env::var(name).ok())
+}
+
+fn variables() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+pub(crate) fn gathered(flags: &SettingFlags) -> Result<ConfigValues, CommandError> {
+    gathered_over(flags, None)
+}
+
+/// The values of a command. The layers of a draft replace those of the file.
+fn gathered_over(flags: &SettingFlags, draft: Option<&str>) -> Result<ConfigValues, CommandError> {
+    Ok(gather(config_file(flags).as_deref(), draft, variables(), flags.flags())?)
+}
+
+/// The configuration file of a command.
+fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
+    let of_environment = || std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+    flags.config.clone().or_else(of_environment)
+}
+
+/// The settings of a command that has no file.
+pub(crate) fn resolved_without_file(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+    let values = gather(None, None, variables(), flags.flags())?;
+    Ok(JobSettings::resolve(&values, &environment(), &[])?)
+}
+
+/// The settings for a search of the database's tables. The layers do not matter.
+pub(crate) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+    Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
+}
+
+/// Like [`resolved_without_layers`], but if there are several tilesets and the flags choose none, the settings of the first.
+pub(crate) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+    let values = gathered(flags)?;
+    let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
+    Ok(JobSettings::resolve(&first, &environment(), &[])?)
+}
+
+/// The settings, with the layers, zooms and output of a draft.
+pub(crate) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSettings, CommandError> {
+    let values = gathered_over(flags, Some(draft))?;
+    Ok(JobSettings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
+}
+
+/// The settings of each tileset of a draft.
+pub(crate) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec<JobSettings>, CommandError> {
+    let tilesets = gathered_over(flags, Some(draft))?.tilesets(&[])?;
+    tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
+}
+
+/// True if nothing tells a command what to work on: there is no file, no output and no layer, and the default output does not exist.
+pub(crate) fn says_nothing(flags: &SettingFlags) -> Result<bool, CommandError> {
+    if has_file(flags) || !flags.tileset.is_empty() || !flags.layer.is_empty() {
+        return Ok(false);
+    }
+    Ok(gathered(flags)?.has_default_output() && !resolved(flags, false, "serve")?.tileset.output.exists())
+}
+
+/// True if a command was given a configuration file.
+pub(crate) fn has_file(flags: &SettingFlags) -> bool {
+    config_file(flags).is_some()
+}
+
+/// The settings of each tileset that the flags choose. A command that `writes` targets needs their names.
+pub(crate) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
+    let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
+    tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
+}
+
+/// True if the configuration lists tilesets, and the flags choose none of them.
+pub(crate) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError> {
+    Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())
+}
+
+/// The settings of a command for one tileset. `what` names the command in messages. A command that `writes` a target needs its name.
+pub(crate) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
+    resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)
+}
+
+fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
+    let settings = JobSettings::resolve(values, &environment(), &flags.layer)?;
+    if writes {
+        values.names_output()?;
+    }
+    Ok(settings)
+}
+
+/// The values of the only tileset, or of the one that the flags choose.
+fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Result<ConfigValues, ConfigError> {
+    let mut tilesets = values.tilesets(&flags.tileset)?;
+    match (tilesets.pop(), tilesets.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(ConfigError::NotOneTileset {
+            what,
+            names: values.tileset_names().into_iter().map(str::to_owned).collect(),
+        }),
+    }
+}
+
+/// True if the settings of a command name an output.
+pub(crate) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
+    let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
+    Ok(tilesets.iter().all(|values| values.names_output().is_ok()))
+}
+
+/// The settings of a command whose target is an argument. Of several tilesets, the one with this output is taken.
+pub(crate) fn resolved_for(
+    flags: &SettingFlags,
+    target: &str,
+    what: &'static str,
+) -> Result<JobSettings, CommandError> {
+    let settings = match resolved_by_output(flags, target)? {
+        Some(settings) => settings,
+        None => resolved(flags, false, what)?,
+    };
+    Ok(with_output(settings, target))
+}
+
+/// The settings of a command whose target is an argument, and to which the layers do not matter. Of several tilesets, the one with this output is
+/// taken, or else the first.
+pub(crate) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
+    resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
+}
+
+/// Like [`resolved_to_read`], for a target that is written. Also returns whether the target is the output of a tileset.
+pub(crate) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(JobSettings, bool), CommandError> {
+    let own = resolved_by_output(flags, target)?;
+    let is_own = own.is_some();
+    let settings = match own.or(resolved_all(flags, false)?.into_iter().next()) {
+        Some(settings) => settings,
+        None => resolved(flags, false, "this command")?,
+    };
+    Ok((with_output(settings, target), is_own))
+}
+
+/// The settings of the tileset with this output, if there is one.
+fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<JobSettings>, CommandError> {
+    let all = resolved_all(flags, false)?;
+    Ok(all.into_iter().find(|settings| settings.tileset.output == Path::new(target)))
+}
+
+pub(crate) fn with_output(mut settings: JobSettings, target: &str) -> JobSettings {
+    settings.tileset.output = PathBuf::from(target);
+    settings
+}
+
+pub(crate) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
+    let flags = &arguments.given;
+    if let Some(name) = &arguments.schema {
+        return Ok(print_as_json(&schema_of(name)?)?);
+    }
+    if arguments.check {
+        return run_check(arguments, stop);
+    }
+    let mut values = gathered(flags)?;
+    if !flags.tileset.is_empty() {
+        values = one_of(&values, flags, "config --tileset")?;
+    }
+    if arguments.json {
+        return Ok(print_document(&config::config_json(&values, &environment(), &flags.layer)?)?);
+    }
+    Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
+}
+
+/// The schema of this name.
+fn schema_of(name: &str) -> Result<serde_json::Value, CommandError> {
+    let all = config::schemas();
+    if name == config::ALL {
+        return Ok(config::by_name(all));
+    }
+    let names: Vec<&str> = all.iter().map(|one| one.name).collect();
+    let unknown = || CommandError::NoSuchSchema { name: name.to_owned(), names: names.join(", ") };
+    Ok(all.iter().find(|one| one.name == name).ok_or_else(unknown)?.schema.clone())
+}
+
+fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
+    let flags = &arguments.given;
+    let (file, variables): (_, Vec<_>) = (config_file(flags), variables().collect());
+    let sources = CheckedSources {
+        file: file.as_deref(),
+        variables: &variables,
+        flags: &flags.flags(),
+        connection: &environment(),
+        layers: &flags.layer,
+        tilesets: &flags.tileset,
+    };
+    let found = on_runtime(async || config::check_config(sources, arguments.database, stop).await)?;
+    found.problems.iter().for_each(|problem| say_problem(problem));
+    found.warnings.iter().for_each(|warning| say_warning(warning));
+    config::without_problems(&found)?;
+    let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
+    Ok(print(&format!("{name}: no problem found\n"))?)
+}
+
+pub(crate) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
+    WatchOptions {
+        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
+        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
+    }
+}
+
+pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
+    let tiles = match (&arguments.tiles, &*arguments.area) {
+        (Some(path), _) => {
+            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
+        }
+        (None, []) => TilesWanted::Changed,
+        (None, areas) => {
+            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
+        }
+    };
+    let filter = DirtyFilter {
+        tiles,
+        since: arguments.since.clone(),
+        zoom: arguments.given.zoom.clone(),
+        bbox: area_or_boxes(None, &arguments.given.bbox)?,
+        leaves_unrendered: false,
+        written_back: Vec::new(),
+    };
+    Ok(ReseedOptions {
+        filter,
+        dry_run: arguments.dry_run,
+        seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
+        dirty_out: arguments.dirty_out.clone(),
+        has_warned: false,
+        is_retry: false,
+        on_dirty: None,
+        write_back: None,
+        jobs: None,
+    })
+}
+
+// How a run is shown, and the output at its end.
+
+/// The style in which the run is shown.
+pub(crate) fn style(settings: &JobSettings, quiet: bool) -> Style {
+    match settings.run.progress {
+        _ if quiet => Style::Quiet,
+        Progress::Auto => Style::Auto,
+        Progress::Bar => Style::Bar,
+        Progress::Lines => Style::Lines,
+        Progress::Json => Style::Json,
+        Progress::None => Style::Warnings,
+    }
+}
+
+/// The output at the end of a run: a table, and a file.
+pub(crate) struct Closing {
+    prints: bool,
+    file: Option<ReportFile>,
+}
+
+impl Closing {
+    /// Checks before the work that the file can be written.
+    pub(crate) fn new(prints: bool, file: Option<&PathBuf>, output: &Path) -> Result<Closing, CommandError> {
+        let file = file.map(|path| ReportFile::new(path, output)).transpose()?;
+        Ok(Closing { prints, file })
+    }
+
+    /// Prints the table and writes the file: the one also if the other fails.
+    pub(crate) fn show(&self, table: &str, value: &impl Serialize) -> Result<(), CommandError> {
+        let printed = if self.prints { print(table).map_err(CommandError::from) } else { Ok(()) };
+        let written = self.file.iter().try_for_each(|file| file.write(value)).map_err(CommandError::from);
+        first_failure([printed, written])
+    }
+}
+
+/// Writes how a run ended into the file of `--metrics`, if there is one.
+pub(crate) fn noted(metrics: &RunMetrics, ended: Result<(), CommandError>, stop: &Stop) -> Result<(), CommandError> {
+    let exit = ended.as_ref().map_or_else(|error| Exit::of(error.kind(), stop.asked()), |()| Exit::Done);
+    first_failure([ended, metrics.end(exit as u8).map_err(CommandError::from)])
+}
+
+/// The first failure of steps that were all tried. The others are reported here.
+pub(crate) fn first_failure<const N: usize>(ended: [Result<(), CommandError>; N]) -> Result<(), CommandError> {
+    let mut first = Ok(());
+    for step in ended {
+        match (step, &first) {
+            (Err(error), Ok(())) => first = Err(error),
+            (Err(error), Err(_)) => say_problem(&error),
+            (Ok(()), _) => {}
+        }
+    }
+    first
+}
+
+// The flags of `oar-tiles config`.
+
+/// `oar-tiles config`.
+#[derive(Debug, Args)]
+pub struct ConfigFlags {
+    /// Flags that override the configuration.
+    #[command(flatten)]
+    pub given: SettingFlags,
+    /// Check the settings and name every problem, not only the first; nothing is rendered
+    #[arg(long)]
+    pub check: bool,
+    /// With --check: also ask the database whether the layers can be drawn
+    #[arg(long, requires = "check")]
+    pub database: bool,
+    /// Print the JSON Schema of a configuration file, for editors, or of what the program prints as JSON (docs/json.md has the names; all)
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "configuration", conflicts_with_all = ["check", "json"])]
+    pub schema: Option<String>,
+    /// Print the settings as JSON
+    #[arg(long, conflicts_with = "check")]
+    pub json: bool,
+}

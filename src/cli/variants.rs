@@ -1,0 +1,178 @@
+//! Verbs on a tileset with variants.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::settings::{Closing, first_failure, noted, reseed_options, style, watch_options};
+use super::tilesets::file_of;
+use super::{Reseed, Seed};
+use crate::config::JobSettings;
+use crate::report::{Report, RunMetrics, Style, print, render_family, report};
+use crate::run::{
+    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot, reseed, seed,
+};
+use crate::stop::Stop;
+
+/// The report for the events of each variant: thousands of bars would be useless.
+fn quiet_report() -> Arc<dyn Report> {
+    report(Style::Warnings)
+}
+
+/// Seeds the variants of a tileset.
+pub(crate) async fn seed_variants(
+    arguments: &Seed,
+    family: Family,
+    snapshot: &SharedSnapshot,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    refuse(&family, "--changed-out", arguments.changed_out.is_some(), NO_LIST)?;
+    let options = FamilyOptions {
+        force: arguments.force,
+        prunes: arguments.prune_variants,
+        dry_run: arguments.dry_run,
+        work: FamilyWork::Seed,
+        report: quiet_report(),
+        stop: stop.clone(),
+        snapshot: snapshot.clone(),
+        like: None,
+        only: arguments.variant.clone(),
+    };
+    if arguments.dry_run {
+        let planned = Box::pin(seed::plan_family(&family, &options)).await?;
+        return Ok(print(&planned)?);
+    }
+    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
+    let closing = files.closing(family.settings(), arguments.quiet)?;
+    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "seed", Path::new(&family.output()))?;
+    let ended = Box::pin(seed::seed_family(&family, &options)).await;
+    noted_family(&closing, &mut metrics, ended, stop)
+}
+
+/// Brings the variants of a tileset up to date.
+pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &Stop) -> Result<(), CommandError> {
+    let named = "reseed the target of one variant with its own configuration, or seed";
+    refuse(&family, "--tiles", arguments.tiles.is_some(), named)?;
+    refuse(&family, "--area", !arguments.area.is_empty(), named)?;
+    refuse(&family, "--since", arguments.since.is_some(), "run seed")?;
+    refuse(&family, "--zoom", arguments.given.zoom.is_some(), "leave it out")?;
+    refuse(&family, "--bbox", !arguments.given.bbox.is_empty(), "leave it out")?;
+    refuse(&family, "--dirty-out", arguments.dirty_out.is_some(), NO_LIST)?;
+    refuse(&family, "--changed-out", arguments.changed_out.is_some(), NO_LIST)?;
+    if arguments.watch {
+        return Box::pin(watch_variants(arguments, &family, stop)).await;
+    }
+    let options = FamilyOptions {
+        force: false,
+        prunes: arguments.prune_variants,
+        dry_run: arguments.dry_run,
+        work: FamilyWork::Reseed,
+        report: quiet_report(),
+        stop: stop.clone(),
+        like: None,
+        only: Vec::new(),
+        snapshot: SharedSnapshot::after_refreshing(
+            (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).map(|layer| layer.options.clone()),
+        ),
+    };
+    let reseeding = reseed_options(arguments)?;
+    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
+    let closing = files.closing(family.settings(), arguments.quiet)?;
+    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "reseed", Path::new(&family.output()))?;
+    let ended = Box::pin(reseed::reseed_family(&family, &options, &reseeding)).await;
+    noted_family(&closing, &mut metrics, ended, stop)
+}
+
+/// Keeps the variants of a tileset up to date until a stop is asked for.
+async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Result<(), CommandError> {
+    let settings = family.settings();
+    let style = match style(settings, arguments.quiet) {
+        style @ (Style::Json | Style::Quiet) => style,
+        _ => Style::Warnings,
+    };
+    let file = file_of(arguments.metrics.as_ref(), family.name());
+    let mut metrics = RunMetrics::begin(file.as_deref(), "reseed", Path::new(&family.output()))?;
+    let job = family.watched(&report(style), stop)?;
+    let how = watch_options(arguments, settings);
+    let (options, prunes) = (reseed_options(arguments)?, arguments.prune_variants);
+    let watching = reseed::watch_family(family, prunes, &job, &options, how, |done, published| {
+        if published {
+            let took = Duration::try_from_secs_f64(done.seconds).unwrap_or_default();
+            return Ok(metrics.published(done.written, done.bytes, took)?);
+        }
+        Ok(metrics.unchanged()?)
+    });
+    let ended = Box::pin(watching).await;
+    noted(&metrics, ended, stop)
+}
+
+/// A list of changed tiles is always the list of one target.
+const NO_LIST: &str = "the notes beside each target have its changed tiles";
+
+/// The files that the flags of a run name.
+struct FamilyFiles<'a> {
+    name: String,
+    report: &'a Option<std::path::PathBuf>,
+    metrics: &'a Option<std::path::PathBuf>,
+}
+
+impl FamilyFiles<'_> {
+    fn closing(&self, settings: &JobSettings, quiet: bool) -> Result<Closing, CommandError> {
+        let prints = !matches!(style(settings, quiet), Style::Json | Style::Quiet);
+        Closing::new(prints, file_of(self.report.as_ref(), &self.name).as_ref(), &settings.tileset.output)
+    }
+
+    fn metrics(&self) -> Option<std::path::PathBuf> {
+        file_of(self.metrics.as_ref(), &self.name)
+    }
+}
+
+/// Shows the outcome of a run.
+fn noted_family(
+    closing: &Closing,
+    metrics: &mut RunMetrics,
+    ended: Result<FamilyOutcome, CommandError>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    let ended = ended.and_then(|done| {
+        let shown = closing.show(&render_family(&done.report), &done.report);
+        metrics.wrote(done.report.written, done.report.bytes);
+        first_failure([done.complete, shown])
+    });
+    noted(metrics, ended, stop)
+}
+
+/// Refuses a flag that is not available for a family.
+fn refuse(family: &Family, what: &'static str, is_given: bool, next: &'static str) -> Result<(), CommandError> {
+    if is_given {
+        return Err(SeveralError::NotForVariants { what, tileset: family.name().to_owned(), next }.into());
+    }
+    Ok(())
+}
+
+/// Refuses a command or flag for tilesets with variants.
+pub(crate) fn not_for_variants(
+    settings: &JobSettings,
+    what: &'static str,
+    next: &'static str,
+) -> Result<(), CommandError> {
+    Family::of(settings).map_or(Ok(()), |family| refuse(&family, what, true, next))
+}
+
+/// The targets of the tilesets. For variants, they are the ones that the manifests of their families list.
+pub(crate) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+    let mut all = Vec::new();
+    for settings in tilesets {
+        all.append(&mut settings.targets(&quiet_report(), stop).await?);
+    }
+    Ok(all)
+}
+
+/// The settings of the variant with this output, with the values that the database gives now. If the tileset has no variants, the settings
+/// themselves.
+pub(crate) async fn variant_of_target(settings: JobSettings, stop: &Stop) -> Result<JobSettings, CommandError> {
+    match Family::of(&settings) {
+        None => Ok(settings),
+        Some(family) => family.variant_with_output(&settings.tileset.output, &quiet_report(), stop).await,
+    }
+}

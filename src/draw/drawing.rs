@@ -1,0 +1,385 @@
+//! Renders a batch with one statement for each layer. The layers of a tile are joined in the order of the configuration.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::areas::{Areas, joined, query_tiles};
+use super::cells::CellColumns;
+use super::function::{call, check_names};
+use super::miscounted::{miscounted, unselective};
+use super::statements::{LayerStatements, RunLayers};
+use super::{BatchTiles, PreparedLayer, Worker};
+use crate::postgis::layer::{Layer, OnTileError};
+use crate::postgis::session::{Error, Param, Session, area_name};
+use crate::postgis::sql::Candidates;
+use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
+use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
+
+/// How the database would run the statement of a layer.
+#[derive(Debug)]
+pub struct LayerPlan {
+    /// The layer.
+    pub layer: String,
+    /// The plan, as EXPLAIN shows it.
+    pub plan: String,
+}
+
+/// The work of one statement.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerAreas<'a> {
+    /// The layer's index.
+    pub(crate) index: usize,
+    pub(crate) areas: &'a [Area],
+    /// The most features of a tile, by zoom.
+    pub(crate) max_features: &'a Vec<Option<i64>>,
+    pub(crate) candidates: Candidates,
+}
+
+/// Draws a batch.
+#[derive(Clone, Copy)]
+pub(crate) struct BatchDrawing<'a> {
+    pub(crate) worker: &'a Worker,
+    pub(crate) layers: &'a RunLayers,
+}
+
+impl<'a> BatchDrawing<'a> {
+    pub(crate) fn new(worker: &'a Worker, layers: &'a RunLayers) -> BatchDrawing<'a> {
+        BatchDrawing { worker, layers }
+    }
+
+    pub(crate) fn session(self) -> &'a Session {
+        self.worker.session()
+    }
+
+    /// A layer and its statements.
+    pub(crate) fn statements(self, index: usize) -> &'a LayerStatements {
+        &self.layers.all()[index]
+    }
+
+    /// A layer as it is prepared for the run.
+    pub(crate) fn prepared(self, index: usize) -> &'a PreparedLayer {
+        &self.statements(index).prepared
+    }
+
+    /// A layer as it was probed.
+    pub(crate) fn probed(self, index: usize) -> &'a Layer {
+        self.prepared(index).layer()
+    }
+
+    /// One layer's part of some areas. For a query that runs once for each tile, the result contains all of these tiles, including empty ones.
+    pub(crate) async fn layer(self, work: LayerAreas<'_>, tiles: &mut BatchTiles) -> Result<LayerCount, Error> {
+        if self.probed(work.index).function().is_some() {
+            return call(self.session(), self.probed(work.index), work.index, work.areas, tiles).await;
+        }
+        let layer = self.probed(work.index).id;
+        let mut drawn = 0;
+        let each = |row: &Row| {
+            let (place, features, mvt, left_out): (i64, i64, &[u8], i64) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
+            let tile = tiles.entry(place).or_insert_with(|| RenderedTile::empty(coord(place)));
+            let mvt = if features > 0 { mvt } else { &[] };
+            // The plan also counts the features that are left out.
+            drawn += features.cast_unsigned() + left_out.cast_unsigned();
+            tile.features += features.cast_unsigned();
+            tile.mvt.extend_from_slice(mvt);
+            tile.layers.push(RenderedLayer { layer, bytes: mvt.len() });
+            if left_out > 0 {
+                tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
+            }
+        };
+        let mut found = self.rows(work, each).await?;
+        if self.probed(work.index).asks_each_tile() {
+            let all = work.areas.iter().flat_map(|area| query_tiles(area, work.index));
+            for tile in all.flat_map(TileRect::iter) {
+                let layers = || vec![RenderedLayer { layer, bytes: 0 }];
+                let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
+                tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
+            }
+            found = tiles.len() as u64;
+        }
+        Ok(LayerCount { tiles: found, features: drawn })
+    }
+
+    /// Runs a layer's statement over some areas. Returns the number of its rows.
+    async fn rows(self, work: LayerAreas<'_>, each: impl FnMut(&Row)) -> Result<u64, Error> {
+        self.run(self.statements(work.index).statement(work.candidates), work, each).await
+    }
+
+    /// Runs a statement with the parameters of the layer's own statement.
+    async fn run(self, statement: &str, work: LayerAreas<'_>, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+        let LayerAreas { index, areas, max_features, candidates } = work;
+        let layer = self.probed(index);
+        let bound = Areas::bind(layer, index, areas);
+        let rect = areas.first().map(|area| area.rect);
+        let context = || match (areas, rect) {
+            ([_], Some(rect)) => format!("layer \"{}\", {}", layer.name, area_name(&rect)),
+            (_, Some(rect)) => format!("layer \"{}\", {} and others", layer.name, area_name(&rect)),
+            _ => format!("layer \"{}\"", layer.name),
+        };
+        #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
+        let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
+        let cells = (candidates == Candidates::Counted)
+            .then(|| CellColumns::bind(self.prepared(index), index, areas))
+            .flatten();
+        let mut params = bound.params();
+        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&buffer, Type::INT4)];
+        params.extend(own);
+        if let Some(cells) = &cells {
+            params.extend(cells.params());
+        }
+        if layer.lists_tiles() {
+            params.extend(bound.listed_params());
+        }
+        // The last parameter, after those of counted cells.
+        if layer.budget.thins() {
+            params.push((max_features as _, Type::INT8_ARRAY));
+        }
+        let mut found = 0;
+        let count = |row: &Row| {
+            found += 1;
+            each(row);
+            Ok(())
+        };
+        self.session().each(&context(), statement, &params, count).await?;
+        Ok(found)
+    }
+
+    /// One layer's part of some areas, with at most `max_features` features in each tile, by zoom. If the statement fails, the areas are halved until
+    /// it succeeds or the one failing tile is found. That tile ends the run, unless `on_tile_error` says to skip the layer there.
+    ///
+    /// Returns the number of tiles, including failed ones, and of features.
+    pub(crate) async fn layer_or_parts(
+        self,
+        index: usize,
+        areas: &[Area],
+        max_features: &Vec<Option<i64>>,
+        tiles: &mut BatchTiles,
+    ) -> Result<LayerCount, Error> {
+        let (statements, layer) = (self.statements(index), self.probed(index));
+        let mut found = LayerCount::default();
+        // A stack of the areas yet to be rendered.
+        let mut waiting = match self.with_cached_rows(index, areas, max_features).await? {
+            None => statements.parts(areas),
+            Some(drawn) => {
+                found = drawn.count;
+                join_tiles(tiles, drawn.tiles);
+                statements.parts(&drawn.left)
+            }
+        };
+        while let Some((areas, candidates)) = waiting.pop() {
+            let mut rendered = BatchTiles::new();
+            match self.layer(LayerAreas { index, areas: &areas, max_features, candidates }, &mut rendered).await {
+                Ok(part) => {
+                    found.tiles += part.tiles;
+                    found.features += part.features;
+                    join_tiles(tiles, rendered);
+                }
+                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                    self.session().return_to_savepoint().await?;
+                    if candidates == Candidates::Found
+                        && statements.has_touching()
+                        && matches!(error, Error::Query { .. })
+                    {
+                        // The failing row may lie outside of these tiles.
+                        waiting.push((areas, Candidates::Touching));
+                    } else if let Some((first, second)) = halves(&areas) {
+                        tracing::debug!("{error}: trying again in two parts");
+                        waiting.extend([(second, candidates), (first, candidates)]);
+                    } else if let Some(tile) = failed_tile(layer, &areas, &error) {
+                        tracing::info!("{error}: leaving the layer out of this tile");
+                        found.tiles += 1;
+                        let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
+                        join_tiles(tiles, BatchTiles::from([(place, tile)]));
+                    } else {
+                        return Err(error);
+                    }
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(found)
+    }
+
+    /// One layer's part of a batch. In a reseed, the areas of lines and polygons are joined first; if that statement fails, perhaps at a row that no
+    /// dirty tile shows, each area is rendered by itself.
+    async fn joined_or_apart(
+        self,
+        index: usize,
+        batch: &Batch,
+        max_features: &Vec<Option<i64>>,
+        tiles: &mut BatchTiles,
+    ) -> Result<LayerCount, Error> {
+        let is_reseed = batch.planned == Planned::Every;
+        if let Some(areas) = joined(self.probed(index), index, &batch.areas).filter(|_| is_reseed) {
+            let work = LayerAreas { index, areas: &areas, max_features, candidates: Candidates::Found };
+            match self.layer(work, tiles).await {
+                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                    tracing::debug!("{error}: trying again area by area");
+                    self.session().return_to_savepoint().await?;
+                    tiles.clear();
+                }
+                drawn => return drawn,
+            }
+        }
+        self.layer_or_parts(index, &batch.areas, max_features, tiles).await
+    }
+
+    /// The plans of the statements of a batch.
+    pub(crate) async fn explain(self, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
+        let mut plans = Vec::new();
+        for (index, _) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
+            let (layer, max_features) = (self.probed(index), &self.probed(index).budget.max_features());
+            if layer.function().is_some() {
+                continue;
+            }
+            for (areas, candidates) in self.statements(index).parts(&batch.areas) {
+                let statement = format!("EXPLAIN {}", self.statements(index).statement(candidates));
+                let mut lines: Vec<String> = Vec::new();
+                let work = LayerAreas { index, areas: &areas, max_features, candidates };
+                self.run(&statement, work, |row| lines.push(row.get(0))).await?;
+                plans.push(LayerPlan { layer: layer.name.clone(), plan: lines.join("\n") });
+            }
+        }
+        Ok(plans)
+    }
+
+    /// Every planned tile of a batch.
+    pub(crate) async fn batch(self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        let mut tiles = match batch.planned {
+            Planned::Occupied => BatchTiles::new(),
+            Planned::Every => self.empty(&batch.areas),
+        };
+        for (index, planned) in batch.layers.iter().enumerate() {
+            if planned.tiles == 0 {
+                continue;
+            }
+            let (mut part, max_features) = (BatchTiles::new(), self.probed(index).budget.max_features());
+            let found = self.joined_or_apart(index, batch, &max_features, &mut part).await?;
+            if batch.planned == Planned::Every {
+                part.retain(|place, _| tiles.contains_key(place));
+            }
+            // A failed tile may be one that was not planned, because neighbouring cells can make its statement fail.
+            let failed = part.values().filter(|tile| tile.is_failed()).count() as u64;
+            self.fit(index, &batch.areas, &mut part).await?;
+            join_tiles(&mut tiles, part);
+            let right = match batch.planned {
+                Planned::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
+                Planned::Every => tiles.len() as u64 == batch.tiles,
+            };
+            let layer = self.probed(index);
+            let near = || batch.areas.first().map(|area| area_name(&area.rect)).unwrap_or_default();
+            if !right {
+                return Err(miscounted(layer, planned.tiles, found.tiles, near()));
+            }
+            if layer.asks_box() && batch.planned == Planned::Occupied && found.features > planned.features {
+                return Err(unselective(layer, *planned, found, &near()));
+            }
+        }
+        self.repeats(batch, &mut tiles).await?;
+        check_names(self.layers.all(), &tiles)?;
+        Ok(tiles.into_values().collect())
+    }
+
+    /// Every tile of some areas, empty, with the layers that may be drawn in it.
+    fn empty(self, areas: &[Area]) -> BatchTiles {
+        let mut tiles = BatchTiles::new();
+        for area in areas {
+            let layers: Vec<RenderedLayer> = (self.layers.all().iter().map(|statements| statements.prepared.layer()))
+                .filter(|layer| layer.zooms.contains(area.rect.zoom))
+                .map(|layer| RenderedLayer { layer: layer.id, bytes: 0 })
+                .collect();
+            for tile in area.rect.iter() {
+                let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
+                tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
+            }
+        }
+        tiles
+    }
+}
+
+/// The one tile that is left in `areas`, without the layer that failed in it; `None` if such errors end the run.
+fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedTile> {
+    if layer.on_tile_error != OnTileError::Skip || !may_be_of_rows(error) {
+        return None;
+    }
+    let tile = areas.first()?.rect.first()?;
+    let cause = match error {
+        Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
+        other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
+    };
+    let notes = vec![Note { layer: layer.id, what: Noted::Failed { cause } }];
+    Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
+}
+
+/// True if a tile's rows may have caused an error. Errors of the statement, the role or the server would occur in every tile.
+fn may_be_of_rows(error: &Error) -> bool {
+    // Classes of SQLSTATE (PostgreSQL documentation, appendix A): rights and syntax, resources, the state of objects, the system, the
+    // configuration, authorization, the transaction, unsupported features, the catalog, conflicts with recovery, administrators; damaged data.
+    // PostGIS itself raises XX000.
+    const NOT_OF_ROWS: [&str; 13] =
+        ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
+    match error {
+        Error::Timeout { .. } => true,
+        Error::Query { source, .. } => {
+            source.code.as_ref().is_some_and(|code| !NOT_OF_ROWS.iter().any(|class| code.code().starts_with(class)))
+        }
+        _ => false,
+    }
+}
+
+/// Adds the tiles of a part, or of the next layer, to those already there.
+pub(crate) fn join_tiles(tiles: &mut BatchTiles, more: BatchTiles) {
+    if tiles.is_empty() {
+        *tiles = more;
+        return;
+    }
+    for (place, tile) in more {
+        match tiles.entry(place) {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(tile);
+            }
+            std::collections::btree_map::Entry::Occupied(mut occupied) => {
+                occupied.get_mut().features += tile.features;
+                occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
+                occupied.get_mut().notes.extend(tile.notes);
+                let own = &mut occupied.get_mut().layers;
+                for more in tile.layers {
+                    match own.iter_mut().find(|known| known.layer == more.layer) {
+                        Some(known) => known.bytes += more.bytes,
+                        None => own.push(more),
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Divides areas into two parts: the first half of several areas and the others, or the halves of one area. `None` for a single tile.
+fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
+    if let [area] = areas {
+        return area.halves().map(|(first, second)| (vec![first], vec![second]));
+    }
+    let (first, second) = areas.split_at_checked(areas.len() / 2)?;
+    (!first.is_empty()).then(|| (first.to_vec(), second.to_vec()))
+}
+
+/// The tile with this number in the statements: zoom from bit 58 on, column from bit 29 on, TMS row.
+#[expect(clippy::cast_sign_loss, reason = "each part is masked to its bits")]
+fn coord(place: i64) -> TileCoord {
+    const LOW: i64 = (1 << 29) - 1;
+    let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
+    TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_tile_is_read_back() {
+        let zoom = Zoom::new(22).unwrap();
+        let place = 22_i64 << 58 | 4_194_303 << 29 | 5;
+        assert_eq!(coord(place), TileCoord::from_tms(zoom, 4_194_303, 5));
+        assert_eq!(coord(0), TileCoord::from_tms(Zoom::new(0).unwrap(), 0, 0));
+    }
+}

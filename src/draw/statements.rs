@@ -1,0 +1,125 @@
+//! The statements that render the layers of a run, and the choice of a statement for each area.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::PreparedLayer;
+use crate::postgis::layer::Layer;
+use crate::postgis::sql;
+use crate::postgis::sql::Candidates;
+use crate::source::RenderedTile;
+use crate::tile::{Area, TileCoord};
+
+/// The layers of a run with their statements, in the order of the configuration. They are built once and shared by all workers.
+pub struct RunLayers {
+    layers: Vec<LayerStatements>,
+    /// Time that workers spent on drawing tiles from cached rows, in microseconds.
+    drawing: AtomicU64,
+    /// Tiles whose content others repeat.
+    repeated: RepeatedTiles,
+}
+
+impl RunLayers {
+    /// Writes the statements.
+    #[must_use]
+    pub fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
+        let layers = layers.iter().map(LayerStatements::new).collect();
+        Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
+    }
+
+    /// All layers.
+    pub(crate) fn all(&self) -> &[LayerStatements] {
+        &self.layers
+    }
+
+    /// Tiles whose content others repeat.
+    pub(crate) fn repeated(&self) -> &RepeatedTiles {
+        &self.repeated
+    }
+
+    /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their rendering is the database's.
+    #[must_use]
+    pub fn drawing_time(&self) -> Duration {
+        Duration::from_micros(self.drawing.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn note_drawing(&self, took: Duration) {
+        self.drawing.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+}
+
+/// The contents that have been rendered so far, by the tile that was rendered for each.
+#[derive(Default)]
+pub(crate) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
+
+/// The content of tiles inside of the same polygons.
+#[derive(Clone)]
+pub(crate) enum RepeatedContent {
+    /// The same as this tile.
+    Same(Arc<RenderedTile>),
+    /// The compared tile had other bytes, so each of these tiles is rendered by itself.
+    Differs,
+}
+
+impl RepeatedTiles {
+    pub(crate) fn get(&self, like: TileCoord) -> Option<RepeatedContent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
+    }
+
+    pub(crate) fn insert(&self, like: TileCoord, content: RepeatedContent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, content);
+    }
+}
+
+/// A layer and its statements.
+pub(crate) struct LayerStatements {
+    pub(crate) prepared: PreparedLayer,
+    /// The statement over [`Candidates::Found`].
+    found: String,
+    /// The statement over [`Candidates::Touching`]; `None` for cells and functions.
+    touching: Option<String>,
+    /// The statement over [`Candidates::Counted`]; `None` if no cells were counted.
+    counted: Option<String>,
+}
+
+impl LayerStatements {
+    fn new(prepared: &PreparedLayer) -> LayerStatements {
+        let statement = |candidates| sql::render(prepared.layer(), prepared.folds(), candidates);
+        LayerStatements {
+            prepared: prepared.clone(),
+            found: statement(Candidates::Found),
+            touching: is_drawn_by_row(prepared.layer()).then(|| statement(Candidates::Touching)),
+            counted: prepared.counts().map(|_| statement(Candidates::Counted)),
+        }
+    }
+
+    /// Divides the areas into groups that one statement each can render, with the candidates of that statement. At zooms whose cells were counted,
+    /// the candidates are the counted cells.
+    pub(crate) fn parts(&self, areas: &[Area]) -> Vec<(Vec<Area>, Candidates)> {
+        let is_counted = |area: &Area| self.prepared.is_counted(area.rect.zoom);
+        let (counted, others): (Vec<Area>, Vec<Area>) = areas.iter().cloned().partition(is_counted);
+        let parts = [(counted, Candidates::Counted), (others, Candidates::Found)];
+        parts.into_iter().filter(|(areas, _)| !areas.is_empty()).collect()
+    }
+
+    /// True if there is a statement over [`Candidates::Touching`].
+    pub(crate) fn has_touching(&self) -> bool {
+        self.touching.is_some()
+    }
+
+    /// The statement over `candidates`, or over [`Candidates::Found`] if the layer has no statement over `candidates`.
+    pub(crate) fn statement(&self, candidates: Candidates) -> &str {
+        let other = match candidates {
+            Candidates::Found => None,
+            Candidates::Touching => self.touching.as_ref(),
+            Candidates::Counted => self.counted.as_ref(),
+        };
+        other.unwrap_or(&self.found)
+    }
+}
+
+fn is_drawn_by_row(layer: &Layer) -> bool {
+    layer.cells().is_none() && layer.function().is_none()
+}

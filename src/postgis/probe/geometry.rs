@@ -1,0 +1,432 @@
+//! Probes what only the rows of a layer show: their reference system, their types of geometry, and whether the key is unique.
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::layer::LayerProbe;
+use super::relation::{Column, Relation};
+use crate::postgis::layer::{Beyond, EdgeUnits, Layer, PlaceholderSql, QueryValues, Shape, explain, pixel};
+use crate::postgis::session::{Error, Param, Session, Snapshot, quoted};
+use crate::postgis::sql;
+use crate::tile::{Coverage, Zoom};
+
+/// Limits the rows that are read first, or at each zoom, to find the reference system and the types of the geometries.
+const FIRST_ROWS: &str = "LIMIT 1000";
+
+/// The reference systems and types of a layer's geometries.
+struct GeometryKinds {
+    /// The reference systems; empty if there is no geometry.
+    srids: Vec<i32>,
+    /// Whether all geometries are points, or multipoints of one member.
+    points: bool,
+    /// Whether there are multipoints.
+    members: bool,
+    /// Whether there may be curves or surfaces.
+    curves: bool,
+}
+
+impl LayerProbe<'_> {
+    /// The reference system and kind of the geometries: from the column's type if it declares them, else from the rows.
+    pub(crate) async fn shape(&self, layer: &mut Layer, column: &Column, relation: &Relation) -> Result<Shape, Error> {
+        let declared = column.geometry_type.trim_end_matches(['Z', 'M']);
+        if column.srid > 0 && declared != "Geometry" {
+            let members = declared == "MultiPoint" && self.has_single_members(layer).await?;
+            return Ok(Shape {
+                srid: column.srid,
+                points: declared == "Point" || members,
+                members,
+                geography: layer.shape.geography,
+                curves: !matches!(
+                    declared,
+                    "Point" | "MultiPoint" | "LineString" | "MultiLineString" | "Polygon" | "MultiPolygon"
+                ),
+                edge: None,
+            });
+        }
+        let GeometryKinds { srids, points, members, curves } = self.kinds(layer).await?;
+        let srid = match srids[..] {
+            // There is no geometry, so any system is right.
+            [] => {
+                if column.srid > 0 {
+                    column.srid
+                } else {
+                    4326
+                }
+            }
+            [0] => {
+                let next = if layer.is_query() {
+                    "If they are longitudes and latitudes, write ST_SetSRID(…, 4326) in the query".to_owned()
+                } else {
+                    format!(
+                        "If they are longitudes and latitudes, run ALTER TABLE {} ALTER COLUMN {c} TYPE geometry(Geometry, 4326) USING ST_SetSRID({c}, 4326)",
+                        relation.quoted(),
+                        c = layer.geometry
+                    )
+                };
+                return Err(self.error(
+                    format!(
+                        "the geometries in {} of {} have SRID 0: nobody can tell where they lie",
+                        layer.geometry, layer.display_name
+                    ),
+                    next,
+                ));
+            }
+            [srid] => srid,
+            _ => {
+                let found: Vec<String> = srids.iter().map(ToString::to_string).collect();
+                return Err(self.error(
+                    format!(
+                        "the geometries in {} of {} have several SRIDs: {}",
+                        layer.geometry,
+                        layer.display_name,
+                        found.join(", ")
+                    ),
+                    if layer.is_query() {
+                        "Bring them to one with ST_Transform in the query".to_owned()
+                    } else {
+                        "Bring them to one with ST_Transform, in the table or in a view".to_owned()
+                    },
+                ));
+            }
+        };
+        if layer.asks_box() && layer.shape.geography {
+            return Err(self.error(
+                format!(
+                    "its query has !bbox!, and {} is of type geography, whose boxes are no boxes of tiles",
+                    layer.geometry
+                ),
+                "Give geometries, such as location::geometry, and compare !bbox! with them".to_owned(),
+            ));
+        }
+        if layer.asks_box() && !matches!(srid, 3857 | 4326) {
+            return Err(self.error(
+                format!("its query has !bbox!, and {} is in EPSG:{srid}: a tile is a box in EPSG:3857 and EPSG:4326 only", layer.geometry),
+                format!("Give ST_Transform({}, 3857). Without !bbox!, any system will do, and the index is used all the same", layer.geometry),
+            ));
+        }
+        Ok(Shape { srid, points, members, geography: layer.shape.geography, curves, edge: None })
+    }
+
+    /// True if no row of a column of multipoints has more than one member, so that the layer is drawn as points. Rows that the layer's own condition
+    /// leaves out count, too, because some statements look at a row's position first. Not asked of rows that are drawn tile by tile, for which nothing
+    /// would be faster.
+    async fn has_single_members(&self, layer: &mut Layer) -> Result<bool, Error> {
+        if layer.asks_each_tile() {
+            return Ok(false);
+        }
+        if layer.is_query() {
+            return Ok(self.kinds(layer).await?.points);
+        }
+        let (relation, g) = (&layer.relation, layer.placement().stored());
+        // The first rows usually tell. All rows are counted by parallel workers, which EXISTS cannot have.
+        let single = |rows: &str| {
+            format!(
+                "(SELECT COALESCE(bool_and(ST_NumGeometries(g) <= 1), true) FROM (SELECT {g} AS g FROM {relation} {rows}) AS rows)"
+            )
+        };
+        let sql = format!("SELECT CASE WHEN {} THEN {} ELSE false END", single(FIRST_ROWS), single(""));
+        Ok(self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?.get(0))
+    }
+
+    /// Reads the reference systems and types of a layer's geometries.
+    async fn kinds(&self, layer: &mut Layer) -> Result<GeometryKinds, Error> {
+        let g = if layer.shape.geography { format!("{}::geometry", layer.geometry) } else { layer.geometry.clone() };
+        let kind = format!(
+            "SELECT array_agg(DISTINCT ST_SRID({g})), COALESCE(bool_and(GeometryType({g}) ~ '^(MULTI)?POINTM?$' AND ST_NumGeometries({g}) <= 1), true),
+                    COALESCE(bool_or(GeometryType({g}) ~ 'CURVE|CIRCULAR|COLLECTION|SURFACE|TIN|TRIANGLE'), false),
+                    COALESCE(bool_or(GeometryType({g}) ~ '^MULTIPOINT'), false)"
+        );
+        let is_set = format!("{} IS NOT NULL", layer.geometry);
+        if !layer.is_query() {
+            let sql = format!("{kind} FROM {} WHERE {is_set} {}", layer.relation, filter(layer));
+            let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+            let srids = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
+            return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2), members: row.get(3) });
+        }
+        let asks_zoom = layer.asks_each_zoom();
+        // Only points are clustered, so every row of a layer with clusters is read.
+        let reads_all = !asks_zoom || layer.cells().is_some_and(|cells| cells.keeps_lone);
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
+        // !bbox! must be in the reference system of the geometries, which is not known yet, so both possible systems are tried one after the other.
+        let systems: &[i32] = if layer.asks_box() { &[3857, 4326] } else { &[3857] };
+        let mut failed = None;
+        for srid in systems {
+            layer.shape.srid = *srid;
+            let limit = if reads_all { "" } else { FIRST_ROWS };
+            let source =
+                from_at_zooms(layer, &format!("{g} AS oar_tiles_g"), &format!("{is_set} {}", filter(layer)), limit);
+            let sql = format!("{} {source}", kind.replace(&g, "oar_tiles_g"));
+            self.session.set_savepoint().await?;
+            match self.run_at_zooms(layer, &sql, &zooms).await {
+                Ok(rows) => {
+                    let row = rows.first();
+                    let srids = row.and_then(|row| row.get::<_, Option<Vec<i32>>>(0)).unwrap_or_default();
+                    let known = row.filter(|_| reads_all).map(|row| (row.get(1), row.get(2), row.get(3)));
+                    // If not all rows of all zooms were read, the others may be of any type.
+                    let (points, curves, members) = known.unwrap_or((false, true, true));
+                    return Ok(GeometryKinds { srids, points, members, curves });
+                }
+                Err(error @ Error::Query { .. }) => {
+                    self.session.return_to_savepoint().await?;
+                    failed.get_or_insert(error);
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        failed.map_or(Ok(GeometryKinds { srids: Vec::new(), points: false, members: true, curves: true }), Err)
+    }
+
+    /// The rows of a statement that runs the layer's query at some zooms (see [`from_at_zooms`]).
+    async fn run_at_zooms(&self, layer: &Layer, sql: &str, zooms: &[Zoom]) -> Result<Vec<Row>, Error> {
+        let numbers: Vec<i32> = zooms.iter().map(|zoom| zoom.get().into()).collect();
+        let pixels: Vec<f64> = zooms.iter().map(|zoom| pixel(*zoom)).collect();
+        let [west, south, east, north] = QueryValues::of_coverage(layer, &Coverage::new(&[]), zooms).sides().sides();
+        let params: [Param<'_>; 6] = [
+            (&numbers, Type::INT4_ARRAY),
+            (&pixels, Type::FLOAT8_ARRAY),
+            (&west, Type::FLOAT8),
+            (&south, Type::FLOAT8),
+            (&east, Type::FLOAT8),
+            (&north, Type::FLOAT8),
+        ];
+        self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
+    }
+
+    /// Returns an error if the key is not unique, because the order of features, and so the bytes, would then depend on chance.
+    pub(crate) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
+        let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
+        let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
+        if relation
+            .unique
+            .iter()
+            .any(|index| index.covers_children && index.columns.iter().all(|name| is_key(name) && not_null(name)))
+        {
+            return Ok(());
+        }
+        let key = layer.key.iter().map(|key| key.quoted.clone()).collect::<Vec<_>>().join(", ");
+        let text = sql::key_text(layer);
+        let is_null = layer.key.iter().map(|key| format!("{} IS NULL", key.quoted)).collect::<Vec<_>>().join(" OR ");
+        let twice = "HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
+        let rows = if layer.is_query() {
+            // The first zoom, the last, and one in between. Not all, because each costs as much as reading and sorting all rows.
+            let all: Vec<Zoom> = layer.zooms.iter().collect();
+            let probed = [all[0], all[all.len() / 2], all[all.len() - 1]];
+            let mut zooms = if layer.asks_each_zoom() { probed.to_vec() } else { vec![all[0]] };
+            zooms.dedup();
+            let source = from_at_zooms(layer, &key, &format!("true {}", filter(layer)), "");
+            let sql = format!("SELECT {text}, count(*), {is_null} {source} GROUP BY oar_tiles_area.z, {key} {twice}");
+            self.run_at_zooms(layer, &sql, &zooms).await.map_err(|error| explain(error, layer))?
+        } else {
+            let sql = format!(
+                "SELECT {text}, count(*), {is_null} FROM {} WHERE true {} GROUP BY {key} {twice}",
+                layer.relation,
+                filter(layer)
+            );
+            self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?
+        };
+        let Some(row) = rows.first() else { return Ok(()) };
+        let (example, count, is_null): (String, i64, bool) = (row.get(0), row.get(1), row.get(2));
+        let example = if is_null && layer.key.len() == 1 { example } else { format!("\"{example}\"") };
+        let never = if is_null { ", and never NULL" } else { "" };
+        Err(self.error(
+            format!(
+                "the key ({key}) does not tell the rows of {} apart: {count} rows have the key {example}",
+                layer.display_name
+            ),
+            format!("Set key to columns that are unique together{never}"),
+        ))
+    }
+}
+
+/// The layer's own condition with AND before it, to follow another condition; empty if the layer has none.
+fn filter(layer: &Layer) -> String {
+    layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
+}
+
+/// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of the zooms and of the
+/// sides of a pixel, then west, south, east and north of the box.
+fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, limit: &str) -> String {
+    format!(
+        "FROM (
+            SELECT z, pixel_width, ST_MakeEnvelope($3, $4, $5, $6, {}) AS box FROM unnest($1, $2) AS zooms (z, pixel_width)
+        ) AS oar_tiles_area CROSS JOIN LATERAL (SELECT {columns} FROM {} WHERE {condition} {limit}) AS asked",
+        layer.shape.srid,
+        layer.rows(&PlaceholderSql::of_area())
+    )
+}
+
+// Finds rows that reach beyond ±180°.
+
+impl EdgeUnits {
+    /// The units of a reference system; `None` if its x axis is not linear in longitude. From such a system, `ST_Transform` returns longitudes within
+    /// ±180°.
+    pub(crate) async fn of(session: &Session, context: &str, srid: i32) -> Result<Option<EdgeUnits>, Error> {
+        match srid {
+            4326 => return Ok(Some(EdgeUnits::Degrees)),
+            3857 => return Ok(Some(EdgeUnits::Metres)),
+            _ => {}
+        }
+        // Web Mercator has other SRIDs, too, such as 102100. If ST_Transform changes nothing, it does not wrap either.
+        let sql = "SELECT CASE
+                WHEN proj4text ~ '[+]proj=longlat' AND proj4text !~ '[+](pm|over|lon_wrap)' THEN 'degrees'
+                WHEN proj4text ~ '[+]proj=merc' AND proj4text ~ '[+]b=6378137 ' THEN
+                    CASE WHEN ST_X(ST_Transform(ST_SetSRID(ST_MakePoint(2.1e7, 0), srid), 3857)) = 2.1e7 THEN 'metres' END
+            END FROM spatial_ref_sys WHERE srid = $1";
+        let rows = session.all(context, sql, &[(&srid, Type::INT4)]).await?;
+        let units: Option<String> = rows.first().and_then(|row| row.get(0));
+        Ok(match units.as_deref() {
+            Some("degrees") => Some(EdgeUnits::Degrees),
+            Some("metres") => Some(EdgeUnits::Metres),
+            _ => None,
+        })
+    }
+}
+
+/// Rows that reach beyond ±180°.
+#[derive(Debug)]
+pub(crate) struct RowsBeyond {
+    count: u64,
+    /// The keys of up to three of them.
+    examples: Vec<String>,
+}
+
+impl RowsBeyond {
+    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves the query, so it costs almost nothing if
+    /// there are none.
+    async fn of(session: &Session, layer: &Layer) -> Result<RowsBeyond, Error> {
+        let none = RowsBeyond { count: 0, examples: Vec::new() };
+        let Some(units) = layer.shape.edge else { return Ok(none) };
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
+        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
+        let params: Vec<Param<'_>> = values.params(layer).collect();
+        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
+        let context = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
+        let rows = session.all(&context, &sql::rows_beyond(layer, units, &relation), &params).await;
+        let rows = rows.map_err(|error| explain(error, layer))?;
+        let Some(row) = rows.first() else { return Ok(none) };
+        let count: i64 = row.get(0);
+        Ok(RowsBeyond {
+            count: count.cast_unsigned(),
+            examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default(),
+        })
+    }
+
+    fn warning(&self, layer: &Layer) -> Option<String> {
+        let (rows, they) = match self.count {
+            0 => return None,
+            1 => ("1 row reaches".to_owned(), "it is"),
+            count => (format!("{count} rows reach"), "they are"),
+        };
+        let done = match layer.beyond {
+            Beyond::Wrap => {
+                "cut there, and what lies beyond is drawn on the other side of the world (beyond = \"wrap\")"
+            }
+            Beyond::Clip => "cut there, and what lies beyond is not drawn (beyond = \"clip\")",
+            Beyond::Skip => "not drawn (beyond = \"skip\")",
+        };
+        let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
+        Some(format!(
+            "layer \"{}\": {rows} beyond ±180°: {they} {done}: {}{more}",
+            layer.name,
+            self.examples.join(", ")
+        ))
+    }
+}
+
+impl Layer {
+    /// Records in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Returns a warning if some do.
+    pub(crate) async fn probe_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
+        // A geography keeps its longitudes within ±180° by itself.
+        if self.shape.geography {
+            return Ok(None);
+        }
+        self.shape.edge = EdgeUnits::of(session, &format!("layer \"{}\"", self.name), self.shape.srid).await?;
+        let beyond = RowsBeyond::of(session, self).await?;
+        // A query that returns other rows at each zoom was read at one zoom only.
+        self.reaches_beyond = beyond.count > 0 || self.asks_each_zoom();
+        Ok(beyond.warning(self))
+    }
+}
+
+// Finds lines and polygons that jump from one side of ±180° to the other. They come from files in which shapes that cross ±180° were never cut
+// there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as valid, and it is drawn as a band across the map.
+
+/// Rows of a layer with lines or rings that jump across ±180°.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JumpingRows {
+    /// How many there are.
+    pub count: u64,
+    /// The advice how to repair them, with SQL.
+    pub remedy: String,
+    /// The keys of up to three of them.
+    examples: Vec<String>,
+}
+
+impl JumpingRows {
+    /// Finds these rows at the layer's shallowest zoom; `None` if there are none. The spatial index serves the query: rows that lie on one side only
+    /// are not visited. Every vertex of the other rows is read, so runs that must be quick skip this check.
+    pub(crate) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
+        let is_asked = !layer.shape.points && layer.function().is_none();
+        let units = if layer.shape.geography { Some(EdgeUnits::Degrees) } else { layer.shape.edge };
+        let Some(units) = units.filter(|_| is_asked) else { return Ok(None) };
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
+        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
+        let params: Vec<Param<'_>> = values.params(layer).collect();
+        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
+        let context = format!("layer \"{}\", looking for rows that jump across ±180°", layer.name);
+        let rows = session.all(&context, &sql::rows_that_jump(layer, units, &relation), &params).await?;
+        let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
+        let Some(row) = rows.first().filter(|_| count > 0) else { return Ok(None) };
+        let (table, column) = (&layer.relation, &layer.geometry);
+        let with = "docs/world-edge.md (\"Shapes that jump across ±180°\")";
+        let (degrees, unwrapped) = match units {
+            EdgeUnits::Degrees if layer.shape.geography => {
+                (format!("{column}::geometry"), format!("unwrapped({column}::geometry)::geography"))
+            }
+            EdgeUnits::Degrees => (column.clone(), format!("unwrapped({column})")),
+            EdgeUnits::Metres => {
+                let degrees = format!("ST_Transform({column}, 4326)");
+                let unwrapped = format!("ST_Transform(unwrapped({degrees}), {})", layer.shape.srid);
+                (degrees, unwrapped)
+            }
+        };
+        let remedy = if layer.is_query() {
+            format!("write {unwrapped} in the query, with the function unwrapped of {with}")
+        } else {
+            format!(
+                "UPDATE {table} SET {column} = {unwrapped} WHERE jumps({degrees}); with the functions unwrapped and jumps of {with}"
+            )
+        };
+        Ok(Some(JumpingRows { count, remedy, examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default() }))
+    }
+
+    /// Describes what is wrong with the rows.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let (rows, they) = if self.count == 1 {
+            ("1 row has".to_owned(), "it is")
+        } else {
+            (format!("{} rows have", self.count), "they are")
+        };
+        let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
+        format!(
+            "{rows} lines or rings that jump from one side of ±180° to the other: {they} drawn as bands across the map: {}{more}",
+            self.examples.join(", ")
+        )
+    }
+
+    /// Describes what is wrong with the rows, and how to repair them.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        let them = if self.count == 1 { "it" } else { "them" };
+        format!("{}. Mend {them}: {}", self.problem(), self.remedy)
+    }
+}
+
+/// The rows of a layer that jump across ±180°, in a run's snapshot.
+///
+/// # Errors
+/// If the database is lost, or the layer's own condition or query fails.
+pub async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
+    JumpingRows::of(&snapshot.keeper, layer).await
+}

@@ -1,0 +1,760 @@
+//! What a run says about its result: the manifest, the metadata, budgets and warnings.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use md5::{Digest as _, Md5};
+use sha2::Sha256;
+
+use super::CommandError;
+use crate::change_log::{Cursor, CursorError, LogState, log_state};
+use crate::config::JobSettings;
+use crate::draw::RENDERING_VERSION;
+use crate::encode::PACKING_VERSION;
+use crate::manifest::{
+    DatabaseIdentity, DatabaseMark, DrawingVersions, KeyedIdentity, Manifest, Region, RowCounts, Witness,
+    fingerprint_of,
+};
+use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
+use crate::postgis::{CommentLayer, FunctionComment, Layer, Snapshot};
+use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
+use crate::target::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
+use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
+
+/// The fingerprint: a hash of everything but the data that decides a tile's bytes.
+pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
+    let mut hash = Md5::new();
+    for layer in layers {
+        hash.update(layer.definition());
+        hash.update("\n");
+    }
+    hash.update(settings.run.limits.packing.definition());
+    if let Some(variant) = &settings.tileset.variant {
+        hash.update(variant.definition());
+    }
+    let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
+}
+
+/// What a seed finds in its target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before<'a> {
+    /// What the target says about itself.
+    pub(crate) described: Option<&'a Described>,
+    /// The number of tiles that the target holds outside of the seed's scope.
+    pub(crate) outside: u64,
+}
+
+/// What a seed has stored, and from which database state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seeded<'a> {
+    /// The snapshot that its tiles show.
+    pub(crate) cursor: &'a str,
+    /// The mark of the database.
+    pub(crate) database: Option<&'a DatabaseMark>,
+    /// The witness of the database state that its tiles show.
+    pub(crate) witness: Option<&'a Witness>,
+    /// The hash of the tables and views that the layers read.
+    pub(crate) reads: &'a str,
+    /// The fingerprint of the tileset.
+    pub(crate) fingerprint: &'a str,
+    /// Tiles planned.
+    pub(crate) planned: u64,
+    /// What the sink did with them.
+    pub(crate) written: Written,
+    /// Tiles in which a layer could not be rendered.
+    pub(crate) failed: &'a [TileCoord],
+    /// The numbers of rows.
+    pub(crate) rows: &'a Option<RowCounts>,
+}
+
+/// The manifest of a run that stored everything that could be rendered.
+pub(crate) fn manifest(
+    settings: &JobSettings,
+    seeded: Seeded<'_>,
+    started: SystemTime,
+    before: Before<'_>,
+) -> Manifest {
+    let old = before.described.and_then(manifest_of);
+    let tileset = &settings.tileset;
+    let parts = parts(old.as_ref(), seeded.cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
+    let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
+    let failed_before: Vec<TileCoord> =
+        old.iter().flat_map(|old| &old.unrendered).filter_map(|tile| tile.parse().ok()).collect();
+    let unrendered = unrendered(&failed_before, |tile| scope.holds(tile.into()), seeded.failed);
+    let written = seeded.written;
+    Manifest {
+        version: Manifest::version_with(&[]),
+        generator: GENERATOR.to_owned(),
+        snapshot: parts.snapshot,
+        seed_snapshot: parts.seed_snapshot,
+        database: seeded.database.cloned(),
+        witness: seeded.witness.cloned(),
+        fingerprint: seeded.fingerprint.to_owned(),
+        reads: Some(seeded.reads.to_owned()),
+        zooms: tileset.zooms.to_string(),
+        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        kept: parts.kept,
+        // A seed deletes the tiles of partial regions.
+        partial: Vec::new(),
+        planned: seeded.planned,
+        stored: written.stored + written.unchanged + before.outside,
+        empty: written.removed,
+        unrendered,
+        warned: BTreeMap::new(),
+        rows: seeded.rows.clone(),
+        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+        publication: None,
+    }
+}
+
+fn manifest_of(described: &Described) -> Option<Manifest> {
+    described.manifest.as_deref().and_then(|manifest| serde_json::from_str(manifest).ok())
+}
+
+/// True if a seed with these settings leaves parts of a target as older runs wrote them.
+pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
+    let (zooms, bbox) = (&settings.tileset.zooms, &settings.tileset.bbox);
+    manifest_of(before).is_some_and(|old| old.regions().any(|part| !covers(zooms, bbox, &part)))
+}
+
+/// The parts of a target after a seed, and the snapshots that they show.
+struct SeededParts {
+    /// The oldest snapshot of all parts.
+    snapshot: String,
+    /// The snapshot of the seed, if `snapshot` is an older one.
+    seed_snapshot: Option<String>,
+    kept: Vec<Region>,
+}
+
+/// The parts of the old manifest that a seed on the snapshot `now` leaves: those that it did not cover, each with its snapshot. The next reseed
+/// has to look for changes since the oldest snapshot.
+fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> SeededParts {
+    let dated = |old: &Manifest| -> Vec<Region> {
+        let date =
+            // Each part keeps the witness of the run that wrote it.
+            |part: Region| Region {
+                snapshot: Some(part.snapshot.unwrap_or_else(|| old.snapshot.clone())),
+                witness: part.witness.or_else(|| old.witness.clone()),
+                ..part
+            };
+        old.regions().map(date).collect()
+    };
+    let kept = without_repeats(old.into_iter().flat_map(dated).filter(|part| !covered(part)));
+    let oldest = kept.iter().filter_map(|part| part.snapshot.as_deref()).fold(now, older).to_owned();
+    let unless_oldest = |snapshot: String| (snapshot != oldest).then_some(snapshot);
+    let kept =
+        kept.into_iter().map(|part| Region { snapshot: part.snapshot.and_then(unless_oldest), ..part }).collect();
+    SeededParts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
+}
+
+/// The older of two snapshots of one database. A snapshot that cannot be read counts as older, so that no change is lost.
+fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
+    match (one.parse::<Cursor>(), other.parse::<Cursor>()) {
+        (Ok(first), Ok(second)) if first.sees_all_of(&second) => other,
+        (Ok(_), Err(_)) => other,
+        _ => one,
+    }
+}
+
+/// A hash that identifies the database, as a manifest names it, and the tables that a run reads.
+pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> String {
+    let mut hash = Md5::new();
+    // Plain data can always be serialized.
+    hash.update(serde_json::to_string(&mark).unwrap_or_default());
+    hash.update(reads.unwrap_or_default());
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same hash for the run that wrote a manifest.
+pub(crate) fn database_of(manifest: &Manifest) -> String {
+    database(manifest.database.as_ref(), manifest.reads.as_deref())
+}
+
+/// Drops regions that lie within another one, so that the manifest does not grow with every run over a box.
+fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
+    let holds = |outer: &Region, inner: &Region| {
+        let boxes: Result<Vec<AreaPart>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
+        matches!((outer.zooms.parse(), boxes), (Ok(zooms), Ok(boxes)) if covers(&zooms, &boxes, inner))
+    };
+    let mut kept: Vec<Region> = Vec::new();
+    for region in regions {
+        if !kept.iter().any(|other| holds(other, &region)) {
+            kept.retain(|other| !holds(&region, other));
+            kept.push(region);
+        }
+    }
+    kept
+}
+
+/// The names of the layers, by their ids.
+pub(crate) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
+    let mut names: BTreeMap<LayerId, String> = BTreeMap::new();
+    for layer in layers {
+        names.entry(layer.id()).or_insert_with(|| layer.name().to_owned());
+    }
+    names.into_values().collect()
+}
+
+/// Merges the entries of each layer into one: a layer that is drawn in several ways has several.
+fn merged(layers: impl Iterator<Item = VectorLayer>) -> Vec<VectorLayer> {
+    let mut merged: Vec<VectorLayer> = Vec::new();
+    for layer in layers {
+        match merged.iter_mut().find(|other| other.id == layer.id) {
+            None => merged.push(layer),
+            Some(other) => {
+                (other.minzoom, other.maxzoom) = (other.minzoom.min(layer.minzoom), other.maxzoom.max(layer.maxzoom));
+                other.fields.extend(layer.fields);
+            }
+        }
+    }
+    merged
+}
+
+/// True if a run over these zooms and boxes renders all of a region.
+fn covers(zooms: &ZoomList, parts: &[AreaPart], region: &Region) -> bool {
+    let Ok(old) = region.zooms.parse::<ZoomList>() else { return false };
+    let within = |old: &String| {
+        let Ok(old) = old.parse::<AreaPart>() else { return false };
+        parts.iter().any(|new| {
+            if old == *new {
+                return true;
+            }
+            let Some(new) = new.as_box() else { return false };
+            let bounds = old.bounds();
+            !new.crosses_antimeridian()
+                && old.as_box().is_none_or(|old| !old.crosses_antimeridian())
+                && bounds.iter().all(|old| {
+                    new.west <= old.west && new.south <= old.south && old.east <= new.east && old.north <= new.north
+                })
+        })
+    };
+    old.iter().all(|zoom| zooms.contains(zoom))
+        && (parts.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
+}
+
+/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen. `before` is the target's earlier
+/// description of itself, if the run keeps some of its earlier tiles.
+pub(crate) fn metadata(
+    settings: &JobSettings,
+    layers: &[Arc<Layer>],
+    bounds: LonLatBox,
+    manifest: &Manifest,
+    before: Option<&Described>,
+) -> Result<Metadata, CommandError> {
+    let (tileset, texts) = (&settings.tileset, &settings.tileset.layer_texts);
+    let kept: Vec<ZoomList> = manifest.kept.iter().filter_map(|region| region.zooms.parse().ok()).collect();
+    let zooms = kept.iter().fold(tileset.zooms.clone(), |all, zooms| all.union(zooms));
+    let drawn = |layer: &Layer| {
+        let zooms = || zooms.iter().filter(|zoom| layer.zooms().contains(*zoom));
+        Some((zooms().next()?.get(), zooms().next_back()?.get()))
+    };
+    let vector_layers = |layer: &Layer| {
+        let Some((minzoom, maxzoom)) = drawn(layer) else { return Vec::new() };
+        let declared = layer.function().map_or(&[][..], |function| &function.comment().vector_layers);
+        if !declared.is_empty() {
+            let within = |zoom: u8| zoom.clamp(minzoom, maxzoom);
+            let one = |declared: &CommentLayer| VectorLayer {
+                id: declared.id.clone(),
+                description: declared.description.clone(),
+                minzoom: within(declared.minzoom.unwrap_or(minzoom)),
+                maxzoom: within(declared.maxzoom.unwrap_or(maxzoom)),
+                fields: declared.fields.iter().map(|(name, kind)| (name.clone(), kind.clone().into())).collect(),
+            };
+            return declared.iter().map(one).collect();
+        }
+        let text = texts.iter().find(|text| text.name == layer.name());
+        let of_property = |name: &str| text.and_then(|text| text.of_properties.get(name)).cloned();
+        let fields = layer.fields();
+        let fields = fields.map(|(name, kind)| (name.to_owned(), of_property(name).map_or(kind.into(), Into::into)));
+        let description = text.and_then(|text| text.description.clone()).unwrap_or_default();
+        vec![VectorLayer { id: layer.name().to_owned(), description, minzoom, maxzoom, fields: fields.collect() }]
+    };
+    let declared = |of: fn(&FunctionComment) -> &Option<String>| {
+        layers.iter().find_map(|layer| of(layer.function()?.comment()).clone())
+    };
+    let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
+    Ok(Metadata {
+        name: tileset.name.clone(),
+        description: tileset.description.clone().or_else(|| declared(|comment| &comment.description)),
+        attribution: tileset.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
+        version: tileset.version.clone(),
+        vector_layers: merged(layers.iter().flat_map(|layer| vector_layers(layer))),
+        zooms,
+        bounds,
+        center: tileset.center,
+        manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,
+    })
+}
+
+/// The description of a tileset that has no target: its manifest names no zooms.
+pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Result<Described, CommandError> {
+    let manifest = Manifest {
+        version: Manifest::version_with(&[]),
+        generator: GENERATOR.to_owned(),
+        snapshot: String::new(),
+        seed_snapshot: None,
+        database: None,
+        witness: None,
+        fingerprint: fingerprint(settings, layers),
+        reads: None,
+        zooms: String::new(),
+        bbox: Vec::new(),
+        kept: Vec::new(),
+        partial: Vec::new(),
+        planned: 0,
+        stored: 0,
+        empty: 0,
+        unrendered: Vec::new(),
+        warned: BTreeMap::new(),
+        rows: None,
+        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        seconds: 0.0,
+        publication: None,
+    };
+    let boxes = settings.tileset.bbox.iter().flat_map(AreaPart::bounds);
+    let bounds = boxes.reduce(LonLatBox::joined).unwrap_or(LonLatBox::WORLD);
+    let metadata = metadata(settings, layers, bounds, &manifest, None)?;
+    let zooms = metadata.zooms.iter().next().zip(metadata.zooms.iter().next_back());
+    Ok(Described {
+        name: Some(metadata.name),
+        description: metadata.description,
+        attribution: metadata.attribution,
+        version: metadata.version,
+        zooms: zooms.map(|(first, last)| (first.get(), last.get())),
+        bounds: Some(metadata.bounds),
+        center: metadata.center,
+        vector_layers: metadata.vector_layers,
+        generator: Some(GENERATOR.to_owned()),
+        manifest: Some(metadata.manifest),
+        public_url: None,
+        unfinished: Vec::new(),
+    })
+}
+
+// What a run reports about the budgets of its layers and about tiles that could not be rendered.
+
+/// Why a tile could not be rendered.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct TileCause(String);
+
+/// The name of a layer.
+fn name(names: &[String], layer: LayerId) -> String {
+    names.get(usize::from(layer.0)).cloned().unwrap_or_default()
+}
+
+/// How far each layer's budget was kept. `names` are the names of the layers, by their ids.
+pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
+    let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
+        layer: name(names, *layer),
+        thinned_tiles: stats.thinned,
+        features_left_out: stats.left_out,
+        large_tiles: stats.large,
+        heaviest: stats.heaviest.map(|(heaviest, limit)| LargeTile {
+            tile: heaviest.tile,
+            bytes: heaviest.bytes,
+            limit,
+        }),
+    };
+    outcome.layers.iter().map(of_layer).collect()
+}
+
+/// How long a reseed does not repeat the warnings about a layer's budget: cron mails each of them.
+const WARNING_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// Reports the warnings about budgets, and returns them. `warned` is when each layer was last warned of ([`Manifest::warned`]), and is brought up to
+/// date; a layer that was warned of in the last 24 hours is not reported again.
+///
+/// [`Manifest::warned`]: crate::manifest::Manifest::warned
+pub(crate) fn warn(
+    budgets: &[LayerBudget],
+    warned: &mut BTreeMap<String, u64>,
+    report: &Arc<dyn Report>,
+) -> Vec<String> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    // A moment in the future is none: the clock was wrong.
+    warned.retain(|_, then| now.checked_sub(*then).is_some_and(|seconds| seconds < WARNING_PAUSE.as_secs()));
+    let mut all = Vec::new();
+    for budget in budgets {
+        let warnings = budget.warnings();
+        if !warnings.is_empty() && !warned.contains_key(&budget.layer) {
+            warned.insert(budget.layer.clone(), now);
+            for message in &warnings {
+                report.event(&Event::Warning { message: message.clone() });
+            }
+        }
+        all.extend(warnings);
+    }
+    all
+}
+
+/// The tiles that could not be rendered, with the names of the layers.
+pub(crate) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
+    let of_tile = |failed: &FailedTile| FailedLayer {
+        tile: failed.tile,
+        layer: name(names, failed.layer),
+        cause: failed.cause.clone(),
+    };
+    outcome.failed.iter().map(of_tile).collect()
+}
+
+/// The tiles that could not be rendered.
+pub(crate) fn failed_tiles(outcome: &PipelineOutcome) -> Vec<TileCoord> {
+    outcome.failed.iter().map(|failed| failed.tile).collect()
+}
+
+/// The name of the layer that has the most bytes in the largest tile of a zoom.
+pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String> {
+    zoom.largest.map(|_| name(names, zoom.largest_layer))
+}
+
+/// The tiles that could not be rendered, for the manifest: those of this run (`failed`), and those in `before` that this run did not render.
+pub(crate) fn unrendered(
+    before: &[TileCoord],
+    is_rendered: impl Fn(TileCoord) -> bool,
+    failed: &[TileCoord],
+) -> Vec<String> {
+    let still = before.iter().filter(|tile| !is_rendered(**tile)).copied();
+    let mut tiles: Vec<String> = Vec::new();
+    for tile in still.chain(failed.iter().copied()) {
+        let tile = tile.to_string();
+        // A tile in which several layers failed is listed once.
+        if tiles.last() != Some(&tile) {
+            tiles.push(tile);
+        }
+    }
+    tiles
+}
+
+/// Fails if the run had to leave tiles as they were: it is done only in part.
+pub(crate) fn complete(target: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
+    let Some(first) = failed.first() else { return Ok(()) };
+    Err(CommandError::Unrendered {
+        target: target.to_owned(),
+        tiles: named(failed),
+        source: TileCause(first.cause.clone()),
+    })
+}
+
+// The mark of the database in a target's manifest, and the witness of its history. The manifest is public, so both consist of keyed hashes. Only a
+// program that has the key, which is kept in the change log, can compare them with a database.
+//
+// The witness is about the newest transactions in the change log that a snapshot sees. In the same history they stay what they are: every transaction
+// that the snapshot sees had ended, so none is added, and pruning keeps the newest. If a database lost transactions that the snapshot sees, one of them
+// was among the newest; if it went on without them, transactions with the same numbers are there instead, at other times.
+
+/// The most timelines that are tried to find the one with an old hash.
+const MAX_TIMELINE: u32 = 10_000;
+
+/// The key of a change log.
+#[derive(Debug, Clone)]
+pub(crate) struct IdentityKey(Hmac<Sha256>);
+
+/// Whether a target shows this database. A target that is known to show another one is an error instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SameDatabase {
+    /// It shows this database.
+    Yes,
+    /// Its manifest does not name a database.
+    Unsaid,
+    /// Its mark was made with a key that is not the one of this database's change log.
+    OtherKey,
+}
+
+/// What the change log says of this database.
+#[derive(Debug, Clone)]
+pub(crate) struct LogIdentity {
+    key: IdentityKey,
+    /// Entries of transactions up to this one may have been pruned.
+    pruned: u64,
+    /// The database state in which the log was read.
+    now: Cursor,
+    /// The witnesses of the snapshots that were asked for, as the log has them now.
+    witnesses: Vec<Witness>,
+}
+
+impl LogIdentity {
+    /// Reads the log in `schema`, and in it the transactions that each of the snapshots `seen` sees; `None` if there is no key that this role may
+    /// read.
+    pub(crate) async fn read<'a>(
+        snapshot: &Snapshot,
+        schema: &str,
+        seen: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Option<LogIdentity>, CommandError> {
+        let cursor =
+            |text: &str| text.parse::<Cursor>().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()));
+        let mut texts: Vec<&str> = seen.into_iter().collect();
+        texts.sort_unstable();
+        texts.dedup();
+        let cursors = texts.iter().map(|text| cursor(text)).collect::<Result<Vec<_>, _>>()?;
+        let Some(LogState { key, pruned, newest }) = log_state(snapshot, schema, &cursors).await? else {
+            return Ok(None);
+        };
+        let Some(key) = IdentityKey::new(&key) else { return Ok(None) };
+        let witnesses = texts.iter().zip(&newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
+        Ok(Some(LogIdentity { pruned, now: cursor(snapshot.cursor())?, witnesses, key }))
+    }
+
+    pub(crate) const fn key(&self) -> &IdentityKey {
+        &self.key
+    }
+
+    /// The mark of a database.
+    pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+        self.key.mark(identity)
+    }
+
+    /// The witness of a snapshot that was asked for.
+    pub(crate) fn witness(&self, snapshot: &str) -> Option<&Witness> {
+        self.witnesses.iter().find(|own| own.snapshot == snapshot)
+    }
+
+    /// True if this database has everything that the snapshot of a witness has seen, false if its history is another one; `None` if that cannot be
+    /// said: the log was pruned past that snapshot, or this database is behind it. Both are refused for other reasons.
+    pub(crate) fn vouches(&self, witness: &Witness) -> Option<bool> {
+        let seen: Cursor = witness.snapshot.parse().ok()?;
+        if seen.xmin() <= self.pruned || !self.now.sees_all_of(&seen) {
+            return None;
+        }
+        Some(self.witness(&witness.snapshot)? == witness)
+    }
+
+    /// The next transaction of this database, and the next one at the snapshot of a witness, if this database has not ended every transaction that
+    /// the snapshot sees.
+    pub(crate) fn is_behind<'a>(&self, witnesses: impl IntoIterator<Item = &'a Witness>) -> Option<(u64, u64)> {
+        let mut cursors = witnesses.into_iter().filter_map(|witness| witness.snapshot.parse::<Cursor>().ok());
+        let ahead = cursors.find(|seen| !self.now.sees_all_of(seen))?;
+        Some((self.now.xmax(), ahead.xmax()))
+    }
+
+    /// True if a witness is of another history.
+    pub(crate) fn contradicts<'a>(&self, witnesses: impl IntoIterator<Item = &'a Witness>) -> bool {
+        witnesses.into_iter().any(|witness| self.vouches(witness) == Some(false))
+    }
+}
+
+impl IdentityKey {
+    fn witness(&self, snapshot: &str, lines: &str) -> Witness {
+        Witness {
+            snapshot: snapshot.to_owned(),
+            transactions: u32::try_from(lines.lines().count()).unwrap_or(u32::MAX),
+            hash: self.hash("witness", &[snapshot, lines]),
+        }
+    }
+
+    fn new(text: &str) -> Option<IdentityKey> {
+        // HMAC takes keys of any length, so this never fails.
+        Hmac::new_from_slice(text.as_bytes()).map_or(None, |hmac| Some(IdentityKey(hmac)))
+    }
+
+    /// A key for another purpose, from which nobody learns this one.
+    pub(crate) fn derived(&self, purpose: &str) -> String {
+        self.hash("derived", &[purpose])
+    }
+
+    fn hash(&self, what: &str, parts: &[&str]) -> String {
+        let mut hmac = self.0.clone();
+        for part in std::iter::once(&what).chain(parts) {
+            // With the lengths, two different lists of parts never give the same input.
+            hmac.update(&(part.len() as u64).to_le_bytes());
+            hmac.update(part.as_bytes());
+        }
+        hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn timeline(&self, number: u32) -> String {
+        self.hash("timeline", &[&number.to_string()])
+    }
+
+    fn keyed(&self, identity: &DatabaseIdentity) -> KeyedIdentity {
+        KeyedIdentity {
+            key: self.hash("key", &[]),
+            cluster: identity.system_identifier.as_ref().map(|cluster| self.hash("cluster", &[cluster])),
+            timeline: identity.timeline.map(|number| self.timeline(number)),
+            database: self.hash("database", &[&identity.name, &identity.oid.to_string()]),
+            postgis: self.hash("postgis", &[&identity.postgis]),
+        }
+    }
+
+    fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
+        DatabaseMark::Keyed(self.keyed(identity))
+    }
+}
+
+/// Compares the mark in a manifest with this database.
+///
+/// # Errors
+/// If the target cannot be brought up to date: it shows another database or another history, or another PostGIS rendered it.
+pub(crate) fn compare(
+    then: Option<&DatabaseMark>,
+    now: &DatabaseIdentity,
+    key: Option<&IdentityKey>,
+) -> Result<SameDatabase, String> {
+    match (then, key) {
+        (None, _) => Ok(SameDatabase::Unsaid),
+        (Some(DatabaseMark::Plain(then)), _) => compare_plain(then, now).map(|()| SameDatabase::Yes),
+        (Some(DatabaseMark::Keyed(then)), Some(key)) if then.key == key.hash("key", &[]) => {
+            compare_keyed(then, now, key).map(|()| SameDatabase::Yes)
+        }
+        (Some(DatabaseMark::Keyed(_)), _) => Ok(SameDatabase::OtherKey),
+    }
+}
+
+fn shown(identity: &DatabaseIdentity) -> String {
+    let cluster = identity.system_identifier.as_deref().unwrap_or("unknown");
+    format!("\"{}\", OID {}, system {cluster}", identity.name, identity.oid)
+}
+
+fn other_history(then: &str, now: u32) -> String {
+    format!(
+        "the database was restored, or failed over to a standby, since then (it is on timeline {now}, and was on {then}): what the target shows may never have happened there"
+    )
+}
+
+fn compare_plain(then: &DatabaseIdentity, now: &DatabaseIdentity) -> Result<(), String> {
+    if differ(then.system_identifier.as_ref(), now.system_identifier.as_ref())
+        || (&then.name, then.oid) != (&now.name, now.oid)
+    {
+        let (then, now) = (shown(then), shown(now));
+        return Err(format!(
+            "it shows another database ({then}) than this one ({now}): its snapshot says nothing here"
+        ));
+    }
+    if let (Some(then), Some(now)) = (then.timeline, now.timeline)
+        && then != now
+    {
+        return Err(other_history(&then.to_string(), now));
+    }
+    if then.postgis != now.postgis {
+        return Err(format!(
+            "PostGIS {} rendered it, and the database has {} now, which may draw tiles differently",
+            then.postgis, now.postgis
+        ));
+    }
+    Ok(())
+}
+
+fn compare_keyed(then: &KeyedIdentity, now: &DatabaseIdentity, key: &IdentityKey) -> Result<(), String> {
+    let here = key.keyed(now);
+    if differ(then.cluster.as_ref(), here.cluster.as_ref()) || then.database != here.database {
+        return Err(format!(
+            "it shows another database than this one ({}): its snapshot says nothing here",
+            shown(now)
+        ));
+    }
+    if let (Some(hash), Some(number)) = (&then.timeline, now.timeline)
+        && *hash != key.timeline(number)
+    {
+        // The old number is found by trying all timelines with the key.
+        let before = (1..MAX_TIMELINE).find(|number| *hash == key.timeline(*number));
+        let before = before.map_or_else(|| "another one".to_owned(), |number| number.to_string());
+        return Err(other_history(&before, number));
+    }
+    if then.postgis != here.postgis {
+        return Err(format!(
+            "another version of PostGIS rendered it, and the database has {} now, which may draw tiles differently",
+            now.postgis
+        ));
+    }
+    Ok(())
+}
+
+/// True if both are known and differ.
+fn differ<T: PartialEq>(then: Option<&T>, now: Option<&T>) -> bool {
+    then.zip(now).is_some_and(|(then, now)| then != now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_covers_what_lies_within_its_zooms_and_boxes() {
+        let boxes = |text: &[&str]| text.iter().map(|text| text.parse().unwrap()).collect::<Vec<AreaPart>>();
+        for (zooms, bbox, old_zooms, old_bbox, covered) in [
+            ("0-14", vec![], "0-14", vec![], true),
+            ("0-14", vec![], "3", vec!["0,0,1,1"], true),
+            ("0-5", vec![], "0-14", vec![], false),
+            ("0-14", vec!["0,0,10,10"], "0-14", vec![], false),
+            ("0-14", vec!["0,0,10,10"], "2-3", vec!["1,1,2,2", "0,0,10,10"], true),
+            ("0-14", vec!["0,0,10,10"], "2-3", vec!["1,1,20,2"], false),
+            ("0-14", vec!["170,-5,-170,5"], "2-3", vec!["170,-5,-170,5"], true),
+        ] {
+            let region = Region {
+                zooms: old_zooms.to_owned(),
+                bbox: old_bbox.into_iter().map(str::to_owned).collect(),
+                snapshot: None,
+                witness: None,
+            };
+            assert_eq!(covers(&zooms.parse().unwrap(), &boxes(&bbox), &region), covered, "{zooms} {bbox:?} {region:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod identity_tests {
+    use super::*;
+
+    fn identity() -> DatabaseIdentity {
+        DatabaseIdentity {
+            system_identifier: Some("7571".to_owned()),
+            timeline: Some(3),
+            name: "registry".to_owned(),
+            oid: 16_384,
+            postgresql: "15.20".to_owned(),
+            postgis: "3.3.2".to_owned(),
+        }
+    }
+
+    #[test]
+    fn hashes_are_hmacs_by_rfc_2104() {
+        // printf '\3\0\0\0\0\0\0\0key' | openssl dgst -sha256 -hmac secret
+        let key = IdentityKey::new("secret").unwrap();
+        assert_eq!(key.keyed(&identity()).key, "d5c428690394ee6ccbf43dc0337aed5691678896ef5a60d3eb6ce350f05afd49");
+    }
+
+    #[test]
+    fn what_differs_is_told_by_hashes_as_well() {
+        let (key, now) = (IdentityKey::new("secret").unwrap(), identity());
+        let against = |then: &DatabaseIdentity| compare(Some(&key.mark(then)), &now, Some(&key));
+        assert_eq!(against(&now), Ok(SameDatabase::Yes));
+        let unknown = DatabaseIdentity { system_identifier: None, timeline: None, ..identity() };
+        assert_eq!(against(&unknown), Ok(SameDatabase::Yes));
+        let newer = DatabaseIdentity { postgresql: "16.1".to_owned(), ..identity() };
+        assert_eq!(against(&newer), Ok(SameDatabase::Yes));
+        let another = "it shows another database than this one (\"registry\", OID 16384, system 7571): its snapshot says nothing here";
+        for other in [
+            DatabaseIdentity { system_identifier: Some("7572".to_owned()), ..identity() },
+            DatabaseIdentity { name: "copy".to_owned(), ..identity() },
+            DatabaseIdentity { oid: 5, ..identity() },
+        ] {
+            assert_eq!(against(&other), Err(another.to_owned()));
+        }
+        let of_history = against(&DatabaseIdentity { timeline: Some(2), ..identity() }).unwrap_err();
+        assert!(of_history.contains("(it is on timeline 3, and was on 2)"), "{of_history}");
+        let older = against(&DatabaseIdentity { postgis: "3.2.0".to_owned(), ..identity() });
+        let rendered =
+            "another version of PostGIS rendered it, and the database has 3.3.2 now, which may draw tiles differently";
+        assert_eq!(older, Err(rendered.to_owned()));
+        let other_key = IdentityKey::new("another").unwrap();
+        assert_eq!(compare(Some(&other_key.mark(&now)), &now, Some(&key)), Ok(SameDatabase::OtherKey));
+        assert_eq!(compare(Some(&key.mark(&now)), &now, None), Ok(SameDatabase::OtherKey));
+        assert_eq!(compare(None, &now, Some(&key)), Ok(SameDatabase::Unsaid));
+    }
+
+    #[test]
+    fn a_manifest_says_it_by_hashes_and_old_ones_are_read() {
+        let key = IdentityKey::new("secret").unwrap();
+        let text = serde_json::to_string(&key.mark(&identity())).unwrap();
+        for secret in ["registry", "16384", "7571", "15.20", "3.3.2"] {
+            assert!(!text.contains(secret), "{secret} in {text}");
+        }
+        assert_eq!(serde_json::from_str::<DatabaseMark>(&text).unwrap(), key.mark(&identity()));
+        let plain = serde_json::to_string(&identity()).unwrap();
+        assert_eq!(serde_json::from_str::<DatabaseMark>(&plain).unwrap(), DatabaseMark::Plain(identity()));
+    }
+}

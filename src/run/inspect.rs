@@ -1,0 +1,510 @@
+//! `oar-tiles inspect`: the content of a target, or of one of its tiles.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Stroke, Transform};
+
+use super::{CommandError, Job, Target, WrittenFileError};
+use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
+use crate::manifest::Manifest;
+use crate::mvt;
+use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue, MvtValue as Property, Position};
+use crate::pipeline::{LargestTile, TileSizes};
+use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature, write_document};
+use crate::target::{Described, TileReader, read_all};
+use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
+
+/// The options of `inspect`.
+#[derive(Debug, Clone, Default)]
+pub struct InspectOptions {
+    /// A tile, as z/x/y; `None` for the whole target.
+    pub tile: Option<String>,
+    /// Only this layer of the tile.
+    pub layer: Option<String>,
+    /// The tile as GeoJSON.
+    pub geojson: bool,
+    /// The tile as a picture.
+    pub png: bool,
+}
+
+/// The result of `inspect`.
+#[derive(Debug)]
+pub enum Inspection {
+    /// The target as a whole.
+    Summary(Box<Contents>),
+    /// The features of a tile.
+    Features(Vec<ShownFeature>),
+    /// The features of a tile as a GeoJSON text.
+    GeoJson(String),
+    /// A tile as a picture: a PNG.
+    Picture(Vec<u8>),
+}
+
+/// The number of tiles that are read at a time.
+const TILES_PER_CHUNK: usize = 1_000;
+
+/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but all of its features may refer to it.
+const MAX_BYTES_SHOWN: usize = 1 << 30;
+
+/// Inspects the job's target.
+///
+/// # Errors
+/// If the target cannot be read, or does not hold the tile.
+pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
+    let target = job.target.clone();
+    let looking = tokio::task::spawn_blocking(move || run(&options, &target));
+    // Nothing is written, so nothing has to be cleaned up.
+    tokio::select! {
+        shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
+        signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
+    }
+}
+
+/// Writes a picture of a tile of `target` into a file.
+///
+/// # Errors
+/// If the file cannot be written, or is the target.
+pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
+    write_document(path, target, picture, |moment, source| {
+        WrittenFileError::NoPicture { path: path.to_owned(), moment, source }.into()
+    })
+}
+
+fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
+    let tile = options.tile.as_deref().map(parse).transpose()?;
+    let mut reader = target.reader()?;
+    let Some(tile) = tile else {
+        return Ok(Inspection::Summary(Box::new(contents(&mut *reader, target.to_string())?)));
+    };
+    let raw = raw(&mut *reader, tile, target)?;
+    features(&raw, tile, options, target)
+}
+
+/// The tile that a text names.
+fn parse(text: &str) -> Result<TileCoord, CommandError> {
+    let wrong = |what: String| CommandError::NoTile { text: text.to_owned(), what };
+    let parts: Vec<u64> = text
+        .split('/')
+        .map(|part| part.parse().ok())
+        .collect::<Option<_>>()
+        .filter(|parts: &Vec<u64>| parts.len() == 3)
+        .ok_or_else(|| wrong("write zoom/column/row, such as 4/13/6".to_owned()))?;
+    let zoom = u8::try_from(parts[0]).ok().and_then(Zoom::new);
+    let zoom = zoom.ok_or_else(|| wrong(format!("the deepest zoom is {}", Zoom::MAX)))?;
+    let [x, y] = [parts[1], parts[2]].map(|part| u32::try_from(part).unwrap_or(u32::MAX));
+    TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
+}
+
+/// A tile's MVT bytes, concatenated if the target stores layers separately.
+fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<Vec<u8>, CommandError> {
+    let layers = reader.describe()?.vector_layers.len();
+    let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
+    let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
+    let mut gunzip = Gunzip::new();
+    let mut raw: Option<Vec<u8>> = None;
+    read_all(reader, &ids, |_, stored| {
+        let Some(stored) = stored else { return Ok(()) };
+        let raw = raw.get_or_insert_default();
+        let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
+        raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(target, tile, source))?);
+        Ok::<(), CommandError>(())
+    })?;
+    raw.ok_or_else(|| CommandError::NotThere { target: target.to_string(), what: format!("tile {tile}") })
+}
+
+fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+    CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
+}
+
+/// An upper bound of the memory in bytes that layers take when they are shown. A table holds each text three times.
+fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
+    let of_feature = |layer: &mvt::MvtLayer<'_>, feature: &mvt::Feature| {
+        let properties = layer.size_of_properties(feature).saturating_mul(3);
+        properties.saturating_add(600 + 160 * feature.geometry.positions().count())
+    };
+    let each = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| of_feature(layer, feature)));
+    each.fold(0, usize::saturating_add)
+}
+
+/// The features of a tile.
+fn features(
+    raw: &[u8],
+    tile: TileCoord,
+    options: &InspectOptions,
+    target: &Target,
+) -> Result<Inspection, CommandError> {
+    let mut layers = mvt::decode(raw).map_err(|source| broken(target, tile, source))?;
+    if let Some(wanted) = &options.layer {
+        let there: Vec<&str> = layers.iter().map(|layer| layer.name).collect();
+        let there = there.join(", ");
+        layers.retain(|layer| layer.name == wanted);
+        if layers.is_empty() {
+            let what = format!("layer {wanted:?} in tile {tile}: there is {there}");
+            return Err(CommandError::NotThere { target: target.to_string(), what });
+        }
+    }
+    if options.png {
+        let picture = picture(&layers).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
+        return Ok(Inspection::Picture(picture));
+    }
+    if memory_to_show(&layers) > MAX_BYTES_SHOWN {
+        let what = format!(
+            "tile {tile} holds more than can be shown: its features, each with its properties written out, take more than 1 GB of memory. Name a smaller --layer, if there is one"
+        );
+        return Err(CommandError::Unfit { target: target.to_string(), what });
+    }
+    if options.geojson {
+        return Ok(Inspection::GeoJson(collection(tile, &layers).map_err(std::io::Error::from)?));
+    }
+    let shown: Vec<ShownFeature> = layers
+        .iter()
+        .flat_map(|layer| {
+            layer.features.iter().map(|feature| ShownFeature {
+                layer: layer.name.to_owned(),
+                id: feature.id.map(|id| id.to_string()).unwrap_or_default(),
+                geometry: feature.geometry.kind().to_owned(),
+                properties: serde_json::Value::Object(properties(layer, feature)).to_string(),
+            })
+        })
+        .collect();
+    Ok(Inspection::Features(shown))
+}
+
+/// The figures of one zoom, while tiles are counted.
+#[derive(Default)]
+struct Figures {
+    tiles: u64,
+    bytes: u64,
+    sizes: TileSizes,
+    largest: Option<LargestTile>,
+}
+
+fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
+    let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, .. } = reader.describe()?;
+    let mut tiles = reader.list()?;
+    // In the order of the file, so that it is read sequentially.
+    tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
+    let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
+    for chunk in tiles.chunks(TILES_PER_CHUNK) {
+        read_all(reader, chunk, |id, stored| {
+            let bytes = stored.map_or(0, |stored| stored.len() as u64);
+            let zoom = by_zoom.entry(id.coord.zoom()).or_default();
+            zoom.tiles += 1;
+            zoom.bytes += bytes;
+            zoom.sizes.add(bytes);
+            if zoom.largest.is_none_or(|largest| bytes > largest.bytes) {
+                zoom.largest = Some(LargestTile { tile: id.coord, bytes });
+            }
+            Ok::<(), CommandError>(())
+        })?;
+    }
+    // A manifest that cannot be parsed is left out here; `verify` reports it.
+    let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
+    let seeded = manifest.as_ref().and_then(|manifest| {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(manifest.started))?;
+        (manifest.started < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(time).to_string())
+    });
+    Ok(Contents {
+        target,
+        name,
+        description,
+        bounds: bounds.map(ContentsBounds::from),
+        min_zoom: zooms.map(|(from, _)| from),
+        max_zoom: zooms.map(|(_, to)| to),
+        vector_layers: serde_json::to_value(vector_layers).map_err(std::io::Error::from)?,
+        manifest,
+        unfinished: unfinished.iter().map(ToString::to_string).collect(),
+        seeded,
+        tiles: by_zoom.values().map(|zoom| zoom.tiles).sum(),
+        bytes: by_zoom.values().map(|zoom| zoom.bytes).sum(),
+        zooms: by_zoom
+            .into_iter()
+            .map(|(level, zoom)| ContentsZoom {
+                zoom: level.get(),
+                tiles: zoom.tiles,
+                bytes: zoom.bytes,
+                median: zoom.sizes.quantile(0.5),
+                p95: zoom.sizes.quantile(0.95),
+                largest: zoom.largest,
+            })
+            .collect(),
+    })
+}
+
+// A tile as GeoJSON in WGS 84 (RFC 7946).
+
+/// The features of a tile as GeoJSON text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
+pub(crate) fn collection(tile: TileCoord, layers: &[MvtLayer<'_>]) -> serde_json::Result<String> {
+    // Serializes feature by feature, because all features as JSON values would take ten times the memory of the text.
+    let mut text = "{\"features\":[".to_owned();
+    let features = layers.iter().flat_map(|layer| layer.features.iter().map(move |feature| (layer, feature)));
+    for (number, (layer, feature)) in features.enumerate() {
+        if number > 0 {
+            text.push(',');
+        }
+        text.push_str(&serde_json::to_string(&one(&Grid { tile, extent: layer.extent }, layer, feature))?);
+    }
+    text.push_str(&format!("],\"tile\":\"{tile}\",\"type\":\"FeatureCollection\"}}\n"));
+    Ok(text)
+}
+
+fn one(grid: &Grid, layer: &MvtLayer<'_>, feature: &Feature) -> Value {
+    let mut shown = Map::new();
+    shown.insert("type".to_owned(), "Feature".into());
+    if let Some(id) = feature.id {
+        shown.insert("id".to_owned(), id.into());
+    }
+    shown.insert("layer".to_owned(), layer.name.into());
+    shown.insert("geometry".to_owned(), grid.geometry(&feature.geometry));
+    shown.insert("properties".to_owned(), Value::Object(properties(layer, feature)));
+    Value::Object(shown)
+}
+
+/// The properties of a feature as JSON. Numbers that JSON cannot express (NaN, infinity) become null.
+pub(crate) fn properties(layer: &MvtLayer<'_>, feature: &Feature) -> Map<String, Value> {
+    let value = |value| match value {
+        Property::Text(text) => text.into(),
+        // Converted through its decimal digits, so that an f32 of 0.1 does not become 0.10000000149011612.
+        Property::Float(number) => number.to_string().parse::<f64>().map_or(Value::Null, Value::from),
+        Property::Double(number) => number.into(),
+        Property::Int(number) | Property::Sint(number) => number.into(),
+        Property::Uint(number) => number.into(),
+        Property::Bool(yes) => yes.into(),
+    };
+    layer.properties(feature).map(|(key, property)| (key.to_owned(), value(property))).collect()
+}
+
+/// The grid of a tile's layer.
+struct Grid {
+    tile: TileCoord,
+    extent: u32,
+}
+
+impl Grid {
+    /// Longitude and latitude, with nine decimals: a tenth of a millimetre, less than a grid unit of the deepest tile.
+    fn position(&self, [x, y]: Position) -> Value {
+        let tiles = f64::from(self.tile.zoom().last()) + 1.0;
+        let share = |tile: u32, along: i32| (f64::from(tile) + f64::from(along) / f64::from(self.extent)) / tiles;
+        let turned = std::f64::consts::PI * (1.0 - 2.0 * share(self.tile.y(), y));
+        let (longitude, latitude) = (share(self.tile.x(), x) * 360.0 - 180.0, turned.sinh().atan().to_degrees());
+        json!([longitude, latitude].map(|degrees| (degrees * 1e9).round() / 1e9))
+    }
+
+    fn line(&self, positions: &[Position]) -> Value {
+        positions.iter().map(|position| self.position(*position)).collect()
+    }
+
+    /// Rings, closed and reversed: exterior rings run clockwise in a tile and counterclockwise in GeoJSON (section 3.1.6).
+    fn polygon(&self, rings: &[Vec<Position>]) -> Value {
+        let ring = |ring: &Vec<Position>| {
+            ring.first()
+                .into_iter()
+                .chain(ring.iter().rev())
+                .map(|position| self.position(*position))
+                .collect::<Value>()
+        };
+        rings.iter().map(ring).collect()
+    }
+
+    fn geometry(&self, geometry: &MvtGeometry) -> Value {
+        let coordinates = match geometry {
+            // A feature without a known geometry has the value null (section 3.2).
+            MvtGeometry::Unknown => return Value::Null,
+            MvtGeometry::Points(points) => match &points[..] {
+                [point] => self.position(*point),
+                points => self.line(points),
+            },
+            MvtGeometry::Lines(lines) => match &lines[..] {
+                [line] => self.line(line),
+                lines => lines.iter().map(|line| self.line(line)).collect(),
+            },
+            MvtGeometry::Polygons(polygons) => match &polygons[..] {
+                [polygon] => self.polygon(polygon),
+                polygons => polygons.iter().map(|polygon| self.polygon(polygon)).collect(),
+            },
+        };
+        json!({ "type": geometry.kind(), "coordinates": coordinates })
+    }
+}
+
+// A tile as a picture: polygons below lines below points, one colour for each layer, clusters as circles whose area grows with the number of
+// members.
+
+/// The width and height of the picture in pixels: a tile at twice the density of screens.
+const PICTURE_PIXELS: u32 = 1_024;
+
+/// The radius in pixels of a feature that stands for one row.
+const POINT_RADIUS: f32 = 5.0;
+
+/// The radius in pixels of the largest cluster.
+const MAX_CLUSTER_RADIUS: f32 = 44.0;
+
+/// The width of lines in pixels.
+const LINE_PIXELS: f32 = 2.0;
+
+/// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).
+const MEMBERS: &str = "point_count";
+
+/// Colours that are easy to distinguish, also for readers who see red and green alike (Okabe and Ito, "Color Universal Design", 2008).
+const PALETTE: [[u8; 3]; 6] =
+    [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0]];
+
+/// Draws layers as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
+pub(crate) fn picture(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
+    let mut pixels = Pixmap::new(PICTURE_PIXELS, PICTURE_PIXELS)?;
+    pixels.fill(Color::WHITE);
+    let mut canvas = Canvas { pixels, most_members: most_members(layers) };
+    let drawn = |stage: fn(&mut Canvas, &MvtLayer<'_>, &Feature, [u8; 3]), canvas: &mut Canvas| {
+        for (layer, colour) in layers.iter().zip(PALETTE.iter().cycle()) {
+            layer.features.iter().for_each(|feature| stage(canvas, layer, feature, *colour));
+        }
+    };
+    drawn(Canvas::polygons, &mut canvas);
+    drawn(Canvas::lines, &mut canvas);
+    drawn(Canvas::points, &mut canvas);
+    canvas.pixels.encode_png().ok()
+}
+
+/// The number of rows that the largest cluster stands for.
+fn most_members(layers: &[MvtLayer<'_>]) -> f32 {
+    let each = layers.iter().flat_map(|layer| layer.features.iter().map(|feature| members(layer, feature)));
+    each.fold(1.0, f32::max)
+}
+
+/// The number of rows that a feature stands for; 1 for a single row.
+#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the size of a circle")]
+fn members(layer: &MvtLayer<'_>, feature: &Feature) -> f32 {
+    let value = layer.properties(feature).find(|(name, _)| *name == MEMBERS).map(|(_, value)| value);
+    let count = match value {
+        Some(MvtValue::Int(count) | MvtValue::Sint(count)) => count as f32,
+        Some(MvtValue::Uint(count)) => count as f32,
+        Some(MvtValue::Float(count)) => count,
+        Some(MvtValue::Double(count)) => count as f32,
+        Some(MvtValue::Text(_) | MvtValue::Bool(_)) | None => 1.0,
+    };
+    if count.is_finite() { count.max(1.0) } else { 1.0 }
+}
+
+struct Canvas {
+    pixels: Pixmap,
+    most_members: f32,
+}
+
+impl Canvas {
+    fn polygons(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
+        let MvtGeometry::Polygons(polygons) = &feature.geometry else { return };
+        let mut path = PathBuilder::new();
+        polygons.iter().flatten().for_each(|ring| trace(&mut path, ring, layer.extent, true));
+        let Some(path) = path.finish() else { return };
+        self.pixels.fill_path(&path, &paint(colour, 70), FillRule::EvenOdd, Transform::identity(), None);
+        self.pixels.stroke_path(&path, &paint(colour, 255), &Stroke::default(), Transform::identity(), None);
+    }
+
+    fn lines(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
+        let MvtGeometry::Lines(lines) = &feature.geometry else { return };
+        let mut path = PathBuilder::new();
+        for line in lines {
+            trace(&mut path, line, layer.extent, false);
+        }
+        let Some(path) = path.finish() else { return };
+        let stroke = Stroke { width: LINE_PIXELS, ..Stroke::default() };
+        self.pixels.stroke_path(&path, &paint(colour, 255), &stroke, Transform::identity(), None);
+    }
+
+    fn points(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
+        let MvtGeometry::Points(points) = &feature.geometry else { return };
+        let members = members(layer, feature);
+        // The area grows with the number of members: a cluster with four times as many is twice as wide.
+        let share = (members / self.most_members).sqrt();
+        let radius = if members > 1.0 { (MAX_CLUSTER_RADIUS * share).max(POINT_RADIUS * 1.6) } else { POINT_RADIUS };
+        for position in points {
+            let [x, y] = pixel(*position, layer.extent);
+            let Some(circle) = PathBuilder::from_circle(x, y, radius) else { continue };
+            self.pixels.fill_path(&circle, &paint(colour, 190), FillRule::Winding, Transform::identity(), None);
+            self.pixels.stroke_path(
+                &circle,
+                &paint([255, 255, 255], 255),
+                &Stroke::default(),
+                Transform::identity(),
+                None,
+            );
+        }
+    }
+}
+
+/// Appends positions to a path.
+fn trace(path: &mut PathBuilder, positions: &[Position], extent: u32, is_ring: bool) {
+    for (number, position) in positions.iter().enumerate() {
+        let [x, y] = pixel(*position, extent);
+        if number == 0 {
+            path.move_to(x, y);
+        } else {
+            path.line_to(x, y);
+        }
+    }
+    if is_ring && !positions.is_empty() {
+        path.close();
+    }
+}
+
+/// The position in the picture, in pixels.
+#[expect(clippy::cast_precision_loss, reason = "an extent has far fewer units than a float tells apart")]
+fn pixel(position: Position, extent: u32) -> [f32; 2] {
+    position.map(|units| units as f32 * PICTURE_PIXELS as f32 / extent.max(1) as f32)
+}
+
+fn paint(colour: [u8; 3], opacity: u8) -> Paint<'static> {
+    let mut paint = Paint { anti_alias: true, ..Paint::default() };
+    let [red, green, blue] = colour;
+    paint.set_color_rgba8(red, green, blue, opacity);
+    paint
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_that_is_no_tile_says_what_to_write() {
+        assert_eq!(parse("4/13/6").unwrap().to_string(), "4/13/6");
+        for (text, what) in [
+            ("4/13", "write zoom/column/row, such as 4/13/6"),
+            ("4/13/6/1", "write zoom/column/row, such as 4/13/6"),
+            ("a/b/c", "write zoom/column/row, such as 4/13/6"),
+            ("4/-1/6", "write zoom/column/row, such as 4/13/6"),
+            ("23/0/0", "the deepest zoom is 22"),
+            ("300/0/0", "the deepest zoom is 22"),
+            ("3/8/0", "columns and rows of zoom 3 are 0 to 7"),
+            ("3/0/99999999999", "columns and rows of zoom 3 are 0 to 7"),
+        ] {
+            assert_eq!(parse(text).unwrap_err().to_string(), format!("{text:?} is no tile: {what}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod geojson_tests {
+    use super::*;
+    use crate::tile::Zoom;
+
+    #[test]
+    fn positions_are_degrees_and_rings_are_closed_and_counterclockwise() {
+        let grid = Grid { tile: TileCoord::new(Zoom::new(1).unwrap(), 1, 0).unwrap(), extent: 4096 };
+        let point = grid.geometry(&MvtGeometry::Points(vec![[0, 4096]]));
+        assert_eq!(point, json!({ "type": "Point", "coordinates": [0.0, 0.0] }));
+        let square = vec![vec![vec![[0, 2048], [2048, 2048], [2048, 4096], [0, 4096]]]];
+        let north = 66.513_260_443;
+        assert_eq!(
+            grid.geometry(&MvtGeometry::Polygons(square)),
+            json!({ "type": "Polygon", "coordinates":
+                [[[0.0, north], [0.0, 0.0], [90.0, 0.0], [90.0, north], [0.0, north]]] })
+        );
+        assert_eq!(grid.geometry(&MvtGeometry::Unknown), Value::Null);
+        let lines = grid.geometry(&MvtGeometry::Lines(vec![vec![[0, 4096], [4096, 4096]]; 2]));
+        assert_eq!(lines["type"], "MultiLineString");
+        assert_eq!(lines["coordinates"][1], json!([[0.0, 0.0], [180.0, 0.0]]));
+    }
+}

@@ -1,0 +1,86 @@
+//! `oar-tiles publish`: lists the versions of a target, or switches clients to another one.
+
+use std::path::Path;
+
+use super::{CommandError, Job, TargetUrl};
+use crate::cdn::{Outbox, OutboxEntry, queue_name};
+use crate::config::layer_names;
+use crate::manifest::Publication;
+use crate::target::{Latest, RewrittenHeaders, TargetError, directory_versions, switch_directory};
+use crate::tile::TileRectList;
+
+/// The options of `publish`, in addition to the settings.
+#[derive(Debug, Clone, Default)]
+pub struct PublishOptions {
+    /// Switch back to the version before the current one.
+    pub rollback: bool,
+    /// Switch to this version.
+    pub to: Option<String>,
+}
+
+/// Switches clients to another version if the options ask for it. Returns the versions.
+///
+/// # Errors
+/// If the target has no versions, lacks the wanted one, or cannot be written.
+pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
+    let switches = options.rollback || options.to.is_some();
+    if switches && !job.settings.tileset.purges.is_empty() {
+        // Also before the switch: if the program is killed between the two, nothing else would notify the CDNs.
+        add_documents(job)?;
+    }
+    let latest = switched(job, options)?;
+    if switches && !job.settings.tileset.purges.is_empty() {
+        add_documents(job)?;
+    }
+    Ok(latest)
+}
+
+/// Gives every tile of a prefix in S3 the headers of the settings, and adds an entry for all tiles to the outbox of the CDNs.
+///
+/// # Errors
+/// If the target is not a prefix in S3, or cannot be written.
+pub fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
+    let rewritten = job.target.rewrite_headers(&layer_names(&job.settings.tileset.layers))?;
+    if !job.settings.tileset.purges.is_empty() {
+        add(job, &OutboxEntry::new(0, Publication::after(None).id, None, Vec::new()))?;
+    }
+    Ok(rewritten)
+}
+
+/// Adds the documents that name a version to the outbox.
+fn add_documents(job: &Job) -> Result<(), CommandError> {
+    let documents = Outbox::DOCUMENTS.map(str::to_owned).to_vec();
+    add(job, &OutboxEntry::new(0, Publication::after(None).id, Some(TileRectList::default()), documents))
+}
+
+fn add(job: &Job, entry: &OutboxEntry) -> Result<(), CommandError> {
+    let names: Vec<String> = job.settings.tileset.purges.iter().map(queue_name).collect();
+    Outbox::change(&*job.target.notes()?, |outbox| {
+        for name in &names {
+            outbox.queues.entry(name.clone()).or_default().add(entry.clone());
+        }
+    })?;
+    Ok(())
+}
+
+fn switched(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
+    let target = &job.target;
+    match &target.url {
+        TargetUrl::Directory(path) => directory(path, options),
+        TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => {
+            Err(CommandError::NoVersions { target: target.to_string() })
+        }
+        TargetUrl::S3Prefix { .. } => {
+            target.s3_versions(options.rollback || options.to.is_some(), options.to.as_deref())
+        }
+    }
+}
+
+fn directory(path: &Path, options: &PublishOptions) -> Result<Latest, CommandError> {
+    let latest = if options.rollback || options.to.is_some() {
+        switch_directory(path, options.to.as_deref()).map_err(TargetError::from)??
+    } else {
+        directory_versions(path).map_err(TargetError::from)?
+    };
+    Ok(latest)
+}

@@ -1,0 +1,347 @@
+//! A reseed of all variants of a tileset, on one snapshot. Variants with new values are seeded, variants that a change may concern are brought up
+//! to date, and the others are skipped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use futures_util::future::try_join_all;
+
+use super::watch::{Watched, with_cause};
+use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
+use crate::change_log::WatchOptions;
+use crate::config::{JobSettings, ValueSegment};
+use crate::error::ErrorKind;
+use crate::report::{Event, FamilyReport};
+use crate::run::look::TargetState;
+use crate::run::purge::PurgeTask;
+use crate::run::seed::seed_target;
+use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
+use crate::run::{
+    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target, aside, describe,
+};
+use crate::serve::JobDesk;
+
+/// Brings every variant of a tileset up to date.
+///
+/// # Errors
+/// If the family was never seeded, or the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
+pub async fn reseed_family(
+    family: &Family,
+    options: &FamilyOptions,
+    reseeding: &ReseedOptions,
+) -> Result<FamilyOutcome, CommandError> {
+    let mut run = FamilyRun::begin(family, options).await?;
+    let known: HashSet<Vec<ValueSegment>> = match &run.before {
+        // A variant that had vanished was not kept up to date.
+        Some(before) => before
+            .record
+            .variants
+            .iter()
+            .filter(|variant| !variant.vanished)
+            .map(|variant| variant.segments.clone())
+            .collect(),
+        None if reseeding.seeds == SeedInstead::WhereNeeded => HashSet::new(),
+        None => {
+            return Err(family.needs_seed(
+                &options.report,
+                &options.stop,
+                "its variants were never seeded, or some of them could not be",
+            )?);
+        }
+    };
+    let look = match Box::pin(run.look()).await {
+        // Each variant is then seeded for a reason of its own.
+        Err(error) if reseeding.seeds == SeedInstead::WhereNeeded && error.kind() == ErrorKind::NeedsSeed => None,
+        look => look?,
+    };
+    if options.work == FamilyWork::LookAgain
+        && look.as_ref().is_some_and(FamilyLook::is_without_changes)
+        && let Some(nothing) = run.unchanged()
+    {
+        return Ok(nothing);
+    }
+    if let Some(all) = run.all.take() {
+        one(&mut run, reseeding, all, true).await?;
+    }
+    let mut untouched = match look {
+        Some(look) => untouched(&run, look, &known).await?,
+        None => HashMap::new(),
+    };
+    for number in 0..run.members.table.rows.len() {
+        let table = &run.members.table;
+        let settings = family.variant(&table.parameters, &table.rows[number])?;
+        if let Some(publication) = untouched.remove(&number) {
+            run.published.insert(settings.tileset.output.clone(), publication);
+            if !settings.tileset.purges.is_empty() && !reseeding.dry_run {
+                tell_cdns(&mut run, settings).await?;
+            }
+            continue;
+        }
+        let is_known = known.contains(&run.members.segments[number]);
+        if !is_known {
+            run.tally.report.added.push(settings.tileset.output.display().to_string());
+        }
+        one(&mut run, reseeding, settings, is_known).await?;
+    }
+    run.finish().await
+}
+
+/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel as there are workers.
+async fn untouched(
+    run: &FamilyRun<'_>,
+    look: FamilyLook,
+    known: &HashSet<Vec<ValueSegment>>,
+) -> Result<HashMap<usize, String>, CommandError> {
+    let (family, table, options) = (run.family, &run.members.table, run.options);
+    let mut asked = Vec::new();
+    for (number, segments) in run.members.segments.iter().enumerate().filter(|(_, one)| known.contains(*one)) {
+        let known = run.targets.known(&family.output_of(segments));
+        asked.push((number, known, table.rows[number].clone()));
+    }
+    let workers = family.settings().run.workers.get();
+    let (look, parameters) = (Arc::new(look), Arc::new(table.parameters.clone()));
+    let parts = asked.chunks(asked.len().div_ceil(workers).max(1)).map(|part| {
+        let (part, look, parameters, family) =
+            (part.to_vec(), Arc::clone(&look), Arc::clone(&parameters), family.clone());
+        let (report, stop) = (Arc::clone(&options.report), options.stop.clone());
+        aside(move || {
+            let mut untouched = Vec::new();
+            for (number, known, row) in part {
+                if let Some(signal) = stop.asked() {
+                    return Err(CommandError::Interrupted(signal));
+                }
+                let settings = family.variant(&parameters, &row)?;
+                let target = Job::new(settings.clone(), false, &report, &stop)?.target;
+                if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target, known.as_ref())
+                {
+                    untouched.push((number, publication));
+                }
+            }
+            Ok(untouched)
+        })
+    });
+    let parts = try_join_all(parts).await?;
+    let mut all = HashMap::new();
+    for part in parts {
+        all.extend(part?);
+    }
+    tracing::debug!("{} of {} variants are untouched", all.len(), asked.len());
+    Ok(all)
+}
+
+/// Sends CDNs what an earlier run of a variant has left in the outbox.
+async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
+    let output = settings.tileset.output.display().to_string();
+    let job = run.targets.job(settings)?;
+    if let Err(error) = job.purge_published(false).await {
+        run.tally.failed(output, error, &run.options.stop)?;
+    }
+    Ok(())
+}
+
+/// Brings one target up to date, or seeds it if it is new. Its failure does not stop the others.
+async fn one(
+    run: &mut FamilyRun<'_>,
+    options: &ReseedOptions,
+    settings: JobSettings,
+    is_known: bool,
+) -> Result<(), CommandError> {
+    let path = settings.tileset.output.clone();
+    let output = path.display().to_string();
+    let reseeded = async {
+        let job = run.targets.job(settings)?;
+        let before = if is_known { publication_of(&job.target).await? } else { None };
+        let outcome = if options.dry_run && !is_known {
+            ReseedOutcome::Nothing
+        } else if is_known {
+            reseed(&job, options).await?
+        } else {
+            let done = seed_target(&job).await?;
+            describe::complete(&done.output, &done.failed)?;
+            ReseedOutcome::Seeded(Box::new(done))
+        };
+        if !options.dry_run {
+            job.purge_published(false).await?;
+        }
+        outcome.complete()?;
+        let publication = match &outcome {
+            // The target shows the state of the run, unless it was replaced meanwhile.
+            ReseedOutcome::Nothing if before.is_some() && publication_of(&job.target).await? == before => before,
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
+            ReseedOutcome::Done(done) => {
+                done.manifest.as_ref().and_then(|manifest| Some(manifest.publication.as_ref()?.id.clone()))
+            }
+            ReseedOutcome::Seeded(done) => done.manifest.publication.as_ref().map(|publication| publication.id.clone()),
+        };
+        Ok((outcome, publication))
+    };
+    match reseeded.await {
+        Ok((outcome, publication)) => {
+            match &outcome {
+                ReseedOutcome::Nothing => {}
+                ReseedOutcome::Planned(plan) => run.tally.planned(plan),
+                ReseedOutcome::Done(done) => run.tally.reseeded(done),
+                ReseedOutcome::Seeded(done) => run.tally.seeded(done),
+            }
+            run.published.extend(publication.map(|publication| (path, publication)));
+        }
+        Err(error) => run.tally.failed(output, error, &run.options.stop)?,
+    }
+    Ok(())
+}
+
+/// The id of the publication that a target shows; `None` if it cannot be read.
+async fn publication_of(target: &Target) -> Result<Option<String>, CommandError> {
+    let target = target.clone();
+    let state = aside(move || TargetState::read(&target)).await?;
+    Ok(state.ok().and_then(|state| Some(state.manifest.publication?.id)))
+}
+
+// A watch that keeps all variants of a tileset up to date.
+
+/// The most variants that one warning names.
+const MAX_NAMED: usize = 5;
+
+/// The result of one look at a family.
+#[derive(Debug)]
+pub(crate) struct FamilyLooked {
+    report: FamilyReport,
+    /// Why variants failed; `None` if none did.
+    problem: Option<String>,
+}
+
+impl FamilyLooked {
+    /// True if a target was written or deleted.
+    fn has_published(&self) -> bool {
+        let FamilyReport { written, deleted, seeded, removed, .. } = &self.report;
+        *written + *deleted + *seeded > 0 || !removed.is_empty()
+    }
+}
+
+/// All variants of a tileset.
+pub(crate) struct WatchedFamily<'a> {
+    family: &'a Family,
+    /// Deletes the targets of variants whose values have vanished.
+    prunes: bool,
+    job: &'a Job,
+    /// True if the last look brought all variants up to date.
+    is_whole: Cell<bool>,
+    /// The outputs of variants whose values have vanished. Each is reported only once.
+    vanished: RefCell<HashSet<String>>,
+}
+
+impl<'a> WatchedFamily<'a> {
+    /// `job` is a run with the family's settings, whose target is not a variant's.
+    pub(crate) fn new(family: &'a Family, prunes: bool, job: &'a Job) -> WatchedFamily<'a> {
+        WatchedFamily { family, prunes, job, is_whole: Cell::new(false), vanished: RefCell::default() }
+    }
+
+    /// Reports the variants whose values have vanished since the last look.
+    fn say_vanished(&self, now: &[String]) {
+        let mut said = self.vanished.borrow_mut();
+        let new: Vec<&str> = now.iter().filter(|output| !said.contains(*output)).map(String::as_str).collect();
+        if !new.is_empty() {
+            let more = new.len().saturating_sub(MAX_NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let named = new.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "{named}{more}: still there, and kept up to date no more, for its values are gone: --prune-variants deletes it"
+            );
+            self.job.report.event(&Event::Warning { message });
+        }
+        *said = now.iter().cloned().collect();
+    }
+}
+
+impl Watched for WatchedFamily<'_> {
+    type Outcome = FamilyLooked;
+
+    fn job(&self) -> &Job {
+        self.job
+    }
+
+    fn purge_task(&self) -> Option<PurgeTask> {
+        // Each variant has an outbox of its own, which the look sends to CDNs.
+        None
+    }
+
+    async fn cursor(&self) -> Option<String> {
+        let stored = self.family.stored(&self.job.report, &self.job.stop).await;
+        // A manifest that cannot be read is reported by the look.
+        Some(stored.ok()??.record.snapshot)
+    }
+
+    async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<FamilyLooked, CommandError> {
+        let layers = self.family.settings().tileset.layers.iter().map(|layer| layer.options.clone());
+        let run = FamilyOptions {
+            force: false,
+            prunes: self.prunes,
+            dry_run: false,
+            work: if !is_first && self.is_whole.get() { FamilyWork::LookAgain } else { FamilyWork::Reseed },
+            report: Arc::clone(&job.report),
+            stop: job.stop.clone(),
+            snapshot: SharedSnapshot::after_refreshing(layers),
+            like: Some(job.clone()),
+            only: Vec::new(),
+        };
+        self.is_whole.set(false);
+        let done = Box::pin(reseed_family(self.family, &run, options)).await?;
+        let problem = match done.complete {
+            Ok(()) => None,
+            Err(error) if error.kind() == ErrorKind::Partial => Some(with_cause(&error)),
+            // All variants have failed for the same kind of reason, which decides what the watch does.
+            Err(error) => return Err(error),
+        };
+        self.is_whole.set(problem.is_none());
+        self.say_vanished(&done.report.vanished);
+        Ok(FamilyLooked { report: done.report, problem })
+    }
+
+    fn published(&self, looked: &FamilyLooked) -> Option<Event> {
+        let done = &looked.report;
+        looked.has_published().then(|| Event::Published {
+            target: done.output.clone(),
+            variants: Some(done.seeded + done.reseeded),
+            rows: None,
+            dirty: None,
+            tiles: done.written,
+            deleted: done.deleted,
+            bytes: done.bytes,
+            latency_seconds: None,
+            seconds: done.seconds,
+        })
+    }
+
+    fn problem(&self, looked: &FamilyLooked) -> Option<String> {
+        looked.problem.clone()
+    }
+
+    async fn run_jobs(
+        &self,
+        _options: &ReseedOptions,
+        _jobs: &JobDesk,
+        _each: &mut impl FnMut(&FamilyLooked) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        // Clients submit jobs for one target.
+        Ok(())
+    }
+}
+
+/// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each` with each result, and with
+/// whether anything was published. `job` is [`Family::watched`].
+///
+/// # Errors
+/// If a look fails with an error that a retry cannot fix.
+pub async fn watch_family(
+    family: &Family,
+    prunes: bool,
+    job: &Job,
+    options: &ReseedOptions,
+    how: WatchOptions,
+    mut each: impl FnMut(&FamilyReport, bool) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let watched = WatchedFamily::new(family, prunes, job);
+    let each = |looked: &FamilyLooked| each(&looked.report, looked.has_published());
+    Box::pin(watch::watch(&watched, options, how, each)).await
+}

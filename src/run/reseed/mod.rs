@@ -1,0 +1,354 @@
+//! `oar-tiles reseed`: renders only what changed since the target's snapshot.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run` | the dirty tiles rendered and handed to the target; what renders the dirty tiles: sessions, cached rows, patches; the counts of cells; which layers can be patched |
+//! | `watch` | repeated reseeds, and what they keep up to date |
+//! | `family`, `writer`, `jobs` | all variants of a tileset; a watch of all variants, and the same inside a server; a watch inside a server, under a lease; jobs of clients between two looks |
+
+mod family;
+mod jobs;
+mod run;
+mod watch;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use run::ReseedRun;
+use watch::WatchedTarget;
+
+use super::describe::{LogIdentity, database, names};
+use super::dirty_file::{DirtyScope, write_everything};
+use super::look::{DirtyTiles, Look, TargetState};
+use super::rows::RowsJudge;
+use super::seed::seed_target;
+use super::{CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains};
+use crate::change_log::{Cursor, WatchOptions};
+use crate::config::JobSettings;
+use crate::error::ErrorKind;
+use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
+use crate::pipeline;
+use crate::plan::ScopePart;
+use crate::postgis::count_rows;
+use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
+use crate::run::{describe, dirty_file};
+use crate::serve::{JobDesk, WriteBackDesk};
+use crate::target::{ChangedTiles, PartialScope, RunKind, Scope, Tileset, Unwritten};
+use crate::tile::{AreaPart, BoxError, Coverage, Order, TileRectList, ZoomList};
+
+pub use family::{reseed_family, watch_family};
+pub use writer::{FamilyWatchWriter, WatchWriter};
+
+/// The options of `reseed`, in addition to the settings.
+#[derive(Debug, Clone, Default)]
+pub struct ReseedOptions {
+    /// Which tiles to render.
+    pub filter: DirtyFilter,
+    /// Report what would be done, and write nothing.
+    pub dry_run: bool,
+    /// When the target is seeded instead.
+    pub seeds: SeedInstead,
+    /// Where to write the dirty tiles.
+    pub dirty_out: Option<PathBuf>,
+    /// An earlier look of the same watch has warned about the role.
+    pub has_warned: bool,
+    /// An earlier watch of the same target has failed. What is followed is reported again once a look has succeeded.
+    pub is_retry: bool,
+    /// Notified of the dirty tiles before they are rendered.
+    pub on_dirty: Option<DirtyListener>,
+    /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
+    pub write_back: Option<WriteBackDesk>,
+    /// Jobs of clients, which a watch runs between two looks.
+    pub jobs: Option<JobDesk>,
+}
+
+/// When a reseed seeds its target instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SeedInstead {
+    /// Only if there are too many changes to find the tiles of each.
+    #[default]
+    Never,
+    /// If the target needs a seed.
+    WhereNeeded,
+}
+
+/// Notified of the dirty tiles; `None` if every tile may be dirty.
+#[derive(Clone)]
+pub struct DirtyListener(Arc<OnDirtyTiles>);
+
+type OnDirtyTiles = dyn Fn(Option<&TileRectList>) + Send + Sync;
+
+impl DirtyListener {
+    /// Calls `listener` with the dirty tiles of each run.
+    pub fn new(listener: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
+        DirtyListener(Arc::new(listener))
+    }
+
+    fn tell(&self, tiles: Option<&TileRectList>) {
+        (self.0)(tiles);
+    }
+}
+
+impl std::fmt::Debug for DirtyListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DirtyListener")
+    }
+}
+
+/// The outcome of a reseed.
+#[derive(Debug)]
+pub enum ReseedOutcome {
+    /// Nothing had changed.
+    Nothing,
+    /// This would be done.
+    Planned(DirtyReport),
+    /// This was done.
+    Done(Box<ReseedReport>),
+    /// The target was seeded.
+    Seeded(Box<RunReport>),
+}
+
+impl ReseedOutcome {
+    /// # Errors
+    /// If tiles could not be rendered.
+    pub fn complete(&self) -> Result<(), CommandError> {
+        match self {
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => Ok(()),
+            ReseedOutcome::Done(done) => describe::complete(&done.output, &done.failed),
+            ReseedOutcome::Seeded(done) => describe::complete(&done.output, &done.failed),
+        }
+    }
+}
+
+/// Runs `reseed` once.
+///
+/// # Errors
+/// If the target needs a full seed, or anything is missing from the result. The target's manifest is unchanged then.
+pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    check_dirty_out(job, options)?;
+    let outcome = Box::pin(once(job, options)).await?;
+    if let (ReseedOutcome::Nothing, Some(path)) = (&outcome, &options.dirty_out) {
+        dirty_file::write(path, &[])?;
+    }
+    if matches!(outcome, ReseedOutcome::Nothing) {
+        job.write_unchanged();
+    }
+    Ok(outcome)
+}
+
+/// Runs `reseed --watch`: reseeds until a stop is asked for, and calls `each` with each outcome.
+///
+/// # Errors
+/// If a reseed fails with an error that a retry cannot fix.
+pub async fn watch(
+    job: &Job,
+    options: &ReseedOptions,
+    how: WatchOptions,
+    each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    check_dirty_out(job, options)?;
+    Box::pin(watch::watch(&WatchedTarget(job), options, how, each)).await
+}
+
+/// Checks before the work that the dirty tiles can be written after it.
+fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandError> {
+    let Some(path) = &options.dirty_out else { return Ok(()) };
+    check_writable(path, &job.settings.tileset.output).map_err(|source| {
+        WrittenFileError::NoTileList { path: path.clone(), moment: FileMoment::Before, source }.into()
+    })
+}
+
+/// One reseed with its restarts, or a seed if the target needs one and the options allow it.
+async fn once(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    let attempt = async |restarts| Box::pin(run::attempt(job, options, restarts)).await;
+    let ended = Box::pin(restarting(&job.settings.database, &job.report, &job.stop, attempt)).await;
+    match ended.map_err(|error| with_what_remains(error, &job.target)) {
+        Err(error)
+            if options.seeds == SeedInstead::WhereNeeded
+                && !options.dry_run
+                && error.kind() == ErrorKind::NeedsSeed =>
+        {
+            seed_instead(job, options, &error).await
+        }
+        ended => ended,
+    }
+}
+
+// The tileset that a reseed hands to its sink, and the manifest that it writes.
+
+impl ReseedRun<'_> {
+    /// The description of the run for the sink.
+    pub(crate) fn tileset(&self, changed: &DirtyTiles) -> Result<Tileset, CommandError> {
+        let before = self.look.state.manifest.publication.as_ref();
+        Ok(Tileset {
+            fingerprint: self.look.state.manifest.fingerprint.clone(),
+            layers: names(&self.look.layers),
+            scope: Scope {
+                zooms: self.look.job.settings.tileset.zooms.clone(),
+                coverage: Coverage::new(&self.look.job.settings.tileset.bbox),
+            },
+            partial: PartialScope::default(),
+            unwritten: Unwritten::Keep,
+            list_changes: self.look.job.changed_out.is_some(),
+            run: RunKind::Reseed {
+                database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
+                complete: changed.complete,
+            },
+            dirty: TileRectList::of(changed.dirty.iter()),
+            before_manifest: self.look.job.target.before_manifest(before, &self.publication)?,
+        })
+    }
+
+    /// The mark of the database that the manifest has after this run.
+    pub(crate) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
+        let before = self.look.state.manifest.database.as_ref();
+        match &self.look.log {
+            // After a run of tiles that the user named, the other tiles still belong to the database in the old manifest.
+            Some(log) if changed.complete || before.is_some() => Some(log.mark(&self.look.server.identity)),
+            _ => before.cloned(),
+        }
+    }
+
+    /// The witness that the manifest has after this run: that of the newest state which any of its tiles shows.
+    pub(crate) async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
+        let (before, snapshot) = (&self.look.state.manifest.witness, &self.look.snapshot);
+        let cursor = |text: &str| text.parse::<Cursor>();
+        let is_newest = match before.as_ref().map(|before| cursor(&before.snapshot)) {
+            Some(Ok(before)) => cursor(snapshot.cursor()).is_ok_and(|now| now.sees_all_of(&before)),
+            Some(Err(_)) => false,
+            None => true,
+        };
+        if self.mark(changed).is_none() || !changed.complete && !is_newest {
+            return Ok(before.clone());
+        }
+        let schema = &self.look.job.settings.database.changes.schema;
+        let log = LogIdentity::read(snapshot, schema, [snapshot.cursor()]).await?;
+        Ok(log.and_then(|log| log.witness(snapshot.cursor()).cloned()).or_else(|| before.clone()))
+    }
+
+    /// The numbers of rows after this run. Refuses a run that would lose too many rows of a layer. Rows are counted
+    /// only if the changes could exceed what is allowed.
+    pub(crate) async fn rows(&self, changed: &DirtyTiles) -> Result<Option<RowCounts>, CommandError> {
+        let Look { job, state, snapshot, layers, .. } = &self.look;
+        let before = state.manifest.rows.clone();
+        if changed.rows.is_empty() {
+            return Ok(before);
+        }
+        let all = |zooms: ZoomList, part: &ScopePart| zooms.union(&part.zooms);
+        let zooms = state.parts.iter().fold(job.settings.tileset.zooms.clone(), all);
+        // The boxes of the counts, which may be those of an earlier seed than the last.
+        let parsed = |before: &RowCounts| before.bbox.iter().map(|text| text.parse()).collect::<Result<_, BoxError>>();
+        let counted: Option<Result<Vec<AreaPart>, BoxError>> = before.as_ref().map(parsed);
+        let boxes = match counted {
+            Some(Ok(boxes)) => boxes,
+            Some(Err(_)) | None => job.settings.tileset.bbox.clone(),
+        };
+        let bbox = boxes.iter().map(AreaPart::to_string).collect();
+        let coverage = Coverage::new(&boxes);
+        let (target, max) = (&job.target, job.settings.tileset.max_shrink);
+        let judge = RowsJudge { target, max, layers, zooms: &zooms, bbox, before: before.as_ref() };
+        let rows = judge
+            .judge(&changed.rows, async |layer: usize| {
+                tracing::debug!("layer \"{}\": its rows are counted", layers[layer].name());
+                Ok(count_rows(snapshot, &layers[layer], &coverage, &zooms).await?)
+            })
+            .await?;
+        // Otherwise the same changes are looked at again by the next run.
+        Ok(if changed.complete { Some(rows) } else { before })
+    }
+
+    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that the target held before; it
+    /// is given if the old manifest may be wrong about it. `rows` are the numbers of rows after the run.
+    pub(crate) fn manifest(
+        &self,
+        changed: &DirtyTiles,
+        outcome: &pipeline::PipelineOutcome,
+        held: Option<u64>,
+        witness: Option<Witness>,
+        rows: Option<RowCounts>,
+    ) -> Manifest {
+        let written = outcome.written;
+        let old = &self.look.state.manifest;
+        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
+        let parts =
+            if changed.complete { old.clone().brought_forward(self.look.snapshot.cursor()) } else { old.clone() };
+        Manifest {
+            version: Manifest::version_with(&changed.beyond.partial),
+            generator: crate::target::GENERATOR.to_owned(),
+            database: self.mark(changed),
+            witness,
+            reads: Some(self.look.reads.digest.clone()),
+            planned: stored + old.empty,
+            stored,
+            partial: changed.beyond.partial.clone(),
+            rows,
+            unrendered: describe::unrendered(
+                &self.look.state.unrendered,
+                |tile| changed.dirty.is_marked(tile),
+                &describe::failed_tiles(outcome),
+            ),
+            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            publication: Some(self.publication.clone()),
+            ..parts
+        }
+    }
+}
+
+// `reseed --or-seed`: seeds a target that cannot be brought up to date.
+
+/// Seeds the target, for the reason in `error`.
+pub(crate) async fn seed_instead(
+    job: &Job,
+    options: &ReseedOptions,
+    error: &CommandError,
+) -> Result<ReseedOutcome, CommandError> {
+    let why = match error {
+        CommandError::NeedsSeed { target, why } => format!("{target} needs a full seed: {why}"),
+        CommandError::OtherHistory { target } => format!("{target} needs a full seed: {OTHER_HISTORY}"),
+        other => other.to_string(),
+    };
+    job.report.event(&Event::Warning { message: format!("{why}: seeding it") });
+    let seeds = seeds(job, options).await?;
+    // Written before the first tile, because a seed that fails half-way may have changed any tile.
+    let scope = match &seeds[..] {
+        [first, others @ ..] => DirtyScope::of(first, others),
+        [] => DirtyScope::of(&job.settings, &[]),
+    };
+    write_everything(options.dirty_out.as_deref(), &scope)?;
+    // With several seeds the list of changes cannot be exact, because each may change tiles that another has already changed.
+    let is_alone = seeds.len() == 1;
+    let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
+    let mut seeded = None;
+    for settings in seeds {
+        seeded = Some(seed_target(&each.with_settings(settings)).await?);
+    }
+    if !is_alone {
+        let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
+        changed.declare_everything("parts of the target were seeded one after the other");
+        job.write_changed(Some(&changed), &scope);
+    }
+    Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
+}
+
+/// The settings of the seeds that bring the target up to date. They have the target's own zooms and boxes, unless flags give others.
+async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, CommandError> {
+    let as_configured = || Ok(vec![job.settings.clone()]);
+    if options.filter.is_narrowed() {
+        return as_configured();
+    }
+    let (target, settings) = (job.target.clone(), job.settings.clone());
+    let own =
+        reading(&job.stop, move || TargetState::read(&target).map(|state| state.settings_to_seed(&settings, &target)));
+    match own.await {
+        Err(CommandError::Interrupted(signal)) => Err(CommandError::Interrupted(signal)),
+        Ok(seeds) => match &seeds?[..] {
+            [] => as_configured(),
+            seeds => Ok(seeds.to_vec()),
+        },
+        // A target whose manifest cannot be read is seeded with the zooms and boxes of the settings.
+        Err(_unreadable) => as_configured(),
+    }
+}

@@ -1,0 +1,525 @@
+//! One reseed on one snapshot: plan, render, store, write the manifest last.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+
+use super::{ReseedOptions, ReseedOutcome};
+use crate::draw::choice::{LayerWork, Preparation, preparation};
+use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
+use crate::draw::{PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::manifest::{Manifest, Publication};
+use crate::pipeline;
+use crate::pipeline::BatchKind;
+use crate::plan::{DrawnLayer, batches};
+use crate::postgis::{Error, Layer, Snapshot, counts_cells, foldable, survey};
+use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
+use crate::run::describe::{metadata, names};
+use crate::run::dirty_file::DirtyScope;
+use crate::run::look::{DirtyTiles, Look, Work, drawn};
+use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
+use crate::run::target::{AnySink, refuse_shrink};
+use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, aside, describe, dirty_file};
+use crate::source::{RenderedTile, Source};
+use crate::target::{Described, OpenMode, Sink as _};
+use crate::tile::{
+    AreaPart, Batch, Coverage, LayerCount, LayerIndex, LonLatBox, Order, SearchBox, TileCoord, TileRect, TileRectList,
+    ZoomList,
+};
+
+/// How often a run looks at the target again because another run has changed it meanwhile.
+const MAX_LOOKS: u32 = 3;
+
+/// At most this many batches are rendered by the session that holds the snapshot. They are done before another session would be open.
+pub(crate) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
+
+/// A reseed under way.
+pub(crate) struct ReseedRun<'a> {
+    pub(crate) options: &'a ReseedOptions,
+    pub(crate) look: Look<'a>,
+    pub(crate) begun: Instant,
+    pub(crate) started: SystemTime,
+    /// The publication that this run makes.
+    pub(crate) publication: Publication,
+    restarts: u32,
+}
+
+/// One complete run on one snapshot.
+pub(crate) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -> Result<ReseedOutcome, CommandError> {
+    // Another run may change the target meanwhile. Then the plan of this run is not valid any more, and it looks again.
+    for _ in 0..MAX_LOOKS {
+        let (begun, started) = (Instant::now(), SystemTime::now());
+        let mut look = Look::begin(job, &options.filter, !options.dry_run).await?;
+        if options.has_warned || restarts > 0 {
+            look.superuser = None;
+        }
+        let publication = Publication::after(look.state.manifest.publication.as_ref());
+        let run = ReseedRun { options, look, begun, started, publication, restarts };
+        if let Some(outcome) = Box::pin(run.through()).await? {
+            return Ok(outcome);
+        }
+        tracing::info!("another run has brought {} forward: looking again", job.target);
+    }
+    Err(CommandError::Contended { target: job.target.to_string() })
+}
+
+impl ReseedRun<'_> {
+    /// Plans and runs the reseed; `None` if another run has changed the target meanwhile.
+    async fn through(self) -> Result<Option<ReseedOutcome>, CommandError> {
+        let work = self.look.work().await?;
+        let (report, dirty_out) = (&self.look.job.report, self.options.dirty_out.as_deref());
+        // A seed reports this warning itself.
+        let seeds = matches!(work, Work::All(_)) && !self.options.dry_run;
+        for message in self.look.superuser.iter().filter(|_| !seeds) {
+            report.event(&Event::Warning { message: message.clone() });
+        }
+        let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.job.settings, &[]));
+        match work {
+            Work::Nothing if self.has_repairs() => {
+                let nothing = DirtyTiles::nothing(&self.look.state);
+                Box::pin(self.render(nothing)).await
+            }
+            Work::Nothing => Ok(Some(ReseedOutcome::Nothing)),
+            Work::All(reasons) if self.options.dry_run => {
+                everything()?;
+                Ok(Some(ReseedOutcome::Planned(DirtyReport::all(reasons))))
+            }
+            Work::All(reasons) => {
+                let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
+                everything()?;
+                tracing::info!(
+                    "changed rows: {rows}; a seed is cheaper than their tiles one by one: rendering every tile"
+                );
+                self.seed().await.map(Some)
+            }
+            Work::Some(changed) if self.options.dry_run => {
+                if let Some(path) = dirty_out {
+                    dirty_file::write(path, &changed.dirty.in_order(Order::ZoomColumnTmsRow))?;
+                }
+                Ok(Some(ReseedOutcome::Planned(plan(&changed))))
+            }
+            Work::Some(changed) => Box::pin(self.render(changed)).await,
+        }
+    }
+
+    /// Seeds the whole target instead.
+    async fn seed(self) -> Result<ReseedOutcome, CommandError> {
+        self.tell_dirty(None);
+        // The seed takes a snapshot of its own.
+        let Look { job, snapshot, .. } = self.look;
+        drop(snapshot);
+        let done = Box::pin(seed_target(&job)).await?;
+        Ok(ReseedOutcome::Seeded(Box::new(done)))
+    }
+
+    fn tell_dirty(&self, tiles: Option<&TileRectList>) {
+        if let Some(listener) = &self.options.on_dirty {
+            listener.tell(tiles);
+        }
+    }
+
+    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, to give the
+    /// target another address, or to write the first witness of its history.
+    fn has_repairs(&self) -> bool {
+        let filter = &self.look.filter;
+        let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
+        let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
+        is_whole && (self.look.state.needs_repair() || self.is_readdressed() || is_without_witness)
+    }
+
+    /// True if the public address in the settings differs from the one that a directory or a prefix has.
+    fn is_readdressed(&self) -> bool {
+        let Job { settings, target, .. } = &self.look.job;
+        let wanted = settings.tileset.tree.public_url.as_ref();
+        !target.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
+    }
+
+    /// Marks the batches that may draw cells which the survey counts.
+    fn mark_counted_cells(&self, batches: &mut [Batch]) {
+        for batch in batches {
+            let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
+            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
+            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
+            batch.needs_cell_counts = layers.zip(counts).any(waits);
+        }
+    }
+
+    async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
+        let tileset = self.tileset(&changed)?;
+        let rows = self.rows(&changed).await?;
+        self.tell_dirty(changed.changed().as_ref());
+        let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
+        let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
+        let (sink, before, held) = aside(move || {
+            let mut sink = target.sink(OpenMode::Edit)?;
+            let before = sink.begin(&tileset)?;
+            // An interrupted run may have added and deleted tiles that no manifest counts.
+            let held = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
+            Ok::<_, CommandError>((sink, before, held))
+        })
+        .await??;
+        let is_as_known = |before: &Described| {
+            before.manifest == state.described.manifest && before.unfinished == state.described.unfinished
+        };
+        let Some(before) = before.filter(is_as_known) else {
+            return Ok(None);
+        };
+        let planned = self.begun.elapsed();
+
+        let tiles = changed.dirty.in_order(sink.needs().order);
+        let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
+        let run = &self.look.job.settings.run;
+        // If others wait for a session while a batch is rendered, batches are small.
+        let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
+        let mut batches = batches(&tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
+        // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
+        // waits for the first session's lock.
+        let workers = self.workers(batches.len()).await?;
+        self.look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
+        self.mark_counted_cells(&mut batches);
+        report.event(&Event::Planned {
+            tiles: tiles.len() as u64,
+            features: batches.iter().map(Batch::features).sum(),
+            batches: batches.len() as u64,
+        });
+        let rendering = Instant::now();
+        let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
+        let layers = self.with_neighbourhoods(&workers, &spots).await?;
+        let patches = patches(spots, &layers, &changed.rendered_whole(state), sink.needs().layers_apart);
+        let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, patches.as_ref()));
+        let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
+        if let Some(signal) = self.look.job.stop.asked() {
+            return Err(CommandError::Interrupted(signal));
+        }
+        let rendered = rendering.elapsed();
+        let held_before = held.unwrap_or(state.manifest.stored);
+        let left = (held_before + outcome.written.added).saturating_sub(outcome.written.deleted);
+        refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held_before, left)?;
+
+        report.event(&Event::Finishing);
+        let finishing = Instant::now();
+        let names = names(&self.look.layers);
+        let budgets = describe::budgets(&outcome, &names);
+        let mut warnings: Vec<String> = self.look.superuser.iter().cloned().collect();
+        let mut warned = state.manifest.warned.clone();
+        warnings.append(&mut describe::warn(&budgets, &mut warned, &report));
+        let witness = self.witness(&changed).await?;
+        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness, rows) };
+        let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
+        let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
+        // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
+        if let Some(path) = &self.options.dirty_out {
+            dirty_file::write(path, &tiles)?;
+        }
+        let finished = aside(move || sink.finish(&metadata)).await??;
+        self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
+        if let Some(desk) = &self.options.write_back {
+            desk.stored(&changed.beyond.wanted);
+        }
+        let plan = plan(&changed);
+        let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
+        let done = ReseedReport {
+            output: finished.place,
+            dirty: tiles.len() as u64,
+            patched: patches.map_or(0, |patches| patches.patched()),
+            reasons: plan.reasons,
+            zooms: plan.zooms,
+            written: outcome.written.stored,
+            added: outcome.written.added,
+            unchanged: outcome.written.unchanged,
+            deleted: outcome.written.deleted,
+            empty: outcome.written.removed - outcome.written.deleted,
+            bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
+            complete: changed.complete && manifest.unrendered.is_empty(),
+            since: Some(state.cursor.to_string()),
+            manifest: Some(manifest),
+            largest: largest.and_then(|zoom| zoom.largest),
+            largest_layer: largest.and_then(|zoom| describe::largest_layer(zoom, &names)),
+            budgets,
+            failed: describe::failed(&outcome, &names),
+            warnings,
+            plan_seconds: planned.as_secs_f64(),
+            render_seconds: rendered.as_secs_f64(),
+            finish_seconds: finishing.elapsed().as_secs_f64(),
+            seconds: self.begun.elapsed().as_secs_f64(),
+            latency_seconds: changed.oldest(),
+            restarts: self.restarts,
+        };
+        report.event(&done.event());
+        Ok(Some(ReseedOutcome::Done(Box::new(done))))
+    }
+
+    /// Renders the batches and stores the tiles.
+    async fn rendered(
+        &self,
+        tiles: &[TileCoord],
+        layers: &[PreparedLayer],
+        batches: Vec<Batch>,
+        workers: Vec<Worker>,
+        sink: AnySink,
+        patches: Option<&Arc<Patches>>,
+    ) -> Result<(AnySink, pipeline::PipelineOutcome), CommandError> {
+        // Counting cells reads all rows. Batches that do not need the counts do not wait for it.
+        let (tell, counts) = watch::channel(Counts::Waiting);
+        let counting = async {
+            let counted = counted(&self.look.snapshot, layers, tiles).await;
+            tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(RunLayers::new(layers))));
+            counted.map(drop)
+        };
+        let (alone, limits) = (batches.len() <= MAX_BATCHES_OF_ONE_SESSION, self.look.job.settings.run.limits);
+        let running = async {
+            let sources = self.sources(workers, &RunLayers::new(layers), &counts, patches).await?;
+            let turns = self.look.job.turns(BatchKind::Reseed);
+            pipeline::run(batches, sources, sink, limits, turns, stored_events(&self.look.job.report))
+                .await
+                .map_err(pipeline_error)
+        };
+        if alone {
+            // One session does both, one after the other.
+            counting.await?;
+            return running.await;
+        }
+        let (counted, ran) = tokio::join!(counting, running);
+        counted?;
+        ran
+    }
+}
+
+fn plan(changed: &DirtyTiles) -> DirtyReport {
+    let mut zooms: BTreeMap<u8, u64> = BTreeMap::new();
+    for tile in changed.dirty.iter() {
+        *zooms.entry(tile.zoom().get()).or_default() += 1;
+    }
+    let zooms = zooms.into_iter().map(|(zoom, tiles)| DirtyZoom { zoom, tiles }).collect();
+    DirtyReport { zooms: Some(zooms), reasons: changed.reasons.clone() }
+}
+
+// Counts the cells of a reseed. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
+
+/// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
+const MAX_BOXES: usize = 64;
+
+/// The state of counting.
+#[derive(Clone)]
+pub(crate) enum Counts {
+    /// The cells are being counted.
+    Waiting,
+    /// The layers with their cell counts.
+    Known(Arc<RunLayers>),
+    /// Counting has failed. The task that counts returns the error.
+    Failed,
+}
+
+/// A worker that waits for the cell counts, but only for batches that need them.
+pub(crate) struct CountingWorker {
+    pub(crate) worker: Worker,
+    /// The layers: without cell counts at first, with them once a batch has needed them.
+    pub(crate) layers: Arc<RunLayers>,
+    /// `None` once `layers` have the counts.
+    pub(crate) counts: Option<watch::Receiver<Counts>>,
+}
+
+impl Source for CountingWorker {
+    type Error = Error;
+
+    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+        if let Some(counts) = self.counts.as_mut().filter(|_| batch.needs_cell_counts) {
+            let known = counts.wait_for(|counts| !matches!(counts, Counts::Waiting)).await;
+            match known.as_deref() {
+                Ok(Counts::Known(layers)) => self.layers = Arc::clone(layers),
+                _ => return Err(Error::Interrupted),
+            }
+            drop(known);
+            self.counts = None;
+        }
+        self.worker.render(&self.layers, batch).await
+    }
+}
+
+/// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
+pub(crate) async fn counted(
+    snapshot: &Arc<Snapshot>,
+    layers: &[PreparedLayer],
+    tiles: &[TileCoord],
+) -> Result<Vec<PreparedLayer>, Error> {
+    let mut counted = Vec::new();
+    for prepared in layers {
+        let layer = prepared.layer();
+        let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
+        let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
+            counted.push(prepared.clone());
+            continue;
+        };
+        let folds = foldable(snapshot, layer).await?;
+        let counts = if counts_cells(layer, folds.as_deref()) {
+            survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
+        } else {
+            None
+        };
+        counted.push(prepared.clone().with_cells(folds, counts));
+    }
+    Ok(counted)
+}
+
+/// The part of the world that the tiles cover.
+fn around(tiles: &[TileCoord]) -> Coverage {
+    let mut outer: Vec<TileRect> = Vec::new();
+    let mut sorted = tiles.to_vec();
+    sorted.sort_unstable_by_key(|tile| tile.zoom());
+    for tile in sorted {
+        let corner = TileRect::from(tile).world(0);
+        let holds = |rect: &TileRect| {
+            let sides = rect.world(0);
+            (sides.west..sides.east).contains(&corner.west) && (sides.north..sides.south).contains(&corner.north)
+        };
+        if !outer.iter().any(holds) {
+            outer.push(TileRect::from(tile));
+        }
+        if outer.len() > MAX_BOXES {
+            return Coverage::new(&[]);
+        }
+    }
+    let boxes: Vec<AreaPart> = outer.into_iter().map(|rect| LonLatBox::from(rect).into()).collect();
+    Coverage::new(&boxes)
+}
+
+// Which layers can be patched at changed positions, and how.
+
+/// The changed positions by tile; empty if no tile can be patched.
+pub(crate) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
+    // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
+    if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
+        return PositionsInTiles::default();
+    }
+    let drawn: Vec<DrawnLayer> = layers.iter().map(|layer| drawn(layer)).collect();
+    changed.spots.in_tiles(&changed.dirty, &drawn)
+}
+
+/// The data that a patch needs about the changes; `None` if no tile can be patched.
+pub(crate) fn patches(
+    spots: PositionsInTiles,
+    layers: &[PreparedLayer],
+    unrendered: &[crate::tile::TileCoord],
+    layers_apart: bool,
+) -> Option<Arc<Patches>> {
+    if !spots.are_known() {
+        return None;
+    }
+    let (layers, whole) = (layers.iter().map(patch_layer).collect(), unrendered.iter().copied().collect());
+    Some(Arc::new(Patches::new(layers, spots, whole, layers_apart)))
+}
+
+/// A source that patches tiles, with its own reader of the target. May wait for a server.
+pub(crate) fn patching(
+    source: CountingWorker,
+    patches: Option<&Arc<Patches>>,
+    target: &Target,
+) -> Patching<CountingWorker> {
+    let reader = patches.and_then(|patches| match target.reader() {
+        Ok(reader) => Some((reader, Arc::clone(patches))),
+        Err(error) => {
+            // Without a reader, tiles are rendered instead of patched. If the target is damaged, the sink will report it.
+            tracing::info!("{error}: rendering every tile whole");
+            None
+        }
+    });
+    Patching::new(source, reader)
+}
+
+fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
+    let layer = prepared.layer();
+    PatchLayer {
+        id: layer.id(),
+        name: layer.name().to_owned(),
+        zooms: layer.zooms().clone(),
+        extent: layer.margin().extent,
+        points: layer.as_points(),
+        cached_from: prepared.cached_from(),
+        most_bytes: layer.max_bytes().clone(),
+    }
+}
+
+// The sources of a reseed: sessions, the rows around changed positions, and readers of the tiles that the target holds.
+
+impl ReseedRun<'_> {
+    /// As many workers as the batches need, with their locks. For one or two batches the session that holds the snapshot suffices.
+    pub(crate) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
+        if batches <= MAX_BATCHES_OF_ONE_SESSION {
+            return Ok(vec![self.keeper().await?]);
+        }
+        let (workers, packing) =
+            (self.look.job.settings.run.workers.get().min(batches), self.look.job.settings.run.limits.packing);
+        Ok(Worker::open(&self.look.database, &self.look.snapshot, &self.look.locks, packing, workers).await?)
+    }
+
+    /// A worker on the session that holds the snapshot.
+    async fn keeper(&self) -> Result<Worker, Error> {
+        Worker::alone(
+            &self.look.database,
+            &self.look.snapshot,
+            &self.look.locks,
+            self.look.job.settings.run.limits.packing,
+        )
+        .await
+    }
+
+    /// The layers, with the rows near changed positions cached if that pays. Meanwhile the workers' sessions load what they need for rendering.
+    pub(crate) async fn with_neighbourhoods(
+        &self,
+        workers: &[Worker],
+        spots: &PositionsInTiles,
+    ) -> Result<Vec<PreparedLayer>, CommandError> {
+        let keeper = self.keeper().await?;
+        let warming = async {
+            match self.look.layers.first() {
+                Some(layer) if workers.len() > 1 => {
+                    try_join_all(workers.iter().map(|worker| worker.warm(layer))).await.map(drop)
+                }
+                _ => Ok(()),
+            }
+        };
+        let (layers, warm) = tokio::join!(Box::pin(self.rows_near_changes(&keeper, spots)), warming);
+        warm?;
+        Ok(layers?)
+    }
+
+    /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about `near_rows_memory` at most.
+    async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
+        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
+        for (number, layer) in self.look.layers.iter().enumerate() {
+            let mut prepared = PreparedLayer::new(layer);
+            let around = spots.neighbourhood(LayerIndex(number), layer.margin().extent);
+            let work = LayerWork::Reseed { knows_positions: around.is_some(), memory };
+            if preparation(layer.traits(), &work) == Preparation::CacheNeighbourhood
+                && let Some(around) = around
+            {
+                prepared = with_neighbourhood(&prepared, worker, &around, memory).await?;
+                memory = memory.saturating_sub(prepared.cached_bytes());
+            }
+            near.push(prepared);
+        }
+        Ok(near)
+    }
+
+    /// The sources of the workers. Their layers have no cell counts yet.
+    pub(crate) async fn sources(
+        &self,
+        workers: Vec<Worker>,
+        layers: &Arc<RunLayers>,
+        counts: &watch::Receiver<Counts>,
+        patches: Option<&Arc<Patches>>,
+    ) -> Result<Vec<Patching<CountingWorker>>, CommandError> {
+        let counting = |worker| CountingWorker { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
+        let counting: Vec<CountingWorker> = workers.into_iter().map(counting).collect();
+        // Each source has a reader of the target for the tiles to patch.
+        let (target, patches) = (self.look.job.target.clone(), patches.cloned());
+        aside(move || {
+            let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), &target));
+            each.collect()
+        })
+        .await
+    }
+}

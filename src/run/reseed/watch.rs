@@ -1,0 +1,492 @@
+//! `reseed --watch`: reseeds a target or a family repeatedly. The triggers' notifications wake it, and a slow poll finds changes whose
+//! notification was lost. If no notifications arrive, it polls the change log more often.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::jobs::run_queued;
+use super::{ReseedOptions, ReseedOutcome, once};
+use crate::change_log::{Waking, WatchOptions};
+use crate::error::ErrorKind;
+use crate::postgis::Database;
+use crate::report::{Event, Report};
+use crate::run::look::TargetState;
+use crate::run::purge::PurgeTask;
+use crate::run::{CommandError, Job, reading};
+use crate::serve::{JobDesk, WriteBackDesk};
+use crate::stop::{Grace, Signal, Stop};
+
+/// The pause after the first failure, which doubles with each further one, and the longest pause.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed, and a look costs little.
+const LONGEST_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
+
+/// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
+const SHORTEST_POLL: Duration = Duration::from_millis(100);
+
+/// The longest pause between two looks into the log if no notifications come. On average a change is seen half of this late.
+const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// Watches one target, or a family.
+struct ReseedWatch<'a, W, F> {
+    watched: &'a W,
+    /// The run of `watched`, for its settings, report and stop.
+    job: &'a Job,
+    options: ReseedOptions,
+    /// Called with each outcome.
+    each: F,
+    how: WatchOptions,
+    database: Database,
+    waking: Option<Waking>,
+    /// Notifies CDNs, if there are any.
+    purging: &'a Option<PurgeTask>,
+    /// The last message that was reported, so that it is not repeated.
+    said: String,
+}
+
+/// Reseeds until a stop is asked for.
+pub(crate) async fn watch<W: Watched>(
+    watched: &W,
+    options: &ReseedOptions,
+    how: WatchOptions,
+    each: impl FnMut(&W::Outcome) -> Result<(), CommandError>,
+) -> Result<(), CommandError> {
+    let job = watched.job();
+    let database = &job.settings.database;
+    let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
+    let mut options = options.clone();
+    // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change retries them.
+    options.filter.leaves_unrendered = true;
+    let purging = watched.purge_task();
+    let watch = ReseedWatch {
+        watched,
+        job,
+        options,
+        each,
+        how,
+        database,
+        purging: &purging,
+        waking: None,
+        said: String::new(),
+    };
+    let ended = watch.run().await;
+    if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
+        purging.end().await;
+    }
+    ended
+}
+
+impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
+    async fn run(mut self) -> Result<(), CommandError> {
+        let (mut failures, mut has_looked) = (0, false);
+        let mut unsaid = Some(self.follows().await);
+        if !self.options.is_retry {
+            self.say_what_it_follows(&mut unsaid);
+        }
+        loop {
+            // Listening begins before the look: a change after the look sends a notification, and the look sees a change before it.
+            let obstacle = self.begin_waking().await;
+            let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
+            match looked {
+                Ok(outcome) => {
+                    // Now it is certain that the log can be used again.
+                    self.say_what_it_follows(&mut unsaid);
+                    (failures, has_looked) = (0, true);
+                    self.options.has_warned = true;
+                    // If the database is away, the look reports it.
+                    if let Some(obstacle) = obstacle {
+                        self.say_once(obstacle);
+                    }
+                    let published = self.watched.published(&outcome);
+                    if let Some(event) = &published {
+                        self.job.report.event(event);
+                    }
+                    let shown = (self.each)(&outcome);
+                    // Only after this process's own caches have dropped the old tiles, because a CDN would fetch these again.
+                    if let (Some(purging), Some(_)) = (self.purging, published) {
+                        purging.wake();
+                    }
+                    shown?;
+                    if let Some(problem) = self.watched.problem(&outcome) {
+                        self.warn(problem);
+                    }
+                }
+                // Nothing was begun, so the target is as the previous look left it.
+                Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
+                    return Ok(());
+                }
+                Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
+                Err(error) => {
+                    failures += 1;
+                    // Old connections or credentials may be the cause, so they are dropped.
+                    self.job.settings.tileset.s3.shared.reset();
+                    let pause = pause(failures, &error);
+                    self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
+                    self.waking = None;
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => continue,
+                        signal = self.job.stop.wait() => {
+                            return if has_looked { Ok(()) } else { Err(CommandError::Interrupted(signal)) };
+                        }
+                    }
+                }
+            }
+            if let Some(jobs) = self.options.jobs.clone() {
+                Box::pin(self.watched.run_jobs(&self.options, &jobs, &mut self.each)).await?;
+            }
+            if let Some(_signal) = self.woken().await {
+                return Ok(());
+            }
+        }
+    }
+
+    fn say_what_it_follows(&self, unsaid: &mut Option<Event>) {
+        if let Some(event) = unsaid.take() {
+            self.job.report.event(&event);
+        }
+    }
+
+    /// The event that says what this watch follows, and from which state on.
+    async fn follows(&self) -> Event {
+        let Job { settings, target, .. } = self.job;
+        Event::Watching {
+            database: self.database.server().to_string(),
+            target: target.to_string(),
+            layers: crate::config::layer_names(&settings.tileset.layers),
+            cursor: self.watched.cursor().await,
+            debounce_seconds: self.how.debounce.as_secs_f64(),
+            poll_seconds: self.how.poll.as_secs_f64(),
+            cdns: settings.tileset.purges.iter().map(|purge| purge.provider.name().to_owned()).collect(),
+        }
+    }
+
+    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had
+    /// begun to render.
+    async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
+        let own = Stop::new();
+        let mut options = self.options.clone();
+        options.filter.written_back = options.write_back.as_ref().map(WriteBackDesk::batch).unwrap_or_default();
+        let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
+        let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
+        let ended = {
+            let job = self.job.under(report, own.clone());
+            let looking = self.watched.look(&job, &options, is_first);
+            tokio::pin!(looking);
+            tokio::select! {
+                ended = &mut looking => ended,
+                signal = self.job.stop.wait() => {
+                    let parting = if work.is_begun() { GRACE } else { Duration::ZERO };
+                    match tokio::time::timeout(parting, &mut looking).await {
+                        Ok(ended) => ended,
+                        Err(_elapsed) => {
+                            own.ask(signal);
+                            looking.await
+                        }
+                    }
+                }
+            }
+        };
+        if let (Err(_), Some(desk)) = (&ended, &options.write_back) {
+            // A tile that cannot be rendered must not keep others from being published.
+            desk.given_up(&options.filter.written_back);
+        }
+        work.end();
+        (ended, work.is_begun())
+    }
+
+    /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked for.
+    async fn woken(&mut self) -> Option<Signal> {
+        let (pause, waking) = (self.look_pause(), &mut self.waking);
+        let jobs = self.options.jobs.as_ref();
+        let queued = async {
+            match jobs {
+                Some(jobs) => jobs.queued().await,
+                None => std::future::pending().await,
+            }
+        };
+        let written_back = self.options.write_back.as_ref();
+        let due = async {
+            match written_back {
+                Some(desk) => desk.due().await,
+                None => std::future::pending().await,
+            }
+        };
+        let change = async {
+            match waking {
+                Some(waking) => waking.change(pause).await,
+                None => std::future::pending().await,
+            }
+        };
+        let woken = tokio::select! {
+            signal = self.job.stop.wait() => return Some(signal),
+            () = queued => return None,
+            () = due => return None,
+            () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
+            woken = change => Some(woken),
+        };
+        let checked = match woken {
+            Some(Ok(())) => {
+                let queued = async {
+                    match &self.options.jobs {
+                        Some(jobs) => jobs.queued().await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(self.how.debounce) => {}
+                    // A job need not wait until further changes have arrived. The look before it finds the changes so far.
+                    () = queued => {}
+                    signal = self.job.stop.wait() => return Some(signal),
+                }
+                // The next look sees everything that changed during the debounce.
+                match &mut self.waking {
+                    Some(waking) => waking.forget().await,
+                    None => Ok(()),
+                }
+            }
+            Some(Err(error)) => Err(error),
+            // A connection that was cut without notice would never report a change, so it is checked.
+            None => match &self.waking {
+                Some(waking) => waking.check().await,
+                None => Ok(()),
+            },
+        };
+        if let Err(error) = checked {
+            tracing::info!("{error}: listening again");
+            self.waking = None;
+        }
+        None
+    }
+
+    /// Begins to listen for notifications, unless it listens already. Returns a message if none will come, or if listening is not possible now; the
+    /// poll goes on, and the next look tries again.
+    async fn begin_waking(&mut self) -> Option<String> {
+        if self.waking.is_some() {
+            return None;
+        }
+        let begun = tokio::select! {
+            begun = Waking::begin(&self.database, &self.job.settings.database.changes.schema) => begun,
+            // A stop ends the look at once, too.
+            _ = self.job.stop.wait() => return None,
+        };
+        match begun {
+            Ok(waking) => {
+                let obstacle = waking.obstacle().map(|quiet| {
+                    let pause = humantime::format_duration(self.look_pause());
+                    format!(
+                        "no notifications wake this run ({quiet}): it looks into the change log every {pause} instead"
+                    )
+                });
+                if obstacle.is_none() {
+                    self.said.clear();
+                }
+                self.waking = Some(waking);
+                obstacle
+            }
+            Err(error) => {
+                let (error, poll) = (with_cause(&error), humantime::format_duration(self.how.poll));
+                Some(format!("{error}: until notifications can be heard, changes are looked for every {poll}"))
+            }
+        }
+    }
+
+    /// The pause between two looks into the log if no notifications come.
+    fn look_pause(&self) -> Duration {
+        self.how.debounce.clamp(SHORTEST_POLL, LONGEST_LOOK_PAUSE)
+    }
+
+    fn say_once(&mut self, message: String) {
+        if self.said != message {
+            self.warn(message.clone());
+            self.said = message;
+        }
+    }
+
+    fn warn(&self, message: String) {
+        self.job.report.event(&Event::Warning { message });
+    }
+}
+
+/// Passes events on. The grace begins with the first event of rendering.
+struct InHand {
+    report: Arc<dyn Report>,
+    stop: Stop,
+    is_begun: AtomicBool,
+    grace: Mutex<Option<Grace>>,
+}
+
+impl InHand {
+    fn new(report: &Arc<dyn Report>, stop: &Stop) -> InHand {
+        let (report, stop) = (Arc::clone(report), stop.clone());
+        InHand { report, stop, is_begun: AtomicBool::new(false), grace: Mutex::default() }
+    }
+
+    fn is_begun(&self) -> bool {
+        self.is_begun.load(Ordering::Relaxed)
+    }
+
+    /// Ends the grace: the work is done or was given up.
+    fn end(&self) {
+        self.grace.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Report for InHand {
+    fn event(&self, event: &Event) {
+        let begins = matches!(event, Event::Planned { .. }) && !self.is_begun.swap(true, Ordering::Relaxed);
+        if begins {
+            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(GRACE));
+        }
+        self.report.event(event);
+    }
+}
+
+/// The pause after a failure, `failures` of them in a row.
+fn pause(failures: u32, error: &CommandError) -> Duration {
+    let longest = match error {
+        CommandError::Target(error) if error.is_held() => LONGEST_PAUSE_WHILE_HELD,
+        _ => LONGEST_PAUSE,
+    };
+    FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(longest)
+}
+
+/// True if the error may pass without intervention.
+fn may_pass(error: &CommandError) -> bool {
+    matches!(error.kind(), ErrorKind::Transient(_) | ErrorKind::Failed)
+}
+
+// What a watch keeps up to date: one target, or all variants of a tileset.
+
+/// What a watch keeps up to date.
+pub(crate) trait Watched {
+    /// The outcome of one look.
+    type Outcome;
+
+    /// The run whose settings, report and stop the watch uses. Messages name its target.
+    fn job(&self) -> &Job;
+
+    /// The task that notifies CDNs in parallel to the looks; `None` if there is no such task.
+    fn purge_task(&self) -> Option<PurgeTask>;
+
+    /// The database state since which changes are looked for; `None` if nothing was seeded yet, or if it cannot be read.
+    async fn cursor(&self) -> Option<String>;
+
+    /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop of this look. `is_first`
+    /// is true until a look has succeeded.
+    ///
+    /// # Errors
+    /// If nothing was published, or if it is not certain that everything that the look found was published.
+    async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<Self::Outcome, CommandError>;
+
+    /// The event of an outcome that has published something.
+    fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
+
+    /// What an outcome lacks until the next look adds it; `None` if it is complete.
+    fn problem(&self, outcome: &Self::Outcome) -> Option<String>;
+
+    /// Runs the waiting jobs of clients, and calls `each` with each outcome.
+    ///
+    /// # Errors
+    /// If `each` fails.
+    async fn run_jobs(
+        &self,
+        options: &ReseedOptions,
+        jobs: &JobDesk,
+        each: &mut impl FnMut(&Self::Outcome) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError>;
+}
+
+/// One target.
+pub(crate) struct WatchedTarget<'a>(pub(crate) &'a Job);
+
+impl Watched for WatchedTarget<'_> {
+    type Outcome = ReseedOutcome;
+
+    fn job(&self) -> &Job {
+        self.0
+    }
+
+    fn purge_task(&self) -> Option<PurgeTask> {
+        PurgeTask::begin(self.0)
+    }
+
+    async fn cursor(&self) -> Option<String> {
+        let read = self.0.target.clone();
+        // A target that cannot be read is reported by the look.
+        let state = reading(&self.0.stop, move || TargetState::read(&read)).await.ok();
+        state.map(|state| state.cursor.to_string())
+    }
+
+    async fn look(&self, job: &Job, options: &ReseedOptions, _is_first: bool) -> Result<ReseedOutcome, CommandError> {
+        once(job, options).await
+    }
+
+    fn published(&self, outcome: &ReseedOutcome) -> Option<Event> {
+        match outcome {
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
+            ReseedOutcome::Done(done) => Some(Event::Published {
+                target: done.output.clone(),
+                variants: None,
+                rows: Some(done.rows()),
+                dirty: Some(done.dirty),
+                tiles: done.written,
+                deleted: done.deleted,
+                bytes: done.bytes,
+                latency_seconds: done.latency_seconds,
+                seconds: done.seconds,
+            }),
+            ReseedOutcome::Seeded(done) => Some(Event::Published {
+                target: done.output.clone(),
+                variants: None,
+                rows: None,
+                dirty: None,
+                tiles: done.written,
+                deleted: done.deleted,
+                bytes: done.bytes,
+                latency_seconds: None,
+                seconds: done.plan_seconds + done.render_seconds + done.finish_seconds,
+            }),
+        }
+    }
+
+    fn problem(&self, outcome: &ReseedOutcome) -> Option<String> {
+        // Tiles that could not be rendered are retried with the next change.
+        outcome.complete().err().map(|error| with_cause(&error))
+    }
+
+    async fn run_jobs(
+        &self,
+        options: &ReseedOptions,
+        jobs: &JobDesk,
+        each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
+    ) -> Result<(), CommandError> {
+        Box::pin(run_queued(self.0, options, jobs, each)).await
+    }
+}
+
+/// An error with its first cause, on one line.
+pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
+    let cause = error.source().map(|cause| format!(" ({cause})")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{S3Error, TargetError};
+
+    #[test]
+    fn a_lock_that_others_hold_is_tried_every_few_seconds() {
+        let [place, holder, until] = ["s3://b/p/", "another", "then"].map(str::to_owned);
+        let held = CommandError::Target(TargetError::S3(S3Error::Held { place, holder, until }));
+        let pauses = |error: &CommandError| (1..9).map(|failures| pause(failures, error).as_secs()).collect::<Vec<_>>();
+        assert_eq!(pauses(&held), [1, 2, 4, 4, 4, 4, 4, 4]);
+        assert_eq!(pauses(&CommandError::Died("it".to_owned())), [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

@@ -1,0 +1,325 @@
+//! The watch as the writer in a server. It runs under a lease, so that only one of several servers writes and the others stand by.
+
+use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
+
+use super::family::watch_family;
+use super::jobs::run_queued;
+use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
+use crate::change_log::WatchOptions;
+use crate::error::with_causes;
+use crate::report::{FamilyReport, Report};
+use crate::run::writer_lease::{LeaseWait, WriterLease};
+use crate::run::{CommandError, Family, Job, QueueGate};
+use crate::serve::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk, WriterOptions};
+use crate::stop::{Signal, Stop};
+
+/// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The watch then begins again,
+/// because an operator may have fixed the cause. The pause doubles with each further failure for the same cause, up to the longest.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+
+/// The failures of a writer since its last success. Each cause is logged once.
+#[derive(Debug, Default)]
+pub(crate) struct WriterFailures {
+    /// The last cause, with the pause that followed it; `None` after a success.
+    last: RefCell<Option<(String, Duration)>>,
+}
+
+impl WriterFailures {
+    /// Notes that the writer of `what` has failed, and returns the pause until it tries again.
+    pub(crate) fn has_failed(&self, what: &str, why: &str) -> Duration {
+        let mut last = self.last.borrow_mut();
+        let pause = match &*last {
+            Some((said, pause)) if said == why => pause.saturating_mul(2).min(LONGEST_PAUSE_AFTER_FAILURE),
+            _ => {
+                tracing::warn!("{what}: {why}");
+                PAUSE_AFTER_FAILURE
+            }
+        };
+        *last = Some((why.to_owned(), pause));
+        pause
+    }
+
+    /// True if the writer has failed since its last success.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.last.borrow().is_some()
+    }
+
+    /// Notes that the writer works.
+    pub(crate) fn has_succeeded(&self) {
+        self.last.take();
+    }
+}
+
+/// Keeps the target of a job up to date for a server.
+pub struct WatchWriter {
+    job: Job,
+    options: ReseedOptions,
+    how: WatchOptions,
+    writer: WriterOptions,
+}
+
+impl WatchWriter {
+    /// A writer for the job's target.
+    #[must_use]
+    pub fn new(job: Job, options: ReseedOptions, how: WatchOptions, writer: WriterOptions) -> Arc<WatchWriter> {
+        Arc::new(WatchWriter { job, options, how, writer })
+    }
+
+    async fn write(self: Arc<Self>, desk: WriterDesk, stop: Stop) {
+        let notes = match self.job.target.notes() {
+            Ok(notes) => notes,
+            Err(error) => return desk.failed(with_causes(&error)),
+        };
+        loop {
+            let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
+            let said = Mutex::default();
+            let taken = waiting.taken(|holder| self.is_held(&desk, holder, &said), |why| desk.failed(why));
+            let mut lease = tokio::select! {
+                lease = taken => lease,
+                _ = stop.wait() => return,
+            };
+            desk.write_back().turn(self.writer.write_back);
+            if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
+                tracing::warn!(
+                    "the jobs that are kept with {} cannot be read: {}",
+                    self.job.target,
+                    with_causes(&error)
+                );
+            }
+            // This comes last, because clients submit jobs as soon as they read that this server writes.
+            desk.begins();
+            let own = Stop::new();
+            let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+            let job =
+                self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
+            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &desk)).await;
+            if stop.asked().is_some() {
+                return lease.release().await;
+            }
+            tracing::warn!("{} is written by another process now: {lost}", self.job.target);
+            desk.stands_by(lost);
+        }
+    }
+
+    /// Another process has the lease. If this server was told to write, it reports each holder once.
+    fn is_held(&self, desk: &WriterDesk, holder: String, said: &Mutex<String>) {
+        if !self.writer.stands_by {
+            desk.failed(said_once(&self.job.target.to_string(), &holder, said));
+        }
+        desk.stands_by(holder);
+    }
+
+    /// Starts the watch again whenever it ends, until the job's stop is asked for.
+    async fn watched(&self, job: &Job, desk: &WriterDesk) {
+        let listening_desk = desk.clone();
+        let on_dirty = DirtyListener::new(move |tiles| listening_desk.dirty(tiles));
+        let options = ReseedOptions {
+            on_dirty: Some(on_dirty),
+            jobs: Some(desk.jobs().clone()),
+            write_back: Some(desk.write_back().clone()),
+            ..self.options.clone()
+        };
+        let failures = WriterFailures::default();
+        while job.stop.asked().is_none() {
+            let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
+                failures.has_succeeded();
+                match outcome {
+                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => desk.is_up_to_date(),
+                    ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
+                        // The watch goes on once the server has noticed the publication.
+                        tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
+                    }
+                }
+                Ok(())
+            };
+            // A job may fix a target that the watch cannot write.
+            let mut each = each;
+            if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
+                desk.failed(with_causes(&error));
+            }
+            let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
+            let Err(error) = watch(job, &options, self.how, each).await else { return };
+            if job.stop.asked().is_some() {
+                return;
+            }
+            let why = with_causes(&error);
+            let pause = failures.has_failed(&job.target.to_string(), &why);
+            desk.failed(why);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = desk.jobs().queued() => {}
+                _ = job.stop.wait() => return,
+            }
+        }
+    }
+}
+
+impl TargetWriter for WatchWriter {
+    fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()> {
+        on_thread(move || self.write(desk, stop))
+    }
+}
+
+/// Runs a writer on a thread of its own, because the writer may block it.
+pub(crate) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static) -> BoxFuture<'static, ()> {
+    let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(writer()));
+    Box::pin(async move {
+        if let Err(error) = writing.await {
+            tracing::error!("the writer has died: {error}");
+        }
+    })
+}
+
+/// Returns a message: another process has the lease for `what`, though this server was told to write. Logs it as a warning once for each holder.
+pub(crate) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> String {
+    let text = format!(
+        "another server writes {what}: {holder}. This one serves, and writes once that one has ended or not renewed its lease"
+    );
+    // A poisoned lock is harmless, because the name is replaced as a whole.
+    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+    if *said != holder {
+        tracing::warn!("{text}");
+        holder.clone_into(&mut said);
+    }
+    text
+}
+
+/// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it ended.
+pub(crate) async fn under_lease(
+    lease: &mut WriterLease,
+    own: &Stop,
+    stop: &Stop,
+    watching: impl Future<Output = ()>,
+) -> String {
+    let kept = lease.kept();
+    tokio::pin!(kept, watching);
+    let why = tokio::select! {
+        why = &mut kept => why,
+        () = &mut watching => "the watch has ended".to_owned(),
+        signal = stop.wait() => {
+            own.ask(signal);
+            // The lease is renewed until the current work is done.
+            tokio::select! {
+                () = &mut watching => {}
+                why = &mut kept => return why,
+            }
+            return "a stop was asked for".to_owned();
+        }
+    };
+    own.ask(Signal::Terminate);
+    watching.await;
+    why
+}
+
+// The watch of a family as the writer in a server, under a lease that is kept with the family's manifest.
+
+/// Keeps all variants of a tileset up to date for a server.
+pub struct FamilyWatchWriter {
+    family: Family,
+    how: WatchOptions,
+    writer: WriterOptions,
+    report: Arc<dyn Report>,
+}
+
+impl FamilyWatchWriter {
+    /// A writer for a family.
+    #[must_use]
+    pub fn new(
+        family: Family,
+        how: WatchOptions,
+        writer: WriterOptions,
+        report: &Arc<dyn Report>,
+    ) -> Arc<FamilyWatchWriter> {
+        Arc::new(FamilyWatchWriter { family, how, writer, report: Arc::clone(report) })
+    }
+
+    async fn write(self: Arc<Self>, desk: FamilyDesk, stop: Stop) {
+        let opened = self.family.watched(&self.report, &stop);
+        let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
+        let (notes, job) = match opened {
+            Ok(opened) => opened,
+            Err(error) => return desk.failed(with_causes(&error)),
+        };
+        loop {
+            let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
+            let said = Mutex::default();
+            let held = |holder: String| {
+                if !self.writer.stands_by {
+                    desk.failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
+                }
+                desk.stands_by(holder);
+            };
+            let taken = waiting.taken(held, |why| desk.failed(why));
+            let mut lease = tokio::select! {
+                lease = taken => lease,
+                _ = stop.wait() => return,
+            };
+            desk.begins();
+            let own = Stop::new();
+            let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+            let job = job.under(Arc::clone(&self.report), own.clone()).with_listener(lease.listener()).behind(gate);
+            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &desk)).await;
+            if stop.asked().is_some() {
+                return lease.release().await;
+            }
+            tracing::warn!("the variants of {} are written by another process now: {lost}", self.family.name());
+            desk.stands_by(lost);
+        }
+    }
+
+    /// Starts the watch again whenever it ends, until the job's stop is asked for.
+    async fn watched(&self, job: &Job, desk: &FamilyDesk) {
+        let failures = WriterFailures::default();
+        while job.stop.asked().is_none() {
+            let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
+                failures.has_succeeded();
+                if has_published {
+                    // The watch goes on once the server has noticed the publication.
+                    tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
+                } else {
+                    desk.is_up_to_date();
+                }
+                Ok(())
+            };
+            let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
+            let Err(error) = watch_family(&self.family, false, job, &options, self.how, each).await else { return };
+            if job.stop.asked().is_some() {
+                return;
+            }
+            let why = with_causes(&error);
+            let pause = failures.has_failed(&format!("the variants of {}", self.family.name()), &why);
+            desk.failed(why);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                _ = job.stop.wait() => return,
+            }
+        }
+    }
+}
+
+impl FamilyWriter for FamilyWatchWriter {
+    fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()> {
+        on_thread(move || self.write(desk, stop))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_while_the_cause_stays_the_same() {
+        let failures = WriterFailures::default();
+        let pause = |why: &str| failures.has_failed("t.mbtiles", why).as_secs();
+        assert_eq!([0; 6].map(|_| pause("a")), [5, 10, 20, 40, 60, 60]);
+        assert_eq!([pause("b"), pause("b")], [5, 10]);
+        failures.has_succeeded();
+        assert_eq!(pause("b"), 5);
+    }
+}

@@ -1,0 +1,172 @@
+//! Follows the change log for a server with live tiles. Like `reseed --watch`, it is woken by the triggers' notifications, or polls.
+
+use std::time::{Duration, Instant};
+
+use crate::change_log::{Untracked, Waking};
+use crate::error::{ErrorKind, with_causes};
+use crate::postgis::{Database, SessionOptions};
+use crate::run::look::LogFollower;
+use crate::run::{CommandError, Job};
+use crate::serve::{KnownChanges, LogFailure};
+use crate::stop::Stop;
+
+/// The longest time for which changes are gathered after the first one. The writer waits for as long as it is configured to, and publishes later.
+const LONGEST_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// The interval at which the server is asked whether there is anything new, also if no notification has come: about a quarter of the time for which a
+/// look is trusted.
+const CHECK: Duration = Duration::from_millis(500);
+
+/// The pause between two looks if no notifications come.
+const LOOK_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pause after a first failure, which doubles with each further one; the longest pause if the cause may pass by itself; and the pause if it
+/// does not. A standby that cancels one look is asked again before the last look counts as old.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
+
+/// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the duration of the previous one.
+const SHARE_OF_LOOKS: u32 = 4;
+
+/// The number of sessions that following needs: one that looks, one that listens.
+pub(crate) const LOG_SESSIONS: usize = 2;
+
+/// The interval at which it is checked whether the log is followed. Only two checks in a row that find it is not are reported: after a pause of this
+/// process the first one may come before the next look.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// How long the log is not followed before that is reported: on a busy machine a look may take some seconds.
+const UNREAD_UNTIL_REPORTED: Duration = Duration::from_secs(5);
+
+/// Follows the log of a job's database while the future is polled.
+pub(crate) async fn follow(job: &Job, known: &KnownChanges) {
+    tokio::join!(follow_always(job, known), report(job, known));
+}
+
+/// Says in the log, once each time, that the change log is not followed and why, and that it is followed again.
+async fn report(job: &Job, known: &KnownChanges) {
+    let (mut is_reported, mut is_second) = (false, false);
+    loop {
+        tokio::time::sleep(REPORT).await;
+        let now = Instant::now();
+        let is_long = known.unread_for(now).is_some_and(|time| time >= UNREAD_UNTIL_REPORTED);
+        match known.unread(now).filter(|_| is_long) {
+            Some(why) if !is_reported && is_second => {
+                tracing::warn!(
+                    "{}: {why}. Until it is read again, nobody may keep tiles for longer than 5 s (CDNs in a long outage: outage_cdn_max_age), and live tiles age by live_ttl",
+                    job.target
+                );
+                is_reported = true;
+            }
+            Some(_) => is_second = true,
+            None => {
+                if is_reported {
+                    tracing::warn!("{}: the change log is followed again", job.target);
+                }
+                (is_reported, is_second) = (false, false);
+            }
+        }
+    }
+}
+
+/// Why a look failed.
+fn failure(error: &CommandError) -> LogFailure {
+    match error {
+        CommandError::Untracked {
+            why: Untracked::NotInstalled { .. } | Untracked::Layer { .. } | Untracked::Undeclared { .. },
+            ..
+        } => LogFailure::NoLog,
+        error if matches!(error.kind(), ErrorKind::Transient(_)) => LogFailure::Passing,
+        _ => LogFailure::Lost,
+    }
+}
+
+async fn follow_always(job: &Job, known: &KnownChanges) {
+    let (mut follower, mut failures, mut said) = (LogFollower::new(), 0, String::new());
+    loop {
+        let error = match followed(job, known, &mut follower, &mut failures).await {
+            Ok(never) => match never {},
+            Err(error) => error,
+        };
+        failures += 1;
+        let failure = failure(&error);
+        if failure != LogFailure::Passing && follower.begin_anew() && is_of_another_history(&error) {
+            // Cached live tiles may show what never happened there.
+            known.evict_live();
+        }
+        let text = with_causes(&error);
+        known.failed(text.clone(), failure);
+        if said != text {
+            tracing::info!("the change log cannot be followed, so that live tiles age by live_ttl: {text}");
+            said = text;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8_u32)).min(LONGEST_PAUSE);
+        tokio::time::sleep(if failure == LogFailure::Passing { pause } else { PAUSE_WITHOUT_LOG }).await;
+    }
+}
+
+/// True if the database is not the continuation of the one that the target shows.
+fn is_of_another_history(error: &CommandError) -> bool {
+    matches!(
+        error,
+        CommandError::OtherHistory { .. }
+            | CommandError::NeedsSeed { .. }
+            | CommandError::Untracked { why: Untracked::Older { .. }, .. }
+    )
+}
+
+/// Follows until something fails.
+async fn followed(
+    job: &Job,
+    known: &KnownChanges,
+    follower: &mut LogFollower,
+    failures: &mut u32,
+) -> Result<std::convert::Infallible, CommandError> {
+    let settings = &job.settings;
+    let session = SessionOptions { connections: 1, ..settings.database.session.clone() };
+    let own = Stop::new();
+    let job = job.under(std::sync::Arc::clone(&job.report), own.clone());
+    let database = Database::new(&settings.database.connect, session, &own)?;
+    let mut waking: Option<Waking> = None;
+    loop {
+        if let Some(waking) = &mut waking {
+            // The next look sees everything that has changed until now.
+            waking.forget().await?;
+        }
+        let begun = Instant::now();
+        let kept = known.unconfirmed();
+        let look = Box::pin(follower.look(&job, &kept)).await?;
+        let took = begun.elapsed();
+        let mut confirmed = look.begun;
+        known.looked(look);
+        known.examined(&kept);
+        *failures = 0;
+        let Some(heard) = &mut waking else {
+            // Listens only after a look has found a log. The look that follows at once finds what changed in between.
+            waking = Some(Waking::begin(&database, &settings.database.changes.schema).await?);
+            continue;
+        };
+        let until = Instant::now() + settings.tileset.watch.poll;
+        loop {
+            tokio::select! {
+                change = heard.change(LOOK_PAUSE) => {
+                    change?;
+                    let pause = settings.tileset.watch.debounce.min(LONGEST_DEBOUNCE).max(took * SHARE_OF_LOOKS);
+                    tokio::time::sleep(pause).await;
+                    break;
+                }
+                // The target shows changes that this follower has not seen.
+                () = known.look_wanted() => break,
+                () = tokio::time::sleep(CHECK) => {}
+            }
+            let asked = Instant::now();
+            if asked >= until || heard.has_grown().await? {
+                break;
+            }
+            // The notification of a commit may come a little after it, so this answer vouches for what was committed before the last one.
+            known.confirmed(confirmed);
+            confirmed = asked;
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+
+use super::follow::follow;
+use super::shared_work::SharedWork;
+use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, check_conditions};
+use crate::change_log::{Cursor, CursorError, newest_logged_now};
+use crate::encode::{Packer, Packing};
+use crate::error::{ErrorKind, with_causes};
+use crate::plan::{Dirty, FeatureSearch, ScopePart, batches};
+use crate::postgis::{Database, Error, survey};
+use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
+use crate::run::{CommandError, Job};
+use crate::serve::{
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
+    StateNow,
+};
+use crate::source::{Noted, RenderedTile, bytes_of};
+use crate::stop::Stop;
+use crate::target::Described;
+use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
+
+/// The pause after a snapshot could not be taken, in which the database is not asked again.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// A snapshot, or why there is none.
+type TakenSnapshot = Result<Arc<LiveSnapshot>, LiveError>;
+
+/// The snapshot on which tiles are rendered.
+enum Present {
+    /// No snapshot is held. The next tile takes one.
+    None,
+    /// It has been taken or is being taken, since this time.
+    Taken(Instant, SharedWork<TakenSnapshot>),
+    /// It could not be taken at this time.
+    Failed(Instant, LiveError),
+}
+
+/// Renders tiles from the database.
+#[derive(Clone)]
+pub(crate) struct DatabaseTiles(Arc<DatabaseTilesShared>);
+
+struct DatabaseTilesShared {
+    job: Job,
+    database: Database,
+    packing: Packing,
+    /// The limits on the database sessions of all tilesets together.
+    bounds: Arc<LiveBounds>,
+    /// The fingerprint when the server began. Tiles of another fingerprint would not fit the target's tiles.
+    fingerprint: String,
+    live_layers: Vec<LiveLayer>,
+    /// The key with which tiles in Redis are signed, if the change log has a key.
+    shared_secret: Option<SharedSecret>,
+    /// The tileset's description of itself, if it has no target.
+    described: Option<Described>,
+    /// Stops the preparation of snapshots. Nothing asks for it so far.
+    stop: Stop,
+    present: Mutex<Present>,
+    /// The last snapshot that was retired. It lives while tiles of it are being rendered.
+    before: Mutex<Weak<LiveSnapshot>>,
+}
+
+impl DatabaseTiles {
+    /// Connects to the database and probes the layers.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or the layers do not fit it.
+    pub(crate) async fn open(
+        job: &Job,
+        has_target: bool,
+        bounds: &Arc<LiveBounds>,
+    ) -> Result<DatabaseTiles, CommandError> {
+        let settings = &job.settings;
+        let stop = Stop::new();
+        let database = bounds.database(&settings.database, &stop)?;
+        let first = LiveSnapshot::take(&database, job, &stop, bounds).await?;
+        check_room(&first, bounds.sessions()).await?;
+        check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
+        let log = match settings.server.redis {
+            Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
+            None => None,
+        };
+        let live_layers = first.layers.iter().map(|layer| LiveLayer {
+            name: layer.name().to_owned(),
+            id: layer.id(),
+            zooms: layer.zooms().clone(),
+        });
+        Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
+            fingerprint: fingerprint(settings, &first.layers),
+            live_layers: live_layers.collect(),
+            shared_secret: log.and_then(|log| SharedSecret::new(log.key().derived("redis").as_bytes())),
+            described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
+            job: job.clone(),
+            database,
+            packing: settings.run.limits.packing,
+            stop,
+            bounds: Arc::clone(bounds),
+            present: Mutex::new(Present::None),
+            before: Mutex::default(),
+        })))
+    }
+}
+
+impl DatabaseTiles {
+    /// The tileset's description of itself, if it has no target.
+    pub(crate) fn described(&self) -> Option<&Described> {
+        self.0.described.as_ref()
+    }
+}
+
+/// Checks that the server allows as many sessions as the live tiles may need, and warns if there are too many others now.
+async fn check_room(on: &LiveSnapshot, sessions: usize) -> Result<(), CommandError> {
+    let room = on.snapshot.check_session_room(sessions, "serve.workers (--workers)").await?;
+    if room.others.saturating_add(sessions as u64) > room.most {
+        tracing::warn!(
+            "live tiles need up to {sessions} sessions, and {} others are open of {} that the database allows: some tiles may fail",
+            room.others,
+            room.most
+        );
+    }
+    Ok(())
+}
+
+impl LiveSource for DatabaseTiles {
+    fn fingerprint(&self) -> &str {
+        &self.0.fingerprint
+    }
+
+    fn layers(&self) -> &[LiveLayer] {
+        &self.0.live_layers
+    }
+
+    fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
+        Box::pin(self.0.render(request, stop))
+    }
+
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        self.0.shared_secret.clone()
+    }
+
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
+        Box::pin(async {
+            let schema = &self.0.job.settings.database.changes.schema;
+            let asked = newest_logged_now(&self.0.database, schema, state).await;
+            let (present, newest) = asked.map_err(|error| live_error(&error, error.kind()))?;
+            let present = present.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
+            Ok(StateNow { present, newest })
+        })
+    }
+
+    fn sessions(&self) -> usize {
+        self.0.database.sessions()
+    }
+
+    fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
+        Box::pin(async move {
+            if self.0.described.is_some() {
+                // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the log is not read.
+                known.failed("the tileset has no target".to_owned(), LogFailure::NoLog);
+                return std::future::pending().await;
+            }
+            follow(&self.0.job, &known).await;
+        })
+    }
+}
+
+impl DatabaseTilesShared {
+    /// Renders a tile. Tries once more on a new snapshot if the first one was lost, or had to release its locks for others.
+    async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
+        let LiveRequest { tile, given, since } = request;
+        let mut is_second = false;
+        loop {
+            let snapshot = tokio::select! {
+                taken = self.snapshot(since) => taken?,
+                _ = stop.wait() => return Err(LiveError::Abandoned),
+            };
+            let begun = Instant::now();
+            let error = match self.on(&snapshot, tile, given.as_deref(), stop).await {
+                Ok(rendered) => {
+                    let in_database = begun.elapsed();
+                    let stored = self.packed(rendered, tile).await?;
+                    return Ok(LiveTile { stored, in_database, shown: snapshot.shown.clone() });
+                }
+                Err(error) => error,
+            };
+            if stop.asked().is_some() {
+                return Err(LiveError::Abandoned);
+            }
+            if given.is_some()
+                && let Error::Query { source, .. } = &*error
+                && source.is_data_exception()
+            {
+                return Err(LiveError::Refused(source.to_string()));
+            }
+            let error = live_error(&*error, error.kind());
+            if matches!(error, LiveError::Away(_)) {
+                // The snapshot is lost with the session that held it.
+                self.forget(&snapshot);
+                if !is_second {
+                    is_second = true;
+                    continue;
+                }
+            }
+            return Err(error);
+        }
+    }
+
+    async fn on(
+        &self,
+        snapshot: &Arc<LiveSnapshot>,
+        tile: TileId,
+        given: Option<&GivenParameters>,
+        stop: &Stop,
+    ) -> Result<RenderedTile, Arc<Error>> {
+        let batch = tokio::select! {
+            batch = snapshot.batch(tile) => batch,
+            _ = stop.wait() => return Err(Arc::new(Error::Interrupted)),
+        };
+        let batch = match batch {
+            Ok(Some(batch)) => batch,
+            Ok(None) => return Ok(RenderedTile::empty(tile.coord)),
+            Err(NoBatch::Failed(error)) => return Err(error),
+            Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
+        };
+        let narrowed =
+            given.map(|given| NarrowedLayers::of(&snapshot.layers, &self.job.settings.tileset.parameters, given));
+        let tiles = Box::pin(snapshot.render(&batch, narrowed.as_ref(), stop)).await.map_err(Arc::new)?;
+        snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
+        let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
+        Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))
+    }
+
+    /// The tile as the target would store it; `None` if it is empty.
+    async fn packed(&self, rendered: RenderedTile, tile: TileId) -> Result<Option<Box<[u8]>>, LiveError> {
+        let failed = rendered.notes.iter().find_map(|note| match &note.what {
+            Noted::Failed { cause } => Some(cause.clone()),
+            _ => None,
+        });
+        if let Some(cause) = failed {
+            return Err(LiveError::Failed(cause));
+        }
+        let packing = self.packing;
+        let pack = move || {
+            let mvt = match tile.slice {
+                Slice::Whole => &*rendered.mvt,
+                Slice::Layer(layer) => bytes_of(&rendered.mvt, &rendered.layers, layer),
+            };
+            (!mvt.is_empty()).then(|| Packer::new(packing).pack(mvt)).transpose()
+        };
+        match tokio::task::spawn_blocking(pack).await {
+            Ok(packed) => packed.map_err(|error| LiveError::Failed(error.to_string())),
+            Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
+        }
+    }
+
+    /// The present snapshot. A new snapshot is taken if no snapshot is held, or if the present one was taken before `since`.
+    async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
+        let work = {
+            let mut present = self.present();
+            match &*present {
+                Present::Taken(begun, work) if *begun >= since && !work.is_dead() => work.clone(),
+                Present::Failed(at, error) if at.elapsed() < PAUSE_AFTER_FAILURE => return Err(error.clone()),
+                _ => {
+                    let work = SharedWork::start(Arc::clone(self).take());
+                    *present = Present::Taken(Instant::now(), work.clone());
+                    work
+                }
+            }
+        };
+        work.done().await.unwrap_or_else(|| Err(LiveError::Failed("a thread died".to_owned())))
+    }
+
+    /// Takes a snapshot, and makes sure that it is retired.
+    async fn take(self: Arc<Self>) -> TakenSnapshot {
+        let taken = LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds).await;
+        let taken = taken.map_err(|error| live_error(&error, error.kind())).and_then(|snapshot| {
+            let found = fingerprint(&self.job.settings, &snapshot.layers);
+            if found == self.fingerprint {
+                return Ok(Arc::new(snapshot));
+            }
+            Err(LiveError::OtherTileset { target: self.fingerprint.clone(), settings: found })
+        });
+        match &taken {
+            Ok(snapshot) => drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot)))),
+            Err(error) => *self.present() = Present::Failed(Instant::now(), error.clone()),
+        }
+        taken
+    }
+
+    /// Stops using a snapshot.
+    fn forget(&self, old: &Arc<LiveSnapshot>) {
+        let mut present = self.present();
+        if let Present::Taken(_, work) = &*present
+            && work.peek().is_some_and(|taken| taken.is_ok_and(|snapshot| Arc::ptr_eq(&snapshot, old)))
+        {
+            *present = Present::None;
+        }
+    }
+
+    fn present(&self) -> MutexGuard<'_, Present> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are never more than
+/// [`SNAPSHOTS`](super::snapshot::SNAPSHOTS).
+async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
+    loop {
+        let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
+        tokio::time::sleep(life).await;
+        let Some(present) = snapshot.upgrade() else { return };
+        let mut before = source.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.strong_count() == 0 {
+            *before = snapshot;
+            drop(before);
+            return source.forget(&present);
+        }
+    }
+}
+
+/// An error in the server's terms: whether the database or the tile is the cause.
+fn live_error(error: &dyn std::error::Error, kind: ErrorKind) -> LiveError {
+    let text = with_causes(error);
+    match kind {
+        ErrorKind::Transient(_) => LiveError::Away(text),
+        _ => LiveError::Failed(text),
+    }
+}
+
+// The area in which the features of a live tile are searched. If a closed formula leads from the tile to the layer's reference system, it is the
+// tile. Otherwise it is the boxes of the features that a survey of all features has found there.
+
+/// Why no batch could be made for a tile.
+pub(crate) enum NoBatch {
+    /// The survey of the features failed.
+    Failed(Arc<Error>),
+    /// The task of the survey died.
+    Died,
+}
+
+impl LiveSnapshot {
+    /// The batch of one tile; `None` if no layer is drawn there.
+    ///
+    /// # Errors
+    /// If the features of a layer cannot be found.
+    pub(crate) async fn batch(self: &Arc<Self>, tile: TileId) -> Result<Option<Batch>, NoBatch> {
+        let one = [tile.coord];
+        let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
+        let Some(mut batch) = made.into_iter().next() else { return Ok(None) };
+        for (index, layer) in self.layers.iter().enumerate() {
+            let is_wanted = tile.slice == Slice::Whole || tile.slice == Slice::Layer(layer.id());
+            let is_drawn = batch.layers[index].tiles > 0;
+            if is_wanted && is_drawn && !layer.is_found_by_area() {
+                let search = self.searched(LayerIndex(index), tile).await?;
+                batch.areas.iter_mut().for_each(|area| area.search[index] = search.clone());
+            } else if !is_wanted {
+                batch.areas.iter_mut().for_each(|area| area.search[index] = SearchBox::Nothing);
+                batch.layers[index] = LayerCount::default();
+            }
+        }
+        Ok(batch.layers.iter().any(|count| count.tiles > 0).then_some(batch))
+    }
+
+    /// The boxes of the features that a layer shows in a tile.
+    async fn searched(self: &Arc<Self>, layer: LayerIndex, tile: TileId) -> Result<SearchBox, NoBatch> {
+        let zoom = tile.coord.zoom();
+        let look = self.places.look(layer, zoom, || SharedWork::start(found(Arc::clone(self), layer, zoom)));
+        let places = look.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
+        let zooms = ZoomList::of([zoom]);
+        let scope = zooms.map(|zooms| ScopePart { zooms, coverage: Coverage::new(&[]) });
+        let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
+        // A single tile is never too many.
+        if dirty.mark_tile(tile.coord).is_err() {
+            return Ok(SearchBox::Nothing);
+        }
+        Ok(FeatureSearch::new(&dirty, &self.drawn[layer.0], &places).search(&TileRect::from(tile.coord)))
+    }
+}
+
+/// Surveys where the features of a layer lie.
+async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> PlacesFound {
+    let begun = Instant::now();
+    let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };
+    let looked = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
+    snapshot.prepared_for(begun.elapsed());
+    looked.map(|seen| Arc::new(seen.places)).map_err(Arc::new)
+}

@@ -1,0 +1,314 @@
+//! `oar-tiles serve` and `oar-tiles preview`: a target over HTTP.
+//!
+//! | file | what |
+//! |---|---|
+//! | `family` | the variants of a tileset, by their family's manifest |
+//! | `follow` | the change log, followed for stale tiles and for live ones |
+//! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it; the limits on the database sessions of all tilesets' live tiles together; tiles of requests that give values for parameters |
+//! | `live`, `snapshot` | tiles that the target does not hold, rendered on request; the batch of one live tile; the known places of features |
+//! | `shared_work` | work that is done once for all who wait for its result |
+
+mod family;
+mod follow;
+mod live;
+mod shared_work;
+mod snapshot;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use family::family_parts;
+use live::DatabaseTiles;
+use snapshot::LiveBounds;
+
+use super::{CommandError, Family, Job, Target, TargetUrl, WrittenFileError, reading};
+use crate::report::{print, say_warning, write_document};
+use crate::serve::{
+    Addressing, FamilyWriter, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
+    TargetOpener, TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
+    files_of_directory, live_only, standalone, style,
+};
+use crate::stop::Stop;
+use crate::target::{Described, ReadError};
+
+/// What happens once the server is listening.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnceReady {
+    /// Its addresses are printed.
+    SayWhere,
+    /// Its addresses are printed, and the desktop is asked to open the map in a browser.
+    OpenBrowser,
+}
+
+/// A tileset that is served, and the writer that keeps its target up to date meanwhile.
+pub struct ServedJob {
+    /// The tileset.
+    pub job: Job,
+    /// The writer; `None` if other processes write.
+    pub writer: Option<Arc<dyn TargetWriter>>,
+    /// False if it has no target, so that every tile is rendered on request.
+    pub has_target: bool,
+}
+
+impl ServedJob {
+    /// A tileset that other processes write.
+    #[must_use]
+    pub const fn read_only(job: Job) -> ServedJob {
+        ServedJob { job, writer: None, has_target: true }
+    }
+
+    /// A tileset without a target.
+    #[must_use]
+    pub const fn live_only(job: Job) -> ServedJob {
+        ServedJob { job, writer: None, has_target: false }
+    }
+}
+
+/// The tilesets that a server serves.
+pub enum ServedJobs {
+    /// One, at the root of all paths.
+    One(Box<ServedJob>),
+    /// Several, each below its name.
+    ByName(NamedJobs),
+}
+
+/// The tilesets of a server, each below its name.
+pub struct NamedJobs {
+    /// The tilesets with one target.
+    pub tilesets: Vec<ServedJob>,
+    /// The tilesets with variants. Their tilesets without conditions, if wanted, are in `tilesets`.
+    pub families: Vec<ServedFamily>,
+}
+
+/// The variants of a tileset that are served, and the writer that keeps them up to date meanwhile.
+pub struct ServedFamily {
+    /// The variants.
+    pub family: Family,
+    /// The writer; `None` if other processes write.
+    pub writer: Option<Arc<dyn FamilyWriter>>,
+}
+
+impl NamedJobs {
+    fn has(&self, name: &str) -> bool {
+        self.tilesets.iter().any(|served| served.job.settings.tileset.name == name)
+    }
+}
+
+impl ServedJobs {
+    fn families(&self) -> &[ServedFamily] {
+        match self {
+            ServedJobs::One(_) => &[],
+            ServedJobs::ByName(named) => &named.families,
+        }
+    }
+
+    fn all(&self) -> &[ServedJob] {
+        match self {
+            ServedJobs::One(one) => std::slice::from_ref(one),
+            ServedJobs::ByName(named) => &named.tilesets,
+        }
+    }
+
+    const fn addressing(&self) -> Addressing {
+        match self {
+            ServedJobs::One(_) => Addressing::Root,
+            ServedJobs::ByName(_) => Addressing::ByName,
+        }
+    }
+}
+
+/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: that of the start, or
+/// [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again at SIGHUP.
+///
+/// # Errors
+/// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
+pub async fn run(
+    jobs: &ServedJobs,
+    options: &ServeOptions,
+    then: OnceReady,
+    reread: Option<SettingsReader>,
+    stop: &Stop,
+) -> Result<(), CommandError> {
+    // Before the address is printed, because from then on the process may get a signal.
+    let rereader = reread.and_then(Rereader::listening);
+    let server = start(jobs, options, stop).await?;
+    let url = server.public_url();
+    match jobs {
+        ServedJobs::One(one) => {
+            let shown = if options.preview { "a map of it at" } else { "its tiles at" };
+            print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
+        }
+        ServedJobs::ByName(named) => {
+            let count = named.tilesets.len();
+            let lone = named.families.iter().filter(|served| !named.has(served.family.name())).count();
+            let maps = if options.preview { format!(", maps of them at {url}") } else { String::new() };
+            let noun = if count + lone == 1 { "tileset" } else { "tilesets" };
+            print(&format!("{} {noun}: listed at {url}catalog{maps}\n", count + lone))?;
+        }
+    }
+    if let Some(admin) = server.admin_url() {
+        print(&format!("metrics and health: {admin}metrics, {admin}readyz\n"))?;
+    }
+    if then == OnceReady::OpenBrowser && !is_opened_by_desktop(&url) {
+        say_warning("the desktop could not be asked to show the map: open the address above in a browser");
+    }
+    Err(CommandError::Stopped(server.run(stop, rereader).await))
+}
+
+/// Asks the desktop to open a page; false if there is no program for it.
+fn is_opened_by_desktop(url: &str) -> bool {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    std::process::Command::new(program).arg(url).spawn().is_ok()
+}
+
+/// Opens the targets and begins to listen.
+///
+/// # Errors
+/// If a target cannot be read, an address cannot be used, or live tiles are wanted and cannot be rendered.
+pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> Result<TileServer, CommandError> {
+    let starting = async {
+        let all = served.all();
+        let bounds = Arc::new(LiveBounds::new(
+            all.len(),
+            options.shares,
+            options.live.as_ref().and_then(|live| live.explain_after),
+        ));
+        let mut tilesets = Vec::new();
+        for served in all {
+            tilesets.push(parts(served, options, &bounds).await?);
+        }
+        let mut families = Vec::new();
+        for family in served.families() {
+            families.push(family_parts(family, stop).await?);
+        }
+        let queue = WorkQueue::new(options.shares);
+        let started = TileServer::start(options.clone(), tilesets, families, served.addressing(), queue).await;
+        started.map_err(|error| match error {
+            ServeError::Target(error) => CommandError::Read(error),
+            other => CommandError::Serve(other),
+        })
+    };
+    tokio::select! {
+        started = starting => started,
+        signal = stop.wait() => Err(CommandError::Interrupted(signal)),
+    }
+}
+
+/// A tileset in the form that the server uses.
+async fn parts(
+    served: &ServedJob,
+    options: &ServeOptions,
+    bounds: &Arc<LiveBounds>,
+) -> Result<TilesetParts, CommandError> {
+    let job = &served.job;
+    if options.live.is_some()
+        && options.writer.is_some_and(|writer| writer.write_back.is_some())
+        && job.target.is_pmtiles()
+    {
+        return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
+    }
+    if served.writer.is_some() {
+        refuse_versions(&job.target)?;
+    }
+    let live = match &options.live {
+        Some(_) => Some(DatabaseTiles::open(job, served.has_target, bounds).await?),
+        None => None,
+    };
+    let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
+    Ok(TilesetParts {
+        name: job.settings.tileset.name.clone(),
+        source: match described {
+            Some(described) => live_only(described),
+            None => source(&job.target)?,
+        },
+        headers: job.settings.server.tile_headers.clone(),
+        parameters: TilesetParameters(
+            job.settings.tileset.parameters.iter().map(|settings| settings.parameter.clone()).collect(),
+        ),
+        live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
+        writer: served.writer.clone(),
+    })
+}
+
+/// Refuses a writer of a target that is published as versions: a reseed cannot edit them.
+fn refuse_versions(target: &Target) -> Result<(), CommandError> {
+    if target.publishes_versions() {
+        return Err(CommandError::WriterOfVersions { target: target.to_string() });
+    }
+    Ok(())
+}
+
+/// How the server reaches a target.
+fn source(target: &Target) -> Result<ServedSource, CommandError> {
+    let watched = match &target.url {
+        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
+        TargetUrl::Directory(path) => files_of_directory(path),
+        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
+    };
+    let notes = target.notes()?;
+    let target = target.clone();
+    let open: TargetOpener = Arc::new(move || target.reader().map_err(into_read_error));
+    Ok(ServedSource { open, watched, notes })
+}
+
+/// The error of a target that cannot be opened, as an error of reading.
+fn into_read_error(error: CommandError) -> ReadError {
+    match error {
+        CommandError::Read(error) => error,
+        other => ReadError::Remote { what: "the target cannot be opened".to_owned(), source: Some(Box::new(other)) },
+    }
+}
+
+// `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of the user's own.
+
+/// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the target was seeded.
+///
+/// # Errors
+/// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.
+pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
+    let (_, base) = base_of(job, public_url).await?;
+    write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes(), |moment, source| {
+        WrittenFileError::NoPage { path: file.to_owned(), moment, source }.into()
+    })
+}
+
+/// Writes the map's style.
+///
+/// # Errors
+/// If the address of the tiles is not known, no layer has the property `label`, or the file cannot be written.
+pub async fn write_style(
+    job: &Job,
+    file: &Path,
+    public_url: Option<String>,
+    label: Option<&str>,
+) -> Result<(), CommandError> {
+    let (described, base) = base_of(job, public_url).await?;
+    if let Some(label) =
+        label.filter(|label| described.vector_layers.iter().all(|layer| !layer.fields.contains_key(*label)))
+    {
+        let mut names: Vec<&str> =
+            described.vector_layers.iter().flat_map(|layer| layer.fields.keys()).map(String::as_str).collect();
+        names.dedup();
+        let what = format!("property \"{label}\": it has {}", names.join(", "));
+        return Err(CommandError::NotThere { target: job.target.to_string(), what });
+    }
+    let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
+    write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes(), |moment, source| {
+        WrittenFileError::NoStyle { path: file.to_owned(), moment, source }.into()
+    })
+}
+
+/// The target's description, and the URL of its tiles, with a slash at the end.
+async fn base_of(job: &Job, public_url: Option<String>) -> Result<(Described, String), CommandError> {
+    let target = job.target.clone();
+    let described = reading(&job.stop, move || Ok(target.reader()?.describe()?)).await?;
+    let seeded = described.public_url.clone();
+    let Some(url) = public_url.or(seeded).filter(|url| !url.is_empty()) else {
+        return Err(CommandError::NoPublicUrl { target: job.target.to_string() });
+    };
+    if !url.starts_with("https://") && !url.starts_with("http://") {
+        return Err(CommandError::NoUrl { url });
+    }
+    let base = if url.ends_with('/') { url } else { format!("{url}/") };
+    Ok((described, base))
+}

@@ -1,0 +1,416 @@
+//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are requested meanwhile.
+//!
+//! A snapshot for each tile would have to probe the layers for each tile, which takes longer than rendering one. A snapshot that is kept would
+//! show an old state, and hold back the server's vacuum. So a snapshot lives for [`MIN_LIFE`], or longer if taking it took long.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::follow::LOG_SESSIONS;
+use super::shared_work::SharedWork;
+use crate::change_log::{Cursor, CursorError, NewestLogged, StateInHistory, newest_logged};
+use crate::config::{DatabaseSettings, LayerSettings, ParameterSettings};
+use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
+use crate::encode::Packing;
+use crate::error::{ErrorKind, Obstacle};
+use crate::plan::DrawnLayer;
+use crate::postgis::{
+    Database, Error, Layer, LayerLocks, LayerOptions, Reads, SessionOptions, SessionValue, Snapshot, probe,
+};
+use crate::run::{CommandError, Job};
+use crate::serve::{GivenParameters, WorkerShares};
+use crate::source::RenderedTile;
+use crate::stop::{Signal, Stop};
+use crate::tile::{Batch, LayerFootprints, LayerIndex, Zoom};
+
+/// How long live tiles show one database state, at least.
+const MIN_LIFE: Duration = Duration::from_secs(1);
+
+/// A snapshot lives this many times as long as its preparation took, so that at most a tenth of the database's time is spent on preparation.
+const LIFE_BY_PREPARATION: u32 = 10;
+
+/// A session that renders, and its stop. A session that was stopped is not used again.
+struct LiveSession {
+    worker: Worker,
+    stop: Stop,
+    /// Its right to wait idle for its next tile.
+    idle: Option<OwnedSemaphorePermit>,
+}
+
+/// One database state, the layers in this state, and the idle sessions on it.
+pub(crate) struct LiveSnapshot {
+    run: Database,
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// The layers, in the order of the configuration.
+    pub(crate) layers: Vec<Arc<Layer>>,
+    /// The layers for planning.
+    pub(crate) drawn: Vec<DrawnLayer>,
+    /// The layers with their statements.
+    statements: Arc<RunLayers>,
+    locks: LayerLocks,
+    pub(crate) reads: Reads,
+    packing: Packing,
+    /// The database state, and what distinguishes its history from others.
+    pub(crate) shown: StateInHistory,
+    /// Where the features lie of layers without a closed formula.
+    pub(crate) places: FeaturePlaces,
+    idle: Mutex<Vec<LiveSession>>,
+    bounds: Arc<LiveBounds>,
+    /// The plans of statements that take longer are logged.
+    explain_after: Option<Duration>,
+    /// The right to hold the snapshot.
+    _held: Option<OwnedSemaphorePermit>,
+    /// How long it took to take the snapshot, and to survey features since.
+    prepared_in: Mutex<Duration>,
+}
+
+impl LiveSnapshot {
+    /// Takes a snapshot and probes the layers of a job.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or the layers do not fit the database any more.
+    pub(crate) async fn take(
+        database: &Database,
+        job: &Job,
+        stop: &Stop,
+        bounds: &Arc<LiveBounds>,
+    ) -> Result<LiveSnapshot, CommandError> {
+        let settings = &job.settings;
+        let held = bounds.snapshot().await;
+        let begun = Instant::now();
+        let run = database.for_another_run(stop);
+        let snapshot = Arc::new(run.snapshot().await?);
+        let options: Vec<LayerOptions> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+        let probed = probe(&snapshot, &options).await?;
+        let state: Cursor =
+            snapshot.cursor().parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?;
+        let newest = newest_logged(&snapshot, &settings.database.changes.schema, std::slice::from_ref(&state)).await;
+        let newest = match newest {
+            Ok(newest) => newest.first().copied().unwrap_or(NewestLogged::NoLog),
+            // Tiles do not wait for a locked log. The next look evicts them, and no other server takes them.
+            Err(error) if error.kind() == ErrorKind::Transient(Obstacle::HeldUp) => NewestLogged::NoLog,
+            Err(error) => return Err(error.into()),
+        };
+        let prepared: Vec<PreparedLayer> = probed.layers.iter().map(PreparedLayer::new).collect();
+        let drawn = probed.layers.iter().map(|layer| DrawnLayer {
+            zooms: layer.zooms().clone(),
+            margin: layer.margin(),
+            grid: layer.grid(),
+        });
+        Ok(LiveSnapshot {
+            run,
+            snapshot,
+            drawn: drawn.collect(),
+            statements: RunLayers::new(&prepared),
+            layers: probed.layers,
+            locks: probed.locks,
+            reads: probed.reads,
+            packing: settings.run.limits.packing,
+            shown: StateInHistory { state, newest },
+            places: FeaturePlaces::default(),
+            idle: Mutex::default(),
+            bounds: Arc::clone(bounds),
+            explain_after: bounds.explain_after,
+            _held: held,
+            prepared_in: Mutex::new(begun.elapsed()),
+        })
+    }
+
+    /// How long the snapshot is used.
+    pub(crate) fn life(&self) -> Duration {
+        let prepared_in = *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner);
+        MIN_LIFE.max(prepared_in * LIFE_BY_PREPARATION)
+    }
+
+    /// Notes how long a further preparation took.
+    pub(crate) fn prepared_for(&self, took: Duration) {
+        *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner) += took;
+    }
+
+    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and the session is given up.
+    /// Its connection returns to the pool once the server has ended the statement and rolled back.
+    ///
+    /// # Errors
+    /// If a statement fails or is stopped.
+    pub(crate) async fn render(
+        &self,
+        batch: &Batch,
+        narrowed: Option<&NarrowedLayers>,
+        stop: &Stop,
+    ) -> Result<Vec<RenderedTile>, Error> {
+        let mut session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let statements = narrowed.map_or(&self.statements, |narrowed| &narrowed.statements);
+        let begun = Instant::now();
+        let rendered = {
+            let rendering = async {
+                if let Some(narrowed) = narrowed {
+                    session.worker.set_values(&narrowed.values).await?;
+                }
+                session.worker.render(statements, batch).await
+            };
+            tokio::pin!(rendering);
+            tokio::select! {
+                done = &mut rendering => done,
+                signal = stop.wait() => {
+                    own.ask(signal);
+                    rendering.await
+                }
+            }
+        };
+        let is_slow = |limit: &Duration| rendered.is_ok() && begun.elapsed() > *limit;
+        let is_explained = match self.explain_after.filter(is_slow) {
+            Some(limit) => LiveSnapshot::explain(&session, statements, batch, limit).await,
+            None => true,
+        };
+        // A session in which a statement failed is given up, because its connection may be lost.
+        let is_usable = match &rendered {
+            Ok(_) => own.asked().is_none() && is_explained,
+            Err(_) => false,
+        };
+        session.idle = self.bounds.idle().filter(|_| is_usable);
+        if session.idle.is_some() {
+            self.idle().push(session);
+        }
+        rendered
+    }
+
+    /// Logs the plans of a slow tile's statements. False if the session cannot be used any more.
+    async fn explain(session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) -> bool {
+        let tile = batch.areas.first().and_then(|area| area.rect.first());
+        let tile = tile.map(|tile| tile.to_string()).unwrap_or_default();
+        let limit = humantime::format_duration(limit);
+        match session.worker.explain(statements, batch).await {
+            Ok(plans) => {
+                for LayerPlan { layer, plan } in plans {
+                    tracing::warn!("tile {tile} took longer than {limit}; the plan of layer \"{layer}\":\n{plan}");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::info!("the plans of tile {tile} cannot be shown: {error}");
+                false
+            }
+        }
+    }
+
+    /// A session on the snapshot.
+    async fn session(&self, stop: &Stop) -> Result<LiveSession, Error> {
+        let idle = self.idle().pop();
+        if let Some(idle) = idle {
+            return Ok(LiveSession { idle: None, ..idle });
+        }
+        let own = Stop::new();
+        let database = self.run.stopped_by(&own);
+        let opening = Worker::open(&database, &self.snapshot, &self.locks, self.packing, 1);
+        tokio::pin!(opening);
+        let opened = tokio::select! {
+            opened = &mut opening => opened,
+            signal = stop.wait() => {
+                own.ask(signal);
+                opening.await
+            }
+        };
+        let mut worker = opened?.pop().ok_or(Error::Interrupted)?;
+        worker.keep_statements().await?;
+        Ok(LiveSession { worker, stop: own, idle: None })
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<LiveSession>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for LiveSnapshot {
+    fn drop(&mut self) {
+        for session in self.idle().drain(..) {
+            session.stop.ask(Signal::Terminate);
+        }
+    }
+}
+
+// The limits on the database sessions of all tilesets' live tiles together.
+
+/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being rendered.
+pub(crate) const SNAPSHOTS: usize = 2;
+
+/// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one has ended, which takes a
+/// second or a little more.
+const MAX_SNAPSHOTS: usize = 16;
+
+/// Sessions that watch whether others wait for the locks of a snapshot.
+const LOCK_WATCHERS: usize = 1;
+
+/// The limits, and the pool of connections that the tilesets share. The pool keeps the connections open that it has opened.
+pub(crate) struct LiveBounds {
+    pool: OnceLock<Database>,
+    tilesets: usize,
+    workers: usize,
+    snapshots: Arc<Semaphore>,
+    idle: Arc<Semaphore>,
+    /// The plans of statements that take longer are logged.
+    pub(crate) explain_after: Option<Duration>,
+}
+
+impl LiveBounds {
+    /// The limits for `tilesets` tilesets.
+    pub(crate) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
+        let workers = shares.workers().get();
+        // A single tileset never has more than these anyway.
+        let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
+        LiveBounds {
+            pool: OnceLock::new(),
+            tilesets,
+            workers,
+            snapshots: Arc::new(Semaphore::new(LiveBounds::most_snapshots(tilesets))),
+            idle: Arc::new(Semaphore::new(idle)),
+            explain_after,
+        }
+    }
+
+    fn most_snapshots(tilesets: usize) -> usize {
+        (tilesets * SNAPSHOTS).min(MAX_SNAPSHOTS)
+    }
+
+    /// The database. Its pool has room for the sessions that render and the sessions that hold snapshots.
+    ///
+    /// # Errors
+    /// If the settings of the connection do not fit together.
+    pub(crate) fn database(&self, settings: &DatabaseSettings, stop: &Stop) -> Result<Database, Error> {
+        if let Some(database) = self.pool.get() {
+            return Ok(database.clone());
+        }
+        let rendering = if self.tilesets == 1 { self.workers } else { 2 * self.workers };
+        let connections = rendering + LiveBounds::most_snapshots(self.tilesets);
+        let session = SessionOptions { connections, ..settings.session.clone() };
+        let database = Database::new(&settings.connect, session, stop)?;
+        Ok(self.pool.get_or_init(|| database).clone())
+    }
+
+    /// Waits for the right to hold a snapshot. Never returns `None`, because the semaphore is never closed.
+    pub(crate) async fn snapshot(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.snapshots).acquire_owned().await.ok()
+    }
+
+    /// The right of a session to wait idle for its next tile; `None` if other sessions have all of these rights, so that the session has to be
+    /// closed.
+    pub(crate) fn idle(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.idle).try_acquire_owned().ok()
+    }
+
+    /// The most sessions that all tilesets have at once.
+    pub(crate) fn sessions(&self) -> usize {
+        let followers = self.tilesets * LOG_SESSIONS;
+        if self.tilesets == 1 {
+            return self.workers + SNAPSHOTS + LOCK_WATCHERS + followers;
+        }
+        // Sessions that render, and as many that wait for their next tile.
+        2 * self.workers + LiveBounds::most_snapshots(self.tilesets) * (1 + LOCK_WATCHERS) + followers
+    }
+}
+
+// Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these conditions read.
+
+/// The layers of a request.
+pub(crate) struct NarrowedLayers {
+    pub(crate) statements: Arc<RunLayers>,
+    pub(crate) values: Vec<SessionValue>,
+}
+
+impl NarrowedLayers {
+    /// The layers with the rows that a request wants.
+    pub(crate) fn of(
+        layers: &[Arc<Layer>],
+        parameters: &[ParameterSettings],
+        given: &GivenParameters,
+    ) -> NarrowedLayers {
+        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
+        let asked: Vec<&ParameterSettings> = given.given.iter().filter_map(|given| of_name(&given.name)).collect();
+        let members = given.json();
+        let layers = layers.iter().map(|layer| {
+            let conditions: Vec<&str> =
+                asked.iter().filter_map(|settings| settings.conditions.get(layer.name())).map(String::as_str).collect();
+            PreparedLayer::new(&Arc::new(layer.narrowed(&conditions, &members)))
+        });
+        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
+        NarrowedLayers { statements: RunLayers::new(&layers.collect::<Vec<_>>()), values: values.collect() }
+    }
+}
+
+/// Checks the conditions of all parameters before the first request.
+///
+/// # Errors
+/// If the database does not accept one of them.
+pub(crate) async fn check_conditions(
+    snapshot: &Snapshot,
+    layers: &[LayerSettings],
+    parameters: &[ParameterSettings],
+) -> Result<(), Error> {
+    let conditions: BTreeMap<&str, Vec<&str>> =
+        parameters.iter().flat_map(|settings| &settings.conditions).fold(BTreeMap::new(), |mut all, (layer, sql)| {
+            all.entry(layer.as_str()).or_insert_with(Vec::new).push(sql.as_str());
+            all
+        });
+    let narrowed = |layer: &LayerSettings| {
+        let conditions = conditions.get(layer.options.name.as_str())?;
+        Some(layer.options.narrowed(conditions))
+    };
+    let options: Vec<LayerOptions> = layers.iter().filter_map(narrowed).collect();
+    if options.is_empty() {
+        return Ok(());
+    }
+    let values: Vec<SessionValue> = parameters
+        .iter()
+        .map(|settings| session_value(&settings.parameter.name, settings.sample().to_owned()))
+        .collect();
+    check_narrowed(snapshot, &options, &values).await
+}
+
+// Where features lie, by layer and zoom. They are surveyed when the first tile needs them.
+
+/// Where the features of a layer lie at a zoom, or why the survey failed.
+pub(crate) type PlacesFound = Result<Arc<LayerFootprints>, Arc<Error>>;
+
+/// The surveys that were begun.
+#[derive(Default)]
+pub(crate) struct FeaturePlaces(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<PlacesFound>>>);
+
+impl FeaturePlaces {
+    /// The survey of a layer's features at a zoom. `start` begins it if it was not begun yet, or if its task died.
+    pub(crate) fn look(
+        &self,
+        layer: LayerIndex,
+        zoom: Zoom,
+        start: impl FnOnce() -> SharedWork<PlacesFound>,
+    ) -> SharedWork<PlacesFound> {
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = looks.get(&(layer, zoom)).filter(|look| !look.is_dead()).cloned();
+        known.unwrap_or_else(|| {
+            let look = start();
+            looks.insert((layer, zoom), look.clone());
+            look
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_tilesets_take_no_more_of_the_database_than_the_bounds_say() {
+        let workers = std::num::NonZeroUsize::new(4).unwrap();
+        let shares = WorkerShares::new(workers, None, None).unwrap();
+        let sessions = |tilesets| LiveBounds::new(tilesets, shares, None).sessions();
+        assert_eq!((sessions(1), sessions(2), sessions(50)), (9, 20, 140));
+        let bounds = LiveBounds::new(50, shares, None);
+        let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&bounds.snapshots).try_acquire_owned().ok()).collect();
+        let idle: Vec<_> = std::iter::from_fn(|| bounds.idle()).collect();
+        assert_eq!((held.len(), idle.len()), (16, 4));
+        drop(idle);
+        assert!(bounds.idle().is_some());
+    }
+}

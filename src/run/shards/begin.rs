@@ -1,0 +1,349 @@
+//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the plan.
+
+use std::sync::Arc;
+use std::time::{Instant, UNIX_EPOCH};
+
+use crate::change_log;
+use crate::change_log::{TrackedLayer, tracked};
+use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
+use crate::plan::ZoomPlan;
+use crate::postgis::{Database, Layer, Reads, Snapshot};
+use crate::run::describe::{LogIdentity, compare, fingerprint, names};
+use crate::run::layer_ends::layers_that_end_early;
+use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
+use crate::run::seed::claim;
+use crate::run::{CommandError, Job, OTHER_HISTORY, aside, restarting};
+use crate::shards::{
+    ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id,
+};
+use crate::target::{GENERATOR, Needs, Sink as _, new_version};
+use crate::tile::{AreaPart, Order, Zoom, ZoomList};
+
+/// The options of `shards begin`, in addition to the settings.
+#[derive(Debug, Clone, Copy)]
+pub struct BeginOptions {
+    /// The number of shards.
+    pub shards: u32,
+    /// One snapshot is held for all shards.
+    pub hold: bool,
+    /// Nothing writes the database during the run.
+    pub frozen: bool,
+    /// The most sessions of all shards together; by default half of what the server allows.
+    pub connections: Option<u32>,
+}
+
+/// A run that was begun. With `--hold`, its snapshot lives as long as this value.
+pub struct BegunRun {
+    /// The plan.
+    pub plan: ShardPlan,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// Begins a run.
+///
+/// # Errors
+/// If another run was begun in the work folder, the target holds another tileset, or the database cannot be read.
+pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
+    check_folder(work).await?;
+    let needs = {
+        let sink = claim(job).await?.sink;
+        let needs = sink.needs();
+        // The commit needs the sink's lock.
+        aside(move || drop(sink)).await?;
+        needs
+    };
+    let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
+    restarting(&job.settings.database, &job.report, &job.stop, attempt).await
+}
+
+/// Refuses a work folder that holds a run or other files.
+async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
+    let folder = work.clone();
+    if let Some(run) = aside(move || folder.run()).await?? {
+        return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
+    }
+    let folder = work.clone();
+    if let Some(example) = aside(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
+        return Err(ShardsError::Stranger { work: work.name.clone(), example }.into());
+    }
+    Ok(())
+}
+
+async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Needs) -> Result<BegunRun, CommandError> {
+    let (begun, started) = (Instant::now(), std::time::SystemTime::now());
+    if !options.hold
+        && let Some(layer) = job.settings.tileset.layers.iter().find(|layer| layer.options.refresh)
+    {
+        return Err(ShardsError::Refreshes { layer: layer.options.name.clone() }.into());
+    }
+    let database = job.database()?;
+    let snapshot = job.take_snapshot(&database, options.hold).await?;
+    // Weights are gathered by columns, so the order of the target does not matter.
+    let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
+    prepared.warn(layers_that_end_early(&job.settings), &job.report);
+    let state = match (options.hold, options.frozen) {
+        (true, _) => StateKind::Held,
+        (_, true) => StateKind::Frozen,
+        _ => {
+            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads).await?;
+            StateKind::Tracked
+        }
+    };
+    let connections = match options.connections {
+        Some(connections) => connections,
+        None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
+    };
+    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, [snapshot.cursor()]).await?;
+    let tileset = &job.settings.tileset;
+    let run = random_id();
+    let shared_version = job.target.can_share_version().then(|| {
+        // Two runs that begin in the same second must not share a version.
+        format!("{}-{}", new_version(started, None), &run[..8])
+    });
+    let plan = ShardPlan {
+        version: PLAN_VERSION,
+        run,
+        generator: GENERATOR.to_owned(),
+        fingerprint: fingerprint(&job.settings, &prepared.layers),
+        reads: prepared.reads.digest.clone(),
+        output: job.target.to_string(),
+        zooms: tileset.zooms.to_string(),
+        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        hilbert: needs.order == Order::Hilbert,
+        layers_apart: needs.layers_apart,
+        shared_version,
+        state,
+        database: prepared.server.identity.clone(),
+        cursor: snapshot.cursor().to_owned(),
+        witness: log.and_then(|log| log.witness(snapshot.cursor()).cloned()),
+        seen: snapshot.exported().seen().to_owned(),
+        connections,
+        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        plan_seconds: begun.elapsed().as_secs_f64(),
+        tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
+        features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),
+        rows: prepared.rows.clone(),
+        bounds: prepared.bounds,
+        skipped: prepared.skipped.clone(),
+        warnings: prepared.warnings.clone(),
+        shards: shards_of(&prepared, options.shards, job.settings.run.rows_memory),
+    };
+    let (folder, written) = (work.clone(), plan.clone());
+    let (target, layers) = (job.target.clone(), names(&prepared.layers));
+    let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
+    aside(move || {
+        folder.files.make().map_err(ShardsError::from)?;
+        // The snapshot is written first, because a shard that sees the plan looks for it.
+        if let Some(exported) = &exported {
+            folder.add_snapshot(&written.run, &written.run, exported)?;
+        }
+        if let Some(version) = written.shared() {
+            target.begin_shared(&version, &layers)?;
+        }
+        let shared = written.shared();
+        match (folder.begin(&written), shared) {
+            (Err(error), Some(version)) => {
+                target.give_up_shared(&version)?;
+                Err(error.into())
+            }
+            (begun, _) => begun.map_err(CommandError::from),
+        }
+    })
+    .await??;
+    Ok(BegunRun { plan, snapshot })
+}
+
+/// The plan cut into shards.
+fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<PlannedShard> {
+    let weighed =
+        |(layer, rows): (&Arc<Layer>, &u64)| WeighedLayer { cost: LayerCost::of(layer, rows_memory), rows: *rows };
+    let layers: Vec<WeighedLayer> = prepared.layers.iter().zip(&prepared.features).map(weighed).collect();
+    let zooms: Vec<Zoom> = prepared.zooms.iter().map(|zoom| zoom.zoom).collect();
+    cut(&weigh(&prepared.zooms, &layers), &zooms, count)
+}
+
+/// Refuses a database whose change log could not tell the commit what changed since the shards' snapshots.
+async fn check_tracked(
+    job: &Job,
+    database: &Database,
+    snapshot: &Arc<Snapshot>,
+    layers: &[Arc<Layer>],
+    reads: &Reads,
+) -> Result<(), CommandError> {
+    if let Some(table) = &reads.row_security {
+        let why = format!("{table} has row level security, so rows may appear without being changed");
+        return Err(ShardsError::NoState { why }.into());
+    }
+    let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
+        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
+        .collect();
+    let cursor = snapshot.cursor().parse().unwrap_or_default();
+    let schema = &job.settings.database.changes.schema;
+    match tracked(database, snapshot, schema, &reading, &cursor).await {
+        Ok(_) => Ok(()),
+        Err(change_log::ChangeLogError::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
+        Err(other) => Err(other.into()),
+    }
+}
+
+// Checks that a process has the settings and the database of the plan. Otherwise its tiles would differ, and nothing would report it.
+
+/// The zooms of a plan.
+///
+/// # Errors
+/// If the plan is damaged.
+pub fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
+    plan.zooms.parse().map_err(|error: crate::tile::ZoomError| damaged(error.to_string()))
+}
+
+/// The boxes of a plan.
+///
+/// # Errors
+/// If the plan is damaged.
+pub fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
+    plan.bbox
+        .iter()
+        .map(|text| text.parse().map_err(|error: crate::tile::BoxError| damaged(error.to_string())))
+        .collect()
+}
+
+pub(crate) fn damaged(what: String) -> CommandError {
+    ShardsError::Damaged { place: "the plan".to_owned(), what }.into()
+}
+
+/// Refuses settings that name other tiles or another target than the plan.
+pub(crate) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<(), CommandError> {
+    let tileset = &job.settings.tileset;
+    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
+    let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
+    let what = if tileset.zooms.to_string() != plan.zooms {
+        of("zoom", &tileset.zooms.to_string(), &plan.zooms)
+    } else if bbox != plan.bbox {
+        of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
+    } else if job.target.to_string() != plan.output {
+        of("output", &job.target.to_string(), &plan.output)
+    } else {
+        return Ok(());
+    };
+    Err(ShardsError::OtherSettings { work: work.name.clone(), run: plan.run.clone(), what }.into())
+}
+
+/// Refuses a database that is not the continuation of one that the plan or a shard has seen.
+pub(crate) fn check_history<'a>(
+    work: &WorkFolder,
+    run: &str,
+    log: Option<&LogIdentity>,
+    witnesses: impl IntoIterator<Item = &'a Witness>,
+) -> Result<(), ShardsError> {
+    if !log.is_some_and(|log| log.contradicts(witnesses)) {
+        return Ok(());
+    }
+    Err(ShardsError::OtherDatabase { work: work.name.clone(), run: run.to_owned(), why: OTHER_HISTORY.to_owned() })
+}
+
+/// Refuses layers or a database that are not those of the plan.
+pub(crate) fn check_database(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    layers: &[Arc<Layer>],
+    reads: &Reads,
+    identity: &DatabaseIdentity,
+) -> Result<(), CommandError> {
+    let (work, run) = (work.name.clone(), plan.run.clone());
+    if let Err(why) = compare(Some(&DatabaseMark::Plain(plan.database.clone())), identity, None) {
+        let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
+        return Err(ShardsError::OtherDatabase { work, run, why }.into());
+    }
+    let ours = fingerprint(&job.settings, layers);
+    let what = if ours != plan.fingerprint {
+        format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)
+    } else if reads.digest != plan.reads {
+        "the tables and views that the layers read are not those of then: one was replaced, redefined, attached or detached"
+            .to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(ShardsError::OtherSettings { work, run, what }.into())
+}
+
+// The cost of a plan's tiles and of the rows that they need, so that shards can be cut with about equal costs.
+
+/// The cost of a layer, in processor time of database and program together, measured with 100,000 facilities at zooms 0 to 14 (`scripts/bench
+/// --shards`). The unit is a feature that is drawn into a tile from cached rows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerCost {
+    /// The cost of a row that is read or surveyed.
+    row: f64,
+    /// The cost of a feature in a tile.
+    feature: f64,
+}
+
+/// The seconds of one cost unit.
+#[cfg(test)]
+pub(crate) const UNIT: f64 = 0.4e-6;
+
+/// The cost of a tile in addition to its features, in the same unit: compressing and storing it.
+const TILE_COST: f64 = 8.0;
+
+impl LayerCost {
+    /// Rows are read once, and drawn into tiles of all zooms.
+    pub(crate) const READ_ONCE: LayerCost = LayerCost { row: 12.0, feature: 1.0 };
+
+    /// Rows are surveyed, and the database draws each tile.
+    pub(crate) const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
+
+    /// The cost of a row.
+    #[cfg(test)]
+    pub(crate) const fn row(self) -> f64 {
+        self.row
+    }
+
+    /// The cost of a layer in which each row stands for `times` rows.
+    #[cfg(test)]
+    pub(crate) const fn times(self, times: f64) -> LayerCost {
+        LayerCost { row: self.row * times, feature: self.feature * times }
+    }
+
+    /// The cost of a layer. `rows_memory` is the memory for cached rows, in bytes.
+    #[expect(clippy::cast_precision_loss, reason = "a small number")]
+    pub(crate) fn of(layer: &Layer, rows_memory: usize) -> LayerCost {
+        if layer.function().is_some() {
+            return LayerCost { feature: LayerCost::DRAWN.feature * CALL_COST as f64, ..LayerCost::DRAWN };
+        }
+        let reads_once = rows_memory > 0 && layer.traits().has_uniform_points && layer.is_found_by_area();
+        if reads_once { LayerCost::READ_ONCE } else { LayerCost::DRAWN }
+    }
+}
+
+/// A layer of a plan.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WeighedLayer {
+    /// Its cost.
+    pub(crate) cost: LayerCost,
+    /// The number of its rows; 0 if the number differs by zoom.
+    pub(crate) rows: u64,
+}
+
+/// The cost of each column of a plan.
+#[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
+pub(crate) fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {
+    let mut weights = ColumnWeights::default();
+    for batch in zooms.iter().flat_map(|zoom| &zoom.batches) {
+        let own = batch.layers.iter().zip(layers);
+        let features: f64 = own.map(|(own, layer)| own.features as f64 * layer.cost.feature).sum();
+        weights.add(batch, features + batch.tiles as f64 * TILE_COST);
+    }
+    for (number, layer) in layers.iter().enumerate() {
+        // At the deepest zoom a feature lies in about one tile.
+        let features = |zoom: &ZoomPlan| zoom.batches.iter().map(|batch| batch.layers[number].features).sum::<u64>();
+        let Some(deepest) = zooms.iter().rev().find(|zoom| features(zoom) > 0) else { continue };
+        let all = features(deepest);
+        let rows = if layer.rows == 0 { all } else { layer.rows.min(all) };
+        for batch in &deepest.batches {
+            let rows = batch.layers[number].features as f64 * rows as f64 / all as f64;
+            weights.add_rows(batch, rows, rows * layer.cost.row);
+        }
+    }
+    weights
+}

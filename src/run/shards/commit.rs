@@ -1,0 +1,434 @@
+//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, writes the manifest last, and clears the work
+//! folder.
+//!
+//! Nothing is removed from the work folder until the sink finishes, so that a commit that was killed can be run again.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::begin::{check_database, check_history, check_settings};
+use super::status::none_missing;
+use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
+use crate::change_log::{Cursor, CursorError};
+use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
+use crate::manifest::{Manifest, Publication, RowCounts, Witness};
+use crate::pipeline;
+use crate::pipeline::{PipelineOutcome, StageTimes};
+use crate::plan::{Dirty, DrawnLayer, batches};
+use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
+use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
+use crate::run::describe::{Before, LogIdentity, Seeded, database as database_text, manifest, metadata, names};
+use crate::run::dirty_file::DirtyScope;
+use crate::run::look::{Look, TargetState, Work, drawn};
+use crate::run::rows::KnownRows;
+use crate::run::seed::{
+    Claimed, Opening, check_tables_unchanged, claim, judge_rows, open, pipeline_error, relative, requests,
+};
+use crate::run::target::AnySink;
+use crate::run::{CommandError, DirtyFilter, Job, aside, describe, restarting, with_what_remains};
+use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
+use crate::target::{Described, Sink as _};
+use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
+
+/// The number of threads that read the notes of shards. Each may wait for a server.
+const READERS: usize = 16;
+
+/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards.
+///
+/// # Errors
+/// If a shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error
+/// says otherwise.
+pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
+    check_settings(job, work, plan)?;
+    let (folder, of) = (work.clone(), plan.clone());
+    let shards = aside(move || all_done(&folder, &of)).await??;
+    let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, wait, restarts)).await;
+    let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
+    let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
+    let (folder, run) = (work.clone(), plan.run.clone());
+    aside(move || folder.end(&run, RunEnd::Committed)).await??;
+    let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
+    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    Ok(done)
+}
+
+/// The notes of all shards, in their order.
+fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, ShardsError> {
+    let run = plan.run.as_str();
+    let numbers = none_missing(work, run, plan.count())?;
+    let read = |numbers: &[u32]| -> Result<Vec<DoneNote>, ShardsError> {
+        let mut all = Vec::new();
+        for number in numbers {
+            all.extend(work.done(run, *number)?);
+        }
+        Ok(all)
+    };
+    let parts: Vec<&[u32]> = numbers.chunks(numbers.len().div_ceil(READERS).max(1)).collect();
+    let mut shards = Vec::new();
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = parts.into_iter().map(|part| scope.spawn(|| read(part))).collect();
+        for reader in readers {
+            shards.extend(reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
+        }
+        Ok::<_, ShardsError>(())
+    })?;
+    shards.retain(|shard| (1..=plan.count()).contains(&shard.shard));
+    shards.sort_by_key(|shard| shard.shard);
+    Ok(shards)
+}
+
+/// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan and
+/// the shards were drawn.
+async fn history(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    shards: &[DoneNote],
+    shared: Option<&SharedTiles>,
+    snapshot: &Snapshot,
+    cursor: &str,
+) -> Result<Option<LogIdentity>, CommandError> {
+    let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
+    let witnesses: Vec<&Witness> =
+        plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
+    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([cursor]);
+    let log = LogIdentity::read(snapshot, &job.settings.database.changes.schema, asked).await?;
+    check_history(work, &plan.run, log.as_ref(), witnesses)?;
+    Ok(log)
+}
+
+async fn attempt(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    shards: &[DoneNote],
+    wait: Duration,
+    restarts: u32,
+) -> Result<RunReport, CommandError> {
+    let begun = Instant::now();
+    let Claimed { sink, before, described } = claimed(job, plan).await?;
+    let publication = Publication::after(before.as_ref());
+    let database = job.database()?;
+    let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
+    let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+    let probed = probe(&snapshot, &options).await?;
+    check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
+    let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
+    let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
+    let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
+    let log = history(job, work, plan, shards, shared.as_ref(), &snapshot, &cursor).await?;
+    let mark = log.as_ref().map(|log| log.mark(&probed.server.identity));
+    let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
+    let mut repaired = None;
+    if plan.state == StateKind::Tracked {
+        let state = unpublished(job, shards, shared.as_ref())?;
+        let filter = DirtyFilter::default();
+        let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
+        repaired = Box::pin(repairs(job, work, plan, &look)).await?;
+    }
+    let order = plan.needs().order;
+    let LayerRecord { budgets, failed } = records(plan, shards, repaired.as_ref(), &layer_names);
+    let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
+    let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
+
+    let rows = rows(job, plan, described.as_ref(), &layers, &snapshot).await?;
+    let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
+    let (planned, reads) = (expected(shards, repaired.as_ref()), &plan.reads);
+    let database = database_text(mark.as_ref(), Some(reads));
+    let (fingerprint, layers_there, snapshot) = (plan.fingerprint.clone(), layer_names.clone(), cursor.clone());
+    let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
+    let mut open = open(job, sink, opening).await?;
+    let mut warnings = plan.warnings.clone();
+    if let Some(message) = relative(&open.sink, &job.target) {
+        job.report.event(&Event::Warning { message: message.clone() });
+        warnings.push(message);
+    }
+    let merging = Instant::now();
+    let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
+    let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
+    let options = StreamOptions { order, packing: job.settings.run.limits.packing, shared };
+    let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
+    let Stored { sink, written, tiles, zooms, bytes } = stored;
+    check_count(plan, tiles)?;
+    let (left, report) = (written.stored + written.unchanged, Arc::clone(&job.report));
+    aside(move || open.tiles_before.judge(left, &report)).await??;
+
+    job.report.event(&Event::Finishing);
+    let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
+    warnings.append(&mut describe::warn(&budgets, &mut warned, &job.report));
+    let seeded = Seeded {
+        cursor: &cursor,
+        database: mark.as_ref(),
+        witness: log.as_ref().and_then(|log| log.witness(&cursor)),
+        reads,
+        fingerprint: &plan.fingerprint,
+        planned: tiles,
+        written,
+        failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
+        rows: &rows,
+    };
+    let before = Before { described: open.before.as_ref(), outside: open.outside };
+    let manifest = manifest(&job.settings, seeded, UNIX_EPOCH + Duration::from_secs(plan.started), before);
+    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
+    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
+    let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
+    let finished = aside(move || sink.finish(&metadata)).await??;
+    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
+    let zooms = run_zooms(zooms, shards);
+    let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
+    Ok(RunReport {
+        written: written.stored,
+        unchanged: written.unchanged,
+        deleted: finished.deleted,
+        requests: requests(&finished),
+        output: finished.place,
+        features: zooms.iter().map(|zoom| zoom.features).sum(),
+        manifest,
+        bytes,
+        plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
+        reading_seconds: sum(|shard| shard.reading_seconds),
+        reading_sessions: shards.iter().map(|shard| shard.reading_sessions).max().unwrap_or_default(),
+        render_seconds: sum(|shard| shard.render_seconds),
+        finish_seconds: finishing.elapsed().as_secs_f64(),
+        stages: RunStages::new(
+            &StageTimes { writing: merged, ..StageTimes::default() },
+            Duration::ZERO,
+            begun.elapsed(),
+            shards.len(),
+        ),
+        restarts,
+        zooms,
+        slowest: Vec::new(),
+        skipped: plan.skipped.clone(),
+        budgets,
+        failed,
+        layers: layer_names,
+        warnings,
+    })
+}
+
+/// Opens the target. A version that the shards have written is published instead of a new one.
+async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
+    let mut claimed = claim(job).await?;
+    if let (AnySink::S3(sink), Some(version)) = (&mut claimed.sink, plan.shared()) {
+        sink.adopt(version);
+    }
+    Ok(claimed)
+}
+
+/// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not render.
+fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<TargetState, CommandError> {
+    let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
+    let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
+    let since = seen_by_all(shards, shared)?.unwrap_or_default();
+    Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
+}
+
+/// The numbers of rows for the manifest. Unless all shards show the snapshot of the plan, they may show rows that the
+/// plan has not counted: these are counted at the commit's snapshot.
+async fn rows(
+    job: &Job,
+    plan: &ShardPlan,
+    before: Option<&Described>,
+    layers: &[Arc<Layer>],
+    snapshot: &Snapshot,
+) -> Result<Option<RowCounts>, CommandError> {
+    let of_layer = |rows: &Option<u64>| match rows {
+        Some(_) if plan.state == StateKind::Tracked => KnownRows::Outdated,
+        rows => KnownRows::of_survey(*rows),
+    };
+    let known: Vec<KnownRows> = plan.rows.iter().map(of_layer).collect();
+    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
+    judge_rows(job, layers, before, &known, async |layer: usize| {
+        Ok(count_rows(snapshot, &layers[layer], &coverage, zooms).await?)
+    })
+    .await
+}
+
+/// Refuses another number of tiles than was planned, if all shards show the state of the plan.
+fn check_count(plan: &ShardPlan, rendered: u64) -> Result<(), ShardsError> {
+    if plan.state == StateKind::Tracked || rendered == plan.tiles {
+        return Ok(());
+    }
+    Err(ShardsError::Miscounted { run: plan.run.clone(), planned: plan.tiles, rendered })
+}
+
+/// An upper bound of the tiles that the shards and their repairs give.
+fn expected(shards: &[DoneNote], repaired: Option<&Repairs>) -> u64 {
+    shards.iter().map(|shard| shard.tiles).sum::<u64>() + repaired.map_or(0, |repaired| repaired.dirty.len() as u64)
+}
+
+/// The budgets and failures of layers in all shards and in the repairs. A repair replaces the failures of the tiles that it renders again.
+fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, names: &[String]) -> LayerRecord {
+    let mut failed: Vec<FailedLayer> = shards.iter().flat_map(|shard| shard.layers.failed.clone()).collect();
+    let mut reported: Vec<LayerBudget> = shards.iter().flat_map(|shard| shard.layers.budgets.clone()).collect();
+    if let Some(Repairs { outcome, dirty, .. }) = repaired {
+        failed.retain(|failed| !dirty.is_marked(failed.tile));
+        failed.extend(describe::failed(outcome, names));
+        reported.extend(describe::budgets(outcome, names));
+    }
+    let order = plan.needs().order;
+    failed.sort_by_key(|failed| order.place(failed.tile));
+    LayerRecord { budgets: joined(reported), failed }
+}
+
+/// The states that the commit's snapshot has to have seen; none if all shards show the snapshot of the plan.
+fn seen(plan: &ShardPlan, shards: &[DoneNote]) -> Result<Vec<SeenByShard>, CommandError> {
+    if plan.state != StateKind::Tracked {
+        return Ok(Vec::new());
+    }
+    shards.iter().map(|shard| SeenByShard::of(shard.shard, &shard.seen)).collect()
+}
+
+fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<RunZoom> {
+    let one = |(zoom, figures): (Zoom, ZoomFigures)| {
+        let of_shards = || shards.iter().flat_map(|shard| &shard.zooms).filter(|of_zoom| of_zoom.zoom == zoom.get());
+        RunZoom {
+            zoom: zoom.get(),
+            tiles: figures.tiles,
+            features: of_shards().map(|zoom| zoom.features).sum(),
+            bytes: figures.bytes,
+            median: figures.sizes.quantile(0.5),
+            p95: figures.sizes.quantile(0.95),
+            largest: figures.largest,
+            largest_layer: None,
+            worker_seconds: of_shards().map(|zoom| zoom.worker_seconds).sum(),
+        }
+    };
+    figures.into_iter().map(one).collect()
+}
+
+/// The budgets of all shards, added for each layer.
+fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
+    let mut joined: Vec<LayerBudget> = Vec::new();
+    for budget in budgets {
+        let Some(own) = joined.iter_mut().find(|own| own.layer == budget.layer) else {
+            joined.push(budget);
+            continue;
+        };
+        own.thinned_tiles += budget.thinned_tiles;
+        own.features_left_out += budget.features_left_out;
+        own.large_tiles += budget.large_tiles;
+        if budget.heaviest.map(|tile| tile.bytes) > own.heaviest.map(|tile| tile.bytes) {
+            own.heaviest = budget.heaviest;
+        }
+    }
+    joined
+}
+
+// Lets a commit wait for a database that is behind those of the shards, such as a replica that has not yet seen what a shard has.
+
+/// The pause before the database is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The database state that a shard has seen.
+pub(crate) struct SeenByShard {
+    shard: u32,
+    seen: Cursor,
+}
+
+impl SeenByShard {
+    /// The state from a shard's note: `seen` is a `pg_current_snapshot()`.
+    pub(crate) fn of(shard: u32, seen: &str) -> Result<SeenByShard, CommandError> {
+        Ok(SeenByShard { shard, seen: cursor(seen)? })
+    }
+}
+
+/// The job's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`.
+///
+/// # Errors
+/// If the database is still behind after that time, or cannot be asked.
+pub(crate) async fn caught_up(
+    job: &Job,
+    database: &Database,
+    shards: &[SeenByShard],
+    wait: Duration,
+) -> Result<Arc<Snapshot>, CommandError> {
+    let since = Instant::now();
+    loop {
+        let snapshot = job.take_snapshot(database, false).await?;
+        let now = cursor(snapshot.cursor())?;
+        let Some(ahead) = shards.iter().find(|shard| !now.sees_all_of(&shard.seen)) else { return Ok(snapshot) };
+        if since.elapsed() >= wait {
+            let (shard, behind, ahead) = (ahead.shard, now.to_string(), ahead.seen.to_string());
+            return Err(ShardsError::Behind { shard, behind, ahead }.into());
+        }
+        // A replica does not replay further while a session holds its old snapshot.
+        job.release_snapshot();
+        drop(snapshot);
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE.min(wait)) => {}
+            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+        }
+    }
+}
+
+// Renders again, at the snapshot of the commit, what changed since the snapshots of the shards.
+
+/// The tiles that were rendered again.
+pub(crate) struct Repairs {
+    /// The edits of these tiles.
+    pub(crate) run: RunReader,
+    pub(crate) outcome: PipelineOutcome,
+    pub(crate) dirty: Dirty,
+    /// The box around all changes.
+    pub(crate) bounds: Option<LonLatBox>,
+}
+
+/// The oldest state that a tile of a shard may show: what all shards, and all attempts that have added tiles to the target, have seen.
+pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<Option<Cursor>, CommandError> {
+    let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
+    let mut all: Option<Cursor> = None;
+    for text in shards.iter().map(|shard| &shard.cursor).chain(others) {
+        let own = cursor(text)?;
+        all = Some(all.map_or_else(|| own.clone(), |all| all.meet(&own)));
+    }
+    Ok(all)
+}
+
+pub(crate) fn cursor(text: &str) -> Result<Cursor, CommandError> {
+    text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
+}
+
+/// Renders what changed since the cursor of `look`; `None` if nothing has.
+pub(crate) async fn repairs(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    look: &Look<'_>,
+) -> Result<Option<Repairs>, CommandError> {
+    let changed = match look.work().await? {
+        Work::Nothing => return Ok(None),
+        Work::Some(changed) => changed,
+        Work::All(_) => return Err(CommandError::Pipeline("a commit has to tell changes apart".to_owned())),
+    };
+    let tiles = changed.dirty.in_order(plan.needs().order);
+    let drawn: Vec<DrawnLayer> = look.layers.iter().map(|layer| drawn(layer)).collect();
+    let run = &job.settings.run;
+    let mut batches = batches(&tiles, &drawn, run.workers, None, |_layer, _rect| SearchBox::Area);
+    let count = run.workers.get().min(batches.len());
+    let workers = Worker::open(&look.database, &look.snapshot, &look.locks, run.limits.packing, count).await?;
+    look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
+    job.report.event(&Event::Planned {
+        tiles: tiles.len() as u64,
+        features: batches.iter().map(crate::tile::Batch::features).sum(),
+        batches: batches.len() as u64,
+    });
+    let layers: Vec<PreparedLayer> = look.layers.iter().map(PreparedLayer::new).collect();
+    let layers = RunLayers::new(&layers);
+    let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
+    let (files, needs, folder) = (work.files.clone(), plan.needs(), plan.run.clone());
+    let place = format!("the repairs of run {}", plan.run);
+    let sink = aside(move || RunSink::begin(files.begin(&folder)?, needs, place)).await??;
+    let stored = crate::run::seed::stored_events(&job.report);
+    let ran = pipeline::run(batches, renderers, sink, run.limits, None, stored).await.map_err(pipeline_error);
+    let (sink, outcome) = check_tables_unchanged(ran, &look.snapshot, &look.reads).await?;
+    if let Some(signal) = job.stop.asked() {
+        return Err(CommandError::Interrupted(signal));
+    }
+    let place = format!("the repairs of run {}", plan.run);
+    let run = aside(move || RunReader::of_own(&sink.end()?, place)).await??;
+    let bounds = changed.bounds();
+    Ok(Some(Repairs { run, outcome, dirty: changed.dirty, bounds }))
+}

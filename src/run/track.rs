@@ -1,0 +1,327 @@
+//! `oar-tiles track`: the change log, and the triggers that fill it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::describe::LogIdentity;
+use super::look::{Look, TargetState, Work};
+use super::{CommandError, DirtyFilter, Family, Job, aside, reading, restarting};
+use crate::change_log;
+use crate::change_log::{Cursor, CursorError, InstallRequest, TrackedLayer};
+use crate::config::{DatabaseSettings, JobSettings};
+use crate::error::ErrorKind;
+use crate::manifest::Witness;
+use crate::postgis::{Database, probe, refresh_views};
+use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
+use crate::stop::Stop;
+
+/// The options of `track install`, in addition to the settings.
+#[derive(Debug, Clone, Default)]
+pub struct InstallOptions {
+    /// Print the statements and run nothing.
+    pub sql: bool,
+    /// Roles that may read the log.
+    pub readers: Vec<String>,
+    /// The role that owns the triggers' functions, which run with its rights.
+    pub owner: Option<String>,
+}
+
+/// The outcome of an installation.
+#[derive(Debug, Clone)]
+pub struct InstallOutcome {
+    /// The database.
+    pub server: String,
+    /// Warnings for the user.
+    pub warnings: Vec<String>,
+    /// What was done.
+    pub work: InstallWork,
+}
+
+/// The steps of an installation.
+#[derive(Debug, Clone)]
+pub enum InstallWork {
+    /// Nothing was done: these statements are to be run with psql.
+    Sql(String),
+    /// Nothing was done, because everything was there.
+    Nothing,
+    /// These steps were done.
+    Steps(Vec<String>),
+}
+
+/// Runs `track install`, in one transaction.
+///
+/// # Errors
+/// If a layer cannot be tracked, or the role lacks a right.
+pub async fn install(
+    settings: &JobSettings,
+    options: &InstallOptions,
+    stop: &Stop,
+) -> Result<InstallOutcome, CommandError> {
+    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+    let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+    // A materialized view that was never filled cannot be probed.
+    if !options.sql {
+        refresh_views(&database, &layers.iter().collect::<Vec<_>>()).await?;
+    }
+    let probed = probe(&database.snapshot().await?, &layers).await?;
+    let tracked: Vec<TrackedLayer<'_>> = probed
+        .layers
+        .iter()
+        .zip(&settings.tileset.layers)
+        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: settings.options.refresh })
+        .collect();
+    let request =
+        InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
+    let installation = change_log::plan_install(&database, &settings.database.changes, &tracked, request).await?;
+    let warnings = probed.superuser.iter().chain(&installation.warnings).cloned().collect();
+    let work = if options.sql {
+        InstallWork::Sql(installation.sql)
+    } else if installation.is_done {
+        InstallWork::Nothing
+    } else {
+        change_log::run(&database, &installation).await?;
+        InstallWork::Steps(installation.steps)
+    };
+    Ok(InstallOutcome { server: database.server().to_string(), warnings, work })
+}
+
+/// The statements that remove the triggers and the change log.
+#[must_use]
+pub fn removal(settings: &DatabaseSettings) -> String {
+    change_log::removal(&settings.changes.schema)
+}
+
+/// Runs `track remove`, in one transaction; returns its steps.
+///
+/// # Errors
+/// If there is no change log, or the role lacks a right.
+pub async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<String>, CommandError> {
+    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    Ok(change_log::remove(&database, &settings.changes.schema).await?)
+}
+
+// `oar-tiles track status` and `track prune`: report the content of the change log and how far targets are behind it, and delete what all
+// targets have seen.
+
+/// The change log and its targets.
+#[derive(Debug)]
+pub struct LogStatus {
+    /// The content of the log, and how far targets are behind it.
+    pub backlog: Backlog,
+    /// The error if the triggers are not safe, or fail.
+    safety: Result<(), change_log::ChangeLogError>,
+}
+
+impl LogStatus {
+    /// The status without any tileset.
+    const fn empty() -> LogStatus {
+        let backlog = Backlog { tables: Vec::new(), targets: Vec::new(), no_notifications: None };
+        LogStatus { backlog, safety: Ok(()) }
+    }
+
+    /// The warning about triggers that are not safe, if a more important error is reported instead.
+    #[must_use]
+    pub fn warning(&self) -> Option<String> {
+        self.safety.as_ref().err().filter(|_| self.backlog.targets_to_seed() > 0).map(ToString::to_string)
+    }
+
+    /// # Errors
+    /// If a target needs a seed, or the triggers can do more than append to the log.
+    pub fn sound(self) -> Result<(), CommandError> {
+        match self.backlog.targets_to_seed() {
+            0 => Ok(self.safety?),
+            targets => Err(CommandError::NeedSeeds { targets, of: self.backlog.targets.len() }),
+        }
+    }
+}
+
+/// Runs `track status`.
+///
+/// # Errors
+/// If there is no log, it cannot be read, or other roles can alter it.
+pub async fn status(
+    tilesets: &[JobSettings],
+    targets: &[String],
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<LogStatus, CommandError> {
+    let Some(JobSettings { database, .. }) = tilesets.first() else { return Ok(LogStatus::empty()) };
+    let look = async |_restarts| {
+        let schema = &database.changes.schema;
+        let database = Database::new(&database.connect, database.session.clone(), stop)?;
+        let snapshot = database.snapshot().await?;
+        let safety = match change_log::check_safety(&database, &snapshot, schema).await {
+            Err(error)
+                if !matches!(
+                    error,
+                    change_log::ChangeLogError::Repairable { .. } | change_log::ChangeLogError::LacksRights { .. }
+                ) =>
+            {
+                return Err(error.into());
+            }
+            safety => safety,
+        };
+        let logged = change_log::backlogs(&database, &snapshot, schema).await?;
+        Ok((safety, logged, change_log::notify_obstacle(&snapshot).await?))
+    };
+    let (safety, logged, quiet) = restarting(database, report, stop, look).await?;
+    let mut behind = Vec::new();
+    for settings in settings_of(tilesets, targets) {
+        let settings = match Family::of(&settings) {
+            None => settings,
+            Some(family) => {
+                behind.push(behind_family(&family, report, stop).await?);
+                match family.all()? {
+                    Some(all) => all,
+                    None => continue,
+                }
+            }
+        };
+        let job = Job::new(settings, false, report, stop)?;
+        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        behind.push(match restarting(database, report, stop, attempt).await {
+            Ok(behind) => behind,
+            Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
+                target: job.target.to_string(),
+                needs_seed: Some(error.to_string()),
+                reasons: Vec::new(),
+                dirty: None,
+                unfinished: Vec::new(),
+                purges: job.purge_status().await?,
+            },
+            Err(error) => return Err(error),
+        });
+    }
+    let backlog = Backlog {
+        tables: logged.into_iter().map(logged_table).collect(),
+        targets: behind,
+        no_notifications: quiet.map(|quiet| quiet.to_string()),
+    };
+    Ok(LogStatus { backlog, safety })
+}
+
+fn logged_table(one: change_log::WatchBacklog) -> LoggedTable {
+    LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
+}
+
+/// How far the variants of a tileset are behind. One variant stands for all, because the log has the places of all changes, whichever variant
+/// they concern.
+async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
+    let seen = async {
+        let nothing = BehindTarget {
+            target: String::new(),
+            needs_seed: None,
+            reasons: Vec::new(),
+            dirty: Some(0),
+            unfinished: Vec::new(),
+            purges: Vec::new(),
+        };
+        let Some(job) = family.sample(report, stop).await? else { return Ok(nothing) };
+        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        restarting(&family.settings().database, report, stop, attempt).await
+    };
+    let behind = match seen.await {
+        Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
+            target: String::new(),
+            needs_seed: Some(error.to_string()),
+            reasons: Vec::new(),
+            dirty: None,
+            unfinished: Vec::new(),
+            purges: Vec::new(),
+        },
+        seen => seen?,
+    };
+    Ok(BehindTarget { target: family.output(), ..behind })
+}
+
+/// How far a target is behind.
+async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
+    let filter = DirtyFilter::default();
+    let (reasons, dirty) = match Look::begin(job, &filter, false).await?.work().await? {
+        Work::Nothing => (Vec::new(), Some(0)),
+        Work::Some(changed) => (changed.reasons, Some(changed.dirty.len() as u64)),
+        Work::All(reasons) => (reasons, None),
+    };
+    let target = job.target.clone();
+    let described = aside(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
+    let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
+    let purges = job.purge_status().await?;
+    Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
+}
+
+/// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the output of no tileset is
+/// treated as one of the first tileset.
+#[must_use]
+pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
+    if targets.is_empty() {
+        return tilesets.to_vec();
+    }
+    let of_target = |target: &String| {
+        let own = tilesets.iter().find(|settings| settings.tileset.output == Path::new(target));
+        let mut settings = own.or(tilesets.first())?.clone();
+        settings.tileset.output = PathBuf::from(target);
+        Some(settings)
+    };
+    targets.iter().filter_map(of_target).collect()
+}
+
+/// The result of `track prune`.
+#[derive(Debug, Clone)]
+pub struct PrunedLog {
+    /// The database.
+    pub server: String,
+    /// Changed rows deleted.
+    pub rows: u64,
+    /// Changed rows that are left.
+    pub left: u64,
+    /// The open transaction that keeps the targets from having seen these rows, in words.
+    pub kept_by: Option<String>,
+}
+
+/// Runs `track prune`.
+///
+/// # Errors
+/// If a target cannot be read, or the role may not write the log.
+pub async fn prune(
+    database: &DatabaseSettings,
+    targets: &[JobSettings],
+    older: Option<Duration>,
+    report: &Arc<dyn Report>,
+    stop: &Stop,
+) -> Result<PrunedLog, CommandError> {
+    let schema = &database.changes.schema;
+    let database = Database::new(&database.connect, database.session.clone(), stop)?;
+    let (mut seen, mut witnessed): (Vec<Cursor>, Vec<(String, Vec<Witness>)>) = (Vec::new(), Vec::new());
+    for settings in targets {
+        let settings = match Family::of(settings) {
+            None => settings.clone(),
+            Some(family) => {
+                let record = family.recorded(report, stop).await?;
+                seen.push(
+                    record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?,
+                );
+                witnessed.push((family.output(), record.witnesses));
+                match family.all()? {
+                    Some(all) => all,
+                    None => continue,
+                }
+            }
+        };
+        let target = Job::new(settings.clone(), false, report, stop)?.target;
+        let name = target.to_string();
+        let state = reading(stop, move || TargetState::read(&target)).await?;
+        seen.push(state.cursor);
+        witnessed.push((name, state.witnesses));
+    }
+    // The cursor of a target that shows another history says nothing about what others have seen of this log.
+    let snapshots = witnessed.iter().flat_map(|(_, witnesses)| witnesses).map(|witness| witness.snapshot.as_str());
+    let log = LogIdentity::read(&database.snapshot().await?, schema, snapshots).await?;
+    let other = log.and_then(|log| witnessed.into_iter().find(|(_, witnesses)| log.contradicts(witnesses)));
+    if let Some((target, _)) = other {
+        return Err(CommandError::OtherHistory { target });
+    }
+    let pruned = change_log::prune(&database, schema, &seen, older).await?;
+    let change_log::Pruned { rows, left, kept_by } = pruned;
+    Ok(PrunedLog { server: database.server().to_string(), rows, left, kept_by })
+}

@@ -1,0 +1,259 @@
+//! The admin listener: health, metrics and status, for supervisors and not for the public.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::http::answer::{Answer, AnswerBody, RequestBody, closing, without_body};
+use super::http::connection::{Answers, KnownHosts, malformed};
+use super::jobs::JobRoutes;
+use super::observe::metrics::Measured;
+use super::public::Site;
+use super::queue::{ClassCounts, WorkClass};
+use super::shared::SharedCache;
+use super::tilesets::SiteTileset;
+
+/// The admin listener.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    /// The state of the public listener.
+    site: Arc<Site>,
+    /// True if the server was asked to end.
+    draining: Arc<AtomicBool>,
+    /// The names by which clients may ask.
+    hosts: KnownHosts,
+    /// The jobs of each tileset, in their order.
+    jobs: Arc<[JobRoutes]>,
+}
+
+impl Answers for Admin {
+    async fn answer(self, request: Request<RequestBody>) -> Answer {
+        if let Some(what) = malformed(&request) {
+            return closing(text(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
+        }
+        if !self.hosts.knows(&request) {
+            return text(StatusCode::MISDIRECTED_REQUEST, "text/plain", format!("{}\n", KnownHosts::UNKNOWN));
+        }
+        let path = request.uri().path().to_owned();
+        if let Some((jobs, path)) = self.jobs_of(&path) {
+            let settings = self.site.settings();
+            return jobs.answer(request, path, settings.token.as_ref()).await;
+        }
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n".to_owned());
+        }
+        let answer = match &*path {
+            "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/readyz" => self.ready().await,
+            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await),
+            "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
+            "/jobs" => self.all_jobs().await,
+            _ => {
+                let what = match self.site.tilesets.at_root() {
+                    Some(_) => "there is /livez, /readyz, /metrics, /status.json, /jobs, /evict and /openapi.json\n",
+                    None => {
+                        "there is /livez, /readyz, /metrics, /status.json and /jobs, and for each tileset /TILESET/jobs, /TILESET/evict and /TILESET/openapi.json\n"
+                    }
+                };
+                text(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
+            }
+        };
+        if request.method() == Method::HEAD { without_body(answer) } else { answer }
+    }
+}
+
+impl Admin {
+    /// The admin listener of a server.
+    pub(crate) fn new(site: Arc<Site>, draining: Arc<AtomicBool>, hosts: KnownHosts) -> Admin {
+        let followers = JobRoutes::followers();
+        let routes = |tileset: &Arc<SiteTileset>| {
+            let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
+            JobRoutes::new(tileset.jobs.clone(), tileset.tiles.clone(), Arc::clone(&draining), base)
+                .sharing(Arc::clone(&followers))
+        };
+        let jobs = site.tilesets.all().iter().map(routes).collect();
+        Admin { site, draining, hosts, jobs }
+    }
+
+    /// The jobs of the tileset that a path names, and the path below the tileset.
+    fn jobs_of<'a>(&'a self, path: &'a str) -> Option<(&'a JobRoutes, &'a str)> {
+        let below = |jobs: &'a JobRoutes| {
+            let rest = path.strip_prefix(jobs.base()).filter(|rest| JobRoutes::knows(rest))?;
+            Some((jobs, rest))
+        };
+        self.jobs.iter().find_map(below)
+    }
+
+    /// The jobs of all tilesets, each with its tileset.
+    async fn all_jobs(&self) -> Answer {
+        let mut all = Vec::new();
+        for (tileset, routes) in self.site.tilesets.all().iter().zip(&*self.jobs) {
+            match routes.listed().await {
+                Ok(jobs) => all.extend(jobs.into_iter().map(|mut job| {
+                    job["tileset"] = (*tileset.name).into();
+                    job
+                })),
+                Err(refused) => return refused,
+            }
+        }
+        let body = json!({ "schema_version": 1, "jobs": all });
+        text(StatusCode::OK, "application/json", body.to_string() + "\n")
+    }
+
+    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do not fit it, or the
+    /// change log was not read yet. Empty if there are none.
+    async fn reasons(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if self.draining.load(Ordering::Relaxed) {
+            reasons.push("the server was asked to end".to_owned());
+        }
+        for tileset in self.site.tilesets.all() {
+            let of_tileset = tileset.reasons().await;
+            match self.site.tilesets.at_root() {
+                Some(_) => reasons.extend(of_tileset),
+                None => reasons.extend(of_tileset.iter().map(|reason| format!("{}: {reason}", tileset.name))),
+            }
+        }
+        for family in self.site.tilesets.families() {
+            reasons.extend(family.reasons().iter().map(|reason| format!("{}: {reason}", family.name)));
+        }
+        reasons
+    }
+
+    /// What is wrong though the server is ready.
+    fn notes(&self) -> Vec<String> {
+        let named = |tileset: &Arc<SiteTileset>| {
+            let note = tileset.note()?;
+            Some(if self.site.tilesets.at_root().is_some() { note } else { format!("{}: {note}", tileset.name) })
+        };
+        self.site.tilesets.all().iter().filter_map(named).collect()
+    }
+
+    async fn ready(&self) -> Answer {
+        let reasons = self.reasons().await;
+        let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        let mut body = json!({ "schema_version": 1, "ready": reasons.is_empty(), "reasons": reasons });
+        let notes = self.notes();
+        if !notes.is_empty() {
+            body["notes"] = notes.into();
+        }
+        text(status, "application/json", body.to_string() + "\n")
+    }
+
+    async fn metrics(&self) -> String {
+        let tilesets = &self.site.tilesets;
+        let mut of_purges = Vec::new();
+        for tileset in tilesets.all() {
+            tileset.metrics.measured(tileset.measured());
+            let label = match tilesets.at_root() {
+                Some(_) => String::new(),
+                None => format!("tileset=\"{}\",", tileset.name),
+            };
+            of_purges.push(tileset.tiles.purge_metrics(&label).await);
+        }
+        tilesets.families().iter().for_each(|family| family.measured());
+        let measured = Measured {
+            cached_bytes: self.site.cache.bytes(),
+            unread: self.site.unread.counts(),
+            queue: self.site.queue.counts(),
+            // All tilesets share one pool.
+            sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
+        };
+        self.site.metrics.text(measured) + &gathered(&of_purges)
+    }
+
+    async fn status(&self) -> Value {
+        let reasons = self.reasons().await;
+        let mut status = json!({
+            "schema_version": 1,
+            "program": crate::target::GENERATOR,
+            "ready": reasons.is_empty(),
+            "reasons": reasons,
+            "notes": self.notes(),
+            "redis": self.site.shared.as_ref().map(SharedCache::describe),
+            "cached_bytes": self.site.cache.bytes(),
+            "unread_bytes": self.site.unread.counts().held,
+            "live": self.live(),
+            "queue": self.queue(),
+        });
+        if let Some(tileset) = self.site.tilesets.at_root() {
+            tileset.describe().into_iter().for_each(|(name, value)| status[name] = value);
+        } else {
+            let one = |tileset: &Arc<SiteTileset>| {
+                let mut described = tileset.describe();
+                described.insert("name".to_owned(), (*tileset.name).into());
+                described
+            };
+            status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
+            let families = self.site.tilesets.families();
+            if !families.is_empty() {
+                status["families"] = families.iter().map(|family| family.describe()).collect();
+            }
+        }
+        status
+    }
+
+    /// The live tiles and requests in flight; null if no tiles are rendered on request.
+    fn live(&self) -> Value {
+        let counts: Vec<_> =
+            self.site.tilesets.all().iter().filter_map(|tileset| tileset.tiles.live_counts()).collect();
+        // All tilesets share the queue; requests are counted for each tileset.
+        counts.first().map_or(Value::Null, |first| {
+            let requests: usize = counts.iter().map(|counts| counts.requests).sum();
+            json!({ "running": first.running, "queued": first.queued, "requests": requests })
+        })
+    }
+
+    /// The workers, and the tasks that run and wait.
+    fn queue(&self) -> Value {
+        let (shares, counts) = (self.site.queue.shares(), self.site.queue.counts());
+        let by_class = |counts: ClassCounts| -> serde_json::Map<String, Value> {
+            WorkClass::ALL.iter().map(|class| (class.name().to_owned(), counts.of(*class).into())).collect()
+        };
+        json!({
+            "workers": shares.workers(),
+            "live_reserved": shares.live_reserved(),
+            "background_guaranteed": shares.background_guaranteed(),
+            "running": by_class(counts.running),
+            "waiting": by_class(counts.waiting),
+        })
+    }
+}
+
+/// Joins the metrics of several tilesets: each metric occurs once, with the lines of all tilesets.
+fn gathered(texts: &[String]) -> String {
+    let mut gathered: Vec<(&str, Vec<&str>)> = Vec::new();
+    for text in texts {
+        let mut head = "";
+        for line in text.lines() {
+            if line.starts_with("# HELP ") {
+                head = line;
+                if !gathered.iter().any(|(other, _)| *other == head) {
+                    gathered.push((head, Vec::new()));
+                }
+                continue;
+            }
+            let Some((_, lines)) = gathered.iter_mut().find(|(other, _)| *other == head) else { continue };
+            if !line.starts_with('#') || !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    let lines = gathered.into_iter().flat_map(|(head, lines)| std::iter::once(head).chain(lines));
+    lines.flat_map(|line| [line, "\n"]).collect()
+}
+
+fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(AnswerBody::default());
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    *answer.body_mut() = Bytes::from(body).into();
+    answer
+}

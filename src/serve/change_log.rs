@@ -1,0 +1,945 @@
+//! What a server knows of the change log: which stored tiles are stale, and since when each live tile may be cached.
+//!
+//! ```text
+//! a server with live tiles looks into the log ─► looked ──────► stored tiles are stale, live ones leave memory and Redis
+//! the writer of this process finds dirty tiles ─► found_dirty ─► stored tiles are stale until it has published
+//! the target shows another publication ─────────► shows ───────► stored tiles that it has brought up to date are fresh
+//! ```
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::target::last_changed::LastChanged;
+use crate::cursor::{Cursor, StateInHistory};
+use crate::target::Scope;
+use crate::tile::{TileCoord, TileRectList};
+
+/// How long a look into the log is trusted by the caches in this server: if the database has not answered for this long, changes may have been
+/// missed.
+const LONGEST_SILENCE: Duration = Duration::from_secs(15);
+
+/// The age of the last look up to which the caches of clients may keep tiles for as long as the settings say.
+const CURRENT: Duration = Duration::from_secs(2);
+
+/// How long `/readyz` waits for the first look.
+const LONGEST_START: Duration = Duration::from_secs(5);
+
+/// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server all the time.
+const LONG_OUTAGE: Duration = Duration::from_secs(60);
+
+/// The most database states of live tiles that wait for the next look. If there are more, because no look succeeds for minutes, every live tile is
+/// rendered again.
+const MAX_UNCONFIRMED: usize = 300;
+
+/// A look into the change log.
+#[derive(Debug, Clone)]
+pub struct LogLook {
+    /// The database state from which on the look found changes.
+    pub since: Cursor,
+    /// The database state up to which the look found changes.
+    pub seen: Cursor,
+    /// The transactions of these changes.
+    pub transactions: Vec<u64>,
+    /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to list.
+    pub dirty: Option<Vec<TileCoord>>,
+    /// True if the database has another history than at the last look, or than a live tile shows that was drawn since.
+    pub is_other_history: bool,
+    /// When it began: it has found what was committed before.
+    pub begun: Instant,
+}
+
+/// How old the last look is, for the caches of clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LogAge {
+    /// At most [`CURRENT`], or there is no log to follow.
+    Current,
+    /// Older, or there was none yet.
+    Old,
+    /// Older than [`LONG_OUTAGE`].
+    LongOutage,
+}
+
+/// Why a look failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFailure {
+    /// There is no log of these tiles' tables. If it was followed before, this counts as `Lost`.
+    NoLog,
+    /// Changes may be missed that no later look finds.
+    Lost,
+    /// The next look may find everything.
+    Passing,
+}
+
+/// When the log was read last, as one number, which each request loads: the microseconds since a server's start, and whether a look began then or
+/// changes may be missed since then.
+#[derive(Debug)]
+struct LastLook(AtomicU64);
+
+impl LastLook {
+    /// Nobody follows a log.
+    const NO_LOG: u64 = u64::MAX;
+
+    fn set(&self, micros: u64, is_look: bool) {
+        self.0.store(micros.min(u64::MAX >> 2) << 1 | u64::from(is_look), Ordering::Release);
+    }
+
+    /// When a look began, or since when there is none; false for the latter. `None` if nobody follows a log.
+    fn get(&self) -> Option<(u64, bool)> {
+        let value = self.0.load(Ordering::Acquire);
+        (value != LastLook::NO_LOG).then_some((value >> 1, value & 1 == 1))
+    }
+}
+
+/// The tiles that the writer of this process is about to render.
+#[derive(Debug)]
+enum WritersTiles {
+    These(HashSet<TileCoord>),
+    Everything,
+}
+
+#[derive(Debug, Default)]
+struct ChangeLogState {
+    /// The state of the last look; `None` while the log is not followed.
+    seen: Option<Cursor>,
+    /// When the database was last asked whether the looks have found every change; `None` if it did not answer since.
+    confirmed: Option<Instant>,
+    /// True once a look has succeeded.
+    has_looked: bool,
+    /// Why the log is not followed.
+    failure: Option<String>,
+    by_log: DirtyByLog,
+    /// The states of live tiles of which no look has said yet whether the database's history has them.
+    unconfirmed: Vec<StateInHistory>,
+    by_writer: Option<(WritersTiles, Instant)>,
+}
+
+struct ChangeLogParts {
+    state: Mutex<ChangeLogState>,
+    /// True if a stored tile may be dirty. While it is false, requests do not have to lock the state.
+    any_is_dirty: AtomicBool,
+    begun: Instant,
+    last_look: LastLook,
+    epochs: LiveEpochs,
+    look_wanted: Notify,
+}
+
+/// What a server knows of the change log. Clones share it.
+#[derive(Clone)]
+pub struct KnownChanges(Arc<ChangeLogParts>);
+
+impl Default for KnownChanges {
+    /// Nothing is known.
+    fn default() -> KnownChanges {
+        KnownChanges::with(LiveEpochs::new())
+    }
+}
+
+impl KnownChanges {
+    /// Nothing is known yet. This is for a target without live tiles and without a writer; it takes little memory.
+    pub(crate) fn small() -> KnownChanges {
+        KnownChanges::with(LiveEpochs::small())
+    }
+
+    fn with(epochs: LiveEpochs) -> KnownChanges {
+        KnownChanges(Arc::new(ChangeLogParts {
+            state: Mutex::default(),
+            any_is_dirty: AtomicBool::new(false),
+            begun: Instant::now(),
+            last_look: LastLook(AtomicU64::new(LastLook::NO_LOG)),
+            epochs,
+            look_wanted: Notify::new(),
+        }))
+    }
+}
+
+impl KnownChanges {
+    fn state(&self) -> MutexGuard<'_, ChangeLogState> {
+        // Each update leaves consistent values.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and updates `any_is_dirty`.
+    fn change(&self, change: impl FnOnce(&mut ChangeLogState)) {
+        let mut state = self.state();
+        change(&mut state);
+        let any = !state.by_log.is_empty() || state.by_writer.is_some();
+        self.0.any_is_dirty.store(any, Ordering::Release);
+    }
+
+    fn micros(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.0.begun).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Notes that the log is about to be followed, so that tiles are not trusted until it was read. Call this before the first request.
+    pub(crate) fn awaits_log(&self) {
+        self.0.last_look.set(self.micros(Instant::now()), false);
+    }
+
+    /// How old the last look is at the moment `now`, in which a tile is answered. The clock decides, not a flag: a process that was paused does not
+    /// know it.
+    pub(crate) fn log_age(&self, now: impl FnOnce() -> Instant) -> LogAge {
+        let Some((micros, is_look)) = self.0.last_look.get() else { return LogAge::Current };
+        let age = Duration::from_micros(self.micros(now()).saturating_sub(micros));
+        match (is_look, age) {
+            (true, age) if age <= CURRENT => LogAge::Current,
+            (_, age) if age <= LONG_OUTAGE => LogAge::Old,
+            _ => LogAge::LongOutage,
+        }
+    }
+
+    /// How long the log that should be followed is not; `None` if it is.
+    #[must_use]
+    pub fn unread_for(&self, now: Instant) -> Option<Duration> {
+        if self.log_age(|| now) == LogAge::Current {
+            return None;
+        }
+        let (micros, _) = self.0.last_look.get()?;
+        Some(Duration::from_micros(self.micros(now).saturating_sub(micros)))
+    }
+
+    /// Why a log that should be followed is not; `None` if it is.
+    #[must_use]
+    pub fn unread(&self, now: Instant) -> Option<String> {
+        let time = self.unread_for(now)?;
+        let state = self.state();
+        let why = state.failure.as_deref().unwrap_or("the database has not answered");
+        let what = if state.has_looked { "has not been read for" } else { "could not be read for" };
+        Some(format!("the change log {what} {} s: {why}", time.as_secs()))
+    }
+
+    /// True if the server may be said to be not ready, because the log was not read yet.
+    pub(crate) fn is_starting(&self, now: Instant) -> bool {
+        self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.state().has_looked
+    }
+
+    /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
+    pub fn looked(&self, look: LogLook) {
+        let (seen, begun) = (Arc::new(look.seen.clone()), look.begun);
+        if look.is_other_history {
+            self.0.epochs.evict();
+        }
+        if !self.state().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
+            // Nobody knows what has changed before.
+            self.0.epochs.lost(&look.since);
+        }
+        if !look.transactions.is_empty() || look.dirty.is_none() {
+            self.0.epochs.changed(look.dirty.as_deref(), &seen);
+        }
+        self.change(|state| {
+            state.by_log.add(&look);
+            (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(begun), None);
+            state.has_looked = true;
+        });
+        self.0.epochs.log_reached(&seen);
+        self.0.last_look.set(self.micros(begun), true);
+    }
+
+    /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found everything else.
+    pub fn confirmed(&self, begun: Instant) {
+        self.state().confirmed = Some(begun);
+        self.0.last_look.set(self.micros(begun), true);
+    }
+
+    /// Notes that live tiles of this database state are kept: the next look must find out whether the database's history has it. It may be a state after
+    /// the last look that a crash or a failover has lost since.
+    pub(crate) fn keeps(&self, shown: &StateInHistory) {
+        let mut state = self.state();
+        // Without a look, the first one evicts every live tile.
+        if state.seen.is_none() || state.unconfirmed.contains(shown) {
+            return;
+        }
+        if state.unconfirmed.len() >= MAX_UNCONFIRMED {
+            state.unconfirmed.clear();
+            drop(state);
+            return self.0.epochs.lost(&shown.state);
+        }
+        state.unconfirmed.push(shown.clone());
+    }
+
+    /// The states of live tiles that the next look has to examine.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Vec<StateInHistory> {
+        self.state().unconfirmed.clone()
+    }
+
+    /// Notes that a look has examined these states.
+    pub fn examined(&self, states: &[StateInHistory]) {
+        self.state().unconfirmed.retain(|state| !states.contains(state));
+    }
+
+    /// Evicts every live tile, because the database is not the one that they show.
+    pub fn evict_live(&self) {
+        self.0.epochs.evict();
+    }
+
+    /// Notes that a look failed.
+    pub fn failed(&self, why: String, failure: LogFailure) {
+        let mut state = self.state();
+        (state.confirmed, state.failure) = (None, Some(why));
+        match failure {
+            LogFailure::Passing => return,
+            LogFailure::NoLog if !state.has_looked => self.0.last_look.0.store(LastLook::NO_LOG, Ordering::Release),
+            // The first failure says since when.
+            _ if self.0.last_look.get().is_none_or(|(_, is_look)| is_look) => {
+                self.0.last_look.set(self.micros(Instant::now()), false);
+            }
+            _ => {}
+        }
+        state.seen = None;
+    }
+
+    /// True if the log is followed: tiles that no look has found dirty have not changed.
+    pub(crate) fn is_followed(&self) -> bool {
+        let state = self.state();
+        state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < LONGEST_SILENCE)
+    }
+
+    /// True if the log is followed, and a look has seen everything that a database state shows.
+    fn has_seen(&self, cursor: &Cursor) -> bool {
+        self.is_followed() && self.state().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
+    }
+
+    /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests see that state.
+    pub(crate) fn shows(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
+        self.change(|state| state.by_log.shows(snapshot, scopes));
+    }
+
+    /// The least epoch of live tiles that are served together with a publication that requests are about to see. Cached live tiles stay valid if the
+    /// log has been read up to the database state of the publication; otherwise they are evicted until it has.
+    pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
+        if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
+            return last.clone();
+        }
+        let is_followed = self.is_followed();
+        let since = self.0.epochs.published(snapshot, last, is_followed);
+        self.0.look_wanted.notify_one();
+        since
+    }
+
+    /// Waits until a look into the log is wanted, because the target shows changes that no look has seen.
+    pub async fn look_wanted(&self) {
+        self.0.look_wanted.notified().await;
+    }
+
+    /// The epochs of live tiles.
+    pub(crate) fn epochs(&self) -> &LiveEpochs {
+        &self.0.epochs
+    }
+
+    /// Notes that the writer of this process is about to render these tiles; `None` if it may render every tile.
+    pub(crate) fn found_dirty(&self, tiles: Option<&TileRectList>) {
+        self.change(|state| {
+            let since = state.by_writer.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+            let all = match (tiles, state.by_writer.take()) {
+                (None, _) | (_, Some((WritersTiles::Everything, _))) => WritersTiles::Everything,
+                (Some(tiles), None) => WritersTiles::These(tiles.tiles().collect()),
+                (Some(tiles), Some((WritersTiles::These(mut all), _))) => {
+                    all.extend(tiles.tiles());
+                    WritersTiles::These(all)
+                }
+            };
+            state.by_writer = Some((all, since));
+        });
+    }
+
+    /// Forgets the dirty tiles of this process's writer: they are published, or another process writes.
+    pub(crate) fn is_clean(&self) {
+        self.change(|state| state.by_writer = None);
+    }
+
+    /// How long the writer of this process has known dirty tiles that are not published; `None` if there are none.
+    pub(crate) fn writers_lag(&self) -> Option<Duration> {
+        self.state().by_writer.as_ref().map(|(_, since)| since.elapsed())
+    }
+
+    /// How long a stored tile has been known to be dirty; `None` if it is not dirty.
+    pub(crate) fn dirty_for(&self, tile: TileCoord) -> Option<Duration> {
+        if !self.0.any_is_dirty.load(Ordering::Acquire) {
+            return None;
+        }
+        let state = self.state();
+        let by_writer = state.by_writer.as_ref().and_then(|(tiles, since)| match tiles {
+            WritersTiles::These(tiles) => tiles.contains(&tile).then(|| since.elapsed()),
+            WritersTiles::Everything => Some(since.elapsed()),
+        });
+        state.by_log.since(tile).map(|since| since.elapsed()).max(by_writer)
+    }
+
+    /// True if a tile has not changed between the database states `stored` and `later`, so that the stored tile is still fresh. False if `stored` is
+    /// older than the state that the target shows.
+    pub(crate) fn is_unchanged(&self, tile: TileCoord, stored: &Cursor, later: &Cursor) -> bool {
+        if !self.has_seen(later) {
+            return false;
+        }
+        let state = self.state();
+        state.by_log.is_shown_by(stored) && state.by_log.since(tile).is_none()
+    }
+
+    /// True if a client may have seen a tile in a later database state than the stored one, as a live tile before it was stored.
+    pub(crate) fn was_seen_later(&self, tile: TileCoord, stored: Option<&Cursor>) -> bool {
+        let Some(seen) = self.0.epochs.least_state(tile) else { return false };
+        !stored.is_some_and(|stored| stored.sees_all_of(&seen) || self.is_unchanged(tile, stored, &seen))
+    }
+
+    /// What is known of the change log, for `/status.json`.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let is_followed = self.is_followed();
+        let state = self.state();
+        serde_json::json!({
+            "followed": is_followed,
+            "last_look_seconds": state.confirmed.map(|confirmed| confirmed.elapsed().as_secs_f64()),
+            "snapshot": state.seen.as_ref().map(ToString::to_string),
+            "dirty_tiles": state.by_log.count(),
+            "failure": state.failure,
+        })
+    }
+}
+
+// The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target does not show yet.
+
+/// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
+const MAX_DIRTY_TILES: usize = 1 << 18;
+
+/// When a tile was first found dirty, and the number of the last look that found it dirty.
+#[derive(Debug, Clone, Copy)]
+struct FoundDirty {
+    since: Instant,
+    look: u64,
+}
+
+/// The dirty tiles. The tiles of a look are dirty until the target shows all transactions of the look. Database states are ordered by time, so a
+/// target that shows the transactions of one look also shows those of all earlier looks.
+#[derive(Debug, Default)]
+pub(crate) struct DirtyByLog {
+    tiles: HashMap<TileCoord, FoundDirty>,
+    /// Set if every tile may be dirty.
+    all: Option<FoundDirty>,
+    /// The looks that the target does not show yet, and their transactions.
+    looks: VecDeque<(u64, Vec<u64>)>,
+    /// The number of the last look.
+    last: u64,
+    /// The database state that the target shows.
+    shown: Option<Cursor>,
+    scopes: Vec<Scope>,
+}
+
+impl DirtyByLog {
+    /// Adds the tiles that a look has found dirty.
+    pub(crate) fn add(&mut self, look: &LogLook) {
+        let is_shown = |transaction: &u64| self.shown.as_ref().is_some_and(|shown| shown.sees(*transaction));
+        if look.transactions.iter().all(is_shown) {
+            return;
+        }
+        self.last += 1;
+        self.looks.push_back((self.last, look.transactions.clone()));
+        let found = FoundDirty { since: Instant::now(), look: self.last };
+        let mut is_all = look.dirty.is_none();
+        for tile in
+            look.dirty.iter().flatten().filter(|tile| self.scopes.iter().any(|scope| scope.holds((**tile).into())))
+        {
+            if self.tiles.len() >= MAX_DIRTY_TILES {
+                is_all = true;
+                break;
+            }
+            self.tiles.entry(*tile).or_insert(found).look = found.look;
+        }
+        if is_all {
+            self.all.get_or_insert(found).look = found.look;
+            self.tiles = HashMap::new();
+        }
+    }
+
+    /// Notes that the target shows the database state `snapshot` within `scopes`, and removes the tiles that are no longer dirty.
+    pub(crate) fn shows(&mut self, snapshot: Option<Cursor>, scopes: &[Scope]) {
+        (self.shown, self.scopes) = (snapshot, scopes.to_vec());
+        let Some(shown) = &self.shown else { return };
+        let mut through = 0;
+        while let Some((look, _)) = self.looks.front().filter(|(_, ended)| ended.iter().all(|one| shown.sees(*one))) {
+            through = *look;
+            self.looks.pop_front();
+        }
+        self.tiles.retain(|_, found| found.look > through);
+        self.all = self.all.filter(|found| found.look > through);
+    }
+
+    /// True if the database state `stored` is not older than the one that the target shows.
+    pub(crate) fn is_shown_by(&self, stored: &Cursor) -> bool {
+        self.shown.as_ref().is_some_and(|shown| stored.sees_all_of(shown))
+    }
+
+    /// When a tile was first found dirty; `None` if it is not dirty.
+    pub(crate) fn since(&self, tile: TileCoord) -> Option<Instant> {
+        let all = self.all.filter(|_| self.scopes.iter().any(|scope| scope.holds(tile.into())));
+        self.tiles.get(&tile).or(all.as_ref()).map(|found| found.since)
+    }
+
+    /// True if no tile is dirty.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all.is_none() && self.tiles.is_empty()
+    }
+
+    /// How many tiles are dirty; `None` if every tile may be.
+    pub(crate) fn count(&self) -> Option<usize> {
+        self.all.is_none().then_some(self.tiles.len())
+    }
+}
+
+// Epochs: how new a live tile must be to be cached, and which database state a tile that another server has rendered must show.
+//
+// The epoch of a tile is the moment at which its last change became known: a tile that was rendered from an older database state is of an older
+// epoch. Moments are local to a server. Servers that share tiles compare database states instead (`Cursor`), which are ordered by the time at which
+// they were taken.
+
+/// A moment, in microseconds since the server began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub(crate) struct LiveEpoch(u64);
+
+/// The least epoch of the live tiles that are served together with a publication. It falls back to the least epoch of the previous publication once
+/// the log has been read up to this publication. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LiveSince(Arc<AtomicU64>);
+
+impl LiveSince {
+    pub(crate) fn get(&self) -> LiveEpoch {
+        LiveEpoch(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// A publication up to which the log has not been read yet.
+#[derive(Debug)]
+struct AwaitingLog {
+    since: LiveSince,
+    before: LiveSince,
+    shows: Arc<Cursor>,
+}
+
+/// The most publications that wait for the log. If there are more, the live tiles of the oldest one stay evicted.
+const MAX_AWAITING_LOG: usize = 16;
+
+#[derive(Debug, Default)]
+struct LeastStates {
+    awaiting_log: VecDeque<AwaitingLog>,
+    /// The database state that every tile must show at least.
+    all: Option<Arc<Cursor>>,
+    /// The database state that a tile must show at least, by the counter that it shares with other tiles in [`LastChanged`].
+    by_slot: HashMap<usize, Arc<Cursor>>,
+    /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
+    answered: HashMap<usize, Arc<Cursor>>,
+}
+
+/// The epochs of live tiles.
+#[derive(Debug)]
+pub(crate) struct LiveEpochs {
+    begun: Instant,
+    changed: LastChanged,
+    /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
+    taken: LastChanged,
+    /// The epoch in which the database was last found to be another one.
+    other_history: AtomicU64,
+    least: Mutex<LeastStates>,
+}
+
+impl LeastStates {
+    /// Removes and returns the oldest publication if a look has seen everything that it shows.
+    fn next_reached(&mut self, seen: &Cursor) -> Option<AwaitingLog> {
+        if seen.sees_all_of(&self.awaiting_log.front()?.shows) { self.awaiting_log.pop_front() } else { None }
+    }
+
+    /// Notes that every tile must show at least the database state `shown`.
+    fn raise_all(&mut self, shown: &Arc<Cursor>) {
+        self.all = Some(later(self.all.as_ref(), shown));
+    }
+
+    /// Notes that a tile must show at least the database state `shown`.
+    fn raise(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
+        let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
+        *slot = later(Some(slot), shown);
+    }
+
+    /// Notes that clients may have seen a tile in the database state `shown`.
+    fn answer(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
+        let slot = self.answered.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
+        *slot = later(Some(slot), shown);
+        self.raise(tile, shown);
+    }
+}
+
+/// The later one of two database states.
+fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
+    match one {
+        Some(one) if one.sees_all_of(other) => Arc::clone(one),
+        _ => Arc::clone(other),
+    }
+}
+
+impl LiveEpochs {
+    pub(crate) fn new() -> LiveEpochs {
+        let least = Mutex::new(LeastStates::default());
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::since(0),
+            taken: LastChanged::since(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
+    }
+
+    /// Epochs for tiles that are never live; they take little memory.
+    pub(crate) fn small() -> LiveEpochs {
+        let least = Mutex::new(LeastStates::default());
+        LiveEpochs {
+            begun: Instant::now(),
+            changed: LastChanged::small(0),
+            taken: LastChanged::small(0),
+            other_history: AtomicU64::new(0),
+            least,
+        }
+    }
+
+    fn least(&self) -> MutexGuard<'_, LeastStates> {
+        // Each update leaves consistent values.
+        self.least.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The present moment: tiles that are rendered from a database state taken from now on are of this epoch.
+    pub(crate) fn now(&self) -> LiveEpoch {
+        // Rounded up.
+        LiveEpoch(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1)
+    }
+
+    /// The epoch of a live tile that is served together with a publication.
+    pub(crate) fn of(&self, tile: TileCoord, beside: &LiveSince) -> LiveEpoch {
+        LiveEpoch(self.changed.of(tile)).max(beside.get())
+    }
+
+    /// The moment of an epoch.
+    pub(crate) fn moment(&self, epoch: LiveEpoch) -> Instant {
+        self.begun + Duration::from_micros(epoch.0)
+    }
+
+    /// If a tile is rendered here, its database state must be taken after this moment.
+    pub(crate) fn since(&self, tile: TileCoord, epoch: LiveEpoch) -> Instant {
+        self.moment(epoch.max(LiveEpoch(self.taken.of(tile))))
+    }
+
+    /// Notes that these tiles have changed (`None` for every tile). The database state `seen` shows the changes.
+    pub(crate) fn changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        match tiles {
+            None => {
+                least.raise_all(seen);
+                self.changed.change_all(now);
+            }
+            Some(tiles) => {
+                for tile in tiles {
+                    least.raise(*tile, seen);
+                }
+                self.changed.change(tiles.iter().copied(), now);
+            }
+        }
+    }
+
+    /// Evicts the live tiles of these addresses with all parameters, so that they are rendered again.
+    pub(crate) fn evicted(&self, tiles: &[TileCoord]) {
+        let LiveEpoch(now) = self.now();
+        self.changed.change(tiles.iter().copied(), now);
+    }
+
+    /// Evicts every live tile: the database is another one, so its states do not follow those that clients have seen.
+    pub(crate) fn evict(&self) {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        least.answered.clear();
+        least.by_slot.clear();
+        least.all = None;
+        self.other_history.store(now, Ordering::Release);
+        self.changed.change_all(now);
+    }
+
+    /// Live tiles of an older epoch may show another history of the database: their states cannot be compared.
+    pub(crate) fn of_this_history(&self) -> LiveEpoch {
+        LiveEpoch(self.other_history.load(Ordering::Acquire))
+    }
+
+    /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not
+    /// be older than the database state that it `shows` (`None` if that is not known). `is_followed` is true if the log will be read up to that
+    /// state, and will show which tiles have changed.
+    pub(crate) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
+        let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
+        let Some(shows) = shows.cloned().map(Arc::new) else { return since };
+        let mut least = self.least();
+        if !is_followed {
+            least.raise_all(&shows);
+            return since;
+        }
+        least.awaiting_log.push_back(AwaitingLog { since: since.clone(), before: before.clone(), shows });
+        if least.awaiting_log.len() > MAX_AWAITING_LOG
+            && let Some(oldest) = least.awaiting_log.pop_front()
+        {
+            least.raise_all(&oldest.shows);
+        }
+        since
+    }
+
+    /// Notes that the log has been read up to the database state `seen`.
+    pub(crate) fn log_reached(&self, seen: &Cursor) {
+        let mut least = self.least();
+        while let Some(AwaitingLog { since, before, .. }) = least.next_reached(seen) {
+            since.0.store(before.get().0, Ordering::Release);
+        }
+    }
+
+    /// The latest database state that a tile must show; `None` if none is known for the tile.
+    pub(crate) fn least_state(&self, tile: TileCoord) -> Option<Arc<Cursor>> {
+        self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
+    }
+
+    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and nothing is noted, if an answer
+    /// may have been later already.
+    pub(crate) fn answers(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+        let mut least = self.least();
+        let before = least.answered.get(&LastChanged::slot(tile));
+        let is_new = before.is_none_or(|before| shown.sees_all_of(before));
+        if is_new {
+            least.answer(tile, shown);
+        }
+        is_new
+    }
+
+    /// Notes that a client may see a tile with some parameters in the database state `shown`.
+    pub(crate) fn answers_with_parameters(&self, tile: TileCoord, shown: &Arc<Cursor>) {
+        self.least().raise(tile, shown);
+    }
+
+    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not fresh.
+    pub(crate) fn lost(&self, shown: &Cursor) {
+        let LiveEpoch(now) = self.now();
+        self.least().raise_all(&Arc::new(shown.clone()));
+        self.changed.change_all(now);
+    }
+
+    /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows every known change, and
+    /// everything that clients have seen here. If so, it counts as sent.
+    pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+        let LiveEpoch(now) = self.now();
+        let mut least = self.least();
+        let of_tile = least.by_slot.get(&LastChanged::slot(tile));
+        let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
+        let is_new = least.all.iter().chain(of_tile).chain(awaiting_log).all(|least| shown.sees_all_of(least));
+        if is_new {
+            least.answer(tile, shown);
+            self.taken.change([tile], now);
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::cursor::NewestLogged;
+    use crate::target::Scope;
+    use crate::tile::Zoom;
+
+    fn tile(zoom: u8, x: u32) -> TileCoord {
+        TileCoord::new(Zoom::new(zoom).unwrap(), x, 0).unwrap()
+    }
+
+    fn cursor(text: &str) -> Cursor {
+        text.parse().unwrap()
+    }
+
+    fn look(seen: &str, transactions: &[u64], dirty: Option<&[TileCoord]>) -> LogLook {
+        let dirty = dirty.map(<[TileCoord]>::to_vec);
+        let (since, begun) = (Cursor::default(), Instant::now());
+        LogLook {
+            since,
+            seen: cursor(seen),
+            transactions: transactions.to_vec(),
+            dirty,
+            is_other_history: false,
+            begun,
+        }
+    }
+
+    /// The known changes for a target of zooms 0 to 5 that shows the database state `shown`.
+    fn beside(shown: &str) -> KnownChanges {
+        let known = KnownChanges::default();
+        known.shows(Some(cursor(shown)), &[Scope::read("0-5", &[]).unwrap()]);
+        known
+    }
+
+    #[test]
+    fn a_stored_tile_is_dirty_until_the_target_shows_every_transaction_of_the_look_that_found_it() {
+        let known = beside("100:100:");
+        known.looked(look("110:110:", &[101, 105], Some(&[tile(3, 1), tile(9, 9)])));
+        assert!(known.dirty_for(tile(3, 1)).is_some() && known.dirty_for(tile(3, 2)).is_none());
+        assert!(known.dirty_for(tile(9, 9)).is_none(), "the target does not hold it");
+        known.looked(look("120:120:", &[111], Some(&[tile(3, 2)])));
+        // A publication of a state in which one of the two was running, and an unrelated one, too.
+        known.shows(Some(cursor("101:108:105")), &[Scope::read("0-5", &[]).unwrap()]);
+        assert!(known.dirty_for(tile(3, 1)).is_some());
+        known.shows(Some(cursor("107:110:107,109")), &[Scope::read("0-5", &[]).unwrap()]);
+        assert!(known.dirty_for(tile(3, 1)).is_none() && known.dirty_for(tile(3, 2)).is_some());
+        known.shows(Some(cursor("112:112:")), &[Scope::read("0-5", &[]).unwrap()]);
+        assert!(known.dirty_for(tile(3, 2)).is_none());
+        // What the target shows before the look finds it was never dirty.
+        known.looked(look("130:130:", &[111], None));
+        assert!(known.dirty_for(tile(3, 2)).is_none());
+        // Too many to list.
+        known.looked(look("140:140:", &[133], None));
+        assert!(known.dirty_for(tile(5, 7)).is_some() && known.dirty_for(tile(6, 7)).is_none());
+    }
+
+    #[test]
+    fn a_tile_that_is_dirty_to_the_writer_is_so_until_it_has_published() {
+        let known = beside("100:100:");
+        known.found_dirty(Some(&"3/1/0".parse().unwrap()));
+        known.found_dirty(Some(&"3/2/0".parse().unwrap()));
+        assert!(known.dirty_for(tile(3, 1)).is_some() && known.dirty_for(tile(3, 2)).is_some());
+        assert!(known.dirty_for(tile(3, 3)).is_none() && known.writers_lag().is_some());
+        known.found_dirty(None);
+        assert!(known.dirty_for(tile(3, 3)).is_some());
+        known.is_clean();
+        assert!(known.dirty_for(tile(3, 1)).is_none() && known.writers_lag().is_none());
+    }
+
+    #[test]
+    fn live_tiles_outlive_a_publication_whose_changes_the_log_tells_and_no_other() {
+        let known = beside("100:100:");
+        let first = LiveSince::default();
+        let is_same = |since: &LiveSince, other: &LiveSince| since.get() == other.get();
+        let unfollowed = known.beside(Some(&cursor("101:101:")), &first);
+        assert!(!is_same(&unfollowed, &first), "nobody follows the log");
+        known.looked(look("110:110:", &[105], Some(&[tile(9, 9)])));
+        assert!(!is_same(&unfollowed, &first), "what changed before it was followed is not known");
+        assert!(is_same(&known.beside(Some(&cursor("109:109:")), &first), &first), "the log has been read up to it");
+        // Two publications that show more than was read of the log; it is read up to both, one after the other.
+        let second = known.beside(Some(&cursor("112:112:")), &first);
+        let third = known.beside(Some(&cursor("115:115:")), &second);
+        assert!(second.get() > first.get() && third.get() >= second.get());
+        known.looked(look("113:113:", &[111], Some(&[tile(9, 9)])));
+        assert!(is_same(&second, &first) && !is_same(&third, &first));
+        known.looked(look("116:116:", &[], Some(&[])));
+        assert!(is_same(&third, &first));
+        assert!(!is_same(&known.beside(None, &first), &first), "nobody knows what it shows");
+        known.failed("away".to_owned(), LogFailure::Passing);
+        assert!(!known.is_followed() && !is_same(&known.beside(Some(&cursor("109:109:")), &first), &first));
+    }
+
+    #[test]
+    fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
+        let known = beside("100:100:");
+        known.looked(look("100:100:", &[], Some(&[])));
+        let (epochs, since) = (known.epochs(), LiveSince::default());
+        let first = epochs.of(tile(9, 8), &since);
+        std::thread::sleep(Duration::from_millis(1));
+        known.looked(look("110:110:", &[105], Some(&[tile(9, 9), tile(20, 5)])));
+        let changed = epochs.of(tile(9, 9), &since);
+        assert!(changed > first && epochs.of(tile(20, 5), &since) == changed && epochs.of(tile(9, 8), &since) == first);
+        assert!(epochs.since(tile(9, 9), changed) >= epochs.moment(changed));
+        known.looked(look("120:120:", &[], Some(&[])));
+        assert_eq!(epochs.of(tile(9, 9), &since), changed, "nothing has changed");
+        std::thread::sleep(Duration::from_millis(1));
+        known.looked(look("120:120:", &[115], None));
+        assert!(epochs.of(tile(9, 8), &since) > changed);
+    }
+
+    #[test]
+    fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_have_seen() {
+        let known = beside("100:100:");
+        let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
+        known.beside(Some(&cursor("100:100:")), &LiveSince::default());
+        assert!(!epochs.takes(tile(9, 1), &state("99:99:")), "it is older than the target");
+        let before = epochs.since(tile(9, 1), LiveEpoch::default());
+        assert!(epochs.takes(tile(9, 1), &state("104:104:")));
+        assert!(epochs.since(tile(9, 1), LiveEpoch::default()) > before, "nothing older is rendered here afterwards");
+        assert!(!epochs.takes(tile(9, 1), &state("103:103:")), "clients have seen a later one");
+        known.looked(look("110:110:", &[105], Some(&[tile(9, 2)])));
+        assert!(!epochs.takes(tile(9, 2), &state("109:109:")) && epochs.takes(tile(9, 3), &state("109:109:")));
+        assert!(epochs.answers(tile(9, 2), &state("115:115:")) && !epochs.answers(tile(9, 2), &state("114:114:")));
+        assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
+    }
+
+    #[test]
+    fn in_another_history_nothing_counts_as_seen_and_no_tile_as_fresh() {
+        let known = beside("100:100:");
+        let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
+        let kept =
+            |text: &str, at| StateInHistory { state: cursor(text), newest: NewestLogged::Transaction { xid: 99, at } };
+        known.keeps(&kept("108:108:", 1));
+        assert_eq!(known.unconfirmed(), [], "the first look evicts every live tile");
+        known.looked(look("110:110:", &[], Some(&[])));
+        for shown in [kept("112:112:", 1), kept("112:112:", 1), kept("115:115:", 1)] {
+            known.keeps(&shown);
+        }
+        let (examined, before) = (known.unconfirmed(), epochs.of(tile(9, 1), &LiveSince::default()));
+        assert_eq!(examined, [kept("112:112:", 1), kept("115:115:", 1)]);
+        assert!(epochs.answers(tile(9, 1), &state("115:115:")) && !epochs.answers(tile(9, 1), &state("105:105:")));
+        known.keeps(&kept("116:116:", 1));
+        known.looked(LogLook { is_other_history: true, ..look("105:105:", &[], None) });
+        known.examined(&examined);
+        assert_eq!(known.unconfirmed(), [kept("116:116:", 1)]);
+        assert!(epochs.of(tile(9, 1), &LiveSince::default()) > before && epochs.of_this_history() > before);
+        assert!(epochs.answers(tile(9, 1), &state("106:106:")) && epochs.takes(tile(9, 2), &state("106:106:")));
+        // Too many to examine.
+        let before = epochs.of(tile(9, 1), &LiveSince::default());
+        std::thread::sleep(Duration::from_millis(1));
+        (0..=u64::try_from(MAX_UNCONFIRMED).unwrap()).for_each(|number| known.keeps(&kept("120:120:", number)));
+        assert!(known.unconfirmed().len() < MAX_UNCONFIRMED && epochs.of(tile(9, 1), &LiveSince::default()) > before);
+    }
+
+    #[test]
+    fn the_clock_says_whether_the_log_was_read_a_moment_ago_and_no_log_is_not_missed() {
+        let (known, start) = (KnownChanges::default(), Instant::now());
+        let after = |seconds: u64| start + Duration::from_secs(seconds);
+        let age = |seconds: u64| known.log_age(|| after(seconds));
+        assert_eq!((age(0), age(900)), (LogAge::Current, LogAge::Current), "nobody is to follow a log");
+        known.awaits_log();
+        assert_eq!((age(0), age(59), age(62)), (LogAge::Old, LogAge::Old, LogAge::LongOutage));
+        assert!(
+            known.is_starting(after(4)) && !known.is_starting(after(7)),
+            "for 5 s a server says that it is not ready"
+        );
+        let begun = |seconds: u64| LogLook { begun: after(seconds), ..look("110:110:", &[], Some(&[])) };
+        known.looked(begun(10));
+        assert_eq!((age(11), age(13), age(90)), (LogAge::Current, LogAge::Old, LogAge::LongOutage));
+        known.confirmed(after(20));
+        assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "the process was paused");
+        assert!(
+            !known.is_starting(after(23))
+                && known.unread(after(23)).unwrap().ends_with("the database has not answered")
+        );
+        known.failed("away".to_owned(), LogFailure::Passing);
+        assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "until then everything was read");
+        known.failed("gone".to_owned(), LogFailure::NoLog);
+        assert_eq!(age(0), LogAge::Old, "it was followed before");
+        let without = KnownChanges::default();
+        without.awaits_log();
+        without.failed("not installed".to_owned(), LogFailure::NoLog);
+        assert_eq!((without.log_age(|| after(900)), without.unread(after(900))), (LogAge::Current, None));
+    }
+
+    #[test]
+    fn a_live_tile_is_not_fresh_after_changes_were_missed() {
+        let (known, since) = (beside("100:100:"), LiveSince::default());
+        known.looked(look("110:110:", &[], Some(&[])));
+        let before = known.epochs().of(tile(9, 1), &since);
+        std::thread::sleep(Duration::from_millis(1));
+        let next = |from: &str, to: &str| LogLook { since: cursor(from), ..look(to, &[], Some(&[])) };
+        known.looked(next("110:110:", "120:120:"));
+        assert_eq!(known.epochs().of(tile(9, 1), &since), before, "it goes on where the last look ended");
+        // The target was written meanwhile, and the look begins at what it shows.
+        known.failed("the target was replaced".to_owned(), LogFailure::Lost);
+        known.looked(next("130:130:", "131:131:"));
+        assert!(known.epochs().of(tile(9, 1), &since) > before);
+        assert!(!known.epochs().takes(tile(9, 1), &Arc::new(cursor("125:125:"))));
+    }
+}

@@ -1,0 +1,396 @@
+//! The work folder. It contains the documents (notes) and files of one run at a time.
+//!
+//! | note | what | written |
+//! |---|---|---|
+//! | `plan.json` | the plan | once; the first to write it has begun the run |
+//! | `RUN/done-0017.json` | a shard that is done | once; the first attempt to write it has done the shard |
+//! | `RUN/attempt-0017-ID.json` | the heartbeat of an attempt | repeatedly |
+//! | `RUN/adding-0017-ID.json` | an attempt that adds tiles to the target itself | before its first tile, and when it has ended |
+//! | `RUN/snapshot-ID.json` | a snapshot that can be imported | once |
+//! | `RUN/slot-3.json` | the lease of some of the run's connections | repeatedly |
+//! | `ended.json` | the last runs, and how they ended | when a run ends |
+//!
+//! The sorted runs are files, `RUN/shard-0017-ID.run`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan, now};
+use super::{RunReader, ShardsError};
+use crate::postgis::ExportedSnapshot;
+use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
+
+/// The note with the plan.
+const PLAN: &str = "plan.json";
+
+/// The note with the runs that have ended.
+const ENDED: &str = "ended.json";
+
+/// The most runs in [`ENDED`].
+const MAX_ENDED: usize = 50;
+
+/// The work folder.
+#[derive(Debug, Clone)]
+pub struct WorkFolder {
+    /// The name that the user gave.
+    pub name: String,
+    /// The documents.
+    pub notes: Arc<dyn NoteStore>,
+    /// The files.
+    pub files: WorkFiles,
+}
+
+impl WorkFolder {
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ShardsError> {
+        let Some(note) = self.notes.read(name)? else { return Ok(None) };
+        let damaged = |error: serde_json::Error| ShardsError::Damaged {
+            place: format!("{name} in {}", self.name),
+            what: error.to_string(),
+        };
+        serde_json::from_slice(&note.body).map(Some).map_err(damaged)
+    }
+
+    /// Writes a note that must not exist yet. False if it does.
+    fn write_first(&self, name: &str, body: &impl Serialize) -> Result<bool, ShardsError> {
+        match self.notes.write(name, &bytes(body), &NoteCondition::Absent) {
+            Ok(_) => Ok(true),
+            Err(NoteError::Changed { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The plan; `None` if no run was begun.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is that of another version of the program.
+    pub fn plan(&self) -> Result<Option<ShardPlan>, ShardsError> {
+        #[derive(serde::Deserialize)]
+        struct OfVersion {
+            version: u32,
+            run: String,
+            generator: String,
+        }
+        let Some(OfVersion { version, run, generator }) = self.read(PLAN)? else { return Ok(None) };
+        if version != PLAN_VERSION || generator != GENERATOR {
+            let (work, ours) = (self.name.clone(), GENERATOR.to_owned());
+            return Err(ShardsError::OtherVersion { work, run, theirs: generator, ours });
+        }
+        self.read(PLAN)
+    }
+
+    /// The id of the run that was begun, by any version of the program; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the plan cannot be read.
+    pub fn run(&self) -> Result<Option<String>, ShardsError> {
+        #[derive(serde::Deserialize)]
+        struct OfRun {
+            run: String,
+        }
+        Ok(self.read::<OfRun>(PLAN)?.map(|plan| plan.run))
+    }
+
+    /// The plan.
+    ///
+    /// # Errors
+    /// If there is none, or it cannot be read.
+    pub fn begun(&self) -> Result<ShardPlan, ShardsError> {
+        self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
+    }
+
+    /// Begins a run.
+    ///
+    /// # Errors
+    /// If another one was begun, or the plan cannot be written.
+    pub fn begin(&self, plan: &ShardPlan) -> Result<(), ShardsError> {
+        if bytes(plan).len() > MAX_KEPT_NOTE {
+            // A shard takes about 200 bytes in the plan, with 15 zooms.
+            let most = u32::try_from(plan.shards.len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
+            return Err(ShardsError::TooManyShards { shards: plan.count(), most });
+        }
+        if self.write_first(PLAN, plan)? {
+            return Ok(());
+        }
+        let run = self.run()?.unwrap_or_default();
+        Err(ShardsError::Begun { work: self.name.clone(), run })
+    }
+
+    /// How a run has ended; `None` if it goes on.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn end_of(&self, run: &str) -> Result<Option<RunEnd>, ShardsError> {
+        if self.run()?.as_deref() == Some(run) {
+            return Ok(None);
+        }
+        let ended = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default();
+        let end = ended.iter().rev().find(|ended| ended.run == run).map(|ended| ended.end);
+        Ok(Some(end.unwrap_or(RunEnd::Aborted)))
+    }
+
+    /// The run that ended last, if it was committed. Removes what its commit has left here.
+    ///
+    /// # Errors
+    /// If the folder cannot be read or written.
+    pub fn committed(&self) -> Result<Option<String>, ShardsError> {
+        let last = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default().pop();
+        let Some(EndedRun { run, end: RunEnd::Committed }) = last else { return Ok(None) };
+        self.clear(&run)?;
+        Ok(Some(run))
+    }
+
+    /// The name of the file of an attempt's sorted run.
+    #[must_use]
+    pub fn run_name(run: &str, shard: u32, attempt: &str) -> String {
+        format!("{run}/shard-{shard:04}-{attempt}.run")
+    }
+
+    /// Opens the sorted run of a shard, if it has one. The reader reads `chunk` bytes at once.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn open_run(&self, done: &DoneNote, chunk: usize) -> Result<Option<RunReader>, ShardsError> {
+        let Some(name) = &done.file else { return Ok(None) };
+        let (file, place) = (self.files.open(name)?, self.files.place(name));
+        RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
+    }
+
+    /// Ends a run, so that every further attempt is late. Removes its notes and files, the plan first. Does not affect another run.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub fn end(&self, run: &str, end: RunEnd) -> Result<(), ShardsError> {
+        let mut ended = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default();
+        if !ended.iter().any(|ended| ended.run == run) {
+            ended.push(EndedRun { run: run.to_owned(), end });
+            let older = ended.len().saturating_sub(MAX_ENDED);
+            ended.drain(..older);
+            self.notes.write(ENDED, &bytes(&ended), &NoteCondition::Always)?;
+        }
+        if self.run()?.as_deref() == Some(run) {
+            self.notes.remove(PLAN)?;
+        }
+        self.clear(run)
+    }
+
+    /// Removes the notes and files of a run.
+    ///
+    /// # Errors
+    /// If they cannot be removed.
+    pub fn clear(&self, run: &str) -> Result<(), ShardsError> {
+        for name in self.notes.list(run)? {
+            self.notes.remove(&name)?;
+        }
+        Ok(self.files.remove_folder(run)?)
+    }
+}
+
+fn bytes(body: &impl Serialize) -> Vec<u8> {
+    // Plain data can always be serialized.
+    serde_json::to_vec(body).unwrap_or_default()
+}
+
+// The notes of attempts at shards: heartbeats, the tiles that they add to the target, and snapshots that others can import.
+
+/// The time without a heartbeat after which an attempt counts as dead, in milliseconds.
+const ATTEMPT_LIFE: u64 = 60_000;
+
+/// An attempt at a shard, and whether it is alive.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Its note.
+    pub note: AttemptNote,
+    /// True if its heartbeat is less than a minute old, by this machine's clock.
+    pub is_alive: bool,
+}
+
+impl WorkFolder {
+    /// Writes the heartbeat of an attempt.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn note_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
+        let attempt = AttemptNote { alive: now(), ..attempt.clone() };
+        self.notes.write(&attempt_name(run, &attempt), &bytes(&attempt), &NoteCondition::Always)?;
+        Ok(())
+    }
+
+    /// Removes the note of an attempt.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn forget_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
+        Ok(self.notes.remove(&attempt_name(run, attempt))?)
+    }
+
+    /// The attempts.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
+        let now = now();
+        let mut attempts = Vec::new();
+        for name in self.notes.list(run)?.iter().filter(|name| name.contains("/attempt-")) {
+            // Attempts may end while they are listed.
+            if let Some(note) = self.read::<AttemptNote>(name)? {
+                attempts.push(Attempt { is_alive: now.saturating_sub(note.alive) < ATTEMPT_LIFE, note });
+            }
+        }
+        Ok(attempts)
+    }
+
+    /// Notes that an attempt adds tiles to the target itself.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn note_adding(&self, run: &str, adding: &AddingNote) -> Result<(), ShardsError> {
+        let name = format!("{run}/adding-{:04}-{}.json", adding.shard, adding.id);
+        self.notes.write(&name, &bytes(adding), &NoteCondition::Always)?;
+        Ok(())
+    }
+
+    /// The attempts that have added tiles to the target, without those that have completed their shards.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn other_adding(&self, run: &str, shards: &[DoneNote]) -> Result<Vec<AddingNote>, ShardsError> {
+        let done: HashSet<&str> = shards.iter().filter_map(|shard| shard.adding.as_deref()).collect();
+        let is_other = |name: &String| {
+            let id = name.split_once("/adding-").and_then(|(_, rest)| rest.split_once('-')?.1.strip_suffix(".json"));
+            id.is_some_and(|id| !done.contains(id))
+        };
+        let mut others = Vec::new();
+        for name in self.notes.list(run)?.iter().filter(|name| is_other(name)) {
+            others.extend(self.read::<AddingNote>(name)?);
+        }
+        Ok(others)
+    }
+
+    /// True if an attempt other than `own` has noted that it adds tiles of the shard to the target.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn was_adding(&self, run: &str, own: &AddingNote) -> Result<bool, ShardsError> {
+        let (begin, name) = (format!("/adding-{:04}-", own.shard), format!("-{}.json", own.id));
+        Ok(self.notes.list(run)?.iter().any(|other| other.contains(&begin) && !other.ends_with(&name)))
+    }
+
+    /// Adds a snapshot that others can import.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add_snapshot(&self, run: &str, id: &str, snapshot: &ExportedSnapshot) -> Result<(), ShardsError> {
+        self.notes.write(&format!("{run}/snapshot-{id}.json"), &bytes(snapshot), &NoteCondition::Always)?;
+        Ok(())
+    }
+
+    /// Removes a snapshot.
+    ///
+    /// # Errors
+    /// If it cannot be removed.
+    pub fn forget_snapshot(&self, run: &str, id: &str) -> Result<(), ShardsError> {
+        Ok(self.notes.remove(&format!("{run}/snapshot-{id}.json"))?)
+    }
+
+    /// The snapshots that can be imported, if their sessions are still open.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn snapshots(&self, run: &str) -> Result<Vec<ExportedSnapshot>, ShardsError> {
+        let mut snapshots = Vec::new();
+        for name in self.notes.list(run)?.iter().filter(|name| name.contains("/snapshot-")) {
+            snapshots.extend(self.read(name)?);
+        }
+        Ok(snapshots)
+    }
+}
+
+fn attempt_name(run: &str, attempt: &AttemptNote) -> String {
+    format!("{run}/attempt-{:04}-{}.json", attempt.shard, attempt.attempt)
+}
+
+// Shards that are done. The first attempt to note that a shard is done has done it.
+
+impl WorkFolder {
+    /// The note of a shard that is done; `None` if it is not.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn done(&self, run: &str, shard: u32) -> Result<Option<DoneNote>, ShardsError> {
+        self.read(&format!("{run}/{}", done_name(shard)))
+    }
+
+    /// Notes that a shard is done. False if another attempt was faster.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write_done(&self, run: &str, done: &DoneNote) -> Result<bool, ShardsError> {
+        self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
+    }
+
+    /// The numbers of the shards that are done.
+    ///
+    /// # Errors
+    /// If the folder cannot be listed.
+    pub fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {
+        let names = self.notes.list(run)?;
+        let number = |name: &String| {
+            let leaf = name.split_once('/')?.1;
+            leaf.strip_prefix("done-")?.strip_suffix(".json")?.parse().ok()
+        };
+        let mut numbers: Vec<u32> = names.iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+}
+
+fn done_name(shard: u32) -> String {
+    format!("done-{shard:04}.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::shards::plan::LayerRecord;
+    use crate::target::{FolderNotes, WorkFiles};
+
+    #[test]
+    fn the_first_attempt_that_says_so_has_done_a_shard() {
+        let folder = tempfile::tempdir().unwrap();
+        let (notes, files) = (FolderNotes::of_directory(folder.path()), WorkFiles::Folder(folder.path().to_owned()));
+        let work = WorkFolder { name: "work/".to_owned(), notes: Arc::new(notes), files };
+        let done = |attempt: &str, tiles| DoneNote {
+            shard: 3,
+            attempt: attempt.to_owned(),
+            file: None,
+            bytes: 0,
+            crc32: 0,
+            edits: 0,
+            adding: None,
+            is_exact: true,
+            tiles,
+            cursor: "5:5:".to_owned(),
+            witness: None,
+            seen: "5:5:".to_owned(),
+            zooms: Vec::new(),
+            layers: LayerRecord::default(),
+            plan_seconds: 0.0,
+            reading_seconds: 0.0,
+            reading_sessions: 0,
+            render_seconds: 0.0,
+            seconds: 0.0,
+            workers: 1,
+        };
+        assert_eq!(work.done_numbers("run").unwrap(), [0; 0]);
+        for (attempt, tiles, is_first) in [("first", 7, true), ("second", 8, false)] {
+            assert_eq!(work.write_done("run", &done(attempt, tiles)).unwrap(), is_first, "{attempt}");
+            assert_eq!(work.done("run", 3).unwrap(), Some(done("first", 7)), "{attempt}");
+        }
+        assert_eq!(work.done_numbers("run").unwrap(), [3]);
+    }
+}

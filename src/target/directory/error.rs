@@ -1,0 +1,196 @@
+//! Errors of directory targets.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::ErrorKind;
+use crate::target::BeforeManifestError;
+use crate::target::scratch::ScratchError;
+use crate::target::staging::NoFolder;
+
+/// Why a directory could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The output is a file.
+    #[error("the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles", path.display())]
+    IsFile {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The folder that the target would be created in does not exist.
+    #[error(transparent)]
+    NoFolder(#[from] NoFolder),
+    /// A file stands where a folder must be.
+    #[error("{} is a file where a folder of tiles must be: remove it, or choose another --output or template", path.display())]
+    FileInTheWay {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A symbolic link stands where a folder must be.
+    #[error("{} is a symbolic link where a folder of the target must be, and links below a target are not followed: remove it, or choose another --output", path.display())]
+    LinkInTheWay {
+        /// The link.
+        path: PathBuf,
+    },
+    /// Another run is writing the directory.
+    #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
+    Busy {
+        /// The output.
+        path: PathBuf,
+        /// Who.
+        holder: String,
+    },
+    /// The directory holds another tileset.
+    #[error(
+        "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
+        path.display()
+    )]
+    OtherTileset {
+        /// The output.
+        path: PathBuf,
+        /// The fingerprint found.
+        found: String,
+        /// The fingerprint of the run.
+        wanted: String,
+    },
+    /// The directory's tiles have other names.
+    #[error(
+        "the tiles in {} are named {found}, this configuration names them {wanted}, and the old ones would stay: choose another --output, or write beside them with --force and remove them yourself",
+        path.display()
+    )]
+    OtherTemplate {
+        /// The output.
+        path: PathBuf,
+        /// The template found.
+        found: String,
+        /// The template of the run.
+        wanted: String,
+    },
+    /// The directory holds tiles, and no note that oar-tiles wrote them.
+    #[error(
+        "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",
+        path.display()
+    )]
+    NotOurs {
+        /// The output.
+        path: PathBuf,
+        /// One of the files.
+        example: String,
+    },
+    /// The directory holds files of others.
+    #[error(
+        "{} holds other files, such as {example}, and no notes of oar-tiles: choose another --output (a new folder, or an empty one), or write tiles beside them with --force",
+        path.display()
+    )]
+    ForeignFolder {
+        /// The output.
+        path: PathBuf,
+        /// One of the files.
+        example: String,
+    },
+    /// The directory has no versions.
+    #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
+    NoVersions {
+        /// The output.
+        path: PathBuf,
+    },
+    /// A directory with versions cannot be edited.
+    #[error(
+        "{} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place",
+        path.display()
+    )]
+    Whole {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The directory holds no tileset that could be edited.
+    #[error("{} holds no tileset of oar-tiles that could be brought up to date: seed it first", path.display())]
+    NoTileset {
+        /// The output.
+        path: PathBuf,
+    },
+    /// The disk is full, or a quota is used up.
+    #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
+    DiskFull {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The system refused.
+    #[error("cannot {action} {}: {next}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// What to do.
+        next: &'static str,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A note of the program cannot be read.
+    #[error("{} is damaged: remove it, and run with --force", path.display())]
+    Note {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// The scratch file with the list of tiles.
+    #[error(transparent)]
+    ScratchList(#[from] ScratchError),
+    /// What has to be written before the manifest.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
+    /// A stop was asked for.
+    #[error("interrupted while writing {}", path.display())]
+    Interrupted {
+        /// The output.
+        path: PathBuf,
+    },
+}
+
+impl DirectoryError {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            DirectoryError::IsFile { .. }
+            | DirectoryError::NoFolder(_)
+            | DirectoryError::OtherTileset { .. }
+            | DirectoryError::OtherTemplate { .. }
+            | DirectoryError::NotOurs { .. }
+            | DirectoryError::ForeignFolder { .. }
+            | DirectoryError::NoVersions { .. } => ErrorKind::Usage,
+            DirectoryError::Whole { .. } | DirectoryError::NoTileset { .. } => ErrorKind::NeedsSeed,
+            DirectoryError::Interrupted { .. } => ErrorKind::Interrupted,
+            DirectoryError::FileInTheWay { .. }
+            | DirectoryError::LinkInTheWay { .. }
+            | DirectoryError::Busy { .. }
+            | DirectoryError::DiskFull { .. }
+            | DirectoryError::Io { .. }
+            | DirectoryError::Note { .. }
+            | DirectoryError::BeforeManifest(_)
+            | DirectoryError::ScratchList(_) => ErrorKind::Failed,
+        }
+    }
+
+    /// The error of a file operation.
+    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> DirectoryError {
+        let path = path.to_owned();
+        match source.kind() {
+            // A file-size limit shows as a file that is too large.
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                DirectoryError::DiskFull { path, source }
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => DirectoryError::Io {
+                action,
+                path,
+                next: "give yourself the right to write there, or choose another --output",
+                source,
+            },
+            _ => DirectoryError::Io { action, path, next: "look into the cause, and run the command again", source },
+        }
+    }
+}

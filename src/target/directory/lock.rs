@@ -1,0 +1,161 @@
+//! The lock of a directory, which allows one writer at a time: a lock file that names its holder.
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+use std::{fs, io};
+
+use super::folder::OpenFolder;
+use super::found::{DirectoryState, walk};
+use super::{DirectoryError, OWN_FOLDER};
+use crate::stop::Stop;
+use crate::target::lock_file;
+use crate::target::lock_file::{LeftOver, Taken};
+use crate::target::tree::{TreeOptions, notes};
+
+/// The name of the lock in the program's own folder.
+const LOCK: &str = "lock";
+
+/// The most bytes of the holder's description that a message shows.
+const MAX_HOLDER_BYTES: u64 = 200;
+
+/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, and that ends with the process.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    _file: File,
+    /// The target.
+    pub(crate) root: OpenFolder,
+    /// The program's own folder in the target.
+    pub(crate) own: OpenFolder,
+    /// Folders that were created for the lock, the innermost first. They are removed with it unless [`Lock::keep`] is called.
+    made: Vec<PathBuf>,
+}
+
+impl Lock {
+    /// Takes the lock of a target. The target itself may be a link to a folder.
+    ///
+    /// # Errors
+    /// If another run holds the lock, or the folder cannot be created or written.
+    pub(crate) fn take(target: &Path) -> Result<Lock, DirectoryError> {
+        let own_path = target.join(OWN_FOLDER);
+        let path = own_path.join(LOCK);
+        let failed = |source| DirectoryError::io("lock", &path, source);
+        let is_missing = |folder: &&Path| fs::symlink_metadata(folder).is_err();
+        let made: Vec<PathBuf> = [&*own_path, target].into_iter().filter(is_missing).map(Path::to_owned).collect();
+        loop {
+            match fs::create_dir(target) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(DirectoryError::io("make the folder", target, error));
+                }
+                _ => {}
+            }
+            let root = match OpenFolder::open(target) {
+                // The first run in this target failed in the meantime, and removed the folder that it had created.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && !target.is_symlink() => continue,
+                opened => opened.map_err(|source| DirectoryError::io("open", target, source))?,
+            };
+            let own = match root.make(OWN_FOLDER) {
+                Err(error) if error.is_missing() => continue,
+                made => made.map_err(|error| error.into_error("make the folder"))?,
+            };
+            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused) {
+                Ok(Taken::Ours(mut file)) => {
+                    let since = humantime::format_rfc3339_seconds(SystemTime::now());
+                    file.set_len(0).map_err(failed)?;
+                    writeln!(file, "process {} since {since}", std::process::id()).map_err(failed)?;
+                    return Ok(Lock { _file: file, root, own, made });
+                }
+                Ok(Taken::Theirs(file)) => {
+                    let mut holder = String::new();
+                    // If the holder's description cannot be read, the lock is held nevertheless.
+                    if file.take(MAX_HOLDER_BYTES).read_to_string(&mut holder).is_err() || holder.trim().is_empty() {
+                        "it does not say who it is".clone_into(&mut holder);
+                    }
+                    return Err(DirectoryError::Busy { path: target.to_owned(), holder: holder.trim().to_owned() });
+                }
+                Err((_, error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Err((_, error)) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return Err(DirectoryError::Io {
+                        action: "lock",
+                        path,
+                        next: "remove it, or choose another --output",
+                        source: error,
+                    });
+                }
+                Err((_, error)) => return Err(failed(error)),
+            }
+        }
+    }
+
+    /// True if the program's own folder was created with the lock. Then no run of oar-tiles was there before.
+    pub(crate) fn is_of_a_new_target(&self) -> bool {
+        !self.made.is_empty()
+    }
+
+    /// Keeps the folders that were created, because from now on the target holds something.
+    pub(crate) fn keep(&mut self) {
+        self.made.clear();
+    }
+}
+
+impl Drop for Lock {
+    /// Removes the folders that were created for the lock, if the run has begun nothing.
+    fn drop(&mut self) {
+        if self.made.is_empty() {
+            return;
+        }
+        let removed = self.own.remove(LOCK).and_then(|_| self.made.iter().try_for_each(fs::remove_dir));
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                let path = self.own.path().join(LOCK);
+                tracing::warn!("cannot remove {}: {error}; it is safe to delete", path.display());
+            }
+            _ => {}
+        }
+    }
+}
+
+// Decides whether a run may write to a folder, as far as possible before the database is asked.
+
+/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, next to which it would write
+/// tiles. `found` is the content of the folder's notes.
+pub(crate) fn claim(
+    root: &OpenFolder,
+    options: &TreeOptions,
+    found: &DirectoryState,
+    stop: &Stop,
+) -> Result<(), DirectoryError> {
+    if options.force || found.is_ours() {
+        return Ok(());
+    }
+    let mut theirs: Vec<String> = Vec::new();
+    let read = root.each(|name, _kind| {
+        if !is_harmless(name) && !notes::is_note(name) && !options.template.may_begin_with(name) {
+            theirs.push(name.to_owned());
+        }
+    });
+    read.map_err(|error| error.into_error("read the folder"))?;
+    let path = || root.path().to_owned();
+    if let Some(example) = theirs.into_iter().min() {
+        return Err(DirectoryError::ForeignFolder { path: path(), example });
+    }
+    if options.template.is_versioned() || options.template.layers_apart() {
+        // The names of the layers are not known yet. A new version touches none of the existing tiles.
+        return Ok(());
+    }
+    let walked = walk(root, &options.template, stop, |name| match options.template.read(name) {
+        Some(_) => Err(DirectoryError::NotOurs { path: path(), example: name.to_owned() }),
+        None => Ok(()),
+    });
+    match walked {
+        Ok(done) => done,
+        Err(_) if stop.asked().is_some() => Err(DirectoryError::Interrupted { path: path() }),
+        Err(error) => Err(error.into_error("read the folder")),
+    }
+}
+
+/// True for files in folders that look empty to their owner: hidden files, and the files that file systems keep at their root.
+fn is_harmless(name: &str) -> bool {
+    name.starts_with('.') || name == "lost+found"
+}

@@ -1,0 +1,645 @@
+//! Errors of targets in S3: what failed, where, and what to do next.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use crate::target::scratch::ScratchError;
+use crate::target::tree::SwitchError;
+use crate::target::{BeforeManifestError, PmtilesError, ReadError};
+
+/// What a request asks of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Storing an object.
+    Put,
+    /// Reading an object.
+    Get,
+    /// Listing keys.
+    List,
+    /// Deleting an object.
+    Delete,
+    /// Giving up an upload in parts.
+    Abort,
+}
+
+impl Action {
+    /// The action as a verb.
+    const fn verb(self) -> &'static str {
+        match self {
+            Action::Put => "write",
+            Action::Get => "read",
+            Action::List => "list",
+            Action::Delete => "delete",
+            Action::Abort => "abort the upload of",
+        }
+    }
+}
+
+/// Why a target in S3 could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum S3Error {
+    /// A setting cannot be used.
+    #[error("[s3] {what}")]
+    Setting {
+        /// Which, and what to write instead.
+        what: String,
+    },
+    /// No region is known.
+    #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
+    NoRegion {
+        /// The target.
+        place: String,
+    },
+    /// This program was built without S3.
+    #[error(
+        "{place} is in S3, and this oar-tiles was built without S3: use a released program, or build one with --features s3"
+    )]
+    NotBuilt {
+        /// The target.
+        place: String,
+    },
+    /// The server does not honour conditional writes.
+    #[error(
+        "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
+    )]
+    NoConditions {
+        /// The server.
+        endpoint: String,
+        /// The target.
+        place: String,
+        /// What the server did.
+        what: String,
+    },
+    /// There is no such bucket.
+    #[error("there is no bucket \"{bucket}\" at {endpoint}: create it, or correct --output or [s3] endpoint")]
+    NoBucket {
+        /// The bucket.
+        bucket: String,
+        /// The server.
+        endpoint: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The user may not do this.
+    #[error("not allowed to {} {place}: a policy has to allow {policy}", action.verb())]
+    Denied {
+        /// What was tried.
+        action: Action,
+        /// The target or object.
+        place: String,
+        /// The line that a policy needs.
+        policy: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The server does not accept the access keys.
+    #[error("{endpoint} refuses the credentials for {place}: check the access key, its secret and [s3] profile")]
+    Keys {
+        /// The server.
+        endpoint: String,
+        /// The target.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// No credentials were found.
+    #[error(
+        "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role"
+    )]
+    NoKeys {
+        /// The target.
+        place: String,
+        /// What the chain of credentials said.
+        source: S3Cause,
+    },
+    /// The credentials have expired.
+    #[error(
+        "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
+    )]
+    Expired {
+        /// The target.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The bucket is in another region.
+    #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
+    Region {
+        /// The bucket.
+        bucket: String,
+        /// The region that was used.
+        used: String,
+        /// The right one, if the server says.
+        right: Option<String>,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// No connection to the server.
+    #[error("cannot reach {endpoint} to {} {place}: check [s3] endpoint, the network and the proxy", action.verb())]
+    Unreachable {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// The target or object.
+        place: String,
+        /// The cause.
+        source: S3Cause,
+    },
+    /// No answer in time.
+    #[error(
+        "{endpoint} did not answer in time when asked to {} {place}: run the command again, or raise [s3] attempt_timeout and request_timeout",
+        action.verb()
+    )]
+    Timeout {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// The target or object.
+        place: String,
+        /// The cause.
+        source: S3Cause,
+    },
+    /// The clocks differ.
+    #[error("{endpoint} says that this machine's clock is wrong: set it (by NTP), then run the command again")]
+    Clock {
+        /// The server.
+        endpoint: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// The server asks to slow down.
+    #[error(
+        "{endpoint} asks to slow down and did not take the request to {} {place} in {attempts} attempts: run the command again later, or lower [s3] in_flight",
+        action.verb()
+    )]
+    Busy {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// The target or object.
+        place: String,
+        /// How often.
+        attempts: u32,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// Anything else that the server said.
+    #[error("{endpoint} failed to {} {place}: look at the cause, then run the command again", action.verb())]
+    Refused {
+        /// The server.
+        endpoint: String,
+        /// What was tried.
+        action: Action,
+        /// The target or object.
+        place: String,
+        /// What the server said.
+        source: S3Cause,
+    },
+    /// Another run is writing the target.
+    #[error(
+        "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
+    )]
+    Held {
+        /// The target.
+        place: String,
+        /// Who: program, host, process, since when.
+        holder: String,
+        /// Until when.
+        until: String,
+    },
+    /// Another run took the lease, or it was removed.
+    #[error(
+        "the lease on {place} was lost ({how}): the manifest is unchanged. See that only one run writes this target, then run the command again"
+    )]
+    Lost {
+        /// The target.
+        place: String,
+        /// To whom, or why.
+        how: String,
+    },
+    /// The target holds another tileset.
+    #[error(
+        "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or replace the tiles there with --force"
+    )]
+    OtherTileset {
+        /// The target.
+        place: String,
+    },
+    /// The target holds objects of another program.
+    #[error(
+        "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
+    )]
+    Foreign {
+        /// The target.
+        place: String,
+        /// A key of it.
+        example: String,
+    },
+    /// A target with versions cannot be edited.
+    #[error(
+        "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
+    )]
+    Whole {
+        /// The target.
+        place: String,
+    },
+    /// A version that shards have written no longer exists.
+    #[error(
+        "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run of shards up, and begin again"
+    )]
+    NoVersion {
+        /// The target.
+        place: String,
+        /// The version.
+        version: String,
+    },
+    /// The target holds no tileset that could be edited.
+    #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
+    NoTileset {
+        /// The target.
+        place: String,
+    },
+    /// Another program replaced an object that the run was about to replace.
+    #[error(
+        "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
+    )]
+    Changed {
+        /// The object.
+        place: String,
+    },
+    /// Not everything was stored.
+    #[error(
+        "{missing} objects of {place} could not be written or deleted, the first are {}: the manifest is unchanged. Run the command again; only what is missing is sent",
+        first.join(", ")
+    )]
+    Incomplete {
+        /// The target.
+        place: String,
+        /// How many.
+        missing: u64,
+        /// The first of them, each with what the server said.
+        first: Vec<String>,
+        /// What the server said to the first.
+        source: S3Cause,
+    },
+    /// A stop was asked for.
+    #[error("interrupted while writing {place}: run the command again and it goes on")]
+    Interrupted {
+        /// The target.
+        place: String,
+    },
+    /// An object is larger than the program reads.
+    #[error("{place} is too large to be read: find out which program wrote it, and remove it or name another target")]
+    TooLarge {
+        /// The object's URL.
+        place: String,
+        /// The limit.
+        source: S3Cause,
+    },
+    /// A note of this program cannot be parsed.
+    #[error(
+        "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
+    )]
+    Note {
+        /// The object.
+        place: String,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// There is no such object.
+    #[error("there is no {place}: name a target that exists")]
+    Missing {
+        /// The object.
+        place: String,
+    },
+    /// The local file that is to be uploaded cannot be read.
+    #[error("cannot read {} to upload it to {place}: run the command again", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The target.
+        place: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The archive that is to be uploaded could not be written.
+    #[error(transparent)]
+    Archive(#[from] PmtilesError),
+    /// The temporary folder cannot hold the archive.
+    #[error("cannot write the archive to {}: make room there, or set TMPDIR to another folder", path.display())]
+    Scratch {
+        /// The temporary folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// The scratch file with the list of tiles.
+    #[error(transparent)]
+    ScratchList(#[from] ScratchError),
+    /// What has to be written before the manifest.
+    #[error(transparent)]
+    BeforeManifest(#[from] BeforeManifestError),
+    /// Clients cannot be switched to the version.
+    #[error("cannot switch clients of {place} to another version")]
+    Switch {
+        /// The target.
+        place: String,
+        /// Why.
+        source: SwitchError,
+    },
+}
+
+impl From<S3Error> for ReadError {
+    fn from(error: S3Error) -> ReadError {
+        match error {
+            S3Error::Missing { place } => ReadError::Missing { place },
+            other => {
+                let what = other.to_string();
+                let cause = std::error::Error::source(&other).map(chain);
+                ReadError::Remote { what, source: cause.map(|cause| S3Cause(cause).into()) }
+            }
+        }
+    }
+}
+
+// The error message of a server or the network, as one line.
+
+/// The error message of a server or the network, on one line and each part once: the SDK's errors spread and repeat it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct S3Cause(pub(crate) String);
+
+impl std::fmt::Display for S3Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for S3Cause {}
+
+/// An error and its causes on one line, each once.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let said = cause.to_string();
+        if !text.contains(&said) {
+            text = text + ": " + &said;
+        }
+        next = cause.source();
+    }
+    text
+}
+
+// The errors of servers and of the network, classified by what they mean for a run.
+
+/// What a failed request means for a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// There is no such key.
+    Missing,
+    /// There is no such bucket.
+    NoBucket,
+    /// The request's condition (`If-Match`, `If-None-Match`) does not hold.
+    Condition,
+    /// The server does not support such requests.
+    Unknown,
+    /// The user may not do this.
+    Denied,
+    /// The server does not know the access key, or the signature is wrong.
+    Keys,
+    /// The access keys have expired.
+    Expired,
+    /// No credentials were found.
+    NoKeys,
+    /// The bucket is in another region: which, if the server says.
+    Region(Option<String>),
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The clocks differ too much.
+    Clock,
+    /// The server asks to slow down.
+    Busy,
+    /// The server failed, or its answer broke off.
+    Server,
+    /// The object is larger than the program reads.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    pub(crate) meaning: Meaning,
+    pub(crate) cause: S3Cause,
+}
+
+impl Refusal {
+    /// True if every other request of this run would fail, too.
+    pub(crate) fn concerns_all(&self) -> bool {
+        matches!(
+            self.meaning,
+            Meaning::NoBucket
+                | Meaning::Keys
+                | Meaning::Expired
+                | Meaning::NoKeys
+                | Meaning::Region(_)
+                | Meaning::Clock
+        )
+    }
+
+    /// From the code and message of one object in the answer to `DeleteObjects`.
+    pub(crate) fn of_code(code: &str, message: &str) -> Refusal {
+        Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
+    }
+}
+
+impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> for Refusal {
+    fn from(error: SdkError<E, HttpResponse>) -> Refusal {
+        match &error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+                let cause = S3Cause(said(Some(status), code, message));
+                let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+                let region = header.or_else(|| expected_region(message));
+                let meaning = match meaning(Some(status), code) {
+                    Some(Meaning::Region(_)) => Meaning::Region(region),
+                    Some(meaning) => meaning,
+                    None => Meaning::Other,
+                };
+                Refusal { meaning, cause }
+            }
+            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
+            SdkError::DispatchFailure(failure) => {
+                let text = chain(&error);
+                // The SDK's own type of this error is in a crate that the SDK does not re-export.
+                let meaning = if text.contains("credential") {
+                    Meaning::NoKeys
+                } else if failure.is_timeout() {
+                    Meaning::Timeout
+                } else {
+                    Meaning::Unreachable
+                };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
+            _ => {
+                let text = chain(&error);
+                let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+        }
+    }
+}
+
+/// The meaning of an HTTP status and an error code; the code counts first (Amazon S3 API Reference, "Error responses").
+fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
+    Some(match (code, status) {
+        ("NoSuchBucket", _) => Meaning::NoBucket,
+        ("NoSuchKey" | "NotFound", _) => Meaning::Missing,
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) => Meaning::Condition,
+        ("NotImplemented", _) => Meaning::Unknown,
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => Meaning::Keys,
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Meaning::Expired,
+        ("RequestTimeTooSkewed", _) => Meaning::Clock,
+        (
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "Redirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException",
+            _,
+        ) => Meaning::Region(None),
+        ("SlowDown" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "ServiceUnavailable", _) => {
+            Meaning::Busy
+        }
+        ("RequestTimeout", _) => Meaning::Timeout,
+        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) => Meaning::Denied,
+        (_, Some(status)) => match status {
+            301 | 307 => Meaning::Region(None),
+            403 => Meaning::Denied,
+            404 => Meaning::Missing,
+            409 | 412 => Meaning::Condition,
+            429 | 503 => Meaning::Busy,
+            501 => Meaning::Unknown,
+            500.. => Meaning::Server,
+            _ => return None,
+        },
+        ("InternalError", None) => Meaning::Server,
+        _ => return None,
+    })
+}
+
+/// The region that a message names: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+fn expected_region(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+/// Status, code and message on one line, as far as the server sent them.
+fn said(status: Option<u16>, code: &str, message: &str) -> String {
+    let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
+    for part in [code, message.trim_end_matches('.')] {
+        if !part.is_empty() {
+            let between = if text.is_empty() {
+                ""
+            } else if part == code {
+                " "
+            } else {
+                ": "
+            };
+            text = text + between + part;
+        }
+    }
+    text
+}
+
+impl Action {
+    /// The part of a policy that allows the action (Amazon S3, "Actions, resources, and condition keys").
+    fn policy(self, bucket: &str, prefix: &str) -> String {
+        let objects = |action: &str| format!("\"{action}\" on \"arn:aws:s3:::{bucket}/{prefix}*\"");
+        match self {
+            Action::Put => objects("s3:PutObject"),
+            // Without the right to list, S3 answers 403 for a key that does not exist.
+            Action::Get => format!("{} and {}", objects("s3:GetObject"), Action::List.policy(bucket, prefix)),
+            Action::List => format!("\"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""),
+            Action::Delete => objects("s3:DeleteObject"),
+            Action::Abort => objects("s3:AbortMultipartUpload"),
+        }
+    }
+}
+
+/// The facts about the server and the bucket of a request that an error names.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    pub(crate) attempts: u32,
+}
+
+impl RequestContext {
+    /// The error of a request for a key.
+    pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
+        let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
+        let place = format!("s3://{bucket}/{key}");
+        let source = refusal.cause;
+        match refusal.meaning {
+            Meaning::Missing => S3Error::Missing { place },
+            Meaning::NoBucket => S3Error::NoBucket { bucket, endpoint, source },
+            Meaning::Condition => S3Error::Changed { place },
+            Meaning::Denied => {
+                let policy = action.policy(&bucket, &prefix);
+                S3Error::Denied { action, place, policy, source }
+            }
+            Meaning::Keys => S3Error::Keys { endpoint, place, source },
+            Meaning::NoKeys => S3Error::NoKeys { place, source },
+            Meaning::Expired => S3Error::Expired { place, source },
+            Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
+            Meaning::Unreachable => S3Error::Unreachable { endpoint, action, place, source },
+            Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
+            Meaning::Clock => S3Error::Clock { endpoint, source },
+            Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
+            Meaning::TooLarge => S3Error::TooLarge { place, source },
+            Meaning::Unknown | Meaning::Server | Meaning::Other => S3Error::Refused { endpoint, action, place, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_documentation_says() {
+        for (status, code, expected) in [
+            (404, "NoSuchBucket", Some(Meaning::NoBucket)),
+            (404, "", Some(Meaning::Missing)),
+            (403, "", Some(Meaning::Denied)),
+            (403, "RequestTimeTooSkewed", Some(Meaning::Clock)),
+            (400, "ExpiredToken", Some(Meaning::Expired)),
+            (301, "PermanentRedirect", Some(Meaning::Region(None))),
+            (400, "AuthorizationHeaderMalformed", Some(Meaning::Region(None))),
+            (409, "ConditionalRequestConflict", Some(Meaning::Condition)),
+            (503, "SlowDown", Some(Meaning::Busy)),
+            (500, "InternalError", Some(Meaning::Server)),
+            (400, "EntityTooSmall", None),
+        ] {
+            assert_eq!(meaning(Some(status), code), expected, "{status} {code}");
+        }
+        let message = "The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-west-1'";
+        assert_eq!(expected_region(message).as_deref(), Some("eu-west-1"));
+        assert_eq!(said(Some(403), "AccessDenied", "Access Denied."), "HTTP 403 AccessDenied: Access Denied");
+        assert_eq!(said(None, "AccessDenied", ""), "AccessDenied");
+    }
+}

@@ -1,0 +1,481 @@
+//! The lease, which allows one writer for each target. A note in the bucket names the run that writes; it is replaced by conditional writes
+//! only (Amazon S3 User Guide, "Conditional requests"), so that only one of two runs takes it.
+//!
+//! A lease expires by the clock. If the clocks of two machines differ by more than the lease's duration, the second machine may take the
+//! lease of a running run. That run notices at its next renewal, and ends before it writes the manifest.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+
+use super::error::{Meaning, Refusal};
+use super::store::{Condition, Store};
+use super::{Action, S3Error};
+use crate::target::metadata::GENERATOR;
+use crate::target::read::MAX_NOTE;
+use crate::target::tree::OWN_FOLDER;
+use crate::target::tree::notes::Begun;
+
+/// A lease that this run holds. A task renews it whenever a third of its duration has passed.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    store: Arc<Store>,
+    note: Arc<Mutex<LeaseNote>>,
+    lost: watch::Receiver<Option<String>>,
+    /// When the note was last written, by the monotonic clock.
+    renewed: watch::Receiver<Instant>,
+    renewing: JoinHandle<()>,
+}
+
+/// The lease's note as this run has last written it.
+#[derive(Debug)]
+struct LeaseNote {
+    store: Arc<Store>,
+    name: String,
+    document: Document,
+    /// The id of this run, by which it recognizes its own note.
+    id: String,
+    /// The note's `ETag`.
+    tag: String,
+    /// True if the note is written under conditions.
+    conditional: bool,
+    /// Publishes the time at which the note was last written.
+    renewed: watch::Sender<Instant>,
+}
+
+/// Why the note could not be written.
+enum Failed {
+    /// This run no longer holds the lease; the text says why.
+    Lost(String),
+    /// The server refused the request.
+    Refused(Refusal),
+}
+
+/// An `ETag` that no object has.
+const NO_TAG: &str = "\"00000000000000000000000000000000\"";
+
+/// The buckets, each with its server, for which this process has proved that conditions are honoured.
+static PROVEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+
+/// The name of the lease's note.
+fn name() -> String {
+    format!("{OWN_FOLDER}/lease.json")
+}
+
+/// What was begun in a target, for a reader. A reader that may not read the note gets a warning and an empty value.
+pub(crate) async fn begun(store: &Store) -> Result<Begun, S3Error> {
+    match store.read(&name(), None, MAX_NOTE).await {
+        Ok(object) => {
+            let document = serde_json::from_slice::<Document>(&object.body);
+            document
+                .map(|document| document.begun)
+                .map_err(|source| S3Error::Note { place: store.place(&name()), source })
+        }
+        Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(Begun::default()),
+        Err(Refusal { meaning: Meaning::Denied, .. }) => {
+            let note = store.place(&name());
+            tracing::warn!("{note} may not be read: whether a run was interrupted there is not known");
+            Ok(Begun::default())
+        }
+        Err(refusal) => Err(store.error(Action::Get, &name(), refusal)),
+    }
+}
+
+impl Lease {
+    /// Takes the lease.
+    ///
+    /// # Errors
+    /// If another run holds it, or the bucket cannot be written.
+    pub(crate) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
+        let name = name();
+        let now = SystemTime::now();
+        let before = store.get(&name).await?;
+        let mut document = match &before {
+            None => Document::default(),
+            Some(object) => serde_json::from_slice(&object.body)
+                .map_err(|source| S3Error::Note { place: store.place(&name), source })?,
+        };
+        if let Some(holder) = document.held(now) {
+            return Err(held(store, holder, &document));
+        }
+        let holder = Holder::this_run(now);
+        let id = holder.id.clone();
+        document.holder = Some(holder);
+        document.prolonged(now, store.options.lease);
+        let (renewed, of_lease) = watch::channel(Instant::now());
+        let (store_of_note, tag) = (Arc::clone(store), String::new());
+        let mut note = LeaseNote {
+            store: store_of_note,
+            name,
+            document,
+            id,
+            tag,
+            conditional: store.options.conditional_writes,
+            renewed,
+        };
+        let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
+        match note.write(&condition).await {
+            Ok(()) => {}
+            Err(Failed::Lost(_)) => return Err(note.held_by_another().await),
+            Err(Failed::Refused(refusal)) if refusal.meaning == Meaning::Unknown && note.conditional => {
+                return Err(no_conditions(store, format!("it refuses them: {}", refusal.cause)));
+            }
+            Err(Failed::Refused(refusal)) => return Err(store.error(Action::Put, &note.name, refusal)),
+        }
+        if note.conditional {
+            note.prove_conditions().await?;
+        } else {
+            let place = &store.location;
+            tracing::warn!("conditional_writes is false: nothing keeps two runs from writing {place} at once");
+        }
+        let pause = store.options.lease / 3;
+        let note = Arc::new(Mutex::new(note));
+        let (losing, lost) = watch::channel(None);
+        let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
+        Ok(Lease { store: Arc::clone(store), note, lost, renewed: of_lease, renewing })
+    }
+
+    /// What was begun in the target before this run.
+    pub(crate) async fn begun(&self) -> Begun {
+        self.note.lock().await.document.begun.clone()
+    }
+
+    /// Notes what this run begins, and renews the lease.
+    pub(crate) async fn note(&self, begun: Begun) -> Result<(), S3Error> {
+        let mut note = self.note.lock().await;
+        note.document.begun = begun;
+        note.hold().await
+    }
+
+    /// Sets what stays noted as begun; [`Lease::release`] writes it.
+    pub(crate) async fn finish(&self, begun: Begun) {
+        self.note.lock().await.document.begun = begun;
+    }
+
+    /// Renews the lease now, so that it is certainly held for its whole duration from here on.
+    pub(crate) async fn confirm(&self) -> Result<(), S3Error> {
+        self.check()?;
+        self.note.lock().await.hold().await
+    }
+
+    /// Fails if a renewal has found that the lease is lost. Sends no request.
+    pub(crate) fn check(&self) -> Result<(), S3Error> {
+        let lost = |how: &String| S3Error::Lost { place: self.store.location.to_string(), how: how.clone() };
+        self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
+    }
+
+    /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow. Then another run
+    /// may have taken it; [`Lease::confirm`] checks that.
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.renewed.borrow().elapsed() >= self.store.options.lease
+    }
+
+    /// Gives the lease back. What was begun stays noted.
+    pub(crate) async fn release(&self) -> Result<(), S3Error> {
+        self.renewing.abort();
+        let mut note = self.note.lock().await;
+        note.document.holder = None;
+        note.document.expires = 0;
+        match note.rewrite().await {
+            Ok(()) => Ok(()),
+            // Another run has it now.
+            Err(Failed::Lost(how)) => {
+                tracing::warn!("the lease on {} was not given back: it was lost ({how})", note.store.location);
+                Ok(())
+            }
+            Err(Failed::Refused(refusal)) => Err(note.store.error(Action::Put, &note.name, refusal)),
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.renewing.abort();
+    }
+}
+
+/// Renews the lease after each `pause` until it is lost; then sends the reason to `lost`.
+async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>, pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        let mut note = note.lock().await;
+        let lease = note.store.options.lease;
+        let expires = note.document.expires;
+        note.document.prolonged(SystemTime::now(), lease);
+        match note.rewrite().await {
+            Ok(()) => {}
+            Err(Failed::Lost(how)) => {
+                lost.send_replace(Some(how));
+                return;
+            }
+            // The next renewal may succeed: no other run takes the lease before it expires.
+            Err(Failed::Refused(refusal)) => {
+                tracing::warn!("cannot renew the lease on {}: {}", note.store.location, refusal.cause);
+                note.document.expires = expires;
+            }
+        }
+    }
+}
+
+impl LeaseNote {
+    /// Renews the lease.
+    async fn hold(&mut self) -> Result<(), S3Error> {
+        let lease = self.store.options.lease;
+        self.document.prolonged(SystemTime::now(), lease);
+        match self.rewrite().await {
+            Ok(()) => Ok(()),
+            Err(Failed::Lost(how)) => Err(self.lost(how)),
+            Err(Failed::Refused(refusal)) => Err(self.store.error(Action::Put, &self.name, refusal)),
+        }
+    }
+
+    async fn rewrite(&mut self) -> Result<(), Failed> {
+        let condition = Condition::Still(self.tag.clone());
+        self.write(&condition).await
+    }
+
+    async fn write(&mut self, condition: &Condition) -> Result<(), Failed> {
+        let body = serde_json::to_vec_pretty(&self.document)
+            .map_err(|error| Failed::Lost(format!("the note could not be written: {error}")))?;
+        let condition = if self.conditional { condition } else { &Condition::Always };
+        let begun = Instant::now();
+        let written = self.put(body, condition).await;
+        if written.is_ok() {
+            self.renewed.send_replace(begun);
+        }
+        written
+    }
+
+    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that accepts all writes would let
+    /// two runs write at once. The conditions are tried on the note that this run has just written.
+    async fn prove_conditions(&self) -> Result<(), S3Error> {
+        let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
+        if PROVEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&bucket) {
+            return Ok(());
+        }
+        let body = serde_json::to_vec_pretty(&self.document)
+            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+        for (condition, name) in
+            [(Condition::Absent, "If-None-Match"), (Condition::Still(NO_TAG.to_owned()), "If-Match")]
+        {
+            match self.store.put_note(&self.name, body.clone(), &condition).await {
+                Err(refusal) if refusal.meaning == Meaning::Condition => {}
+                Err(refusal) if refusal.meaning != Meaning::Unknown => {
+                    return Err(self.store.error(Action::Put, &self.name, refusal));
+                }
+                refused => {
+                    let what = match refused {
+                        Ok(_) => format!("it takes a write whose {name} does not hold"),
+                        Err(refusal) => format!("it refuses {name}: {}", refusal.cause),
+                    };
+                    self.give_back().await?;
+                    return Err(no_conditions(&self.store, what));
+                }
+            }
+        }
+        PROVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket);
+        Ok(())
+    }
+
+    /// Gives the lease back on a server without conditions, if it is still this run's.
+    async fn give_back(&self) -> Result<(), S3Error> {
+        let Some(object) = self.store.get(&self.name).await? else { return Ok(()) };
+        let Ok(mut document) = serde_json::from_slice::<Document>(&object.body) else { return Ok(()) };
+        if document.holder.as_ref().is_none_or(|holder| holder.id != self.id) {
+            return Ok(());
+        }
+        (document.holder, document.expires) = (None, 0);
+        let body = serde_json::to_vec_pretty(&document)
+            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+        let written = self.store.put_note(&self.name, body, &Condition::Always).await;
+        written.map(drop).map_err(|refusal| self.store.error(Action::Put, &self.name, refusal))
+    }
+
+    async fn put(&mut self, body: Vec<u8>, condition: &Condition) -> Result<(), Failed> {
+        match self.store.put_note(&self.name, body.clone(), condition).await {
+            Ok(tag) => {
+                self.tag = tag;
+                Ok(())
+            }
+            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. Or the note is gone.
+            Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
+                match self.store.read(&self.name, None, MAX_NOTE).await {
+                    Ok(object) if object.body == body => {
+                        self.tag = object.tag;
+                        Ok(())
+                    }
+                    Ok(object) => match serde_json::from_slice::<Document>(&object.body) {
+                        Ok(Document { holder: Some(holder), .. }) if holder.id == self.id => {
+                            let ours = Condition::Still(object.tag);
+                            self.tag = self.store.put_note(&self.name, body, &ours).await.map_err(Failed::Refused)?;
+                            Ok(())
+                        }
+                        Ok(Document { holder: Some(holder), .. }) => {
+                            Err(Failed::Lost(format!("{holder} took it over")))
+                        }
+                        _ => Err(Failed::Lost("it was released by somebody else".to_owned())),
+                    },
+                    Err(Refusal { meaning: Meaning::Missing, .. }) => {
+                        Err(Failed::Lost("its note was deleted".to_owned()))
+                    }
+                    Err(refusal) => Err(Failed::Refused(refusal)),
+                }
+            }
+            Err(refusal) => Err(Failed::Refused(refusal)),
+        }
+    }
+
+    fn lost(&self, how: String) -> S3Error {
+        S3Error::Lost { place: self.store.location.to_string(), how }
+    }
+
+    /// The error if another run took the lease first. It names the holder, if the note can be read.
+    async fn held_by_another(&self) -> S3Error {
+        match self.store.get(&self.name).await {
+            Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {
+                Ok(document) => match &document.holder {
+                    Some(holder) => held(&self.store, holder, &document),
+                    None => self.lost("another run was first and is done already".to_owned()),
+                },
+                Err(source) => S3Error::Note { place: self.store.place(&self.name), source },
+            },
+            Ok(None) => self.lost("its note was deleted".to_owned()),
+            Err(error) => error,
+        }
+    }
+}
+
+fn no_conditions(store: &Store, what: String) -> S3Error {
+    S3Error::NoConditions { endpoint: store.requests.endpoint.clone(), place: store.location.to_string(), what }
+}
+
+fn held(store: &Store, holder: &Holder, document: &Document) -> S3Error {
+    S3Error::Held { place: store.location.to_string(), holder: holder.to_string(), until: document.until() }
+}
+
+// The lease as it is written in the bucket: who holds it, and until when.
+
+/// The lease's note: who writes the target, until when, and what was begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Document {
+    /// `None` after the last run gave the lease back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) holder: Option<Holder>,
+    /// The end of the lease, in milliseconds since 1970 (UTC), by the holder's clock.
+    #[serde(default)]
+    pub(crate) expires: u64,
+    #[serde(flatten)]
+    pub(crate) begun: Begun,
+}
+
+/// A run that holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Holder {
+    /// The program and its version.
+    program: String,
+    host: String,
+    pid: u32,
+    /// The boot and the process namespace in which `pid` is valid; empty if the system does not report them.
+    #[serde(default)]
+    scope: String,
+    /// Random, different for each run.
+    pub(crate) id: String,
+    /// When the run took the lease (RFC 3339).
+    since: String,
+}
+
+impl Holder {
+    /// This run.
+    pub(crate) fn this_run(now: SystemTime) -> Holder {
+        // The standard library keys each state at random, from the system's source of randomness.
+        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
+        Holder {
+            program: GENERATOR.to_owned(),
+            host: host(),
+            pid: std::process::id(),
+            scope: scope(),
+            id: format!("{:016x}{:016x}", random(), random()),
+            since: humantime::format_rfc3339_seconds(now).to_string(),
+        }
+    }
+
+    /// True if the process has certainly ended: it ran in this boot and process namespace, in which no process has its id now.
+    fn is_gone(&self) -> bool {
+        !self.scope.is_empty() && self.scope == scope() && !Path::new("/proc").join(self.pid.to_string()).exists()
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}, process {}, since {}", self.program, self.host, self.pid, self.since)
+    }
+}
+
+impl Document {
+    /// The holder, if the lease has not expired and its process is not certainly gone.
+    pub(crate) fn held(&self, now: SystemTime) -> Option<&Holder> {
+        let holder = self.holder.as_ref()?;
+        (self.expires > milliseconds(now) && !holder.is_gone()).then_some(holder)
+    }
+
+    /// Moves the end of the lease to `lease` after `now`.
+    pub(crate) fn prolonged(&mut self, now: SystemTime, lease: Duration) {
+        self.expires = milliseconds(now + lease);
+    }
+
+    /// The end of the lease as text (RFC 3339).
+    pub(crate) fn until(&self) -> String {
+        humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_millis(self.expires)).to_string()
+    }
+}
+
+fn milliseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "an unnamed host".to_owned() } else { name.to_owned() }
+}
+
+/// The boot and the process namespace, if Linux reports them.
+fn scope() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
+    if boot.is_empty() || namespace.as_os_str().is_empty() {
+        return String::new();
+    }
+    format!("{} {}", boot.trim(), namespace.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_held_until_it_ends_or_its_process_does() {
+        let now = SystemTime::now();
+        let mut document = Document { holder: Some(Holder::this_run(now)), ..Document::default() };
+        document.prolonged(now, Duration::from_secs(60));
+        assert!(document.held(now + Duration::from_secs(59)).is_some());
+        assert!(document.held(now + Duration::from_secs(61)).is_none());
+        // Beyond the largest process id of Linux (2^22).
+        let mut gone = document.clone();
+        gone.holder.as_mut().unwrap().pid = 1 << 23;
+        assert!(gone.held(now).is_none(), "it cannot be running");
+        gone.holder.as_mut().unwrap().scope = "elsewhere".to_owned();
+        assert!(gone.held(now).is_some(), "another machine's processes cannot be seen");
+        let text = serde_json::to_string(&document).unwrap();
+        assert_eq!(serde_json::from_str::<Document>(&text).unwrap(), document);
+        assert_ne!(Holder::this_run(now).id, Holder::this_run(now).id);
+        assert!(serde_json::from_str::<Document>("{\"fingerprint\":\"f\"}").unwrap().held(now).is_none());
+    }
+}

@@ -1,0 +1,141 @@
+//! The notes of a target in a bucket: parsed, and written on a condition.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Meaning;
+use super::store::{Condition, Object, Store};
+use super::{Action, S3Error};
+use crate::target::note_store::{NoteError, NoteStore};
+use crate::target::tree::notes::TargetNotes;
+use crate::target::tree::{Latest, OWN_FOLDER, notes};
+
+/// The note of a version that was begun.
+pub(crate) const BEGUN: &str = "begun.json";
+
+/// The names that begin with a text.
+pub(crate) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
+    let (mut names, mut from) = (Vec::new(), None);
+    loop {
+        let page = store.list(begin, from).await?;
+        names.extend(page.found.into_iter().map(|(name, _)| name));
+        from = page.next;
+        if from.is_none() {
+            return Ok(names);
+        }
+    }
+}
+
+/// The versions of which there are notes: those that are published, were begun, or are being removed.
+pub(crate) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3Error> {
+    let begin = format!("{OWN_FOLDER}/versions/");
+    let all = names(store, &begin).await?;
+    Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
+}
+
+pub(crate) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, S3Error> {
+    notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })
+}
+
+pub(crate) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Error> {
+    serde_json::from_slice(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
+}
+
+/// Replaces a note unless it already has this body, so that caches stay valid.
+pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Result<(), S3Error> {
+    let before = store.get(name).await?;
+    if before.as_ref().is_some_and(|object| object.body == body) {
+        return Ok(());
+    }
+    write_note(store, name, body.to_vec(), &Condition::as_seen(before.as_ref().map(|object| &object.tag))).await
+}
+
+/// Writes a note.
+///
+/// # Errors
+/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's refusal.
+pub(crate) async fn write_note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
+    match store.put_note(name, body.clone(), condition).await {
+        Ok(_) => Ok(()),
+        // The user was warned about a server without conditional writes when the lease was taken.
+        Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
+            let written = store.put_note(name, body, &Condition::Always).await;
+            written.map(|_| ()).map_err(|refusal| store.error(Action::Put, name, refusal))
+        }
+        // The server may have stored the first attempt while its answer was lost, and then refused the second attempt.
+        Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
+            match store.get(name).await? {
+                Some(object) if object.body == body => Ok(()),
+                _ if refusal.meaning == Meaning::Condition => Err(S3Error::Changed { place: store.place(name) }),
+                _ => Err(store.error(Action::Put, name, refusal)),
+            }
+        }
+        Err(refusal) => Err(store.error(Action::Put, name, refusal)),
+    }
+}
+
+/// The name of the note on headers, below the prefix.
+fn header_note_name() -> String {
+    format!("{OWN_FOLDER}/notes/{HEADERS}")
+}
+
+/// The note of a prefix.
+pub(crate) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>, S3Error> {
+    Ok(store.get(&header_note_name()).await?.and_then(|object| serde_json::from_slice(&object.body).ok()))
+}
+
+/// Writes the note; the caller holds the lease.
+pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), S3Error> {
+    let body =
+        serde_json::to_vec(note).map_err(|source| S3Error::Note { place: store.place(&header_note_name()), source })?;
+    write_note(store, &header_note_name(), body, &Condition::Always).await
+}
+
+/// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no tile yet.
+pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
+    let headers = store.options.headers.digest();
+    let found = read_header_note(store).await?;
+    let is_wanted = found.is_some() || store.options.headers.has_band();
+    if !is_wanted || found.is_some_and(|note| note.headers == headers && (note.is_complete || !is_empty)) {
+        return Ok(());
+    }
+    write_header_note(store, &HeaderNote { headers, is_complete: is_empty, after: None }).await
+}
+
+// The note about the headers that the tiles of a prefix carry: whether every tile was stored with the headers of the configuration. Equal
+// tiles are not written again, so changed headers reach them only by a pass that rewrites headers.
+
+/// The name of the note.
+pub(crate) const HEADERS: &str = "headers.json";
+
+/// Which headers the tiles of a prefix carry.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeaderNote {
+    /// [`S3Headers::digest`](super::S3Headers::digest) of the headers that were last written.
+    pub headers: String,
+    /// True if every tile carries them.
+    pub is_complete: bool,
+    /// The name of the last tile to which an interrupted pass gave the headers, in the order of names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+impl HeaderNote {
+    /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles' headers. May wait for a server.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn read(notes: &dyn NoteStore) -> Result<Option<HeaderNote>, NoteError> {
+        Ok(notes.read(HEADERS)?.and_then(|note| serde_json::from_slice(&note.body).ok()))
+    }
+}
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RewrittenHeaders {
+    /// The tiles that were given the headers.
+    pub rewritten: u64,
+    /// The tiles that an interrupted pass had given them before.
+    pub before: u64,
+}

@@ -1,0 +1,143 @@
+//! Notes of a target in S3: objects of their own, below the prefix or next to the archive.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+
+use super::error::{Meaning, Refusal};
+use super::store::{Condition, Store};
+use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
+use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
+use crate::target::tree::OWN_FOLDER;
+
+/// The notes of a target in S3.
+#[derive(Debug, Clone)]
+pub struct S3Notes {
+    location: S3Location,
+    /// The beginning of the notes' names, below the location: ends with `/`.
+    folder: String,
+    options: S3Options,
+    runtime: Handle,
+}
+
+impl S3Notes {
+    /// The notes of a prefix. Sends no request.
+    #[must_use]
+    pub fn of_prefix(location: S3Location, options: S3Options, runtime: Handle) -> S3Notes {
+        S3Notes { location, folder: format!("{OWN_FOLDER}/notes/"), options, runtime }
+    }
+
+    /// The notes next to an archive. Sends no request.
+    #[must_use]
+    pub fn beside(archive: &S3Key, options: S3Options, runtime: Handle) -> S3Notes {
+        let (above, name) = match archive.key.rsplit_once('/') {
+            Some((above, name)) => (format!("{above}/"), name),
+            None => (String::new(), &*archive.key),
+        };
+        let folder = format!("{above}{}/", folder_beside(name));
+        S3Notes { location: archive.bucket_as_location(), folder, options, runtime }
+    }
+
+    fn name(&self, name: &str) -> Result<String, NoteError> {
+        parts(name)?;
+        Ok(format!("{}{name}", self.folder))
+    }
+
+    fn refused(&self, action: &'static str, name: &str, error: S3Error) -> NoteError {
+        match error {
+            S3Error::Changed { place } => NoteError::Changed { place },
+            S3Error::TooLarge { place, .. } => NoteError::TooLong { place },
+            error => NoteError::Refused {
+                action,
+                place: format!("{}{}{name}", self.location, self.folder),
+                source: error.into(),
+            },
+        }
+    }
+
+    async fn store(&self) -> Result<Arc<Store>, S3Error> {
+        Store::open(self.location.clone(), self.options.clone()).await
+    }
+
+    async fn get(&self, name: &str) -> Result<Option<KeptNote>, S3Error> {
+        let store = self.store().await?;
+        match store.read(name, None, MAX_KEPT_NOTE).await {
+            Ok(object) => Ok(Some(KeptNote { body: object.body, tag: object.tag })),
+            Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(None),
+            Err(refusal) => Err(store.error(Action::Get, name, refusal)),
+        }
+    }
+
+    async fn put(&self, name: &str, body: &[u8], condition: Condition) -> Result<String, S3Error> {
+        let store = self.store().await?;
+        match store.put_note(name, body.to_vec(), &condition).await {
+            Ok(tag) => Ok(tag),
+            // The user was warned about a server without conditional writes when the lease was taken.
+            Err(refusal) if refusal.meaning == Meaning::Unknown && condition != Condition::Always => {
+                let written = store.put_note(name, body.to_vec(), &Condition::Always).await;
+                written.map_err(|refusal| store.error(Action::Put, name, refusal))
+            }
+            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. If two writers
+            // write equal bodies, both succeed; so notes that must differ name their writer.
+            Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
+                match self.get(name).await? {
+                    Some(found) if found.body == body => Ok(found.tag),
+                    _ => Err(S3Error::Changed { place: store.place(name) }),
+                }
+            }
+            Err(refusal) => Err(store.error(Action::Put, name, refusal)),
+        }
+    }
+
+    async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
+        let store = self.store().await?;
+        let (mut names, mut from) = (Vec::new(), None);
+        loop {
+            let page = store.list(begin, from).await?;
+            names.extend(page.found.into_iter().map(|(name, _)| name));
+            from = page.next;
+            if from.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    async fn delete(&self, name: String) -> Result<(), S3Error> {
+        let store = self.store().await?;
+        match store.delete(&[name]).await.into_iter().next() {
+            None => Ok(()),
+            Some((name, refusal)) => Err(store.error(Action::Delete, &name, refusal)),
+        }
+    }
+}
+
+impl NoteStore for S3Notes {
+    fn read(&self, name: &str) -> Result<Option<KeptNote>, NoteError> {
+        let full = self.name(name)?;
+        wait(&self.runtime, self.get(&full)).map_err(|error| self.refused("read", name, error))
+    }
+
+    fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
+        let full = self.name(name)?;
+        let condition = match condition {
+            NoteCondition::Always => Condition::Always,
+            NoteCondition::Absent => Condition::Absent,
+            NoteCondition::Unchanged(tag) => Condition::Still(tag.clone()),
+        };
+        wait(&self.runtime, self.put(&full, body, condition)).map_err(|error| self.refused("write", name, error))
+    }
+
+    fn list(&self, folder: &str) -> Result<Vec<String>, NoteError> {
+        let begin = format!("{}/", self.name(folder)?);
+        let names = wait(&self.runtime, self.names(&begin)).map_err(|error| self.refused("list", folder, error))?;
+        let short = names.iter().filter_map(|name| name.strip_prefix(&self.folder)).filter(|name| parts(name).is_ok());
+        let mut short: Vec<String> = short.map(str::to_owned).collect();
+        short.sort_unstable();
+        Ok(short)
+    }
+
+    fn remove(&self, name: &str) -> Result<(), NoteError> {
+        let full = self.name(name)?;
+        wait(&self.runtime, self.delete(full)).map_err(|error| self.refused("remove", name, error))
+    }
+}

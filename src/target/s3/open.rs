@@ -1,0 +1,286 @@
+//! The beginning of a run: checks whose target it is, reads what it holds, and notes the intent of the run.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+
+use super::S3Error;
+use super::lease::Lease;
+use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_noted, write_note};
+use super::store::{Condition, Store, digest};
+use super::uploads::Uploads;
+use super::version::SharedVersion;
+use crate::manifest::configuration_of;
+use crate::stop::Stop;
+use crate::target::changed::{HeldBefore, InterruptedRuns};
+use crate::target::tree::notes::{Begun, TargetNotes};
+use crate::target::tree::{
+    Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, Version, new_version, notes,
+};
+use crate::target::{BeforeManifest, ChangedTiles, Described, Tileset, Unwritten};
+
+/// A target between [`Sink::begin`](crate::target::Sink::begin) and its end.
+#[derive(Debug)]
+pub(crate) struct Open {
+    /// True if the target holds the same tileset: a tile that cannot be rendered stays.
+    pub(crate) keeps: bool,
+    /// The template with the names of the layers and the version filled in.
+    pub(crate) template: Template,
+    pub(crate) layers: Vec<String>,
+    pub(crate) fingerprint: String,
+    /// What was noted as begun before this run.
+    pub(crate) begun_before: Begun,
+    /// The unfinished runs that stay noted after this run.
+    pub(crate) unfinished: Vec<Intent>,
+    /// The version that is written, if the target has versions.
+    pub(crate) version: Option<String>,
+    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it asks the server
+    /// for each tile instead.
+    pub(crate) inventory: Option<Inventory>,
+    pub(crate) uploads: Uploads,
+    /// Tiles to delete at the end, in addition to the rest of the inventory.
+    pub(crate) doomed: Doomed,
+    /// The list of changed tiles, if the run wants one.
+    pub(crate) changed: Option<ChangedTiles>,
+    /// Receive the list of changes before the manifest is written.
+    pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
+    /// The condition for replacing `metadata.json`: it is as it was at the beginning.
+    pub(crate) metadata: Condition,
+    /// The same for `latest.json`.
+    pub(crate) latest: Condition,
+    /// The published versions, if there are any.
+    pub(crate) versions: Option<Latest>,
+    /// The public URL that an earlier run was given.
+    pub(crate) public_url: Option<String>,
+}
+
+impl Open {
+    /// What stays noted as begun once the run has finished.
+    pub(crate) fn begun_at_the_end(&self) -> Begun {
+        Begun { fingerprint: self.fingerprint.clone(), pending: None, unfinished: self.unfinished.clone() }
+    }
+}
+
+/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns the description of the target, if its other tiles stay.
+///
+/// # Errors
+/// If the target holds another tileset or files of others, or the bucket cannot be read and written.
+pub(crate) async fn open(
+    store: &Arc<Store>,
+    lease: &Lease,
+    tree: &TreeOptions,
+    tileset: &Tileset,
+    adopted: Option<&SharedVersion>,
+    runtime: &Handle,
+    stop: &Stop,
+) -> Result<(Open, Option<Described>), S3Error> {
+    let metadata = store.get(notes::METADATA).await?;
+    let begun = lease.begun().await;
+    let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
+    let TargetNotes { described, template: template_before, .. } = noted.unwrap_or_default();
+    let public_url = described.public_url.clone();
+    let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
+    let unfinished = begun.unfinished(described.manifest.as_deref());
+    let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
+    let versioned = matches!(tree.publish, Publishing::Versioned { .. });
+    if tileset.unwritten == Unwritten::Keep {
+        if versioned {
+            return Err(S3Error::Whole { place: store.location.to_string() });
+        }
+        if manifest.is_none() {
+            return Err(S3Error::NoTileset { place: store.location.to_string() });
+        }
+    }
+    // A new version shares no tile with the tileset before it, so that one may be another tileset.
+    let is_other = |owner: &String| configuration_of(owner) != configuration_of(&tileset.fingerprint);
+    if !versioned && !tree.force && owner.as_ref().is_some_and(is_other) {
+        return Err(S3Error::OtherTileset { place: store.location.to_string() });
+    }
+    let latest = if versioned { store.get(notes::LATEST).await? } else { None };
+    let versions = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
+    if let Some(adopted) = adopted {
+        adopted.check(store, versions.as_ref()).await?;
+    }
+    let version = match adopted {
+        _ if !versioned => None,
+        Some(adopted) => Some(adopted.version.clone()),
+        None => Some(match pending(store, &begun, tree, tileset, versions.as_ref()).await? {
+            Some(pending) => pending,
+            None => unused(store, versions.as_ref()).await?,
+        }),
+    };
+    let mut template = tree.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
+    if let Some(version) = &version {
+        template = template.with_version(version);
+    }
+    let foreign_allowed = owner.is_some() || tree.force;
+    if !foreign_allowed && metadata.is_some() {
+        let example = notes::METADATA.to_owned();
+        return Err(S3Error::Foreign { place: store.location.to_string(), example });
+    }
+    let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
+    let continues = match tileset.unwritten {
+        Unwritten::Keep => true,
+        // Tiles that another configuration or another version drew do not belong to this tileset. A new version is written as a whole.
+        Unwritten::Delete => !versioned && is_of_this(&manifest) && is_of_this(&owner),
+    };
+    let mut intents = if versioned {
+        OpenIntents::untouched(tileset, unfinished.clone())
+    } else {
+        OpenIntents::begin(tileset, unfinished.clone(), described.manifest.as_deref(), continues)
+    };
+    let inventory = match tileset.unwritten {
+        Unwritten::Delete if adopted.is_some() => None,
+        Unwritten::Delete => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
+        Unwritten::Keep => None,
+    };
+    let fingerprint = tileset.fingerprint.clone();
+    // A version of shards belongs to them: no other run may continue it.
+    if adopted.is_none() {
+        lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
+    }
+    if version.is_none() {
+        let is_empty = owner.is_none() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
+        begin_header_note(store, is_empty).await?;
+    }
+    if let Some(version) = version.as_ref().filter(|_| adopted.is_none()) {
+        // If the version is never published, a later run finds it by these notes and removes it.
+        write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
+        note_template(store, version, &tileset.layers, &template).await?;
+    }
+    let held_before = HeldBefore {
+        has_tileset: manifest.is_some(),
+        interrupted: InterruptedRuns::of(&unfinished),
+        has_same_template: template_before.as_deref() == Some(tree.template.text()),
+        is_new_version: versioned,
+    };
+    // A new version is written as a whole.
+    let before = continues.then_some(Described { unfinished, ..described });
+    let keeps = !tree.force || tileset.unwritten == Unwritten::Keep || owner.as_ref() == Some(&tileset.fingerprint);
+    let open = Open {
+        keeps,
+        template,
+        layers: tileset.layers.clone(),
+        begun_before: begun,
+        unfinished: intents.left(),
+        fingerprint: tileset.fingerprint.clone(),
+        version,
+        inventory,
+        uploads: Uploads::new(store, runtime, stop),
+        doomed: Doomed::default(),
+        changed: ChangedTiles::of_synchronized(tileset, held_before).map(ChangedTiles::knowing_new),
+        before_manifest: tileset.before_manifest.clone(),
+        metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
+        latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
+        versions,
+        public_url,
+    };
+    Ok((open, before))
+}
+
+/// The version that an interrupted run of the same tileset and template has begun, unless it is published.
+async fn pending(
+    store: &Store,
+    begun: &Begun,
+    tree: &TreeOptions,
+    tileset: &Tileset,
+    published: Option<&Latest>,
+) -> Result<Option<String>, S3Error> {
+    let Some(version) = begun.pending.as_ref().filter(|_| begun.fingerprint == tileset.fingerprint) else {
+        return Ok(None);
+    };
+    // A run that was killed after it had published its version left it noted as begun.
+    if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == *version)) {
+        return Ok(None);
+    }
+    let noted = store.get(&notes::of_version(version, notes::METADATA)).await?;
+    let noted = noted.map(|object| read_noted(store, &object).unwrap_or_default());
+    let is_same = noted.is_some_and(|noted| noted.template.as_deref() == Some(tree.template.text()));
+    Ok(is_same.then(|| version.clone()))
+}
+
+/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
+/// being removed: their notes say how their tiles are named.
+async fn unused(store: &Store, published: Option<&Latest>) -> Result<String, S3Error> {
+    let left = noted_versions(store).await?.into_iter();
+    let left = left.map(|version| Version { version, published: 0 });
+    let published = published.map_or_else(Vec::new, |latest| latest.versions.clone());
+    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
+    Ok(new_version(SystemTime::now(), Some(&taken)))
+}
+
+/// Notes how the tiles of a version are named, before the first of them is written.
+pub(crate) async fn note_template(
+    store: &Store,
+    version: &str,
+    layers: &[String],
+    template: &Template,
+) -> Result<(), S3Error> {
+    let name = notes::of_version(version, notes::METADATA);
+    let body = notes::begun(layers, template).map_err(|source| S3Error::Note { place: store.place(&name), source })?;
+    write_note(store, &name, body, &Condition::Always).await
+}
+
+/// Refuses a target that others wrote, like [`open`], but before the database is probed.
+pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
+    // Tiles are recognized by the names of layers and versions, which are not known yet.
+    let has_unknown_names = tree.template.layers_apart() || tree.template.is_versioned();
+    if tree.force || has_unknown_names || !lease.begun().await.fingerprint.is_empty() {
+        return Ok(());
+    }
+    let place = || store.location.to_string();
+    if let Some(metadata) = store.get(notes::METADATA).await? {
+        let described = read_noted(store, &metadata)?.described;
+        return match described.manifest.as_deref().and_then(notes::fingerprint) {
+            Some(_ours) => Ok(()),
+            None => Err(S3Error::Foreign { place: place(), example: notes::METADATA.to_owned() }),
+        };
+    }
+    let mut from = None;
+    loop {
+        let page = store.list(&tree.template.prefix(), from).await?;
+        let is_tile = |name: &String| tree.template.read(name).is_some();
+        if let Some((example, _)) = page.found.into_iter().find(|(name, _)| is_tile(name)) {
+            return Err(S3Error::Foreign { place: place(), example });
+        }
+        from = page.next;
+        if from.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Lists the tiles in the run's scope that the target holds, and shows each tile to `intents`.
+async fn inventory(
+    store: &Store,
+    template: &Template,
+    tileset: &Tileset,
+    foreign_allowed: bool,
+    intents: &mut OpenIntents,
+) -> Result<Inventory, S3Error> {
+    let mut inventory = Inventory::new()?;
+    let begin = template.prefix();
+    let mut from = None;
+    loop {
+        let page = store.list(&begin, from).await?;
+        for (name, tag) in page.found {
+            let Some(id) = template.read(&name) else { continue };
+            if !foreign_allowed {
+                return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
+            }
+            // A version that was begun is continued as a whole: all of its tiles count.
+            let tag = tag.as_deref().and_then(digest);
+            if template.is_versioned() {
+                inventory.add(id, tag)?;
+            } else {
+                inventory.add_of(tileset, id, tag)?;
+            }
+            intents.see(id);
+        }
+        from = page.next;
+        if from.is_none() {
+            return Ok(inventory);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The sink of a prefix: a run from its beginning to its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use md5::{Digest as _, Md5};
+use tokio::runtime::Handle;
+
+use super::lease::Lease;
+use super::open::Open;
+use super::store::{MAX_NAMES_PER_DELETE, Store};
+use super::version::SharedVersion;
+use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
+use crate::stop::Stop;
+use crate::target::publication::tell;
+use crate::target::s3::{open, publish};
+use crate::target::tree::{Inventory, Latest, Tag, TreeOptions};
+use crate::target::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
+use crate::tile::Order;
+
+/// How long a failed run waits for the server to confirm that the lease is given back.
+const MAX_RELEASE_TIME: Duration = Duration::from_secs(5);
+
+/// The sink of a tileset below a prefix of a bucket, with one object for each tile.
+///
+/// [`Sink::write`] starts uploads and returns; it waits only while the allowed number is in flight. Create and use this sink on a thread
+/// that may block, with a multi-threaded runtime running.
+#[derive(Debug)]
+pub struct S3 {
+    pub(crate) runtime: Handle,
+    pub(crate) stop: Stop,
+    pub(crate) store: Arc<Store>,
+    pub(crate) tree: TreeOptions,
+    pub(crate) lease: Option<Lease>,
+    open: Option<Open>,
+    /// The version, written by shards, that this run publishes.
+    pub(crate) adopted: Option<SharedVersion>,
+}
+
+impl S3 {
+    /// Takes the lease on a target. Credentials come from the SDK's default chain, unless the options hold keys.
+    ///
+    /// # Errors
+    /// If the bucket cannot be reached or written, or another run holds the lease.
+    pub fn create(
+        location: S3Location,
+        options: S3Options,
+        tree: TreeOptions,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<S3, S3Error> {
+        let place = location.to_string();
+        let (store, lease) = wait(&runtime, async {
+            tokio::select! {
+                biased;
+                _ = stop.wait() => Err(S3Error::Interrupted { place }),
+                taken = async {
+                    let store = Store::open(location, options).await?;
+                    let lease = Lease::take(&store, &runtime).await?;
+                    Ok((store, lease))
+                } => taken,
+            }
+        })?;
+        Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None, adopted: None })
+    }
+
+    /// The count of requests in flight; it stays readable after [`Sink::finish`].
+    #[must_use]
+    pub fn flights(&self) -> Flights {
+        self.store.flights.clone()
+    }
+
+    /// Switches clients to the version `to`, or to the version before the current one.
+    ///
+    /// # Errors
+    /// If there is no such version, or the bucket cannot be written.
+    pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let switched = wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                switched = publish::rollback(&self.store, lease, to) => switched,
+            }
+        })?;
+        self.release()?;
+        Ok(switched)
+    }
+
+    /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`]; a lease that was
+    /// not given back expires.
+    pub(crate) fn release(&mut self) -> Result<(), S3Error> {
+        let Some(lease) = self.lease.take() else { return Ok(()) };
+        let released = wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, lease.release()));
+        released.unwrap_or_else(|| {
+            self.not_released("no answer before the end");
+            Ok(())
+        })
+    }
+
+    fn not_released(&self, why: impl std::fmt::Display) {
+        tracing::warn!("the lease on {} could not be given back, and expires by itself: {why}", self.store.location);
+    }
+
+    pub(crate) fn not_open(&self) -> S3Error {
+        S3Error::Interrupted { place: self.store.location.to_string() }
+    }
+}
+
+impl Open {
+    /// Applies edits to a target that was listed. Listed tiles between two edits are no longer in the tileset: they are doomed.
+    fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let mut written = Written::default();
+        for edit in edits {
+            let mut here = None;
+            if let Some(inventory) = &mut self.inventory {
+                let met = inventory.meet(edit.id())?;
+                here = met.here;
+                for id in met.passed {
+                    self.doomed.add(id)?;
+                }
+            }
+            written += self.edit(edit, here, packed)?;
+        }
+        Ok(written)
+    }
+
+    /// Applies edits to a target whose other tiles stay: asks the server only for the edited tiles.
+    fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let names: Vec<String> = edits.iter().map(|edit| self.template.name(edit.id())).collect();
+        let found = self.uploads.look(&names)?;
+        let mut written = Written::default();
+        for (edit, here) in edits.into_iter().zip(found) {
+            written += self.edit(edit, here, packed)?;
+        }
+        Ok(written)
+    }
+
+    /// Applies edits to a version of shards. The caller knows what is stored, and hands over nothing that is right already.
+    fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let mut written = Written::default();
+        for edit in edits {
+            match edit {
+                TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
+                    let digest: [u8; 16] = Md5::digest(&bytes).into();
+                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
+                    (written.stored, written.added) = (written.stored + 1, written.added + 1);
+                }
+                TileEdit::Keep(id, None) => {
+                    self.doomed.add(id)?;
+                    written.missing += 1;
+                }
+                TileEdit::Remove(id) => {
+                    self.doomed.add(id)?;
+                    written.removed += 1;
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// Applies one edit; `here` is what the target holds of the tile.
+    fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
+        let mut written = Written::default();
+        match edit {
+            TileEdit::Keep(..) if here.is_some() && self.keeps => written.unchanged = 1,
+            TileEdit::Keep(id, None) => {
+                if here.is_some() {
+                    self.doomed.add(id)?;
+                    written.deleted = 1;
+                }
+                written.missing = 1;
+            }
+            TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
+                let digest: [u8; 16] = Md5::digest(&bytes).into();
+                if here == Some(Some(digest)) {
+                    written.unchanged = 1;
+                } else {
+                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
+                    written.stored = 1;
+                    written.added = here.is_none().into();
+                    if let Some(changed) = &mut self.changed {
+                        changed.add(id, TileChange::Written)?;
+                        if here.is_none() {
+                            changed.add_new(id)?;
+                        }
+                    }
+                }
+            }
+            TileEdit::Remove(id) => {
+                if here.is_some() {
+                    self.doomed.add(id)?;
+                    written.deleted = 1;
+                }
+                written.removed = 1;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Deletes the tiles that are no longer in the tileset; returns how many there were.
+    fn delete_doomed(&mut self) -> Result<u64, S3Error> {
+        let (mut names, mut deleted) = (Vec::new(), 0);
+        loop {
+            let mut vanished = self.doomed.next()?;
+            if vanished.is_empty()
+                && let Some(inventory) = &mut self.inventory
+            {
+                vanished = inventory.rest()?;
+            }
+            let is_end = vanished.is_empty();
+            deleted += vanished.len() as u64;
+            if let Some(changed) = &mut self.changed {
+                vanished.iter().try_for_each(|id| changed.add(*id, TileChange::Deleted))?;
+            }
+            names.extend(vanished.into_iter().map(|id| self.template.name(id)));
+            while names.len() >= MAX_NAMES_PER_DELETE || is_end && !names.is_empty() {
+                let rest = names.split_off(names.len().min(MAX_NAMES_PER_DELETE));
+                self.uploads.delete(std::mem::replace(&mut names, rest))?;
+            }
+            if is_end {
+                return Ok(deleted);
+            }
+        }
+    }
+}
+
+impl Sink for S3 {
+    type Error = S3Error;
+
+    fn needs(&self) -> Needs {
+        Needs { order: Order::ZoomColumnTmsRow, layers_apart: self.tree.template.layers_apart() }
+    }
+
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        let (open, before) = wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                open = open::open(&self.store, lease, &self.tree, tileset, self.adopted.as_ref(), &self.runtime, &self.stop) => open,
+            }
+        })?;
+        if self.tree.public_url.is_none() {
+            self.tree.public_url.clone_from(&open.public_url);
+        }
+        if open.inventory.is_none() && self.adopted.is_none() {
+            self.store.options.shared.keep_tags();
+        }
+        self.open = Some(open);
+        Ok(before)
+    }
+
+    fn relative_address(&self) -> Option<String> {
+        self.tree.relative_address()
+    }
+
+    fn held(&self) -> Option<u64> {
+        let open = self.open.as_ref().filter(|open| open.version.is_none())?;
+        open.inventory.as_ref().map(Inventory::count)
+    }
+
+    fn claim(&mut self) -> Result<(), S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                claimed = open::claim(&self.store, lease, &self.tree) => claimed,
+            }
+        })
+    }
+
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
+        if let Some(lease) = &self.lease {
+            lease.check()?;
+            if lease.is_overdue() {
+                wait(&self.runtime, lease.confirm())?;
+            }
+        }
+        let packed = self.tree.packed;
+        let Some(open) = &mut self.open else { return Err(self.not_open()) };
+        match open.inventory {
+            Some(_) => open.edit_in_order(edits, packed),
+            None if self.adopted.is_some() => open.edit_all(edits, packed),
+            None => open.edit_looked_up(edits, packed),
+        }
+    }
+
+    fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
+        let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
+        // Every new tile is stored before the first old one is deleted.
+        open.uploads.settle()?;
+        let deleted = open.delete_doomed()?;
+        open.uploads.settle()?;
+        tell(&open.before_manifest, open.changed.as_ref())?;
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let place = self.store.location.to_string();
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
+                done = publish::finish(&self.store, lease, &self.tree, &open, metadata) => done,
+            }
+        })?;
+        if let Some(lease) = &self.lease {
+            wait(&self.runtime, lease.finish(open.begun_at_the_end()));
+        }
+        self.release()?;
+        let in_flight = Some(self.store.flights.seen());
+        let place = self.store.location.to_string();
+        Ok(Finished { place, deleted, in_flight, changed: open.changed.take() })
+    }
+}
+
+impl Drop for S3 {
+    fn drop(&mut self) {
+        self.store.options.shared.drop_tags();
+        // Dropping `open` aborts the uploads in flight. Then the lease is given back, so that the next run does not have to wait until it expires.
+        let open = self.open.take();
+        let Some(lease) = self.lease.take() else { return };
+        // A run that gives up before its first tile has begun nothing.
+        let begun = open.filter(|open| !open.uploads.has_sent()).map(|open| open.begun_before);
+        let release = async {
+            if let Some(begun) = begun {
+                lease.finish(begun).await;
+            }
+            tokio::time::timeout(MAX_RELEASE_TIME, lease.release()).await
+        };
+        match wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, release)) {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(error))) => self.not_released(error),
+            Some(Err(_)) | None => self.not_released("no answer in time"),
+        }
+    }
+}

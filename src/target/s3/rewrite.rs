@@ -1,0 +1,132 @@
+//! The pass that gives every tile of a prefix the headers of the configuration: each object is copied onto itself, under the lease. The bytes
+//! stay as they are.
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::error::{Meaning, Refusal};
+use super::lease::Lease;
+use super::note::{read_header_note, write_header_note};
+use super::store::Store;
+use super::upload::head;
+use super::{Action, HeaderNote, RewrittenHeaders, S3, S3Error, wait};
+use crate::target::tree::Template;
+use crate::tile::TileId;
+
+/// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be URL-encoded").
+const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
+/// The most attempts to copy an object that is replaced in the meantime.
+const MAX_COPIES: u32 = 5;
+
+impl S3 {
+    /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an interrupted pass
+    /// with the same headers ended.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read or written, or a stop was asked for; what was done stays done.
+    pub fn rewrite_headers(mut self, layers: &[String]) -> Result<RewrittenHeaders, S3Error> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let template = self.tree.template.clone().with_layers(layers.iter().map(String::as_str));
+        let pass = HeaderPass { store: &self.store, lease, template, packed: self.tree.packed };
+        let done = wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                done = pass.run() => done,
+            }
+        })?;
+        self.release()?;
+        Ok(done)
+    }
+}
+
+/// A pass over the tiles.
+struct HeaderPass<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    template: Template,
+    /// True if tiles are stored as gzip.
+    packed: bool,
+}
+
+/// A tile in a list.
+struct ListedTile {
+    name: String,
+    tile: TileId,
+    tag: Option<String>,
+}
+
+impl HeaderPass<'_> {
+    async fn run(&self) -> Result<RewrittenHeaders, S3Error> {
+        let (store, headers) = (self.store, self.store.options.headers.digest());
+        let found = read_header_note(store).await?;
+        let before = found.filter(|note| note.headers == headers && !note.is_complete).and_then(|note| note.after);
+        let note = |after| HeaderNote { headers: headers.clone(), is_complete: false, after };
+        write_header_note(store, &note(before.clone())).await?;
+        let mut done = RewrittenHeaders::default();
+        let (mut from, mut last, mut is_ordered) = (None, String::new(), true);
+        loop {
+            let page = store.list(&self.template.prefix(), from).await?;
+            let mut wanted = Vec::new();
+            for (name, tag) in page.found {
+                // Amazon lists in the order of names. If a server does not, no position in the list shows which tiles are done.
+                is_ordered &= last < name;
+                last.clone_from(&name);
+                let Some(tile) = self.template.read(&name) else { continue };
+                if before.as_ref().is_some_and(|before| name <= *before) {
+                    done.before += 1;
+                } else {
+                    wanted.push(ListedTile { name, tile, tag: tag.map(|tag| format!("\"{tag}\"")) });
+                }
+            }
+            let count = wanted.len() as u64;
+            stream::iter(wanted)
+                .map(|listed| self.copied(listed))
+                .buffer_unordered(store.options.in_flight.get())
+                .try_collect::<()>()
+                .await?;
+            done.rewritten += count;
+            self.lease.check()?;
+            from = page.next;
+            if from.is_none() {
+                break;
+            }
+            if count > 0 {
+                write_header_note(store, &note(is_ordered.then(|| last.clone()))).await?;
+            }
+        }
+        self.lease.confirm().await?;
+        write_header_note(store, &HeaderNote { headers, is_complete: true, after: None }).await?;
+        Ok(done)
+    }
+
+    /// Copies a tile onto itself. If it was replaced since it was listed, copies the new one. A deleted tile needs no headers.
+    async fn copied(&self, listed: ListedTile) -> Result<(), S3Error> {
+        let (mut tag, mut copies) = (listed.tag, 1);
+        loop {
+            if tag.is_none() {
+                let Some((_, found)) = head(self.store, &listed.name).await? else { return Ok(()) };
+                tag = found;
+            }
+            match self.copy(&listed.name, listed.tile, tag.as_deref()).await {
+                Ok(()) | Err(Refusal { meaning: Meaning::Missing, .. }) => return Ok(()),
+                Err(Refusal { meaning: Meaning::Condition, .. }) if copies < MAX_COPIES => {
+                    (tag, copies) = (None, copies + 1);
+                }
+                Err(refusal) => return Err(self.store.error(Action::Put, &listed.name, refusal)),
+            }
+        }
+    }
+
+    /// Copies an object with this `ETag` onto itself.
+    async fn copy(&self, name: &str, tile: TileId, tag: Option<&str>) -> Result<(), Refusal> {
+        let (bucket, key) = (&self.store.location.bucket, self.store.key(name));
+        let source = format!("{bucket}/{}", utf8_percent_encode(&key, IN_KEY));
+        let _flight = self.store.flights.begin();
+        let request = self.store.client.copy_object().bucket(bucket).key(key).copy_source(source);
+        let request = super::headers::of_copy(request, &self.store.options.headers, tile, self.packed);
+        let copied = request.set_copy_source_if_match(tag.map(str::to_owned)).send().await;
+        copied.map(drop).map_err(Refusal::from)
+    }
+}

@@ -1,0 +1,338 @@
+//! The upload of an archive, by one request or in parts: readers see the old archive or the new one.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use md5::{Digest as _, Md5};
+use tokio::runtime::Handle;
+
+use super::error::{Meaning, Refusal};
+use super::store::{Condition, Store};
+use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
+use crate::stop::Stop;
+
+/// The media type of PMTiles (PMTiles v3, section 7).
+const PMTILES: &str = "application/vnd.pmtiles";
+
+/// The most parts of an upload (Amazon S3 User Guide, "Multipart upload limits").
+const MAX_PARTS: u64 = 10_000;
+
+/// The most bytes of parts in flight. A part is held in memory, so that it can be sent again.
+const MAX_PART_BYTES_IN_FLIGHT: u64 = 256 << 20;
+
+/// Bytes that one request downloads: few enough to repeat, enough to use the line's full speed.
+const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
+/// The most requests of a download in flight.
+const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
+
+/// The slowest line that the time limits allow for, in bytes a second: an upload may take `bytes / MIN_BYTES_PER_SECOND` longer than the
+/// limits in the settings, which are meant for tiles.
+const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// An archive in S3 that a run is going to replace.
+#[derive(Debug)]
+pub struct S3Archive {
+    runtime: Handle,
+    stop: Stop,
+    store: Arc<Store>,
+    name: String,
+    /// The condition of the upload: the object is as it was at the beginning.
+    seen: Condition,
+    /// The length of the object at the beginning, in bytes; `None` if there was none.
+    length: Option<u64>,
+}
+
+/// The length and the `ETag` of an object.
+pub(crate) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Option<String>)>, S3Error> {
+    let request = store.client.head_object().bucket(&store.location.bucket).key(store.key(name));
+    match request.send().await.map_err(Refusal::from) {
+        Ok(answer) => {
+            let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
+            Ok(Some((length, answer.e_tag().map(str::to_owned))))
+        }
+        Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+        Err(refusal) => Err(store.error(Action::Get, name, refusal)),
+    }
+}
+
+impl S3Archive {
+    /// Looks up the object that is stored now: the upload will replace only this object.
+    ///
+    /// # Errors
+    /// If the bucket cannot be read.
+    pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
+        let name = key.key.clone();
+        let looking = async {
+            let store = Store::open(key.bucket_as_location(), options).await?;
+            // Lists first, because the answer to HEAD has no body that could report a missing bucket.
+            store.list(&name, None).await?;
+            let there = head(&store, &name).await?;
+            Ok::<_, S3Error>((store, there))
+        };
+        let place = key.to_string();
+        let (store, there) = wait(&runtime, async {
+            tokio::select! {
+                biased;
+                _ = stop.wait() => Err(S3Error::Interrupted { place }),
+                looked = looking => looked,
+            }
+        })?;
+        let (length, tag) = there.map_or((None, None), |(length, tag)| (Some(length), tag));
+        let seen = Condition::as_seen(tag.as_ref());
+        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length })
+    }
+
+    /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
+    ///
+    /// # Errors
+    /// If the archive cannot be read or written to `to`, or somebody else replaced it in the meantime.
+    pub(crate) fn download(&self, to: &Path) -> Result<Option<String>, S3Error> {
+        let Some(length) = self.length else { return Ok(None) };
+        let place = self.store.place(&self.name);
+        let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
+        let mut file = File::create_new(to).map_err(unwritable)?;
+        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.in_flight.get());
+        let offsets: Vec<u64> =
+            (0..length).step_by(usize::try_from(DOWNLOAD_BYTES_PER_REQUEST).unwrap_or(usize::MAX)).collect();
+        for offsets in offsets.chunks(at_once) {
+            let ranges = stream::iter(offsets)
+                .map(|offset| self.fetch(*offset..length.min(offset + DOWNLOAD_BYTES_PER_REQUEST)));
+            let pieces = wait(&self.runtime, async {
+                tokio::select! {
+                    biased;
+                    _ = self.stop.wait() => Err(S3Error::Interrupted { place: place.clone() }),
+                    pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>() => pieces,
+                }
+            })?;
+            pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(unwritable)?;
+        }
+        Ok(Some(place))
+    }
+
+    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, S3Error> {
+        let text = format!("bytes={}-{}", range.start, range.end - 1);
+        let _flight = self.store.flights.begin();
+        let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let object = self.store.read(&self.name, Some(&text), most).await;
+        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
+        let same = match &self.seen {
+            Condition::Still(tag) => *tag == object.tag,
+            Condition::Always | Condition::Absent => true,
+        };
+        if same && object.body.len() as u64 == range.end - range.start {
+            return Ok(object.body);
+        }
+        Err(S3Error::Changed { place: self.store.place(&self.name) })
+    }
+
+    /// The count of requests in flight.
+    #[must_use]
+    pub fn flights(&self) -> Flights {
+        self.store.flights.clone()
+    }
+
+    /// The object's URL.
+    pub(crate) fn place(&self) -> String {
+        self.store.place(&self.name)
+    }
+
+    /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays in the bucket.
+    ///
+    /// # Errors
+    /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
+    pub fn upload(self, path: &Path) -> Result<String, S3Error> {
+        let unreadable = |source| S3Error::File { path: path.to_owned(), place: self.store.place(&self.name), source };
+        let file = File::open(path).map_err(unreadable)?;
+        let length = file.metadata().map_err(unreadable)?.len();
+        let upload = Upload { archive: &self, path, file: Arc::new(file), length };
+        wait(&self.runtime, upload.send())?;
+        Ok(self.store.place(&self.name))
+    }
+}
+
+/// A file that is being uploaded.
+struct Upload<'a> {
+    archive: &'a S3Archive,
+    path: &'a Path,
+    file: Arc<File>,
+    length: u64,
+}
+
+impl Upload<'_> {
+    async fn send(&self) -> Result<(), S3Error> {
+        let S3Archive { store, stop, .. } = self.archive;
+        let interrupted = || S3Error::Interrupted { place: self.place() };
+        if self.length <= store.options.part_size {
+            return tokio::select! {
+                biased;
+                _ = stop.wait() => Err(interrupted()),
+                sent = self.send_at_once() => sent,
+            };
+        }
+        // A stop does not cancel this request at once: an upload whose id did not arrive could not be aborted.
+        let id =
+            Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
+        let sent = tokio::select! {
+            biased;
+            _ = stop.wait() => Err(interrupted()),
+            sent = self.send_parts(&id) => sent,
+        };
+        if sent.is_err() {
+            self.abort(&id).await;
+        }
+        sent
+    }
+
+    fn place(&self) -> String {
+        self.archive.store.place(&self.archive.name)
+    }
+
+    fn error(&self, refusal: Refusal) -> S3Error {
+        self.archive.store.error(Action::Put, &self.archive.name, refusal)
+    }
+
+    /// The time limits of a request that sends `bytes`.
+    fn time_limits(&self, bytes: u64) -> aws_sdk_s3::config::Builder {
+        let options = &self.archive.store.options;
+        let line = Duration::from_secs(bytes / MIN_BYTES_PER_SECOND);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(options.connect_timeout)
+            .operation_attempt_timeout(options.attempt_timeout + line)
+            .operation_timeout(options.request_timeout + line * options.attempts)
+            .build();
+        aws_sdk_s3::Config::builder().timeout_config(timeouts)
+    }
+
+    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, S3Error> {
+        let file = Arc::clone(&self.file);
+        let read = move || {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            file.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        };
+        let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
+        read.map_err(|source| S3Error::File { path: self.path.to_owned(), place: self.place(), source })
+    }
+
+    async fn send_at_once(&self) -> Result<(), S3Error> {
+        let S3Archive { store, name, seen, .. } = self.archive;
+        let bytes = self.read(0, self.length).await?;
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        let request = store.client.put_object().body(ByteStream::from(bytes));
+        let request = super::headers::of_archive(request, &store.options.headers, PMTILES);
+        let request = request.content_md5(aws_smithy_types::base64::encode(digest)).bucket(&store.location.bucket);
+        let request = match seen {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Still(tag) => request.if_match(tag),
+        };
+        let _flight = store.flights.begin();
+        let sent = request.key(store.key(name)).customize().config_override(self.time_limits(self.length)).send().await;
+        match sent.map_err(Refusal::from) {
+            Ok(_) => Ok(()),
+            Err(refusal) => self.unless_stored(&hex(digest), refusal).await,
+        }
+    }
+
+    /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been lost, and the second
+    /// attempt refused because the object had changed.
+    async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
+        if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
+            && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
+            && length == self.length
+            && tag.trim_matches('"') == digest
+        {
+            return Ok(());
+        }
+        Err(self.error(refusal))
+    }
+
+    async fn begin_parts(&self) -> Result<String, S3Error> {
+        let S3Archive { store, name, .. } = self.archive;
+        let request = store.client.create_multipart_upload().bucket(&store.location.bucket).key(store.key(name));
+        let request = super::headers::of_parts(request, &store.options.headers, PMTILES);
+        let begun = request.send().await.map_err(|error| self.error(error.into()))?;
+        Ok(begun.upload_id().unwrap_or_default().to_owned())
+    }
+
+    async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
+        let S3Archive { store, name, seen, .. } = self.archive;
+        let size = store.options.part_size.max(self.length.div_ceil(MAX_PARTS));
+        let at_once =
+            usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
+        let parts = (0..self.length.div_ceil(size)).map(|number| {
+            let offset = number * size;
+            self.send_part(id, number, offset, size.min(self.length - offset))
+        });
+        let parts: Vec<([u8; 16], CompletedPart)> = stream::iter(parts).buffered(at_once).try_collect().await?;
+        let (digests, parts): (Vec<[u8; 16]>, Vec<CompletedPart>) = parts.into_iter().unzip();
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let request = store.client.complete_multipart_upload().bucket(&store.location.bucket);
+        let request = request.key(store.key(name)).upload_id(id).multipart_upload(parts);
+        let request = match seen {
+            Condition::Always => request,
+            Condition::Absent => request.if_none_match("*"),
+            Condition::Still(tag) => request.if_match(tag),
+        };
+        // The server assembles the parts before it answers.
+        let sent = request.customize().config_override(self.time_limits(self.length)).send().await;
+        match sent.map_err(Refusal::from) {
+            Ok(_) => Ok(()),
+            Err(refusal) => {
+                let digest = format!("{}-{}", hex(Md5::digest(digests.concat()).into()), digests.len());
+                self.unless_stored(&digest, refusal).await
+            }
+        }
+    }
+
+    async fn send_part(
+        &self,
+        id: &str,
+        number: u64,
+        offset: u64,
+        length: u64,
+    ) -> Result<([u8; 16], CompletedPart), S3Error> {
+        let S3Archive { store, name, .. } = self.archive;
+        let bytes = self.read(offset, length).await?;
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        let number = i32::try_from(number + 1).unwrap_or(i32::MAX);
+        let request = store.client.upload_part().bucket(&store.location.bucket).key(store.key(name));
+        let request = request.upload_id(id).part_number(number).body(ByteStream::from(bytes));
+        let request = request.content_md5(aws_smithy_types::base64::encode(digest));
+        let _flight = store.flights.begin();
+        let sent = request.customize().config_override(self.time_limits(length)).send().await;
+        let sent = sent.map_err(|error| self.error(error.into()))?;
+        let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag().map(str::to_owned)).build();
+        Ok((digest, part))
+    }
+
+    /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they are deleted.
+    async fn abort(&self, id: &str) {
+        let S3Archive { store, name, stop, .. } = self.archive;
+        let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);
+        let aborting = request.key(store.key(name)).upload_id(id).send();
+        match Box::pin(stop.within(MAX_UNDO_TIME, aborting)).await.map(|aborted| aborted.map_err(Refusal::from)) {
+            Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
+                let error = store.error(Action::Abort, name, refusal.clone());
+                tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
+            }
+            Some(_) => {}
+            None => tracing::warn!(
+                "the parts of upload {id} to {} may stay in the bucket: the server has not answered in time. Abort the upload, or have a lifecycle rule remove such parts",
+                self.place()
+            ),
+        }
+    }
+}
+
+fn hex(digest: [u8; 16]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}

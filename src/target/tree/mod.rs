@@ -1,0 +1,67 @@
+//! The common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored tiles.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `template` | the names of tiles, built and read back |
+//! | `publish` | what the user sets; versions and the current one |
+//! | `inventory` | the tiles that the target holds at the beginning of a run |
+//! | `intent` | runs that have begun to change the target and have not finished |
+//! | `notes` | the files next to the tiles: TileJSON, metadata, `latest.json` |
+
+mod intent;
+mod inventory;
+pub(crate) mod notes;
+mod publish;
+mod template;
+
+use std::time::Duration;
+
+pub(crate) use intent::OpenIntents;
+pub use intent::{Intent, IntentKind};
+#[cfg(feature = "s3")]
+pub(crate) use inventory::Tag;
+pub(crate) use inventory::{Doomed, Inventory};
+pub use inventory::{PartialScope, Scope};
+pub use publish::{Latest, SwitchError, Version, new_version};
+pub(crate) use template::OWN_FOLDER;
+pub use template::{Template, TemplateError, is_own_name};
+
+// What the user sets for a directory or an S3 prefix.
+
+/// How a directory or an S3 prefix is written.
+#[derive(Debug, Clone)]
+pub struct TreeOptions {
+    /// The names of tiles below the target.
+    pub template: Template,
+    /// How clients get to see a run's tiles.
+    pub publish: Publishing,
+    /// True to write into a target that holds another tileset, or files of other programs.
+    pub force: bool,
+    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on purpose. `None`: the URL
+    /// that an earlier run was given, or relative addresses if there is none.
+    pub public_url: Option<String>,
+    /// True if tiles are stored as gzip.
+    pub packed: bool,
+}
+
+impl TreeOptions {
+    /// The relative address of tiles that the TileJSON will have, if no public URL is known. Map clients do not resolve it.
+    pub(crate) fn relative_address(&self) -> Option<String> {
+        // `{layer}` and `{version}` stay placeholders in this text, which is shown in a warning.
+        self.public_url.is_none().then(|| self.template.text().to_owned())
+    }
+}
+
+/// How clients get to see a run's tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Publishing {
+    /// Tiles that differ are replaced one by one.
+    InPlace,
+    /// All tiles are written under the name of a new version; when they are complete, TileJSON and `latest.json` are switched to it.
+    Versioned {
+        /// How many old versions stay, at least.
+        keep: usize,
+        /// How long an old version stays, at least.
+        keep_for: Duration,
+    },
+}
