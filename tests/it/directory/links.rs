@@ -299,7 +299,7 @@ fn versions_lie_in_the_target() {
 
 /// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
 /// of folders (`src/target/directory/folder.rs`, `src/target/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 15] = [
+const BY_PATH: [(&str, &str); 14] = [
     ("src/cli/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/run/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
     (
@@ -308,10 +308,10 @@ const BY_PATH: [(&str, &str); 15] = [
     ),
     ("src/report/run_metrics.rs", "--metrics: the user named it; a new file replaces it, a device is written to"),
     ("src/run/dirty_file.rs", "--dirty-out and --changed-out"),
-    ("src/run/variants/record.rs", "the folder that the outputs of a family share is made"),
     (
         "src/run/variants/record.rs",
-        "--prune-variants: a target that this program wrote, under its lock, and no folder that holds files of others",
+        "the folder that the outputs of a family share is made; --prune-variants: a target that this program wrote, under its lock, and no folder \
+         that holds files of others",
     ),
     ("src/run/variants/run.rs", "the folder of a variant's output is made"),
     ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
