@@ -10,11 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::DirectoryError;
 use super::files::Files;
 use super::folder::{OpenFolder, Unreachable, split};
-use crate::manifest::configuration_of;
 use crate::stop::Stop;
-use crate::target::tree::notes::{Begun, TargetNotes};
-use crate::target::tree::{Latest, Template, TreeOptions, notes};
-use crate::target::{Described, Intent, Tileset};
+use crate::target::tree::notes::Begun;
+use crate::target::tree::{Template, TreeOptions, TreeState, notes};
 
 /// The name of the note of what was begun.
 pub(crate) const BEGUN: &str = ".oar-tiles/begun.json";
@@ -29,131 +27,53 @@ pub(crate) struct Started {
     pub(crate) template: String,
 }
 
-/// The notes of a directory.
-#[derive(Debug, Default)]
-pub(crate) struct DirectoryState {
-    noted: TargetNotes,
-    /// The fingerprint in the manifest, which the last finished run wrote.
-    manifest: Option<String>,
-    started: Option<Started>,
+/// Reads the notes of a directory. With `force`, damaged notes count as missing.
+pub(crate) fn read_state(files: &Files, force: bool) -> Result<TreeState, DirectoryError> {
+    let wrong = |name: &str| {
+        let path = files.path(name);
+        move |source| DirectoryError::Note { path, source }
+    };
+    let unless_forced = |damaged: DirectoryError| if force { Ok(()) } else { Err(damaged) };
+    let mut state = TreeState::default();
+    if let Some(body) = files.read(notes::METADATA)? {
+        let read = notes::read(&body).and_then(|noted| {
+            let manifest = noted.described.manifest.as_deref().map(fingerprint).transpose()?;
+            Ok((noted, manifest))
+        });
+        match read.map_err(wrong(notes::METADATA)) {
+            Ok((noted, manifest)) => (state.noted, state.manifest) = (noted, manifest),
+            Err(damaged) => unless_forced(damaged)?,
+        }
+    }
+    state.template.clone_from(&state.noted.template);
+    if let Some(body) = files.read(BEGUN)? {
+        match serde_json::from_slice::<Started>(&body).map_err(wrong(BEGUN)) {
+            Ok(Started { begun, template }) => {
+                state.begun = Some(begun);
+                state.template = Some(template).filter(|template| !template.is_empty()).or(state.template);
+            }
+            Err(damaged) => unless_forced(damaged)?,
+        }
+    }
+    Ok(state)
 }
 
-impl DirectoryState {
-    /// Reads the notes. With `force`, damaged notes count as missing.
-    pub(crate) fn read(files: &Files, force: bool) -> Result<DirectoryState, DirectoryError> {
-        let wrong = |name: &str| {
-            let path = files.path(name);
-            move |source| DirectoryError::Note { path, source }
-        };
-        let unless_forced = |damaged: DirectoryError| if force { Ok(()) } else { Err(damaged) };
-        let mut found = DirectoryState::default();
-        if let Some(body) = files.read(notes::METADATA)? {
-            let read = notes::read(&body).and_then(|noted| {
-                let manifest = noted.described.manifest.as_deref().map(fingerprint).transpose()?;
-                Ok((noted, manifest))
-            });
-            match read.map_err(wrong(notes::METADATA)) {
-                Ok((noted, manifest)) => (found.noted, found.manifest) = (noted, manifest),
-                Err(damaged) => unless_forced(damaged)?,
-            }
-        }
-        if let Some(body) = files.read(BEGUN)? {
-            match serde_json::from_slice(&body).map_err(wrong(BEGUN)) {
-                Ok(started) => found.started = Some(started),
-                Err(damaged) => unless_forced(damaged)?,
-            }
-        }
-        Ok(found)
-    }
-
-    /// True if oar-tiles wrote the tiles: another program's metadata does not count.
-    pub(crate) fn is_ours(&self) -> bool {
-        self.manifest.is_some() || self.started.is_some()
-    }
-
-    /// True if a run has finished in the directory.
-    pub(crate) fn is_finished(&self) -> bool {
-        self.manifest.is_some()
-    }
-
-    /// The metadata of the target, with its unfinished runs.
-    pub(crate) fn described(&self) -> Described {
-        Described { unfinished: self.unfinished(), ..self.noted.described.clone() }
-    }
-
-    /// The runs that have not finished.
-    pub(crate) fn unfinished(&self) -> Vec<Intent> {
-        self.started.as_ref().map_or_else(Vec::new, |started| started.begun.unfinished(self.manifest_text()))
-    }
-
-    /// The manifest as text.
-    pub(crate) fn manifest_text(&self) -> Option<&str> {
-        self.noted.described.manifest.as_deref()
-    }
-
-    /// The public URL that an earlier run was given.
-    pub(crate) fn public_url(&self) -> Option<&str> {
-        self.noted.described.public_url.as_deref()
-    }
-
-    /// The fingerprint of the tiles in the directory: that of the run begun last, whether it finished or not.
-    fn fingerprint(&self) -> Option<&str> {
-        self.started.as_ref().map(|started| started.begun.fingerprint.as_str()).or(self.manifest.as_deref())
-    }
-
-    fn template(&self) -> Option<&str> {
-        let begun = self.started.as_ref().map(|started| started.template.as_str());
-        begun.filter(|template| !template.is_empty()).or(self.noted.template.as_deref())
-    }
-
-    /// True if the tiles are named by the template in `options`.
-    pub(crate) fn has_template(&self, options: &TreeOptions) -> bool {
-        self.template() == Some(options.template.text())
-    }
-
-    /// Refuses to write over another tileset, and to write the same tileset under other names next to the old files.
-    pub(crate) fn allows(&self, root: &Path, options: &TreeOptions, tileset: &Tileset) -> Result<(), DirectoryError> {
-        let versioned = options.template.is_versioned();
-        // A new version shares no tile with the tileset before it, so that one may be another tileset.
-        let is_other = |found: &&str| configuration_of(found) != configuration_of(&tileset.fingerprint);
-        if let Some(found) = self.fingerprint().filter(|found| !versioned && is_other(found)) {
-            return Err(DirectoryError::OtherTileset {
-                path: root.to_owned(),
-                found: found.to_owned(),
-                wanted: tileset.fingerprint.clone(),
-            });
-        }
-        let wanted = options.template.text();
-        let beside = |found: &&str| *found != wanted && !(versioned && found.contains("{version}"));
-        if let Some(found) = self.template().filter(beside) {
-            return Err(DirectoryError::OtherTemplate {
-                path: root.to_owned(),
-                found: found.to_owned(),
-                wanted: wanted.to_owned(),
-            });
-        }
-        Ok(())
-    }
-
-    /// A version of exactly this tileset that was begun and not published.
-    pub(crate) fn pending(&self, tileset: &Tileset, template: &str, latest: Option<&Latest>) -> Option<String> {
-        let started = self.started.as_ref().filter(|started| started.template == template)?;
-        let pending = started.begun.pending.as_ref().filter(|_| started.begun.fingerprint == tileset.fingerprint)?;
-        // The run may have been killed after it switched clients to the version and before it noted that. Clients then see the version, so
-        // it must not change any more.
-        let published = latest.is_some_and(|latest| latest.versions.iter().any(|other| other.version == *pending));
-        (!published).then(|| pending.clone())
-    }
-
-    /// The metadata of the target, if all of its tiles are of exactly this tileset.
-    pub(crate) fn before(&self, tileset: &Tileset) -> Option<Described> {
-        self.is_of(tileset).then(|| self.described())
-    }
-
-    /// True if the target holds exactly this tileset, and nothing else was begun there.
-    pub(crate) fn is_of(&self, tileset: &Tileset) -> bool {
-        let ours = |fingerprint: &str| fingerprint == tileset.fingerprint;
-        self.manifest.as_deref().is_some_and(ours) && self.fingerprint().is_some_and(ours)
+/// Refuses to write the same tileset under other names next to the old files.
+pub(crate) fn refuse_other_template(
+    state: &TreeState,
+    root: &Path,
+    options: &TreeOptions,
+) -> Result<(), DirectoryError> {
+    let wanted = options.template.text();
+    let is_beside =
+        |found: &&str| *found != wanted && !(options.template.is_versioned() && found.contains("{version}"));
+    match state.template.as_deref().filter(is_beside) {
+        Some(found) => Err(DirectoryError::OtherTemplate {
+            path: root.to_owned(),
+            found: found.to_owned(),
+            wanted: wanted.to_owned(),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 use std::{fs, io};
 
 use super::folder::OpenFolder;
-use super::found::{DirectoryState, walk};
+use super::found::walk;
 use super::{DirectoryError, OWN_FOLDER};
 use crate::stop::Stop;
 use crate::target::lock_file;
 use crate::target::lock_file::{LeftOver, Taken};
-use crate::target::tree::{TreeOptions, notes};
+use crate::target::tree::{TreeOptions, TreeState, notes};
 
 /// The name of the lock in the program's own folder.
 const LOCK: &str = "lock";
@@ -123,7 +123,7 @@ impl Drop for Lock {
 pub(crate) fn claim(
     root: &OpenFolder,
     options: &TreeOptions,
-    found: &DirectoryState,
+    found: &TreeState,
     stop: &Stop,
 ) -> Result<(), DirectoryError> {
     if options.force || found.is_ours() {

@@ -16,22 +16,20 @@ mod read;
 mod versions;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use files::{Files, TileFile, WRITERS, staged_tile, synchronize};
-use found::{BEGUN, DirectoryState, Started, walk};
+use found::{BEGUN, Started, read_state, refuse_other_template, walk};
 use lock::Lock;
 
-use super::changed::{HeldBefore, InterruptedRuns};
 use super::publication::tell;
 use super::staging::NoFolder;
 use super::tree::notes::Begun;
-use super::tree::{Doomed, Intent, Inventory, Latest, OWN_FOLDER, OpenIntents, Publishing, Template, TreeOptions};
-use super::{
-    BeforeManifest, ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten,
-    Written,
+use super::tree::{
+    Inventory, Latest, OWN_FOLDER, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun, TreeState,
+    template_of_run,
 };
+use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
 use crate::target::tree::notes;
 use crate::tile::{Order, TileId};
@@ -58,35 +56,9 @@ pub struct Directory {
 /// A run between [`Sink::begin`] and its end.
 #[derive(Debug)]
 struct DirectoryRun {
-    /// True if the target holds the same tileset: a tile that cannot be rendered stays.
-    keeps: bool,
-    fingerprint: String,
-    /// The template with the names of the layers and the version filled in.
-    template: Template,
-    layers: Vec<String>,
-    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it looks for the
-    /// file of each tile instead.
-    inventory: Option<Inventory>,
+    tree: TreeRun,
     /// The body of `begun.json` before this run, if there was one.
     begun_before: Option<Vec<u8>>,
-    /// Tiles to delete at the end, in addition to the rest of the inventory.
-    doomed: Doomed,
-    /// The unfinished runs that stay noted after this run.
-    unfinished: Vec<Intent>,
-    /// The list of changed tiles, if the run wants one.
-    changed: Option<ChangedTiles>,
-    /// Receive the list of changes before the manifest is written.
-    before_manifest: Vec<Arc<dyn BeforeManifest>>,
-    /// The version that the run writes, if the target has versions.
-    version: Option<NewVersion>,
-}
-
-/// A version that a run writes.
-#[derive(Debug)]
-struct NewVersion {
-    name: String,
-    /// The versions published before; `None` if there are none.
-    published: Option<Latest>,
 }
 
 impl Directory {
@@ -117,33 +89,45 @@ impl Directory {
     }
 
     /// Writes the notes, the manifest last; with versions, switches clients to the new one and removes expired versions.
-    fn publish(&mut self, run: DirectoryRun, metadata: &Metadata) -> Result<(), DirectoryError> {
+    fn publish(&mut self, run: TreeRun, metadata: &Metadata) -> Result<(), DirectoryError> {
         let failed = |path: PathBuf| move |source| DirectoryError::Note { path, source };
         let notes = notes::finished(metadata, &run.layers, &run.template, &self.options)
             .map_err(failed(self.root.join(notes::METADATA)))?;
-        let Some(NewVersion { name: version, published: before }) = run.version else {
+        let begun = run.begun_at_the_end();
+        let Some(version) = run.version else {
             for note in notes {
                 self.files.keep_durably(&note.name, &note.body)?;
             }
-            return self.note_begun(&run.fingerprint, None, run.unfinished);
+            return self.note_begun(begun);
         };
         for note in &notes {
             self.files.put_durably(&notes::of_version(&version, &note.name), &note.body)?;
         }
-        let shown = before.as_ref().map(|before| before.version.clone());
-        let mut latest = Latest::published(before, &version, SystemTime::now());
+        let shown = run.published.as_ref().map(|before| before.version.clone());
+        let mut latest = Latest::published(run.published, &version, SystemTime::now());
         if let Publishing::Versioned { keep, keep_for } = self.options.publish {
             // `remove_others` finds the expired versions, because `latest.json` no longer lists them.
             latest.take_expired(keep, keep_for, SystemTime::now());
         }
         versions::show(&mut self.files, &latest, shown.as_deref())?;
-        self.note_begun(&run.fingerprint, None, run.unfinished)?;
+        self.note_begun(begun)?;
         // Clients have been switched: a failure from here on leaves old tiles and does no other harm. If `latest.json` was lost, it is not
         // known which versions are old, so no version is removed.
         if shown.is_some() {
             versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
         }
         Ok(())
+    }
+
+    fn refused(&self, refusal: TreeRefusal, tileset: &Tileset) -> DirectoryError {
+        let path = self.root.clone();
+        match refusal {
+            TreeRefusal::Whole => DirectoryError::Whole { path },
+            TreeRefusal::NoTileset => DirectoryError::NoTileset { path },
+            TreeRefusal::OtherTileset(found) => {
+                DirectoryError::OtherTileset { path, found, wanted: tileset.fingerprint.clone() }
+            }
+        }
     }
 }
 
@@ -164,88 +148,54 @@ impl Sink for Directory {
 
     fn claim(&mut self) -> Result<(), DirectoryError> {
         if self.lock.is_of_a_new_target() {
-            lock::claim(
-                &self.lock.root,
-                &self.options,
-                &DirectoryState::read(&self.files, self.options.force)?,
-                &self.stop,
-            )?;
+            lock::claim(&self.lock.root, &self.options, &read_state(&self.files, self.options.force)?, &self.stop)?;
         }
         Ok(())
     }
 
     fn held(&self) -> Option<u64> {
-        let run = self.run.as_ref().filter(|run| run.version.is_none())?;
-        run.inventory.as_ref().map(Inventory::count)
+        self.run.as_ref()?.tree.held()
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, DirectoryError> {
         self.stopped()?;
-        let Some(run) = &mut self.run else { return Ok(Written::default()) };
-        let (mut written, mut kept) = (Written::default(), 0);
+        let Some(DirectoryRun { tree: run, .. }) = &mut self.run else { return Ok(Written::default()) };
+        let mut written = Written::default();
         let mut wanted = Vec::with_capacity(edits.len());
         for edit in edits {
-            let id = edit.id();
-            let held = match &mut run.inventory {
-                Some(inventory) => {
-                    let met = inventory.meet(id)?;
-                    for passed in met.passed {
-                        run.doomed.add(passed)?;
-                    }
-                    met.here.is_some()
-                }
+            let (id, is_put) = (edit.id(), matches!(edit, TileEdit::Put(..)));
+            let is_listed = run.meet(id)?.is_some();
+            let is_held = match edit {
                 // `Files` checks whether a file of the name exists before it writes.
-                None => matches!(edit, TileEdit::Put(..)) || self.files.holds(&run.template.name(id))?,
+                TileEdit::Put(..) => is_listed || !run.has_inventory(),
+                TileEdit::Remove(..) if run.has_inventory() => is_listed,
+                TileEdit::Keep(..) if run.has_inventory() && !is_listed => false,
+                TileEdit::Keep(..) | TileEdit::Remove(..) => self.files.holds(&run.template.name(id))?,
             };
-            match edit {
-                TileEdit::Put(id, bytes) => wanted.push(TileFile::new(id, run.template.name(id), bytes, held)),
-                TileEdit::Remove(id) => {
-                    if held {
-                        run.doomed.add(id)?;
-                        written.deleted += 1;
-                    }
-                    written.removed += 1;
-                }
-                TileEdit::Keep(id, _) if held && run.keeps && self.files.holds(&run.template.name(id))? => {
-                    kept += 1;
-                }
-                TileEdit::Keep(id, Some(bytes)) => {
-                    wanted.push(TileFile::new(id, run.template.name(id), bytes, false));
-                }
-                TileEdit::Keep(id, None) => {
-                    if held && !run.keeps {
-                        run.doomed.add(id)?;
-                        written.deleted += 1;
-                    }
-                    written.missing += 1;
-                }
+            if let Some((id, bytes)) = run.apply(edit, is_held, &mut written)? {
+                wanted.push(TileFile::new(id, run.template.name(id), bytes, is_held && is_put));
             }
         }
         let brought = synchronize(&mut self.files, &mut self.others, &mut wanted)?;
-        if let Some(changed) = &mut run.changed {
+        if run.changed.is_some() {
             let mut ids: Vec<TileId> = wanted.iter().filter(|tile| tile.is_written()).map(|tile| tile.id).collect();
             ids.sort_by_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
-            ids.into_iter().try_for_each(|id| changed.add(id, TileChange::Written))?;
+            ids.into_iter().try_for_each(|id| run.note_change(id, TileChange::Written))?;
         }
         written.added = brought.added;
         written.stored = brought.added + brought.replaced;
-        written.unchanged = kept + wanted.len() as u64 - written.stored;
+        written.unchanged += wanted.len() as u64 - written.stored;
         Ok(written)
     }
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(mut run) = self.run.take() else {
+        let Some(DirectoryRun { tree: mut run, .. }) = self.run.take() else {
             return Ok(Finished { place, deleted: 0, in_flight: None, changed: None });
         };
         let mut deleted = 0;
         loop {
-            let mut vanished = run.doomed.next()?;
-            if vanished.is_empty()
-                && let Some(inventory) = &mut run.inventory
-            {
-                vanished = inventory.rest()?;
-            }
+            let vanished = run.vanished()?;
             if vanished.is_empty() {
                 break;
             }
@@ -253,7 +203,7 @@ impl Sink for Directory {
             for id in vanished {
                 if self.files.remove(&run.template.name(id))? {
                     deleted += 1;
-                    run.changed.as_mut().map_or(Ok(()), |changed| changed.add(id, TileChange::Deleted))?;
+                    run.note_change(id, TileChange::Deleted)?;
                 }
             }
         }
@@ -285,27 +235,22 @@ impl Drop for Directory {
 // The beginning of a run: reads what the directory holds, and notes the run before the first tile changes.
 
 impl Directory {
-    /// The version to write: the one that an interrupted run of the same tileset began, or a new one.
-    fn version(&self, tileset: &Tileset, found: &DirectoryState) -> Result<Option<NewVersion>, DirectoryError> {
+    /// The version to write: the one that an interrupted run of the same tileset and template began, or a new one.
+    fn version(
+        &self,
+        tileset: &Tileset,
+        state: &TreeState,
+        published: Option<&Latest>,
+    ) -> Result<Option<String>, DirectoryError> {
         if self.options.publish == Publishing::InPlace {
             return Ok(None);
         }
-        let latest = versions::latest(self.files.root())?;
-        let pending = found.pending(tileset, self.options.template.text(), latest.as_ref());
-        let name = match pending {
-            Some(pending) => pending,
-            None => versions::unused(&self.files, latest.as_ref())?,
-        };
-        Ok(Some(NewVersion { name, published: latest }))
+        let has_same_template = state.template.as_deref() == Some(self.options.template.text());
+        let pending = state.pending(tileset, published).filter(|_| has_same_template);
+        pending.map_or_else(|| versions::unused(&self.files, published), |pending| Ok(pending.to_owned())).map(Some)
     }
 
-    pub(crate) fn note_begun(
-        &mut self,
-        fingerprint: &str,
-        pending: Option<&str>,
-        unfinished: Vec<Intent>,
-    ) -> Result<(), DirectoryError> {
-        let begun = Begun { fingerprint: fingerprint.to_owned(), pending: pending.map(str::to_owned), unfinished };
+    pub(crate) fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
         let started = Started { begun, template: self.options.template.text().to_owned() };
         let body = serde_json::to_vec(&started)
             .map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
@@ -359,34 +304,19 @@ impl Directory {
     }
 
     pub(crate) fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        let found = DirectoryState::read(&self.files, self.options.force)?;
-        if tileset.unwritten == Unwritten::Keep {
-            if self.options.publish != Publishing::InPlace {
-                return Err(DirectoryError::Whole { path: self.root.clone() });
-            }
-            if !found.is_finished() {
-                return Err(DirectoryError::NoTileset { path: self.root.clone() });
-            }
+        let state = read_state(&self.files, self.options.force)?;
+        if let Some(refusal) = state.refusal(&self.options, tileset) {
+            return Err(self.refused(refusal, tileset));
         }
         if !self.options.force {
-            found.allows(&self.root, &self.options, tileset)?;
+            refuse_other_template(&state, &self.root, &self.options)?;
         }
-        let mut template = self.options.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
-        let version = self.version(tileset, &found)?;
-        if let Some(version) = &version {
-            template = template.with_version(&version.name);
-        }
-        let ours = self.options.force || version.is_some() || found.is_ours();
-        let before = match tileset.unwritten {
-            Unwritten::Keep => Some(found.described()),
-            // A new version is written as a whole, so no earlier tiles stay in it.
-            Unwritten::Delete if version.is_some() => None,
-            Unwritten::Delete => found.before(tileset),
-        };
-        let mut intents = match version {
-            Some(_) => OpenIntents::untouched(tileset, found.unfinished()),
-            None => OpenIntents::begin(tileset, found.unfinished(), found.manifest_text(), before.is_some()),
-        };
+        let is_new_version = self.options.publish != Publishing::InPlace;
+        let published = if is_new_version { versions::latest(self.files.root())? } else { None };
+        let version = self.version(tileset, &state, published.as_ref())?;
+        let template = template_of_run(&self.options, tileset, version.as_deref());
+        let ours = self.options.force || is_new_version || state.is_ours();
+        let mut intents = state.intents(tileset, is_new_version);
         let inventory = match tileset.unwritten {
             Unwritten::Delete => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
             Unwritten::Keep => None,
@@ -395,53 +325,29 @@ impl Directory {
             files.clear()?;
         }
         let begun_before = self.files.read(BEGUN)?;
-        let pending = version.as_ref().map(|version| version.name.as_str());
-        self.note_begun(&tileset.fingerprint, pending, intents.noted.clone())?;
+        let fingerprint = tileset.fingerprint.clone();
+        self.note_begun(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() })?;
         if let Some(version) = &version {
-            let name = notes::of_version(&version.name, notes::METADATA);
+            let name = notes::of_version(version, notes::METADATA);
             let body = notes::begun(&tileset.layers, &template)
                 .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
             self.files.put_durably(&name, &body)?;
         }
         if self.options.public_url.is_none() {
-            self.options.public_url = self.public_url_before(&found, version.as_ref())?;
+            self.options.public_url = self.public_url_before(&state, published.as_ref())?;
         }
-        let keeps = !self.options.force || tileset.unwritten == Unwritten::Keep || found.is_of(tileset);
-        let (unfinished, doomed) = (intents.left(), Doomed::default());
-        let (fingerprint, layers) = (tileset.fingerprint.clone(), tileset.layers.clone());
-        let held_before = HeldBefore {
-            has_tileset: found.is_finished(),
-            interrupted: InterruptedRuns::of(&found.unfinished()),
-            has_same_template: found.has_template(&self.options),
-            is_new_version: version.is_some(),
-        };
-        let changed = ChangedTiles::of_synchronized(tileset, held_before);
-        let before_manifest = tileset.before_manifest.clone();
-        self.run = Some(DirectoryRun {
-            keeps,
-            fingerprint,
-            template,
-            layers,
-            inventory,
-            begun_before,
-            doomed,
-            unfinished,
-            changed,
-            before_manifest,
-            version,
-        });
-        Ok(before)
+        let tree = TreeRun::new(&state, &self.options, tileset, version, published, inventory, intents.left());
+        self.run = Some(DirectoryRun { tree, begun_before });
+        Ok(state.before(tileset, is_new_version))
     }
 
     /// The public URL that an earlier run was given.
     fn public_url_before(
         &self,
-        found: &DirectoryState,
-        version: Option<&NewVersion>,
+        state: &TreeState,
+        published: Option<&Latest>,
     ) -> Result<Option<String>, DirectoryError> {
-        let Some(NewVersion { published: Some(latest), .. }) = version else {
-            return Ok(found.public_url().map(str::to_owned));
-        };
+        let Some(latest) = published else { return Ok(state.public_url().map(str::to_owned)) };
         let name = notes::of_version(&latest.version, notes::METADATA);
         let Some(body) = self.files.read(&name)? else { return Ok(None) };
         // Damaged notes of an old version do not prevent a new one from being written.

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use super::error::{Meaning, Refusal};
+use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{Action, S3Error};
 use crate::target::metadata::GENERATOR;

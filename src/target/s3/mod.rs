@@ -12,10 +12,11 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `options`, `location`, `headers` | what the user sets, and how requests use it |
-//! | `shared`, `store` | requests below a prefix, with retries; the client that readers and the sink share |
-//! | `error` | the meaning of a server's refusal, and the message with the next step |
+//! | `store`, `shared`, `flight` | requests below a prefix, with retries; the client that readers and the sink share; how many are in flight |
+//! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
-//! | `prefix`, `open`, `uploads`, `note`, `publish`, `rewrite` | a run of the sink from its beginning to its notes; which headers tiles carry; the pass that gives all tiles the headers of the configuration |
+//! | `prefix`, `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
 //! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
 //! | `removal` | deletes whole targets |
@@ -25,6 +26,8 @@
 //! | `absent` | replaces all of it in a program that was built without the feature `s3`: each target is refused |
 
 mod error;
+mod flight;
+mod header_note;
 mod location;
 mod options;
 
@@ -42,8 +45,9 @@ pub use absent::{
     remove_archive, remove_prefix, s3_versions,
 };
 pub use error::{Action, S3Cause, S3Error};
+pub use flight::{Flight, Flights, InFlight};
+pub use header_note::{HeaderNote, RewrittenHeaders};
 pub use location::{LocationError, S3Key, S3Location};
-pub use note::{HeaderNote, RewrittenHeaders};
 #[cfg(feature = "s3")]
 pub use object_notes::S3Notes;
 pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
@@ -57,7 +61,6 @@ pub use read::{S3Object, S3Reader, s3_versions};
 pub use removal::{remove_archive, remove_prefix};
 #[cfg(feature = "s3")]
 pub use shared::S3Shared;
-pub use store::{Flight, Flights, InFlight};
 #[cfg(feature = "s3")]
 pub use upload::S3Archive;
 #[cfg(feature = "s3")]
@@ -98,6 +101,8 @@ mod prefix;
 mod publish;
 #[cfg(feature = "s3")]
 mod read;
+#[cfg(feature = "s3")]
+mod refusal;
 #[cfg(feature = "s3")]
 mod removal;
 #[cfg(feature = "s3")]

@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
-use super::error::Meaning;
+use super::header_note::{HEADERS, HeaderNote};
+use super::refusal::Meaning;
 use super::store::{Condition, Object, Store};
 use super::{Action, S3Error};
-use crate::target::note_store::{NoteError, NoteStore};
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, OWN_FOLDER, notes};
 
@@ -101,41 +99,4 @@ pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(
         return Ok(());
     }
     write_header_note(store, &HeaderNote { headers, is_complete: is_empty, after: None }).await
-}
-
-// The note about the headers that the tiles of a prefix carry: whether every tile was stored with the headers of the configuration. Equal
-// tiles are not written again, so changed headers reach them only by a pass that rewrites headers.
-
-/// The name of the note.
-pub(crate) const HEADERS: &str = "headers.json";
-
-/// Which headers the tiles of a prefix carry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HeaderNote {
-    /// [`S3Headers::digest`](super::S3Headers::digest) of the headers that were last written.
-    pub headers: String,
-    /// True if every tile carries them.
-    pub is_complete: bool,
-    /// The name of the last tile to which an interrupted pass gave the headers, in the order of names.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
-}
-
-impl HeaderNote {
-    /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles' headers. May wait for a server.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn read(notes: &dyn NoteStore) -> Result<Option<HeaderNote>, NoteError> {
-        Ok(notes.read(HEADERS)?.and_then(|note| serde_json::from_slice(&note.body).ok()))
-    }
-}
-
-/// What a pass did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct RewrittenHeaders {
-    /// The tiles that were given the headers.
-    pub rewritten: u64,
-    /// The tiles that an interrupted pass had given them before.
-    pub before: u64,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::error::{Meaning, Refusal};
+use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};

@@ -11,55 +11,27 @@ use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_no
 use super::store::{Condition, Store, digest};
 use super::uploads::Uploads;
 use super::version::SharedVersion;
-use crate::manifest::configuration_of;
 use crate::stop::Stop;
-use crate::target::changed::{HeldBefore, InterruptedRuns};
-use crate::target::tree::notes::{Begun, TargetNotes};
+use crate::target::tree::notes::Begun;
 use crate::target::tree::{
-    Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, Version, new_version, notes,
+    Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun, TreeState, Version,
+    new_version, notes, template_of_run,
 };
-use crate::target::{BeforeManifest, ChangedTiles, Described, Tileset, Unwritten};
+use crate::target::{ChangedTiles, Described, Tileset, Unwritten};
 
 /// A target between [`Sink::begin`](crate::target::Sink::begin) and its end.
 #[derive(Debug)]
 pub(crate) struct Open {
-    /// True if the target holds the same tileset: a tile that cannot be rendered stays.
-    pub(crate) keeps: bool,
-    /// The template with the names of the layers and the version filled in.
-    pub(crate) template: Template,
-    pub(crate) layers: Vec<String>,
-    pub(crate) fingerprint: String,
+    pub(crate) run: TreeRun,
     /// What was noted as begun before this run.
     pub(crate) begun_before: Begun,
-    /// The unfinished runs that stay noted after this run.
-    pub(crate) unfinished: Vec<Intent>,
-    /// The version that is written, if the target has versions.
-    pub(crate) version: Option<String>,
-    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it asks the server
-    /// for each tile instead.
-    pub(crate) inventory: Option<Inventory>,
     pub(crate) uploads: Uploads,
-    /// Tiles to delete at the end, in addition to the rest of the inventory.
-    pub(crate) doomed: Doomed,
-    /// The list of changed tiles, if the run wants one.
-    pub(crate) changed: Option<ChangedTiles>,
-    /// Receive the list of changes before the manifest is written.
-    pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
     /// The condition for replacing `metadata.json`: it is as it was at the beginning.
     pub(crate) metadata: Condition,
     /// The same for `latest.json`.
     pub(crate) latest: Condition,
-    /// The published versions, if there are any.
-    pub(crate) versions: Option<Latest>,
     /// The public URL that an earlier run was given.
     pub(crate) public_url: Option<String>,
-}
-
-impl Open {
-    /// What stays noted as begun once the run has finished.
-    pub(crate) fn begun_at_the_end(&self) -> Begun {
-        Begun { fingerprint: self.fingerprint.clone(), pending: None, unfinished: self.unfinished.clone() }
-    }
 }
 
 /// Opens a target for a run of `tileset`, and notes the run's intent. Also returns the description of the target, if its other tiles stay.
@@ -77,59 +49,40 @@ pub(crate) async fn open(
 ) -> Result<(Open, Option<Described>), S3Error> {
     let metadata = store.get(notes::METADATA).await?;
     let begun = lease.begun().await;
-    let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?;
-    let TargetNotes { described, template: template_before, .. } = noted.unwrap_or_default();
-    let public_url = described.public_url.clone();
-    let manifest = described.manifest.as_deref().and_then(notes::fingerprint);
-    let unfinished = begun.unfinished(described.manifest.as_deref());
-    let owner = Some(begun.fingerprint.clone()).filter(|begun| !begun.is_empty()).or_else(|| manifest.clone());
-    let versioned = matches!(tree.publish, Publishing::Versioned { .. });
-    if tileset.unwritten == Unwritten::Keep {
-        if versioned {
-            return Err(S3Error::Whole { place: store.location.to_string() });
-        }
-        if manifest.is_none() {
-            return Err(S3Error::NoTileset { place: store.location.to_string() });
-        }
+    let noted = metadata.as_ref().map(|object| read_noted(store, object)).transpose()?.unwrap_or_default();
+    let state = TreeState {
+        manifest: noted.described.manifest.as_deref().and_then(notes::fingerprint),
+        begun: Some(begun.clone()).filter(|begun| !begun.fingerprint.is_empty()),
+        template: noted.template.clone(),
+        noted,
+    };
+    let is_new_version = matches!(tree.publish, Publishing::Versioned { .. });
+    match state.refusal(tree, tileset) {
+        Some(TreeRefusal::Whole) => return Err(S3Error::Whole { place: store.location.to_string() }),
+        Some(TreeRefusal::NoTileset) => return Err(S3Error::NoTileset { place: store.location.to_string() }),
+        Some(TreeRefusal::OtherTileset(_)) => return Err(S3Error::OtherTileset { place: store.location.to_string() }),
+        None => {}
     }
-    // A new version shares no tile with the tileset before it, so that one may be another tileset.
-    let is_other = |owner: &String| configuration_of(owner) != configuration_of(&tileset.fingerprint);
-    if !versioned && !tree.force && owner.as_ref().is_some_and(is_other) {
-        return Err(S3Error::OtherTileset { place: store.location.to_string() });
-    }
-    let latest = if versioned { store.get(notes::LATEST).await? } else { None };
-    let versions = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
+    let latest = if is_new_version { store.get(notes::LATEST).await? } else { None };
+    let published = latest.as_ref().map(|object| read_latest(store, object)).transpose()?;
     if let Some(adopted) = adopted {
-        adopted.check(store, versions.as_ref()).await?;
+        adopted.check(store, published.as_ref()).await?;
     }
     let version = match adopted {
-        _ if !versioned => None,
+        _ if !is_new_version => None,
         Some(adopted) => Some(adopted.version.clone()),
-        None => Some(match pending(store, &begun, tree, tileset, versions.as_ref()).await? {
+        None => Some(match pending(store, &state, tree, tileset, published.as_ref()).await? {
             Some(pending) => pending,
-            None => unused(store, versions.as_ref()).await?,
+            None => unused(store, published.as_ref()).await?,
         }),
     };
-    let mut template = tree.template.clone().with_layers(tileset.layers.iter().map(String::as_str));
-    if let Some(version) = &version {
-        template = template.with_version(version);
-    }
-    let foreign_allowed = owner.is_some() || tree.force;
+    let template = template_of_run(tree, tileset, version.as_deref());
+    let foreign_allowed = state.is_ours() || tree.force;
     if !foreign_allowed && metadata.is_some() {
         let example = notes::METADATA.to_owned();
         return Err(S3Error::Foreign { place: store.location.to_string(), example });
     }
-    let is_of_this = |fingerprint: &Option<String>| fingerprint.as_ref() == Some(&tileset.fingerprint);
-    let continues = match tileset.unwritten {
-        Unwritten::Keep => true,
-        // Tiles that another configuration or another version drew do not belong to this tileset. A new version is written as a whole.
-        Unwritten::Delete => !versioned && is_of_this(&manifest) && is_of_this(&owner),
-    };
-    let mut intents = if versioned {
-        OpenIntents::untouched(tileset, unfinished.clone())
-    } else {
-        OpenIntents::begin(tileset, unfinished.clone(), described.manifest.as_deref(), continues)
-    };
+    let mut intents = state.intents(tileset, is_new_version);
     let inventory = match tileset.unwritten {
         Unwritten::Delete if adopted.is_some() => None,
         Unwritten::Delete => Some(inventory(store, &template, tileset, foreign_allowed, &mut intents).await?),
@@ -141,7 +94,7 @@ pub(crate) async fn open(
         lease.note(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() }).await?;
     }
     if version.is_none() {
-        let is_empty = owner.is_none() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
+        let is_empty = !state.is_ours() && inventory.as_ref().is_some_and(|inventory| inventory.count() == 0);
         begin_header_note(store, is_empty).await?;
     }
     if let Some(version) = version.as_ref().filter(|_| adopted.is_none()) {
@@ -149,55 +102,32 @@ pub(crate) async fn open(
         write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await?;
         note_template(store, version, &tileset.layers, &template).await?;
     }
-    let held_before = HeldBefore {
-        has_tileset: manifest.is_some(),
-        interrupted: InterruptedRuns::of(&unfinished),
-        has_same_template: template_before.as_deref() == Some(tree.template.text()),
-        is_new_version: versioned,
-    };
-    // A new version is written as a whole.
-    let before = continues.then_some(Described { unfinished, ..described });
-    let keeps = !tree.force || tileset.unwritten == Unwritten::Keep || owner.as_ref() == Some(&tileset.fingerprint);
+    let mut run = TreeRun::new(&state, tree, tileset, version, published, inventory, intents.left());
+    run.changed = run.changed.take().map(ChangedTiles::knowing_new);
     let open = Open {
-        keeps,
-        template,
-        layers: tileset.layers.clone(),
+        run,
         begun_before: begun,
-        unfinished: intents.left(),
-        fingerprint: tileset.fingerprint.clone(),
-        version,
-        inventory,
         uploads: Uploads::new(store, runtime, stop),
-        doomed: Doomed::default(),
-        changed: ChangedTiles::of_synchronized(tileset, held_before).map(ChangedTiles::knowing_new),
-        before_manifest: tileset.before_manifest.clone(),
         metadata: Condition::as_seen(metadata.as_ref().map(|object| &object.tag)),
         latest: Condition::as_seen(latest.as_ref().map(|object| &object.tag)),
-        versions,
-        public_url,
+        public_url: state.public_url().map(str::to_owned),
     };
-    Ok((open, before))
+    Ok((open, state.before(tileset, is_new_version)))
 }
 
 /// The version that an interrupted run of the same tileset and template has begun, unless it is published.
 async fn pending(
     store: &Store,
-    begun: &Begun,
+    state: &TreeState,
     tree: &TreeOptions,
     tileset: &Tileset,
     published: Option<&Latest>,
 ) -> Result<Option<String>, S3Error> {
-    let Some(version) = begun.pending.as_ref().filter(|_| begun.fingerprint == tileset.fingerprint) else {
-        return Ok(None);
-    };
-    // A run that was killed after it had published its version left it noted as begun.
-    if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == *version)) {
-        return Ok(None);
-    }
+    let Some(version) = state.pending(tileset, published) else { return Ok(None) };
     let noted = store.get(&notes::of_version(version, notes::METADATA)).await?;
     let noted = noted.map(|object| read_noted(store, &object).unwrap_or_default());
     let is_same = noted.is_some_and(|noted| noted.template.as_deref() == Some(tree.template.text()));
-    Ok(is_same.then(|| version.clone()))
+    Ok(is_same.then(|| version.to_owned()))
 }
 
 /// The name of a new version. It differs from the names of published versions, and of versions that were begun or are

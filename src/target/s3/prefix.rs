@@ -14,7 +14,7 @@ use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
 use crate::stop::Stop;
 use crate::target::publication::tell;
 use crate::target::s3::{open, publish};
-use crate::target::tree::{Inventory, Latest, Tag, TreeOptions};
+use crate::target::tree::{Latest, Tag, TreeOptions};
 use crate::target::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::tile::Order;
 
@@ -108,30 +108,23 @@ impl S3 {
 }
 
 impl Open {
-    /// Applies edits to a target that was listed. Listed tiles between two edits are no longer in the tileset: they are doomed.
+    /// Applies edits to a target that was listed.
     fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         for edit in edits {
-            let mut here = None;
-            if let Some(inventory) = &mut self.inventory {
-                let met = inventory.meet(edit.id())?;
-                here = met.here;
-                for id in met.passed {
-                    self.doomed.add(id)?;
-                }
-            }
-            written += self.edit(edit, here, packed)?;
+            let here = self.run.meet(edit.id())?;
+            self.edit(edit, here, packed, &mut written)?;
         }
         Ok(written)
     }
 
     /// Applies edits to a target whose other tiles stay: asks the server only for the edited tiles.
     fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
-        let names: Vec<String> = edits.iter().map(|edit| self.template.name(edit.id())).collect();
+        let names: Vec<String> = edits.iter().map(|edit| self.run.template.name(edit.id())).collect();
         let found = self.uploads.look(&names)?;
         let mut written = Written::default();
         for (edit, here) in edits.into_iter().zip(found) {
-            written += self.edit(edit, here, packed)?;
+            self.edit(edit, here, packed, &mut written)?;
         }
         Ok(written)
     }
@@ -143,15 +136,15 @@ impl Open {
             match edit {
                 TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
                     let digest: [u8; 16] = Md5::digest(&bytes).into();
-                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
+                    self.uploads.put(self.run.template.name(id), id, bytes, digest, packed)?;
                     (written.stored, written.added) = (written.stored + 1, written.added + 1);
                 }
                 TileEdit::Keep(id, None) => {
-                    self.doomed.add(id)?;
+                    self.run.doom(id, true)?;
                     written.missing += 1;
                 }
                 TileEdit::Remove(id) => {
-                    self.doomed.add(id)?;
+                    self.run.doom(id, true)?;
                     written.removed += 1;
                 }
             }
@@ -160,60 +153,32 @@ impl Open {
     }
 
     /// Applies one edit; `here` is what the target holds of the tile.
-    fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool) -> Result<Written, S3Error> {
-        let mut written = Written::default();
-        match edit {
-            TileEdit::Keep(..) if here.is_some() && self.keeps => written.unchanged = 1,
-            TileEdit::Keep(id, None) => {
-                if here.is_some() {
-                    self.doomed.add(id)?;
-                    written.deleted = 1;
-                }
-                written.missing = 1;
-            }
-            TileEdit::Put(id, bytes) | TileEdit::Keep(id, Some(bytes)) => {
-                let digest: [u8; 16] = Md5::digest(&bytes).into();
-                if here == Some(Some(digest)) {
-                    written.unchanged = 1;
-                } else {
-                    self.uploads.put(self.template.name(id), id, bytes, digest, packed)?;
-                    written.stored = 1;
-                    written.added = here.is_none().into();
-                    if let Some(changed) = &mut self.changed {
-                        changed.add(id, TileChange::Written)?;
-                        if here.is_none() {
-                            changed.add_new(id)?;
-                        }
-                    }
-                }
-            }
-            TileEdit::Remove(id) => {
-                if here.is_some() {
-                    self.doomed.add(id)?;
-                    written.deleted = 1;
-                }
-                written.removed = 1;
-            }
+    fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool, written: &mut Written) -> Result<(), S3Error> {
+        let Some((id, bytes)) = self.run.apply(edit, here.is_some(), written)? else { return Ok(()) };
+        let digest: [u8; 16] = Md5::digest(&bytes).into();
+        if here == Some(Some(digest)) {
+            written.unchanged += 1;
+            return Ok(());
         }
-        Ok(written)
+        self.uploads.put(self.run.template.name(id), id, bytes, digest, packed)?;
+        written.stored += 1;
+        written.added += u64::from(here.is_none());
+        self.run.note_change(id, TileChange::Written)?;
+        if let Some(changed) = self.run.changed.as_mut().filter(|_| here.is_none()) {
+            changed.add_new(id)?;
+        }
+        Ok(())
     }
 
     /// Deletes the tiles that are no longer in the tileset; returns how many there were.
-    fn delete_doomed(&mut self) -> Result<u64, S3Error> {
+    fn delete_vanished(&mut self) -> Result<u64, S3Error> {
         let (mut names, mut deleted) = (Vec::new(), 0);
         loop {
-            let mut vanished = self.doomed.next()?;
-            if vanished.is_empty()
-                && let Some(inventory) = &mut self.inventory
-            {
-                vanished = inventory.rest()?;
-            }
+            let vanished = self.run.vanished()?;
             let is_end = vanished.is_empty();
             deleted += vanished.len() as u64;
-            if let Some(changed) = &mut self.changed {
-                vanished.iter().try_for_each(|id| changed.add(*id, TileChange::Deleted))?;
-            }
-            names.extend(vanished.into_iter().map(|id| self.template.name(id)));
+            vanished.iter().try_for_each(|id| self.run.note_change(*id, TileChange::Deleted))?;
+            names.extend(vanished.into_iter().map(|id| self.run.template.name(id)));
             while names.len() >= MAX_NAMES_PER_DELETE || is_end && !names.is_empty() {
                 let rest = names.split_off(names.len().min(MAX_NAMES_PER_DELETE));
                 self.uploads.delete(std::mem::replace(&mut names, rest))?;
@@ -245,7 +210,7 @@ impl Sink for S3 {
         if self.tree.public_url.is_none() {
             self.tree.public_url.clone_from(&open.public_url);
         }
-        if open.inventory.is_none() && self.adopted.is_none() {
+        if !open.run.has_inventory() && self.adopted.is_none() {
             self.store.options.shared.keep_tags();
         }
         self.open = Some(open);
@@ -257,8 +222,7 @@ impl Sink for S3 {
     }
 
     fn held(&self) -> Option<u64> {
-        let open = self.open.as_ref().filter(|open| open.version.is_none())?;
-        open.inventory.as_ref().map(Inventory::count)
+        self.open.as_ref()?.run.held()
     }
 
     fn claim(&mut self) -> Result<(), S3Error> {
@@ -282,10 +246,12 @@ impl Sink for S3 {
         }
         let packed = self.tree.packed;
         let Some(open) = &mut self.open else { return Err(self.not_open()) };
-        match open.inventory {
-            Some(_) => open.edit_in_order(edits, packed),
-            None if self.adopted.is_some() => open.edit_all(edits, packed),
-            None => open.edit_looked_up(edits, packed),
+        if open.run.has_inventory() {
+            open.edit_in_order(edits, packed)
+        } else if self.adopted.is_some() {
+            open.edit_all(edits, packed)
+        } else {
+            open.edit_looked_up(edits, packed)
         }
     }
 
@@ -293,9 +259,9 @@ impl Sink for S3 {
         let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
         // Every new tile is stored before the first old one is deleted.
         open.uploads.settle()?;
-        let deleted = open.delete_doomed()?;
+        let deleted = open.delete_vanished()?;
         open.uploads.settle()?;
-        tell(&open.before_manifest, open.changed.as_ref())?;
+        tell(&open.run.before_manifest, open.run.changed.as_ref())?;
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let place = self.store.location.to_string();
         wait(&self.runtime, async {
@@ -306,12 +272,12 @@ impl Sink for S3 {
             }
         })?;
         if let Some(lease) = &self.lease {
-            wait(&self.runtime, lease.finish(open.begun_at_the_end()));
+            wait(&self.runtime, lease.finish(open.run.begun_at_the_end()));
         }
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, deleted, in_flight, changed: open.changed.take() })
+        Ok(Finished { place, deleted, in_flight, changed: open.run.changed.take() })
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) async fn finish(
     metadata: &Metadata,
 ) -> Result<(), S3Error> {
     let place = |source| S3Error::Note { place: store.place(notes::METADATA), source };
-    let notes = notes::finished(metadata, &open.layers, &open.template, tree).map_err(place)?;
-    if let Some(version) = &open.version {
+    let notes = notes::finished(metadata, &open.run.layers, &open.run.template, tree).map_err(place)?;
+    if let Some(version) = &open.run.version {
         for own in &notes {
             let name = notes::of_version(version, &own.name);
             write_note(store, &name, own.body.clone(), &Condition::Always).await?;
@@ -35,20 +35,20 @@ pub(crate) async fn finish(
     let Publishing::Versioned { keep, keep_for } = tree.publish else {
         return manifest(store, &notes, open).await;
     };
-    let Some(version) = &open.version else { return Ok(()) };
+    let Some(version) = &open.run.version else { return Ok(()) };
     let now = SystemTime::now();
-    let mut latest = Latest::published(open.versions.clone(), version, now);
+    let mut latest = Latest::published(open.run.published.clone(), version, now);
     latest.take_expired(keep, keep_for, now);
     let body = serde_json::to_vec_pretty(&latest).map_err(place)?;
     write_note(store, notes::LATEST, body, &open.latest).await?;
     manifest(store, &notes, open).await?;
-    lease.note(open.begun_at_the_end()).await?;
+    lease.note(open.run.begun_at_the_end()).await?;
     note_published(store, version).await?;
     // If `latest.json` was lost, it is not known which versions are old, so no version is removed.
-    let Some(before) = &open.versions else { return Ok(()) };
+    let Some(before) = &open.run.published else { return Ok(()) };
     let own: BTreeSet<&str> = notes.iter().map(|own| own.name.as_str()).collect();
     remove_gone(store, &before.version, &own).await?;
-    sweep(store, &tree.template.clone().with_layers(open.layers.iter().map(String::as_str)), &latest).await
+    sweep(store, &tree.template.clone().with_layers(open.run.layers.iter().map(String::as_str)), &latest).await
 }
 
 /// Removes the TileJSON of layers that the version `before` has, and the current version, whose notes are `own`, does

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
-use super::error::{Meaning, Refusal};
 use super::note::read_latest;
+use super::refusal::{Meaning, Refusal};
 use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
 use super::store::{Store, digest};
 use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};

@@ -4,9 +4,9 @@
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::error::{Meaning, Refusal};
 use super::lease::Lease;
 use super::note::{read_header_note, write_header_note};
+use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::upload::head;
 use super::{Action, HeaderNote, RewrittenHeaders, S3, S3Error, wait};

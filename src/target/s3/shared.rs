@@ -13,7 +13,7 @@ use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::error::RequestContext;
+use super::refusal::RequestContext;
 use super::{S3Error, S3Keys, S3Location, S3Options, without_user};
 use crate::target::tree::Tag;
 

@@ -15,7 +15,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::error::{Meaning, Refusal};
+use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
 use crate::stop::Stop;

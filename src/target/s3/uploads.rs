@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::error::{Meaning, Refusal};
+use super::refusal::{Meaning, Refusal};
 use super::store::{Store, digest};
 use super::upload::head;
 use super::{Action, S3Cause, S3Error, wait};

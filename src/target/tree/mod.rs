@@ -6,12 +6,14 @@
 //! | `publish` | what the user sets; versions and the current one |
 //! | `inventory` | the tiles that the target holds at the beginning of a run |
 //! | `intent` | runs that have begun to change the target and have not finished |
+//! | `run` | what a run may do with a target, and what becomes of each edit |
 //! | `notes` | the files next to the tiles: TileJSON, metadata, `latest.json` |
 
 mod intent;
 mod inventory;
 pub(crate) mod notes;
 mod publish;
+mod run;
 mod template;
 
 use std::time::Duration;
@@ -23,6 +25,7 @@ pub(crate) use inventory::Tag;
 pub(crate) use inventory::{Doomed, Inventory};
 pub use inventory::{PartialScope, Scope};
 pub use publish::{Latest, SwitchError, Version, new_version};
+pub(crate) use run::{TreeRefusal, TreeRun, TreeState, template_of_run};
 pub(crate) use template::OWN_FOLDER;
 pub use template::{Template, TemplateError, is_own_name};
 

@@ -93,8 +93,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "target",
         &[
             "compare error lock_file metadata note_store read scratch shrink work_files",
-            "changed staging tree",
-            "publication",
+            "changed staging",
+            "publication tree",
             "directory mbtiles pmtiles",
             "s3",
         ],

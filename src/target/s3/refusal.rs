@@ -1,0 +1,255 @@
+//! The errors of servers and of the network, classified by what they mean for a run.
+
+use std::error::Error;
+
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+
+use super::error::chain;
+use super::{Action, S3Cause, S3Error};
+
+/// What a failed request means for a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// There is no such key.
+    Missing,
+    /// There is no such bucket.
+    NoBucket,
+    /// The request's condition (`If-Match`, `If-None-Match`) does not hold.
+    Condition,
+    /// The server does not support such requests.
+    Unknown,
+    /// The user may not do this.
+    Denied,
+    /// The server does not know the access key, or the signature is wrong.
+    Keys,
+    /// The access keys have expired.
+    Expired,
+    /// No credentials were found.
+    NoKeys,
+    /// The bucket is in another region: which, if the server says.
+    Region(Option<String>),
+    /// No connection.
+    Unreachable,
+    /// No answer in time.
+    Timeout,
+    /// The clocks differ too much.
+    Clock,
+    /// The server asks to slow down.
+    Busy,
+    /// The server failed, or its answer broke off.
+    Server,
+    /// The object is larger than the program reads.
+    TooLarge,
+    /// Anything else.
+    Other,
+}
+
+/// A request that failed.
+#[derive(Debug, Clone)]
+pub(crate) struct Refusal {
+    pub(crate) meaning: Meaning,
+    pub(crate) cause: S3Cause,
+}
+
+impl Refusal {
+    /// True if every other request of this run would fail, too.
+    pub(crate) fn concerns_all(&self) -> bool {
+        matches!(
+            self.meaning,
+            Meaning::NoBucket
+                | Meaning::Keys
+                | Meaning::Expired
+                | Meaning::NoKeys
+                | Meaning::Region(_)
+                | Meaning::Clock
+        )
+    }
+
+    /// From the code and message of one object in the answer to `DeleteObjects`.
+    pub(crate) fn of_code(code: &str, message: &str) -> Refusal {
+        Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
+    }
+}
+
+impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> for Refusal {
+    fn from(error: SdkError<E, HttpResponse>) -> Refusal {
+        match &error {
+            SdkError::ServiceError(answer) => {
+                let status = answer.raw().status().as_u16();
+                let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
+                let cause = S3Cause(said(Some(status), code, message));
+                let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
+                let region = header.or_else(|| expected_region(message));
+                let meaning = match meaning(Some(status), code) {
+                    Some(Meaning::Region(_)) => Meaning::Region(region),
+                    Some(meaning) => meaning,
+                    None => Meaning::Other,
+                };
+                Refusal { meaning, cause }
+            }
+            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
+            SdkError::DispatchFailure(failure) => {
+                let text = chain(&error);
+                // The SDK's own type of this error is in a crate that the SDK does not re-export.
+                let meaning = if text.contains("credential") {
+                    Meaning::NoKeys
+                } else if failure.is_timeout() {
+                    Meaning::Timeout
+                } else {
+                    Meaning::Unreachable
+                };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
+            _ => {
+                let text = chain(&error);
+                let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
+                Refusal { meaning, cause: S3Cause(text) }
+            }
+        }
+    }
+}
+
+/// The meaning of an HTTP status and an error code; the code counts first (Amazon S3 API Reference, "Error responses").
+fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
+    Some(match (code, status) {
+        ("NoSuchBucket", _) => Meaning::NoBucket,
+        ("NoSuchKey" | "NotFound", _) => Meaning::Missing,
+        ("PreconditionFailed" | "ConditionalRequestConflict", _) => Meaning::Condition,
+        ("NotImplemented", _) => Meaning::Unknown,
+        ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => Meaning::Keys,
+        ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Meaning::Expired,
+        ("RequestTimeTooSkewed", _) => Meaning::Clock,
+        (
+            "PermanentRedirect"
+            | "TemporaryRedirect"
+            | "Redirect"
+            | "AuthorizationHeaderMalformed"
+            | "IllegalLocationConstraintException",
+            _,
+        ) => Meaning::Region(None),
+        ("SlowDown" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "ServiceUnavailable", _) => {
+            Meaning::Busy
+        }
+        ("RequestTimeout", _) => Meaning::Timeout,
+        ("AccessDenied" | "AllAccessDisabled" | "AccountProblem", _) => Meaning::Denied,
+        (_, Some(status)) => match status {
+            301 | 307 => Meaning::Region(None),
+            403 => Meaning::Denied,
+            404 => Meaning::Missing,
+            409 | 412 => Meaning::Condition,
+            429 | 503 => Meaning::Busy,
+            501 => Meaning::Unknown,
+            500.. => Meaning::Server,
+            _ => return None,
+        },
+        ("InternalError", None) => Meaning::Server,
+        _ => return None,
+    })
+}
+
+/// The region that a message names: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
+fn expected_region(message: &str) -> Option<String> {
+    let (_, rest) = message.split_once("expecting '")?;
+    rest.split_once('\'').map(|(region, _)| region.to_owned())
+}
+
+/// Status, code and message on one line, as far as the server sent them.
+fn said(status: Option<u16>, code: &str, message: &str) -> String {
+    let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
+    for part in [code, message.trim_end_matches('.')] {
+        if !part.is_empty() {
+            let between = if text.is_empty() {
+                ""
+            } else if part == code {
+                " "
+            } else {
+                ": "
+            };
+            text = text + between + part;
+        }
+    }
+    text
+}
+
+impl Action {
+    /// The part of a policy that allows the action (Amazon S3, "Actions, resources, and condition keys").
+    fn policy(self, bucket: &str, prefix: &str) -> String {
+        let objects = |action: &str| format!("\"{action}\" on \"arn:aws:s3:::{bucket}/{prefix}*\"");
+        match self {
+            Action::Put => objects("s3:PutObject"),
+            // Without the right to list, S3 answers 403 for a key that does not exist.
+            Action::Get => format!("{} and {}", objects("s3:GetObject"), Action::List.policy(bucket, prefix)),
+            Action::List => format!("\"s3:ListBucket\" on \"arn:aws:s3:::{bucket}\""),
+            Action::Delete => objects("s3:DeleteObject"),
+            Action::Abort => objects("s3:AbortMultipartUpload"),
+        }
+    }
+}
+
+/// The facts about the server and the bucket of a request that an error names.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    pub(crate) endpoint: String,
+    pub(crate) region: String,
+    pub(crate) bucket: String,
+    pub(crate) prefix: String,
+    pub(crate) attempts: u32,
+}
+
+impl RequestContext {
+    /// The error of a request for a key.
+    pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
+        let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
+        let place = format!("s3://{bucket}/{key}");
+        let source = refusal.cause;
+        match refusal.meaning {
+            Meaning::Missing => S3Error::Missing { place },
+            Meaning::NoBucket => S3Error::NoBucket { bucket, endpoint, source },
+            Meaning::Condition => S3Error::Changed { place },
+            Meaning::Denied => {
+                let policy = action.policy(&bucket, &prefix);
+                S3Error::Denied { action, place, policy, source }
+            }
+            Meaning::Keys => S3Error::Keys { endpoint, place, source },
+            Meaning::NoKeys => S3Error::NoKeys { place, source },
+            Meaning::Expired => S3Error::Expired { place, source },
+            Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
+            Meaning::Unreachable => S3Error::Unreachable { endpoint, action, place, source },
+            Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
+            Meaning::Clock => S3Error::Clock { endpoint, source },
+            Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
+            Meaning::TooLarge => S3Error::TooLarge { place, source },
+            Meaning::Unknown | Meaning::Server | Meaning::Other => S3Error::Refused { endpoint, action, place, source },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_documentation_says() {
+        for (status, code, expected) in [
+            (404, "NoSuchBucket", Some(Meaning::NoBucket)),
+            (404, "", Some(Meaning::Missing)),
+            (403, "", Some(Meaning::Denied)),
+            (403, "RequestTimeTooSkewed", Some(Meaning::Clock)),
+            (400, "ExpiredToken", Some(Meaning::Expired)),
+            (301, "PermanentRedirect", Some(Meaning::Region(None))),
+            (400, "AuthorizationHeaderMalformed", Some(Meaning::Region(None))),
+            (409, "ConditionalRequestConflict", Some(Meaning::Condition)),
+            (503, "SlowDown", Some(Meaning::Busy)),
+            (500, "InternalError", Some(Meaning::Server)),
+            (400, "EntityTooSmall", None),
+        ] {
+            assert_eq!(meaning(Some(status), code), expected, "{status} {code}");
+        }
+        let message = "The authorization header is malformed; the region 'us-east-1' is wrong; expecting 'eu-west-1'";
+        assert_eq!(expected_region(message).as_deref(), Some("eu-west-1"));
+        assert_eq!(said(Some(403), "AccessDenied", "Access Denied."), "HTTP 403 AccessDenied: Access Denied");
+        assert_eq!(said(None, "AccessDenied", ""), "AccessDenied");
+    }
+}
