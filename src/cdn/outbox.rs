@@ -13,13 +13,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::items::TilesToPurge;
 use super::pace::SpentItems;
 use super::provider::PurgeName;
+use crate::clock::seconds_now;
 use crate::suggested::PURGE;
 use crate::target::{
     BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
@@ -208,11 +209,6 @@ impl BeforeManifest for OutboxWriter {
             }
         }
     }
-}
-
-/// Seconds since 1970 (UTC).
-pub(crate) fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 // Prometheus metrics: the purges that wait, and which CDNs refuse them (text exposition format 0.0.4; the table is in docs/cdn.md).

@@ -25,7 +25,7 @@ use closing::visible_line;
 use serde::Serialize;
 use summary::counted;
 
-use crate::manifest::moment;
+use crate::clock::moment;
 use crate::target::{Latest, RewrittenHeaders};
 
 pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};

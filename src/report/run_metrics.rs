@@ -3,10 +3,11 @@
 use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileMoment, WORK_IS_DONE, check_writable};
 use crate::cdn::{Outbox, purge_metrics};
+use crate::clock::since_1970;
 
 /// The metrics cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -161,7 +162,7 @@ impl MetricsFile {
     /// If the file cannot be written; the old file then stays.
     fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), moment: FileMoment::After, source };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970(SystemTime::now());
         // A device may have no end.
         let has_before = !is_device(&self.path);
         let before = if has_before { std::fs::read_to_string(&self.path).unwrap_or_default() } else { String::new() };

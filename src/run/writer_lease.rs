@@ -12,6 +12,7 @@ use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::aside;
+use crate::hex::random_hex;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchPass};
 use crate::serve::{WorkClass, WorkQueue};
 use crate::stop::Stop;
@@ -165,11 +166,9 @@ impl LeaseWait {
     }
 
     fn take(&self, condition: &NoteCondition) -> Result<Looked, NoteError> {
-        // The standard library seeds each state at random, from the system's source of randomness.
-        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let since = humantime::format_rfc3339_seconds(SystemTime::now());
         let note = WriterNote {
-            id: format!("{:016x}{:016x}", random(), random()),
+            id: random_hex(2),
             holder: format!("{GENERATOR}, process {} on {}, since {since}", std::process::id(), host()),
             lease: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
             renewed: 0,

@@ -1,10 +1,12 @@
 //! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the plan.
 
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
 
 use crate::change_log;
 use crate::change_log::{TrackedLayer, tracked};
+use crate::clock::seconds;
+use crate::hex::random_hex;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
 use crate::plan::ZoomPlan;
 use crate::postgis::{Database, Layer, Reads, Snapshot};
@@ -13,9 +15,7 @@ use crate::run::layer_ends::layers_that_end_early;
 use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, aside, restarting};
-use crate::shards::{
-    ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id,
-};
+use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
 use crate::target::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 
@@ -95,7 +95,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     };
     let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, [snapshot.cursor()]).await?;
     let tileset = &job.settings.tileset;
-    let run = random_id();
+    let run = random_hex(1);
     let shared_version = job.target.can_share_version().then(|| {
         // Two runs that begin in the same second must not share a version.
         format!("{}-{}", new_version(started, None), &run[..8])
@@ -118,7 +118,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         witness: log.and_then(|log| log.witness(snapshot.cursor()).cloned()),
         seen: snapshot.exported().seen().to_owned(),
         connections,
-        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: seconds(started),
         plan_seconds: begun.elapsed().as_secs_f64(),
         tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),

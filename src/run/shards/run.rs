@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::begin::{check_database, check_history, check_settings};
 use super::{Places, slot};
+use crate::clock::milliseconds_now;
+use crate::hex::random_hex;
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::describe::{LogIdentity, names};
@@ -14,7 +16,7 @@ use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job, JobPart, aside, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
-    ShardsError, StateKind, WorkFolder, now, random_id,
+    ShardsError, StateKind, WorkFolder,
 };
 use crate::target::TargetError;
 
@@ -70,12 +72,12 @@ impl Shard<'_> {
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
         let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
-        let name = WorkFolder::run_name(&run, number, &random_id());
+        let name = WorkFolder::run_name(&run, number, &random_hex(1));
         let place = files.place(&name);
         let names = names(&prepared.layers);
         let adding = plan.shared_version.as_ref().map(|_| AddingNote {
             shard: number,
-            id: random_id(),
+            id: random_hex(1),
             cursor: snapshot.cursor().to_owned(),
             witness: witness.clone(),
             has_ended: false,
@@ -263,10 +265,10 @@ impl OwnShard<'_> {
         }
         let attempt = AttemptNote {
             shard: self.number,
-            attempt: random_id(),
+            attempt: random_hex(1),
             holder: format!("process {} on {}", std::process::id(), host()),
-            began: now(),
-            alive: now(),
+            began: milliseconds_now(),
+            alive: milliseconds_now(),
         };
         let lease = match slot(self.job, self.work, places).await {
             Ok(lease) => lease,

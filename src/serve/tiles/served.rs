@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
 use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use super::{AskedBy, TileError, TileOrigin};
+use crate::clock::since_1970;
 use crate::cursor::Cursor;
 use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
@@ -513,8 +514,7 @@ impl Staleness {
     fn expired_for(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         let expires = (*self.expires.get(usize::from(tile.zoom().get()))?)?;
         let started = Duration::from_secs(state.manifest.as_ref()?.started);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.checked_sub(started + expires)
+        since_1970(SystemTime::now()).checked_sub(started + expires)
     }
 
     /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older. False if the client must not
