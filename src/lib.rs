@@ -36,7 +36,7 @@
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values |
 //! | [`cursor`], [`manifest`] | a transaction snapshot as a cursor into the change log; what a target says about its run |
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
-//! | `clock`, `hex` | times since 1970; hexadecimal digits and random ids |
+//! | `clock`, `hex`, `prometheus` | times since 1970; hexadecimal digits and random ids; metrics as text |
 //! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the commands that messages suggest |
 
 pub mod cdn;
@@ -57,6 +57,7 @@ pub mod mvt;
 pub mod pipeline;
 pub mod plan;
 pub mod postgis;
+mod prometheus;
 pub mod report;
 pub mod run;
 pub mod scratch;

@@ -21,6 +21,7 @@ use super::items::TilesToPurge;
 use super::pace::SpentItems;
 use super::provider::PurgeName;
 use crate::clock::seconds_now;
+use crate::prometheus::{GaugeValue, gauge, label_value};
 use crate::suggested::PURGE;
 use crate::target::{
     BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
@@ -235,18 +236,13 @@ const METRICS: [QueueMetric; 4] = [
 /// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a comma.
 #[must_use]
 pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
-    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let of = |(name, help, value): &QueueMetric| {
-        let lines: String = outbox
-            .queues
-            .iter()
-            .map(|(queue, waits)| {
-                let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
-                let (provider, url) = (escaped(provider), escaped(url));
-                format!("{name}{{{labels}provider=\"{provider}\",url=\"{url}\"}} {}\n", value(waits))
-            })
-            .collect();
-        format!("# HELP {name} {help}\n# TYPE {name} gauge\n{lines}")
+        let of_queue = |(queue, waits): (&String, &PurgeQueue)| {
+            let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
+            let labels = format!("{labels}provider=\"{}\",url=\"{}\"", label_value(provider), label_value(url));
+            GaugeValue { labels, value: value(waits) }
+        };
+        gauge(name, help, &outbox.queues.iter().map(of_queue).collect::<Vec<_>>())
     };
     if outbox.queues.is_empty() { String::new() } else { METRICS.iter().map(of).collect() }
 }

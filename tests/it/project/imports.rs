@@ -9,7 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "clock hex",
+            "clock hex prometheus",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
