@@ -61,3 +61,14 @@ pub enum Obstacle {
     /// Other sessions waited for the run's locks, so the run has released all of them.
     GaveWay,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_see_a_transient_failure_without_its_obstacle() {
+        let texts = [ErrorKind::NeedsSeed, ErrorKind::Transient(Obstacle::Lost)].map(|kind| serde_json::json!(kind));
+        assert_eq!(texts, ["needs_seed", "transient"]);
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::task::JoinError;
+
 use super::describe::TileCause;
 use super::look::TileListError;
 use super::rows::LostRows;
@@ -578,6 +580,12 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
         (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
         (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
+    }
+}
+
+impl From<JoinError> for CommandError {
+    fn from(error: JoinError) -> CommandError {
+        CommandError::Died(error.to_string())
     }
 }
 

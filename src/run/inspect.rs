@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Stroke, Transform};
+use tokio::task::spawn_blocking;
 
 use super::{CommandError, Job, Target, WrittenFileError};
 use crate::clock::{LAST_SECOND, moment};
@@ -55,10 +56,10 @@ const MAX_BYTES_SHOWN: usize = 1 << 30;
 /// If the target cannot be read, or does not hold the tile.
 pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
     let target = job.target.clone();
-    let looking = tokio::task::spawn_blocking(move || run(&options, &target));
+    let looking = spawn_blocking(move || run(&options, &target));
     // Nothing is written, so nothing has to be cleaned up.
     tokio::select! {
-        shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
+        shown = looking => shown?,
         signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }

@@ -53,6 +53,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use target::Targets;
+use tokio::task::spawn_blocking;
 use variants::{FamilyCachePart, SessionPart};
 
 use crate::change_log::Cursor;
@@ -378,18 +379,13 @@ pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> Command
     }
 }
 
-/// Runs blocking work on a thread that may block.
-pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
-}
-
 /// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
 ) -> Result<T, CommandError> {
     tokio::select! {
-        read = aside(work) => read.flatten(),
+        read = spawn_blocking(work) => read?,
         signal = stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }

@@ -122,7 +122,7 @@ impl ServedTiles {
             return Ok(last);
         }
         let target = Arc::clone(&self.target);
-        match aside(move || target.current().map_err(read_error)).await {
+        match blocking(move || target.current().map_err(read_error)).await {
             Err(error) if self.is_half_written(&error) => Ok(last),
             current => {
                 self.half_written.ends();
@@ -145,7 +145,7 @@ impl ServedTiles {
     pub(crate) async fn poll(&self) {
         let target = Arc::clone(&self.target);
         // The log and `/readyz` report an error already.
-        drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
+        drop(self.noted(blocking(move || target.poll().map_err(read_error)).await));
     }
 
     /// The changes of the target from now on.
@@ -363,13 +363,13 @@ impl ServedTiles {
     ) -> Result<T, TileError> {
         let permit = self.unread.while_held(client, bytes, self.permit(&self.unpacks, client)).await;
         let _permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
-        aside(work).await
+        blocking(work).await
     }
 
     async fn read(&self, state: &Arc<ServedState>, tile: TileId, client: ClientKey) -> Result<CachedForm, TileError> {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
         let _permit = self.permit(&self.reads, client).await?;
-        let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
+        let read = blocking(move || target.read(&state, tile).map_err(read_error)).await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
         let stored = match read {
             read if self.target.needs_polling() => self.noted(read)?,
@@ -468,13 +468,10 @@ fn read_error(error: ReadError) -> TileError {
 }
 
 /// Runs a blocking function on a thread for blocking work.
-pub(crate) async fn aside<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(TileError::Died(error.to_string())),
-    }
+    tokio::task::spawn_blocking(work).await?
 }
 
 // Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose run is older than `expires`
