@@ -403,7 +403,7 @@ fn patch_file(target: &Target) -> Result<&Path, CommandError> {
         let what = "a patch (--since) is an MBTiles file: name one";
         return Err(CommandError::Unfit { target: target.to_string(), what: what.to_owned() });
     };
-    if path.symlink_metadata().is_ok() && !target.targets.forces() {
+    if path.symlink_metadata().is_ok() && !target.options.forces() {
         let what = "it is there already, and a patch (--since) is a file of its own. Choose another name, or remove it";
         return Err(CommandError::Unfit { target: target.to_string(), what: what.to_owned() });
     }

@@ -52,7 +52,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use target::Targets;
+use target::TargetOptions;
 use tokio::task::spawn_blocking;
 use variants::{FamilyCachePart, SessionPart};
 
@@ -144,7 +144,7 @@ impl Job {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Job, CommandError> {
-        let targets = Targets::new(&settings.tileset, force, stop);
+        let targets = TargetOptions::new(&settings.tileset, force, stop);
         let target = targets.target(&settings.tileset.output.to_string_lossy())?;
         if !target.is_packed() {
             settings.run.limits.packing = Packing::Plain;
@@ -199,7 +199,7 @@ impl Job {
 
     /// The same run with another report.
     pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
-        let target = Target { url: self.target.url.clone(), targets: self.target.targets.under(&stop) };
+        let target = Target { url: self.target.url.clone(), options: self.target.options.under(&stop) };
         Job { target, report, stop, ..self.clone() }
     }
 
