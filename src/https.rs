@@ -54,14 +54,18 @@ impl NoAnswer {
         if let Some(why) = bad_certificate(error) {
             return NoAnswer::Certificate(format!("{why:?}"));
         }
-        let mut cause: Option<&(dyn Error + 'static)> = error.source();
-        let mut deepest = error.to_string();
-        while let Some(error) = cause {
-            deepest = error.to_string();
-            cause = error.source();
-        }
-        NoAnswer::Unreachable(deepest)
+        NoAnswer::Unreachable(deepest_cause(error))
     }
+}
+
+/// The deepest cause of an error. The errors around it say only that there is one.
+#[must_use]
+pub fn deepest_cause(error: &(dyn Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
 }
 
 /// What is wrong with the server's certificate, if that is the cause. `io::Error::source` skips the error that it wraps, so that one is looked at

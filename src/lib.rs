@@ -36,24 +36,28 @@
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values |
 //! | [`cursor`], [`manifest`] | a transaction snapshot as a cursor into the change log; what a target says about its run |
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
+//! | `clock`, `hex`, `prometheus` | times since 1970; hexadecimal digits and random ids; metrics as text |
 //! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the commands that messages suggest |
 
 pub mod cdn;
 pub mod cells;
 pub mod change_log;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod cursor;
 pub mod draw;
 pub mod encode;
 pub mod error;
 pub mod exit;
+mod hex;
 pub mod https;
 pub mod manifest;
 pub mod mvt;
 pub mod pipeline;
 pub mod plan;
 pub mod postgis;
+mod prometheus;
 pub mod report;
 pub mod run;
 pub mod scratch;

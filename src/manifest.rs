@@ -6,21 +6,13 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::hex::random_hex;
+
 /// The newest version of the manifest's layout that this program knows. Version 2 has [`Manifest::partial`].
 pub const MANIFEST_VERSION: u32 = 2;
 
 /// The version of a manifest without partial regions. Programs that do not know partial regions read it, too.
 const VERSION_WITHOUT_PARTS: u32 = 1;
-
-/// The last second that RFC 3339 can write: that of the year 9999.
-const LAST_SECOND: u64 = 253_402_300_799;
-
-/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Moments after the year 9999 become its last second.
-#[must_use]
-pub fn moment(seconds: u64) -> String {
-    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds.min(LAST_SECOND));
-    humantime::format_rfc3339_seconds(time).to_string()
-}
 
 /// A publication: one change of a target, which its manifest made visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -36,10 +28,8 @@ impl Publication {
     /// The publication that follows `before`.
     #[must_use]
     pub fn after(before: Option<&Publication>) -> Publication {
-        // The standard library keys each state at random, from the system's source of randomness.
-        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let number = before.map_or(0, |before| before.number).saturating_add(1);
-        Publication { number, id: format!("{:016x}{:016x}", random(), random()) }
+        Publication { number, id: random_hex(2) }
     }
 }
 

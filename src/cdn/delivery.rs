@@ -5,10 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 
-use super::outbox::{Outbox, OutboxEntry, OutboxError, PurgeQueue, Rebound, SentEntries, seconds_now};
+use super::outbox::{Outbox, OutboxEntry, OutboxError, PurgeQueue, Rebound, SentEntries};
 use super::pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, TokenBucket};
 use super::planning::{Planning, PurgeTarget};
 use super::provider::{ItemKind, Provider, PurgeBatch, PurgeName, PurgeOptions, SendError, batches, names, provider};
+use crate::clock::seconds_now;
+use crate::hex::hex;
 use crate::stop::Stop;
 
 /// The outcome of a delivery to one provider.
@@ -321,7 +323,7 @@ fn identity(entries: &[OutboxEntry]) -> String {
         hash.update(&entry.id);
         hash.update([0]);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..16])
 }
 
 // Sends batches to a provider: within its rates, with pauses after refusals, until a deadline.

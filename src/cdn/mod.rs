@@ -38,6 +38,3 @@ pub use provider::{
     ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeName,
     PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions, batches, names, provider,
 };
-
-#[cfg(test)]
-mod simulation;

@@ -13,13 +13,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::items::TilesToPurge;
 use super::pace::SpentItems;
 use super::provider::PurgeName;
+use crate::clock::seconds_now;
+use crate::prometheus::{GaugeValue, gauge, label_value};
 use crate::suggested::PURGE;
 use crate::target::{
     BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
@@ -210,11 +212,6 @@ impl BeforeManifest for OutboxWriter {
     }
 }
 
-/// Seconds since 1970 (UTC).
-pub(crate) fn seconds_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 // Prometheus metrics: the purges that wait, and which CDNs refuse them (text exposition format 0.0.4; the table is in docs/cdn.md).
 
 /// A metric: its name, its help text, its value for a queue.
@@ -239,18 +236,13 @@ const METRICS: [QueueMetric; 4] = [
 /// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a comma.
 #[must_use]
 pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
-    let escaped = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
     let of = |(name, help, value): &QueueMetric| {
-        let lines: String = outbox
-            .queues
-            .iter()
-            .map(|(queue, waits)| {
-                let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
-                let (provider, url) = (escaped(provider), escaped(url));
-                format!("{name}{{{labels}provider=\"{provider}\",url=\"{url}\"}} {}\n", value(waits))
-            })
-            .collect();
-        format!("# HELP {name} {help}\n# TYPE {name} gauge\n{lines}")
+        let of_queue = |(queue, waits): (&String, &PurgeQueue)| {
+            let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
+            let labels = format!("{labels}provider=\"{}\",url=\"{}\"", label_value(provider), label_value(url));
+            GaugeValue { labels, value: value(waits) }
+        };
+        gauge(name, help, &outbox.queues.iter().map(of_queue).collect::<Vec<_>>())
     };
     if outbox.queues.is_empty() { String::new() } else { METRICS.iter().map(of).collect() }
 }

@@ -1,9 +1,11 @@
 //! How fast and how much: token buckets by providers' limits, budgets, pauses after a refusal. Pure values; the time is given.
 
 use std::num::NonZeroU64;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
+
+use crate::clock::since_1970;
 
 // Pauses after a provider has refused for the moment.
 
@@ -133,7 +135,7 @@ impl PurgeBudget {
     /// Users who edit less than the budget never wait. Users who edit more purge fewer and larger items until the month's end.
     #[must_use]
     pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> PurgeAllowance {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970(now);
         let since_last = now.saturating_sub(Duration::from_secs(spent.last_sent));
         // A clock that was set back must not hold purges up for long.
         if spent.last_sent <= now.as_secs() && since_last < self.min_interval {
@@ -160,7 +162,7 @@ impl PurgeBudget {
     /// What is spent after some more items were sent.
     #[must_use]
     pub fn after(spent: &SpentItems, items: usize, now: SystemTime) -> SpentItems {
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970(now);
         let month = MonthPosition::of(now).month;
         let before = if spent.month == month { spent.items } else { 0 };
         SpentItems { month, items: before.saturating_add(items as u64), last_sent: now.as_secs() }
@@ -307,7 +309,7 @@ mod budget_tests {
             ("2026-11-30T00:00:00Z", 2026 * 12 + 10, 29 * DAY, 30),
             ("2100-02-28T00:00:00Z", 2100 * 12 + 1, 27 * DAY, 28),
         ] {
-            let position = MonthPosition::of(at(text).duration_since(UNIX_EPOCH).unwrap());
+            let position = MonthPosition::of(since_1970(at(text)));
             assert_eq!(
                 (position.month, position.elapsed.as_secs(), position.length.as_secs()),
                 (month, elapsed, length * DAY),

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use md5::{Digest as _, Md5};
 
+use crate::hex::hex;
 use crate::postgis::Layer;
 
 pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
@@ -112,6 +113,6 @@ impl TrackedLayer<'_> {
             hash.update(part.len().to_le_bytes());
             hash.update(part);
         }
-        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hash.finalize())
     }
 }

@@ -254,8 +254,9 @@ fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
 
 /// Reports why a command failed, and returns its exit code.
 fn failed(error: &CommandError, stop: Option<Signal>) -> ExitCode {
-    let exit = Exit::of(error.kind(), stop);
-    say_failure(error, error.failure_kind(), exit as u8);
+    let kind = error.kind();
+    let exit = Exit::of(kind, stop);
+    say_failure(error, kind, exit as u8);
     exit.into()
 }
 

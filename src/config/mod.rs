@@ -9,7 +9,7 @@
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
 //! | `layer`, `placeholders` | the checks of layers; the area of a tileset |
 //! | `memory` | how much memory the process may use |
-//! | `parameter`, `parameters` | live parameters; the checks of the sections `[[tileset.parameter]]` |
+//! | `parameters` | the checks of the sections `[[tileset.parameter]]` of live parameters |
 //! | `purge` | the checks of the sections `[[purge]]` |
 //! | `tilesets`, `s3` | the values of each of several tilesets; the checks of the sections `[target]` and `[s3]`; headers and metadata with placeholders; whether tags are sent |
 //! | `variables` | `${NAME}` in the strings of a file |
@@ -21,7 +21,6 @@ mod error;
 mod file;
 mod layer;
 mod memory;
-mod parameter;
 mod parameters;
 mod placeholders;
 mod purge;
@@ -43,9 +42,9 @@ pub use error::ConfigError;
 pub(crate) use error::nearest;
 pub use file::Progress;
 pub use layer::area_parts;
-pub use parameter::ParameterSettings;
 pub use settings::{
-    DatabaseSettings, JobSettings, LayerSettings, LayerTexts, RunSettings, TilesetSettings, layer_names,
+    DatabaseSettings, JobSettings, LayerSettings, LayerTexts, ParameterSettings, RunSettings, TilesetSettings,
+    layer_names,
 };
 pub use show::{ShownConfig, schema};
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};

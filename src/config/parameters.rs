@@ -7,7 +7,7 @@ use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
 use super::file::{CaseName, ParameterSection, ParameterTypeName};
-use super::parameter::ParameterSettings;
+use super::settings::ParameterSettings;
 use super::settings::{Check, LayerSettings};
 use crate::postgis::parameter_array;
 use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};

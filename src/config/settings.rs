@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::error::ConfigError;
 use super::file::{AutoWord, ChangesSection, ConfigFile, DatabaseSection, Progress, RowsMb};
 use super::memory::usable_memory;
-use super::parameter::ParameterSettings;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::cdn::PurgeOptions;
@@ -17,7 +16,7 @@ use crate::change_log::{ChangesOptions, TrackOptions, WatchOptions};
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
-use crate::serve::ServeOptions;
+use crate::serve::{Parameter, ParameterType, ServeOptions};
 use crate::target::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
 use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
 
@@ -365,5 +364,27 @@ impl Check<'_> {
             ));
         }
         Ok(ChangesOptions { schema, truncate_rows: self.present("changes.truncate_rows", changes.truncate_rows)? })
+    }
+}
+
+/// A parameter, and the conditions by which its values choose rows.
+#[derive(Debug, Clone)]
+pub struct ParameterSettings {
+    /// The parameter.
+    pub parameter: Parameter,
+    /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the session holds.
+    pub conditions: BTreeMap<String, String>,
+}
+
+impl ParameterSettings {
+    /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with them.
+    #[must_use]
+    pub const fn sample(&self) -> &'static str {
+        match self.parameter.kind {
+            ParameterType::Text => "{a}",
+            ParameterType::Integer | ParameterType::Number => "{1}",
+            ParameterType::Boolean => "{true}",
+            ParameterType::Box => "{0,0,1,1}",
+        }
     }
 }

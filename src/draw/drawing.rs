@@ -6,7 +6,6 @@ use tokio_postgres::types::Type;
 use super::areas::{Areas, joined, query_tiles};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
-use super::miscounted::{miscounted, unselective};
 use super::statements::{LayerStatements, RunLayers};
 use super::{BatchTiles, PreparedLayer, Worker};
 use crate::postgis::layer::{Layer, OnTileError};
@@ -369,6 +368,34 @@ fn coord(place: i64) -> TileCoord {
     const LOW: i64 = (1 << 29) - 1;
     let zoom = Zoom::new((place >> 58) as u8 & 0x1f).unwrap_or(Zoom::MAX);
     TileCoord::from_tms(zoom, (place >> 29 & LOW) as u32, (place & LOW) as u32)
+}
+
+// Errors for statements that return other tiles or features than planned.
+
+/// The error if the database returned another number of tiles than planned. Without a defect of this program, that only happens with queries.
+pub(crate) fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
+    if !layer.is_query() {
+        return Error::Miscounted { layer: layer.name.clone(), planned, found, near };
+    }
+    Error::Unsteady {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query gave other rows when it was asked again, {found} tiles came back for {planned} planned around {near}"
+        ),
+        next: "Let it give the same rows whenever it is asked: order what LIMIT or DISTINCT ON choose from by something unique, and leave out random(), TABLESAMPLE and the like",
+    }
+}
+
+/// The error if a query returned more features for the boxes of tiles than the survey found in these tiles.
+fn unselective(layer: &Layer, planned: LayerCount, found: LayerCount, near: &str) -> Error {
+    Error::Unsteady {
+        layer: layer.name.clone(),
+        what: format!(
+            "its query gives more for the boxes of tiles than for the box of the world, {} features came for {} planned around {near}",
+            found.features, planned.features
+        ),
+        next: "Use !bbox! only to select, as in location && !bbox!: leave out LIMIT and whatever else depends on how large the box is. For less detail at low zooms use !zoom! or !pixel_width!",
+    }
 }
 
 #[cfg(test)]

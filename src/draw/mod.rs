@@ -20,7 +20,6 @@
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |
 //! | `fit` | tiles thinned to their budget of bytes |
-//! | `miscounted` | errors for other tiles than planned; the rendering version |
 
 mod areas;
 mod cached_rows;
@@ -33,7 +32,6 @@ mod family_tiles;
 mod fit;
 mod function;
 mod membership;
-mod miscounted;
 mod neighbourhood;
 pub mod patch;
 mod repeats;

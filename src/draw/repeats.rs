@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::BatchTiles;
 use super::areas::moved;
-use super::drawing::{BatchDrawing, join_tiles};
-use super::miscounted::miscounted;
+use super::drawing::{BatchDrawing, join_tiles, miscounted};
 use super::statements::RepeatedContent;
 use crate::postgis::session::{Error, area_name};
 use crate::source::RenderedTile;

@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn packed_bytes_change_only_with_a_new_packing_version() {
         use md5::{Digest as _, Md5};
-        let found: String = Md5::digest(packed_by_all_levels()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = crate::hex::hex(Md5::digest(packed_by_all_levels()));
         assert!(PACKED.is_sorted_by(|one, next| one.0 < next.0), "each version has one line");
         assert_eq!(
             PACKED.last(),

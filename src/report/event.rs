@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{SkippedRows, counted, grouped, sized, timed};
+use crate::error::ErrorKind;
 use crate::pipeline::StageTimes;
 use crate::tile::Zoom;
 
@@ -139,7 +140,7 @@ pub enum Event {
     /// The command has failed. It is the last event.
     Failed {
         /// What kind of failure it is.
-        kind: FailureKind,
+        kind: ErrorKind,
         /// The exit code of the process.
         exit_code: u8,
         /// The causes, outermost first.
@@ -162,24 +163,6 @@ pub enum LogLevel {
     Info,
     /// What `-vv` adds.
     Debug,
-}
-
-/// The kind of a failure, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum FailureKind {
-    /// Wrong usage, configuration or rights: the same command fails again until somebody changes one of them.
-    Usage,
-    /// The target needs a full seed.
-    NeedsSeed,
-    /// A part is done, and the message says what is missing.
-    Partial,
-    /// A stop was requested.
-    Interrupted,
-    /// The same may succeed a moment later.
-    Transient,
-    /// Anything else.
-    Failed,
 }
 
 impl Event {

@@ -25,7 +25,7 @@ use closing::visible_line;
 use serde::Serialize;
 use summary::counted;
 
-use crate::manifest::moment;
+use crate::clock::moment;
 use crate::target::{Latest, RewrittenHeaders};
 
 pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
@@ -39,7 +39,7 @@ pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
 pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
-pub use event::{Event, FailureKind, LogLevel, RunStages};
+pub use event::{Event, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};
 pub use findings::{
     CheckArea, CheckLevel, CheckResult, Checkup, Finding, FindingKind, Findings, render_checkup, render_findings,

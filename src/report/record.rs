@@ -19,7 +19,8 @@ use serde::Serialize;
 
 use super::closing::{print_json, visible, visible_json, write_err};
 use super::document::JSON_VERSION;
-use super::event::{Event, FailureKind, LogLevel};
+use super::event::{Event, LogLevel};
+use crate::error::ErrorKind;
 
 /// The form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,7 +165,7 @@ pub fn say_problem_text(message: &str) {
 }
 
 /// Writes to the log why the command fails: the error's text, and each of its causes once.
-pub fn say_failure(error: &dyn std::error::Error, kind: FailureKind, exit_code: u8) {
+pub fn say_failure(error: &dyn std::error::Error, kind: ErrorKind, exit_code: u8) {
     log(&Event::Failed { kind, exit_code, causes: causes(error), message: error.to_string() });
 }
 
@@ -175,7 +176,7 @@ mod tests {
     #[test]
     fn each_line_has_time_and_level() {
         let event = Event::Failed {
-            kind: FailureKind::Usage,
+            kind: ErrorKind::Usage,
             exit_code: 2,
             causes: vec!["why".to_owned()],
             message: "what\nwhere\u{1b}".to_owned(),

@@ -3,10 +3,12 @@
 use std::io;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileMoment, WORK_IS_DONE, check_writable};
 use crate::cdn::{Outbox, purge_metrics};
+use crate::clock::since_1970;
+use crate::prometheus::{GaugeValue, gauge, label_value};
 
 /// The metrics cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -116,6 +118,7 @@ impl RunMetrics {
 #[derive(Debug, Clone)]
 struct MetricsFile {
     path: PathBuf,
+    /// The labels of the run's metrics.
     labels: String,
     /// The label of the output, followed by a comma.
     output: String,
@@ -150,9 +153,9 @@ impl MetricsFile {
         let checked = check_writable(path, output)
             .and_then(|()| if is_device(path) { Ok(()) } else { new_beside(path).map(drop) });
         checked.map_err(|source| MetricsFileError { path: path.to_owned(), moment: FileMoment::Before, source })?;
-        let output = output.to_string_lossy().replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-        let (labels, output) = (format!("{{verb=\"{verb}\",output=\"{output}\"}}"), format!("output=\"{output}\","));
-        Ok(MetricsFile { path: path.to_owned(), labels, output })
+        let output = format!("output=\"{}\"", label_value(&output.to_string_lossy()));
+        let labels = format!("verb=\"{verb}\",{output}");
+        Ok(MetricsFile { path: path.to_owned(), labels, output: output + "," })
     }
 
     /// Writes the figures of a run. Without counts, the figures of the last success are copied from the old file.
@@ -161,7 +164,7 @@ impl MetricsFile {
     /// If the file cannot be written; the old file then stays.
     fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), moment: FileMoment::After, source };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = since_1970(SystemTime::now());
         // A device may have no end.
         let has_before = !is_device(&self.path);
         let before = if has_before { std::fs::read_to_string(&self.path).unwrap_or_default() } else { String::new() };
@@ -186,14 +189,14 @@ impl MetricsFile {
             metrics.extend(value.map(|value| (*name, *help, value)));
         }
         let one = |(name, help, value): &Metric| {
-            format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name}{} {value}\n", self.labels)
+            gauge(name, help, &[GaugeValue { labels: self.labels.clone(), value: *value }])
         };
         metrics.iter().map(one).collect()
     }
 
     /// The value that `text`, the content of an older file, has for a metric of this run's command.
     fn value_in(&self, text: &str, name: &str) -> Option<f64> {
-        let begin = format!("{name}{} ", self.labels);
+        let begin = format!("{name}{{{}}} ", self.labels);
         text.lines().find_map(|line| line.strip_prefix(&begin)?.trim().parse().ok())
     }
 

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use super::dirty_file::DirtyScope;
 use super::seed::relative;
@@ -50,11 +51,7 @@ const MAX_WAITING_CHUNKS: usize = 2;
 pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
     // Waits until the copy ends even after a stop was asked for, because the sink has to clean up.
-    let copying = tokio::task::spawn_blocking(move || run(&owned, &options));
-    copying
-        .await
-        .unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))
-        .map_err(|error| interrupted(error, &job.stop))
+    spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &job.stop))
 }
 
 fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
@@ -406,7 +403,7 @@ fn patch_file(target: &Target) -> Result<&Path, CommandError> {
         let what = "a patch (--since) is an MBTiles file: name one";
         return Err(CommandError::Unfit { target: target.to_string(), what: what.to_owned() });
     };
-    if path.symlink_metadata().is_ok() && !target.targets.forces() {
+    if path.symlink_metadata().is_ok() && !target.options.forces() {
         let what = "it is there already, and a patch (--since) is a file of its own. Choose another name, or remove it";
         return Err(CommandError::Unfit { target: target.to_string(), what: what.to_owned() });
     }

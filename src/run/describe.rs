@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
@@ -10,9 +10,11 @@ use sha2::Sha256;
 
 use super::CommandError;
 use crate::change_log::{Cursor, CursorError, LogState, log_state};
+use crate::clock::{seconds, seconds_now};
 use crate::config::JobSettings;
 use crate::draw::RENDERING_VERSION;
 use crate::encode::PACKING_VERSION;
+use crate::hex::hex;
 use crate::manifest::{
     DatabaseIdentity, DatabaseMark, DrawingVersions, KeyedIdentity, Manifest, Region, RowCounts, Witness,
     fingerprint_of,
@@ -34,7 +36,7 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
     if let Some(variant) = &settings.tileset.variant {
         hash.update(variant.definition());
     }
-    let configuration: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let configuration = hex(hash.finalize());
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
@@ -105,7 +107,7 @@ pub(crate) fn manifest(
         unrendered,
         warned: BTreeMap::new(),
         rows: seeded.rows.clone(),
-        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: seconds(started),
         seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
         publication: None,
     }
@@ -166,7 +168,7 @@ pub(crate) fn database(mark: Option<&DatabaseMark>, reads: Option<&str>) -> Stri
     // Plain data can always be serialized.
     hash.update(serde_json::to_string(&mark).unwrap_or_default());
     hash.update(reads.unwrap_or_default());
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(hash.finalize())
 }
 
 /// The same hash for the run that wrote a manifest.
@@ -311,7 +313,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         unrendered: Vec::new(),
         warned: BTreeMap::new(),
         rows: None,
-        started: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: seconds_now(),
         seconds: 0.0,
         publication: None,
     };
@@ -375,7 +377,7 @@ pub(crate) fn warn(
     warned: &mut BTreeMap<String, u64>,
     report: &Arc<dyn Report>,
 ) -> Vec<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now = seconds_now();
     // A moment in the future is none: the clock was wrong.
     warned.retain(|_, then| now.checked_sub(*then).is_some_and(|seconds| seconds < WARNING_PAUSE.as_secs()));
     let mut all = Vec::new();
@@ -563,7 +565,7 @@ impl IdentityKey {
             hmac.update(&(part.len() as u64).to_le_bytes());
             hmac.update(part.as_bytes());
         }
-        hmac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(hmac.finalize().into_bytes())
     }
 
     fn timeline(&self, number: u32) -> String {

@@ -3,6 +3,8 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
+use tokio::task::spawn_blocking;
+
 use super::dirty_file::feature;
 use super::target::Target;
 use super::{CommandError, Job, interrupted};
@@ -64,11 +66,7 @@ const TILES_AT_A_TIME: usize = 500;
 /// If one of them cannot be read, or keeps the layers of a tile apart and the other does not.
 pub async fn diff(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
-    let comparing = tokio::task::spawn_blocking(move || run(&owned, &options));
-    comparing
-        .await
-        .unwrap_or_else(|error| Err(CommandError::Died(error.to_string())))
-        .map_err(|error| interrupted(error, &job.stop))
+    spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &job.stop))
 }
 
 /// # Errors

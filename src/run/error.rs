@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::task::JoinError;
+
 use super::describe::TileCause;
 use super::look::TileListError;
 use super::rows::LostRows;
@@ -9,7 +11,7 @@ use crate::cdn::OutboxError;
 use crate::config::ConfigError;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
-use crate::report::{FailureKind, FileMoment, MetricsFileError, ReportFileError, WORK_IS_DONE};
+use crate::report::{FileMoment, MetricsFileError, ReportFileError, WORK_IS_DONE};
 use crate::scratch::temporary_folder;
 use crate::shards::ShardsError;
 use crate::stop::{Signal, Stop};
@@ -581,20 +583,13 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     }
 }
 
-impl CommandError {
-    /// The kind of failure that the log gives to programs.
-    #[must_use]
-    pub const fn failure_kind(&self) -> FailureKind {
-        match self.kind() {
-            ErrorKind::Usage => FailureKind::Usage,
-            ErrorKind::NeedsSeed => FailureKind::NeedsSeed,
-            ErrorKind::Partial => FailureKind::Partial,
-            ErrorKind::Interrupted => FailureKind::Interrupted,
-            ErrorKind::Transient(_) => FailureKind::Transient,
-            ErrorKind::Failed => FailureKind::Failed,
-        }
+impl From<JoinError> for CommandError {
+    fn from(error: JoinError) -> CommandError {
+        CommandError::Died(error.to_string())
     }
+}
 
+impl CommandError {
     /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {

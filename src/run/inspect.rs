@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Stroke, Transform};
+use tokio::task::spawn_blocking;
 
 use super::{CommandError, Job, Target, WrittenFileError};
+use crate::clock::{LAST_SECOND, moment};
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
@@ -55,10 +56,10 @@ const MAX_BYTES_SHOWN: usize = 1 << 30;
 /// If the target cannot be read, or does not hold the tile.
 pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
     let target = job.target.clone();
-    let looking = tokio::task::spawn_blocking(move || run(&options, &target));
+    let looking = spawn_blocking(move || run(&options, &target));
     // Nothing is written, so nothing has to be cleaned up.
     tokio::select! {
-        shown = looking => shown.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))),
+        shown = looking => shown?,
         signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }
@@ -203,10 +204,8 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
     }
     // A manifest that cannot be parsed is left out here; `verify` reports it.
     let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(&text).ok());
-    let seeded = manifest.as_ref().and_then(|manifest| {
-        let time = UNIX_EPOCH.checked_add(Duration::from_secs(manifest.started))?;
-        (manifest.started < 253_402_300_800).then(|| humantime::format_rfc3339_seconds(time).to_string())
-    });
+    let started = manifest.as_ref().map(|manifest| manifest.started).filter(|started| *started <= LAST_SECOND);
+    let seeded = started.map(moment);
     Ok(Contents {
         target,
         name,

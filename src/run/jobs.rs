@@ -1,22 +1,19 @@
 //! `oar-tiles jobs`: sends requests to the admin listener of a server.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::UnixStream;
 
 use super::{CommandError, area};
+use crate::https::{HttpsClient, RequestBody, deepest_cause, https_client};
 use crate::serve::{TOKEN_VARIABLE, tileset_segment};
 use crate::tile::{AreaPart, ZoomList};
 
@@ -28,8 +25,9 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the listener is reached.
 enum AdminWay {
-    /// Over HTTP, or over HTTPS if there is a proxy in front of the listener.
-    Web(Box<Client<HttpsConnector<HttpConnector>, Full<Bytes>>>),
+    /// Over HTTP, or over HTTPS if there is a proxy in front of the listener. The client follows no redirect, because no other server must get the
+    /// token.
+    Web(Box<HttpsClient>),
     /// Over a Unix socket.
     Socket(PathBuf),
 }
@@ -62,7 +60,7 @@ impl AdminServer {
                 let what = "is no address of an admin listener: write http://HOST:PORT, https://HOST or unix:PATH";
                 return Err(wrong(what.to_owned()));
             }
-            let client = web_client().map_err(|error| wrong(format!("cannot be asked: {error}")))?;
+            let client = https_client().map_err(|error| wrong(format!("cannot be asked: {error}")))?;
             (url.trim_end_matches('/').to_owned(), AdminWay::Web(Box::new(client)))
         };
         let token = match token_file {
@@ -93,7 +91,7 @@ impl AdminServer {
                 let why = answer["error"].as_str().unwrap_or("it does not say why");
                 Err(failed(format!("answered {status}: {why}")))
             }
-            Ok(Err(error)) => Err(failed(format!("cannot be asked: {}", innermost(&*error)))),
+            Ok(Err(error)) => Err(failed(format!("cannot be asked: {}", deepest_cause(&*error)))),
             Err(_elapsed) => Err(failed(format!("did not answer within {} s", ANSWER_LIMIT.as_secs()))),
         }
     }
@@ -112,7 +110,7 @@ impl AdminServer {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let body = body.map(|json| Bytes::from(json.to_string())).unwrap_or_default();
-        let request = request.body(Full::new(body))?;
+        let request = request.body(RequestBody::new(body))?;
         let answer = match &self.way {
             AdminWay::Web(client) => client.request(request).await?,
             AdminWay::Socket(path) => over_socket(path, request).await?,
@@ -148,34 +146,10 @@ impl AdminServer {
     }
 }
 
-/// The innermost cause of an error. The errors around it say only that there is one.
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
-}
-
-/// A client that trusts the system's certificates (or those of `SSL_CERT_FILE`). It follows no redirect, because no other server must get the
-/// token.
-fn web_client() -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>, rustls::Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    // A certificate that rustls cannot read would not be trusted by it anyway.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-    Ok(Client::builder(TokioExecutor::new()).build(connector))
-}
-
 /// Sends a request to the server behind a Unix socket.
 async fn over_socket(
     path: &Path,
-    request: Request<Full<Bytes>>,
+    request: Request<RequestBody>,
 ) -> Result<Response<Incoming>, Box<dyn std::error::Error + Send + Sync>> {
     let stream = UnixStream::connect(path).await?;
     let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

@@ -52,7 +52,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use target::Targets;
+use target::TargetOptions;
+use tokio::task::spawn_blocking;
 use variants::{FamilyCachePart, SessionPart};
 
 use crate::change_log::Cursor;
@@ -143,7 +144,7 @@ impl Job {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Job, CommandError> {
-        let targets = Targets::new(&settings.tileset, force, stop);
+        let targets = TargetOptions::new(&settings.tileset, force, stop);
         let target = targets.target(&settings.tileset.output.to_string_lossy())?;
         if !target.is_packed() {
             settings.run.limits.packing = Packing::Plain;
@@ -198,7 +199,7 @@ impl Job {
 
     /// The same run with another report.
     pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
-        let target = Target { url: self.target.url.clone(), targets: self.target.targets.under(&stop) };
+        let target = Target { url: self.target.url.clone(), options: self.target.options.under(&stop) };
         Job { target, report, stop, ..self.clone() }
     }
 
@@ -378,18 +379,13 @@ pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> Command
     }
 }
 
-/// Runs blocking work on a thread that may block.
-pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, CommandError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| CommandError::Died(error.to_string()))
-}
-
 /// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
 ) -> Result<T, CommandError> {
     tokio::select! {
-        read = aside(work) => read.flatten(),
+        read = spawn_blocking(work) => read?,
         signal = stop.wait() => Err(CommandError::Interrupted(signal)),
     }
 }

@@ -5,6 +5,8 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::spawn_blocking;
+
 use super::shared_rows::RowsToRead;
 use super::{CommandError, Job};
 use crate::config::JobSettings;
@@ -151,7 +153,7 @@ pub(crate) async fn plan_probed(
     let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
     let functions: Vec<bool> = layers.iter().map(|layer| layer.function().is_some()).collect();
     let side_by_side = settings.run.workers;
-    let planning = tokio::task::spawn_blocking(move || {
+    let planning = spawn_blocking(move || {
         let planned_zooms = plan(&zooms, &planned, &coverage, batch, order)?;
         match batch_of_calls(&planned_zooms, &functions, side_by_side) {
             Some(fewer) if fewer < batch => plan(&zooms, &planned, &coverage, fewer, order),
@@ -159,7 +161,7 @@ pub(crate) async fn plan_probed(
         }
     });
     let zooms = tokio::select! {
-        zooms = planning => zooms.map_err(|error| CommandError::Died(error.to_string()))?.map_err(CommandError::Scratch)?,
+        zooms = planning => zooms?.map_err(CommandError::Scratch)?,
         signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     for (layer, count) in &invalid {

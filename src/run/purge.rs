@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::look::listed;
-use super::{CommandError, Job, TargetUrl, aside};
+use super::{CommandError, Job, TargetUrl};
 use crate::cdn::{
     AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
     PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
@@ -52,7 +52,7 @@ pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPur
     let entry = entry(request)?;
     let owned = job.clone();
     let purges = purges(job)?.to_vec();
-    aside(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
+    spawn_blocking(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
 }
 
 /// What waits for each CDN, including CDNs that are no longer in the settings.
@@ -104,7 +104,7 @@ async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
             }
         })
     };
-    aside(changed).await??;
+    spawn_blocking(changed).await??;
     Ok(())
 }
 
@@ -219,7 +219,7 @@ impl Job {
     /// If it cannot be read.
     pub async fn outbox(&self) -> Result<Outbox, CommandError> {
         let notes = self.target.notes()?;
-        Ok(aside(move || Outbox::read(&*notes)).await??)
+        Ok(spawn_blocking(move || Outbox::read(&*notes)).await??)
     }
 
     /// What waits for each CDN of the settings, and for CDNs that were in the settings at the time of a publish.
@@ -254,7 +254,7 @@ impl Job {
             return Ok(Vec::new());
         }
         let job = self.clone();
-        let target = aside(move || job.purge_target_if_something_waits()).await??;
+        let target = spawn_blocking(move || job.purge_target_if_something_waits()).await??;
         let Some(target) = target else { return Ok(Vec::new()) };
         Ok(deliver(&target, purges, patience, &self.stop).await?)
     }

@@ -4,9 +4,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::{CommandError, Target};
+use crate::clock::seconds_now;
 use crate::manifest::{LayerRows, RowCounts, RowsThen};
 use crate::postgis::Layer;
 use crate::report::grouped;
@@ -88,7 +88,7 @@ impl RowsJudge<'_> {
         known: &[KnownRows],
         mut count: impl AsyncFnMut(usize) -> Result<Option<u64>, CommandError>,
     ) -> Result<RowCounts, CommandError> {
-        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let now = seconds_now();
         // Rows of other boxes cannot be compared.
         let comparable = self.before.filter(|before| before.bbox == self.bbox);
         let (mut layers, mut lost, mut names): (Vec<LayerRows>, Vec<LostRows>, Vec<(&str, String)>) =

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 
 use super::describe::{Before, LogIdentity, Seeded, database, fingerprint, leaves_parts, manifest, metadata, names};
 use super::dirty_file::DirtyScope;
@@ -16,9 +17,7 @@ use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
-use super::{
-    CommandError, Family, FamilyOptions, FamilyOutcome, Job, aside, interrupted, restarting, with_what_remains,
-};
+use super::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, interrupted, restarting, with_what_remains};
 use crate::config::JobSettings;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
 use crate::error::ErrorKind;
@@ -88,7 +87,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let rendered = render(job, &mut prepared, open.sink, planned).await?;
     let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
     let report = Arc::clone(&job.report);
-    aside(move || open.tiles_before.judge(left, &report)).await??;
+    spawn_blocking(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
     let finishing = Instant::now();
@@ -113,7 +112,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
-    let finished = aside(move || sink.finish(&metadata)).await??;
+    let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
     job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     Ok(RunReport {
         written: outcome.written.stored,
@@ -181,7 +180,7 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
         layers: tileset.layers.iter().map(|layer| layer.options.name.clone()).collect(),
         may_have_more: tileset.layers.iter().any(|layer| matches!(layer.options.kind, LayerKind::Function(_))),
     };
-    aside(move || {
+    spawn_blocking(move || {
         let mut sink = target.sink(OpenMode::Replace)?;
         sink.claim()?;
         let described = refuse_other(&target, &names)?;
@@ -220,7 +219,7 @@ pub(crate) struct Opening {
 pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Result<OpenTarget, CommandError> {
     let (settings, planned) = (&job.settings, opening.planned);
     let target = job.target.clone();
-    let partial = aside(move || target.partial()).await??;
+    let partial = spawn_blocking(move || target.partial()).await??;
     let tileset = Tileset {
         fingerprint: opening.fingerprint,
         layers: opening.layers,
@@ -235,7 +234,7 @@ pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Resu
     let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
     let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
     let (target, report) = (job.target.clone(), Arc::clone(&job.report));
-    aside(move || {
+    spawn_blocking(move || {
         let before = sink.begin(&tileset)?;
         let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
         // The plan is an upper bound: the seed cannot leave more tiles than it names.
@@ -344,7 +343,7 @@ where
         Some(source) if features <= MAX_FEATURES_HERE => {
             let render = move |batch: &Batch| source.render_here(batch);
             let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
-            (1, aside(run).await?)
+            (1, spawn_blocking(run).await?)
         }
         last => {
             sources.extend(last);

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+
 use super::describe::LogIdentity;
 use super::look::{Look, TargetState, Work};
-use super::{CommandError, DirtyFilter, Family, Job, aside, reading, restarting};
+use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, CursorError, InstallRequest, TrackedLayer};
 use crate::config::{DatabaseSettings, JobSettings};
@@ -244,7 +246,7 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
         Work::All(reasons) => (reasons, None),
     };
     let target = job.target.clone();
-    let described = aside(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
+    let described = spawn_blocking(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
     let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
     let purges = job.purge_status().await?;
     Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })

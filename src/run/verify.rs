@@ -5,6 +5,7 @@ use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
 
 use super::describe::fingerprint;
 use super::prepare::prepare;
@@ -64,9 +65,9 @@ impl TilesToCheck {
 pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
     let area = Coverage::new(&options.area);
-    let looking = tokio::task::spawn_blocking(move || look(&target, amount, area, &stop));
+    let looking = spawn_blocking(move || look(&target, amount, area, &stop));
     let mut looked = tokio::select! {
-        looked = looking => looked.map_err(|error| CommandError::Died(error.to_string()))??,
+        looked = looking => looked??,
         signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
     };
     if options.database {
@@ -257,16 +258,16 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     let before = looked.findings.clone();
     looked.findings.skipped = Some(std::mem::take(&mut prepared.skipped));
     let part_tiles = Arc::clone(&part.tiles);
-    let comparing = tokio::task::spawn_blocking(move || Comparison::new(looked, part_tiles).run(tiles, rects, planned));
+    let comparing = spawn_blocking(move || Comparison::new(looked, part_tiles).run(tiles, rects, planned));
     let mut failure: Option<CommandError> = None;
     while let Some(task) = tasks.join_next().await {
-        if let Err(error) = task.unwrap_or_else(|error| Err(CommandError::Died(error.to_string()))) {
+        if let Err(error) = task.unwrap_or_else(|error| Err(error.into())) {
             // The other workers end after their current batch.
             queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).by_ref().for_each(drop);
             failure.get_or_insert(error);
         }
     }
-    let looked = comparing.await.map_err(|error| CommandError::Died(error.to_string()))??;
+    let looked = comparing.await??;
     let rendered = check_tables_unchanged(failure.map_or(Ok(()), Err), &prepared.snapshot, &prepared.reads).await;
     match rendered {
         Ok(()) => Ok(looked),

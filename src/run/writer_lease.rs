@@ -10,8 +10,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
 
-use super::aside;
+use super::CommandError;
+use crate::hex::random_hex;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchPass};
 use crate::serve::{WorkClass, WorkQueue};
 use crate::stop::Stop;
@@ -124,7 +126,7 @@ impl LeaseWait {
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
         let pause = (self.time / 8).clamp(Duration::from_millis(20), LONGEST_PAUSE);
         loop {
-            let looked = aside(move || {
+            let looked = spawn_blocking(move || {
                 let looked = self.look();
                 (self, looked)
             });
@@ -137,8 +139,8 @@ impl LeaseWait {
                         Err(error) => failed(error.to_string()),
                     }
                 }
-                Err(error) => {
-                    failed(error.to_string());
+                Err(died) => {
+                    failed(CommandError::from(died).to_string());
                     return std::future::pending().await;
                 }
             }
@@ -165,11 +167,9 @@ impl LeaseWait {
     }
 
     fn take(&self, condition: &NoteCondition) -> Result<Looked, NoteError> {
-        // The standard library seeds each state at random, from the system's source of randomness.
-        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
         let since = humantime::format_rfc3339_seconds(SystemTime::now());
         let note = WriterNote {
-            id: format!("{:016x}{:016x}", random(), random()),
+            id: random_hex(2),
             holder: format!("{GENERATOR}, process {} on {}, since {since}", std::process::id(), host()),
             lease: u64::try_from(self.time.as_millis()).unwrap_or(u64::MAX),
             renewed: 0,
@@ -212,7 +212,7 @@ impl WriterLease {
             let (notes, condition, text) =
                 (Arc::clone(&self.notes), NoteCondition::Unchanged(self.tag.clone()), body(&note));
             let name = self.name.clone();
-            match aside(move || notes.write(&name, &text, &condition)).await {
+            match spawn_blocking(move || notes.write(&name, &text, &condition)).await {
                 Ok(Ok(tag)) => {
                     (self.note, self.tag) = (note, tag);
                     self.renewed.set(Some(begun));
@@ -222,7 +222,7 @@ impl WriterLease {
                     tracing::warn!("the lease cannot be renewed yet: {error}");
                 }
                 Ok(Err(error)) => return error.to_string(),
-                Err(error) => return error.to_string(),
+                Err(died) => return CommandError::from(died).to_string(),
             }
         }
     }
@@ -232,7 +232,7 @@ impl WriterLease {
         self.renewed.set(None);
         let note = WriterNote { holder: String::new(), ..self.note };
         let condition = NoteCondition::Unchanged(self.tag);
-        let released = aside(move || self.notes.write(&self.name, &body(&note), &condition)).await;
+        let released = spawn_blocking(move || self.notes.write(&self.name, &body(&note), &condition)).await;
         if let Ok(Err(error)) = released {
             tracing::info!("the lease is not given back, and ends by itself: {error}");
         }

@@ -16,6 +16,7 @@ use super::public::Site;
 use super::queue::{ClassCounts, WorkClass};
 use super::shared::SharedCache;
 use super::tilesets::SiteTileset;
+use crate::prometheus::gathered;
 
 /// The admin listener.
 #[derive(Clone)]
@@ -222,29 +223,6 @@ impl Admin {
             "waiting": by_class(counts.waiting),
         })
     }
-}
-
-/// Joins the metrics of several tilesets: each metric occurs once, with the lines of all tilesets.
-fn gathered(texts: &[String]) -> String {
-    let mut gathered: Vec<(&str, Vec<&str>)> = Vec::new();
-    for text in texts {
-        let mut head = "";
-        for line in text.lines() {
-            if line.starts_with("# HELP ") {
-                head = line;
-                if !gathered.iter().any(|(other, _)| *other == head) {
-                    gathered.push((head, Vec::new()));
-                }
-                continue;
-            }
-            let Some((_, lines)) = gathered.iter_mut().find(|(other, _)| *other == head) else { continue };
-            if !line.starts_with('#') || !lines.contains(&line) {
-                lines.push(line);
-            }
-        }
-    }
-    let lines = gathered.into_iter().flat_map(|(head, lines)| std::iter::once(head).chain(lines));
-    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use tokio::task::JoinError;
+
 use super::http::address::ListenAddress;
 use super::jobs::TokenError;
 use super::live::LiveError;
@@ -84,6 +86,12 @@ pub enum ServeError {
     /// A thread of the server died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
+}
+
+impl From<JoinError> for ServeError {
+    fn from(error: JoinError) -> ServeError {
+        ServeError::Died(error.to_string())
+    }
 }
 
 impl ServeError {

@@ -1,7 +1,7 @@
 //! The writer inside the server, which keeps a target or the variants of a tileset up to date, and how it reports to the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -11,6 +11,7 @@ use super::queue::WorkQueue;
 use super::shared::SharedCache;
 use super::tiles::served::ServedTiles;
 use super::write_back::WriteBackDesk;
+use crate::clock::seconds;
 use crate::stop::Stop;
 use crate::tile::TileRectList;
 
@@ -141,7 +142,6 @@ impl WriterStatus {
             WriterRole::Standby(holder) => ("standby", Some(holder)),
             WriterRole::Writing => ("writing", None),
         };
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         json!({
             "role": role,
             "held_by": holder,

@@ -18,8 +18,9 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan, now};
+use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, RunEnd, ShardPlan};
 use super::{RunReader, ShardsError};
+use crate::clock::milliseconds_now;
 use crate::postgis::ExportedSnapshot;
 use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
 
@@ -213,7 +214,7 @@ impl WorkFolder {
     /// # Errors
     /// If it cannot be written.
     pub fn note_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
-        let attempt = AttemptNote { alive: now(), ..attempt.clone() };
+        let attempt = AttemptNote { alive: milliseconds_now(), ..attempt.clone() };
         self.notes.write(&attempt_name(run, &attempt), &bytes(&attempt), &NoteCondition::Always)?;
         Ok(())
     }
@@ -231,7 +232,7 @@ impl WorkFolder {
     /// # Errors
     /// If they cannot be read.
     pub fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
-        let now = now();
+        let now = milliseconds_now();
         let mut attempts = Vec::new();
         for name in self.notes.list(run)?.iter().filter(|name| name.contains("/attempt-")) {
             // Attempts may end while they are listed.

@@ -42,6 +42,6 @@ pub use index::{ShardIndex, index_of};
 pub use merge::{Merged, MergedRecord};
 pub use plan::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan,
-    StateKind, now, random_id,
+    StateKind,
 };
 pub use run_file::{AddedTile, FinishedRun, FinishedShard, RunReader, RunRecord, RunSink, ShardSink};

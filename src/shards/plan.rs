@@ -1,7 +1,5 @@
 //! The notes of a work folder: the plan, which is written once and never changes, and the notes of shards and commits.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{DatabaseIdentity, Witness};
@@ -271,18 +269,4 @@ pub struct EndedRun {
     pub run: String,
     /// How it ended.
     pub end: RunEnd,
-}
-
-/// A random id of 16 hexadecimal digits.
-#[must_use]
-pub fn random_id() -> String {
-    // The standard library seeds each state at random, from the system's source of randomness.
-    format!("{:016x}", std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id()))
-}
-
-/// The time, in milliseconds since 1970 (UTC).
-#[must_use]
-pub fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -24,13 +24,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::changed::ChangedTiles;
 use super::note_store::{NoteCondition, NoteError, NoteStore};
 use super::scratch::ScratchError;
+use crate::clock::milliseconds_now;
 use crate::manifest::Publication;
 use crate::tile::TileRectList;
 
@@ -197,11 +197,10 @@ impl ChangeListWriter {
                 read => read?,
             };
             let mut lists = note.as_ref().map_or_else(ChangeLists::default, |note| ChangeLists::parse(&note.body));
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             lists.add(ChangeList {
                 publication: self.publication.clone(),
                 before: self.before.as_ref().map_or_else(String::new, |before| before.id.clone()),
-                time: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+                time: milliseconds_now(),
                 tiles: tiles.clone(),
             });
             // Plain data can always be serialized.

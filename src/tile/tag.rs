@@ -3,6 +3,7 @@
 use sha2::{Digest as _, Sha256};
 
 use super::{TileCoord, Zoom, ZoomList};
+use crate::hex::hex;
 
 /// The first zooms of the bands: 0–4, 5–8, 9–11, 12–14, 15–17, 18–20, 21–22. Bands of low zooms are wide, because these zooms have few tiles.
 const BAND_TOPS: [u8; 7] = [0, 5, 9, 12, 15, 18, 21];
@@ -32,8 +33,7 @@ impl TilesetTag {
         }
         let plain = |c: char| if is_plain(c.to_ascii_lowercase()) { c.to_ascii_lowercase() } else { '-' };
         let short: String = name.chars().map(plain).take(LONGEST - 1 - HASH_DIGITS).collect();
-        let hash: String =
-            Sha256::digest(name).iter().take(HASH_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(name)[..HASH_DIGITS / 2]);
         TilesetTag(format!("{short}-{hash}"))
     }
 

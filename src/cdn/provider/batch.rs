@@ -5,6 +5,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cdn::items::{PurgeItem, TileAddresses};
 use crate::cdn::pace::Rate;
+use crate::hex::hex;
 
 /// The kinds of names that providers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -129,7 +130,7 @@ fn reference(batch: &PurgeBatch, of: &str) -> String {
         hash.update(text);
         hash.update([0]);
     }
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize()[..16])
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_rea
 use super::untracked::Untracked;
 use super::{ChangesOptions, TrackedLayer};
 use crate::cursor::Cursor;
+use crate::hex::hex;
 use crate::postgis::{Database, Session, quoted};
 use crate::suggested::{SEED, TRACK_INSTALL};
 
@@ -404,7 +405,7 @@ impl Installer {
     /// The name of the log's own role. Roles belong to the whole server, so the name contains the OID of the database and a hash of the schema's
     /// name.
     fn role_of_log(&self, schema: &str) -> String {
-        let hash: String = Md5::digest(schema).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Md5::digest(schema)[..4]);
         format!("oar_tiles_{}_{hash}", self.database)
     }
 

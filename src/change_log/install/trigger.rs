@@ -14,6 +14,7 @@ use md5::{Digest as _, Md5};
 
 use crate::change_log::log::{WATCHER_LOCK, literal};
 use crate::change_log::relations::{Table, TableColumn, TableKeyColumn, WatchSource};
+use crate::hex::hex;
 use crate::postgis::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting, quoted};
 use crate::tile::HALF_WORLD_METRES;
 
@@ -41,7 +42,7 @@ impl TriggerFunction<'_> {
 
     /// MD5 of the function's text, the same as `md5(prosrc)`.
     pub(crate) fn hash(&self) -> String {
-        Md5::digest(self.body()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(Md5::digest(self.body()))
     }
 
     /// The statement that creates the function. With `replaces`, it replaces one that is known to be ours.

@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::layer::LayerProbe;
+use crate::hex::hex;
 use crate::postgis::layer::{CalledFunction, FunctionComment, TileFunction};
 use crate::postgis::session::{Error, quoted};
 
@@ -125,13 +126,12 @@ impl LayerProbe<'_> {
                 "Choose a function that returns what ST_AsMVT gives".to_owned(),
             ));
         }
-        let hash = Md5::digest(&function.definition);
         // If no query is configured, a function that takes one gets an empty object, like from a request without parameters.
         let query = function.takes_query().then(|| wanted.query.clone().unwrap_or_else(|| "{}".to_owned()));
         Ok(CalledFunction {
             name: function.quoted(),
             query,
-            body: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            body: hex(Md5::digest(&function.definition)),
             comment,
             is_bounded: wanted.is_bounded,
             arguments: function.arguments,

@@ -24,8 +24,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::error::ServerName;
 use super::error::{Cause, Error};
-use super::server_name::ServerName;
 
 /// When the connection uses TLS and what it verifies, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

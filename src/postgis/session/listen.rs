@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, SimpleQueryMessage, SimpleQueryRow};
 
 use super::Database;
+use super::error::ServerName;
 use super::error::{Cause, Error};
 use super::options::{IDLE_LIMIT, lift};
-use super::server_name::ServerName;
 use crate::stop::Stop;
 
 /// The longest wait for the answer to one statement. The statements take about a millisecond; a connection that broke silently never answers.

@@ -10,7 +10,7 @@
 //! | `search_path` | where names are looked up, and whether others have put objects there that stand in for PostGIS |
 //! | `text_settings` | the settings that decide how values are written as texts and read from texts |
 //! | `snapshot`, `transaction`, `listen` | the state that a run sees, and the read-only transaction of each session; sessions that may write, and connections that receive notifications |
-//! | `prepared`, `options`, `error`, `server_name` | statements that are parsed and planned once a session; limits, errors, names for messages and for SQL |
+//! | `prepared`, `options`, `error` | statements that are parsed and planned once a session; limits, errors, names for messages and for SQL |
 //!
 //! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction. Those of `prepared` are the exception.
 
@@ -23,7 +23,6 @@ mod options;
 mod origin;
 mod prepared;
 mod search_path;
-mod server_name;
 mod snapshot;
 mod text_settings;
 mod transaction;
@@ -43,6 +42,7 @@ use transaction::Transaction;
 
 pub use connect::{ConnectOptions, Parts, SslMode};
 pub use database::Database;
+pub use error::ServerName;
 pub(crate) use error::area_name;
 pub use error::{Cause, Error};
 pub use listen::Listener;
@@ -51,7 +51,6 @@ pub use options::SessionOptions;
 pub use origin::ExportedSnapshot;
 pub use prepared::SessionValue;
 pub(crate) use prepared::{quoted, setting_of};
-pub use server_name::ServerName;
 pub use snapshot::{SessionRoom, Snapshot};
 pub(crate) use text_settings::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting};
 

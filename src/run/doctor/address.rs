@@ -1,12 +1,13 @@
 //! Checks what clients get at the address of the tiles: the TileJSON, a tile, and the headers that browsers and caches need.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::Value;
 
+use crate::clock::since_1970;
 use crate::encode::{Gunzip, is_gzip};
 use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::mvt::decode;
@@ -99,7 +100,7 @@ impl AddressCheck<'_> {
     /// Checks whether a cache in between gives one client's query to others, by the path of `serve` that repeats it. Adds no result if another
     /// server answers. A tile is never asked for with a query: the check itself would put it into such a cache.
     async fn queries(&mut self, tilejson: &str, takes_parameters: bool) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let now = since_1970(SystemTime::now()).as_nanos();
         let probe = format!("{}/{CACHE_PROBE}", tilejson.rsplit_once('/').map_or(tilejson, |(folder, _)| folder));
         let (mut others, mut dropped) = (false, false);
         for query in [format!("{PROBE_QUERY}{now:x}1"), format!("{PROBE_QUERY}{now:x}2"), String::new()] {

@@ -1,9 +1,10 @@
 //! Checks the server, the layers, the free sessions, and other sessions that may hold up a run.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use super::DoctorOptions;
 use crate::change_log::notify_obstacle;
+use crate::clock::since_1970;
 use crate::postgis::{Database, Snapshot, try_layers};
 use crate::report::{CheckArea, CheckLevel, Checkup};
 use crate::run::{CommandError, Job};
@@ -47,7 +48,7 @@ pub(crate) async fn check(
 ) -> Result<(), CommandError> {
     let snapshot = database.snapshot().await?;
     layers(job, &snapshot, checkup).await?;
-    let before = seconds_since_1970();
+    let before = since_1970(SystemTime::now()).as_secs_f64();
     let rows = snapshot.all(CONTEXT, FACTS, &[]).await?;
     let Some(row) = rows.first() else { return Ok(()) };
     let (postgresql, postgis, role): (String, String, String) = (row.get(0), row.get(1), row.get(2));
@@ -125,7 +126,7 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
 
 fn clock(server: f64, before: f64, options: &DoctorOptions, checkup: &mut Checkup) {
     // The server's clock was read between the two readings of this machine's clock.
-    let after = seconds_since_1970();
+    let after = since_1970(SystemTime::now()).as_secs_f64();
     let difference = if server < before { before - server } else { (server - after).max(0.0) };
     if difference > options.clock_difference.as_secs_f64() {
         checkup.warn(
@@ -152,8 +153,4 @@ fn sessions(job: &Job, free: i64, left: Option<i64>, checkup: &mut Checkup) {
             );
         }
     }
-}
-
-fn seconds_since_1970() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access, statvfs};
+use tokio::task::spawn_blocking;
 
 use crate::error::with_causes;
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized};
-use crate::run::{CommandError, Job, TargetUrl, aside};
+use crate::run::{CommandError, Job, TargetUrl};
 use crate::suggested::SEED;
 use crate::target::OpenMode;
 
@@ -20,7 +21,7 @@ const MIN_FREE_FILES: u64 = 100_000;
 
 pub(crate) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
     let target = job.target.clone();
-    let before = aside(move || target.reader_of_what_is_there()).await?;
+    let before = spawn_blocking(move || target.reader_of_what_is_there()).await?;
     let exists = match before {
         Ok(found) => found.is_some(),
         Err(error) => {
@@ -45,7 +46,7 @@ pub(crate) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
 /// Takes the target's lock or lease for a moment, as a reseed does. This needs the right to write.
 async fn lock(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
     let target = job.target.clone();
-    match aside(move || target.sink(OpenMode::Edit).map(drop)).await? {
+    match spawn_blocking(move || target.sink(OpenMode::Edit).map(drop)).await? {
         Ok(()) => checkup.fine(AREA, format!("{} can be written, and nobody else writes it", job.target)),
         Err(CommandError::Target(error)) if error.is_held() => {
             checkup.add(AREA, CheckLevel::Warning, with_causes(&error));

@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use tokio::task::spawn_blocking;
+
 use super::{DirtyFilter, Look, TargetState};
 use crate::change_log;
 use crate::change_log::{Watch, unseen_changes, unseen_positions};
@@ -13,7 +15,7 @@ use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
 use crate::run::rows::KnownRows;
-use crate::run::{CommandError, Target, aside};
+use crate::run::{CommandError, Target};
 use crate::target::{ReadError, Scope, read_all};
 use crate::tile::{
     AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
@@ -271,9 +273,9 @@ pub(crate) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
     let (path, list, mut dirty) = (list.path.clone(), list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
     let tiles = match list.table() {
         Some(table) => listed_in_table(&look.snapshot, &path, table).await?,
-        None => aside(move || listed(&path)).await??,
+        None => spawn_blocking(move || listed(&path)).await??,
     };
-    let dirty = aside(move || {
+    let dirty = spawn_blocking(move || {
         list.mark(tiles, &mut dirty)?;
         Ok::<_, TileListError>(dirty)
     })
@@ -287,7 +289,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     let zooms = zooms(&state.parts, &state.manifest.zooms)?;
     // The tiles of shapes are found once, which may take a while, and not on a thread that answers requests.
     let (of_parts, of_zooms) = (parts.to_vec(), zooms.clone());
-    let coverage = aside(move || {
+    let coverage = spawn_blocking(move || {
         let coverage = Coverage::new(&of_parts);
         of_zooms.iter().for_each(|zoom| drop(coverage.rects(zoom)));
         coverage
@@ -305,7 +307,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     }
     // Includes tiles in which nothing is drawn any more.
     let target = look.job.target.clone();
-    let held = aside(move || target.reader()?.list().map_err(CommandError::from));
+    let held = spawn_blocking(move || target.reader()?.list().map_err(CommandError::from));
     for id in held.await?? {
         dirty.mark_tile(id.coord).map_err(too_many)?;
     }
@@ -401,7 +403,7 @@ impl WorkBeyondScope {
             let (target, described) = (target.clone(), state.partial.clone());
             let whole = Dirty::new(&state.parts, 0);
             let of_zooms = zooms.clone();
-            let strangers = aside(move || {
+            let strangers = spawn_blocking(move || {
                 let is_strange = |id: &&TileId| {
                     of_zooms.contains(id.coord.zoom()) && !whole.holds(id.coord) && !described.holds(**id)
                 };
@@ -434,7 +436,7 @@ fn joined(regions: Vec<Region>) -> Vec<Region> {
 async fn held_tiles(target: &Target, of: Option<&Dirty>) -> Result<HashSet<TileCoord>, CommandError> {
     let target = target.clone();
     let of: Option<Vec<TileId>> = of.map(|tiles| tiles.iter().map(TileId::from).collect());
-    aside(move || {
+    spawn_blocking(move || {
         let mut reader = target.reader()?;
         let of = match of {
             Some(tiles) if tiles.len() <= MAX_LOOKED_FOR && !reader.template().layers_apart() => tiles,

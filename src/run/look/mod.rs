@@ -11,9 +11,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::spawn_blocking;
+
 use super::describe::{LogIdentity, SameDatabase, compare, fingerprint};
 use super::target::{Target, regions_to_seed, why_not_repairable};
-use super::{CommandError, Job, KnownState, aside, reading};
+use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;
 use crate::change_log::{
     Cursor, CursorError, StateInHistory, TrackedLayer, Watch, newest_logged, tracked, unseen_positions,
@@ -140,7 +142,7 @@ impl<'a> Look<'a> {
             // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock, so opening the target
             // fails.
             let target = target.clone();
-            drop(aside(move || target.sink(OpenMode::Edit)).await??);
+            drop(spawn_blocking(move || target.sink(OpenMode::Edit)).await??);
         }
         let last = follower.and_then(LogFollower::witness);
         let seen = state.witnesses.iter().chain(last).map(|witness| witness.snapshot.as_str());

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
+use tokio::task::spawn_blocking;
 
 use super::watch::{Watched, with_cause};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
@@ -18,7 +19,7 @@ use crate::run::purge::PurgeTask;
 use crate::run::seed::seed_target;
 use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
 use crate::run::{
-    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target, aside, describe,
+    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target, describe,
 };
 use crate::serve::JobDesk;
 
@@ -105,7 +106,7 @@ async fn untouched(
         let (part, look, parameters, family) =
             (part.to_vec(), Arc::clone(&look), Arc::clone(&parameters), family.clone());
         let (report, stop) = (Arc::clone(&options.report), options.stop.clone());
-        aside(move || {
+        spawn_blocking(move || {
             let mut untouched = Vec::new();
             for (number, known, row) in part {
                 if let Some(signal) = stop.asked() {
@@ -194,7 +195,7 @@ async fn one(
 /// The id of the publication that a target shows; `None` if it cannot be read.
 async fn publication_of(target: &Target) -> Result<Option<String>, CommandError> {
     let target = target.clone();
-    let state = aside(move || TargetState::read(&target)).await?;
+    let state = spawn_blocking(move || TargetState::read(&target)).await?;
     Ok(state.ok().and_then(|state| Some(state.manifest.publication?.id)))
 }
 

@@ -14,7 +14,6 @@ mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use run::ReseedRun;
 use watch::WatchedTarget;
@@ -26,6 +25,7 @@ use super::rows::RowsJudge;
 use super::seed::seed_target;
 use super::{CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains};
 use crate::change_log::{Cursor, WatchOptions};
+use crate::clock::seconds;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
@@ -289,7 +289,7 @@ impl ReseedRun<'_> {
                 |tile| changed.dirty.is_marked(tile),
                 &describe::failed_tiles(outcome),
             ),
-            started: self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            started: seconds(self.started),
             seconds: self.begun.elapsed().as_secs_f64(),
             publication: Some(self.publication.clone()),
             ..parts

@@ -6,6 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 
 use super::{ReseedOptions, ReseedOutcome};
 use crate::draw::choice::{LayerWork, Preparation, preparation};
@@ -22,7 +23,7 @@ use crate::run::dirty_file::DirtyScope;
 use crate::run::look::{DirtyTiles, Look, Work, drawn};
 use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, aside, describe, dirty_file};
+use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, describe, dirty_file};
 use crate::source::{RenderedTile, Source};
 use crate::target::{Described, OpenMode, Sink as _};
 use crate::tile::{
@@ -153,7 +154,7 @@ impl ReseedRun<'_> {
         self.tell_dirty(changed.changed().as_ref());
         let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
         let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
-        let (sink, before, held) = aside(move || {
+        let (sink, before, held) = spawn_blocking(move || {
             let mut sink = target.sink(OpenMode::Edit)?;
             let before = sink.begin(&tileset)?;
             // An interrupted run may have added and deleted tiles that no manifest counts.
@@ -214,7 +215,7 @@ impl ReseedRun<'_> {
         if let Some(path) = &self.options.dirty_out {
             dirty_file::write(path, &tiles)?;
         }
-        let finished = aside(move || sink.finish(&metadata)).await??;
+        let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
         self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
         if let Some(desk) = &self.options.write_back {
             desk.stored(&changed.beyond.wanted);
@@ -516,10 +517,10 @@ impl ReseedRun<'_> {
         let counting: Vec<CountingWorker> = workers.into_iter().map(counting).collect();
         // Each source has a reader of the target for the tiles to patch.
         let (target, patches) = (self.look.job.target.clone(), patches.cloned());
-        aside(move || {
+        let patching = spawn_blocking(move || {
             let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), &target));
             each.collect()
-        })
-        .await
+        });
+        Ok(patching.await?)
     }
 }

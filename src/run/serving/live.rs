@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 
 use super::follow::follow;
-use super::shared_work::SharedWork;
-use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, check_conditions};
+use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, check_conditions};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};

@@ -1,10 +1,14 @@
 //! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the plan.
 
 use std::sync::Arc;
-use std::time::{Instant, UNIX_EPOCH};
+use std::time::Instant;
+
+use tokio::task::spawn_blocking;
 
 use crate::change_log;
 use crate::change_log::{TrackedLayer, tracked};
+use crate::clock::seconds;
+use crate::hex::random_hex;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
 use crate::plan::ZoomPlan;
 use crate::postgis::{Database, Layer, Reads, Snapshot};
@@ -12,10 +16,8 @@ use crate::run::describe::{LogIdentity, compare, fingerprint, names};
 use crate::run::layer_ends::layers_that_end_early;
 use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
 use crate::run::seed::claim;
-use crate::run::{CommandError, Job, OTHER_HISTORY, aside, restarting};
-use crate::shards::{
-    ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut, random_id,
-};
+use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
+use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
 use crate::target::{GENERATOR, Needs, Sink as _, new_version};
 use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 
@@ -49,7 +51,7 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
         let sink = claim(job).await?.sink;
         let needs = sink.needs();
         // The commit needs the sink's lock.
-        aside(move || drop(sink)).await?;
+        spawn_blocking(move || drop(sink)).await?;
         needs
     };
     let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
@@ -59,11 +61,11 @@ pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Resul
 /// Refuses a work folder that holds a run or other files.
 async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
     let folder = work.clone();
-    if let Some(run) = aside(move || folder.run()).await?? {
+    if let Some(run) = spawn_blocking(move || folder.run()).await?? {
         return Err(ShardsError::Begun { work: work.name.clone(), run }.into());
     }
     let folder = work.clone();
-    if let Some(example) = aside(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
+    if let Some(example) = spawn_blocking(move || folder.files.stranger()).await?.map_err(ShardsError::from)? {
         return Err(ShardsError::Stranger { work: work.name.clone(), example }.into());
     }
     Ok(())
@@ -95,7 +97,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     };
     let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, [snapshot.cursor()]).await?;
     let tileset = &job.settings.tileset;
-    let run = random_id();
+    let run = random_hex(1);
     let shared_version = job.target.can_share_version().then(|| {
         // Two runs that begin in the same second must not share a version.
         format!("{}-{}", new_version(started, None), &run[..8])
@@ -118,7 +120,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         witness: log.and_then(|log| log.witness(snapshot.cursor()).cloned()),
         seen: snapshot.exported().seen().to_owned(),
         connections,
-        started: started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        started: seconds(started),
         plan_seconds: begun.elapsed().as_secs_f64(),
         tiles: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
         features: prepared.zooms.iter().map(|zoom| zoom.features).sum(),
@@ -131,7 +133,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
     let (folder, written) = (work.clone(), plan.clone());
     let (target, layers) = (job.target.clone(), names(&prepared.layers));
     let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
-    aside(move || {
+    spawn_blocking(move || {
         folder.files.make().map_err(ShardsError::from)?;
         // The snapshot is written first, because a shard that sees the plan looks for it.
         if let Some(exported) = &exported {

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use tokio::task::spawn_blocking;
+
 use super::begin::{check_database, check_history, check_settings};
 use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
@@ -26,7 +28,7 @@ use crate::run::seed::{
     Claimed, Opening, check_tables_unchanged, claim, judge_rows, open, pipeline_error, relative, requests,
 };
 use crate::run::target::AnySink;
-use crate::run::{CommandError, DirtyFilter, Job, aside, describe, restarting, with_what_remains};
+use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::{Described, Sink as _};
 use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
@@ -42,12 +44,12 @@ const READERS: usize = 16;
 pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
     check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
-    let shards = aside(move || all_done(&folder, &of)).await??;
+    let shards = spawn_blocking(move || all_done(&folder, &of)).await??;
     let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, wait, restarts)).await;
     let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
     let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
-    aside(move || folder.end(&run, RunEnd::Committed)).await??;
+    spawn_blocking(move || folder.end(&run, RunEnd::Committed)).await??;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     Ok(done)
@@ -115,7 +117,7 @@ async fn attempt(
     let probed = probe(&snapshot, &options).await?;
     check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
     let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
-    let shared = aside(move || SharedTiles::of(&folder, &of, &dones)).await??;
+    let shared = spawn_blocking(move || SharedTiles::of(&folder, &of, &dones)).await??;
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
     let log = history(job, work, plan, shards, shared.as_ref(), &snapshot, &cursor).await?;
     let mark = log.as_ref().map(|log| log.mark(&probed.server.identity));
@@ -148,11 +150,11 @@ async fn attempt(
     let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
     let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
     let options = StreamOptions { order, packing: job.settings.run.limits.packing, shared };
-    let stored = aside(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
+    let stored = spawn_blocking(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
     let (left, report) = (written.stored + written.unchanged, Arc::clone(&job.report));
-    aside(move || open.tiles_before.judge(left, &report)).await??;
+    spawn_blocking(move || open.tiles_before.judge(left, &report)).await??;
 
     job.report.event(&Event::Finishing);
     let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
@@ -173,7 +175,7 @@ async fn attempt(
     let manifest = Manifest { publication: Some(publication), warned, ..manifest };
     let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
     let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
-    let finished = aside(move || sink.finish(&metadata)).await??;
+    let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
     job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
     let zooms = run_zooms(zooms, shards);
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
@@ -420,7 +422,7 @@ pub(crate) async fn repairs(
     let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
     let (files, needs, folder) = (work.files.clone(), plan.needs(), plan.run.clone());
     let place = format!("the repairs of run {}", plan.run);
-    let sink = aside(move || RunSink::begin(files.begin(&folder)?, needs, place)).await??;
+    let sink = spawn_blocking(move || RunSink::begin(files.begin(&folder)?, needs, place)).await??;
     let stored = crate::run::seed::stored_events(&job.report);
     let ran = pipeline::run(batches, renderers, sink, run.limits, None, stored).await.map_err(pipeline_error);
     let (sink, outcome) = check_tables_unchanged(ran, &look.snapshot, &look.reads).await?;
@@ -428,7 +430,7 @@ pub(crate) async fn repairs(
         return Err(CommandError::Interrupted(signal));
     }
     let place = format!("the repairs of run {}", plan.run);
-    let run = aside(move || RunReader::of_own(&sink.end()?, place)).await??;
+    let run = spawn_blocking(move || RunReader::of_own(&sink.end()?, place)).await??;
     let bounds = changed.bounds();
     Ok(Some(Repairs { run, outcome, dirty: changed.dirty, bounds }))
 }

@@ -17,8 +17,10 @@ mod stream;
 
 use std::time::{Duration, Instant};
 
+use tokio::task::spawn_blocking;
+
 use super::writer_lease::{LeaseWait, WriterLease};
-use super::{CommandError, Job, aside};
+use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::report::{Style, report};
 use crate::shards::{ShardsError, WorkFolder};
@@ -62,7 +64,7 @@ pub async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duratio
     if ended.is_err() {
         // Shards need not try to import it any more.
         let (folder, run) = (work.clone(), begun.plan.run.clone());
-        aside(move || folder.forget_snapshot(&run, &run)).await??;
+        spawn_blocking(move || folder.forget_snapshot(&run, &run)).await??;
     }
     ended
 }
@@ -75,7 +77,7 @@ async fn until_ended(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Dura
             signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
         let (folder, run) = (work.clone(), begun.plan.run.clone());
-        match aside(move || folder.end_of(&run)).await? {
+        match spawn_blocking(move || folder.end_of(&run)).await? {
             Ok(Some(_end)) => return Ok(()),
             Ok(None) => {}
             Err(error) => tracing::warn!("the work folder cannot be read yet: {error}"),
@@ -135,7 +137,7 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
         (0..count).map(|at| LeaseWait::of(work.notes.clone(), name((first + at) % count), LEASE)).collect();
     let mut is_reported = false;
     loop {
-        let looked = aside(move || {
+        let looked = spawn_blocking(move || {
             let taken = waits.iter_mut().find_map(|wait| wait.look_once().transpose());
             (waits, taken)
         });
@@ -153,7 +155,7 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
             signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
         let (folder, run) = (work.clone(), places.run.to_owned());
-        if aside(move || folder.end_of(&run)).await??.is_some() {
+        if spawn_blocking(move || folder.end_of(&run)).await??.is_some() {
             return Err(ShardsError::Aborted { work: work.name.clone(), run: places.run.to_owned() }.into());
         }
     }

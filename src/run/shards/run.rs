@@ -3,18 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::spawn_blocking;
+
 use super::begin::{check_database, check_history, check_settings};
 use super::{Places, slot};
+use crate::clock::milliseconds_now;
+use crate::hex::random_hex;
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::describe::{LogIdentity, names};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::{Rendered, render};
 use crate::run::writer_lease::host;
-use crate::run::{CommandError, Job, JobPart, aside, describe, restarting};
+use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
-    ShardsError, StateKind, WorkFolder, now, random_id,
+    ShardsError, StateKind, WorkFolder,
 };
 use crate::target::TargetError;
 
@@ -70,12 +74,12 @@ impl Shard<'_> {
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
         let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
-        let name = WorkFolder::run_name(&run, number, &random_id());
+        let name = WorkFolder::run_name(&run, number, &random_hex(1));
         let place = files.place(&name);
         let names = names(&prepared.layers);
         let adding = plan.shared_version.as_ref().map(|_| AddingNote {
             shard: number,
-            id: random_id(),
+            id: random_hex(1),
             cursor: snapshot.cursor().to_owned(),
             witness: witness.clone(),
             has_ended: false,
@@ -86,7 +90,7 @@ impl Shard<'_> {
         let (target, version, layers) = (job.target.clone(), plan.shared_version.clone(), names.clone());
         let (folder, of_run, own) = (work.clone(), run.clone(), adding.clone());
         let own_columns = part.part.as_ref().map(|part| part.columns.clone()).unwrap_or_default();
-        let sink = aside(move || {
+        let sink = spawn_blocking(move || {
             let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
             if let (Some(tiles), Some(own)) = (&mut tiles, &own)
                 && folder.was_adding(&of_run, own)?
@@ -100,7 +104,7 @@ impl Shard<'_> {
             let rendered = render(&part, &mut prepared, sink.await??, tiles).await?;
             job.report.event(&Event::Finishing);
             let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, .. } = rendered;
-            let finished = aside(move || sink.end()).await??;
+            let finished = spawn_blocking(move || sink.end()).await??;
             Ok::<_, CommandError>((finished, outcome, (reading, reading_sessions), rendering, workers))
         };
         let rendered = Box::pin(rendered).await;
@@ -134,7 +138,7 @@ impl Shard<'_> {
             workers,
         };
         let (folder, run) = (work.clone(), plan.run.clone());
-        aside(move || store(&folder, &run, &done, finished.file)).await?
+        spawn_blocking(move || store(&folder, &run, &done, finished.file)).await?
     }
 
     /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has already done
@@ -142,7 +146,7 @@ impl Shard<'_> {
     async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
-        aside(move || folder.note_adding(&run, &adding)).await??;
+        spawn_blocking(move || folder.note_adding(&run, &adding)).await??;
         self.own.late().await
     }
 
@@ -151,7 +155,7 @@ impl Shard<'_> {
         let Some(adding) = adding.cloned() else { return Ok(()) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
         let ended = AddingNote { has_ended: true, ..adding };
-        Ok(aside(move || folder.note_adding(&run, &ended)).await??)
+        Ok(spawn_blocking(move || folder.note_adding(&run, &ended)).await??)
     }
 
     /// The snapshot of the shard.
@@ -169,13 +173,13 @@ impl Shard<'_> {
             }
             StateKind::Held => {
                 let (folder, run) = (work.clone(), plan.run.clone());
-                for exported in aside(move || folder.snapshots(&run)).await?? {
+                for exported in spawn_blocking(move || folder.snapshots(&run)).await?? {
                     match database.imported_snapshot(&exported).await {
                         Ok(snapshot) => {
                             let snapshot = snapshot.known_since(plan.cursor.clone());
                             let (folder, run, id) = (work.clone(), plan.run.clone(), attempt.attempt.clone());
                             let own = snapshot.exported().clone();
-                            aside(move || folder.add_snapshot(&run, &id, &own)).await??;
+                            spawn_blocking(move || folder.add_snapshot(&run, &id, &own)).await??;
                             return Ok(snapshot);
                         }
                         // The session that exported this snapshot has ended. The session of another snapshot may still be there.
@@ -263,10 +267,10 @@ impl OwnShard<'_> {
         }
         let attempt = AttemptNote {
             shard: self.number,
-            attempt: random_id(),
+            attempt: random_hex(1),
             holder: format!("process {} on {}", std::process::id(), host()),
-            began: now(),
-            alive: now(),
+            began: milliseconds_now(),
+            alive: milliseconds_now(),
         };
         let lease = match slot(self.job, self.work, places).await {
             Ok(lease) => lease,
@@ -280,7 +284,7 @@ impl OwnShard<'_> {
         };
         lease.release().await;
         let (folder, run, own) = (self.work.clone(), self.run.to_owned(), attempt.clone());
-        let forgotten = aside(move || {
+        let forgotten = spawn_blocking(move || {
             folder.forget_snapshot(&run, &own.attempt)?;
             folder.forget_attempt(&run, &own)
         });
@@ -300,7 +304,7 @@ impl OwnShard<'_> {
     /// Removes the files that this attempt has left in the work folder after the run ended and was cleared.
     async fn clear_if_over(&self) {
         let (folder, run) = (self.work.clone(), self.run.to_owned());
-        let cleared = aside(move || if folder.end_of(&run)?.is_some() { folder.clear(&run) } else { Ok(()) });
+        let cleared = spawn_blocking(move || if folder.end_of(&run)?.is_some() { folder.clear(&run) } else { Ok(()) });
         if let Ok(Err(error)) = cleared.await {
             tracing::warn!("files of this attempt stay in the work folder: {error}");
         }
@@ -309,7 +313,8 @@ impl OwnShard<'_> {
     /// How the shard ends if there is nothing left to do; `None` if there is. An error if its run was given up.
     pub(crate) async fn late(&self) -> Result<Option<ShardEnd>, CommandError> {
         let (folder, run, number) = (self.work.clone(), self.run.to_owned(), self.number);
-        let looked = aside(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done(&run, number)?.is_some())));
+        let looked =
+            spawn_blocking(move || Ok::<_, ShardsError>((folder.end_of(&run)?, folder.done(&run, number)?.is_some())));
         match looked.await?? {
             (Some(RunEnd::Aborted), _) => Err(self.aborted()),
             (Some(RunEnd::Committed), _) | (None, true) => Ok(Some(ShardEnd::AlreadyDone)),
@@ -338,7 +343,7 @@ impl OwnShard<'_> {
     async fn watched(&self, attempt: &AttemptNote) -> CommandError {
         loop {
             let (folder, run, own) = (self.work.clone(), self.run.to_owned(), attempt.clone());
-            let looked = aside(move || {
+            let looked = spawn_blocking(move || {
                 let end = folder.end_of(&run)?;
                 if end.is_none() {
                     folder.note_attempt(&run, &own)?;
@@ -349,7 +354,7 @@ impl OwnShard<'_> {
                 Ok(Ok(None)) => {}
                 Ok(Ok(Some(_end))) => return self.aborted(),
                 Ok(Err(error)) => tracing::warn!("the work folder cannot be written yet: {error}"),
-                Err(error) => return error,
+                Err(error) => return error.into(),
             }
             tokio::time::sleep(HEARTBEAT).await;
         }

@@ -1,9 +1,9 @@
 //! `shards status` and `shards abort`.
 
-use crate::manifest::moment;
+use crate::clock::{milliseconds_now, moment};
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
 use crate::run::{CommandError, Job};
-use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder, now};
+use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder};
 
 /// The state of the run in a work folder. May wait for a server.
 ///
@@ -26,7 +26,7 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
             (None, None) => ShardState::Missing,
         };
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
-        let running = attempt.map(|attempt| now().saturating_sub(attempt.began) as f64 / 1e3);
+        let running = attempt.map(|attempt| milliseconds_now().saturating_sub(attempt.began) as f64 / 1e3);
         shards.push(ShardStatus {
             shard: number,
             state,

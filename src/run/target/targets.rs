@@ -21,7 +21,7 @@ use crate::target::{
 
 /// How targets are opened and written.
 #[derive(Debug, Clone)]
-pub(crate) struct Targets {
+pub(crate) struct TargetOptions {
     pub(crate) tree: TreeOptions,
     pub(crate) s3: S3Options,
     /// The queues of the CDNs that are notified of what a run changes.
@@ -32,14 +32,14 @@ pub(crate) struct Targets {
     pub(crate) listeners: Vec<Arc<dyn BeforeManifest>>,
 }
 
-impl Targets {
+impl TargetOptions {
     /// The options from a tileset's settings. With `force`, a run may overwrite whatever is there. Must be called on a runtime, which then runs
     /// requests to servers.
-    pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> Targets {
+    pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> TargetOptions {
         let tree = TreeOptions { force, ..settings.tree.clone() };
         let purge_queues = settings.purges.iter().map(queue_name).collect();
         let listeners = Vec::new();
-        Targets {
+        TargetOptions {
             tree,
             s3: settings.s3.clone(),
             purge_queues,
@@ -50,106 +50,13 @@ impl Targets {
     }
 
     /// The same options with another stop.
-    pub(crate) fn under(&self, stop: &Stop) -> Targets {
-        Targets { stop: stop.clone(), ..self.clone() }
+    pub(crate) fn under(&self, stop: &Stop) -> TargetOptions {
+        TargetOptions { stop: stop.clone(), ..self.clone() }
     }
 
     /// The target that a text names.
     pub(crate) fn target(&self, text: &str) -> Result<Target, CommandError> {
-        Ok(Target { url: TargetUrl::parse(text)?, targets: self.clone() })
-    }
-
-    /// A reader of a target. May wait for a server, so it must not be called on a thread of the runtime.
-    pub(crate) fn reader(&self, url: &TargetUrl) -> Result<Box<dyn TileReader>, CommandError> {
-        Ok(match url {
-            TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
-            TargetUrl::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
-            TargetUrl::Directory(path) => Box::new(DirectoryReader::open(path, &self.tree.template)?),
-            TargetUrl::S3Prefix { .. } => {
-                let template = &self.tree.template;
-                Box::new(S3Reader::open(location(url)?, self.s3.clone(), template, self.runtime.clone())?)
-            }
-            TargetUrl::S3Pmtiles { .. } => {
-                Box::new(S3Object::open(&location(url)?, self.s3.clone(), self.runtime.clone())?.pmtiles()?)
-            }
-        })
-    }
-
-    /// A reader of a target that is about to be written; `None` if there is nothing that can be read. May wait for a server, so it must not be
-    /// called on a thread of the runtime.
-    pub(crate) fn reader_of_what_is_there(&self, url: &TargetUrl) -> Result<Option<Box<dyn TileReader>>, CommandError> {
-        let reader = match url {
-            // Opened in a way that creates no files next to it.
-            TargetUrl::Mbtiles(path) => {
-                MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
-            }
-            other => match self.reader(other) {
-                Err(CommandError::Read(error)) => Err(error),
-                Err(other) => return Err(other),
-                Ok(reader) => Ok(reader),
-            },
-        };
-        match reader.map_err(CommandError::Read) {
-            Ok(reader) => Ok(Some(reader)),
-            Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
-                Err(error.into())
-            }
-            // For a first seed there is nothing to report.
-            Err(CommandError::Read(ReadError::Missing { .. })) => Ok(None),
-            Err(CommandError::Read(unreadable)) => {
-                tracing::info!("{unreadable}");
-                Ok(None)
-            }
-            Err(other) => Err(other),
-        }
-    }
-
-    /// Opens a target for writing. May wait for a server, so it must not be called on a thread of the runtime.
-    pub(crate) fn sink(&self, url: &TargetUrl, mode: OpenMode) -> Result<AnySink, CommandError> {
-        let sink = match url {
-            TargetUrl::Mbtiles(path) => {
-                AnySink::Mbtiles(Mbtiles::open(path, mode, &self.stop).map_err(TargetError::from)?)
-            }
-            TargetUrl::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, &self.stop).map_err(TargetError::from)?),
-            TargetUrl::Directory(path) => {
-                AnySink::Directory(Directory::create(path, self.tree.clone(), &self.stop).map_err(TargetError::from)?)
-            }
-            TargetUrl::S3Prefix { .. } => AnySink::S3(
-                S3::create(location(url)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop)
-                    .map_err(TargetError::from)?,
-            ),
-            TargetUrl::S3Pmtiles { .. } => AnySink::S3Pmtiles(
-                S3Pmtiles::create(&location(url)?, self.s3.clone(), self.runtime.clone(), &self.stop)
-                    .map_err(TargetError::from)?,
-            ),
-        };
-        Ok(sink)
-    }
-
-    /// The versions of a prefix in S3. If `switch`, the map is switched to another version first.
-    pub(crate) fn s3_versions(&self, url: &TargetUrl, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
-        if switch {
-            let tree = self.tree.clone();
-            let s3 = S3::create(location(url)?, self.s3.clone(), tree, self.runtime.clone(), &self.stop);
-            return Ok(s3.and_then(|s3| s3.rollback(to)).map_err(TargetError::from)?);
-        }
-        s3_versions(location(url)?, self.s3.clone(), &self.runtime)?
-            .ok_or_else(|| CommandError::Unversioned { target: url.to_string() })
-    }
-
-    /// Gives every tile of a prefix in S3 the headers of the settings.
-    pub(crate) fn rewrite_headers(&self, url: &TargetUrl, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
-        let no = |why| CommandError::NoRewrite { target: url.to_string(), why };
-        if !matches!(url, TargetUrl::S3Prefix { .. }) {
-            return Err(no(
-                "only tiles in an s3://bucket/prefix/ have headers of their own: leave --rewrite-headers out",
-            ));
-        }
-        if self.writes_versions() {
-            return Err(no("the tiles of a version never change: seed, and the next version has the headers"));
-        }
-        let s3 = S3::create(location(url)?, self.s3.clone(), self.tree.clone(), self.runtime.clone(), &self.stop);
-        Ok(s3.and_then(|s3| s3.rewrite_headers(layers)).map_err(TargetError::from)?)
+        Ok(Target { url: TargetUrl::parse(text)?, options: self.clone() })
     }
 
     /// What writes a run's changes to the outbox; `None` if there are no CDNs.
@@ -171,40 +78,6 @@ impl Targets {
         }))
     }
 
-    /// The small documents that are kept with a target.
-    pub(crate) fn notes(&self, url: &TargetUrl) -> Result<Arc<dyn NoteStore>, CommandError> {
-        Ok(match url {
-            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Arc::new(FolderNotes::beside(path)),
-            TargetUrl::Directory(path) => Arc::new(FolderNotes::of_directory(path)),
-            TargetUrl::S3Prefix { .. } => {
-                Arc::new(S3Notes::of_prefix(location(url)?, self.s3.clone(), self.runtime.clone()))
-            }
-            TargetUrl::S3Pmtiles { .. } => {
-                Arc::new(S3Notes::beside(&location(url)?, self.s3.clone(), self.runtime.clone()))
-            }
-        })
-    }
-
-    /// The work folder that a text names, for the shards of the target `output`.
-    pub(crate) fn work_folder(&self, text: &str, output: &TargetUrl) -> Result<WorkFolder, CommandError> {
-        let wrong = || ShardsError::NoWorkFolder { text: text.to_owned() };
-        let whole =
-            if text.starts_with("s3://") && !text.ends_with('/') { format!("{text}/") } else { text.to_owned() };
-        let url = TargetUrl::parse(&whole).map_err(|_no_target| wrong())?;
-        if url.is(output) {
-            return Err(ShardsError::WorkIsTarget { text: text.to_owned() }.into());
-        }
-        let files = match &url {
-            TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
-            TargetUrl::S3Prefix { .. } => {
-                let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
-                WorkFiles::S3(Box::new(S3WorkObjects::new(location(&url)?, self.s3.clone(), runtime, stop)))
-            }
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => return Err(wrong().into()),
-        };
-        Ok(WorkFolder { name: whole, notes: self.notes(&url)?, files })
-    }
-
     /// True if the run may overwrite whatever is there.
     pub(crate) fn forces(&self) -> bool {
         self.tree.force
@@ -214,12 +87,141 @@ impl Targets {
     pub(crate) fn writes_versions(&self) -> bool {
         self.tree.publish != Publishing::InPlace
     }
+}
 
-    /// True if a target stores tiles as gzip, as archives always do.
-    pub(crate) fn packed(&self, url: &TargetUrl) -> bool {
-        match url {
+impl Target {
+    /// A reader. May wait for a server, so it must not be called on a thread of the runtime.
+    pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
+        let TargetOptions { tree, s3, runtime, .. } = &self.options;
+        Ok(match &self.url {
+            TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
+            TargetUrl::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
+            TargetUrl::Directory(path) => Box::new(DirectoryReader::open(path, &tree.template)?),
+            TargetUrl::S3Prefix { .. } => {
+                Box::new(S3Reader::open(location(&self.url)?, s3.clone(), &tree.template, runtime.clone())?)
+            }
+            TargetUrl::S3Pmtiles { .. } => {
+                Box::new(S3Object::open(&location(&self.url)?, s3.clone(), runtime.clone())?.pmtiles()?)
+            }
+        })
+    }
+
+    /// A reader of the target if it is about to be written; `None` if there is nothing that can be read. May wait for a server, so it must not be
+    /// called on a thread of the runtime.
+    pub(crate) fn reader_of_what_is_there(&self) -> Result<Option<Box<dyn TileReader>>, CommandError> {
+        let reader = match &self.url {
+            // Opened in a way that creates no files next to it.
+            TargetUrl::Mbtiles(path) => {
+                MbtilesReader::as_it_lies(path).map(|reader| Box::new(reader) as Box<dyn TileReader>)
+            }
+            _ => match self.reader() {
+                Err(CommandError::Read(error)) => Err(error),
+                Err(other) => return Err(other),
+                Ok(reader) => Ok(reader),
+            },
+        };
+        match reader.map_err(CommandError::Read) {
+            Ok(reader) => Ok(Some(reader)),
+            Err(CommandError::Read(error @ (ReadError::Remote { .. } | ReadError::Foreign { .. }))) => {
+                Err(error.into())
+            }
+            // For a first seed there is nothing to report.
+            Err(CommandError::Read(ReadError::Missing { .. })) => Ok(None),
+            Err(CommandError::Read(unreadable)) => {
+                tracing::info!("{unreadable}");
+                Ok(None)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Opens the target for writing. May wait for a server, so it must not be called on a thread of the runtime.
+    pub(crate) fn sink(&self, mode: OpenMode) -> Result<AnySink, CommandError> {
+        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
+        Ok(match &self.url {
+            TargetUrl::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::open(path, mode, stop).map_err(TargetError::from)?),
+            TargetUrl::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, stop).map_err(TargetError::from)?),
+            TargetUrl::Directory(path) => {
+                AnySink::Directory(Directory::create(path, tree.clone(), stop).map_err(TargetError::from)?)
+            }
+            TargetUrl::S3Prefix { .. } => AnySink::S3(self.s3_prefix()?),
+            TargetUrl::S3Pmtiles { .. } => {
+                let pmtiles = S3Pmtiles::create(&location(&self.url)?, s3.clone(), runtime.clone(), stop);
+                AnySink::S3Pmtiles(pmtiles.map_err(TargetError::from)?)
+            }
+        })
+    }
+
+    fn s3_prefix(&self) -> Result<S3, CommandError> {
+        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
+        let prefix = S3::create(location(&self.url)?, s3.clone(), tree.clone(), runtime.clone(), stop);
+        Ok(prefix.map_err(TargetError::from)?)
+    }
+
+    /// The versions of a prefix in S3. If `switch`, the map is switched to another version first.
+    pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
+        if switch {
+            return Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?);
+        }
+        s3_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
+            .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
+    }
+
+    /// Gives every tile of a prefix in S3 the headers of the settings. May wait for a server.
+    pub(crate) fn rewrite_headers(&self, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
+        let no = |why| CommandError::NoRewrite { target: self.to_string(), why };
+        if !matches!(self.url, TargetUrl::S3Prefix { .. }) {
+            return Err(no(
+                "only tiles in an s3://bucket/prefix/ have headers of their own: leave --rewrite-headers out",
+            ));
+        }
+        if self.options.writes_versions() {
+            return Err(no("the tiles of a version never change: seed, and the next version has the headers"));
+        }
+        Ok(self.s3_prefix()?.rewrite_headers(layers).map_err(TargetError::from)?)
+    }
+
+    /// The small documents that are kept with the target.
+    pub(crate) fn notes(&self) -> Result<Arc<dyn NoteStore>, CommandError> {
+        let TargetOptions { s3, runtime, .. } = &self.options;
+        Ok(match &self.url {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Arc::new(FolderNotes::beside(path)),
+            TargetUrl::Directory(path) => Arc::new(FolderNotes::of_directory(path)),
+            TargetUrl::S3Prefix { .. } => {
+                Arc::new(S3Notes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone()))
+            }
+            TargetUrl::S3Pmtiles { .. } => {
+                Arc::new(S3Notes::beside(&location(&self.url)?, s3.clone(), runtime.clone()))
+            }
+        })
+    }
+
+    /// The work folder that a text names, which shards of a seed share.
+    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
+        let wrong = || ShardsError::NoWorkFolder { text: text.to_owned() };
+        let whole =
+            if text.starts_with("s3://") && !text.ends_with('/') { format!("{text}/") } else { text.to_owned() };
+        let url = TargetUrl::parse(&whole).map_err(|_no_target| wrong())?;
+        if url.is(&self.url) {
+            return Err(ShardsError::WorkIsTarget { text: text.to_owned() }.into());
+        }
+        let files = match &url {
+            TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
+            TargetUrl::S3Prefix { .. } => {
+                let TargetOptions { s3, runtime, stop, .. } = self.options.clone();
+                WorkFiles::S3(Box::new(S3WorkObjects::new(location(&url)?, s3, runtime, stop)))
+            }
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => return Err(wrong().into()),
+        };
+        let folder = Target { url, options: self.options.clone() };
+        Ok(WorkFolder { name: whole, notes: folder.notes()?, files })
+    }
+
+    /// True if tiles are stored as gzip, as they always are in archives.
+    pub(crate) fn is_packed(&self) -> bool {
+        match &self.url {
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
-            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.tree.packed,
+            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.options.tree.packed,
         }
     }
 }
@@ -249,7 +251,7 @@ pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Opt
     let TilesetNames { name, layers, may_have_more } = wanted;
     let is_archive = target.is_archive();
     // A new version shares nothing with the one before.
-    if target.targets.forces() || !is_archive && target.targets.writes_versions() {
+    if target.options.forces() || !is_archive && target.options.writes_versions() {
         return Ok(shown(target));
     }
     let mut reader = match target.reader_of_what_is_there() {
@@ -418,11 +420,11 @@ pub(crate) enum AnySink {
 macro_rules! each {
     ($any:expr, $sink:ident => $call:expr) => {
         match $any {
-            AnySink::Mbtiles($sink) => $call.map_err(TargetError::from),
-            AnySink::Pmtiles($sink) => $call.map_err(TargetError::from),
-            AnySink::Directory($sink) => $call.map_err(TargetError::from),
-            AnySink::S3($sink) => $call.map_err(TargetError::from),
-            AnySink::S3Pmtiles($sink) => $call.map_err(TargetError::from),
+            AnySink::Mbtiles($sink) => $call,
+            AnySink::Pmtiles($sink) => $call,
+            AnySink::Directory($sink) => $call,
+            AnySink::S3($sink) => $call,
+            AnySink::S3Pmtiles($sink) => $call,
         }
     };
 }
@@ -431,46 +433,30 @@ impl Sink for AnySink {
     type Error = TargetError;
 
     fn needs(&self) -> Needs {
-        match self {
-            AnySink::Mbtiles(sink) => sink.needs(),
-            AnySink::Pmtiles(sink) => sink.needs(),
-            AnySink::Directory(sink) => sink.needs(),
-            AnySink::S3(sink) => sink.needs(),
-            AnySink::S3Pmtiles(sink) => sink.needs(),
-        }
+        each!(self, sink => sink.needs())
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, TargetError> {
-        each!(self, sink => sink.begin(tileset))
+        each!(self, sink => sink.begin(tileset).map_err(TargetError::from))
     }
 
     fn relative_address(&self) -> Option<String> {
-        match self {
-            AnySink::Directory(sink) => sink.relative_address(),
-            AnySink::S3(sink) => sink.relative_address(),
-            AnySink::Mbtiles(_) | AnySink::Pmtiles(_) | AnySink::S3Pmtiles(_) => None,
-        }
+        each!(self, sink => sink.relative_address())
     }
 
     fn claim(&mut self) -> Result<(), TargetError> {
-        each!(self, sink => sink.claim())
+        each!(self, sink => sink.claim().map_err(TargetError::from))
     }
 
     fn held(&self) -> Option<u64> {
-        match self {
-            AnySink::Mbtiles(sink) => sink.held(),
-            AnySink::Pmtiles(sink) => sink.held(),
-            AnySink::Directory(sink) => sink.held(),
-            AnySink::S3(sink) => sink.held(),
-            AnySink::S3Pmtiles(sink) => sink.held(),
-        }
+        each!(self, sink => sink.held())
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, TargetError> {
-        each!(self, sink => sink.write(edits))
+        each!(self, sink => sink.write(edits).map_err(TargetError::from))
     }
 
     fn finish(self, metadata: &Metadata) -> Result<Finished, TargetError> {
-        each!(self, sink => sink.finish(metadata))
+        each!(self, sink => sink.finish(metadata).map_err(TargetError::from))
     }
 }

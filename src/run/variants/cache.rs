@@ -3,6 +3,8 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use tokio::task::spawn_blocking;
+
 use super::FamilyRun;
 use crate::draw::{
     CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, PreparedLayer, VariantLayer, Worker,
@@ -217,7 +219,7 @@ impl FamilyCachePart {
         let limits: Vec<_> =
             job.settings.tileset.layers.iter().map(|layer| layer.options.budget.features.clone()).collect();
         let (part, batch) = (self.clone(), job.batch_features(BatchKind::Seed));
-        let planning = tokio::task::spawn_blocking(move || {
+        let planning = spawn_blocking(move || {
             let layers: Vec<VariantLayer> = match part.variant {
                 None => part.cache.all.iter().map(|rows| rows.of_variant(0)).collect(),
                 Some(number) => {
@@ -233,8 +235,7 @@ impl FamilyCachePart {
             let zooms = plan(&zooms, &planned, &coverage, batch, order).map_err(CommandError::Scratch)?;
             Ok::<_, CommandError>((surveyed, features, bounds(&planned, &coverage), zooms))
         });
-        let (surveyed, features, bounds, zooms) =
-            planning.await.map_err(|error| CommandError::Died(error.to_string()))??;
+        let (surveyed, features, bounds, zooms) = planning.await??;
         let thinned = check_limits(&job.settings, &zooms, &mut warnings)?;
         Ok(Prepared {
             snapshot: Arc::clone(&cache.snapshot),

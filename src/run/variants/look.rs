@@ -20,6 +20,7 @@ use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
 use crate::encode::Gunzip;
 use crate::error::ErrorKind;
+use crate::hex::hex;
 use crate::manifest::{DatabaseIdentity, Witness};
 use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
 use crate::postgis::{Layer, LayerKind, Reads, Rows, Snapshot, probe};
@@ -434,7 +435,7 @@ impl Family {
                 hash.update(part);
                 hash.update("\0");
             }
-            hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+            hex(hash.finalize())
         };
         let mut conditions: Vec<_> = self.variants.conditions.iter().collect();
         conditions.sort_by_key(|condition| &condition.layer);

@@ -20,8 +20,10 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use super::look::needs_seed;
-use super::{CommandError, Job, KnownState, SeveralError, Target, aside, reading, restarting};
+use super::{CommandError, Job, KnownState, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;
 use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
@@ -274,7 +276,7 @@ impl Family {
         stop: &Stop,
     ) -> Result<(), CommandError> {
         let place = self.place(report, stop)?;
-        aside(move || record::write(&place, &written)).await?
+        spawn_blocking(move || record::write(&place, &written)).await?
     }
 
     /// The settings of a variant; `None` if there is none with these values. `values` are the values in its address, decoded, in the order in

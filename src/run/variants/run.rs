@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::task::spawn_blocking;
+
 use super::look::OtherFamily;
 use super::part::of_another;
 use super::{
@@ -18,7 +20,7 @@ use crate::manifest::Witness;
 use crate::postgis::{VariantParameter, server_of};
 use crate::report::{DirtyReport, FailedVariant, FamilyReport, Report, ReseedReport, RunReport, say_problem};
 use crate::run::describe::LogIdentity;
-use crate::run::{CommandError, Job, KnownState, SeveralError, SharedSnapshot, aside, restarting};
+use crate::run::{CommandError, Job, KnownState, SeveralError, SharedSnapshot, restarting};
 use crate::stop::Stop;
 
 /// The options of a run of a family.
@@ -276,7 +278,7 @@ impl<'a> FamilyRun<'a> {
                 continue;
             }
             let target = Job::new(settings, false, report, stop)?.target;
-            match aside(move || remove_target(&target)).await? {
+            match spawn_blocking(move || remove_target(&target)).await? {
                 Ok(_was_there) => self.tally.report.removed.push(output),
                 Err(error) => {
                     self.tally.failed(output, error, stop)?;

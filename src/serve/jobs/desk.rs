@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tokio::sync::watch;
 
 use super::spec::JobSpec;
 use super::{JobProgress, JobRecord, JobState};
+use crate::clock::seconds_now;
 use crate::stop::{Signal, Stop};
 use crate::target::{NoteCondition, NoteError, NoteStore};
 
@@ -82,11 +82,6 @@ impl std::fmt::Debug for JobDesk {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JobDesk")
     }
-}
-
-/// The present time, in seconds since 1970.
-pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn name(id: u64) -> String {
@@ -206,7 +201,7 @@ impl JobDesk {
             spec,
             keys: key.into_iter().collect(),
             state: JobState::Queued,
-            submitted: now(),
+            submitted: seconds_now(),
             started: None,
             ended: None,
             report: None,
@@ -246,7 +241,7 @@ impl JobDesk {
         let Some(record) = self.get(id) else { return Ok(None) };
         match record.state {
             JobState::Queued => {
-                self.keep(JobRecord { state: JobState::Cancelled, ended: Some(now()), ..record })?;
+                self.keep(JobRecord { state: JobState::Cancelled, ended: Some(seconds_now()), ..record })?;
             }
             JobState::Running => {
                 if let Some((_, stop)) = self.table().running.as_ref().filter(|(running, _)| *running == id) {
@@ -285,7 +280,7 @@ impl JobDesk {
         let Some(next) = next else { return Ok(None) };
         let (id, spec) = (next.id, next.spec.clone());
         self.table().running = Some((id, stop.clone()));
-        self.keep(JobRecord { state: JobState::Running, started: Some(now()), ..next })?;
+        self.keep(JobRecord { state: JobState::Running, started: Some(seconds_now()), ..next })?;
         Ok(Some(StartedJob { desk: self.clone(), id, spec, stop: stop.clone() }))
     }
 
@@ -365,7 +360,7 @@ impl StartedJob {
             JobEnd::CutOff => (JobState::Queued, None, None),
         };
         self.desk.end(self.id, |record| {
-            let (started, ended) = if state.is_final() { (record.started, Some(now())) } else { (None, None) };
+            let (started, ended) = if state.is_final() { (record.started, Some(seconds_now())) } else { (None, None) };
             JobRecord { state, started, ended, report, cause, ..record }
         })
     }

@@ -23,7 +23,7 @@ mod token;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::manifest::moment;
+use crate::clock::moment;
 
 pub use desk::{JobDesk, JobEnd, StartedJob};
 pub(crate) use routes::JobRoutes;

@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::desk::{JobDesk, JobError, now};
+use super::desk::{JobDesk, JobError};
 use super::spec::{JobSpec, JobSpecError};
 use super::token::AdminToken;
+use crate::clock::seconds_now;
 use crate::error::with_causes;
 use crate::serve::http::answer::{Answer, AnswerBody, RequestBody, without_body};
 use crate::serve::tiles::served::ServedTiles;
@@ -191,7 +192,7 @@ impl JobRoutes {
     /// The jobs as JSON.
     pub(crate) async fn listed(&self) -> Result<Vec<Value>, Refused> {
         let jobs = self.with_desk(|desk| Ok(desk.all())).await?;
-        let now = now();
+        let now = seconds_now();
         Ok(jobs.iter().map(|job| job.json(now)).collect())
     }
 
@@ -202,7 +203,7 @@ impl JobRoutes {
 
     async fn show(&self, id: u64) -> Result<Answer, Refused> {
         let job = self.with_desk(move |desk| Ok(desk.get(id))).await?.ok_or_else(no_such_job)?;
-        Ok(text(StatusCode::OK, job.json(now()).to_string()))
+        Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
     }
 
     async fn submit(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
@@ -218,7 +219,7 @@ impl JobRoutes {
         self.needs_writer()?;
         let submitted = self.with_desk(move |desk| desk.submit(spec, key)).await?;
         let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
-        let mut answer = text(status, submitted.record.json(now()).to_string());
+        let mut answer = text(status, submitted.record.json(seconds_now()).to_string());
         if let Ok(location) = HeaderValue::from_str(&format!("{}/jobs/{}", self.base, submitted.record.id)) {
             answer.headers_mut().insert(LOCATION, location);
         }
@@ -228,7 +229,7 @@ impl JobRoutes {
     async fn cancel(&self, id: u64) -> Result<Answer, Refused> {
         self.needs_writer()?;
         let job = self.with_desk(move |desk| desk.cancel(id)).await?.ok_or_else(no_such_job)?;
-        Ok(text(StatusCode::OK, job.json(now()).to_string()))
+        Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
     }
 
     async fn evict(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
@@ -270,7 +271,7 @@ impl JobRoutes {
         let (mut changes, mut last) = (self.desk.changes(), String::new());
         loop {
             let Ok(Some(job)) = self.with_desk(move |desk| Ok(desk.get(id))).await else { return };
-            let state = job.json(now()).to_string();
+            let state = job.json(seconds_now()).to_string();
             // If nothing has changed, a comment is sent, so that a disconnected client is noticed.
             let event = if state == last { ":\n\n".to_owned() } else { format!("event: job\ndata: {state}\n\n") };
             last = state;

@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::prometheus::as_prometheus_text;
 use crate::serve::http::unread::UnreadCounts;
 use crate::serve::queue::{QueueCounts, WorkClass};
 
@@ -399,23 +400,4 @@ impl Metrics {
         }
         as_prometheus_text(&text)
     }
-}
-
-/// Turns the `OpenMetrics` text format into version 0.0.4, which every Prometheus reads: the descriptions of counters have `_total` in
-/// their names, too, and there are no units and no end marker.
-fn as_prometheus_text(text: &str) -> String {
-    let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
-    let name = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();
-    let counters: Vec<String> = text.lines().filter(|line| is_counter(line)).map(name).collect();
-    let mut converted = String::new();
-    for line in text.lines().filter(|line| !line.starts_with("# UNIT ") && *line != "# EOF") {
-        if line.starts_with("# ") && counters.contains(&name(line)) {
-            let own = name(line);
-            converted.push_str(&line.replacen(&own, &format!("{own}_total"), 1));
-        } else {
-            converted.push_str(line);
-        }
-        converted.push('\n');
-    }
-    converted
 }

@@ -36,6 +36,7 @@ use super::target::state::ServedState;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
 use super::tilesets::{NamedByPath, NamedVariant, SiteTileset, SiteTilesets};
+use crate::hex::hex;
 use crate::serve::http::answer;
 use crate::serve::tilesets::catalogue;
 use crate::serve::{preview, tilesets};
@@ -280,8 +281,7 @@ impl Site {
     /// A JSON document, unless the client has it already.
     fn document(&self, text: String, headers: &HeaderMap) -> Answer {
         let body = Bytes::from(text);
-        let hash: String = Sha256::digest(&body).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        let tag = format!("\"{hash}\"");
+        let tag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
         if holds(headers, &tag) {
             return answer::not_modified(&tag, &self.document_freshness);
         }

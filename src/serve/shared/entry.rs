@@ -22,6 +22,7 @@ use sha2::Sha256;
 
 use super::{MAX_CLOCK_SKEW, MAX_ENTRY_BYTES};
 use crate::cursor::StateInHistory;
+use crate::hex::hex;
 
 /// The version of the form of values.
 pub(crate) const VERSION: u32 = 3;
@@ -57,7 +58,7 @@ impl SharedSecret {
 
     /// A name of the key, by which servers with different keys do not read each other's values. It says nothing about the key.
     pub(crate) fn name(&self) -> String {
-        self.signature(&[b"name"]).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex(&self.signature(&[b"name"])[..8])
     }
 
     fn signature(&self, parts: &[&[u8]]) -> [u8; SIGNATURE_BYTES] {

@@ -20,7 +20,7 @@ mod link;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use entry::MAX_VALUE_BYTES;
 use link::{CircuitBreaker, LinkError, RedisLink};
@@ -28,6 +28,7 @@ use tokio::sync::Semaphore;
 
 use super::observe::Trouble;
 use super::observe::metrics::Metrics;
+use crate::clock::since_1970;
 use crate::cursor::StateInHistory;
 
 pub(crate) use entry::SharedEntry;
@@ -187,7 +188,7 @@ impl SharedTiles {
             self.remove(name, &value);
             return Err(SharedResult::Broken);
         };
-        match entry.age(since_1970()) {
+        match entry.age(since_1970(SystemTime::now())) {
             Some(age) if max_age.is_none_or(|max_age| age < max_age) => Ok((entry, age)),
             // If the age does not matter, a wrong clock does not matter either.
             None if max_age.is_none() => Ok((entry, Duration::ZERO)),
@@ -222,7 +223,11 @@ impl SharedTiles {
         if is_too_large || !parts.breaker.may_try(Instant::now()) {
             return;
         }
-        let entry = SharedEntry { stored: stored.map(Into::into), shown: shown.clone(), rendered: since_1970() };
+        let entry = SharedEntry {
+            stored: stored.map(Into::into),
+            shown: shown.clone(),
+            rendered: since_1970(SystemTime::now()),
+        };
         let Some(value) = entry.value(&self.secret, &name) else { return };
         let shared = self.cache.clone();
         tokio::spawn(async move {
@@ -231,11 +236,6 @@ impl SharedTiles {
             drop(permit);
         });
     }
-}
-
-/// The time since 1970.
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 #[cfg(all(test, feature = "redis"))]

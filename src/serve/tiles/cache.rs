@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::cursor::Cursor;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
+use crate::hex::hex;
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::http::answer::Encoding;
 use crate::serve::live::FlightKey;
@@ -32,7 +33,7 @@ pub(crate) struct ServedTile {
 impl ServedTile {
     /// A tile as it is stored: gzip, for clients that accept it, or not packed, for all clients.
     pub(crate) fn as_stored(stored: Box<[u8]>) -> ServedTile {
-        let hash: String = Sha256::digest(&stored).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&Sha256::digest(&stored)[..16]);
         let encoding = if is_gzip(&stored) { Encoding::Gzip } else { Encoding::Identity };
         ServedTile { tag: tag(&hash, encoding), body: stored.into(), encoding }
     }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use served::ServedTiles;
+use tokio::task::JoinError;
 
 use super::http::address::ClientKey;
 use super::http::answer::Encoding;
@@ -106,6 +107,12 @@ pub(crate) enum TileError {
     /// The thread that read or unpacked the tile died.
     #[error("a thread died: {0}")]
     Died(String),
+}
+
+impl From<JoinError> for TileError {
+    fn from(error: JoinError) -> TileError {
+        TileError::Died(error.to_string())
+    }
 }
 
 impl TileError {

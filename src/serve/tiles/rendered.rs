@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache::{CachedForm, CachedWay, ServedTile};
 use super::served::{ServedTiles, StaleTile};
 use super::{AskedBy, TileError, TileOrigin};
+use crate::hex::hex;
 use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::answer::Encoding;
 use crate::serve::live::{FlightKey, FlightNotes, LiveFlights, draws};
@@ -190,7 +191,7 @@ pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
     let shared = live.shared()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
-    let origin: String = Sha256::digest(origin).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let origin = hex(&Sha256::digest(origin)[..8]);
     let FlightKey { tile, parameters, .. } = key;
     let slice = match tile.slice {
         Slice::Whole => "all".to_owned(),

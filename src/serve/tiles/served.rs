@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
 
 use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use super::{AskedBy, TileError, TileOrigin};
+use crate::clock::since_1970;
 use crate::cursor::Cursor;
 use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
@@ -121,7 +122,7 @@ impl ServedTiles {
             return Ok(last);
         }
         let target = Arc::clone(&self.target);
-        match aside(move || target.current().map_err(read_error)).await {
+        match blocking(move || target.current().map_err(read_error)).await {
             Err(error) if self.is_half_written(&error) => Ok(last),
             current => {
                 self.half_written.ends();
@@ -144,7 +145,7 @@ impl ServedTiles {
     pub(crate) async fn poll(&self) {
         let target = Arc::clone(&self.target);
         // The log and `/readyz` report an error already.
-        drop(self.noted(aside(move || target.poll().map_err(read_error)).await));
+        drop(self.noted(blocking(move || target.poll().map_err(read_error)).await));
     }
 
     /// The changes of the target from now on.
@@ -362,13 +363,13 @@ impl ServedTiles {
     ) -> Result<T, TileError> {
         let permit = self.unread.while_held(client, bytes, self.permit(&self.unpacks, client)).await;
         let _permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
-        aside(work).await
+        blocking(work).await
     }
 
     async fn read(&self, state: &Arc<ServedState>, tile: TileId, client: ClientKey) -> Result<CachedForm, TileError> {
         let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
         let _permit = self.permit(&self.reads, client).await?;
-        let read = aside(move || target.read(&state, tile).map_err(read_error)).await;
+        let read = blocking(move || target.read(&state, tile).map_err(read_error)).await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
         let stored = match read {
             read if self.target.needs_polling() => self.noted(read)?,
@@ -467,13 +468,10 @@ fn read_error(error: ReadError) -> TileError {
 }
 
 /// Runs a blocking function on a thread for blocking work.
-pub(crate) async fn aside<T: Send + 'static>(
+async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
 ) -> Result<T, TileError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => Err(TileError::Died(error.to_string())),
-    }
+    tokio::task::spawn_blocking(work).await?
 }
 
 // Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose run is older than `expires`
@@ -513,8 +511,7 @@ impl Staleness {
     fn expired_for(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         let expires = (*self.expires.get(usize::from(tile.zoom().get()))?)?;
         let started = Duration::from_secs(state.manifest.as_ref()?.started);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        now.checked_sub(started + expires)
+        since_1970(SystemTime::now()).checked_sub(started + expires)
     }
 
     /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older. False if the client must not

@@ -83,8 +83,7 @@ impl SiteFamily {
     ) -> Result<SiteFamily, ServeError> {
         let FamilyParts { name, values, source, writer } = parts;
         let of_thread = Arc::clone(&source);
-        let read = tokio::task::spawn_blocking(move || of_thread.read(None)).await;
-        let listing = read.map_err(|error| ServeError::Died(error.to_string()))??;
+        let listing = tokio::task::spawn_blocking(move || of_thread.read(None)).await??;
         let missing = || ReadError::Missing { place: format!("manifest of the variants of {name}") };
         let known = KnownVariants::of(listing.ok_or_else(missing)?);
         let open = Cache::builder().max_capacity(MAX_OPEN_VARIANTS).eviction_policy(EvictionPolicy::lru());

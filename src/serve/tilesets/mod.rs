@@ -29,6 +29,7 @@ use super::target::served::ServedTarget;
 use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
 use super::writer::{TargetWriter, WriterDesk};
+use crate::clock::seconds_now;
 use crate::error::with_causes;
 use crate::tile::TileTextNames;
 
@@ -348,6 +349,5 @@ impl SiteTileset {
 
 /// The seconds that have passed since `started`, given in seconds since 1970.
 fn snapshot_age(started: Option<u64>) -> Option<u64> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
-    Some(now.saturating_sub(started?))
+    Some(seconds_now().saturating_sub(started?))
 }

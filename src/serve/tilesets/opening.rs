@@ -103,9 +103,7 @@ impl OpenedTarget {
         known: KnownChanges,
         opening: impl FnOnce() -> Result<ServedTarget, ReadError> + Send + 'static,
     ) -> Result<OpenedTarget, ServeError> {
-        let opening = tokio::task::spawn_blocking(opening);
-        let opened = opening.await;
-        let target = Arc::new(opened.map_err(|error| ServeError::Died(error.to_string()))??);
+        let target = Arc::new(tokio::task::spawn_blocking(opening).await??);
         if TileFreshness::is_immutable(options) && !target.last().template.is_versioned() {
             return Err(ServeError::Immutable);
         }

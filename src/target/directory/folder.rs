@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::DirectoryError;
+use crate::hex::hex;
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
 use crate::target::tree::OWN_FOLDER;
 use crate::target::{ReadError, lock_file};
@@ -410,7 +411,7 @@ impl FolderNotes {
 }
 
 fn tag(body: &[u8]) -> String {
-    Sha256::digest(body).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(body)[..16])
 }
 
 impl NoteStore for FolderNotes {

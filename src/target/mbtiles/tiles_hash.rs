@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use md5::{Digest as _, Md5};
 
+use crate::hex::hex;
 use crate::target::TileEdit;
 use crate::tile::TileCoord;
 
@@ -35,10 +36,7 @@ impl TilesHash {
 
     /// The hash in hexadecimal digits, as the metadata has it.
     pub(crate) fn finish(self) -> String {
-        self.hash.finalize().iter().fold(String::new(), |mut hex, byte| {
-            hex.push_str(&format!("{byte:02X}"));
-            hex
-        })
+        hex(self.hash.finalize()).to_ascii_uppercase()
     }
 }
 

@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{Action, S3Error};
+use crate::clock::milliseconds;
+use crate::hex::random_hex;
 use crate::target::metadata::GENERATOR;
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::OWN_FOLDER;
@@ -394,13 +396,12 @@ impl Holder {
     /// This run.
     pub(crate) fn this_run(now: SystemTime) -> Holder {
         // The standard library keys each state at random, from the system's source of randomness.
-        let random = || std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
         Holder {
             program: GENERATOR.to_owned(),
             host: host(),
             pid: std::process::id(),
             scope: scope(),
-            id: format!("{:016x}{:016x}", random(), random()),
+            id: random_hex(2),
             since: humantime::format_rfc3339_seconds(now).to_string(),
         }
     }
@@ -433,11 +434,6 @@ impl Document {
     pub(crate) fn until(&self) -> String {
         humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_millis(self.expires)).to_string()
     }
-}
-
-fn milliseconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn host() -> String {

@@ -21,7 +21,7 @@
 //! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
 //! | `removal` | deletes whole targets |
 //! | `read` | reads tiles and archives back |
-//! | `version`, `adopt` | a version that the shards of a seed write together; the sink that publishes it |
+//! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
 //! | `absent` | replaces all of it in a program that was built without the feature `s3`: each target is refused |
 
@@ -81,8 +81,6 @@ fn wait<F: Future>(runtime: &Handle, future: F) -> F::Output {
 
 #[cfg(not(feature = "s3"))]
 mod absent;
-#[cfg(feature = "s3")]
-mod adopt;
 #[cfg(feature = "s3")]
 mod headers;
 #[cfg(feature = "s3")]

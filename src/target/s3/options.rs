@@ -8,6 +8,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use super::{S3Error, S3Shared};
+use crate::hex::hex;
 use crate::tile::{TileId, TileText, TileTextNames, Zoom, ZoomList};
 
 /// How a bucket is reached and how objects are stored.
@@ -146,7 +147,7 @@ impl S3Headers {
         let parts =
             [metadata.join("\n"), rules.join("\n"), self.names.tag.as_str().to_owned(), self.names.layers.join("\n")];
         let text = format!("{}\n\n{:?}\n{:?}", parts.join("\n\n"), self.storage_class, self.encryption);
-        Sha256::digest(text).iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(text)[..16])
     }
 }
 

@@ -7,9 +7,10 @@ use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
 use super::lease::Lease;
-use super::open::Open;
-use super::store::{MAX_NAMES_PER_DELETE, Store};
-use super::version::SharedVersion;
+use super::note::write_note;
+use super::open::{Open, note_template};
+use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::version::{SharedVersion, VersionNote};
 use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
 use crate::stop::Stop;
 use crate::target::publication::tell;
@@ -300,5 +301,46 @@ impl Drop for S3 {
             Some(Ok(Err(error))) => self.not_released(error),
             Some(Err(_)) | None => self.not_released("no answer in time"),
         }
+    }
+}
+
+// A version that shards write together.
+
+impl S3 {
+    /// Notes that shards are going to write a version with these layers, and gives the lease back. Other runs leave the
+    /// version alone for a week.
+    ///
+    /// # Errors
+    /// If the bucket cannot be written.
+    pub fn begin_shared(mut self, version: &SharedVersion, layers: &[String]) -> Result<(), S3Error> {
+        self.write_version_note(version, &VersionNote::begun_by(&version.run), layers)?;
+        self.release()
+    }
+
+    /// Makes this run write and publish a version that shards have written, instead of a version of its own. Must be called before
+    /// [`Sink::begin`](crate::target::Sink::begin).
+    pub fn adopt(&mut self, version: SharedVersion) {
+        self.adopted = Some(version);
+    }
+
+    fn write_version_note(
+        &self,
+        version: &SharedVersion,
+        note: &VersionNote,
+        layers: &[String],
+    ) -> Result<(), S3Error> {
+        let name = version.note();
+        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
+        let body = serde_json::to_vec(note).map_err(failed)?;
+        wait(&self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(self.not_open()),
+                written = async {
+                    write_note(&self.store, &name, body, &Condition::Always).await?;
+                    note_template(&self.store, &version.version, layers, &self.tree.template).await
+                } => written,
+            }
+        })
     }
 }

@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 use super::refusal::{Meaning, Refusal};
 use super::store::{Condition, Store};
 use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
+use crate::hex::hex;
 use crate::stop::Stop;
 
 /// The media type of PMTiles (PMTiles v3, section 7).
@@ -287,7 +288,7 @@ impl Upload<'_> {
         match sent.map_err(Refusal::from) {
             Ok(_) => Ok(()),
             Err(refusal) => {
-                let digest = format!("{}-{}", hex(Md5::digest(digests.concat()).into()), digests.len());
+                let digest = format!("{}-{}", hex(Md5::digest(digests.concat())), digests.len());
                 self.unless_stored(&digest, refusal).await
             }
         }
@@ -331,8 +332,4 @@ impl Upload<'_> {
             ),
         }
     }
-}
-
-fn hex(digest: [u8; 16]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

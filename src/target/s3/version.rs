@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
@@ -17,6 +17,7 @@ use super::note::{BEGUN, write_note};
 use super::store::{Condition, Object, Store, digest};
 use super::uploads::Uploads;
 use super::{S3Error, S3Location, S3Options, wait};
+use crate::clock::seconds_now;
 use crate::stop::Stop;
 use crate::target::tree::{Latest, Template, notes};
 use crate::tile::{ColumnRanges, TileId};
@@ -42,13 +43,13 @@ impl VersionNote {
 
     /// The note of a version that a run begins now.
     pub(crate) fn begun_by(run: &str) -> VersionNote {
-        let began = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let began = seconds_now();
         VersionNote { shards: Some(run.to_owned()), began }
     }
 
     /// True if the version may still be published.
     fn is_awaited(&self) -> bool {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = seconds_now();
         self.shards.is_some() && now.saturating_sub(self.began) < LIFE_OF_SHARED_VERSION.as_secs()
     }
 }

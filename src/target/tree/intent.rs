@@ -5,11 +5,11 @@
 //! ([`Described::unfinished`](crate::target::Described)); `run/target/mod.rs` decides what they mean for a reseed.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::notes::{fingerprint, regions};
+use crate::clock::{moment, seconds_now};
 use crate::manifest::Region;
 use crate::target::{RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{AreaPart, Coverage, TileId, TileRect, TileRectList, Zoom, ZoomList, area_for_people};
@@ -76,7 +76,7 @@ impl Intent {
             bbox: parts.iter().map(AreaPart::to_string).collect(),
             tiles: tileset.dirty.clone().filter(|_| tileset.unwritten == Unwritten::Keep),
             snapshots,
-            began: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            began: seconds_now(),
         }
     }
 
@@ -134,15 +134,11 @@ impl fmt::Display for Intent {
             write!(f, " in {}", area_for_people(&self.bbox))?;
         }
         if self.began > 0 {
-            let began = UNIX_EPOCH + Duration::from_secs(self.began.min(LATEST));
-            write!(f, " that began {}", humantime::format_rfc3339_seconds(began))?;
+            write!(f, " that began {}", moment(self.began))?;
         }
         Ok(())
     }
 }
-
-/// The last second of the year 9999, the last that RFC 3339 can express, in seconds since 1970.
-const LATEST: u64 = 253_402_300_799;
 
 /// Adds an intent. If an intent differs only in its time and its snapshots, the new one replaces it and takes over its snapshots.
 fn add(intents: &mut Vec<Intent>, mut intent: Intent) {

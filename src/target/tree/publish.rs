@@ -1,9 +1,11 @@
 //! Versions of a tileset: the current one, which clients see, and those that can be switched back to.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::clock::seconds;
 
 /// `latest.json`: the current version, and all versions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,12 +113,10 @@ pub fn new_version(now: SystemTime, latest: Option<&Latest>) -> String {
     (2..=u32::MAX).map(|number| format!("{name}-{number}")).find(|name| !taken(name)).unwrap_or(name)
 }
 
-fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     fn at(seconds: u64) -> SystemTime {

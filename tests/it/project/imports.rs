@@ -9,6 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
+            "clock hex prometheus",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
@@ -19,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "main",
         ],
     ),
-    ("cdn", &["items pace simulation", "provider", "outbox", "planning", "delivery", "dry_run"]),
+    ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
     ("cells", &["fold grid", "gather"]),
     ("change_log", &["untracked", "error", "log", "relations waking", "install read"]),
     (
@@ -29,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "file memory parameter tests",
+            "file memory tests",
             "error",
             "variables variants",
             "values",
@@ -40,7 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "draw",
         &[
-            "areas choice family_tiles miscounted patch statements",
+            "areas choice family_tiles patch statements",
             "cached_rows cells function",
             "drawing",
             "checks family fit repeats",

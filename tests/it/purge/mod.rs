@@ -8,6 +8,7 @@ mod killed;
 mod moto_cloudfront;
 mod planning;
 mod real_caches;
+mod simulated_month;
 mod stopped;
 mod tiers;
 mod tls;

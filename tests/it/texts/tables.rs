@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use oar_tiles::error::ErrorKind;
 use oar_tiles::manifest::Manifest;
 use oar_tiles::pipeline::{LargestTile, SlowBatch};
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
     Backlog, BehindTarget, Contents, ContentsZoom, CopiedPart, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord,
-    FailedLayer, FailureKind, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom,
-    PurgeStatus, Reason, Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows,
-    render_backlog, render_contents, render_copy, render_dirty, render_features, render_findings, render_plan,
-    render_reseed, render_run, render_versions,
+    FailedLayer, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom, PurgeStatus, Reason,
+    Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents,
+    render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed, render_run,
+    render_versions,
 };
 use oar_tiles::target::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
@@ -429,7 +430,7 @@ fn the_events_of_a_run_as_json() {
             seconds: 0.11,
         },
         Event::Failed {
-            kind: FailureKind::NeedsSeed,
+            kind: ErrorKind::NeedsSeed,
             exit_code: 4,
             causes: Vec::new(),
             message: "facilities.mbtiles needs a full seed".to_owned(),

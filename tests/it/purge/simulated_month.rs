@@ -6,8 +6,13 @@ use std::io::Write as _;
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use super::*;
-use crate::tile::{TileCoord, TilesetTag, Zoom, ZoomList};
+use oar_tiles::cdn::{
+    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, FullPyramid, ItemKind,
+    ItemPrice, NginxOptions, PlanRules, Provider, ProviderOptions, PurgeAllowance, PurgeBatch, PurgeBudget, PurgeBy,
+    PurgeItem, PurgeOptions, SecretSource, SpentItems, TileAddresses, TilesToPurge, TokenBucket, VarnishOptions,
+    batches, names, plan, provider,
+};
+use oar_tiles::tile::{TileCoord, TilesetTag, Zoom, ZoomList};
 
 /// The figures of a simulated month.
 #[derive(Debug)]
@@ -234,6 +239,6 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
             }
         }
     }
-    let manual = include_str!("../../docs/cdn.md");
+    let manual = std::fs::read_to_string(crate::support::repository("docs/cdn.md")).unwrap();
     assert!(manual.contains(&table), "docs/cdn.md has other figures than these:\n{table}");
 }
