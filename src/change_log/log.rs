@@ -439,13 +439,16 @@ fn newest_of_text(text: &str) -> NewestLogged {
 // The check whether there is a change log in a schema.
 
 /// What a schema holds.
-pub(crate) enum Presence {
+pub enum Presence {
     /// Nothing, or the schema does not exist.
     Nothing,
     /// Other tables.
     Foreign,
-    /// A change log that the role, quoted if necessary, may not read.
-    Unreadable { role: String },
+    /// A change log that the role may not read.
+    Unreadable {
+        /// The role, quoted if necessary.
+        role: String,
+    },
     /// A change log.
     Readable,
 }

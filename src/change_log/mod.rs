@@ -38,7 +38,9 @@ use crate::postgis::Layer;
 pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
 pub use error::ChangeLogError;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{DecodingMethod, LogState, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now};
+pub use log::{
+    DecodingMethod, LogState, Presence, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now,
+};
 pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
     notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,

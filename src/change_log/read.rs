@@ -198,7 +198,7 @@ pub enum PositionSource {
 const CONTEXT: &str = "reading the state of the change log";
 
 /// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two statements in the session of
-/// the snapshot.
+/// the snapshot, or one if `presence` says what an earlier statement on this snapshot has found in the schema.
 ///
 /// # Errors
 /// [`ChangeLogError::Untracked`] with the first reason why the log is not complete.
@@ -206,12 +206,17 @@ pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,
     schema: &str,
+    presence: Option<Presence>,
     layers: &[TrackedLayer<'_>],
     cursor: &Cursor,
 ) -> Result<Vec<Vec<Watch>>, ChangeLogError> {
     let session = &snapshot.keeper;
     let server = database.server();
-    match Presence::look_up(session, schema, CONTEXT).await? {
+    let presence = match presence {
+        Some(presence) => presence,
+        None => Presence::look_up(session, schema, CONTEXT).await?,
+    };
+    match presence {
         Presence::Readable => {}
         Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema: quoted(schema) }.into()),
         Presence::Nothing | Presence::Foreign => {

@@ -43,6 +43,9 @@ pub const OSM_ID: &str = "osm_id";
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
 
+/// The type of multipoints.
+const MULTIPOINT: &str = "MULTIPOINT";
+
 /// What the rows show about a column with geometries.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeometryRows {
@@ -58,6 +61,8 @@ pub struct GeometryRows {
     pub unknown_srids: Vec<i32>,
     /// The types of the geometries, such as "POINT".
     pub shapes: Vec<String>,
+    /// True if no multipoint that was read has more than one member, as `ogr2ogr` and `ST_Multi` store points.
+    pub has_single_members: bool,
     /// The positions and sizes of the geometries.
     pub extent: Option<ColumnExtent>,
     /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned by their boxes, and no tile is
@@ -81,10 +86,21 @@ pub struct ColumnExtent {
 }
 
 impl GeometryRows {
-    /// True if there are geometries, and all of them are single points.
+    /// True if there are geometries, and all of them are single points or multipoints of one member, which are drawn as points.
     #[must_use]
     pub fn are_points(&self) -> bool {
-        !self.shapes.is_empty() && self.shapes.iter().all(|shape| shape == "POINT")
+        let is_point = |shape: &String| shape == "POINT" || shape == MULTIPOINT && self.has_single_members;
+        !self.shapes.is_empty() && self.shapes.iter().all(is_point)
+    }
+
+    /// The types of the geometries for people.
+    #[must_use]
+    pub fn shape_names(&self) -> String {
+        let name = |shape: &String| match shape.as_str() {
+            MULTIPOINT if self.has_single_members => "MULTIPOINT of one point each".to_owned(),
+            _ => shape.clone(),
+        };
+        self.shapes.iter().map(name).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -184,7 +200,8 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
                 array_agg(DISTINCT GeometryType(g)) FILTER (WHERE g IS NOT NULL),
                 min(ST_XMin(g)), min(ST_YMin(g)), max(ST_XMax(g)), max(ST_YMax(g)),
                 sum((ST_XMax(g) - ST_XMin(g)) * (ST_YMax(g) - ST_YMin(g))),
-                avg(ST_XMax(g) - ST_XMin(g)), avg(ST_YMax(g) - ST_YMin(g)){count_rows}
+                avg(ST_XMax(g) - ST_XMin(g)), avg(ST_YMax(g) - ST_YMin(g)),
+                coalesce(bool_and(GeometryType(g) <> '{MULTIPOINT}' OR ST_NumGeometries(g) <= 1), true){count_rows}
          FROM (SELECT {}::geometry AS g{whole_row} FROM {} {sample}) AS drawn",
         quoted(&column.name),
         relation.quoted()
@@ -200,6 +217,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         is_sample: percent.is_some(),
         has_geometry: drawn > 0,
         shapes: row.get::<_, Option<Vec<String>>>(3).unwrap_or_default(),
+        has_single_members: row.get(11),
         extent: None,
         invalid_areas: 0,
         points_in_parts: 0,
@@ -303,7 +321,7 @@ async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32)
 }
 
 /// The first column that identifies the present rows. Only columns are checked whose name is that of a key: by convention, or in a table that a view
-/// reads. `are_points` is true if every geometry of the relation is a single point.
+/// reads. `are_points` is true if every geometry of the relation is drawn as a point.
 pub(crate) async fn distinct_column(
     session: &Session,
     relation: &SpatialRelation,

@@ -19,6 +19,7 @@ use super::{Database, Session};
 pub(crate) struct Transaction {
     client: Arc<Object>,
     backend: OnceLock<Backend>,
+    origin: OnceLock<SessionOrigin>,
     ended: AtomicBool,
 }
 
@@ -34,12 +35,18 @@ pub(crate) struct Backend {
 
 impl Transaction {
     pub(crate) fn new(client: &Arc<Object>) -> Arc<Transaction> {
-        Arc::new(Transaction { client: Arc::clone(client), backend: OnceLock::new(), ended: AtomicBool::new(false) })
+        let (client, backend, origin) = (Arc::clone(client), OnceLock::new(), OnceLock::new());
+        Arc::new(Transaction { client, backend, origin, ended: AtomicBool::new(false) })
     }
 
     /// How the server identifies the transaction; `None` before it began.
     pub(crate) fn backend(&self) -> Option<&Backend> {
         self.backend.get()
+    }
+
+    /// The server and the snapshot of the transaction; `None` before it began.
+    pub(crate) fn origin(&self) -> Option<&SessionOrigin> {
+        self.origin.get()
     }
 
     /// Ends the transaction. If a statement runs in it, the server ends it after that statement.
@@ -102,10 +109,11 @@ impl Session {
         if let Some(backend) = messages.iter().find_map(backend) {
             transaction.backend.get_or_init(|| backend);
         }
-        if let (Some(from), Some(origin)) = (&self.exported, messages.iter().find_map(origin))
-            && !from.origin.is_same(&origin)
-        {
-            return Err(self.other_server(from, &origin));
+        if let Some(origin) = messages.iter().find_map(origin) {
+            if let Some(from) = self.exported.as_ref().filter(|from| !from.origin.is_same(&origin)) {
+                return Err(self.other_server(from, &origin));
+            }
+            transaction.origin.get_or_init(|| origin);
         }
         if path.is_none() {
             self.find_search_path(messages.iter().find_map(schemas).unwrap_or("[]")).await?;
@@ -113,8 +121,11 @@ impl Session {
         self.set_parameters(&options.parameters).await
     }
 
-    /// The server and the snapshot of the session.
+    /// The server and the snapshot of the session: as its transaction said when it began, else as the server says now.
     pub(crate) async fn origin(&self) -> Result<SessionOrigin, Error> {
+        if let Some(origin) = self.transaction.as_ref().and_then(|transaction| transaction.origin()) {
+            return Ok(origin.clone());
+        }
         let context = "asking the server which one it is";
         let asked = async { Ok(self.client.simple_query(&format!("SELECT {ORIGIN_COLUMNS}")).await) };
         let messages = self.until_stopped(asked).await?;

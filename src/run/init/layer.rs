@@ -734,6 +734,7 @@ mod tests {
             srids: vec![4326],
             unknown_srids: Vec::new(),
             shapes: vec![shape.to_owned()],
+            has_single_members: true,
             extent: Some(ColumnExtent { own, degrees: Some(degrees), share_of_area, mean_side }),
             invalid_areas: 0,
             points_in_parts: 0,
@@ -748,6 +749,7 @@ mod tests {
         for (found, last, zooms) in [
             // 100,000 places all over the world.
             (rows(100_000, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(8) }),
+            (rows(100_000, "MULTIPOINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(8) }),
             (rows(100, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: None }),
             (rows(100_000, "POINT", CITY, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(13) }),
             // Countries fill tiles at any depth.

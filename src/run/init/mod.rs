@@ -17,7 +17,8 @@ use draft::Draft;
 use super::{CommandError, WrittenFileError};
 use crate::config::{ConfigValues, DatabaseSettings, JobSettings};
 use crate::postgis::{
-    Database, DiscoveredRelation, Discovery, GeometryColumn, Parts, Snapshot, SpatialFunction, discover, try_layers,
+    Database, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, Parts, Snapshot, SpatialFunction, discover,
+    try_layers,
 };
 use crate::report::{DiscoveredColumn, DiscoveredFunction, DiscoveredTables};
 use crate::stop::Stop;
@@ -147,7 +148,7 @@ fn column(found: &DiscoveredRelation, geometry: &GeometryColumn, problem: Option
     let rows = geometry.rows.as_ref().ok();
     let srids = rows.map_or(vec![geometry.srid], |rows| rows.srids.clone());
     let srids = if srids.is_empty() { vec![geometry.srid] } else { srids };
-    let shapes = rows.map(|rows| rows.shapes.join(", ")).filter(|shapes| !shapes.is_empty());
+    let shapes = rows.map(GeometryRows::shape_names).filter(|shapes| !shapes.is_empty());
     let shape = shapes.unwrap_or_else(|| geometry.shape.to_uppercase());
     DiscoveredColumn {
         table: relation.name_for_people(),

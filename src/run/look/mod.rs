@@ -18,7 +18,7 @@ use super::target::{Target, regions_to_seed, why_not_repairable};
 use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;
 use crate::change_log::{
-    Cursor, CursorError, StateInHistory, TrackedLayer, Watch, newest_logged, tracked, unseen_positions,
+    Cursor, CursorError, Presence, StateInHistory, TrackedLayer, Watch, newest_logged, tracked, unseen_positions,
     unseen_transactions,
 };
 use crate::config::{JobSettings, TilesetSettings};
@@ -221,7 +221,9 @@ impl<'a> Look<'a> {
                 refreshes: settings.options.refresh,
             })
             .collect();
-        let watches = tracked(&self.database, snapshot, schema, &reading, since).await;
+        // A log whose state was read on this snapshot is there.
+        let presence = self.log.as_ref().map(|_| Presence::Readable);
+        let watches = tracked(&self.database, snapshot, schema, presence, &reading, since).await;
         let watches = watches.map_err(|error| match error {
             change_log::ChangeLogError::Untracked(why) => {
                 CommandError::Untracked { target: job.target.to_string(), why }

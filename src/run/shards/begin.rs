@@ -181,7 +181,7 @@ async fn check_tracked(
         .collect();
     let cursor = snapshot.cursor().parse().unwrap_or_default();
     let schema = &job.settings.database.changes.schema;
-    match tracked(database, snapshot, schema, &reading, &cursor).await {
+    match tracked(database, snapshot, schema, None, &reading, &cursor).await {
         Ok(_) => Ok(()),
         Err(change_log::ChangeLogError::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
         Err(other) => Err(other.into()),

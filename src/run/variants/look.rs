@@ -235,7 +235,7 @@ impl FamilyLog<'_> {
             })
             .collect();
         let schema = &settings.database.changes.schema;
-        let watches = tracked(database, self.snapshot, schema, &reading, self.cursor).await;
+        let watches = tracked(database, self.snapshot, schema, None, &reading, self.cursor).await;
         watches.map_err(|error| match error {
             change_log::ChangeLogError::Untracked(why) => self.untracked(why),
             other => other.into(),

@@ -12,6 +12,7 @@ use super::cache::{CachedFrom, TileCache};
 use super::served::ServedTiles;
 use super::{AskedBy, TileError};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+use crate::encode::{Gzip, Level};
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
@@ -28,9 +29,10 @@ use crate::stop::Stop;
 use crate::target::{Described, ReadError, TileReader};
 use crate::tile::{LayerId, TileCoord, TileId, ZoomList};
 
-/// What the target stores: a database state, and the one byte of the tile.
+/// What the target stores: a database state, its zooms, and the one byte of the tile.
 struct Stored {
     snapshot: &'static str,
+    zooms: &'static str,
     body: u8,
     /// True if a reader that begins now waits with what it has read, until `lets_go`.
     holds_readers: bool,
@@ -38,15 +40,17 @@ struct Stored {
     held: usize,
 }
 
-/// A target of zooms 0 to 5, in a bucket.
+/// A target in a bucket.
 #[derive(Clone)]
 struct StubTarget(Arc<(Mutex<Stored>, Condvar)>);
 
 impl TileReader for StubTarget {
     fn describe(&mut self) -> Result<Described, ReadError> {
-        let snapshot = self.0.0.lock().unwrap().snapshot;
+        let stored = self.0.0.lock().unwrap();
+        let (snapshot, zooms) = (stored.snapshot, stored.zooms);
+        drop(stored);
         let manifest = serde_json::json!({
-            "version": 1, "generator": "", "snapshot": snapshot, "fingerprint": "", "zooms": "0-5", "bbox": [],
+            "version": 1, "generator": "", "snapshot": snapshot, "fingerprint": "", "zooms": zooms, "bbox": [],
             "planned": 0, "stored": 0, "empty": 0, "started": 0, "seconds": 0.0,
         });
         Ok(Described { manifest: Some(manifest.to_string()), ..Described::default() })
@@ -66,7 +70,7 @@ impl TileReader for StubTarget {
                 stored = changed.wait(stored).unwrap();
             }
         }
-        Ok(vec![Some(Box::from([read]))])
+        Ok(vec![Some(packed(read))])
     }
 }
 
@@ -107,10 +111,15 @@ impl LiveSource for StubDatabase {
         if states.len() > 1 {
             states.pop_front();
         }
-        let (stored, in_database) = (Some(Box::from([body])), Duration::ZERO);
+        let (stored, in_database) = (Some(packed(body)), Duration::ZERO);
         let shown = StateInHistory { state: snapshot.parse().unwrap(), newest: NewestLogged::Nothing };
         Box::pin(std::future::ready(Ok(LiveTile { stored, in_database, shown })))
     }
+}
+
+/// A tile as it is stored.
+fn packed(body: u8) -> Box<[u8]> {
+    Gzip::new(Level::ONCE).pack(&[body]).unwrap()
 }
 
 fn tile() -> TileCoord {
@@ -127,9 +136,13 @@ struct World {
 }
 
 impl World {
-    /// The target shows `snapshot` with the tile `body`.
+    /// The target of zooms 0 to 5 shows `snapshot` with the tile `body`.
     fn new(snapshot: &'static str, body: u8) -> World {
-        let stored = Stored { snapshot, body, holds_readers: false, lets_go: false, held: 0 };
+        World::of_zooms("0-5", snapshot, body)
+    }
+
+    fn of_zooms(zooms: &'static str, snapshot: &'static str, body: u8) -> World {
+        let stored = Stored { snapshot, zooms, body, holds_readers: false, lets_go: false, held: 0 };
         let stored = StubTarget(Arc::new((Mutex::new(stored), Condvar::new())));
         let of_opener = stored.clone();
         let open: TargetOpener = Arc::new(move || Ok(Box::new(of_opener.clone())));
@@ -174,6 +187,11 @@ impl World {
         let (transactions, dirty) = (vec![transaction], Some(vec![tile()]));
         std::thread::sleep(Duration::from_millis(1));
         self.known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
+    }
+
+    /// The target has more zooms from its next publication on.
+    fn grows_to(&self, zooms: &'static str) {
+        self.stored.0.0.lock().unwrap().zooms = zooms;
     }
 
     async fn publishes(&self, snapshot: &'static str, body: u8) {
@@ -264,6 +282,38 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
     });
 }
 
+/// A live tile is rendered below the target's zooms from a state that is later than that of a publication which reaches these zooms.
+#[test]
+fn a_target_that_grows_to_a_tile_does_not_take_back_what_clients_have_seen_of_it() {
+    on_runtime(async {
+        let world = World::of_zooms("0-2", "100:100:", 1);
+        world.renders(&[("120:120:", 4)]);
+        assert_eq!(world.asked().await, 4);
+        world.grows_to("0-5");
+        world.publishes("110:110:", 3).await;
+        assert_eq!(world.asked().await, 4, "a client has seen it");
+        world.publishes("121:121:", 5).await;
+        assert_eq!(world.asked().await, 5);
+    });
+}
+
+/// In a bucket each tile is replaced before the manifest. Memory may have evicted the stored form of the tile before, and not the unpacked one.
+#[test]
+fn while_a_tile_is_replaced_no_encoding_is_older_than_another_that_was_sent() {
+    on_runtime(async {
+        let world = World::new("100:100:", 1);
+        assert_eq!(world.asked().await, 1);
+        let (since, tile) = (world.tiles.last().number, TileId::from(tile()));
+        world.tiles.cache.forget_form(CachedFrom::State { since, tile }, Encoding::Gzip).await;
+        world.stored.0.0.lock().unwrap().body = 2;
+        let state = world.tiles.state().await.unwrap();
+        let by = AskedBy { encoding: Encoding::Gzip, client: ClientKey::of(None) };
+        let sent = world.tiles.tile(&state, tile, by).await.0.unwrap().unwrap();
+        assert_eq!(*sent.body, *packed(2));
+        assert_eq!(world.asked().await, 2);
+    });
+}
+
 /// Requests for one tile share a read and its error.
 #[test]
 fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_get_the_tile() {
@@ -293,7 +343,7 @@ fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_ge
         drop(others_read);
         assert!(matches!(first.await.unwrap(), Err(TileError::TooMuchUnread(client)) if client == greedy));
         for (_, asked) in waiting {
-            assert_eq!(asked.await.unwrap().unwrap().unwrap().body[0], 7);
+            assert_eq!(*asked.await.unwrap().unwrap().unwrap().body, *packed(7));
         }
         filled.abort();
     });

@@ -22,6 +22,55 @@ fn the_demo_is_found() {
 }
 
 #[test]
+fn multipoints_of_one_member_are_points_until_one_has_two() {
+    let (db, folder) = (Db::new(), Folder::new());
+    // As ogr2ogr and ST_Multi store points; an empty one is drawn nowhere.
+    db.run(
+        "CREATE TABLE stop (id int PRIMARY KEY, name text, g geometry(MultiPoint, 4326));
+         INSERT INTO stop SELECT i, 'stop ' || i, ST_Multi(ST_SetSRID(ST_MakePoint(8 + i % 50 / 100.0, 47 + i / 50 / 100.0), 4326))
+         FROM generate_series(1, 2000) AS i;
+         INSERT INTO stop VALUES (3000, 'nowhere', 'SRID=4326;MULTIPOINT EMPTY'), (3001, NULL, NULL);
+         CREATE INDEX ON stop USING gist (g)",
+    );
+    let kind = |said: &str| {
+        said.lines()
+            .nth(1)
+            .unwrap()
+            .split("  ")
+            .map(str::trim)
+            .filter(|cell| !cell.is_empty())
+            .nth(3)
+            .unwrap()
+            .to_owned()
+    };
+    let said = init(&db, &folder, &[]).ok().stdout;
+    assert_eq!(kind(&said), "MULTIPOINT of one point each", "{said}");
+    // Clusters, and the zooms of points.
+    let text = written(&folder);
+    assert!(text.contains("[layer.cluster]\n") && text.contains("zoom = \"0-14\"\n"), "{text}");
+    let mut seed = bare_program();
+    seed.args([
+        "seed",
+        "--config",
+        "oar-tiles.toml",
+        "--zoom",
+        "8-10",
+        "--output",
+        "t.mbtiles",
+        "--database-url",
+        &db.url,
+    ]);
+    run(seed.current_dir(folder.beside(""))).ok();
+    assert_eq!(layers(&Archive::open(&folder.beside("t.mbtiles"))), ["stop"]);
+    // The row with two lies last, where a quick look would miss it.
+    db.run("INSERT INTO stop VALUES (4000, 'two', 'SRID=4326;MULTIPOINT(8 47, 8.1 47.1)')");
+    std::fs::remove_file(folder.beside("oar-tiles.toml")).unwrap();
+    let said = init(&db, &folder, &[]).ok().stdout;
+    assert_eq!(kind(&said), "MULTIPOINT", "{said}");
+    assert!(!written(&folder).contains("[layer.cluster]"));
+}
+
+#[test]
 fn patterns_choose_tables() {
     let db = database("martin");
     for (patterns, expected) in [

@@ -167,7 +167,7 @@ impl Tracking {
                     refreshes: settings.options.refresh,
                 })
                 .collect();
-            let found = tracked(&database, &snapshot, &settings.database.changes.schema, &layers, since).await;
+            let found = tracked(&database, &snapshot, &settings.database.changes.schema, None, &layers, since).await;
             found.map_err(|error| error.to_string())
         })
     }

@@ -22,6 +22,11 @@ const TABLES: &str = "
 
 const NOTHING_LOST: &str = "Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink";
 
+/// A layer over a table, with more lines.
+fn layer(name: &str, table: &str, more: &str) -> String {
+    format!("[[layer]]\nname = \"{name}\"\ntable = \"{table}\"\nkey = [\"id\"]\n{more}\n")
+}
+
 /// A database, and targets that follow it.
 struct World {
     db: Db,
@@ -33,15 +38,18 @@ impl World {
     fn new(tables: &[&str]) -> World {
         let world = World { db: Db::new(), places: Places::new() };
         world.db.run(TABLES);
-        let layer = |table: &&str| {
-            format!("[[layer]]\nname = \"{table}s\"\ntable = \"{table}\"\nkey = [\"id\"]\nproperties = [\"name\"]\n")
-        };
-        let layers: String = tables.iter().map(layer).collect();
-        let text = std::fs::read_to_string(&world.places.config).unwrap();
+        let layers: String =
+            tables.iter().map(|table| layer(&format!("{table}s"), table, "properties = [\"name\"]")).collect();
+        world.configured(&format!("{layers}[tileset]\nzoom = \"0-6\"\n"))
+    }
+
+    /// With these sections instead of the layers and the tileset.
+    fn configured(self, sections: &str) -> World {
+        let text = std::fs::read_to_string(&self.places.config).unwrap();
         let (_, s3) = text.split_once("[s3]").unwrap();
-        std::fs::write(&world.places.config, format!("{layers}[tileset]\nzoom = \"0-6\"\n[s3]{s3}")).unwrap();
-        world.run("track", &["install"]).ok();
-        world
+        std::fs::write(&self.places.config, format!("{sections}[s3]{s3}")).unwrap();
+        self.run("track", &["install"]).ok();
+        self
     }
 
     fn command(&self, verb: &str, arguments: &[&str]) -> Command {
@@ -124,6 +132,78 @@ fn a_layer_that_loses_its_rows_is_refused_though_its_tiles_stay() {
     world.db.run("DELETE FROM site WHERE id >= 40; DELETE FROM site WHERE id = 39");
     world.writes("seed", "t.mbtiles", &[]).ok();
     world.writes("reseed", "tiles/", &[]).ok();
+}
+
+/// What a layer draws of its rows does not count: a cell stays as long as one row is in it, and a thinned tile is full with few rows.
+#[test]
+fn rows_count_in_layers_of_every_kind_as_long_as_they_have_a_position() {
+    let world = World { db: Db::new(), places: Places::new() };
+    world.db.run(TABLES);
+    let kinds = [
+        ("counts", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/8\"\nproperties = { count = \"count(*)\" }"),
+        (
+            "cells",
+            "[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = { names = \"string_agg(name, ' ' ORDER BY id)\" }",
+        ),
+        ("clusters", "properties = [\"name\"]\n[layer.cluster]"),
+        ("thinned", "properties = [\"name\"]\nmax_tile_features = 5\non_large_tile = \"thin\""),
+        ("boxes", "properties = [\"name\"]\nsql = \"SELECT id, name, ST_Expand(g, 0.1) AS g FROM site\""),
+    ];
+    let layers: String = kinds
+        .iter()
+        .map(|(name, more)| {
+            let own = layer(name, "site", more);
+            if more.contains("sql = ") { own.replace("table = \"site\"\n", "geometry = \"g\"\n") } else { own }
+        })
+        .collect();
+    let tracked = "[[layer.track]]\ntable = \"site\"\ngeometry = \"SELECT ST_Expand(changed.g, 0.1)\"\n";
+    let world = world.configured(&format!("{layers}{tracked}[tileset]\nzoom = \"0-4\"\n"));
+    world.writes("seed", "t.mbtiles", &[]).ok();
+    world.db.run("UPDATE site SET g = NULL WHERE id >= 100");
+    let lost: Vec<String> = kinds
+        .iter()
+        .map(|(name, _)| format!("layer \"{name}\" had 2 000 rows in the last day and has 100 now, 95 % fewer"))
+        .collect();
+    for verb in ["seed", "reseed"] {
+        world.refuses("t.mbtiles", &lost.join("; "), || world.writes(verb, "t.mbtiles", &[]));
+    }
+}
+
+#[test]
+fn each_of_several_tilesets_is_judged_by_itself() {
+    let world = World { db: Db::new(), places: Places::new() };
+    world.db.run(TABLES);
+    let layers: String =
+        ["site", "shop"].map(|table| layer(&format!("{table}s"), table, "properties = [\"name\"]")).concat();
+    let names = ["both", "shops", "sites"];
+    let tilesets: String = names
+        .iter()
+        .map(|name| {
+            let place = world.places.place(&format!("{name}.mbtiles"));
+            let own = if *name == "both" { String::new() } else { format!("layers = [\"{name}\"]\n") };
+            format!("[[tileset]]\nname = \"{name}\"\n{own}zoom = \"0-4\"\noutput = \"{place}\"\n")
+        })
+        .collect();
+    let world = world.configured(&format!("{tilesets}{layers}"));
+    let target = |name: &str| format!("{name}.mbtiles");
+    world.run("seed", &["--progress", "none"]).ok();
+    world.db.run("UPDATE site SET name = 'new'; CREATE TABLE kept AS TABLE shop; DELETE FROM shop WHERE id >= 100");
+    let lost = "layer \"shops\" had 2 000 rows in the last day and has 100 now, 95 % fewer";
+    for verb in ["reseed", "seed"] {
+        let before = names.map(|name| world.manifest(&target(name)));
+        let refused = world.run(verb, &["--progress", "none"]);
+        let places =
+            ["both", "shops"].map(|name| format!("{} would lose rows: {lost}", world.places.place(&target(name))));
+        let refused = refused.fails(3, &[&places[0], &places[1]]);
+        assert!(!refused.stderr.contains("layer \"sites\""), "{}", refused.stderr);
+        let after = names.map(|name| world.manifest(&target(name)));
+        assert_eq!([0, 1, 2].map(|index| before[index] == after[index]), [true, true, false], "{verb}");
+    }
+    // A loss that is allowed for one is not allowed for another.
+    world.run("reseed", &["--progress", "none", "--tileset", "shops", "--allow-shrink"]).ok();
+    world.run("reseed", &["--progress", "none"]).fails(3, &[&world.places.place(&target("both"))]);
+    world.db.run("INSERT INTO shop SELECT * FROM kept WHERE id >= 100");
+    world.run("reseed", &["--progress", "none"]).ok();
 }
 
 #[test]
