@@ -15,7 +15,7 @@ use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
-use crate::serve::http::unread::UnreadAnswers;
+use crate::serve::http::unread::{AnswerMemory, UnreadAnswers};
 use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
@@ -208,7 +208,8 @@ impl World {
 
 async fn asked(tiles: &ServedTiles) -> u8 {
     let state = tiles.state().await.unwrap();
-    let by = AskedBy { encoding: Encoding::Identity, client: ClientKey::of(None) };
+    let reserved = AnswerMemory::default();
+    let by = AskedBy { encoding: Encoding::Identity, client: ClientKey::of(None), reserved: &reserved };
     tiles.tile(&state, TileId::from(tile()), by).await.0.unwrap().unwrap().body[0]
 }
 
@@ -273,8 +274,11 @@ fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_ge
         let asks = |number: u8| {
             let client = ClientKey::of(Some([192, 0, 2, number].into()));
             let (tiles, state) = (world.tiles.clone(), Arc::clone(&state));
-            let by = AskedBy { encoding: Encoding::Gzip, client };
-            let asked = tokio::spawn(async move { tiles.tile(&state, TileId::from(tile()), by).await.0 });
+            let asked = tokio::spawn(async move {
+                let reserved = AnswerMemory::default();
+                let by = AskedBy { encoding: Encoding::Gzip, client, reserved: &reserved };
+                tiles.tile(&state, TileId::from(tile()), by).await.0
+            });
             (client, asked)
         };
         // All of them wait until nobody else reads: the first one's request is the one that reads for all.
