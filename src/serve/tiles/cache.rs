@@ -321,8 +321,26 @@ impl TileCache {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::encode::{Level, Packer, Packing};
+
+    #[tokio::test]
+    async fn large_tiles_leave_the_cache_as_soon_as_others_need_their_room() {
+        let cache = TileCache::new(4 << 20);
+        let mut made = Vec::new();
+        for x in 0..32 {
+            let tile = TileId::from(format!("5/{x}/0").parse::<crate::tile::TileCoord>().unwrap());
+            let form = CachedForm::of_target(Some(ServedTile::as_stored(vec![7; 1 << 20].into())));
+            made.push(Arc::downgrade(&form.tile.as_ref().unwrap().tag));
+            let from = CachedFrom::State { since: 0, tile };
+            let make = std::future::ready(Ok::<_, Infallible>(form));
+            cache.get_or_make(from, Encoding::Gzip, make).await.unwrap();
+            let in_memory = made.iter().filter(|tag| tag.strong_count() > 0).count();
+            assert!(in_memory <= 4, "{in_memory} tiles of 1 MB in 4 MB");
+        }
+    }
 
     #[test]
     fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {

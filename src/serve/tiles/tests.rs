@@ -302,3 +302,25 @@ fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_ge
         filled.abort();
     });
 }
+
+/// Clients of HTTP/2 may reset their requests as fast as they send them.
+#[test]
+fn a_read_whose_request_was_reset_keeps_its_permit_until_it_ends() {
+    on_runtime(async {
+        let world = World::new("100:100:", 7);
+        let all = world.tiles.reads.available_permits();
+        world.holds_readers(true);
+        let tiles = world.tiles.clone();
+        let reset = tokio::spawn(async move { asked(&tiles).await });
+        while world.stored.0.0.lock().unwrap().held == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        reset.abort();
+        assert!(reset.await.unwrap_err().is_cancelled());
+        assert_eq!(world.tiles.reads.available_permits(), all - 1);
+        world.lets_readers_go();
+        while world.tiles.reads.available_permits() < all {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
