@@ -212,6 +212,18 @@ pub fn is_gzip(stored: &[u8]) -> bool {
     stored.starts_with(&[0x1f, 0x8b])
 }
 
+/// The size that a stored tile claims to have when unpacked, in bytes. Its gzip may be broken, or have other bytes behind
+/// it: then it unpacks to another size, or not at all.
+#[must_use]
+pub fn claimed_size(stored: &[u8]) -> usize {
+    if !is_gzip(stored) {
+        return stored.len();
+    }
+    // The last four bytes are the size (RFC 1952, section 2.3.1). Deflate packs at most 1032 to one.
+    let claimed = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
+    claimed.min(stored.len().saturating_mul(1_032))
+}
+
 /// Unpacks tiles, one after the other.
 pub struct Gunzip(Decompressor);
 
@@ -238,9 +250,7 @@ impl Gunzip {
         if !is_gzip(stored) {
             return Ok(stored.to_vec());
         }
-        // The last four bytes claim the unpacked size (RFC 1952, section 2.3.1). Deflate packs at most 1032 to one.
-        let claimed = stored.last_chunk::<4>().map_or(0, |size| u32::from_le_bytes(*size) as usize);
-        let mut raw = vec![0; claimed.min(stored.len().saturating_mul(1_032)).min(most)];
+        let mut raw = vec![0; claimed_size(stored).min(most)];
         loop {
             match self.0.gzip_decompress(stored, &mut raw) {
                 Ok(size) => {

@@ -18,6 +18,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc::Receiver;
 
 use super::address::ClientKey;
+use super::unread::UnreadHold;
 
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
@@ -260,8 +261,8 @@ fn insert(headers: &mut http::HeaderMap, name: HeaderName, value: &str) {
 /// The body of an answer.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
-    /// The complete body, and the client that it is for.
-    Full(Bytes, ClientKey),
+    /// The complete body, the client that it is for, and what counts its memory until it is sent.
+    Full(Bytes, ClientKey, Option<UnreadHold>),
     /// Parts, each sent as soon as it arrives; the answer ends when the sender is dropped.
     Events(Receiver<Bytes>),
 }
@@ -269,8 +270,17 @@ pub(crate) enum AnswerBody {
 impl AnswerBody {
     /// Says which client the body is for.
     pub(crate) const fn is_for(&mut self, client: ClientKey) {
-        if let AnswerBody::Full(_, of) = self {
+        if let AnswerBody::Full(_, of, _) = self {
             *of = client;
+        }
+    }
+
+    /// Gives the body what counts its memory. A body without bytes needs none.
+    pub(crate) fn is_counted_by(&mut self, hold: Option<UnreadHold>) {
+        if let AnswerBody::Full(bytes, _, held) = self
+            && !bytes.is_empty()
+        {
+            *held = hold;
         }
     }
 }
@@ -283,7 +293,7 @@ impl Default for AnswerBody {
 
 impl From<Bytes> for AnswerBody {
     fn from(bytes: Bytes) -> AnswerBody {
-        AnswerBody::Full(bytes, ClientKey::default())
+        AnswerBody::Full(bytes, ClientKey::default(), None)
     }
 }
 
@@ -293,8 +303,8 @@ impl Body for AnswerBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         match self.get_mut() {
-            AnswerBody::Full(bytes, _) if bytes.is_empty() => Poll::Ready(None),
-            AnswerBody::Full(bytes, _) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            AnswerBody::Full(bytes, ..) if bytes.is_empty() => Poll::Ready(None),
+            AnswerBody::Full(bytes, ..) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             AnswerBody::Events(events) => {
                 events.poll_recv(context).map(|event| event.map(|text| Ok(Frame::data(text))))
             }
@@ -302,12 +312,12 @@ impl Body for AnswerBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self, AnswerBody::Full(bytes, _) if bytes.is_empty())
+        matches!(self, AnswerBody::Full(bytes, ..) if bytes.is_empty())
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            AnswerBody::Full(bytes, _) => SizeHint::with_exact(bytes.len() as u64),
+            AnswerBody::Full(bytes, ..) => SizeHint::with_exact(bytes.len() as u64),
             AnswerBody::Events(_) => SizeHint::default(),
         }
     }

@@ -372,10 +372,11 @@ impl<A: Answers> ServedWith<A> {
         }
         let (queue, progress) = (&connection.sending, Progress::new(self.times.stall, sending, self.unread));
         match body {
-            AnswerBody::Full(bytes, _) if bytes.is_empty() => respond.send_response(head, true).map(drop),
-            AnswerBody::Full(bytes, _) => {
+            AnswerBody::Full(bytes, ..) if bytes.is_empty() => respond.send_response(head, true).map(drop),
+            AnswerBody::Full(bytes, _, hold) => {
                 head.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| bytes.len().into());
                 let stream = respond.send_response(head, false)?;
+                let progress = progress.counted_by(hold);
                 Pieces { stream, progress, queue }.send(bytes, true).await.map(|_sent| ())
             }
             AnswerBody::Events(mut events) => {

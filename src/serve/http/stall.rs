@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     sending: Arc<Sending>,
     unread: UnreadAnswers,
     waiting: Option<Waiting>,
+    /// What has counted the memory of the answer so far.
+    counted: Option<UnreadHold>,
 }
 
 /// The client has accepted no more for now.
@@ -38,7 +40,12 @@ struct Waiting {
 impl Progress {
     /// Watches what is noted in `sending`. `limit` is the time for [`LEAST_PROGRESS`].
     pub(crate) const fn new(limit: Duration, sending: Arc<Sending>, unread: UnreadAnswers) -> Progress {
-        Progress { limit, sending, unread, waiting: None }
+        Progress { limit, sending, unread, waiting: None, counted: None }
+    }
+
+    /// Notes what counts the memory of the answer until the answer counts by itself.
+    pub(crate) fn counted_by(self, hold: Option<UnreadHold>) -> Progress {
+        Progress { counted: hold, ..self }
     }
 
     /// The client accepts no more for now. Ready if the answer has to end for that.
@@ -46,6 +53,8 @@ impl Progress {
         if self.waiting.is_none() {
             let deadline = Box::pin(tokio::time::sleep(self.limit));
             self.waiting = Some(Waiting { deadline, taken: 0, _hold: self.unread.hold(&self.sending) });
+            // Only now, so that the memory counts all the time; its bytes are the same and count once.
+            self.counted = None;
             self.sending.waits(true);
         }
         let is_cut = self.sending.is_cut(context);

@@ -2,8 +2,10 @@
 //! hold.
 //!
 //! An answer counts from the moment at which its client accepts no more of it for now, and while it waits to be
-//! unpacked. Most answers are accepted at once: they never count, and take no lock here. Answers that share their bytes,
-//! such as those of one cached tile, count once.
+//! unpacked. A large tile counts before: from the moment at which it is read or unpacked, with the size that it claims,
+//! until its answer is sent or counts by itself. Otherwise all tiles that one client asks for at once would be unpacked
+//! before the first of them counts. Most answers are small and accepted at once: they never count, and take no lock
+//! here. Answers that share their bytes, such as those of one cached tile, count once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -26,6 +28,9 @@ const CLIENT_PART: u64 = 2;
 /// ends another one.
 const FREED_PART: u64 = 16;
 
+/// Tiles of fewer bytes do not count before their answers wait: what an HTTP/2 connection queues at a time.
+const LEAST_RESERVED: usize = 64 << 10;
+
 /// What is being sent on a connection of HTTP/1.1 or on a stream of HTTP/2.
 #[derive(Debug, Default)]
 pub(crate) struct Sending {
@@ -44,7 +49,7 @@ impl Sending {
     /// Notes the answer that is sent from now on.
     pub(crate) fn begins(&self, body: &AnswerBody) {
         let (place, bytes, client) = match body {
-            AnswerBody::Full(bytes, client) => (bytes.as_ptr().addr(), bytes.len() as u64, *client),
+            AnswerBody::Full(bytes, client, _) => (bytes.as_ptr().addr(), bytes.len() as u64, *client),
             AnswerBody::Events(_) => (0, 0, ClientKey::default()),
         };
         self.place.store(place, Ordering::Relaxed);
@@ -213,6 +218,75 @@ impl Drop for UnreadHold {
     }
 }
 
+/// The memory of a tile that is read or unpacked for a client, from before the work until its answer is sent or counts by
+/// itself.
+#[derive(Debug)]
+pub(crate) struct ReservedMemory {
+    of: UnreadAnswers,
+    client: ClientKey,
+    hold: Option<UnreadHold>,
+}
+
+impl ReservedMemory {
+    /// Reserves `bytes` instead of what was reserved so far. False if the client must not have as much; then nothing is
+    /// reserved.
+    pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
+        let sending = Arc::new(Sending::default());
+        sending.queues_for(self.client);
+        self.replace(sending, bytes)
+    }
+
+    /// Counts the bytes of a body, by their place, instead of what was reserved so far. False if the client must not have
+    /// as much.
+    pub(crate) fn becomes(&mut self, body: &Bytes) -> bool {
+        let sending = Sending::default();
+        sending.begins(&AnswerBody::Full(body.clone(), self.client, None));
+        self.replace(Arc::new(sending), body.len())
+    }
+
+    fn replace(&mut self, sending: Arc<Sending>, bytes: usize) -> bool {
+        let before = self.hold.take();
+        if bytes < LEAST_RESERVED {
+            return true;
+        }
+        sending.bytes.store(bytes as u64, Ordering::Relaxed);
+        let (hold, is_counted) = self.of.counted(&sending, Counting::Reserved { instead_of: before.as_ref() });
+        self.hold = is_counted.then_some(hold);
+        is_counted
+    }
+
+    /// The entry that counts it; `None` if it is small.
+    pub(crate) fn into_hold(self) -> Option<UnreadHold> {
+        self.hold
+    }
+}
+
+/// What a request holds of the memory, between the work for its tile and the answer.
+#[derive(Debug, Default)]
+pub(crate) struct AnswerMemory(Mutex<Option<UnreadHold>>);
+
+impl AnswerMemory {
+    /// Keeps an entry instead of the one before, which counts no more.
+    pub(crate) fn keep(&self, hold: Option<UnreadHold>) {
+        let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), hold);
+        drop(before);
+    }
+
+    /// The entry, for the answer's body.
+    pub(crate) fn into_hold(self) -> Option<UnreadHold> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why bytes are counted.
+#[derive(Clone, Copy)]
+enum Counting<'a> {
+    /// Their client accepts no more of them for now.
+    Waiting,
+    /// They are read or unpacked for a client, which may have a tile of any size if it holds nothing else.
+    Reserved { instead_of: Option<&'a UnreadHold> },
+}
+
 impl UnreadAnswers {
     /// No answers, which may hold `limit` bytes.
     pub(crate) fn new(limit: u64) -> UnreadAnswers {
@@ -245,40 +319,55 @@ impl UnreadAnswers {
     /// answers take more than the limit, the oldest ones of the client that holds most end, or this one if no other
     /// client holds as much.
     pub(crate) fn hold(&self, sending: &Arc<Sending>) -> Option<UnreadHold> {
+        let is_empty = sending.bytes.load(Ordering::Relaxed) == 0;
+        (!is_empty).then(|| self.counted(sending, Counting::Waiting).0)
+    }
+
+    /// Nothing yet, for a tile that will be read or unpacked for a client.
+    pub(crate) fn reserved_for(&self, client: ClientKey) -> ReservedMemory {
+        ReservedMemory { of: self.clone(), client, hold: None }
+    }
+
+    /// Counts what is noted in `sending`, as [`UnreadAnswers::hold`] says; false if it has to end itself.
+    fn counted(&self, sending: &Arc<Sending>, counting: Counting<'_>) -> (UnreadHold, bool) {
         let bytes = sending.bytes.load(Ordering::Relaxed);
-        if bytes == 0 {
-            return None;
-        }
         let place = sending.place.load(Ordering::Relaxed);
         let client = ClientKey::from_number(sending.client.load(Ordering::Relaxed));
         let mut cut = Vec::new();
         let mut table = self.table();
+        if let Counting::Reserved { instead_of: Some(before) } = counting {
+            table.remove(before.number);
+        }
         table.numbers += 1;
         let number = table.numbers;
         table.answers.insert(number, UnreadAnswer { client, place, sending: Arc::clone(sending) });
         table.all.add(place, bytes);
         table.clients.entry(client).or_default().add(place, bytes);
-        if table.bytes_of(client) > self.limit_of_client() {
+        let is_reserved = matches!(counting, Counting::Reserved { .. });
+        let holds_no_more = table.clients.get(&client).is_some_and(|places| places.held.len() == 1);
+        if table.bytes_of(client) > self.limit_of_client() && !(is_reserved && holds_no_more) {
             cut.extend(table.remove(number));
         }
+        let is_alone = is_reserved && table.all.held.len() == 1;
         let limit = self.0.limit;
         let enough = if table.all.bytes > limit { limit - limit / FREED_PART } else { limit };
         while table.all.bytes > enough {
             let (own, is_full) = (table.bytes_of(client), table.all.bytes > limit);
             let victim = match table.largest_but(client) {
                 Some((other, bytes)) if bytes > own || (bytes == own && is_full) => table.oldest_of(other),
-                _ if is_full => Some(number),
+                _ if is_full && !is_alone => Some(number),
                 _ => None,
             };
             let Some(ended) = victim.and_then(|victim| table.remove(victim)) else { break };
             cut.push(ended);
         }
         self.0.held.store(table.all.bytes, Ordering::Relaxed);
+        let is_counted = table.answers.contains_key(&number);
         drop(table);
         for ended in cut {
             ended.sending.cut();
         }
-        Some(UnreadHold { of: self.clone(), number })
+        (UnreadHold { of: self.clone(), number }, is_counted)
     }
 
     /// Waits; the bytes of an answer to a client count meanwhile, unless the wait ends at once. `None` if the answer has
@@ -294,7 +383,7 @@ impl UnreadAnswers {
             return Some(done);
         }
         let sending = Arc::new(Sending::default());
-        sending.begins(&AnswerBody::Full(bytes.clone(), client));
+        sending.begins(&AnswerBody::Full(bytes.clone(), client, None));
         let _hold = self.hold(&sending);
         let cut = poll_fn(|context| if sending.is_cut(context) { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
@@ -329,7 +418,7 @@ mod tests {
 
     fn sending(client: u8, bytes: &Bytes) -> Arc<Sending> {
         let sending = Sending::default();
-        sending.begins(&AnswerBody::Full(bytes.clone(), ClientKey::of(Some([192, 0, 2, client].into()))));
+        sending.begins(&AnswerBody::Full(bytes.clone(), ClientKey::of(Some([192, 0, 2, client].into())), None));
         Arc::new(sending)
     }
 
@@ -375,5 +464,49 @@ mod tests {
         assert_eq!(cut, [true, true, false, false]);
         assert!(second.iter().chain([&third, &last, &newcomer]).all(|(_, sending)| !is_cut(sending)));
         assert_eq!(unread.counts().held, 1_400);
+    }
+
+    #[test]
+    fn a_tile_counts_from_before_the_work_until_its_answer_counts_and_is_refused_before_it() {
+        const MEGABYTE: usize = 1 << 20;
+        let unread = UnreadAnswers::new(16 << 20);
+        let client = |number: u8| ClientKey::of(Some([192, 0, 2, number].into()));
+        let held = || usize::try_from(unread.counts().held).unwrap() / MEGABYTE;
+        // Whoever holds nothing gets a tile of any size, but nothing more.
+        let (mut large, mut more) = (unread.reserved_for(client(1)), unread.reserved_for(client(1)));
+        assert!(large.grow_to(40 * MEGABYTE) && !more.grow_to(MEGABYTE) && held() == 40);
+        drop(large);
+        let mut tile = unread.reserved_for(client(1));
+        assert!(tile.grow_to(5 * MEGABYTE) && !more.grow_to(4 * MEGABYTE) && held() == 5);
+        assert!(more.grow_to(3 * MEGABYTE) && held() == 8);
+        // It has less than it claims. The answer counts the same bytes.
+        let body = Bytes::from(vec![7; 4 * MEGABYTE]);
+        assert!(tile.becomes(&body) && held() == 7);
+        let sending = sending(1, &body);
+        let waits = unread.hold(&sending);
+        assert_eq!(held(), 7);
+        drop(tile);
+        assert_eq!(held(), 7);
+        assert!(!is_cut(&sending));
+        drop((waits, more));
+        assert_eq!(held(), 0);
+        // A small tile takes no entry.
+        let mut small = unread.reserved_for(client(2));
+        assert!(small.grow_to(LEAST_RESERVED - 1) && small.into_hold().is_none());
+    }
+
+    #[test]
+    fn who_holds_most_makes_room_for_a_tile_that_another_client_needs() {
+        let unread = UnreadAnswers::new(1 << 20);
+        let tiles: Vec<Bytes> = (0..6).map(|_| Bytes::from(vec![7; 170 << 10])).collect();
+        let greedy: Vec<_> = (0..6_u8)
+            .map(|tile| {
+                let sending = sending(1 + tile / 3, &tiles[usize::from(tile)]);
+                (unread.hold(&sending), sending)
+            })
+            .collect();
+        let mut wanted = unread.reserved_for(ClientKey::of(Some([192, 0, 2, 9].into())));
+        assert!(wanted.grow_to(100 << 10));
+        assert_eq!(greedy.iter().filter(|(_, sending)| is_cut(sending)).count(), 1);
     }
 }

@@ -9,6 +9,7 @@ use super::{Counted, Site, SiteSettings};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, TILE_TYPE, holds};
+use crate::serve::http::unread::AnswerMemory;
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
@@ -54,7 +55,8 @@ impl Site {
         settings: &SiteSettings,
     ) -> Counted {
         let WantedTile { state, tile, given, is_alias, client } = wanted;
-        let asked = AskedBy { encoding: Encoding::for_client(headers), client };
+        let reserved = AnswerMemory::default();
+        let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
         let (read, origin) = match &given {
             Some(given) => {
                 let gated = GatedParameters { given, gate: &tileset.parameters.gate };
@@ -100,6 +102,7 @@ impl Site {
                 answer::content(content, freshness)
             }
         };
+        answer.body_mut().is_counted_by(reserved.into_hold());
         let status = match origin {
             TileOrigin::Memory | TileOrigin::Ahead | TileOrigin::Empty => HeaderValue::from_static("oar-tiles; hit"),
             TileOrigin::Target | TileOrigin::Live => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored"),

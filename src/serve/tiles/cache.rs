@@ -1,7 +1,7 @@
 //! The cache: the most requested tiles in the form in which they are sent, up to a limit in bytes.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -41,12 +41,12 @@ impl ServedTile {
     /// The tile for clients that do not accept gzip. Unpacking a large tile may take long.
     ///
     /// # Errors
-    /// If the tile's gzip data is broken.
-    pub(crate) fn unpacked(&self) -> Result<ServedTile, DecodeError> {
+    /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
+    pub(crate) fn unpacked(&self, most: usize) -> Result<ServedTile, DecodeError> {
         if self.encoding == Encoding::Identity {
             return Ok(self.clone());
         }
-        let body = Gunzip::new().unpack(&self.body)?.into();
+        let body = Gunzip::new().unpack_at_most(&self.body, most)?.into();
         let hash = self.tag.get(1..33).unwrap_or_default();
         Ok(ServedTile { body, encoding: Encoding::Identity, tag: tag(hash, Encoding::Identity) })
     }
@@ -160,9 +160,9 @@ impl CachedForm {
     /// The form for clients that do not accept gzip. Unpacking a large tile may take long.
     ///
     /// # Errors
-    /// If the tile's gzip data is broken.
-    pub(crate) fn unpacked(&self) -> Result<CachedForm, DecodeError> {
-        let tile = self.tile.as_ref().map(ServedTile::unpacked).transpose()?;
+    /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
+    pub(crate) fn unpacked(&self, most: usize) -> Result<CachedForm, DecodeError> {
+        let tile = self.tile.as_ref().map(|tile| tile.unpacked(most)).transpose()?;
         Ok(CachedForm { tile, ..self.clone() })
     }
 
@@ -201,6 +201,10 @@ struct CacheKey {
 
 /// The memory that a cached tile takes in addition to its bytes, for its key, its tag and the cache's own tables.
 const ENTRY_BYTES: u32 = 256;
+
+/// A form of at least this many bytes makes room for itself at once. The cache evicts now and then only, some 64 new forms
+/// later at the latest, and holds more than its limit until then.
+const LARGE: usize = 256 << 10;
 
 /// Evicts tiles that the database rendered some time after they became stale.
 struct LiveExpiry;
@@ -261,7 +265,17 @@ impl TileCache {
         encoding: Encoding,
         make: impl Future<Output = Result<CachedForm, E>>,
     ) -> Result<CachedForm, E> {
+        let made_large = AtomicBool::new(false);
+        let make = async {
+            let made = make.await;
+            let is_large = |form: &CachedForm| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= LARGE);
+            made_large.store(made.as_ref().is_ok_and(is_large), Ordering::Relaxed);
+            made
+        };
         let found = self.tiles.try_get_with(self.key(from, encoding), make).await;
+        if made_large.load(Ordering::Relaxed) {
+            self.tiles.run_pending_tasks().await;
+        }
         found.map_err(|failure| E::clone(&failure))
     }
 
@@ -308,18 +322,36 @@ impl TileCache {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
     use crate::encode::{Level, Packer, Packing};
+
+    #[tokio::test]
+    async fn large_tiles_leave_the_cache_as_soon_as_others_need_their_room() {
+        let cache = TileCache::new(4 << 20);
+        let mut made = Vec::new();
+        for x in 0..32 {
+            let tile = TileId::from(format!("5/{x}/0").parse::<crate::tile::TileCoord>().unwrap());
+            let form = CachedForm::of_target(Some(ServedTile::as_stored(vec![7; 1 << 20].into())));
+            made.push(Arc::downgrade(&form.tile.as_ref().unwrap().tag));
+            let from = CachedFrom::State { since: 0, tile };
+            let make = std::future::ready(Ok::<_, Infallible>(form));
+            cache.get_or_make(from, Encoding::Gzip, make).await.unwrap();
+            let in_memory = made.iter().filter(|tag| tag.strong_count() > 0).count();
+            assert!(in_memory <= 4, "{in_memory} tiles of 1 MB in 4 MB");
+        }
+    }
 
     #[test]
     fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {
         let packed = Packer::new(Packing::Gzip(Level::new(6).unwrap())).pack(b"some bytes of a tile").unwrap();
         let gzip = ServedTile::as_stored(packed.clone());
         assert_eq!((&*gzip.body, gzip.encoding), (&*packed, Encoding::Gzip));
-        let plain = gzip.unpacked().unwrap();
+        let plain = gzip.unpacked(1 << 10).unwrap();
         assert_eq!((&*plain.body, plain.encoding), (&b"some bytes of a tile"[..], Encoding::Identity));
         assert_ne!(gzip.tag, plain.tag);
-        assert_eq!(plain.unpacked().unwrap().tag, plain.tag);
+        assert_eq!(plain.unpacked(1 << 10).unwrap().tag, plain.tag);
         assert_eq!(gzip.tag, ServedTile::as_stored(packed).tag);
         assert!(gzip.tag.starts_with('"') && gzip.tag.ends_with("-g\"") && gzip.tag.len() == 36, "{}", gzip.tag);
     }

@@ -18,6 +18,7 @@ use tokio::task::JoinError;
 
 use super::http::address::ClientKey;
 use super::http::answer::Encoding;
+use super::http::unread::AnswerMemory;
 use super::live::LiveError;
 use super::parameters::TooManyKeys;
 use crate::cdn::{Outbox, purge_metrics};
@@ -51,10 +52,12 @@ impl ServedTiles {
 
 /// What a request for a tile says besides the tile.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct AskedBy {
+pub(crate) struct AskedBy<'a> {
     /// The encoding that the client accepts.
     pub(crate) encoding: Encoding,
     pub(crate) client: ClientKey,
+    /// Where the memory of the answer counts until it is sent.
+    pub(crate) reserved: &'a AnswerMemory,
 }
 
 /// Where an answer came from.

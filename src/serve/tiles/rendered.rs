@@ -12,6 +12,7 @@ use super::{AskedBy, TileError, TileOrigin};
 use crate::hex::hex;
 use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::answer::Encoding;
+use crate::serve::http::unread::ReservedMemory;
 use crate::serve::live::{FlightKey, FlightNotes, LiveFlights, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate};
 use crate::serve::queue::WorkClass;
@@ -25,7 +26,7 @@ impl ServedTiles {
         live: &LiveFlights,
         state: &Arc<ServedState>,
         tile: TileId,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         if let Err(error) = state.is_of(live.source().fingerprint()) {
             if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
@@ -96,7 +97,7 @@ impl ServedTiles {
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
-        outdated: StaleTile,
+        outdated: StaleTile<'_>,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let StaleTile { tile, asked, stored, age } = outdated;
         let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
@@ -151,7 +152,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
         older: Option<&(CachedForm, Duration)>,
     ) -> Option<(Result<CachedForm, TileError>, TileOrigin)> {
         if let Some((held, age)) = older {
@@ -162,11 +163,15 @@ impl ServedTiles {
         let form = self.stored(state, above, AskedBy { encoding: Encoding::Identity, ..asked }).await.0.ok()?;
         let Some(stored) = form.tile else { return Some((Ok(form), TileOrigin::Ancestor)) };
         let body = stored.body.clone();
-        let draw = move || overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string()));
+        // The tile is a part of its ancestor, so that it has hardly more bytes.
+        let draw = move |_: &mut ReservedMemory| {
+            let drawn = overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string()))?;
+            let drawn = (!drawn.is_empty()).then(|| ServedTile::as_stored(drawn.into()));
+            Ok(CachedForm::of_target(drawn))
+        };
         // If this drawing fails, the client gets no error, because the tile itself is being rendered.
-        let drawn = self.unpacking(asked.client, &body, draw).await.ok()?;
-        let drawn = (!drawn.is_empty()).then(|| ServedTile::as_stored(drawn.into()));
-        Some((Ok(CachedForm::of_target(drawn)), TileOrigin::Ancestor))
+        let drawn = self.unpacking(asked, &body, body.len(), draw).await.ok()?;
+        Some((Ok(drawn), TileOrigin::Ancestor))
     }
 
     /// Renders the neighbours and children of a tile that a client asked for, if no other work waits.
@@ -264,7 +269,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         gated: GatedParameters<'_>,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
         let (form, origin) = self.form_with(state, tile, gated, asked).await;
         (form.map(|form| form.tile), origin)
@@ -275,7 +280,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         GatedParameters { given, gate }: GatedParameters<'_>,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let drawn =
             |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());

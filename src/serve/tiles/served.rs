@@ -6,17 +6,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, SemaphorePermit, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
 use super::{AskedBy, TileError, TileOrigin};
 use crate::clock::since_1970;
 use crate::cursor::Cursor;
+use crate::encode::{DecodeError, MAX_UNPACKED_TILE, claimed_size};
 use crate::error::with_causes;
 use crate::serve::change_log::KnownChanges;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
-use crate::serve::http::unread::UnreadAnswers;
+use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
 use crate::serve::observe::Trouble;
 use crate::serve::parameters::ParametersKey;
@@ -27,11 +28,11 @@ use crate::target::ReadError;
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// A stored tile that is stale, or that clients have seen in a later state.
-pub(crate) struct StaleTile {
+pub(crate) struct StaleTile<'a> {
     /// The tile.
     pub(crate) tile: TileId,
     /// Who asks for it.
-    pub(crate) asked: AskedBy,
+    pub(crate) asked: AskedBy<'a>,
     /// The stored tile, in the encoding that the client accepts.
     pub(crate) stored: CachedForm,
     /// How long it has been stale; `None` if it is not stale, but clients have seen a later state.
@@ -52,6 +53,9 @@ const MAX_STATES: usize = 4;
 
 /// The most tiles that are unpacked at once. In an archive from an unknown source, one tile may take 256 MB.
 const UNPACKS: usize = 2;
+
+/// The least room in which a tile is unpacked that has more than it claims.
+const LEAST_ROOM: usize = 64 << 10;
 
 /// The tiles of a target, with the most requested ones in memory.
 #[derive(Clone)]
@@ -186,7 +190,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
         let (mut form, mut origin) = self.form(state, tile, asked).await;
         let mut number = state.number;
@@ -212,7 +216,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         let (form, origin) = self.stored(state, tile, asked).await;
         let form = match form {
@@ -249,7 +253,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> (Result<CachedForm, TileError>, TileOrigin) {
         if state.stored().is_some_and(|stored| !stored.holds(tile)) {
             return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
@@ -262,7 +266,7 @@ impl ServedTiles {
             return (held, TileOrigin::Memory);
         }
         if !may_be_found || !state.may_be_kept() {
-            let form = match self.read(state, tile, asked.client).await {
+            let form = match self.read(state, tile, asked).await {
                 Ok(form) => self.in_encoding(&form, asked).await,
                 error => error,
             };
@@ -272,7 +276,7 @@ impl ServedTiles {
             let reading = async {
                 // While a tile is replaced in a bucket, the other form may be of the tile before.
                 self.cache.forget_form(from, Encoding::Identity).await;
-                self.read(state, tile, asked.client).await
+                self.read(state, tile, asked).await
             };
             let read = self.cache.get_or_make(from, Encoding::Gzip, reading).await;
             if !read.as_ref().is_err_and(|error| error.refuses_another(asked.client)) {
@@ -287,7 +291,7 @@ impl ServedTiles {
     }
 
     /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
-    async fn remembered(&self, from: CachedFrom, asked: AskedBy) -> Option<Result<CachedForm, TileError>> {
+    async fn remembered(&self, from: CachedFrom, asked: AskedBy<'_>) -> Option<Result<CachedForm, TileError>> {
         if let Some(held) = self.cache.get(from, asked.encoding).await {
             return Some(Ok(held));
         }
@@ -303,7 +307,7 @@ impl ServedTiles {
         &self,
         from: CachedFrom,
         packed: &CachedForm,
-        asked: AskedBy,
+        asked: AskedBy<'_>,
     ) -> Result<CachedForm, TileError> {
         if asked.encoding == Encoding::Gzip || !packed.is_packed() {
             return Ok(packed.clone());
@@ -324,14 +328,26 @@ impl ServedTiles {
     }
 
     /// The tile in the encoding that a client accepts.
-    pub(crate) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy) -> Result<CachedForm, TileError> {
+    pub(crate) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy<'_>) -> Result<CachedForm, TileError> {
         let stored = match &packed.tile {
             Some(stored) if asked.encoding == Encoding::Identity && packed.is_packed() => stored,
             _ => return Ok(packed.clone()),
         };
         let packed = packed.clone();
-        let unpack = move || packed.unpacked().map_err(|error| TileError::Broken(error.to_string()));
-        self.unpacking(asked.client, &stored.body, unpack).await
+        let (client, mut most) = (asked.client, claimed_size(&stored.body));
+        let unpack = move |reserved: &mut ReservedMemory| loop {
+            match packed.unpacked(most) {
+                // It has more than it claims.
+                Err(DecodeError::TooLarge(_)) if most < MAX_UNPACKED_TILE => {
+                    most = (most * 2).clamp(LEAST_ROOM, MAX_UNPACKED_TILE);
+                    if !reserved.grow_to(most) {
+                        return Err(TileError::TooMuchUnread(client));
+                    }
+                }
+                unpacked => return unpacked.map_err(|error| TileError::Broken(error.to_string())),
+            }
+        };
+        self.unpacking(asked, &stored.body, most, unpack).await
     }
 
     /// Waits for a permit to put a tile into memory for a client.
@@ -341,8 +357,8 @@ impl ServedTiles {
     ///
     /// # Errors
     /// If the client leaves too many answers unread by then.
-    async fn permit<'a>(&self, of: &'a Semaphore, client: ClientKey) -> Result<Option<SemaphorePermit<'a>>, TileError> {
-        let permit = of.acquire().await;
+    async fn permit(&self, of: &Arc<Semaphore>, client: ClientKey) -> Result<Option<OwnedSemaphorePermit>, TileError> {
+        let permit = Arc::clone(of).acquire_owned().await;
         if self.unread.refuses(client) {
             return Err(TileError::TooMuchUnread(client));
         }
@@ -351,31 +367,57 @@ impl ServedTiles {
     }
 
     /// Runs work that unpacks or redraws a tile for a client. While the work waits for others, the tile's bytes count as
-    /// unread.
+    /// unread; from then on `size` bytes count, and what the work makes, until its answer is sent.
     ///
     /// # Errors
     /// If the client leaves too many answers unread, or the work fails.
-    pub(crate) async fn unpacking<T: Send + 'static>(
+    pub(crate) async fn unpacking(
         &self,
-        client: ClientKey,
+        asked: AskedBy<'_>,
         bytes: &Bytes,
-        work: impl FnOnce() -> Result<T, TileError> + Send + 'static,
-    ) -> Result<T, TileError> {
+        size: usize,
+        work: impl FnOnce(&mut ReservedMemory) -> Result<CachedForm, TileError> + Send + 'static,
+    ) -> Result<CachedForm, TileError> {
+        let client = asked.client;
         let permit = self.unread.while_held(client, bytes, self.permit(&self.unpacks, client)).await;
-        let _permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
-        blocking(work).await
+        let permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
+        // A client that holds nothing else gets a tile of any size, and the packed tile is nothing else.
+        asked.reserved.keep(None);
+        let mut reserved = self.unread.reserved_for(client);
+        if !reserved.grow_to(size) {
+            return Err(TileError::TooMuchUnread(client));
+        }
+        // The work goes on if the client resets its request meanwhile: the permit and the memory are the work's.
+        let (made, hold) = blocking(move || {
+            let made = work(&mut reserved)?;
+            let is_counted = made.tile.as_ref().is_none_or(|tile| reserved.becomes(&tile.body));
+            drop(permit);
+            if is_counted { Ok((made, reserved.into_hold())) } else { Err(TileError::TooMuchUnread(client)) }
+        })
+        .await?;
+        asked.reserved.keep(hold);
+        Ok(made)
     }
 
-    async fn read(&self, state: &Arc<ServedState>, tile: TileId, client: ClientKey) -> Result<CachedForm, TileError> {
-        let (target, state) = (Arc::clone(&self.target), Arc::clone(state));
-        let _permit = self.permit(&self.reads, client).await?;
-        let read = blocking(move || target.read(&state, tile).map_err(read_error)).await;
+    async fn read(&self, state: &Arc<ServedState>, tile: TileId, asked: AskedBy<'_>) -> Result<CachedForm, TileError> {
+        let (target, state, client) = (Arc::clone(&self.target), Arc::clone(state), asked.client);
+        let permit = self.permit(&self.reads, client).await?;
+        let mut reserved = self.unread.reserved_for(client);
+        let read = blocking(move || {
+            let stored = target.read(&state, tile).map_err(read_error)?;
+            let form = CachedForm::of_target(stored.map(ServedTile::as_stored));
+            // Nobody knows the size of a tile before it is read. It counts before another one is read instead.
+            let is_counted = form.tile.as_ref().is_none_or(|tile| reserved.becomes(&tile.body));
+            drop(permit);
+            Ok((form, is_counted.then_some(reserved)))
+        })
+        .await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
-        let stored = match read {
+        let (form, reserved) = match read {
             read if self.target.needs_polling() => self.noted(read)?,
-            Ok(stored) => {
+            Ok(read) => {
                 self.half_written.ends();
-                stored
+                read
             }
             Err(error) => {
                 if !self.is_half_written(&error) {
@@ -384,7 +426,8 @@ impl ServedTiles {
                 return Err(error);
             }
         };
-        Ok(CachedForm::of_target(stored.map(ServedTile::as_stored)))
+        asked.reserved.keep(reserved.ok_or(TileError::TooMuchUnread(client))?.into_hold());
+        Ok(form)
     }
 
     /// The live tiles that wait to be stored.

@@ -16,7 +16,7 @@ use crate::encode::{Gzip, Level};
 use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
-use crate::serve::http::unread::UnreadAnswers;
+use crate::serve::http::unread::{AnswerMemory, UnreadAnswers};
 use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
@@ -226,7 +226,8 @@ impl World {
 
 async fn asked(tiles: &ServedTiles) -> u8 {
     let state = tiles.state().await.unwrap();
-    let by = AskedBy { encoding: Encoding::Identity, client: ClientKey::of(None) };
+    let reserved = AnswerMemory::default();
+    let by = AskedBy { encoding: Encoding::Identity, client: ClientKey::of(None), reserved: &reserved };
     tiles.tile(&state, TileId::from(tile()), by).await.0.unwrap().unwrap().body[0]
 }
 
@@ -323,8 +324,11 @@ fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_ge
         let asks = |number: u8| {
             let client = ClientKey::of(Some([192, 0, 2, number].into()));
             let (tiles, state) = (world.tiles.clone(), Arc::clone(&state));
-            let by = AskedBy { encoding: Encoding::Gzip, client };
-            let asked = tokio::spawn(async move { tiles.tile(&state, TileId::from(tile()), by).await.0 });
+            let asked = tokio::spawn(async move {
+                let reserved = AnswerMemory::default();
+                let by = AskedBy { encoding: Encoding::Gzip, client, reserved: &reserved };
+                tiles.tile(&state, TileId::from(tile()), by).await.0
+            });
             (client, asked)
         };
         // All of them wait until nobody else reads: the first one's request is the one that reads for all.
@@ -346,5 +350,27 @@ fn a_client_with_too_much_unread_is_refused_where_its_tile_is_read_and_others_ge
             assert_eq!(*asked.await.unwrap().unwrap().unwrap().body, *packed(7));
         }
         filled.abort();
+    });
+}
+
+/// Clients of HTTP/2 may reset their requests as fast as they send them.
+#[test]
+fn a_read_whose_request_was_reset_keeps_its_permit_until_it_ends() {
+    on_runtime(async {
+        let world = World::new("100:100:", 7);
+        let all = world.tiles.reads.available_permits();
+        world.holds_readers(true);
+        let tiles = world.tiles.clone();
+        let reset = tokio::spawn(async move { asked(&tiles).await });
+        while world.stored.0.0.lock().unwrap().held == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        reset.abort();
+        assert!(reset.await.unwrap_err().is_cancelled());
+        assert_eq!(world.tiles.reads.available_permits(), all - 1);
+        world.lets_readers_go();
+        while world.tiles.reads.available_permits() < all {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
 }

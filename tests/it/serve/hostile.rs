@@ -307,6 +307,68 @@ fn answers_that_nobody_reads_take_bounded_memory_and_leave_room_for_others() {
     until("nothing is held", || held() == 0);
 }
 
+/// The memory that a process has now, in MB.
+fn resident_megabytes(process: u32) -> u64 {
+    status_megabytes(process, "VmRSS:")
+}
+
+/// The requests for tiles that were answered.
+fn answered_tiles(served: &Served) -> u64 {
+    let (_, metrics) = served.admin("/metrics");
+    let lines = metrics.lines().filter(|line| line.starts_with("oar_tiles_http_seconds_count{route=\"tile\""));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Each tile takes a few kB in the target and 3.5 MB unpacked. Whoever unpacks all for which one connection may ask has
+/// 112 MB; the client may have 8 MB, so that two tiles and the texts of refusals fit.
+#[test]
+fn tiles_are_not_unpacked_for_a_client_that_reads_none_of_them() {
+    let (db, place) = (Db::with_facilities(50), tempfile::tempdir().unwrap());
+    let (folder, config) = (place.path().join("tiles/"), place.path().join("serve.toml"));
+    let lines = "[serve]\nunread_mb = 16\ncache_mb = 1\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    std::fs::write(&config, over_rows(lines)).unwrap();
+    let config = config.to_str().unwrap();
+    seed(&db.url, &folder, &["--config", config, "--zoom", "0-3", "--public-url", "relative"]).ok();
+    let (mut paths, size) = (Vec::new(), 7 << 19);
+    for (column, row) in (0..4_u8).flat_map(|column| (0..8_u8).map(move |row| (column, row))) {
+        let mut packing = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packing.write_all(&vec![8 * column + row; size]).unwrap();
+        std::fs::create_dir_all(folder.join(format!("3/{column}"))).unwrap();
+        std::fs::write(folder.join(format!("3/{column}/{row}.pbf")), packing.finish().unwrap()).unwrap();
+        paths.push(format!("/3/{column}/{row}.pbf"));
+    }
+    let served = Served::new(folder.to_str().unwrap(), &["--config", config]);
+    // What a client reads is unpacked for it, one tile after the other; the server is warm then.
+    for path in &paths[..4] {
+        let whole = served.get(path, &asked_for("192.0.2.5"));
+        assert_eq!((status(&whole), whole.body.len()), (200, size));
+    }
+    let (before, idle) = (answered_tiles(&served), resident_megabytes(served.child.id()));
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113, section 6.5.2), then 32 requests; the last field is
+    // X-Forwarded-For without an index (RFC 7541, section 6.2.2).
+    let mut attack = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    attack.extend(frame(4, 0, 0, &[0, 4, 0, 0, 0, 0]));
+    for (number, path) in (0..).zip(&paths) {
+        let path = [&[0x04, u8::try_from(path.len()).unwrap()][..], path.as_bytes()].concat();
+        let from = [&[0x00, 15][..], b"x-forwarded-for", &[9], b"192.0.2.1"].concat();
+        let request = [&[0x82, 0x86][..], &path, &[0x01, 1], b"x", &from].concat();
+        attack.extend(frame(1, 0x5, 2 * number + 1, &request));
+    }
+    let mut stream = TcpStream::connect(("127.0.0.1", served.port)).unwrap();
+    stream.write_all(&attack).unwrap();
+    until("all are answered", || answered_tiles(&served) == before + 32);
+    until("the two that the client may have count", || metric(&served, "oar_tiles_unread_bytes") >> 20 == 7);
+    let grown = status_megabytes(served.child.id(), "VmHWM:") - idle;
+    assert!(grown < 40, "{grown} MB for 8 MB of answers");
+    // The others were refused before the work: none was unpacked and then ended.
+    assert_eq!(metric(&served, "oar_tiles_http_requests_total{route=\"tile\",status=\"429\"}"), 30);
+    assert_eq!(metric(&served, "oar_tiles_answers_cut_total{reason=\"memory\"}"), 0);
+    let other = served.get(&paths[31], &asked_for("192.0.2.2"));
+    assert_eq!((status(&other), other.body.len()), (200, size), "others get their tiles meanwhile");
+    drop(stream);
+    until("nothing is held", || metric(&served, "oar_tiles_unread_bytes") == 0);
+}
+
 #[test]
 fn the_body_of_a_job_that_does_not_come_is_not_waited_for() {
     let fleet = fleet_with("t.mbtiles", str::to_owned);
@@ -512,8 +574,13 @@ fn another_sites_name_for_this_machine_opens_neither_the_admin_listener_nor_a_pr
 
 /// The most memory that a process had, in MB.
 fn peak_megabytes(process: u32) -> u64 {
+    status_megabytes(process, "VmHWM:")
+}
+
+/// A number of `/proc/…/status`, in MB.
+fn status_megabytes(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
 }
 
