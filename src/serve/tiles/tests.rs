@@ -308,7 +308,8 @@ fn while_a_tile_is_replaced_no_encoding_is_older_than_another_that_was_sent() {
         world.tiles.cache.forget_form(CachedFrom::State { since, tile }, Encoding::Gzip).await;
         world.stored.0.0.lock().unwrap().body = 2;
         let state = world.tiles.state().await.unwrap();
-        let by = AskedBy { encoding: Encoding::Gzip, client: ClientKey::of(None) };
+        let reserved = AnswerMemory::default();
+        let by = AskedBy { encoding: Encoding::Gzip, client: ClientKey::of(None), reserved: &reserved };
         let sent = world.tiles.tile(&state, tile, by).await.0.unwrap().unwrap();
         assert_eq!(*sent.body, *packed(2));
         assert_eq!(world.asked().await, 2);
