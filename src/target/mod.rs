@@ -12,8 +12,8 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
-//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told apart: in `run/target.rs`
-//! (`url.rs`, `sink.rs`, the readers in `mod.rs`, `other_tileset.rs`), `run/layer_ends.rs`, `run/mod.rs`,
+//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told apart: in `run/target/`
+//! (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`,
 //! `run/serving/mod.rs` (what is watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and
 //! `cli/`. The behaviour tests in `tests/it/targets/` run on every kind.
 
