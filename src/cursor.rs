@@ -1,6 +1,8 @@
 //! A transaction snapshot as a cursor: the transactions that a target has seen. Another history of the database has other transactions with the same
 //! numbers; the newest one in the change log tells them apart.
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 use std::fmt;
 use std::str::FromStr;
 
@@ -101,7 +103,6 @@ pub enum NewestLogged {
     NoLog,
     /// The log holds nothing that the state sees.
     Nothing,
-    /// This transaction.
     Transaction {
         /// Its number.
         xid: u64,

@@ -11,7 +11,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
-/// The body of a request.
 pub type RequestBody = Full<Bytes>;
 
 /// A client with connections of its own. Clones share them.

@@ -1,6 +1,8 @@
 //! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
 //! which snapshot.
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;

@@ -44,7 +44,6 @@ const BLOCKS_PER_READ: u64 = 8;
 /// The most bytes that are read or written at a time, [`BLOCKS_PER_READ`] blocks.
 const MAX_BUFFER_BYTES: usize = 64 << 10;
 
-/// The bytes of a point.
 const POINT_BYTES: usize = size_of::<u64>();
 
 /// Sorted points.

@@ -1,5 +1,7 @@
 //! What renders batches: the promise that every source keeps, and what is prepared for which source (`choice`).
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
@@ -74,10 +76,7 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noted {
     /// Features were left out to keep within the layer's budget.
-    Thinned {
-        /// How many.
-        left_out: u64,
-    },
+    Thinned { left_out: u64 },
     /// Compressed by itself, the layer may have more bytes than its budget allows; known once it is compressed.
     Heavy {
         /// The budget, in compressed bytes.

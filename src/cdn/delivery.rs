@@ -16,7 +16,6 @@ use crate::stop::Stop;
 /// The outcome of a delivery to one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
-    /// The provider.
     pub provider: &'static str,
     /// The URL under which the CDN serves the target.
     pub url: String,
@@ -26,11 +25,9 @@ pub struct Delivered {
     pub beyond: u64,
     /// True if a command is to fail when it could not deliver to this provider.
     pub required: bool,
-    /// How it ended.
     pub end: DeliveryEnd,
 }
 
-/// How a delivery ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryEnd {
     /// Nothing waits.

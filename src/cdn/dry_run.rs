@@ -11,7 +11,6 @@ use super::provider::{PurgeName, PurgeOptions, names};
 /// What would be sent to one provider.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PlannedPurge {
-    /// The provider.
     pub provider: &'static str,
     /// The URL under which the CDN serves the target.
     pub url: String,

@@ -97,7 +97,6 @@ fn short(id: &str) -> String {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Outbox {
-    /// The queues.
     pub queues: BTreeMap<String, PurgeQueue>,
 }
 
@@ -294,7 +293,6 @@ pub struct Rebound {
 /// The outcome of a purge.
 #[derive(Debug, Clone)]
 pub struct SentEntries {
-    /// The entries.
     pub entries: Vec<OutboxEntry>,
     /// Identifies these entries.
     pub of: String,
@@ -323,7 +321,6 @@ impl PurgeQueue {
         self.waiting.iter().map(|entry| seconds_now().saturating_sub(entry.time)).max()
     }
 
-    /// Adds an entry.
     pub fn add(&mut self, entry: OutboxEntry) {
         self.waiting.push(entry);
         if self.waiting.len() > MAX_ENTRIES {
@@ -397,7 +394,6 @@ impl PurgeQueue {
     }
 }
 
-/// The tiles of an entry.
 #[must_use]
 pub fn tiles_of(entry: &OutboxEntry) -> TilesToPurge {
     entry.tiles.as_ref().map_or(TilesToPurge::Everything, |tiles| TilesToPurge::listed(tiles.tiles()))

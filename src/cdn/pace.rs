@@ -9,7 +9,6 @@ use crate::clock::since_1970;
 
 // Pauses after a provider has refused for the moment.
 
-/// The first pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause that is chosen here; `Retry-After` may ask for more.

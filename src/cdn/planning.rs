@@ -165,7 +165,6 @@ impl LeftNames<'_> {
         }
     }
 
-    /// True if one of the names hits a tile.
     fn hit(&self, tile: TileCoord, addresses: &TileAddresses, tag: &crate::tile::TilesetTag) -> bool {
         let zoom: Zoom = tile.zoom();
         let among = |names: &HashSet<&str>, item: PurgeItem| {
@@ -191,7 +190,6 @@ pub struct PurgeTarget {
     pub published: Option<u64>,
     /// The tag of the tileset, from which the tags of its tiles are made.
     pub tag: TilesetTag,
-    /// Its zooms.
     pub zooms: ZoomList,
     /// The patterns of the names of its tiles: one, or one for each layer if layers are stored separately.
     pub patterns: Vec<String>,

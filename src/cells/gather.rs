@@ -109,7 +109,6 @@ impl Members {
 /// The cells of one zoom while rows are gathered.
 #[derive(Debug, Default)]
 struct ZoomGathering {
-    /// The cells by their codes.
     all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
     /// The folded values of their members, if they are wanted and fit into memory.
     folding: Option<Folding>,

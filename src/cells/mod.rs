@@ -10,6 +10,8 @@
 //! - `gather`: [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 mod fold;
 mod gather;
 mod grid;

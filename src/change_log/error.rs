@@ -21,66 +21,37 @@ pub enum ChangeLogError {
     /// No trigger can log the changes of a table.
     #[error("layer \"{layer}\": {what}. {next}")]
     NotTrackable {
-        /// Which layer.
         layer: String,
         /// The table, and why.
         what: String,
-        /// What to do.
         next: String,
     },
     /// The database does not understand a query of `[[layer.track]]`.
     #[error(
         "layer \"{layer}\": the database does not understand the geometry of [[layer.track]] for {table}. It is an SQL query over the changed row, called changed, that gives geometries, such as SELECT location FROM api_facility f WHERE f.id = changed.facility_id"
     )]
-    Query {
-        /// Which layer.
-        layer: String,
-        /// Which table, quoted.
-        table: String,
-        /// The cause.
-        source: postgis::Error,
-    },
+    Query { layer: String, table: String, source: postgis::Error },
     /// The role lacks a right.
     #[error(
         "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what {} --sql prints, to run with psql",
         track_command(verb)
     )]
-    NoRight {
-        /// "install" or "remove".
-        verb: &'static str,
-        /// Which server.
-        server: ServerName,
-        /// The cause.
-        source: postgis::Error,
-    },
+    NoRight { verb: &'static str, server: ServerName, source: postgis::Error },
     /// The role may not write the log.
     #[error(
         "the role may not prune the change log in {server}: run the command as the role that installed it, or have that role GRANT DELETE on its table change and UPDATE on its table state"
     )]
-    NoPruning {
-        /// Which server.
-        server: ServerName,
-        /// The cause.
-        source: postgis::Error,
-    },
+    NoPruning { server: ServerName, source: postgis::Error },
     /// Another session held a table for too long.
     #[error(
         "a table was not free within 10 s to {verb} the change log: nothing was changed. Run the command again when no long transaction writes it (pg_stat_activity shows them)"
     )]
-    Locked {
-        /// "install" or "remove".
-        verb: &'static str,
-        /// The cause.
-        source: postgis::Error,
-    },
+    Locked { verb: &'static str, source: postgis::Error },
     /// Another session holds the advisory lock of installs.
     #[error(
         "the advisory lock (1868657268, 2), which one install at a time takes, was not free within 10 s: nothing was changed. The cause names who holds it: run the command again when that has ended"
     )]
-    Taken {
-        /// The cause.
-        source: postgis::Error,
-    },
+    Taken { source: postgis::Error },
     /// Another install ran at the same time.
     #[error("somebody else installed into the change log at the same time: nothing was changed. Run the command again")]
     Overtaken,
@@ -88,20 +59,13 @@ pub enum ChangeLogError {
     #[error(
         "the schema {schema} of {server} holds tables, but no change log: it is not touched. Set schema in [changes] to a name that is free"
     )]
-    Foreign {
-        /// The schema, quoted.
-        schema: String,
-        /// Which server.
-        server: ServerName,
-    },
+    Foreign { schema: String, server: ServerName },
     /// The schema of the log holds objects that are not the log's.
     #[error(
         "the schema {schema} of {server} holds what is not of the change log: {objects}. Nothing was removed. Move each to another schema ({next}), or drop it, and run the command again"
     )]
     HoldsOthers {
-        /// The schema, quoted.
         schema: String,
-        /// Which server.
         server: ServerName,
         /// The objects, each with its kind.
         objects: String,
@@ -113,9 +77,7 @@ pub enum ChangeLogError {
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
     )]
     Unsafe {
-        /// The schema, quoted.
         schema: String,
-        /// Which server.
         server: ServerName,
         /// What is wrong with it.
         what: String,
@@ -124,32 +86,17 @@ pub enum ChangeLogError {
     #[error(
         "the change log in {server} is as it was: its own checks refused to {verb} it. Put right what the cause names, and run the command again"
     )]
-    Refused {
-        /// "install" or "remove".
-        verb: &'static str,
-        /// Which server.
-        server: ServerName,
-        /// The cause.
-        source: postgis::Error,
-    },
+    Refused { verb: &'static str, server: ServerName, source: postgis::Error },
     /// The trigger functions can do more than append to the log.
     #[error(
         "the triggers in {server} are not safe: {what}. Run {TRACK_INSTALL} again, as the role that owns the schema {schema}; targets stay as good as they are"
     )]
-    Repairable {
-        /// The schema, quoted.
-        schema: String,
-        /// Which server.
-        server: ServerName,
-        /// What is wrong.
-        what: String,
-    },
+    Repairable { schema: String, server: ServerName, what: String },
     /// The roles as which the triggers run lack rights.
     #[error(
         "the triggers in {server} lack rights, so that writes to the tracked tables fail: {what}. Run {TRACK_INSTALL} again, as a role that may grant them"
     )]
     LacksRights {
-        /// Which server.
         server: ServerName,
         /// Each missing right, and the statement that grants it.
         what: String,
@@ -159,11 +106,8 @@ pub enum ChangeLogError {
         "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {role}"
     )]
     SuperusersTable {
-        /// The table, quoted.
         table: String,
-        /// Its owner, quoted.
         owner: String,
-        /// The statements.
         next: String,
         /// The role that they make.
         role: String,
@@ -173,9 +117,7 @@ pub enum ChangeLogError {
         "--owner names the role {role}, which {what}. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {better}"
     )]
     WrongOwner {
-        /// The role, quoted.
         role: String,
-        /// What it is.
         what: &'static str,
         /// The statements that make one.
         next: String,
@@ -184,20 +126,10 @@ pub enum ChangeLogError {
     },
     /// There is no log to remove.
     #[error("there is no change log in the schema {schema} of {server}. Set schema in [changes], if it is elsewhere")]
-    NotThere {
-        /// The schema, quoted.
-        schema: String,
-        /// Which server.
-        server: ServerName,
-    },
+    NotThere { schema: String, server: ServerName },
     /// An answer of the server cannot be read.
     #[error("{what} cannot be read: please report this")]
-    Unreadable {
-        /// The answer.
-        what: &'static str,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    Unreadable { what: &'static str, source: serde_json::Error },
 }
 
 impl ChangeLogError {

@@ -153,7 +153,6 @@ pub(crate) struct WatchFacts {
     pub(crate) members: Vec<MemberFacts>,
 }
 
-/// A watched column.
 #[derive(Debug, Deserialize)]
 pub(crate) struct ColumnFacts {
     pub(crate) name: String,
@@ -275,7 +274,6 @@ const CONTEXT: &str = "reading the change log's key";
 /// The key of a log, and its newest transactions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogState {
-    /// The key.
     pub key: String,
     /// Entries of transactions up to this one may have been pruned.
     pub pruned: u64,

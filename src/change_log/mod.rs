@@ -70,7 +70,6 @@ pub struct WatchOptions {
 /// A further table that a layer reads, and where its changes are visible on the map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TrackOptions {
-    /// The table.
     pub table: String,
     /// The table's schema; without it, the search path decides.
     pub schema: Option<String>,
@@ -81,7 +80,6 @@ pub struct TrackOptions {
 /// A layer whose changes are logged.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackedLayer<'a> {
-    /// The layer.
     pub layer: &'a Layer,
     /// The further tables that it reads.
     pub track: &'a [TrackOptions],

@@ -334,7 +334,6 @@ fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, 
     Ok(columns)
 }
 
-/// The checks of one watch.
 fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
     let (layer, table) = (layer.to_owned(), watch.name.clone());
     match &watch.current_name {
@@ -392,7 +391,6 @@ fn flaw(member: &MemberFacts) -> Option<String> {
 /// The number of triggers on one table: for INSERT, UPDATE, DELETE and TRUNCATE.
 const TRIGGERS: usize = 4;
 
-/// The checks of one column.
 fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
     let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
     match watch.column(name) {

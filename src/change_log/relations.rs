@@ -308,12 +308,10 @@ pub(crate) struct TableRelative {
     pub(crate) columns: Vec<String>,
 }
 
-/// A column.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
-    /// The OID of its type.
     #[serde(rename = "type")]
     pub(crate) type_oid: u32,
     /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and dimensions.
@@ -340,7 +338,6 @@ pub(crate) struct TableColumn {
     pub(crate) decoding: Decoding,
 }
 
-/// A column of the key.
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableKeyColumn {
     pub(crate) name: String,
@@ -408,7 +405,6 @@ pub(crate) struct PlannedWatch {
 }
 
 impl PlannedWatch {
-    /// True if this is the installed watch `known`.
     pub(crate) fn is_installed_as(&self, known: &WatchFacts) -> bool {
         let (geometry, query) = self.source();
         known.relation == self.request.relation

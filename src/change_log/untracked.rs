@@ -11,7 +11,6 @@ pub enum Untracked {
         "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     NotInstalled {
-        /// Which server.
         server: ServerName,
         /// The schema, quoted.
         schema: String,
@@ -40,24 +39,17 @@ pub enum Untracked {
     #[error(
         "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run {TRACK_INSTALL}, then {SEED} once"
     )]
-    Layer {
-        /// Which layer.
-        layer: String,
-    },
+    Layer { layer: String },
     /// The layer reads a view, and none of its tables is declared.
     #[error(
         "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run {TRACK_INSTALL}, then {SEED} once"
     )]
-    Undeclared {
-        /// Which layer.
-        layer: String,
-    },
+    Undeclared { layer: String },
     /// The database is older than the target.
     #[error(
         "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run {SEED}"
     )]
     Older {
-        /// Which server.
         server: ServerName,
         /// The next transaction of the database.
         now: u64,
@@ -69,7 +61,6 @@ pub enum Untracked {
         "the change log knows transactions up to {known}, and the next one of the database {server} is {now}: it came out of a dump of another server, or somebody wrote to it. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Ahead {
-        /// Which server.
         server: ServerName,
         /// The last transaction that the log knows.
         known: u64,
@@ -89,7 +80,6 @@ pub enum Untracked {
     /// The triggers are newer than the target.
     #[error("layer \"{layer}\": changes of {table} are noted since after the target was written. Run {SEED} once")]
     InstalledSince {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -99,7 +89,6 @@ pub enum Untracked {
         "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run {SEED} once"
     )]
     ColumnSince {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -111,7 +100,6 @@ pub enum Untracked {
         "layer \"{layer}\": {table} is not the table whose changes are noted{now}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Replaced {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -123,7 +111,6 @@ pub enum Untracked {
         "layer \"{layer}\": changes of {table} may have gone by unnoticed: {what}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Triggers {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -135,7 +122,6 @@ pub enum Untracked {
         "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Altered {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -147,7 +133,6 @@ pub enum Untracked {
         "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run {TRACK_INSTALL}, then {SEED} once"
     )]
     Undecodable {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -159,7 +144,6 @@ pub enum Untracked {
         "layer \"{layer}\": {table} is written by logical replication, which fires no such triggers: what it changes is not noted. Track the changes in the database that publishes it, or run {SEED} each time"
     )]
     Subscribed {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,
@@ -169,7 +153,6 @@ pub enum Untracked {
         "layer \"{layer}\": {table} may differ everywhere. A TRUNCATE of it or of a partition noted no rows (more than truncate_rows in [changes], or rows that its transaction or the triggers' role may not see), or a column was missing when it changed. Run {SEED}"
     )]
     Everything {
-        /// Which layer.
         layer: String,
         /// Which table, quoted.
         table: String,

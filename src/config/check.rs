@@ -18,7 +18,6 @@ const MAX_PROBLEMS: usize = 100;
 /// The result of a check of the values.
 #[derive(Debug)]
 pub struct Checked {
-    /// The problems.
     pub problems: Vec<ConfigError>,
     /// The settings of each tileset, without the wrong values. A tileset of which nothing is left has no entry.
     pub settings: Vec<JobSettings>,
@@ -27,11 +26,9 @@ pub struct Checked {
 /// The origins of the values, in the form in which [`gather`](super::gather) takes them.
 #[derive(Clone, Copy)]
 pub struct CheckedSources<'a> {
-    /// The file.
     pub file: Option<&'a Path>,
     /// The variables of the environment.
     pub variables: &'a [(String, String)],
-    /// The flags.
     pub flags: &'a [Flag],
     /// The connection parameters in the environment.
     pub connection: &'a Parts,

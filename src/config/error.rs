@@ -9,16 +9,10 @@ use super::file::former_key;
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: name a TOML file with --config", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
     /// Something in the file is wrong.
     #[error("{}, line {line}: {message}", path.display())]
     InFile {
-        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
@@ -28,25 +22,16 @@ pub enum ConfigError {
     /// An environment variable that begins with `OAR_TILES_` and is not known.
     #[error("the environment variable {variable} is unknown{hint}")]
     UnknownVariable {
-        /// Its name.
         variable: String,
         /// What may have been meant.
         hint: String,
     },
     /// An environment variable that must be a number.
     #[error("the environment variable {variable} is \"{text}\", which is no whole number")]
-    NotANumber {
-        /// Its name.
-        variable: String,
-        /// Its text.
-        text: String,
-        /// The cause.
-        source: std::num::ParseIntError,
-    },
+    NotANumber { variable: String, text: String, source: std::num::ParseIntError },
     /// An environment variable with a value that does not fit.
     #[error("the environment variable {variable}: {message}")]
     BadVariable {
-        /// Its name.
         variable: String,
         /// What is wrong, and what to write.
         message: String,
@@ -54,7 +39,6 @@ pub enum ConfigError {
     /// A value that does not fit.
     #[error("{key} (from {origin}): {what}")]
     Setting {
-        /// The key.
         key: String,
         /// Where its value came from.
         origin: String,
@@ -74,45 +58,31 @@ pub enum ConfigError {
     NotOneTileset {
         /// The command or flag.
         what: &'static str,
-        /// Their names.
         names: Vec<String>,
     },
     /// `--tileset` names a tileset that is not there.
     #[error("there is no tileset \"{wanted}\"{hint}")]
     UnknownTileset {
-        /// The name.
         wanted: String,
         /// Those that are there.
         hint: String,
     },
     /// `--layer` names a layer that is not there.
     #[error("there is no layer \"{wanted}\"{hint}")]
-    UnknownLayer {
-        /// The name.
-        wanted: String,
-        /// What there is.
-        hint: String,
-    },
+    UnknownLayer { wanted: String, hint: String },
     /// The number of problems that `config --check` has reported.
     #[error("the configuration has problems: {problems}, each named above")]
-    Problems {
-        /// How many.
-        problems: usize,
-    },
+    Problems { problems: usize },
     /// The variants of a tileset do not fit their values.
     #[error("{key} {what}")]
     Variants {
-        /// The key.
         key: String,
         /// What is wrong, and what to write.
         what: String,
     },
     /// `--variant` for a tileset that has none.
     #[error("--variant is for a tileset with variants, and {tileset} has no [tileset.variants]: leave it out")]
-    NoVariants {
-        /// The tileset.
-        tileset: String,
-    },
+    NoVariants { tileset: String },
     /// The database URL.
     #[error(transparent)]
     Connection(#[from] crate::postgis::Error),

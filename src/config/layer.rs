@@ -420,7 +420,6 @@ pub(crate) fn fewest_features(layer: &LayerSection, zooms: &ZoomList, budget: &B
 pub(crate) struct ZoomValues {
     /// The message for a value of another type: what is wrong, and what to write.
     pub(crate) misfit: &'static str,
-    /// The noun for one value.
     pub(crate) noun: &'static str,
 }
 
@@ -437,7 +436,6 @@ pub(crate) struct Conditions<'a> {
 }
 
 impl Conditions<'_> {
-    /// The condition at a zoom.
     pub(crate) fn at(&self, zoom: Zoom) -> Option<String> {
         let own = self.by_zoom.iter().find(|own| own.zooms.contains(zoom)).map(|own| own.value);
         own.or(self.everywhere).map(str::to_owned)
@@ -639,7 +637,6 @@ impl Check<'_> {
         }
     }
 
-    /// Properties that are aggregates.
     fn aggregates(&self, key: &str, table: &toml::Table) -> Result<Vec<Property>, ConfigError> {
         let mut properties = self.properties(key, &Properties::Expressions(table.clone()))?;
         for property in &mut properties {

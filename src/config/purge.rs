@@ -24,7 +24,6 @@ const MIN_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_LISTED: usize = 10_000;
 
 impl Check<'_> {
-    /// The checked sections.
     pub(crate) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {
         let mut purges = given.iter().map(|section| self.purge(section)).collect::<Result<Vec<_>, _>>()?;
         let variables = given.iter().map(|section| (section.provider, section.token_variable.clone()));

@@ -13,7 +13,6 @@ use crate::target::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, witho
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
-    /// The checked section.
     pub(crate) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<S3Options, ConfigError> {
         let encryption = match (self.present("s3.encryption", given.encryption)?, &given.kms_key) {
             (EncryptionName::Kms, key) => Encryption::Kms { key: key.clone() },

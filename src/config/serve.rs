@@ -25,7 +25,6 @@ impl From<CdnHeaderName> for CdnHeader {
 }
 
 impl Check<'_> {
-    /// The checked section.
     pub(crate) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
         let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
         let unread_mb = self.present("serve.unread_mb", given.unread_mb)?;

@@ -33,20 +33,17 @@ const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 /// All settings of a run of one tileset.
 #[derive(Debug, Clone)]
 pub struct JobSettings {
-    /// The database.
     pub database: DatabaseSettings,
     /// How the run works.
     pub run: RunSettings,
     /// How the tileset is served.
     pub server: ServeOptions,
-    /// The tileset.
     pub tileset: TilesetSettings,
 }
 
 /// The database and its change log.
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
-    /// How to connect to it.
     pub connect: ConnectOptions,
     /// The limits of each session.
     pub session: SessionOptions,
@@ -76,15 +73,12 @@ pub struct RunSettings {
 /// A tileset: its layers, its target, and how that is written.
 #[derive(Debug, Clone)]
 pub struct TilesetSettings {
-    /// Its name.
     pub name: String,
     /// What it shows.
     pub description: Option<String>,
     /// Whom to credit.
     pub attribution: Option<String>,
-    /// Its version.
     pub version: Option<String>,
-    /// The zooms.
     pub zooms: ZoomList,
     /// Where a map begins; `None` for the middle of what is drawn.
     pub center: Option<MapCenter>,
@@ -117,7 +111,6 @@ pub struct TilesetSettings {
 /// Descriptions of a layer and its properties, for people who read the TileJSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerTexts {
-    /// The name of the layer.
     pub name: String,
     /// What it shows.
     pub description: Option<String>,
@@ -370,7 +363,6 @@ impl Check<'_> {
 /// A parameter, and the conditions by which its values choose rows.
 #[derive(Debug, Clone)]
 pub struct ParameterSettings {
-    /// The parameter.
     pub parameter: Parameter,
     /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the session holds.
     pub conditions: BTreeMap<String, String>,

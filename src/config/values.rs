@@ -20,13 +20,11 @@ pub const SAMPLE: &str = include_str!("../../sample-config.toml");
 pub enum Origin {
     /// The compiled-in sample.
     Default,
-    /// A file.
     File(PathBuf),
     /// A draft for the tables of the database, as `init` writes it.
     Draft,
     /// An environment variable.
     Environment(String),
-    /// A flag.
     Flag(&'static str),
 }
 
@@ -128,7 +126,6 @@ impl ConfigValues {
         Ok(values)
     }
 
-    /// Adds a file.
     pub(crate) fn add_file(
         &mut self,
         path: &Path,
@@ -154,7 +151,6 @@ impl ConfigValues {
         Ok(values)
     }
 
-    /// Adds a draft.
     pub(crate) fn add_draft(&mut self, text: &str) -> Result<(), ConfigError> {
         let path = Path::new("the draft for the tables of the database");
         self.add_text(&expanded(path, text, &|_no_variable| None)?, &Origin::Draft, path)

@@ -9,11 +9,9 @@ use crate::postgis::{Query, VariantParameter, VariantTable, bound_condition};
 /// The variants of a tileset.
 #[derive(Debug, Clone)]
 pub struct VariantSettings {
-    /// The values.
     pub values: VariantValues,
     /// The conditions that choose the rows of layers.
     pub conditions: Vec<VariantCondition>,
-    /// The output of each variant.
     pub output: OutputTemplate,
     /// The output of the tileset without conditions, if it is wanted.
     pub all: Option<PathBuf>,
@@ -26,7 +24,6 @@ pub struct VariantSettings {
 /// The source of the values.
 #[derive(Debug, Clone)]
 pub enum VariantValues {
-    /// A query.
     Query(Query),
     /// The configuration.
     Listed(VariantTable),
@@ -37,7 +34,6 @@ pub enum VariantValues {
 pub struct VariantCondition {
     /// The name of the layer.
     pub layer: String,
-    /// The condition.
     pub sql: String,
 }
 
@@ -47,7 +43,6 @@ pub(crate) const ALL_SEGMENT: &str = "all";
 /// The values by which a tileset is a variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
-    /// Its values.
     pub values: Vec<BoundValue>,
     /// The values in its output, as segments.
     pub segments: Vec<ValueSegment>,
@@ -56,9 +51,7 @@ pub struct Variant {
 /// The value of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundValue {
-    /// The parameter.
     pub parameter: VariantParameter,
-    /// The value as text.
     pub text: String,
 }
 
@@ -128,7 +121,6 @@ impl VariantSettings {
         self.output.names().iter().map(of).collect()
     }
 
-    /// The output of a variant.
     #[must_use]
     pub fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
         PathBuf::from(self.output.filled(segments))
@@ -257,7 +249,6 @@ pub struct ValueSegment(String);
 /// Why a value cannot become a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSegment {
-    /// It is empty.
     Empty,
     /// It is too long.
     Long,
@@ -273,7 +264,6 @@ pub(crate) enum NoTemplate {
 }
 
 impl ValueSegment {
-    /// The segment of a value.
     pub(crate) fn of(value: &str) -> Result<ValueSegment, NoSegment> {
         let mut segment = String::with_capacity(value.len());
         for (at, byte) in value.bytes().enumerate() {

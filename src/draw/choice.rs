@@ -29,7 +29,6 @@ pub(crate) enum LayerWork {
 /// What is prepared before a layer is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Preparation {
-    /// All rows are cached.
     CacheRows,
     /// The rows near changed positions are cached.
     CacheNeighbourhood,

@@ -17,7 +17,6 @@ use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, 
 /// How the database would run the statement of a layer.
 #[derive(Debug)]
 pub struct LayerPlan {
-    /// The layer.
     pub layer: String,
     /// The plan, as EXPLAIN shows it.
     pub plan: String,
@@ -34,7 +33,6 @@ pub(crate) struct LayerAreas<'a> {
     pub(crate) candidates: Candidates,
 }
 
-/// Draws a batch.
 #[derive(Clone, Copy)]
 pub(crate) struct BatchDrawing<'a> {
     pub(crate) worker: &'a Worker,
@@ -50,7 +48,6 @@ impl<'a> BatchDrawing<'a> {
         self.worker.session()
     }
 
-    /// A layer and its statements.
     pub(crate) fn statements(self, index: usize) -> &'a LayerStatements {
         &self.layers.all()[index]
     }

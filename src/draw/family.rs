@@ -119,7 +119,6 @@ impl PreparedLayer {
 }
 
 impl FamilyRows {
-    /// The layer of a variant.
     #[must_use]
     pub fn of_variant(&self, number: usize) -> VariantLayer {
         match self.members.as_ref().map(|members| members.get(number).map_or(&[][..], Vec::as_slice)) {

@@ -29,7 +29,6 @@ impl RunLayers {
         Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
     }
 
-    /// All layers.
     pub(crate) fn all(&self) -> &[LayerStatements] {
         &self.layers
     }
@@ -57,7 +56,6 @@ pub(crate) struct RepeatedTiles(Mutex<HashMap<TileCoord, RepeatedContent>>);
 /// The content of tiles inside of the same polygons.
 #[derive(Clone)]
 pub(crate) enum RepeatedContent {
-    /// The same as this tile.
     Same(Arc<RenderedTile>),
     /// The compared tile had other bytes, so each of these tiles is rendered by itself.
     Differs,
@@ -73,7 +71,6 @@ impl RepeatedTiles {
     }
 }
 
-/// A layer and its statements.
 pub(crate) struct LayerStatements {
     pub(crate) prepared: PreparedLayer,
     /// The statement over [`Candidates::Found`].

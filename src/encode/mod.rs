@@ -1,5 +1,7 @@
 //! MVT bytes to stored bytes and back: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 mod small;
 
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
@@ -18,7 +20,6 @@ impl Level {
     /// The level for what is compressed once in a run, such as the directories of an archive.
     pub const ONCE: Level = Level(9);
 
-    /// The fastest level.
     const FASTEST: Level = Level(1);
 
     /// A level, if it lies in 1..=12.
@@ -31,9 +32,7 @@ impl Level {
 /// How tiles are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
-    /// As gzip.
     Gzip(Level),
-    /// As they are.
     Plain,
 }
 
@@ -52,7 +51,6 @@ impl Packing {
 pub enum Packer {
     /// Into gzip.
     Gzip(Gzip),
-    /// Not at all.
     Plain,
 }
 
@@ -101,7 +99,6 @@ pub enum EncodeError {
     /// The compressor failed, which no input should cause.
     #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
     Broken {
-        /// Its bytes.
         bytes: usize,
         /// What the library said.
         source: CompressionError,

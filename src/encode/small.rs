@@ -123,7 +123,6 @@ struct Code {
     count: u16,
 }
 
-/// The last block, with the fixed code.
 const LAST_BLOCK_OF_FIXED_CODE: Code = Code { bits: 0b011, count: 3 };
 
 const END_OF_BLOCK: Code = symbol(256);

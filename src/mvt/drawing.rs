@@ -20,7 +20,6 @@ fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
 /// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
 
-/// The buffers of one feature.
 #[derive(Default)]
 struct FeatureBuffers {
     tags: Vec<u8>,

@@ -160,7 +160,6 @@ impl Features {
         Some((start, self.bytes.get(start as usize..*self.ends.get(number)? as usize)?))
     }
 
-    /// The bytes of all features.
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }

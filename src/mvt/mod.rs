@@ -9,6 +9,8 @@
 //! - `overzoom`: a deeper tile drawn from one of its ancestors ([`overzoomed`]).
 //! - `wire`: the part of Protocol Buffers that tiles use.
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 mod drawing;
 mod features;
 mod geometry;
@@ -53,7 +55,6 @@ pub struct Feature {
 /// The value of a property (section 4.1): one of seven kinds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MvtValue<'a> {
-    /// A text.
     Text(&'a str),
     /// A number of single precision.
     Float(f32),

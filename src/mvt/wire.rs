@@ -5,7 +5,6 @@
 /// What is wrong with the bytes.
 pub(crate) type Broken = &'static str;
 
-/// The value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum FieldValue<'a> {
     Varint(u64),

@@ -58,7 +58,6 @@ pub struct StoredBatch {
     pub written: Written,
     /// Features that the plan counted in it; progress is measured by them.
     pub planned_features: u64,
-    /// Bytes stored.
     pub bytes: u64,
 }
 
@@ -94,18 +93,12 @@ pub enum PipelineError<R, W> {
     Sink(W),
     /// A tile could not be compressed.
     #[error("tile {tile}")]
-    Encode {
-        /// Which one.
-        tile: TileCoord,
-        /// The cause.
-        source: EncodeError,
-    },
+    Encode { tile: TileCoord, source: EncodeError },
     /// More than [`MAX_FAILED_TILES`] tiles could not be rendered.
     #[error(
         "more than {MAX_FAILED_TILES} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
     )]
     ManyFailed {
-        /// One of them.
         tile: TileCoord,
         /// Why.
         cause: String,
@@ -168,7 +161,6 @@ pub(crate) struct TileNote {
     bytes: u64,
 }
 
-/// The content of an edit.
 #[derive(Debug, Clone, Copy)]
 struct EditContents {
     /// Features drawn. The first edit of a tile counts those of all its layers.
@@ -404,9 +396,7 @@ pub struct LayerStats {
 /// A tile in which a layer could not be rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedTile {
-    /// Which tile.
     pub tile: TileCoord,
-    /// Which layer.
     pub layer: LayerId,
     /// The cause, in one line.
     pub cause: String,

@@ -85,9 +85,7 @@ const MIN_FEATURES: u64 = 100;
 /// The run that a batch belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BatchKind {
-    /// A seed.
     Seed,
-    /// A reseed.
     Reseed,
 }
 
@@ -153,7 +151,6 @@ impl BatchPace {
 /// The turns of a run's batches at a gate.
 #[derive(Clone)]
 pub struct BatchTurns {
-    /// The gate.
     pub gate: Arc<dyn BatchGate>,
     /// The kind of the run.
     pub kind: BatchKind,

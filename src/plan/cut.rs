@@ -47,7 +47,6 @@ impl Touching {
         (min_x.is_finite() && min_y.is_finite()).then_some(SourceBox { min_x, min_y, max_x, max_y })
     }
 
-    /// Where to search.
     pub(crate) fn search(&self) -> SearchBox {
         self.source().map_or(SearchBox::Nothing, SearchBox::Source)
     }
@@ -388,7 +387,6 @@ pub(crate) struct FeatureRun {
 }
 
 impl FeatureRun {
-    /// The tiles.
     pub(crate) fn rect(&self) -> TileRect {
         let OutlineRun { x, y0, y1, .. } = self.run;
         TileRect { zoom: self.zoom, x0: x, y0, x1: x, y1 }
@@ -446,7 +444,6 @@ impl OutlineRuns {
         &self.runs[first..end.max(first)]
     }
 
-    /// All runs.
     pub(crate) fn all(&self) -> &[FeatureRun] {
         &self.runs
     }

@@ -15,7 +15,6 @@ use crate::tile::{
 /// At which zooms a layer is drawn, and how far beyond its tiles.
 #[derive(Debug, Clone)]
 pub struct DrawnLayer {
-    /// The zooms at which it is drawn.
     pub zooms: ZoomList,
     /// How far beyond its tiles it is drawn.
     pub margin: Margin,
@@ -46,7 +45,6 @@ impl DrawnLayer {
 /// A part of the target's scope: zooms and boxes.
 #[derive(Debug, Clone)]
 pub struct ScopePart {
-    /// Its zooms.
     pub zooms: ZoomList,
     /// Its boxes.
     pub coverage: Coverage,

@@ -63,7 +63,6 @@ pub(crate) struct Quarterer<'a> {
     zoom: Zoom,
     layers: &'a [PlanLayer],
     contents: &'a SharedContents,
-    /// One for each layer.
     reach: Vec<LayerReach<'a>>,
     /// The weight that a batch should have, in pairs of a feature and a tile.
     target: u64,

@@ -30,7 +30,6 @@ const POINTS: u32 = 1 << 30;
 /// The bit that marks, together with [`INTERIOR`], a ring that runs counterclockwise: it is drawn with another first vertex.
 const TURNED: u32 = 1 << 29;
 
-/// The touches of one point.
 pub(crate) const ONE_POINT: u32 = POINTS | 1;
 
 /// The number of features of a touch.
@@ -97,7 +96,6 @@ impl Touches {
         }
     }
 
-    /// Adds a point.
     pub(crate) fn add_point(&mut self, number: usize, tiles: &TileRect, parts: &[TileRect]) {
         self.add(number, ONE_POINT, tiles, parts);
         if self.all.len() >= self.merge_at.max(MIN_MERGED) {

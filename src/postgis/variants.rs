@@ -12,7 +12,6 @@ pub const MAX_VARIANTS: usize = 10_000;
 /// A parameter of a tileset's variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantParameter {
-    /// Its name.
     pub name: String,
     /// Its type, as PostgreSQL writes it.
     pub kind: String,
@@ -21,7 +20,6 @@ pub struct VariantParameter {
 /// The values of all variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantTable {
-    /// The parameters.
     pub parameters: Vec<VariantParameter>,
     /// The values of each variant as text, in the order of the parameters. No two variants have the same values.
     pub rows: Vec<Vec<String>>,

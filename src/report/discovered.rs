@@ -40,7 +40,6 @@ pub struct DiscoveredColumn {
     pub column: String,
     /// The types of its geometries.
     pub shape: String,
-    /// Their SRIDs.
     pub srid: String,
     /// The rows; `None` if they cannot be read.
     pub rows: Option<u64>,

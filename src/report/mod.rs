@@ -74,7 +74,6 @@ pub enum Style {
     Warnings,
     /// Only warnings and skipped rows.
     Quiet,
-    /// Nothing at all.
     Nothing,
 }
 
@@ -194,11 +193,8 @@ pub(crate) const WORK_IS_DONE: &str = "what the command stored is stored and pub
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the report {}: {}", path.display(), moment.advice("--report", WORK_IS_DONE))]
 pub struct ReportFileError {
-    /// The path of the file.
     pub path: PathBuf,
-    /// When.
     pub moment: FileMoment,
-    /// The cause.
     pub source: io::Error,
 }
 

@@ -14,11 +14,8 @@ use crate::prometheus::{GaugeValue, gauge, label_value};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write the metrics {}: {}", path.display(), moment.advice("--metrics", WORK_IS_DONE))]
 pub struct MetricsFileError {
-    /// The path of the file.
     pub path: PathBuf,
-    /// When.
     pub moment: FileMoment,
-    /// The cause.
     pub source: io::Error,
 }
 
@@ -114,7 +111,6 @@ impl RunMetrics {
     }
 }
 
-/// The file of `--metrics`.
 #[derive(Debug, Clone)]
 struct MetricsFile {
     path: PathBuf,
@@ -124,7 +120,6 @@ struct MetricsFile {
     output: String,
 }
 
-/// What a run has written.
 #[derive(Debug, Default)]
 struct RunWritten<'a> {
     /// The counts of a successful run.

@@ -40,7 +40,6 @@ fn server_of(values: &ConfigValues, environment: &Parts, layers: &[String]) -> R
 /// Everything that is wrong with a configuration.
 #[derive(Debug)]
 pub struct ConfigProblems {
-    /// The problems.
     pub problems: Vec<CommandError>,
     /// The warnings of the database.
     pub warnings: Vec<String>,

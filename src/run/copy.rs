@@ -26,7 +26,6 @@ use crate::target::{
 };
 use crate::tile::{AreaPart, Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
 
-/// The options of `copy`.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// The targets to copy from.
@@ -421,7 +420,6 @@ const MAX_ASSEMBLED_TILES: usize = 50;
 /// The most bytes of tiles that are handed to the sink at a time, unless one tile alone has more.
 const MAX_BYTES_PER_CHUNK: usize = 8 << 20;
 
-/// A tile of one of the sources.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SourceTile {
     pub(crate) id: TileId,
@@ -432,7 +430,6 @@ pub(crate) struct SourceTile {
 /// The sources, and what is copied from them.
 pub(crate) struct Sources {
     pub(crate) readers: Vec<Box<dyn TileReader>>,
-    /// The names of the sources.
     pub(crate) names: Vec<String>,
     pub(crate) tiles: Vec<SourceTile>,
     /// The layers that are copied; all if empty.

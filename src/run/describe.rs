@@ -54,7 +54,6 @@ pub(crate) struct Before<'a> {
 pub(crate) struct Seeded<'a> {
     /// The snapshot that its tiles show.
     pub(crate) cursor: &'a str,
-    /// The mark of the database.
     pub(crate) database: Option<&'a DatabaseMark>,
     /// The witness of the database state that its tiles show.
     pub(crate) witness: Option<&'a Witness>,
@@ -344,7 +343,6 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
 #[error("{0}")]
 pub struct TileCause(String);
 
-/// The name of a layer.
 fn name(names: &[String], layer: LayerId) -> String {
     names.get(usize::from(layer.0)).cloned().unwrap_or_default()
 }
@@ -505,7 +503,6 @@ impl LogIdentity {
         &self.key
     }
 
-    /// The mark of a database.
     pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
         self.key.mark(identity)
     }

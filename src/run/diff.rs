@@ -14,7 +14,6 @@ use crate::stop::Stop;
 use crate::target::{Scope, TileReader, read_all};
 use crate::tile::{AreaPart, Coverage, Slice, TileCoord, TileId, ZoomList};
 
-/// The options of `diff`.
 #[derive(Debug, Clone)]
 pub struct DiffOptions {
     /// The target that the job's target is compared with.

@@ -111,7 +111,6 @@ const MIN_SECONDS_FOR_A_WARNING: f64 = 10.0;
 /// The share of the time above which a layer takes most of it.
 const MOST_OF_THE_TIME: f64 = 0.5;
 
-/// The estimates for a zoom.
 #[derive(Debug, Default, Clone, Copy)]
 struct ZoomEstimate {
     /// Stored bytes.

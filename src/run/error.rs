@@ -28,13 +28,10 @@ pub enum CommandError {
     /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The database.
     #[error(transparent)]
     Database(#[from] crate::postgis::Error),
-    /// The change log.
     #[error(transparent)]
     Changes(crate::change_log::ChangeLogError),
-    /// The target.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// A target that is read.
@@ -47,38 +44,23 @@ pub enum CommandError {
     #[error(
         "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
     )]
-    NoTarget {
-        /// The text.
-        text: String,
-    },
+    NoTarget { text: String },
     /// A text that is neither a path nor a place in S3.
     #[error(
         "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). ~ and $NAME are not expanded; for a folder of this very name write ./ before it"
     )]
-    UnknownTarget {
-        /// The text.
-        text: String,
-    },
+    UnknownTarget { text: String },
     /// The system does not start as many threads as the program needs.
     #[error(
         "cannot start {wanted} threads: raise the limit of processes (ulimit -u, TasksMax of a systemd unit, the limit of pids of a container), or end others of this user"
     )]
-    Threads {
-        /// How many.
-        wanted: usize,
-        /// Why not.
-        source: std::io::Error,
-    },
+    Threads { wanted: usize, source: std::io::Error },
     /// `doctor` has found errors.
     #[error("something is in the way: {errors} of the findings above {}", if *errors == 1 { "is an error" } else { "are errors" })]
-    Unhealthy {
-        /// How many.
-        errors: u64,
-    },
+    Unhealthy { errors: u64 },
     /// There is no schema of this name.
     #[error("there is no schema {name:?}: write one of {names}")]
     NoSuchSchema {
-        /// The name.
         name: String,
         /// The names that there are.
         names: String,
@@ -88,31 +70,20 @@ pub enum CommandError {
         "{target} holds another tileset ({found}), and this run writes {wanted}: choose another target, or write over it with --force"
     )]
     OtherTileset {
-        /// The target.
         target: String,
-        /// What it holds.
         found: String,
         /// What was to be written.
         wanted: String,
     },
     /// Another program made a target.
     #[error("oar-tiles did not write {target} ({what}): choose another target, or write over it with --force")]
-    Foreign {
-        /// The target.
-        target: String,
-        /// What it is.
-        what: String,
-    },
+    Foreign { target: String, what: String },
     /// An archive has no versions.
     #[error("{target} is one file: only a directory and an s3://bucket/prefix/ have versions")]
-    NoVersions {
-        /// The target.
-        target: String,
-    },
+    NoVersions { target: String },
     /// Headers that no pass can rewrite.
     #[error("{target}: {why}")]
     NoRewrite {
-        /// The target.
         target: String,
         /// Why, and what to do.
         why: &'static str,
@@ -121,29 +92,17 @@ pub enum CommandError {
     #[error(
         "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run {PURGE}"
     )]
-    NotPurged {
-        /// The target.
-        target: String,
-        /// The CDNs.
-        providers: String,
-    },
+    NotPurged { target: String, providers: String },
     /// The configuration names no CDN to notify.
     #[error("the configuration names no CDN for {target}: write a [[purge]] (sample-config.toml shows its keys)")]
-    NoPurges {
-        /// The target.
-        target: String,
-    },
-    /// The outbox.
+    NoPurges { target: String },
     #[error(transparent)]
     Outbox(#[from] OutboxError),
     /// A bucket has no versions.
     #[error(
         "{target} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
     )]
-    Unversioned {
-        /// The target.
-        target: String,
-    },
+    Unversioned { target: String },
     /// The map cannot be switched.
     #[error(transparent)]
     Switch(#[from] SwitchError),
@@ -152,34 +111,18 @@ pub enum CommandError {
     Location(#[from] LocationError),
     /// Source and target of a copy are the same.
     #[error("{target} would be copied onto itself: name another target")]
-    SameTarget {
-        /// The target.
-        target: String,
-    },
+    SameTarget { target: String },
     /// A target that only a seed can bring up to date.
     #[error("{target} needs a full seed: {why}. Run {SEED}, or reseed with --or-seed")]
-    NeedsSeed {
-        /// The target.
-        target: String,
-        /// Why.
-        why: String,
-    },
+    NeedsSeed { target: String, why: String },
     /// A target that shows another history of the database.
     #[error("{target} needs a full seed: {OTHER_HISTORY}. Run {SEED}, or reseed with --or-seed")]
-    OtherHistory {
-        /// The target.
-        target: String,
-    },
+    OtherHistory { target: String },
     /// Targets that cannot be brought up to date, for reasons that `track status` has reported.
     #[error(
         "targets that need a full seed: {targets} of {of}, for the reasons given above. Run {SEED}, or reseed with --or-seed"
     )]
-    NeedSeeds {
-        /// How many.
-        targets: usize,
-        /// Of how many.
-        of: usize,
-    },
+    NeedSeeds { targets: usize, of: usize },
     /// A run would delete more tiles than it may.
     #[error(
         "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
@@ -187,13 +130,11 @@ pub enum CommandError {
         crate::report::grouped(*left)
     )]
     Shrinks {
-        /// The target.
         target: String,
         /// How many tiles it holds.
         held: u64,
         /// How many it would hold.
         left: u64,
-        /// What is allowed.
         max: MaxShrink,
     },
     /// A run would lose more rows of a layer than it may.
@@ -201,21 +142,12 @@ pub enum CommandError {
         "{target} would lose rows: {}. max_shrink is {max}. Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
         lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
-    LosesRows {
-        /// The target.
-        target: String,
-        /// The layers.
-        lost: Vec<LostRows>,
-        /// What is allowed.
-        max: MaxShrink,
-    },
-    /// A list of tiles.
+    LosesRows { target: String, lost: Vec<LostRows>, max: MaxShrink },
     #[error(transparent)]
     TileList(#[from] TileListError),
     /// A text that is no area.
     #[error("the area {text:?} cannot be read: {what}")]
     NoArea {
-        /// The text.
         text: String,
         /// What is wrong with it, and what to write.
         what: String,
@@ -223,7 +155,6 @@ pub enum CommandError {
     /// A request to a command does not fit the target.
     #[error("{target}: {what}")]
     Unfit {
-        /// The target.
         target: String,
         /// What does not fit, and what to do.
         what: String,
@@ -238,14 +169,10 @@ pub enum CommandError {
     NoCopyTarget,
     /// Other runs kept changing the target while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
-    Contended {
-        /// The target.
-        target: String,
-    },
+    Contended { target: String },
     /// A text that is no tile.
     #[error("{text:?} is no tile: {what}")]
     NoTile {
-        /// The text.
         text: String,
         /// What to write instead.
         what: String,
@@ -253,45 +180,28 @@ pub enum CommandError {
     /// A tile, or a layer of it, that a target does not hold.
     #[error("{target} has no {what}")]
     NotThere {
-        /// The target.
         target: String,
         /// Which one, and what there is.
         what: String,
     },
     /// A tile that cannot be decoded.
     #[error("{target}: tile {tile} cannot be decoded. Seed or copy it again; verify names all such tiles")]
-    BrokenTile {
-        /// The target.
-        target: String,
-        /// Which tile.
-        tile: TileCoord,
-        /// The cause.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    BrokenTile { target: String, tile: TileCoord, source: Box<dyn std::error::Error + Send + Sync> },
     /// `verify` found errors in a target.
     #[error("{target} is not sound: {findings} listed above. Seed or copy it again")]
     Unsound {
-        /// The target.
         target: String,
         /// How many findings, in words.
         findings: String,
     },
     /// Two targets differ.
     #[error("{a} and {b} differ in {} {}", crate::report::grouped(*tiles), if *tiles == 1 { "tile" } else { "tiles" })]
-    Differ {
-        /// The first.
-        a: String,
-        /// The second.
-        b: String,
-        /// In how many tiles.
-        tiles: u64,
-    },
+    Differ { a: String, b: String, tiles: u64 },
     /// Tiles that could not be rendered.
     #[error(
         "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run {RESEED}, which renders them again (or seed)"
     )]
     Unrendered {
-        /// The target.
         target: String,
         /// Which ones, in words.
         tiles: String,
@@ -304,13 +214,10 @@ pub enum CommandError {
     /// A tile is larger than allowed.
     #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"", heaviest.tile, heaviest.features)]
     LargeTile {
-        /// The layer.
         layer: String,
         /// Tiles over the limit.
         tiles: u64,
-        /// The limit.
         limit: u64,
-        /// The heaviest.
         heaviest: HeavyTile,
     },
     /// The database went away too often.
@@ -320,7 +227,6 @@ pub enum CommandError {
     Restarts {
         /// How often the run was begun.
         attempts: u32,
-        /// The last cause.
         source: crate::postgis::Error,
     },
     /// Other sessions in the database blocked the run too often.
@@ -330,7 +236,6 @@ pub enum CommandError {
     HeldUp {
         /// How often the run was begun.
         attempts: u32,
-        /// The last cause.
         source: crate::postgis::Error,
     },
     /// The database has no table that can be drawn, or none that was asked for.
@@ -348,31 +253,19 @@ pub enum CommandError {
     /// The report cannot be written.
     #[error(transparent)]
     NoReport(#[from] ReportFileError),
-    /// The file of `--metrics`.
     #[error(transparent)]
     NoMetrics(#[from] MetricsFileError),
     /// A page with a map cannot know the address of the tiles.
     #[error(
         "where clients find the tiles of {target} is not known: give --public-url https://…, below which {{z}}/{{x}}/{{y}} and tiles.json are"
     )]
-    NoPublicUrl {
-        /// The target.
-        target: String,
-    },
+    NoPublicUrl { target: String },
     /// An address on a page is no URL.
     #[error("{url:?} is no URL that a page can ask for tiles: give --public-url https://…")]
-    NoUrl {
-        /// What was given.
-        url: String,
-    },
+    NoUrl { url: String },
     /// The admin listener of a server does not answer, or refused the request.
     #[error("{url} {what}")]
-    Admin {
-        /// Its URL.
-        url: String,
-        /// What happened.
-        what: String,
-    },
+    Admin { url: String, what: String },
     /// A server is not ready, or does not answer: its URL and what happened.
     #[error("{0}")]
     NotReady(String),
@@ -380,22 +273,15 @@ pub enum CommandError {
     #[error(
         "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out"
     )]
-    WrittenAsAWhole {
-        /// The target.
-        target: String,
-    },
+    WrittenAsAWhole { target: String },
     /// A server would write a target whose versions are each written as a whole.
     #[error(
         "a server cannot keep {target} up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run {SEED} when something has changed"
     )]
-    WriterOfVersions {
-        /// The target.
-        target: String,
-    },
+    WriterOfVersions { target: String },
     /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]
     Untracked {
-        /// The target.
         target: String,
         /// Why, and what to do.
         why: crate::change_log::Untracked,
@@ -425,12 +311,7 @@ pub enum CommandError {
     #[error(
         "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
     )]
-    InterruptedSynchronized {
-        /// The target.
-        target: String,
-        /// Which one.
-        signal: Signal,
-    },
+    InterruptedSynchronized { target: String, signal: Signal },
 }
 
 // Files that commands write for people, in addition to the target: lists of tiles, pages, pictures, configurations.
@@ -440,76 +321,28 @@ pub enum CommandError {
 pub enum WrittenFileError {
     /// `init` would overwrite a file.
     #[error("{} is there already, and init overwrites nothing: name another file with --output, or move this one away", path.display())]
-    DraftExists {
-        /// The file.
-        path: PathBuf,
-    },
+    DraftExists { path: PathBuf },
     /// The configuration that `init` makes cannot be written.
     #[error("cannot write {}: name another file with --output", path.display())]
-    NoDraft {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoDraft { path: PathBuf, source: std::io::Error },
     /// Several tilesets would write one file.
     #[error("{flag} {}: each tileset writes its own file; write {{tileset}} into its name, such as run-{{tileset}}.json", path.display())]
-    OneFile {
-        /// The flag.
-        flag: &'static str,
-        /// The path.
-        path: PathBuf,
-    },
+    OneFile { flag: &'static str, path: PathBuf },
     /// The dirty tiles cannot be written.
     #[error("cannot write the dirty tiles to {}: {}", path.display(), moment.advice("--dirty-out", "nothing was published, and the manifest is unchanged"))]
-    NoTileList {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        moment: FileMoment,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoTileList { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// The changed tiles cannot be written.
     #[error("cannot write the changed tiles to {}: {}", path.display(), moment.advice("--changed-out", WORK_IS_DONE))]
-    NoChangedList {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        moment: FileMoment,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoChangedList { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// The page with a map cannot be written.
     #[error("cannot write the page {}: choose another --html", path.display())]
-    NoPage {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        moment: FileMoment,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoPage { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// The style of a map cannot be written.
     #[error("cannot write the style {}: choose another --style", path.display())]
-    NoStyle {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        moment: FileMoment,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoStyle { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// The picture of a tile cannot be written.
     #[error("cannot write the picture {}: choose another --png", path.display())]
-    NoPicture {
-        /// The file.
-        path: PathBuf,
-        /// When.
-        moment: FileMoment,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoPicture { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// A picture would be written onto a terminal.
     #[error(
         "a picture is no text for a terminal: name a file with --png, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
@@ -517,12 +350,7 @@ pub enum WrittenFileError {
     PictureOnTerminal,
     /// The manual pages cannot be written.
     #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
-    NoManualPages {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoManualPages { path: PathBuf, source: std::io::Error },
 }
 
 /// The kind of the failure to write a file beside the work. Exit code 2 says that nothing was begun.
@@ -669,7 +497,6 @@ pub enum SeveralError {
     #[error("tilesets that failed: {} of {of} ({}), each for the reason given above. Run the command again for them alone, with {}",
         tilesets.len(), tilesets.join(", "), again(tilesets))]
     Tilesets {
-        /// Their names.
         tilesets: Vec<String>,
         /// How many tilesets the command was run for.
         of: usize,
@@ -680,11 +507,9 @@ pub enum SeveralError {
     #[error("variants of {tileset} that failed: {failed} of {of}, each for the reason given above: {}{}. Run the command again",
         outputs.join(", "), if outputs.len() < *failed { ", …" } else { "" })]
     Variants {
-        /// The tileset.
         tileset: String,
         /// The outputs of the first ones.
         outputs: Vec<String>,
-        /// How many failed.
         failed: usize,
         /// How many variants there are.
         of: usize,
@@ -696,9 +521,7 @@ pub enum SeveralError {
         "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
     )]
     NoVariant {
-        /// The target.
         target: String,
-        /// The tileset.
         tileset: String,
         /// The output, with `{name}` for the values.
         output: String,
@@ -706,9 +529,7 @@ pub enum SeveralError {
     /// `--variant` names a variant that is not there.
     #[error("{tileset} has no variant \"{wanted}\"{hint}")]
     UnknownVariant {
-        /// The name.
         wanted: String,
-        /// The tileset.
         tileset: String,
         /// A similar name, or how to list them.
         hint: String,
@@ -718,25 +539,18 @@ pub enum SeveralError {
     NotForVariants {
         /// The flag or command.
         what: &'static str,
-        /// The tileset.
         tileset: String,
         /// What to do instead.
         next: &'static str,
     },
     /// The folder of a variant cannot be made.
     #[error("cannot make the folder {} of a variant: choose another output below [tileset.variants]", path.display())]
-    NoVariantFolder {
-        /// The folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    NoVariantFolder { path: PathBuf, source: std::io::Error },
     /// A target of a vanished variant cannot be deleted.
     #[error("{} cannot be deleted: look into the cause, then run the command again with --prune-variants", path.display())]
     NotRemoved {
         /// The file or folder.
         path: PathBuf,
-        /// The cause.
         source: std::io::Error,
     },
 }

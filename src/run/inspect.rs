@@ -18,7 +18,6 @@ use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature, write_
 use crate::target::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
-/// The options of `inspect`.
 #[derive(Debug, Clone, Default)]
 pub struct InspectOptions {
     /// A tile, as z/x/y; `None` for the whole target.

@@ -190,7 +190,6 @@ pub fn written(
     Ok(job)
 }
 
-/// A job in one line.
 #[must_use]
 pub fn line(job: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

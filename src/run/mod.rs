@@ -87,7 +87,6 @@ pub use writer_lease::QueueGate;
 /// One run: its settings, its target, its report, and the stop that ends it.
 #[derive(Clone)]
 pub struct Job {
-    /// The settings.
     pub settings: JobSettings,
     /// The target that it reads or writes.
     pub target: Target,
@@ -126,7 +125,6 @@ pub struct JobPart {
 #[derive(Debug, Clone)]
 pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
-    /// The witnesses of that state.
     pub(crate) witnesses: Vec<Witness>,
     /// The id of the publication.
     pub(crate) publication: String,

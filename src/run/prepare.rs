@@ -343,7 +343,6 @@ const BYTES_PER_ROW: u64 = 400;
 
 /// What is known of all layers.
 pub(crate) struct LayerSurveys {
-    /// The layers for the plan.
     pub(crate) planned: Vec<PlanLayer>,
     /// The layers with what was counted or read.
     pub(crate) surveyed: Vec<PreparedLayer>,

@@ -22,7 +22,6 @@ const HOUR: u64 = 3_600;
 /// A layer that would lose too many rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LostRows {
-    /// The layer.
     pub layer: String,
     /// The most rows that it had within the last day.
     pub before: u64,

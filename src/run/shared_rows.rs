@@ -27,7 +27,6 @@ struct WantedLayer {
     scope: RowScope,
 }
 
-/// Where rows are wanted.
 #[derive(Debug, Clone, PartialEq)]
 struct RowScope {
     /// The zooms at which the layer is drawn.
@@ -125,7 +124,6 @@ impl SharedRows {
         SharedRows { wanted: wanted.collect(), kept: Mutex::default() }
     }
 
-    /// Forgets all rows.
     pub(crate) fn forget(&self) {
         self.lock().layers.clear();
     }

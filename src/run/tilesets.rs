@@ -89,7 +89,6 @@ impl FailedTilesets {
         FailedTilesets { of: tilesets, failed: Vec::new() }
     }
 
-    /// Adds a tileset that failed.
     pub fn add(&mut self, tileset: String, error: &CommandError) {
         self.failed.push((tileset, error.kind()));
     }

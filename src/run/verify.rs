@@ -30,13 +30,11 @@ use crate::tile::{
 pub enum TilesToCheck {
     /// All of up to 100,000 tiles, else a sample of 10,000.
     Fitting,
-    /// A sample of this many tiles.
     Sample(NonZeroU64),
     /// Every tile.
     All,
 }
 
-/// The options of `verify`.
 #[derive(Debug, Clone)]
 pub struct VerifyOptions {
     /// How many tiles are decoded and compared.

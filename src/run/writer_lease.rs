@@ -30,7 +30,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// The longest lease that is accepted from another process's note.
 const LONGEST_LEASE: Duration = Duration::from_secs(600);
 
-/// The note.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct WriterNote {
     /// Random.
@@ -47,7 +46,6 @@ struct WriterNote {
 #[derive(Debug)]
 pub(crate) struct WriterLease {
     notes: Arc<dyn NoteStore>,
-    /// The name of the note.
     name: String,
     time: Duration,
     note: WriterNote,
@@ -93,10 +91,8 @@ enum Looked {
     Held(String),
 }
 
-/// Waits for the lease.
 pub(crate) struct LeaseWait {
     notes: Arc<dyn NoteStore>,
-    /// The name of the note.
     name: String,
     time: Duration,
     /// The note as it was seen last, and since when it is unchanged.

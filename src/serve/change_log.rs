@@ -616,7 +616,6 @@ impl LiveEpochs {
         LiveEpoch(self.changed.of(tile)).max(beside.get())
     }
 
-    /// The moment of an epoch.
     pub(crate) fn moment(&self, epoch: LiveEpoch) -> Instant {
         self.begun + Duration::from_micros(epoch.0)
     }

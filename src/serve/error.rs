@@ -20,47 +20,27 @@ pub enum ServeError {
     /// One of several tilesets cannot be served.
     #[error("tileset \"{name}\" cannot be served")]
     Tileset {
-        /// Its name.
         name: String,
         /// The kind of the cause.
         kind: ErrorKind,
-        /// The cause.
         source: Box<ServeError>,
     },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
-    Listen {
-        /// The address.
-        address: ListenAddress,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Listen { address: ListenAddress, source: std::io::Error },
     /// The server does not know a URL under which clients find the tiles.
     #[error(
         "{address} is no address that clients can name, and the TileJSON has to say where the tiles are: give --public-url https://…"
     )]
-    NoPublicUrl {
-        /// The address.
-        address: ListenAddress,
-    },
+    NoPublicUrl { address: ListenAddress },
     /// A configured value cannot be sent as a header.
     #[error("{value:?} cannot be sent as {header}: it has characters that no header may have")]
-    Header {
-        /// The header.
-        header: &'static str,
-        /// The value.
-        value: String,
-    },
+    Header { header: &'static str, value: String },
     /// The folder of `assets` does not have the files of the map.
     #[error(
         "cannot read {}: assets has to name a folder with maplibre-gl.js and maplibre-gl.css of version 5 (dist in the npm package maplibre-gl)", path.display()
     )]
-    Assets {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Assets { path: PathBuf, source: std::io::Error },
     /// Redis cannot be used.
     #[error(transparent)]
     Redis(RedisUrlError),
@@ -71,10 +51,7 @@ pub enum ServeError {
     #[error(
         "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
     )]
-    NoMaxAge {
-        /// The value.
-        value: String,
-    },
+    NoMaxAge { value: String },
     /// A rule tells caches that tiles never change, but they do.
     #[error(
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"

@@ -177,16 +177,13 @@ pub struct ServeOptions {
 /// Further headers of tiles, such as the tags by which CDNs purge them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TileHeaders {
-    /// The headers.
     pub headers: Vec<TileHeader>,
     /// What their placeholders stand for.
     pub names: TileTextNames,
 }
 
-/// A header of tiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileHeader {
-    /// Its name.
     pub name: HeaderName,
     /// Its value.
     pub text: TileText,

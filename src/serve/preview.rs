@@ -103,7 +103,6 @@ fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
         .replace("{{CHANGES}}", if has_changes { "changes" } else { "" })
 }
 
-/// The page with the map.
 #[derive(Debug)]
 pub(crate) struct PreviewPage {
     pub(crate) client: MapClient,
@@ -112,7 +111,6 @@ pub(crate) struct PreviewPage {
 }
 
 impl PreviewPage {
-    /// The page.
     pub(crate) fn page(&self, public_url: &str) -> Answer {
         let from_cdn = matches!(self.client, MapClient::Cdn);
         let page = linked(from_cdn, public_url, self.has_changes);

@@ -29,7 +29,6 @@ enum WriterRole {
     Starting,
     /// Another process writes; this is its name.
     Standby(String),
-    /// It writes.
     Writing,
 }
 

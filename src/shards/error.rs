@@ -9,48 +9,28 @@ use crate::target::{NoteError, TargetError, WorkFileError};
 pub enum ShardsError {
     /// The work folder is a path or address of the wrong kind.
     #[error("--work {text}: write a folder/ that all machines share, or s3://bucket/prefix/")]
-    NoWorkFolder {
-        /// What was written.
-        text: String,
-    },
+    NoWorkFolder { text: String },
     /// The work folder is the target.
     #[error("--work {text} is the output: the work folder has to be another one, such as s3://bucket/.seed/")]
-    WorkIsTarget {
-        /// What was written.
-        text: String,
-    },
+    WorkIsTarget { text: String },
     /// The work folder contains something else.
     #[error(
         "--work {work} holds {example}, which is no part of a run: nothing was written. Name an empty folder, or one that is not there yet"
     )]
-    Stranger {
-        /// The work folder.
-        work: String,
-        /// What it holds.
-        example: String,
-    },
+    Stranger { work: String, example: String },
     /// There is no plan.
     #[error("{work} holds no run: begin one with {SHARDS_BEGIN}")]
-    NoPlan {
-        /// The work folder.
-        work: String,
-    },
+    NoPlan { work: String },
     /// There is a plan already.
     #[error(
         "{work} holds run {run} already: finish it with {SHARDS_COMMIT}, give it up with {SHARDS_ABORT}, or name another work folder"
     )]
-    Begun {
-        /// The work folder.
-        work: String,
-        /// The run.
-        run: String,
-    },
+    Begun { work: String, run: String },
     /// A document of the work folder cannot be read.
     #[error("{place} cannot be read ({what}): give the run up with {SHARDS_ABORT}, and begin again")]
     Damaged {
         /// The document or file.
         place: String,
-        /// What is wrong.
         what: String,
     },
     /// The plan is too large for the work folder.
@@ -58,43 +38,27 @@ pub enum ShardsError {
     TooManyShards {
         /// How many were asked for.
         shards: u32,
-        /// The most.
         most: u32,
     },
     /// The run was given up, or another one was begun since.
     #[error("run {run} in {work} was given up: begin again with {SHARDS_BEGIN}")]
-    Aborted {
-        /// The work folder.
-        work: String,
-        /// The run.
-        run: String,
-    },
+    Aborted { work: String, run: String },
     /// Another version of the program made the plan.
     #[error(
         "run {run} in {work} was begun by {theirs}, and this is {ours}: use one version for begin, run and commit, or begin again"
     )]
     OtherVersion {
-        /// The work folder.
         work: String,
-        /// The run.
         run: String,
         /// The program that made the plan.
         theirs: String,
-        /// This program.
         ours: String,
     },
     /// The settings differ from those of the plan.
     #[error(
         "run {run} in {work} was begun with other settings: {what}. Give every shard and the commit the configuration of begin, or begin again"
     )]
-    OtherSettings {
-        /// The work folder.
-        work: String,
-        /// The run.
-        run: String,
-        /// What differs.
-        what: String,
-    },
+    OtherSettings { work: String, run: String, what: String },
     /// No index is given.
     #[error(
         "which shard is this? Write --shard 1/{shards} to --shard {shards}/{shards}, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)"
@@ -108,7 +72,6 @@ pub enum ShardsError {
     BadIndex {
         /// The flag or variable.
         from: String,
-        /// Its value.
         text: String,
         /// How many shards there are.
         shards: u32,
@@ -118,9 +81,7 @@ pub enum ShardsError {
         "{first} and {second} are both set: which shard is this? Say it with --shard K/{shards} or OAR_TILES_SHARD"
     )]
     TwoIndexes {
-        /// The first variable.
         first: String,
-        /// The second variable.
         second: String,
         /// How many shards there are.
         shards: u32,
@@ -132,11 +93,9 @@ pub enum ShardsError {
     OutOfRange {
         /// The flag or variable.
         from: String,
-        /// Its value.
         text: String,
         /// The shard, counted from 1.
         number: i64,
-        /// The run.
         run: String,
         /// How many shards there are.
         shards: u32,
@@ -153,10 +112,7 @@ pub enum ShardsError {
     #[error(
         "layer \"{layer}\" has refresh = true, and shards must not refresh it each by itself: hold one snapshot with begin --hold"
     )]
-    Refreshes {
-        /// The layer.
-        layer: String,
-    },
+    Refreshes { layer: String },
     /// The configuration has several targets, and shards are cut from one.
     #[error("shards divides one tileset, and this configuration has {has}: {next}")]
     SeveralTargets {
@@ -169,44 +125,29 @@ pub enum ShardsError {
     #[error(
         "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with {SHARDS_ABORT}, and begin again"
     )]
-    SnapshotGone {
-        /// The run.
-        run: String,
-    },
+    SnapshotGone { run: String },
     /// The database is written, though `--frozen` promised otherwise.
     #[error(
         "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with {SHARDS_ABORT}, and begin again"
     )]
     Thawed {
-        /// The run.
         run: String,
-        /// The snapshot now.
         now: String,
         /// The snapshot of the plan.
         then: String,
     },
     /// It is another database.
     #[error("run {run} in {work}: {why}. Give every shard and the commit the database of begin")]
-    OtherDatabase {
-        /// The work folder.
-        work: String,
-        /// The run.
-        run: String,
-        /// Both databases.
-        why: String,
-    },
+    OtherDatabase { work: String, run: String, why: String },
     /// Shards are missing.
     #[error(
         "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit ({SHARDS_STATUS} shows which run now). If they end with 4, give the run up with {SHARDS_ABORT}"
     )]
     Missing {
-        /// The run.
         run: String,
-        /// How many are missing.
         missing: u32,
         /// How many there are.
         shards: u32,
-        /// Their numbers.
         named: String,
     },
     /// The commit's database is behind that of a shard.
@@ -216,49 +157,28 @@ pub enum ShardsError {
     Behind {
         /// The shard, counted from 1.
         shard: u32,
-        /// The commit's snapshot.
         behind: String,
-        /// The shard's snapshot.
         ahead: String,
     },
     /// The shards have not rendered what was planned.
     #[error(
         "the shards of run {run} rendered {rendered} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
-    Miscounted {
-        /// The run.
-        run: String,
-        /// Tiles planned.
-        planned: u64,
-        /// Tiles rendered.
-        rendered: u64,
-    },
+    Miscounted { run: String, planned: u64, rendered: u64 },
     /// A tile came twice from the shards, or out of order.
     #[error("tile {tile} came twice from the shards, or out of order: nothing was published. Please report this")]
-    Order {
-        /// The tile.
-        tile: String,
-    },
+    Order { tile: String },
     /// The lease of a connection slot was lost.
     #[error("this shard lost its place among the connections ({why}): run it again")]
-    LostSlot {
-        /// Why.
-        why: String,
-    },
+    LostSlot { why: String },
     /// The snapshot has been held for the longest allowed time.
     #[error(
         "run {run} has not ended within {limit} (--hold-for): the snapshot was given up. Shards that have it go on; others cannot begin any more"
     )]
-    HoldLimit {
-        /// The run.
-        run: String,
-        /// The limit.
-        limit: String,
-    },
+    HoldLimit { run: String, limit: String },
     /// A document.
     #[error(transparent)]
     Note(#[from] NoteError),
-    /// A file.
     #[error(transparent)]
     File(#[from] WorkFileError),
     /// The target, where shards write it themselves.
@@ -266,12 +186,7 @@ pub enum ShardsError {
     Target(#[from] TargetError),
     /// The run file being written.
     #[error("cannot write {place}: make room there, or look into the cause")]
-    Write {
-        /// Where.
-        place: String,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Write { place: String, source: std::io::Error },
 }
 
 impl ShardsError {

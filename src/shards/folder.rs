@@ -24,7 +24,6 @@ use crate::clock::milliseconds_now;
 use crate::postgis::ExportedSnapshot;
 use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
 
-/// The note with the plan.
 const PLAN: &str = "plan.json";
 
 /// The note with the runs that have ended.
@@ -33,14 +32,12 @@ const ENDED: &str = "ended.json";
 /// The most runs in [`ENDED`].
 const MAX_ENDED: usize = 50;
 
-/// The work folder.
 #[derive(Debug, Clone)]
 pub struct WorkFolder {
     /// The name that the user gave.
     pub name: String,
     /// The documents.
     pub notes: Arc<dyn NoteStore>,
-    /// The files.
     pub files: WorkFiles,
 }
 
@@ -202,7 +199,6 @@ const ATTEMPT_LIFE: u64 = 60_000;
 /// An attempt at a shard, and whether it is alive.
 #[derive(Debug, Clone)]
 pub struct Attempt {
-    /// Its note.
     pub note: AttemptNote,
     /// True if its heartbeat is less than a minute old, by this machine's clock.
     pub is_alive: bool,

@@ -16,7 +16,6 @@ struct EditPlace {
 /// A record of the merged runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergedRecord {
-    /// The record.
     pub record: RunRecord,
     /// If the record is a repair: the shard's record of the tile, or `None` if it has none.
     pub repaired: Option<Option<RunRecord>>,
@@ -29,7 +28,6 @@ pub struct Merged {
     /// The repairs first, if there are any; then the shards.
     runs: Vec<RunReader>,
     repairs: bool,
-    /// The next record of each run.
     next: Vec<Option<RunRecord>>,
     /// The key of the next record of each run. If keys are equal, the run with the lowest number comes first, which is the run of the repairs.
     heap: BinaryHeap<Reverse<(EditPlace, usize)>>,

@@ -25,7 +25,6 @@ pub enum StateKind {
 /// The plan of a run. It contains neither rows nor batches: each shard plans the tiles of its columns itself, at its snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardPlan {
-    /// [`PLAN_VERSION`].
     pub version: u32,
     /// The run's id.
     pub run: String,
@@ -37,7 +36,6 @@ pub struct ShardPlan {
     pub reads: String,
     /// The target.
     pub output: String,
-    /// The zooms.
     pub zooms: String,
     /// The boxes.
     pub bbox: Vec<String>,
@@ -49,7 +47,6 @@ pub struct ShardPlan {
     pub shared_version: Option<String>,
     /// How the shards are brought to one state.
     pub state: StateKind,
-    /// The database of the plan.
     pub database: DatabaseIdentity,
     /// The cursor of the plan's snapshot.
     pub cursor: String,
@@ -74,9 +71,7 @@ pub struct ShardPlan {
     /// The box around all features.
     #[serde(with = "bounds_text")]
     pub bounds: LonLatBox,
-    /// Rows that are skipped.
     pub skipped: Vec<SkippedRows>,
-    /// Warnings of the plan.
     pub warnings: Vec<String>,
     /// The shards, in order.
     pub shards: Vec<PlannedShard>,
@@ -105,14 +100,12 @@ mod bounds_text {
     }
 }
 
-/// A shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedShard {
     /// Its cost. The unit is a feature that is drawn into a tile from cached rows.
     pub weight: u64,
     /// The approximate number of rows that it reads.
     pub rows: u64,
-    /// Its columns.
     pub columns: ColumnRanges,
 }
 
@@ -188,7 +181,6 @@ pub struct AddingNote {
 /// The figures of a shard for one zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DoneZoom {
-    /// The zoom.
     pub zoom: u8,
     /// Features drawn.
     pub features: u64,
@@ -210,7 +202,6 @@ pub struct LayerRecord {
 pub struct DoneNote {
     /// The shard, counted from 1.
     pub shard: u32,
-    /// The attempt.
     pub attempt: String,
     /// The file with its sorted run; `None` if it has no tile.
     pub file: Option<String>,
@@ -252,7 +243,6 @@ pub struct DoneNote {
     pub workers: usize,
 }
 
-/// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunEnd {
@@ -267,6 +257,5 @@ pub enum RunEnd {
 pub struct EndedRun {
     /// The run's id.
     pub run: String,
-    /// How it ended.
     pub end: RunEnd,
 }

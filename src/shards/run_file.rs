@@ -47,7 +47,6 @@ fn crc32(before: u32, bytes: &[u8]) -> u32 {
     checksum.sum()
 }
 
-/// A record of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunRecord {
     /// An edit that the commit has to make.
@@ -59,7 +58,6 @@ pub enum RunRecord {
 /// A tile that a shard has added to the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddedTile {
-    /// The tile.
     pub id: TileId,
     /// The MD5 of its bytes.
     pub digest: [u8; 16],
@@ -68,7 +66,6 @@ pub struct AddedTile {
 }
 
 impl RunRecord {
-    /// The tile.
     #[must_use]
     pub const fn id(&self) -> TileId {
         match self {
@@ -167,7 +164,6 @@ pub(crate) mod tests {
 
 // The output of a shard: its sorted run, and, for a new version of an S3 prefix, the tiles in that version.
 
-/// A sink for one shard.
 #[derive(Debug)]
 pub struct ShardSink {
     run: RunSink,
@@ -178,7 +174,6 @@ pub struct ShardSink {
 /// A shard that was written.
 #[derive(Debug)]
 pub struct FinishedShard {
-    /// Its run.
     pub run: FinishedRun,
     /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier attempt may have added some of
     /// these tiles, at its own snapshot.
@@ -186,7 +181,6 @@ pub struct FinishedShard {
 }
 
 impl ShardSink {
-    /// A sink of a run, and of the tiles of a version.
     #[must_use]
     pub const fn new(run: RunSink, tiles: Option<VersionTiles>) -> ShardSink {
         ShardSink { run, tiles }
@@ -404,7 +398,6 @@ pub struct RunSink {
 /// A run that was written.
 #[derive(Debug)]
 pub struct FinishedRun {
-    /// The file.
     pub file: NamedTempFile,
     /// Its length in bytes.
     pub bytes: u64,

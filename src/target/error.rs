@@ -12,7 +12,6 @@ pub enum TargetError {
     /// A PMTiles file.
     #[error(transparent)]
     Pmtiles(#[from] PmtilesError),
-    /// A directory.
     #[error(transparent)]
     Directory(#[from] DirectoryError),
     /// S3.

@@ -256,7 +256,6 @@ pub struct Finished {
 /// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and the error names the holder.
 ///   Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
 pub trait Sink: Send {
-    /// The error type of the sink.
     type Error: std::error::Error + Send + Sync + 'static;
 
     /// The order and form of the edits that the sink takes.

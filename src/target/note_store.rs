@@ -29,7 +29,6 @@ pub struct KeptNote {
 /// The condition under which a note is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoteCondition {
-    /// No condition.
     Always,
     /// There is no such note.
     Absent,
@@ -44,22 +43,13 @@ pub enum NoteError {
     #[error(
         "{place} was written by somebody else meanwhile: see that only one program writes it, then run the command again"
     )]
-    Changed {
-        /// The note.
-        place: String,
-    },
+    Changed { place: String },
     /// The name is not a valid name of a note.
     #[error("{name:?} cannot be the name of a note: please report this")]
-    Name {
-        /// The name.
-        name: String,
-    },
+    Name { name: String },
     /// The note is longer than [`MAX_KEPT_NOTE`].
     #[error("{place} is longer than the {} MB that are read: remove it", MAX_KEPT_NOTE >> 20)]
-    TooLong {
-        /// The note.
-        place: String,
-    },
+    TooLong { place: String },
     /// The system or the server refused.
     #[error("cannot {action} {place}: look into the cause, then run the command again")]
     Refused {
@@ -67,7 +57,6 @@ pub enum NoteError {
         action: &'static str,
         /// The note or folder.
         place: String,
-        /// The cause.
         source: Box<dyn Error + Send + Sync>,
     },
 }

@@ -73,7 +73,6 @@ pub struct PublishedTiles {
 /// Why a run may not publish its manifest.
 #[derive(Debug, thiserror::Error)]
 pub enum BeforeManifestError {
-    /// A note.
     #[error(transparent)]
     Note(#[from] NoteError),
     /// The list of changed tiles cannot be read back.

@@ -158,7 +158,6 @@ pub enum ReadError {
     Io {
         /// The file.
         path: PathBuf,
-        /// The cause.
         source: std::io::Error,
     },
     /// A server refused; the message names the action and the next step.

@@ -53,7 +53,6 @@ pub enum StagingError {
         path: PathBuf,
         /// What it should be, with its article.
         kind: &'static str,
-        /// The cause.
         source: io::Error,
     },
     /// Another run is writing the target.
@@ -87,7 +86,6 @@ pub enum StagingError {
         path: PathBuf,
         /// What to do.
         next: &'static str,
-        /// The cause.
         source: io::Error,
     },
     /// The file was renamed, but its folder could not be synced.
@@ -95,9 +93,7 @@ pub enum StagingError {
     Unsynced {
         /// The new file.
         target: PathBuf,
-        /// Its folder.
         folder: PathBuf,
-        /// The cause.
         source: io::Error,
     },
 }
@@ -246,7 +242,6 @@ impl Staging {
         StagingError::Foreign { path: self.target.clone(), kind: kind.name, what }
     }
 
-    /// The error for a full disk.
     pub(crate) fn disk_full(&self, source: impl Error + Send + Sync + 'static) -> StagingError {
         StagingError::DiskFull { path: self.path.clone(), target: self.target.clone(), source: Box::new(source) }
     }
@@ -300,12 +295,10 @@ impl Drop for Staging {
     }
 }
 
-/// The folder of a file.
 fn folder_of(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// The last name of a path.
 fn last_name(path: &Path) -> &Path {
     path.file_name().map_or(path, Path::new)
 }

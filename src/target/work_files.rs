@@ -21,13 +21,11 @@ pub enum WorkFileError {
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// The cause.
         source: io::Error,
     },
     /// S3.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// An object that is read.
     #[error(transparent)]
     Object(#[from] ReadError),
 }
@@ -50,7 +48,6 @@ const NOTES_FOLDER: &str = ".oar-tiles";
 /// The location of the files. A name has the form `folder/file`; each file is written once, under a name of its own.
 #[derive(Debug, Clone)]
 pub enum WorkFiles {
-    /// In a folder.
     Folder(PathBuf),
     /// Below a prefix in S3.
     S3(Box<S3WorkObjects>),
@@ -63,7 +60,6 @@ pub enum WorkFile {
     File {
         /// The open file.
         file: File,
-        /// Its path.
         path: PathBuf,
         /// Its length in bytes.
         length: u64,

@@ -139,7 +139,6 @@ fn positions(line: &Value) -> Vec<AreaPosition> {
 /// A part of an area. As text a box is `west,south,east,north`, and a shape is WKT.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AreaPart {
-    /// A box.
     Box(LonLatBox),
     /// A polygon or a line.
     Shape(Arc<AreaShape>),
@@ -291,7 +290,6 @@ const MAX_CROSSED_ROWS: f64 = 262_144.0;
 /// The tolerance for rounding of the borders of tiles and shapes, as a share of the world's width. Boxes have the same tolerance.
 const HAIR: f64 = 1e-9;
 
-/// The kind of a shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ShapeKind {
     /// The area that an odd number of rings surrounds.
@@ -405,7 +403,6 @@ impl AreaShape {
         rects_of(self.rows(known), known).into_iter().map(deeper).collect()
     }
 
-    /// True if the shape touches a tile.
     pub(crate) fn touches(&self, tile: TileCoord) -> bool {
         let known = tile.zoom().min(self.deepest);
         let up = tile.zoom().get() - known.get();

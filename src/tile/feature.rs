@@ -269,7 +269,6 @@ struct OutlinePart {
 pub enum RingDirection {
     /// Clockwise, as seen on a map with north above.
     Clockwise,
-    /// Counterclockwise.
     Counterclockwise,
 }
 

@@ -13,6 +13,8 @@
 //! - `feature`: where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]).
 //! - `batch`: the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]).
 
+#![warn(missing_docs, reason = "users of the library begin here")]
+
 mod area;
 mod batch;
 mod bbox;

@@ -142,7 +142,6 @@ fn split(pattern: &str) -> (&str, &str) {
     pattern.split_once("{z}").unwrap_or((pattern, ""))
 }
 
-/// The name of a tile.
 fn named(pattern: &str, tile: TileCoord) -> String {
     pattern
         .replace("{z}", &tile.zoom().to_string())

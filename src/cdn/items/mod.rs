@@ -98,11 +98,8 @@ fn in_order(tiles: &mut Vec<TileCoord>) {
 
 /// How many tiles there are below an address that a CDN can purge as one.
 pub trait TileCounts {
-    /// The tiles of a zoom.
     fn at_zoom(&self, zoom: Zoom) -> u64;
-    /// The tiles of a column of a zoom.
     fn in_column(&self, zoom: Zoom, x: u32) -> u64;
-    /// All tiles.
     fn total(&self) -> u64;
 }
 
@@ -174,7 +171,6 @@ pub enum PurgeItem {
     Tile(TileCoord),
     /// A column of a zoom: `/z/x/*`.
     Column {
-        /// The zoom.
         zoom: Zoom,
         /// The column.
         x: u32,

@@ -11,7 +11,6 @@ use crate::hex::hex;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ItemKind {
-    /// A tag.
     Tag,
     /// An exact path.
     Url,
@@ -86,7 +85,6 @@ pub fn names(items: &[PurgeItem], addresses: &TileAddresses) -> Vec<PurgeName> {
 /// A name that a provider knows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PurgeName {
-    /// Its kind.
     pub kind: ItemKind,
     /// A tag, or a path that begins with a slash.
     pub name: String,

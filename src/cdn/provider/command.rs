@@ -39,7 +39,6 @@ const NOT_PASSED_ON: [&str; 13] = [
     "AKAMAI_CLIENT_SECRET",
 ];
 
-/// The program.
 pub(crate) struct UserProgram {
     options: CommandOptions,
     url: CdnUrl,

@@ -42,7 +42,6 @@ impl HttpClient {
         Ok(HttpClient(client))
     }
 
-    /// Sends a request.
     pub(crate) async fn send(&self, request: Request<RequestBody>) -> Result<HttpAnswer, SendError> {
         let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
         let exchange = async {

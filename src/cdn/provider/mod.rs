@@ -156,7 +156,6 @@ pub enum ProviderError {
 }
 
 impl ProviderError {
-    /// Its kind.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         ErrorKind::Usage

@@ -34,11 +34,8 @@ pub struct PurgeOptions {
 pub enum ProviderOptions {
     /// Amazon CloudFront.
     CloudFront(CloudFrontOptions),
-    /// Fastly.
     Fastly(FastlyOptions),
-    /// Cloudflare.
     Cloudflare(CloudflareOptions),
-    /// Varnish.
     Varnish(VarnishOptions),
     /// nginx with `ngx_cache_purge`.
     Nginx(NginxOptions),
@@ -127,13 +124,9 @@ pub struct CloudflareOptions {
 /// Cloudflare's plans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudflarePlan {
-    /// Free.
     Free,
-    /// Pro.
     Pro,
-    /// Business.
     Business,
-    /// Enterprise.
     Enterprise,
 }
 

@@ -353,13 +353,11 @@ pub(crate) struct Installer {
 /// The facts that decide which role owns the trigger functions of a log.
 #[derive(Clone, Copy)]
 pub(crate) struct LogOwnership<'a> {
-    /// The schema of the log.
     pub(crate) schema: &'a str,
     /// The role that the user named.
     pub(crate) given: Option<&'a str>,
     /// The log as installed; `None` if no log is installed.
     pub(crate) facts: Option<&'a Facts>,
-    /// The planned watches.
     pub(crate) watched: &'a [PlannedWatch],
 }
 

@@ -26,7 +26,6 @@ pub(crate) struct TriggerFunction<'a> {
     pub(crate) postgis: &'a str,
     /// The id of the watch.
     pub(crate) watch: i32,
-    /// The table.
     pub(crate) table: &'a Table,
     /// Where positions come from.
     pub(crate) source: &'a WatchSource,
@@ -392,7 +391,6 @@ impl LogColumn {
     }
 }
 
-/// The watched geometry column.
 struct WatchedGeometry<'a> {
     column: &'a str,
     /// The geometry type that it declares; "Geometry" for any.

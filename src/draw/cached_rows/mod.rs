@@ -490,7 +490,6 @@ struct Reading {
     may_spill: bool,
 }
 
-/// The rows of a part.
 struct PartRows {
     /// The rows in memory, which are the last ones of the part.
     features: Features,

@@ -38,7 +38,6 @@ pub use spots::{ChangedPositions, PositionsInTiles};
 /// What patching needs to know of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PatchLayer {
-    /// Which layer.
     pub id: LayerId,
     /// Its name in the tile.
     pub name: String,
@@ -97,7 +96,6 @@ impl LayerPatch {
 /// The MVT bytes of each layer of a stored tile. `None` for a tile that is not stored, or does not have the expected form.
 type StoredLayers = Option<HashMap<LayerId, Vec<u8>>>;
 
-/// A tile to be patched.
 struct TilePatch {
     area: Area,
     stored: StoredLayers,
@@ -407,7 +405,6 @@ pub(crate) fn boxes(tile: TileCoord, extent: u32, positions: impl Iterator<Item 
     boxes
 }
 
-/// The grid of a tile.
 pub(crate) struct TileGrid {
     west: f64,
     north: f64,

@@ -9,19 +9,14 @@ use crate::postgis::session::{Cause, Error, Param, Session, quoted};
 /// The kinds of relations that `pg_class.relkind` distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub enum SpatialKind {
-    /// A table.
     #[serde(rename = "r")]
     Table,
-    /// A partitioned table.
     #[serde(rename = "p")]
     PartitionedTable,
-    /// A view.
     #[serde(rename = "v")]
     View,
-    /// A materialized view.
     #[serde(rename = "m")]
     MaterializedView,
-    /// A foreign table.
     #[serde(rename = "f")]
     ForeignTable,
 }
@@ -50,13 +45,9 @@ impl SpatialKind {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
 pub struct SpatialRelation {
-    /// Its OID.
     pub(crate) oid: u32,
-    /// Its schema.
     pub schema: String,
-    /// Its name.
     pub name: String,
-    /// What it is.
     pub kind: SpatialKind,
     /// The role that looked it up.
     pub role: String,
@@ -84,7 +75,6 @@ pub struct SpatialRelation {
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
 pub struct CatalogColumn {
-    /// Its name.
     pub name: String,
     /// The name of its type; for a domain, the name of the base type.
     pub base: String,
@@ -113,18 +103,14 @@ pub struct CatalogColumn {
 pub struct CatalogKey {
     /// Their names.
     pub columns: Vec<String>,
-    /// True for the primary key.
     pub is_primary: bool,
 }
 
 /// A table that a view reads. The fields are those of the JSON of `sql/view_reads.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ViewRead {
-    /// Its schema.
     pub schema: String,
-    /// Its name.
     pub name: String,
-    /// What it is.
     pub kind: SpatialKind,
     /// Its columns with geometries that the view reads.
     pub geometries: Vec<ViewGeometry>,
@@ -150,7 +136,6 @@ pub struct ViewGeometry {
 pub struct TableLink {
     /// The schema of the table that it refers to.
     pub to_schema: String,
-    /// The name of that table.
     pub to_name: String,
     /// Its columns, each with the column that it refers to.
     pub pairs: Vec<ColumnLink>,
@@ -178,7 +163,6 @@ impl SpatialRelation {
         if self.is_visible { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
     }
 
-    /// A column.
     #[must_use]
     pub fn column(&self, name: &str) -> Option<&CatalogColumn> {
         self.columns.iter().find(|column| column.name == name)
@@ -231,9 +215,7 @@ pub(crate) async fn objects<T: DeserializeOwned>(
 /// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the JSON of `sql/functions.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SpatialFunction {
-    /// Its schema.
     pub schema: String,
-    /// Its name.
     pub name: String,
     /// The types of its arguments.
     pub arguments: Vec<String>,

@@ -55,7 +55,6 @@ pub struct GeometryRows {
     pub is_sample: bool,
     /// True if some row has a geometry.
     pub has_geometry: bool,
-    /// The SRIDs of the geometries.
     pub srids: Vec<i32>,
     /// The SRIDs that PostGIS does not know.
     pub unknown_srids: Vec<i32>,

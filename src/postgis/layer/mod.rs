@@ -32,7 +32,6 @@ pub(crate) use placement::{
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
 
-/// A column of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
     /// Its name, quoted.
@@ -46,7 +45,6 @@ pub(crate) struct KeyColumn {
 pub(crate) struct BoundProperty {
     /// Its name in the tile.
     pub name: String,
-    /// What it is computed from.
     pub of: ComputedFrom,
     /// The expression.
     pub sql: String,
@@ -54,10 +52,8 @@ pub(crate) struct BoundProperty {
     pub kind: &'static str,
 }
 
-/// What a property is computed from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ComputedFrom {
-    /// A row.
     Row,
     /// The rows of a cell.
     Cell,

@@ -25,7 +25,6 @@ pub(crate) enum QueryPiece {
 pub(crate) enum Placeholder {
     /// The box of the tile, margin included, in the reference system of the layer's geometry.
     Box,
-    /// The zoom.
     Zoom,
     /// The side of a pixel in metres of EPSG:3857. A tile has 256 pixels along a side.
     Pixel,
@@ -503,7 +502,6 @@ impl<'a> QueryReader<'a> {
     }
 }
 
-/// True if a placeholder has this name.
 pub(crate) fn is_placeholder(name: &str) -> bool {
     known(name).is_some()
 }

@@ -35,7 +35,6 @@ impl LayerProbe<'_> {
         Ok(letters)
     }
 
-    /// The types of the aggregates.
     async fn aggregate_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
         let aggregates: Vec<String> = layer.aggregates().map(sql::without_bounds).collect();
         if aggregates.is_empty() {

@@ -7,7 +7,6 @@ use crate::postgis::layer::{
 };
 use crate::postgis::session::{Error, Session, quoted};
 
-/// The probe of one layer.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerProbe<'a> {
     pub(crate) session: &'a Session,

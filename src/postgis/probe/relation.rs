@@ -9,7 +9,6 @@ use crate::postgis::layer::Query;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
 use crate::suggested::SEED;
 
-/// A column.
 #[derive(Debug)]
 pub(crate) struct Column {
     pub name: String,
@@ -141,7 +140,6 @@ pub(crate) struct RelationName<'a> {
     pub is_sample: bool,
 }
 
-/// Looks up a relation.
 pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Result<Relation, Error> {
     let context = format!("layer \"{}\"", wanted.layer);
     let (front, back) = wanted.table.split_once('.').unwrap_or((wanted.table, ""));
@@ -418,7 +416,6 @@ const ROW_SECURITY: &str = "
 pub(crate) struct RowSecurity {
     /// Schema and name, quoted where necessary.
     pub(crate) table: String,
-    /// The role.
     role: String,
 }
 

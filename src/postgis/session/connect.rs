@@ -73,21 +73,13 @@ impl FromStr for SslMode {
 pub struct Parts {
     /// Host names or socket folders.
     pub host: Option<String>,
-    /// The port.
     pub port: Option<String>,
-    /// The user.
     pub user: Option<String>,
-    /// The password.
     pub password: Option<String>,
-    /// The database.
     pub database: Option<String>,
-    /// `sslmode`.
     pub sslmode: Option<String>,
-    /// `sslrootcert`.
     pub sslrootcert: Option<String>,
-    /// `sslcert`.
     pub sslcert: Option<String>,
-    /// `sslkey`.
     pub sslkey: Option<String>,
 }
 
@@ -436,7 +428,6 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// The connector for a mode.
 pub(crate) fn connector(mode: SslMode, files: &TlsFiles) -> Result<MakeRustlsConnect, Error> {
     let setting = |what: String, next: &str| Error::Setting { what, next: next.to_owned() };
     let provider = Arc::new(rustls::crypto::ring::default_provider());

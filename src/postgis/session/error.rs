@@ -126,7 +126,6 @@ pub enum Error {
     /// A connection setting makes no sense.
     #[error("{what}: {next}")]
     Setting {
-        /// What is wrong.
         what: String,
         /// What to write instead.
         next: String,
@@ -135,64 +134,31 @@ pub enum Error {
     #[error(
         "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
     )]
-    Unreachable {
-        /// Which one.
-        server: ServerName,
-        /// The cause.
-        source: Cause,
-    },
+    Unreachable { server: ServerName, source: Cause },
     /// The server refuses the user.
     #[error(
         "the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)"
     )]
-    Refused {
-        /// Which one.
-        server: ServerName,
-        /// The cause.
-        source: Cause,
-    },
+    Refused { server: ServerName, source: Cause },
     /// The server refuses the connection for another reason, such as an unknown database or too many connections.
     #[error("the database {server} does not accept the connection: {next}")]
-    NotAccepted {
-        /// Which one.
-        server: ServerName,
-        /// What to do.
-        next: &'static str,
-        /// The cause.
-        source: Cause,
-    },
+    NotAccepted { server: ServerName, next: &'static str, source: Cause },
     /// The database has no PostGIS.
     #[error("the database {server} has no PostGIS: run CREATE EXTENSION postgis in it as its owner")]
-    NoPostgis {
-        /// Which one.
-        server: ServerName,
-    },
+    NoPostgis { server: ServerName },
     /// PostgreSQL is too old.
     #[error("the database {server} runs PostgreSQL {found}: 13 is the oldest that works; upgrade it")]
-    OldPostgres {
-        /// Which one.
-        server: ServerName,
-        /// Its version.
-        found: String,
-    },
+    OldPostgres { server: ServerName, found: String },
     /// PostGIS is too old.
     #[error(
         "the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)"
     )]
-    OldPostgis {
-        /// Which one.
-        server: ServerName,
-        /// Its version.
-        found: String,
-    },
+    OldPostgis { server: ServerName, found: String },
     /// Something about a layer is wrong.
     #[error("layer \"{layer}\": {what}. {next}")]
     Layer {
-        /// Which layer.
         layer: String,
-        /// What is wrong.
         what: String,
-        /// What to do.
         next: String,
         /// The cause, if the server gave one.
         source: Option<Cause>,
@@ -204,9 +170,7 @@ pub enum Error {
     Timeout {
         /// The layer and tile, or the step of the run.
         context: String,
-        /// The limit.
         after: String,
-        /// The cause.
         source: Cause,
     },
     /// A statement failed.
@@ -214,9 +178,7 @@ pub enum Error {
     Query {
         /// The layer and tile, or the step of the run.
         context: String,
-        /// What to do.
         next: &'static str,
-        /// The cause.
         source: Cause,
     },
     /// A layer has too many bytes in a tile.
@@ -224,35 +186,18 @@ pub enum Error {
         "layer \"{layer}\", tile {tile}: it has {bytes} bytes, packed, and max_tile_bytes is {limit} at this zoom. Raise it, draw less at this zoom (property_zooms, where, [layer.aggregate]), or set on_large_tile = \"thin\" or \"warn\""
     )]
     LargeTile {
-        /// Which layer.
         layer: String,
-        /// Which tile.
         tile: TileCoord,
-        /// How many.
         bytes: u64,
         /// How many it may have.
         limit: u64,
     },
     /// A layer's part of a tile could not be packed.
     #[error("layer \"{layer}\", tile {tile}")]
-    Pack {
-        /// Which layer.
-        layer: String,
-        /// Which tile.
-        tile: TileCoord,
-        /// The cause.
-        source: EncodeError,
-    },
+    Pack { layer: String, tile: TileCoord, source: EncodeError },
     /// The connection broke, or the server went away.
     #[error("lost the database {server} {during}")]
-    Lost {
-        /// Which one.
-        server: ServerName,
-        /// While doing what.
-        during: String,
-        /// The cause.
-        source: Cause,
-    },
+    Lost { server: ServerName, during: String, source: Cause },
     /// The sessions of a run are on different servers, or see different snapshots.
     #[error(
         "{server} stands for several servers, and the sessions of a run need one: {first}, and {other}. Name one server, such as an instance instead of the reader address of a cluster; nothing was published"
@@ -267,10 +212,7 @@ pub enum Error {
     },
     /// A table was rewritten or truncated after the snapshot was taken.
     #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
-    Rewritten {
-        /// Which one.
-        table: String,
-    },
+    Rewritten { table: String },
     /// A lock was not granted to a session.
     #[error("{context}: {wait} for a lock{holder}")]
     Locked {
@@ -280,7 +222,6 @@ pub enum Error {
         wait: String,
         /// The lock and its holder: " on …, which … holds or waits for"; empty if they are not known.
         holder: String,
-        /// The cause.
         source: Cause,
     },
     /// Another process waited too long for a lock of the run, so the run ended all of its transactions.
@@ -288,7 +229,6 @@ pub enum Error {
     GaveWay {
         /// Who waited for what.
         waiting: String,
-        /// The limit.
         limit: String,
     },
     /// A standby cancelled a statement that delayed replication.
@@ -298,13 +238,11 @@ pub enum Error {
     Recovery {
         /// The layer and tile, or the step of the run.
         context: String,
-        /// The cause.
         source: Cause,
     },
     /// A table was made or dropped, or a partition attached, after the snapshot was taken.
     #[error("{table} was {how} after the snapshot was taken")]
     Appeared {
-        /// Which one.
         table: String,
         /// "made", "dropped" or "attached as a partition".
         how: &'static str,
@@ -313,45 +251,26 @@ pub enum Error {
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
     )]
-    Miscounted {
-        /// Which layer.
-        layer: String,
-        /// Tiles planned.
-        planned: u64,
-        /// Tiles rendered.
-        found: u64,
-        /// Where.
-        near: String,
-    },
+    Miscounted { layer: String, planned: u64, found: u64, near: String },
     /// A layer's query returned other rows than when tiles were planned.
     #[error("layer \"{layer}\": {what}: the result is not complete, nothing was published. {next}")]
     Unsteady {
-        /// Which layer.
         layer: String,
         /// What the query returned, and where.
         what: String,
-        /// What to write.
         next: &'static str,
     },
     /// A tile cannot be drawn from the rows of its variant alone: a point lies too close to the boundary between two grid units.
     #[error(
         "layer \"{layer}\": a tile has to be rendered by the database, which this run did not ask: please report this"
     )]
-    NeedsDatabase {
-        /// Which layer.
-        layer: String,
-    },
+    NeedsDatabase { layer: String },
     /// The scratch file for points that do not fit in memory cannot be written or read.
     #[error(
         "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder {} does not take it. Make room there, or set TMPDIR to another folder",
         temporary_folder().display()
     )]
-    Scratch {
-        /// Which layer.
-        layer: String,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Scratch { layer: String, source: std::io::Error },
     /// A stop was requested.
     #[error("interrupted")]
     Interrupted,

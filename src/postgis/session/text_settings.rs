@@ -8,9 +8,7 @@ use super::{Error, Param, Session};
 /// A setting of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextSetting {
-    /// Its name.
     pub(crate) name: &'static str,
-    /// Its value, as a text.
     pub(crate) value: &'static str,
 }
 

@@ -637,7 +637,6 @@ pub(crate) struct DecodedCell {
 pub(crate) type BoxSides = [String; 4];
 
 impl DecodedCell {
-    /// Decodes a cell from its code, its width, and the zoom.
     pub(crate) fn of(code: &str, width: &str, zoom: &str) -> DecodedCell {
         DecodedCell {
             a: format!("(({code} >> 32) - {})", Cell::OFFSET),
@@ -647,7 +646,6 @@ impl DecodedCell {
         }
     }
 
-    /// [`CellGrid::middle`].
     pub(crate) fn middle(&self, grid: CellGrid) -> [String; 2] {
         let DecodedCell { a, b, width, .. } = self;
         match grid.shape {

@@ -39,7 +39,6 @@ pub struct Skipped {
     /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE), "outside" (beyond
     /// ±85.0511° or ±180°) or, for a query, "foreign" (in another reference system than the others).
     pub reason: String,
-    /// How many.
     pub rows: u64,
     /// The keys of up to three of them.
     pub examples: Vec<String>,
@@ -255,7 +254,6 @@ impl Layer {
 
 // One pass over a layer, which reads the positions of its features at some zooms.
 
-/// The result of one pass.
 pub(crate) struct PassResult {
     /// The positions of features, which are the same for all zooms unless rows are gathered in cells.
     pub(crate) footprints: LayerFootprints,

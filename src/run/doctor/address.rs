@@ -404,7 +404,6 @@ impl NamedTiles {
         rects.iter().flat_map(TileRect::iter).take(MAX_TRIED_TILES).collect()
     }
 
-    /// The address of a tile.
     fn address(&self, tile: TileCoord) -> String {
         let filled = [("{z}", self.zoom.to_string()), ("{x}", tile.x().to_string()), ("{y}", tile.y().to_string())];
         filled.iter().fold(self.template.clone(), |text, (name, value)| text.replace(name, value))

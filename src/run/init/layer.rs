@@ -498,7 +498,6 @@ impl ShownPlace {
     }
 }
 
-/// The section of one table.
 fn section(schema: &str, table: &str, geometry: &str) -> String {
     let (table, schema, geometry) = (value(table), value(schema), string(geometry));
     format!("[[layer.track]]\ntable = {table}\nschema = {schema}\ngeometry = {geometry}\n")
@@ -624,7 +623,6 @@ pub(crate) struct LayerSize<'a> {
     extent: Option<&'a ColumnExtent>,
 }
 
-/// The zooms of one layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DraftZooms {
     /// The first zoom at which it is drawn.

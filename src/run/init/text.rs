@@ -23,7 +23,6 @@ pub(crate) fn value(text: &str) -> String {
     string(&text.replace("${", "$${"))
 }
 
-/// A key.
 pub(crate) fn key(name: &str) -> String {
     let is_bare = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if is_bare { name.to_owned() } else { string(name) }
@@ -54,7 +53,6 @@ pub(crate) fn comment(text: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-/// Each line as a comment.
 pub(crate) fn commented(lines: &str) -> String {
     lines.lines().map(|line| if line.is_empty() { "#\n".to_owned() } else { format!("# {line}\n") }).collect()
 }

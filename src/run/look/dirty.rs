@@ -68,7 +68,6 @@ impl DirtyTiles {
         }
     }
 
-    /// The tiles that a flag names.
     fn named_by(flag: &str, dirty: Dirty, state: &TargetState) -> DirtyTiles {
         let reasons = vec![Reason { what: flag.to_owned(), rows: dirty.len() as u64, seconds: 0.0 }];
         DirtyTiles { reasons, ..DirtyTiles::new(dirty, false, state) }
@@ -86,7 +85,6 @@ impl DirtyTiles {
         TileRectList::of(self.dirty.iter().filter(|tile| !is_new.contains(tile)))
     }
 
-    /// No dirty tile.
     pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
         DirtyTiles::new(Dirty::new(&state.parts, usize::MAX), true, state)
     }
@@ -267,7 +265,6 @@ pub(crate) async fn from_log(
     Ok(Work::Some(changed))
 }
 
-/// The tiles of a list.
 pub(crate) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, CommandError> {
     let state = &look.state;
     let (path, list, mut dirty) = (list.path.clone(), list.clone(), Dirty::new(&state.parts, MAX_LISTED_TILES));
@@ -283,7 +280,6 @@ pub(crate) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, 
     Ok(Work::Some(DirtyTiles::named_by("--tiles", dirty, state)))
 }
 
-/// The tiles of an area.
 pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Work, CommandError> {
     let state = &look.state;
     let zooms = zooms(&state.parts, &state.manifest.zooms)?;

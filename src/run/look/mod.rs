@@ -39,7 +39,6 @@ pub enum TilesWanted {
     /// Tiles in which a change since the target's snapshot can be seen.
     #[default]
     Changed,
-    /// The tiles of a list.
     List(TileList),
     /// The tiles that some boxes touch.
     Area(Vec<AreaPart>),
@@ -48,7 +47,6 @@ pub enum TilesWanted {
 /// The options of a look for dirty tiles.
 #[derive(Debug, Clone, Default)]
 pub struct DirtyFilter {
-    /// Which tiles are wanted.
     pub tiles: TilesWanted,
     /// Look for changes since this snapshot instead of the target's.
     pub since: Option<Cursor>,

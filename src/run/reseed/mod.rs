@@ -97,7 +97,6 @@ impl std::fmt::Debug for DirtyListener {
     }
 }
 
-/// The outcome of a reseed.
 #[derive(Debug)]
 pub enum ReseedOutcome {
     /// Nothing had changed.

@@ -402,7 +402,6 @@ pub(crate) trait Watched {
     ) -> Result<(), CommandError>;
 }
 
-/// One target.
 pub(crate) struct WatchedTarget<'a>(pub(crate) &'a Job);
 
 impl Watched for WatchedTarget<'_> {

@@ -228,7 +228,6 @@ pub struct FamilyWatchWriter {
 }
 
 impl FamilyWatchWriter {
-    /// A writer for a family.
     #[must_use]
     pub fn new(
         family: Family,

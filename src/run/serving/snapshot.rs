@@ -47,7 +47,6 @@ pub(crate) struct LiveSnapshot {
     pub(crate) layers: Vec<Arc<Layer>>,
     /// The layers for planning.
     pub(crate) drawn: Vec<DrawnLayer>,
-    /// The layers with their statements.
     statements: Arc<RunLayers>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
@@ -196,7 +195,6 @@ impl LiveSnapshot {
         }
     }
 
-    /// A session on the snapshot.
     async fn session(&self, stop: &Stop) -> Result<LiveSession, Error> {
         let idle = self.idle().pop();
         if let Some(idle) = idle {

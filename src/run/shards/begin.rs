@@ -36,7 +36,6 @@ pub struct BeginOptions {
 
 /// A run that was begun. With `--hold`, its snapshot lives as long as this value.
 pub struct BegunRun {
-    /// The plan.
     pub plan: ShardPlan,
     pub(crate) snapshot: Arc<Snapshot>,
 }
@@ -295,7 +294,6 @@ impl LayerCost {
     /// Rows are surveyed, and the database draws each tile.
     pub(crate) const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
 
-    /// The cost of a row.
     #[cfg(test)]
     pub(crate) const fn row(self) -> f64 {
         self.row
@@ -321,7 +319,6 @@ impl LayerCost {
 /// A layer of a plan.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct WeighedLayer {
-    /// Its cost.
     pub(crate) cost: LayerCost,
     /// The number of its rows; 0 if the number differs by zoom.
     pub(crate) rows: u64,

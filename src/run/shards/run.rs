@@ -34,7 +34,6 @@ pub async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) ->
     own.attempted(places, async |attempt| shard.rendered(attempt).await).await
 }
 
-/// One shard.
 struct Shard<'a> {
     job: &'a Job,
     work: &'a WorkFolder,
@@ -158,7 +157,6 @@ impl Shard<'_> {
         Ok(spawn_blocking(move || folder.note_adding(&run, &ended)).await??)
     }
 
-    /// The snapshot of the shard.
     async fn snapshot(&self, database: &Database, attempt: &AttemptNote) -> Result<Snapshot, CommandError> {
         let Shard { work, plan, .. } = *self;
         match plan.state {
@@ -235,7 +233,6 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// The outcome of `shards run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardEnd {
-    /// The shard is done.
     Done {
         /// The number of its tiles.
         tiles: u64,

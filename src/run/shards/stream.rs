@@ -93,7 +93,6 @@ pub(crate) struct Stored {
     pub(crate) bytes: u64,
 }
 
-/// The figures of a zoom.
 #[derive(Debug, Default)]
 pub(crate) struct ZoomFigures {
     pub(crate) tiles: u64,

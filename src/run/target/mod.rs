@@ -232,15 +232,9 @@ pub enum TargetUrl {
     /// A directory of tiles.
     Directory(PathBuf),
     /// Tiles beneath a prefix of a bucket; the prefix is empty or ends with a slash.
-    S3Prefix {
-        /// The bucket.
-        bucket: String,
-        /// The prefix.
-        prefix: String,
-    },
+    S3Prefix { bucket: String, prefix: String },
     /// A PMTiles object in a bucket.
     S3Pmtiles {
-        /// The bucket.
         bucket: String,
         /// The object's key.
         key: String,

@@ -236,9 +236,7 @@ pub(crate) fn location<L: std::str::FromStr<Err = LocationError>>(url: &TargetUr
 /// The names of a run's tileset and its layers.
 #[derive(Debug, Clone)]
 pub(crate) struct TilesetNames {
-    /// Its name.
     pub(crate) name: String,
-    /// The names of its layers.
     pub(crate) layers: Vec<String>,
     /// True if tiles may have layers of other names, because a function of the database gives them.
     pub(crate) may_have_more: bool,

@@ -73,7 +73,6 @@ struct PlacesOfLayer {
 /// The changed places that a tile shows.
 #[derive(Debug, Default)]
 struct PlacesInTile {
-    /// Positions.
     positions: BTreeSet<[u32; 2]>,
     /// True if there is a place that is no point: any feature may lie there.
     has_boxes: bool,
@@ -277,7 +276,6 @@ impl FamilyLog<'_> {
 
 /// Finds the tiles that show whether a target has a row at a place.
 struct FamilyScope {
-    /// The tiles of the family.
     tiles: Dirty,
     drawn: Vec<DrawnLayer>,
     /// For each layer, the layer whose tiles show all of its rows as points; `None` if there is none.

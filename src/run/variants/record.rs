@@ -20,7 +20,6 @@ use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, is
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;
 
-/// The note with the manifest.
 const MANIFEST: &str = "family.json";
 
 /// The folder of the notes with lists of variants.
@@ -42,16 +41,12 @@ pub struct FamilyRecord {
     pub output: String,
     /// Hashes of values and conditions in the configuration; `None` if an earlier version wrote the manifest.
     pub settings: Option<FamilySettingsMark>,
-    /// The parameters.
     pub kinds: Vec<FamilyParameter>,
-    /// The variants.
     pub variants: Vec<RecordedVariant>,
 }
 
-/// A parameter of a family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FamilyParameter {
-    /// Its name.
     pub name: String,
     /// Its type.
     pub kind: String,
@@ -111,7 +106,6 @@ struct FamilyManifest {
 }
 
 impl FamilyRecord {
-    /// The parameters.
     #[must_use]
     pub fn parameters(&self) -> Vec<VariantParameter> {
         let parameter = |one: &FamilyParameter| VariantParameter { name: one.name.clone(), kind: one.kind.clone() };

@@ -67,7 +67,6 @@ pub struct FamilyOutcome {
     pub complete: Result<(), CommandError>,
 }
 
-/// A run of a family.
 pub(crate) struct FamilyRun<'a> {
     pub(crate) family: &'a Family,
     pub(crate) options: &'a FamilyOptions,

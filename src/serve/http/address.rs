@@ -32,7 +32,6 @@ impl ListenAddress {
     "{text:?} is no address to listen on: write an IP address and a port such as 127.0.0.1:8080 or [::1]:8080, unix:/run/oar-tiles.sock, or systemd:0"
 )]
 pub struct ListenAddressError {
-    /// The text.
     pub text: String,
 }
 
@@ -260,7 +259,6 @@ pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[Addre
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is no range of addresses: write an IP address, or a network such as 10.0.0.0/8 or fd00::/8")]
 pub struct AddressRangeError {
-    /// The text.
     pub text: String,
 }
 

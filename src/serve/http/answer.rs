@@ -114,11 +114,8 @@ pub(crate) fn forbid_keeping(answer: &mut Answer) {
 
 /// The body of an answer and what its headers say about it.
 pub(crate) struct Content<'a> {
-    /// The body.
     pub(crate) body: Bytes,
-    /// Its media type.
     pub(crate) media_type: &'a str,
-    /// How it is encoded.
     pub(crate) encoding: Encoding,
     /// Its strong entity tag.
     pub(crate) tag: &'a str,
@@ -258,7 +255,6 @@ fn insert(headers: &mut http::HeaderMap, name: HeaderName, value: &str) {
 // The bodies of requests and answers. The body of an answer is complete bytes, or events that are sent as long as the
 // client stays connected.
 
-/// The body of an answer.
 #[derive(Debug)]
 pub(crate) enum AnswerBody {
     /// The complete body, the client that it is for, and what counts its memory until it is sent.
@@ -354,7 +350,6 @@ impl Body for RequestBody {
 /// How the body of an answer is encoded (RFC 9110, section 8.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Encoding {
-    /// Not encoded.
     Identity,
     /// gzip (RFC 1952).
     Gzip,

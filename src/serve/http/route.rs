@@ -16,7 +16,6 @@ pub(crate) enum Route {
     Changes,
     /// What tells whether a cache in between keeps queries apart.
     CacheProbe,
-    /// A tile.
     Tile(TileId),
 }
 

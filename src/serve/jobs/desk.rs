@@ -13,7 +13,6 @@ use crate::clock::seconds_now;
 use crate::stop::{Signal, Stop};
 use crate::target::{NoteCondition, NoteError, NoteStore};
 
-/// The folder of the notes.
 const FOLDER: &str = "jobs";
 
 /// The most jobs that may wait.
@@ -40,7 +39,6 @@ pub(crate) enum JobError {
     /// Another job was submitted with this key.
     #[error("another job was submitted with this Idempotency-Key")]
     OtherWithKey,
-    /// The job has ended.
     #[error("the job has ended already")]
     Ended,
     /// The job could not be stored with the target.
@@ -170,7 +168,6 @@ impl JobDesk {
         self.table().jobs.values().cloned().collect()
     }
 
-    /// A job.
     pub(crate) fn get(&self, id: u64) -> Option<JobRecord> {
         self.table().jobs.get(&id).cloned()
     }
@@ -300,7 +297,6 @@ impl JobDesk {
 
 // A job that the writer works on, and how it ended.
 
-/// How a job ended.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JobEnd {
     /// The job succeeded, with this closing report.

@@ -32,7 +32,6 @@ pub use token::{AdminToken, MIN_TOKEN_BYTES, TOKEN_VARIABLE, TokenError};
 
 // A job as it is stored with the target and shown to clients.
 
-/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
@@ -42,7 +41,6 @@ pub enum JobState {
     Running,
     /// It succeeded.
     Done,
-    /// It failed.
     Failed,
     /// A client cancelled it.
     Cancelled,
@@ -65,7 +63,6 @@ pub struct JobProgress {
     pub total: Option<u64>,
 }
 
-/// A job.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct JobRecord {
     pub(crate) id: u64,
@@ -110,7 +107,6 @@ impl JobRecord {
         Some(JobRecord { id, spec, keys, state, submitted, started, ended, report, cause, progress })
     }
 
-    /// The note of the job.
     pub(crate) fn note(&self) -> Vec<u8> {
         let JobRecord { id, spec, keys, state, submitted, started, ended, report, cause, .. } = self.clone();
         let note = JobNote { id, spec: spec.json(), keys, state, submitted, started, ended, report, cause };

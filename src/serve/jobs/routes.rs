@@ -50,13 +50,11 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// The resource that a path names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JobRoute {
-    /// `/jobs`.
     All,
     /// `/jobs/{id}`.
     One(u64),
     /// `/jobs/{id}/events`.
     Events(u64),
-    /// `/evict`.
     Evict,
     /// `/openapi.json`.
     Description,
@@ -138,7 +136,6 @@ impl JobRoutes {
         &self.base
     }
 
-    /// True if the path is one of these routes.
     pub(crate) fn knows(path: &str) -> bool {
         JobRoute::of(path).is_some()
     }

@@ -37,7 +37,6 @@ pub enum TokenError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The cause.
         source: std::io::Error,
     },
 }

@@ -24,7 +24,6 @@ use crate::stop::{Signal, Stop};
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
 const END_LIMIT: Duration = Duration::from_secs(2);
 
-/// The classes of work that are flights.
 const FLIGHT_CLASSES: [WorkClass; 3] = [WorkClass::Live, WorkClass::Refresh, WorkClass::Neighbour];
 
 /// The most neighbours that wait for each worker.
@@ -212,7 +211,6 @@ impl LiveFlights {
         Some(FlightWaiter { table: self.0.table.clone(), key, number, landed, is_collapsed: true })
     }
 
-    /// The options.
     pub(crate) fn options(&self) -> &LiveOptions {
         &self.0.options
     }
@@ -561,7 +559,6 @@ pub(crate) struct KnownStates {
 /// Whether this database has a state that a shared tile shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Judgement {
-    /// It has.
     Ours,
     /// It has not reached the state, or does not say so at once.
     Ahead,

@@ -74,7 +74,6 @@ pub enum LiveError {
 /// A layer that can be rendered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveLayer {
-    /// Its name.
     pub name: String,
     /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms share it.
     pub id: LayerId,
@@ -85,7 +84,6 @@ pub struct LiveLayer {
 /// A tile that is to be rendered.
 #[derive(Debug, Clone)]
 pub struct LiveRequest {
-    /// The tile.
     pub tile: TileId,
     /// The values of parameters that its rows must fulfil; `None` for all rows.
     pub given: Option<Arc<GivenParameters>>,

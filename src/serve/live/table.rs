@@ -24,7 +24,6 @@ const MAX_REMEMBERED_FAILURES: usize = 1_024;
 pub(crate) struct FlightKey {
     /// The epoch: the tile shows every change that was known then.
     pub(crate) epoch: LiveEpoch,
-    /// The tile.
     pub(crate) tile: TileId,
     /// The values that the request gives.
     pub(crate) parameters: ParametersKey,
@@ -37,7 +36,6 @@ impl FlightKey {
     }
 }
 
-/// The result of a flight.
 pub(crate) type Landed = Result<CachedForm, LiveError>;
 
 /// A flight that is queued or running.

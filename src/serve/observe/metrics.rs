@@ -24,7 +24,6 @@ const SECONDS: [f64; 16] =
 /// The kind of resource that a request asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteLabel {
-    /// A tile.
     Tile,
     /// A TileJSON document.
     Tilejson,
@@ -53,13 +52,11 @@ impl RouteLabel {
 pub(crate) enum SourceLabel {
     /// The cache.
     Memory,
-    /// The target.
     Target,
     /// The database.
     Live,
     /// The database, in a rendering that an earlier request had started.
     Collapsed,
-    /// Redis.
     Redis,
     /// A tile that is stale: the cache or the target.
     Stale,

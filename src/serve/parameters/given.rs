@@ -46,7 +46,6 @@ impl ParametersKey {
 /// A parameter with the values of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenParameter {
-    /// Its name.
     pub name: String,
     /// The type of its values.
     pub kind: ParameterType,
@@ -69,9 +68,7 @@ impl GivenParameter {
 /// The parameters of a request, at least one, in the order of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenParameters {
-    /// The parameters.
     pub given: Vec<GivenParameter>,
-    /// Their key.
     pub key: ParametersKey,
 }
 

@@ -60,9 +60,7 @@ pub enum LetterCase {
     /// As it was written.
     #[default]
     Keep,
-    /// Lower case.
     Lower,
-    /// Upper case.
     Upper,
 }
 
@@ -83,12 +81,10 @@ pub struct ParameterBounds {
     pub max: Option<f64>,
 }
 
-/// A parameter.
 #[derive(Debug, Clone)]
 pub struct Parameter {
     /// Its name: lower-case letters, digits and `_`.
     pub name: String,
-    /// What it is for.
     pub description: Option<String>,
     /// The type of its values.
     pub kind: ParameterType,

@@ -139,7 +139,6 @@ fn max_age(value: &str) -> Option<u64> {
     seconds(value, "max-age")
 }
 
-/// The seconds of a directive.
 fn seconds(value: &str, directive: &str) -> Option<u64> {
     directives(value).find(|(name, _)| name.eq_ignore_ascii_case(directive))?.1.trim_matches('"').parse().ok()
 }

@@ -43,7 +43,6 @@ use crate::serve::{preview, tilesets};
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
-    /// The tilesets.
     pub(crate) tilesets: SiteTilesets,
     /// The cache in memory that the tilesets share.
     pub(crate) cache: TileCache,
@@ -371,7 +370,6 @@ fn unknown() -> Answer {
 pub struct TilesetHeaders {
     /// The name of the tileset.
     pub tileset: Arc<str>,
-    /// The headers.
     pub headers: TileHeaders,
 }
 

@@ -31,7 +31,6 @@ pub(crate) struct WantedTile<'a> {
     pub(crate) given: Option<Arc<GivenParameters>>,
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another ending, or a query.
     pub(crate) is_alias: bool,
-    /// The client that wants it.
     pub(crate) client: ClientKey,
 }
 

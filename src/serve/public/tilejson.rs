@@ -14,13 +14,11 @@ const OF_A_LAYER: &str = ".tiles.json";
 /// A document that a client wants.
 #[derive(Clone, Copy)]
 pub(crate) struct TileJsonWanted<'a> {
-    /// Its name.
     pub(crate) name: &'a str,
     /// The URL of the tileset; ends with a slash.
     pub(crate) url: &'a str,
     /// The layers that are rendered on request. If there are any, the zooms include theirs, and the bounds are the world.
     pub(crate) live: Option<&'a [LiveLayer]>,
-    /// The parameters of the tileset.
     pub(crate) parameters: &'a TilesetParameters,
     /// The parameter values that the client has given, as a query in canonical form; it is appended to the URL of the tiles.
     pub(crate) query: Option<&'a str>,

@@ -37,7 +37,6 @@ pub enum WorkerSharesError {
     ReservesAll {
         /// Workers reserved for live requests.
         reserved: usize,
-        /// All workers.
         workers: usize,
     },
     /// More workers are guaranteed to background work than may serve it, or live requests would never start.
@@ -49,7 +48,6 @@ pub enum WorkerSharesError {
         guaranteed: usize,
         /// The most that may be guaranteed.
         most: usize,
-        /// All workers.
         workers: usize,
         /// Workers reserved for live requests.
         reserved: usize,
@@ -57,7 +55,6 @@ pub enum WorkerSharesError {
 }
 
 impl WorkerShares {
-    /// A single worker.
     pub const SINGLE: WorkerShares =
         WorkerShares { workers: NonZeroUsize::MIN, live_reserved: 0, background_guaranteed: 0 };
 

@@ -54,7 +54,6 @@ pub struct QueueCounts {
 /// A function that is called with the time that a task of a class waited for its worker.
 pub(crate) type WaitObserver = Box<dyn Fn(WorkClass, Duration) + Send + Sync>;
 
-/// A task that waits.
 struct WaitingTask {
     class: WorkClass,
     /// The client that waits for a live request.
@@ -264,7 +263,6 @@ impl WorkQueue {
         }))
     }
 
-    /// How the workers are shared.
     #[must_use]
     pub fn shares(&self) -> WorkerShares {
         self.0.shares

@@ -97,7 +97,6 @@ impl RedisLink {
         imp::put(&self.0, key, value, life).await
     }
 
-    /// Publishes a message in a channel.
     pub(crate) async fn publish(&self, channel: &str, message: &str) -> Result<(), LinkError> {
         imp::publish(&self.0, channel, message).await
     }

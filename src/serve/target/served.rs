@@ -20,7 +20,6 @@ pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> +
 /// The target of a server, and how it is reached.
 #[derive(Clone)]
 pub struct ServedSource {
-    /// Opens it.
     pub open: TargetOpener,
     /// How its changes are noticed.
     pub watched: TargetWatch,
@@ -44,7 +43,6 @@ pub(crate) struct NoticedChange {
 /// The most changes that wait for a listener of [`ServedTarget::changes`]; a slower listener misses some.
 const MAX_WAITING_CHANGES: usize = 64;
 
-/// The target that is served.
 pub(crate) struct ServedTarget {
     source: ServedSource,
     known: KnownChanges,
@@ -155,7 +153,6 @@ impl ServedTarget {
         self.needs_polling().then(|| *locked(&self.polled))
     }
 
-    /// The notes that are stored with the target.
     pub(crate) fn notes(&self) -> &dyn NoteStore {
         &*self.source.notes
     }

@@ -55,7 +55,6 @@ pub(crate) struct SiteFamily {
 
 /// A variant that is open. Dropping it ends its tasks.
 pub(crate) struct OpenVariant {
-    /// The tileset.
     pub(crate) tileset: Arc<SiteTileset>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -105,7 +104,6 @@ impl SiteFamily {
         })
     }
 
-    /// The known variants.
     pub(crate) fn known(&self) -> Arc<KnownVariants> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -303,7 +301,6 @@ pub struct FamilyParts {
     pub name: String,
     /// The names of the values in an address, in their order.
     pub values: Vec<String>,
-    /// The manifest.
     pub source: Arc<dyn VariantSource>,
     /// The writer that keeps the variants up to date while the server runs; `None` to leave that to others.
     pub writer: Option<Arc<dyn FamilyWriter>>,
@@ -326,7 +323,6 @@ pub struct VariantListing {
     pub snapshot: String,
     /// The variants whose values are among those of the family.
     pub variants: Vec<ListedVariant>,
-    /// Opens one of them.
     pub open: VariantOpener,
 }
 
@@ -354,7 +350,6 @@ pub(crate) struct KnownVariants {
 pub(crate) struct FoundVariant(pub(crate) usize);
 
 impl KnownVariants {
-    /// The variants of a listing.
     pub(crate) fn of(listing: VariantListing) -> KnownVariants {
         let by = |of: fn(&ListedVariant) -> &Vec<String>| {
             listing.variants.iter().enumerate().map(|(number, variant)| (of(variant).clone(), number)).collect()

@@ -23,9 +23,7 @@ use crate::target::ReadError;
 
 /// The parts of a tileset that a server will serve.
 pub struct TilesetParts {
-    /// Its name.
     pub name: String,
-    /// Its target.
     pub source: ServedSource,
     /// The further headers of its tiles.
     pub headers: TileHeaders,

@@ -13,42 +13,26 @@ use crate::target::staging::NoFolder;
 pub enum DirectoryError {
     /// The output is a file.
     #[error("the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles", path.display())]
-    IsFile {
-        /// The output.
-        path: PathBuf,
-    },
+    IsFile { path: PathBuf },
     /// The folder that the target would be created in does not exist.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     /// A file stands where a folder must be.
     #[error("{} is a file where a folder of tiles must be: remove it, or choose another --output or template", path.display())]
-    FileInTheWay {
-        /// The file.
-        path: PathBuf,
-    },
+    FileInTheWay { path: PathBuf },
     /// A symbolic link stands where a folder must be.
     #[error("{} is a symbolic link where a folder of the target must be, and links below a target are not followed: remove it, or choose another --output", path.display())]
-    LinkInTheWay {
-        /// The link.
-        path: PathBuf,
-    },
+    LinkInTheWay { path: PathBuf },
     /// Another run is writing the directory.
     #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
-    Busy {
-        /// The output.
-        path: PathBuf,
-        /// Who.
-        holder: String,
-    },
+    Busy { path: PathBuf, holder: String },
     /// The directory holds another tileset.
     #[error(
         "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
         path.display()
     )]
     OtherTileset {
-        /// The output.
         path: PathBuf,
-        /// The fingerprint found.
         found: String,
         /// The fingerprint of the run.
         wanted: String,
@@ -59,9 +43,7 @@ pub enum DirectoryError {
         path.display()
     )]
     OtherTemplate {
-        /// The output.
         path: PathBuf,
-        /// The template found.
         found: String,
         /// The template of the run.
         wanted: String,
@@ -72,7 +54,6 @@ pub enum DirectoryError {
         path.display()
     )]
     NotOurs {
-        /// The output.
         path: PathBuf,
         /// One of the files.
         example: String,
@@ -83,60 +64,30 @@ pub enum DirectoryError {
         path.display()
     )]
     ForeignFolder {
-        /// The output.
         path: PathBuf,
         /// One of the files.
         example: String,
     },
-    /// The directory has no versions.
     #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
-    NoVersions {
-        /// The output.
-        path: PathBuf,
-    },
+    NoVersions { path: PathBuf },
     /// A directory with versions cannot be edited.
     #[error(
         "{} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place",
         path.display()
     )]
-    Whole {
-        /// The output.
-        path: PathBuf,
-    },
+    Whole { path: PathBuf },
     /// The directory holds no tileset that could be edited.
     #[error("{} holds no tileset of oar-tiles that could be brought up to date: seed it first", path.display())]
-    NoTileset {
-        /// The output.
-        path: PathBuf,
-    },
+    NoTileset { path: PathBuf },
     /// The disk is full, or a quota is used up.
     #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
-    DiskFull {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
+    DiskFull { path: PathBuf, source: io::Error },
     /// The system refused.
     #[error("cannot {action} {}: {next}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What to do.
-        next: &'static str,
-        /// The cause.
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, next: &'static str, source: io::Error },
     /// A note of the program cannot be read.
     #[error("{} is damaged: remove it, and run with --force", path.display())]
-    Note {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    Note { path: PathBuf, source: serde_json::Error },
     /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
@@ -145,10 +96,7 @@ pub enum DirectoryError {
     BeforeManifest(#[from] BeforeManifestError),
     /// A stop was asked for.
     #[error("interrupted while writing {}", path.display())]
-    Interrupted {
-        /// The output.
-        path: PathBuf,
-    },
+    Interrupted { path: PathBuf },
 }
 
 impl DirectoryError {

@@ -202,7 +202,6 @@ impl Files {
         tiles.iter().try_for_each(|tile| folder.create(split(&tile.name).1)?.write_all(&tile.bytes))
     }
 
-    /// The path of the file that has this name.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.root.path().join(name)
     }

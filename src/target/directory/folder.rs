@@ -20,7 +20,6 @@ use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteErro
 use crate::target::tree::OWN_FOLDER;
 use crate::target::{ReadError, lock_file};
 
-/// A folder that is open.
 #[derive(Debug, Clone)]
 pub(crate) struct OpenFolder {
     handle: Arc<OwnedFd>,
@@ -105,7 +104,6 @@ impl OpenFolder {
         Unreachable::Io(self.path.join(part), error.into())
     }
 
-    /// Opens a folder in this one.
     fn below(&self, part: &str) -> Result<OpenFolder, Unreachable> {
         if !is_plain(part) {
             return Err(self.error(part, io::Error::from(io::ErrorKind::NotFound)));

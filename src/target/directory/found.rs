@@ -77,7 +77,6 @@ pub(crate) fn refuse_other_template(
     }
 }
 
-/// The fingerprint in a manifest.
 fn fingerprint(manifest: &str) -> Result<String, serde_json::Error> {
     notes::fingerprint(manifest).ok_or_else(|| serde_json::Error::custom("its manifest has no fingerprint"))
 }

@@ -282,7 +282,6 @@ fn failed(path: &Path, stop: &Stop, patience: Duration, error: rusqlite::Error) 
 
 // Edits of an archive, kept in a scratch file until the archive's single transaction writes them.
 
-/// What an edit changes in the archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PendingChange {
     /// Adds a tile that the archive does not hold yet.

@@ -65,7 +65,6 @@ pub enum MbtilesError {
     Companion {
         /// The target's write-ahead log or rollback journal.
         companion: PathBuf,
-        /// The target.
         target: PathBuf,
     },
     /// There is no archive to edit.
@@ -105,7 +104,6 @@ pub enum MbtilesError {
         path: PathBuf,
         /// How long the run waited for them.
         seconds: u64,
-        /// The error of SQLite.
         source: SqliteCause,
     },
     /// Another program changed the archive that was edited.
@@ -122,7 +120,6 @@ pub enum MbtilesError {
     Contract {
         /// The request that broke the contract.
         what: &'static str,
-        /// The target.
         target: PathBuf,
     },
     /// SQLite refused.
@@ -130,9 +127,7 @@ pub enum MbtilesError {
     Sqlite {
         /// The staged file.
         path: PathBuf,
-        /// The target.
         target: PathBuf,
-        /// The cause.
         source: SqliteCause,
     },
 }

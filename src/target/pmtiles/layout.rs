@@ -333,7 +333,6 @@ pub(crate) trait ReadAt: Send {
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError>;
 }
 
-/// A file.
 pub(crate) struct LocalFile {
     path: PathBuf,
     place: String,

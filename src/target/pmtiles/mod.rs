@@ -66,9 +66,7 @@ pub enum PmtilesError {
     Io {
         /// The staged file.
         path: PathBuf,
-        /// The target.
         target: PathBuf,
-        /// The cause.
         source: io::Error,
     },
     /// There is no archive to edit.
@@ -98,11 +96,9 @@ pub enum PmtilesError {
     /// The pipeline broke the sink's contract.
     #[error("tile {tile} {what}, which a PMTiles archive cannot hold: please report this; {} is unchanged", target.display())]
     Contract {
-        /// The tile.
         tile: TileId,
         /// What is wrong with it.
         what: &'static str,
-        /// The target.
         target: PathBuf,
     },
 }

@@ -23,7 +23,6 @@ pub enum Action {
 }
 
 impl Action {
-    /// The action as a verb.
     const fn verb(self) -> &'static str {
         match self {
             Action::Put => "write",
@@ -46,26 +45,18 @@ pub enum S3Error {
     },
     /// No region is known.
     #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
-    NoRegion {
-        /// The target.
-        place: String,
-    },
+    NoRegion { place: String },
     /// This program was built without S3.
     #[error(
         "{place} is in S3, and this oar-tiles was built without S3: use a released program, or build one with --features s3"
     )]
-    NotBuilt {
-        /// The target.
-        place: String,
-    },
+    NotBuilt { place: String },
     /// The server does not honour conditional writes.
     #[error(
         "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
     )]
     NoConditions {
-        /// The server.
         endpoint: String,
-        /// The target.
         place: String,
         /// What the server did.
         what: String,
@@ -73,9 +64,7 @@ pub enum S3Error {
     /// There is no such bucket.
     #[error("there is no bucket \"{bucket}\" at {endpoint}: create it, or correct --output or [s3] endpoint")]
     NoBucket {
-        /// The bucket.
         bucket: String,
-        /// The server.
         endpoint: String,
         /// What the server said.
         source: S3Cause,
@@ -83,7 +72,6 @@ pub enum S3Error {
     /// The user may not do this.
     #[error("not allowed to {} {place}: a policy has to allow {policy}", action.verb())]
     Denied {
-        /// What was tried.
         action: Action,
         /// The target or object.
         place: String,
@@ -95,9 +83,7 @@ pub enum S3Error {
     /// The server does not accept the access keys.
     #[error("{endpoint} refuses the credentials for {place}: check the access key, its secret and [s3] profile")]
     Keys {
-        /// The server.
         endpoint: String,
-        /// The target.
         place: String,
         /// What the server said.
         source: S3Cause,
@@ -107,7 +93,6 @@ pub enum S3Error {
         "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role"
     )]
     NoKeys {
-        /// The target.
         place: String,
         /// What the chain of credentials said.
         source: S3Cause,
@@ -117,7 +102,6 @@ pub enum S3Error {
         "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
     )]
     Expired {
-        /// The target.
         place: String,
         /// What the server said.
         source: S3Cause,
@@ -125,7 +109,6 @@ pub enum S3Error {
     /// The bucket is in another region.
     #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
     Region {
-        /// The bucket.
         bucket: String,
         /// The region that was used.
         used: String,
@@ -137,13 +120,10 @@ pub enum S3Error {
     /// No connection to the server.
     #[error("cannot reach {endpoint} to {} {place}: check [s3] endpoint, the network and the proxy", action.verb())]
     Unreachable {
-        /// The server.
         endpoint: String,
-        /// What was tried.
         action: Action,
         /// The target or object.
         place: String,
-        /// The cause.
         source: S3Cause,
     },
     /// No answer in time.
@@ -152,19 +132,15 @@ pub enum S3Error {
         action.verb()
     )]
     Timeout {
-        /// The server.
         endpoint: String,
-        /// What was tried.
         action: Action,
         /// The target or object.
         place: String,
-        /// The cause.
         source: S3Cause,
     },
     /// The clocks differ.
     #[error("{endpoint} says that this machine's clock is wrong: set it (by NTP), then run the command again")]
     Clock {
-        /// The server.
         endpoint: String,
         /// What the server said.
         source: S3Cause,
@@ -175,13 +151,10 @@ pub enum S3Error {
         action.verb()
     )]
     Busy {
-        /// The server.
         endpoint: String,
-        /// What was tried.
         action: Action,
         /// The target or object.
         place: String,
-        /// How often.
         attempts: u32,
         /// What the server said.
         source: S3Cause,
@@ -189,9 +162,7 @@ pub enum S3Error {
     /// Anything else that the server said.
     #[error("{endpoint} failed to {} {place}: look at the cause, then run the command again", action.verb())]
     Refused {
-        /// The server.
         endpoint: String,
-        /// What was tried.
         action: Action,
         /// The target or object.
         place: String,
@@ -203,11 +174,9 @@ pub enum S3Error {
         "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
     )]
     Held {
-        /// The target.
         place: String,
         /// Who: program, host, process, since when.
         holder: String,
-        /// Until when.
         until: String,
     },
     /// Another run took the lease, or it was removed.
@@ -215,7 +184,6 @@ pub enum S3Error {
         "the lease on {place} was lost ({how}): the manifest is unchanged. See that only one run writes this target, then run the command again"
     )]
     Lost {
-        /// The target.
         place: String,
         /// To whom, or why.
         how: String,
@@ -224,16 +192,12 @@ pub enum S3Error {
     #[error(
         "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or replace the tiles there with --force"
     )]
-    OtherTileset {
-        /// The target.
-        place: String,
-    },
+    OtherTileset { place: String },
     /// The target holds objects of another program.
     #[error(
         "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
     )]
     Foreign {
-        /// The target.
         place: String,
         /// A key of it.
         example: String,
@@ -242,43 +206,27 @@ pub enum S3Error {
     #[error(
         "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
     )]
-    Whole {
-        /// The target.
-        place: String,
-    },
+    Whole { place: String },
     /// A version that shards have written no longer exists.
     #[error(
         "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run of shards up, and begin again"
     )]
-    NoVersion {
-        /// The target.
-        place: String,
-        /// The version.
-        version: String,
-    },
+    NoVersion { place: String, version: String },
     /// The target holds no tileset that could be edited.
     #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
-    NoTileset {
-        /// The target.
-        place: String,
-    },
+    NoTileset { place: String },
     /// Another program replaced an object that the run was about to replace.
     #[error(
         "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
     )]
-    Changed {
-        /// The object.
-        place: String,
-    },
+    Changed { place: String },
     /// Not everything was stored.
     #[error(
         "{missing} objects of {place} could not be written or deleted, the first are {}: the manifest is unchanged. Run the command again; only what is missing is sent",
         first.join(", ")
     )]
     Incomplete {
-        /// The target.
         place: String,
-        /// How many.
         missing: u64,
         /// The first of them, each with what the server said.
         first: Vec<String>,
@@ -287,55 +235,27 @@ pub enum S3Error {
     },
     /// A stop was asked for.
     #[error("interrupted while writing {place}: run the command again and it goes on")]
-    Interrupted {
-        /// The target.
-        place: String,
-    },
+    Interrupted { place: String },
     /// An object is larger than the program reads.
     #[error("{place} is too large to be read: find out which program wrote it, and remove it or name another target")]
-    TooLarge {
-        /// The object's URL.
-        place: String,
-        /// The limit.
-        source: S3Cause,
-    },
+    TooLarge { place: String, source: S3Cause },
     /// A note of this program cannot be parsed.
     #[error(
         "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
     )]
-    Note {
-        /// The object.
-        place: String,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    Note { place: String, source: serde_json::Error },
     /// There is no such object.
     #[error("there is no {place}: name a target that exists")]
-    Missing {
-        /// The object.
-        place: String,
-    },
+    Missing { place: String },
     /// The local file that is to be uploaded cannot be read.
     #[error("cannot read {} to upload it to {place}: run the command again", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// The target.
-        place: String,
-        /// The cause.
-        source: std::io::Error,
-    },
+    File { path: PathBuf, place: String, source: std::io::Error },
     /// The archive that is to be uploaded could not be written.
     #[error(transparent)]
     Archive(#[from] PmtilesError),
     /// The temporary folder cannot hold the archive.
     #[error("cannot write the archive to {}: make room there, or set TMPDIR to another folder", path.display())]
-    Scratch {
-        /// The temporary folder.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
+    Scratch { path: PathBuf, source: std::io::Error },
     /// The scratch file with the list of tiles.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
@@ -344,12 +264,7 @@ pub enum S3Error {
     BeforeManifest(#[from] BeforeManifestError),
     /// Clients cannot be switched to the version.
     #[error("cannot switch clients of {place} to another version")]
-    Switch {
-        /// The target.
-        place: String,
-        /// Why.
-        source: SwitchError,
-    },
+    Switch { place: String, source: SwitchError },
 }
 
 impl From<S3Error> for ReadError {

@@ -393,7 +393,6 @@ pub(crate) struct Holder {
 }
 
 impl Holder {
-    /// This run.
     pub(crate) fn this_run(now: SystemTime) -> Holder {
         // The standard library keys each state at random, from the system's source of randomness.
         Holder {

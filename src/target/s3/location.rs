@@ -34,7 +34,6 @@ pub enum LocationError {
     Bucket {
         /// What was written.
         text: String,
-        /// The bucket.
         bucket: String,
     },
     /// The key cannot be the path of a URL.

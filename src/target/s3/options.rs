@@ -118,12 +118,10 @@ impl S3Headers {
         self.cache_control.iter().find(fits).map(|rule| rule.value.as_str())
     }
 
-    /// The metadata of a tile.
     pub(crate) fn metadata(&self, tile: TileId) -> HashMap<String, String> {
         self.metadata.iter().map(|(name, text)| (name.clone(), text.of_tile(tile, &self.names))).collect()
     }
 
-    /// The metadata of an archive.
     pub(crate) fn archive_metadata(&self) -> HashMap<String, String> {
         let of_all = |(name, text): (&String, &TileText)| Some((name.clone(), text.of_tileset(&self.names)?));
         self.metadata.iter().filter_map(of_all).collect()

@@ -199,7 +199,6 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    /// The error of a request for a key.
     pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
         let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
         let place = format!("s3://{bucket}/{key}");

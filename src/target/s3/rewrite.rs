@@ -50,7 +50,6 @@ struct HeaderPass<'a> {
     packed: bool,
 }
 
-/// A tile in a list.
 struct ListedTile {
     name: String,
     tile: TileId,

@@ -36,7 +36,6 @@ pub(crate) struct Object {
 /// The condition under which an object is written (RFC 9110, section 13.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// No condition.
     Always,
     /// There is no such object.
     Absent,

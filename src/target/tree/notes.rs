@@ -79,7 +79,6 @@ fn pending<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<S
     Ok(version.filter(|version| is_version_name(version)))
 }
 
-/// The name of a note of one version.
 pub(crate) fn of_version(version: &str, name: &str) -> String {
     format!("{}/versions/{version}/{name}", super::OWN_FOLDER)
 }
@@ -207,7 +206,6 @@ pub(crate) fn regions(manifest: &str) -> Vec<Region> {
     }
 }
 
-/// The fingerprint in a manifest.
 pub(crate) fn fingerprint(manifest: &str) -> Option<String> {
     let manifest: Value = serde_json::from_str(manifest).ok()?;
     manifest.get("fingerprint")?.as_str().map(str::to_owned)

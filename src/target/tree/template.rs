@@ -33,7 +33,6 @@ pub enum TemplateError {
         "\"{template}\" has the placeholder {{{placeholder}}}: write {{z}}, {{x}}, {{y}}, {{-y}}, {{layer}} or {{version}}"
     )]
     Unknown {
-        /// The template.
         template: String,
         /// The text between the braces.
         placeholder: String,
@@ -46,9 +45,7 @@ pub enum TemplateError {
         "\"{template}\" has {count} of {placeholder}: each of {{z}}, {{x}} and one of {{y}} and {{-y}} is needed once, {{layer}} and {{version}} at most once"
     )]
     Count {
-        /// The template.
         template: String,
-        /// The placeholder.
         placeholder: &'static str,
         /// How often the template has it.
         count: usize,
@@ -418,7 +415,6 @@ impl Template {
     }
 }
 
-/// True if a name fits these parts of a template.
 fn fits(parts: &[Part], name: &str) -> bool {
     let Some((first, others)) = parts.split_first() else { return name.is_empty() };
     let ends = |most: usize| (1..=most).filter(|end| name.is_char_boundary(*end));
