@@ -233,7 +233,7 @@ impl ReservedMemory {
     pub(crate) fn grow_to(&mut self, bytes: usize) -> bool {
         let sending = Arc::new(Sending::default());
         sending.queues_for(self.client);
-        self.replace(sending, bytes)
+        self.replace(&sending, bytes)
     }
 
     /// Counts the bytes of a body, by their place, instead of what was reserved so far. False if the client must not have
@@ -241,16 +241,16 @@ impl ReservedMemory {
     pub(crate) fn becomes(&mut self, body: &Bytes) -> bool {
         let sending = Sending::default();
         sending.begins(&AnswerBody::Full(body.clone(), self.client, None));
-        self.replace(Arc::new(sending), body.len())
+        self.replace(&Arc::new(sending), body.len())
     }
 
-    fn replace(&mut self, sending: Arc<Sending>, bytes: usize) -> bool {
+    fn replace(&mut self, sending: &Arc<Sending>, bytes: usize) -> bool {
         let before = self.hold.take();
         if bytes < LEAST_RESERVED {
             return true;
         }
         sending.bytes.store(bytes as u64, Ordering::Relaxed);
-        let (hold, is_counted) = self.of.counted(&sending, Counting::Reserved { instead_of: before.as_ref() });
+        let (hold, is_counted) = self.of.counted(sending, Counting::Reserved { instead_of: before.as_ref() });
         self.hold = is_counted.then_some(hold);
         is_counted
     }

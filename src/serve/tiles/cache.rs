@@ -267,10 +267,10 @@ impl TileCache {
     ) -> Result<CachedForm, E> {
         let made_large = AtomicBool::new(false);
         let make = async {
-            let made = make.await;
+            let result = make.await;
             let is_large = |form: &CachedForm| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= LARGE);
-            made_large.store(made.as_ref().is_ok_and(is_large), Ordering::Relaxed);
-            made
+            made_large.store(result.as_ref().is_ok_and(is_large), Ordering::Relaxed);
+            result
         };
         let found = self.tiles.try_get_with(self.key(from, encoding), make).await;
         if made_large.load(Ordering::Relaxed) {
@@ -330,15 +330,15 @@ mod tests {
     #[tokio::test]
     async fn large_tiles_leave_the_cache_as_soon_as_others_need_their_room() {
         let cache = TileCache::new(4 << 20);
-        let mut made = Vec::new();
+        let mut tags = Vec::new();
         for x in 0..32 {
             let tile = TileId::from(format!("5/{x}/0").parse::<crate::tile::TileCoord>().unwrap());
             let form = CachedForm::of_target(Some(ServedTile::as_stored(vec![7; 1 << 20].into())));
-            made.push(Arc::downgrade(&form.tile.as_ref().unwrap().tag));
+            tags.push(Arc::downgrade(&form.tile.as_ref().unwrap().tag));
             let from = CachedFrom::State { since: 0, tile };
             let make = std::future::ready(Ok::<_, Infallible>(form));
             cache.get_or_make(from, Encoding::Gzip, make).await.unwrap();
-            let in_memory = made.iter().filter(|tag| tag.strong_count() > 0).count();
+            let in_memory = tags.iter().filter(|tag| tag.strong_count() > 0).count();
             assert!(in_memory <= 4, "{in_memory} tiles of 1 MB in 4 MB");
         }
     }
