@@ -1,6 +1,7 @@
-//! Measures what the program does apart from the database: packing and storing small tiles. `cargo bench --bench encode` prints tiles a
-//! second and bytes for each gzip level, for other encoders of deflate, and for the archives. `cargo bench --bench encode -- FILE.mbtiles`
-//! packs the tiles of an archive instead of generated ones.
+//! Measures what the program does apart from the database: packing and storing small tiles.
+//! `cargo bench --bench encode` prints tiles a second and bytes for each gzip level, for other encoders of deflate, and
+//! for the archives. `cargo bench --bench encode -- FILE.mbtiles` packs the tiles of an archive instead of generated
+//! ones.
 
 use std::error::Error;
 use std::hint::black_box;
@@ -58,7 +59,8 @@ fn tiles_of(archive: &str) -> Result<Vec<Vec<u8>>, Box<dyn Error>> {
 /// An encoder of deflate and its name; it returns the bytes of a packed tile.
 type Encoder = (String, Box<dyn FnMut(&[u8]) -> Result<usize, Box<dyn Error>>>);
 
-/// The encoders that are compared: this program's levels, libdeflate alone, and zlib-rs, whose levels 1 and 2 write what those of zlib-ng do.
+/// The encoders that are compared: this program's levels, libdeflate alone, and zlib-rs, whose levels 1 and 2 write
+/// what those of zlib-ng do.
 fn encoders() -> Result<Vec<Encoder>, Box<dyn Error>> {
     let mut all: Vec<Encoder> = Vec::new();
     for level in (1..=12).filter_map(Level::new) {

@@ -30,7 +30,8 @@ pub(crate) fn milliseconds(time: SystemTime) -> u64 {
     u64::try_from(since_1970(time).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Moments after the year 9999 become its last second.
+/// A moment in seconds since 1970 as a text of RFC 3339, UTC, such as `2026-11-23T15:04:05Z`. Moments after the year
+/// 9999 become its last second.
 pub(crate) fn moment(seconds: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds.min(LAST_SECOND))).to_string()
 }

@@ -1,5 +1,5 @@
-//! A transaction snapshot as a cursor: the transactions that a target has seen. Another history of the database has other transactions with the same
-//! numbers; the newest one in the change log tells them apart.
+//! A transaction snapshot as a cursor: the transactions that a target has seen. Another history of the database has
+//! other transactions with the same numbers; the newest one in the change log tells them apart.
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 
@@ -45,7 +45,8 @@ impl Cursor {
         self.xmax
     }
 
-    /// True if a transaction had ended at this snapshot, by the rules of `pg_visible_in_snapshot` for committed transactions.
+    /// True if a transaction had ended at this snapshot, by the rules of `pg_visible_in_snapshot` for committed
+    /// transactions.
     #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
@@ -95,14 +96,15 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The newest transaction in the change log that a database state sees. A database that was restored passes the same transaction numbers again, at
-/// other times, so the same cursor has another one there.
+/// The newest transaction in the change log that a database state sees. A database that was restored passes the same
+/// transaction numbers again, at other times, so the same cursor has another one there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewestLogged {
     /// There is no log, or it cannot be read.
     NoLog,
     /// The log holds nothing that the state sees.
     Nothing,
+    /// This transaction.
     Transaction {
         /// Its number.
         xid: u64,

@@ -1,5 +1,5 @@
-//! What kind of failure an error is. Each error enum has a function `kind()` next to it; exit codes, restarts, `--or-seed` and
-//! `reseed --watch` read the kind and nothing else. [`with_causes`] is the text of an error for a log.
+//! What kind of failure an error is. Each error enum has a function `kind()` next to it; exit codes, restarts,
+//! `--or-seed` and `reseed --watch` read the kind and nothing else. [`with_causes`] is the text of an error for a log.
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 

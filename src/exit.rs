@@ -41,8 +41,9 @@ impl From<Signal> for Exit {
 }
 
 impl Exit {
-    /// The exit code of a command that failed. If the signal `stop` asked for a stop before the command ended, the code is the signal's. Errors whose
-    /// kind has an exit code of its own keep that code, because the signal did not cause them.
+    /// The exit code of a command that failed. If the signal `stop` asked for a stop before the command ended, the code
+    /// is the signal's. Errors whose kind has an exit code of its own keep that code, because the signal did not cause
+    /// them.
     #[must_use]
     pub const fn of(kind: ErrorKind, stop: Option<Signal>) -> Exit {
         match (kind, stop) {

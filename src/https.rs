@@ -1,5 +1,5 @@
-//! A client for HTTP and HTTPS that trusts the system's certificates (or those of `SSL_CERT_FILE`), and what its errors mean. Redirects are not
-//! followed.
+//! A client for HTTP and HTTPS that trusts the system's certificates (or those of `SSL_CERT_FILE`), and what its errors
+//! mean. Redirects are not followed.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -67,8 +67,8 @@ pub fn deepest_cause(error: &(dyn Error + 'static)) -> String {
     cause.to_string()
 }
 
-/// What is wrong with the server's certificate, if that is the cause. `io::Error::source` skips the error that it wraps, so that one is looked at
-/// separately.
+/// What is wrong with the server's certificate, if that is the cause. `io::Error::source` skips the error that it
+/// wraps, so that one is looked at separately.
 fn bad_certificate<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::CertificateError> {
     if let Some(rustls::Error::InvalidCertificate(why)) = error.downcast_ref() {
         return Some(why);

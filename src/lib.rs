@@ -7,13 +7,14 @@
 //!           change_log  plan         └────────────────── pipeline: bounded workers, one writer ──────────┘
 //! ```
 //!
-//! Both verbs take the same path. They differ in which tiles they plan, and in what happens to the tiles that they do not hand to the
-//! target: a seed deletes them, a reseed keeps them. A seed of points has PostGIS encode each row once and assembles the tiles of all zooms
-//! from these rows (`draw/cached_rows`); a reseed patches the tiles that the target holds where it can (`draw/patch`). `draw/choice` has the
-//! table of the ways to draw a tile, and the function that chooses.
+//! Both verbs take the same path. They differ in which tiles they plan, and in what happens to the tiles that they do
+//! not hand to the target: a seed deletes them, a reseed keeps them. A seed of points has PostGIS encode each row once
+//! and assembles the tiles of all zooms from these rows (`draw/cached_rows`); a reseed patches the tiles that the
+//! target holds where it can (`draw/patch`). `draw/choice` has the table of the ways to draw a tile, and the function
+//! that chooses.
 //!
-//! The modules from the top down. A module imports only modules that stand below it; `tests/it/project/imports.rs` holds this order, here and
-//! inside of every folder.
+//! The modules from the top down. A module imports only modules that stand below it; `tests/it/project/imports.rs`
+//! holds this order, here and inside of every folder.
 //!
 //! | module | what is there |
 //! |---|---|

@@ -1,5 +1,5 @@
-//! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to date, and from
-//! which snapshot.
+//! The manifest: what a target says about the run that made it. It decides whether a reseed can bring the target up to
+//! date, and from which snapshot.
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 
@@ -19,10 +19,11 @@ const VERSION_WITHOUT_PARTS: u32 = 1;
 /// A publication: one change of a target, which its manifest made visible.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Publication {
-    /// One more than the number of the previous publication. It is 1 for the first one, and after a manifest without a publication.
+    /// One more than the number of the previous publication. It is 1 for the first one, and after a manifest without a
+    /// publication.
     pub number: u64,
-    /// Random, 32 hexadecimal digits. It distinguishes this publication from those of another target, of a restored copy, and of a run that never
-    /// finished.
+    /// Random, 32 hexadecimal digits. It distinguishes this publication from those of another target, of a restored
+    /// copy, and of a run that never finished.
     pub id: String,
 }
 
@@ -58,13 +59,13 @@ pub fn row_counts_of(manifest: &str) -> Option<RowCounts> {
 /// The manifest of a tileset.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
-    /// The version of its layout, up to [`MANIFEST_VERSION`]: the lowest that has what it says. A program that knows only lower ones leaves
-    /// the target as it is.
+    /// The version of its layout, up to [`MANIFEST_VERSION`]: the lowest that has what it says. A program that knows
+    /// only lower ones leaves the target as it is.
     pub version: u32,
     /// The program and its version.
     pub generator: String,
-    /// `pg_current_snapshot()`: the database state that the tiles show, and the cursor for changes. That of the run or, if parts of
-    /// older runs are left, the oldest of theirs.
+    /// `pg_current_snapshot()`: the database state that the tiles show, and the cursor for changes. That of the run or,
+    /// if parts of older runs are left, the oldest of theirs.
     pub snapshot: String,
     /// The snapshot of the last seed, if `snapshot` is an older one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,13 +73,15 @@ pub struct Manifest {
     /// The identity of the database. `None` if there was no key for its HMACs: the manifest is public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
-    /// The witness of the newest state that the tiles show. `None` if there was no key for its HMAC, or an older program wrote the manifest.
+    /// The witness of the newest state that the tiles show. `None` if there was no key for its HMAC, or an older
+    /// program wrote the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub witness: Option<Witness>,
-    /// Everything but the data that decides a tile's bytes: a hash of the configuration, and the versions of the program's rendering and
-    /// packing. See [`fingerprint_of`].
+    /// Everything but the data that decides a tile's bytes: a hash of the configuration, and the versions of the
+    /// program's rendering and packing. See [`fingerprint_of`].
     pub fingerprint: String,
-    /// A hash of the tables and views that the layers read, partitions included, by OID and definition rather than by name.
+    /// A hash of the tables and views that the layers read, partitions included, by OID and definition rather than by
+    /// name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reads: Option<String>,
     /// The zooms, as a list such as `0-14`.
@@ -88,8 +91,9 @@ pub struct Manifest {
     /// Parts that earlier runs wrote and this run did not cover.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<Region>,
-    /// Partial regions, outside of the scope: a tile that is stored there shows the snapshot, and one that is not stored is unknown. The
-    /// parts of [`Manifest::regions`] that they meet are not partial. Only `serve` stores tiles there (`write_back`).
+    /// Partial regions, outside of the scope: a tile that is stored there shows the snapshot, and one that is not
+    /// stored is unknown. The parts of [`Manifest::regions`] that they meet are not partial. Only `serve` stores tiles
+    /// there (`write_back`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<Region>,
     /// Tiles that the plan held.
@@ -98,11 +102,12 @@ pub struct Manifest {
     pub stored: u64,
     /// Planned tiles that rendered to nothing.
     pub empty: u64,
-    /// Tiles in which a layer could not be rendered, each `z/x/y`. They have their earlier content, or lack that layer. The next reseed renders them
-    /// again.
+    /// Tiles in which a layer could not be rendered, each `z/x/y`. They have their earlier content, or lack that layer.
+    /// The next reseed renders them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unrendered: Vec<String>,
-    /// When a run last warned that a layer does not keep its budget, by layer, in seconds since 1970 (UTC). Reseeds warn once a day.
+    /// When a run last warned that a layer does not keep its budget, by layer, in seconds since 1970 (UTC). Reseeds
+    /// warn once a day.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub warned: BTreeMap<String, u64>,
     /// How many rows each layer has. `None` if an older program wrote the target.
@@ -172,8 +177,8 @@ pub struct Region {
     pub witness: Option<Witness>,
 }
 
-/// What the change log held at a snapshot. By this, another history of the same database is recognized: that of a copy, of a restored backup, of a
-/// standby that lacked the last commits.
+/// What the change log held at a snapshot. By this, another history of the same database is recognized: that of a copy,
+/// of a restored backup, of a standby that lacked the last commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Witness {
     /// `pg_current_snapshot()`.
@@ -252,7 +257,8 @@ pub struct KeyedIdentity {
 pub struct DatabaseIdentity {
     /// The cluster's system identifier (`pg_control_system()`), if the role may read it.
     pub system_identifier: Option<String>,
-    /// The timeline of its write-ahead log: another one after a failover or a restored backup. `None` if it was not known.
+    /// The timeline of its write-ahead log: another one after a failover or a restored backup. `None` if it was not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timeline: Option<u32>,
     /// The database's name.
@@ -265,8 +271,8 @@ pub struct DatabaseIdentity {
     pub postgis: String,
 }
 
-/// The versions of how the program turns rows into bytes. If one of them differs, equal data and an equal configuration may give other
-/// bytes.
+/// The versions of how the program turns rows into bytes. If one of them differs, equal data and an equal configuration
+/// may give other bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrawingVersions {
     /// `postgis::RENDERING_VERSION` of the program that drew the tiles.
@@ -275,15 +281,15 @@ pub struct DrawingVersions {
     pub packing: u32,
 }
 
-/// The fingerprint of a tileset, such as `9e107d9d372bb6826bd81d3542a419d6-r1-p1`: a hash of its configuration, the rendering
-/// version, the packing version.
+/// The fingerprint of a tileset, such as `9e107d9d372bb6826bd81d3542a419d6-r1-p1`: a hash of its configuration, the
+/// rendering version, the packing version.
 #[must_use]
 pub fn fingerprint_of(configuration: &str, versions: DrawingVersions) -> String {
     format!("{configuration}-r{}-p{}", versions.rendering, versions.packing)
 }
 
-/// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the program drew
-/// them.
+/// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the
+/// program drew them.
 #[must_use]
 pub fn configuration_of(fingerprint: &str) -> &str {
     split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
@@ -301,8 +307,8 @@ fn split(fingerprint: &str) -> Option<(&str, DrawingVersions)> {
     Some((configuration, DrawingVersions { rendering: rendering.parse().ok()?, packing: packing.parse().ok()? }))
 }
 
-/// Why a target with the fingerprint `then` may hold other bytes than the program with the fingerprint `now` would draw; `None` if
-/// both name the same versions.
+/// Why a target with the fingerprint `then` may hold other bytes than the program with the fingerprint `now` would
+/// draw; `None` if both name the same versions.
 #[must_use]
 pub fn drawn_otherwise(then: &str, now: &str) -> Option<String> {
     let (then, now) = (versions_of(then), versions_of(now));

@@ -1,4 +1,5 @@
-//! Prometheus' text format (text exposition format 0.0.4): gauges whose values are at hand, and texts that are converted or joined.
+//! Prometheus' text format (text exposition format 0.0.4): gauges whose values are at hand, and texts that are
+//! converted or joined.
 
 /// A value of a gauge, with its labels as the text between the braces.
 pub(crate) struct GaugeValue {
@@ -17,8 +18,8 @@ pub(crate) fn label_value(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 
-/// Turns the `OpenMetrics` text format into version 0.0.4, which every Prometheus reads: the descriptions of counters have `_total` in
-/// their names, too, and there are no units and no end marker.
+/// Turns the `OpenMetrics` text format into version 0.0.4, which every Prometheus reads: the descriptions of counters
+/// have `_total` in their names, too, and there are no units and no end marker.
 pub(crate) fn as_prometheus_text(text: &str) -> String {
     let is_counter = |line: &str| line.starts_with("# TYPE ") && line.ends_with(" counter");
     let name = |line: &str| line.split(' ').nth(2).unwrap_or_default().to_owned();

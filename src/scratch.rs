@@ -1,5 +1,5 @@
-//! Scratch files: files without a name, for data that takes more memory than allowed. Such a file disappears with its owner, and a killed
-//! run leaves nothing behind.
+//! Scratch files: files without a name, for data that takes more memory than allowed. Such a file disappears with its
+//! owner, and a killed run leaves nothing behind.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -179,8 +179,8 @@ impl PointFile {
         self.bounds
     }
 
-    /// The approximate number of points in a rectangle. It assumes that the points of a strip are evenly spread from west to east, and
-    /// those of a block along the order of the file.
+    /// The approximate number of points in a rectangle. It assumes that the points of a strip are evenly spread from
+    /// west to east, and those of a block along the order of the file.
     #[must_use]
     pub fn about_within(&self, rect: &WorldRect) -> u64 {
         let of_strip = |strip: StripPart| {
@@ -305,7 +305,8 @@ impl PointReader<'_> {
 
 // The order of the points in the file: by strips from west to east, each from north to south.
 
-/// Points are sorted by strips of 2^22 world units (a column of zoom 10), by their latitude within a strip, and last by their longitude.
+/// Points are sorted by strips of 2^22 world units (a column of zoom 10), by their latitude within a strip, and last by
+/// their longitude.
 pub(crate) const STRIP_BITS: u32 = 22;
 
 /// The bits of an x within its strip.
@@ -357,8 +358,8 @@ pub(crate) fn strips(rect: &WorldRect) -> impl Iterator<Item = StripPart> {
     })
 }
 
-/// The parts of the file's order in which the points of a rectangle lie: one for each strip, or a single one if the rectangle reaches from
-/// pole to pole.
+/// The parts of the file's order in which the points of a rectangle lie: one for each strip, or a single one if the
+/// rectangle reaches from pole to pole.
 pub(crate) fn pieces(rect: &WorldRect) -> Vec<CodeRange> {
     let mut pieces: Vec<CodeRange> = Vec::new();
     for strip in strips(rect) {

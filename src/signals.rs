@@ -1,9 +1,10 @@
 //! SIGINT and SIGTERM: they ask for a stop, and the program ends soon after, whatever it waits for.
 //!
-//! Running work checks [`Stop`] and cleans up: it cancels statements in the server, removes staged files, gives leases back. Not all work can:
-//! opening a FIFO, writing to a pipe that nobody reads, or resolving a name blocks a thread until the system answers. So a separate thread waits for
-//! the signals, and ends the process `STOP_LIMIT` after a signal. Nothing is lost: a kill at any moment leaves either the old target or the new one,
-//! and the next run goes on from there (docs/guarantees.md, "Exit codes").
+//! Running work checks [`Stop`] and cleans up: it cancels statements in the server, removes staged files, gives leases
+//! back. Not all work can: opening a FIFO, writing to a pipe that nobody reads, or resolving a name blocks a thread
+//! until the system answers. So a separate thread waits for the signals, and ends the process `STOP_LIMIT` after a
+//! signal. Nothing is lost: a kill at any moment leaves either the old target or the new one, and the next run goes on
+//! from there (docs/guarantees.md, "Exit codes").
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,15 +13,16 @@ use crate::exit::Exit;
 use crate::report::{say_problem_text, say_warning};
 use crate::stop::{Signal, Stop};
 
-/// The longest time between a signal and the end of the process, unless work has a grace. Together with [`LAST_MESSAGE_LIMIT`] it stays within the 2
-/// s that docs/guarantees.md promises.
+/// The longest time between a signal and the end of the process, unless work has a grace. Together with
+/// [`LAST_MESSAGE_LIMIT`] it stays within the 2 s that docs/guarantees.md promises.
 const STOP_LIMIT: Duration = Duration::from_millis(1_600);
 
-/// The longest time that the last message may take: standard error may be a pipe that nobody reads, and a busy machine may be late.
+/// The longest time that the last message may take: standard error may be a pipe that nobody reads, and a busy machine
+/// may be late.
 const LAST_MESSAGE_LIMIT: Duration = Duration::from_millis(350);
 
-/// Starts to listen: once this function has returned, SIGINT and SIGTERM ask for a stop. If the process has not ended `STOP_LIMIT` after the signal,
-/// it is ended with the signal's exit code.
+/// Starts to listen: once this function has returned, SIGINT and SIGTERM ask for a stop. If the process has not ended
+/// `STOP_LIMIT` after the signal, it is ended with the signal's exit code.
 pub fn listen(stop: &Stop) {
     let stop = stop.clone();
     let (tell, listening) = mpsc::channel();
@@ -70,8 +72,8 @@ fn end(signal: Signal) {
 #[cfg(unix)]
 fn forward(stop: &Stop) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    // The number of SIGXFSZ on Linux, macOS and the BSDs. A signal with a handler does not kill: a write beyond a file-size limit then
-    // fails like one on a full disk, and is reported as such.
+    // The number of SIGXFSZ on Linux, macOS and the BSDs. A signal with a handler does not kill: a write beyond a
+    // file-size limit then fails like one on a full disk, and is reported as such.
     const SIGXFSZ: i32 = 25;
     if let Err(error) = signal(SignalKind::from_raw(SIGXFSZ)) {
         say_warning(&format!("a file-size limit will end the process at once ({error})"));

@@ -12,7 +12,8 @@ use crate::tile::{Batch, LayerId, TileCoord};
 pub struct RenderedTile {
     /// Which tile.
     pub tile: TileCoord,
-    /// The MVT bytes (MVT 2.1), layer after layer. Empty if no feature is drawn in the tile, or if it is packed already (`shared`).
+    /// The MVT bytes (MVT 2.1), layer after layer. Empty if no feature is drawn in the tile, or if it is packed already
+    /// (`shared`).
     pub mvt: Vec<u8>,
     /// Each layer that was planned for the tile, in the order of its bytes in `mvt`.
     pub layers: Vec<RenderedLayer>,
@@ -76,7 +77,10 @@ pub struct Note {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Noted {
     /// Features were left out to keep within the layer's budget.
-    Thinned { left_out: u64 },
+    Thinned {
+        /// How many.
+        left_out: u64,
+    },
     /// Compressed by itself, the layer may have more bytes than its budget allows; known once it is compressed.
     Heavy {
         /// The budget, in compressed bytes.
@@ -94,8 +98,8 @@ pub trait Source: Send {
     /// The error of a failed batch. It names the tile or the layer.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Renders every planned tile of a batch: exactly [`Batch::tiles`] tiles, including those that render to nothing, ordered by zoom,
-    /// column and TMS row.
+    /// Renders every planned tile of a batch: exactly [`Batch::tiles`] tiles, including those that render to nothing,
+    /// ordered by zoom, column and TMS row.
     ///
     /// Dropping the future leaves the source unusable.
     fn render(&mut self, batch: &Batch) -> impl Future<Output = Result<Vec<RenderedTile>, Self::Error>> + Send;
@@ -111,7 +115,8 @@ pub struct SharedTile {
 }
 
 impl SharedTile {
-    /// A tile that nobody has packed. One with more than `most` bytes is not kept: they are all the memory that there is for it.
+    /// A tile that nobody has packed. One with more than `most` bytes is not kept: they are all the memory that there
+    /// is for it.
     #[must_use]
     pub const fn new(most: usize) -> SharedTile {
         SharedTile { packed: OnceLock::new(), most }

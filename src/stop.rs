@@ -89,16 +89,16 @@ impl Stop {
         }
     }
 
-    /// Grants current work the time `grace` after a stop was asked for, while the returned value lives. There is one grace at a time: a
-    /// later one replaces it.
+    /// Grants current work the time `grace` after a stop was asked for, while the returned value lives. There is one
+    /// grace at a time: a later one replaces it.
     #[must_use]
     pub fn grant(&self, grace: Duration) -> Grace {
         self.grace.send_replace(grace);
         Grace(Arc::clone(&self.grace))
     }
 
-    /// Waits until a stop was asked for and `limit` has passed since then. While there is a grace ([`Stop::grant`]), `limit` begins when the
-    /// grace ends or is dropped.
+    /// Waits until a stop was asked for and `limit` has passed since then. While there is a grace ([`Stop::grant`]),
+    /// `limit` begins when the grace ends or is dropped.
     pub async fn overdue(&self, limit: Duration) -> Signal {
         let signal = self.wait().await;
         let asked = Instant::now();
@@ -115,8 +115,8 @@ impl Stop {
         }
     }
 
-    /// Runs a future; returns `None` if the future has not finished `limit` after a stop was asked for. This is for work that a stop must not cut off
-    /// at once, such as giving back a lease.
+    /// Runs a future; returns `None` if the future has not finished `limit` after a stop was asked for. This is for
+    /// work that a stop must not cut off at once, such as giving back a lease.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;

@@ -1,7 +1,8 @@
-//! The commands that messages suggest. A run with `--config FILE` suggests commands with the same file: without it they would work on the
-//! default layers, or on none.
+//! The commands that messages suggest. A run with `--config FILE` suggests commands with the same file: without it they
+//! would work on the default layers, or on none.
 //!
-//! A message names a constant, `format!("… Run {SEED} once")`, and never spells a command; `tests/it/project/names.rs` holds that.
+//! A message names a constant, `format!("… Run {SEED} once")`, and never spells a command; `tests/it/project/names.rs`
+//! holds that.
 
 use std::fmt;
 use std::path::Path;
@@ -13,8 +14,8 @@ static CONFIG: OnceLock<String> = OnceLock::new();
 /// The `--work FOLDER` of this process, in the same way.
 static WORK: OnceLock<String> = OnceLock::new();
 
-/// A command of this program, by its verbs. It is shown with the file that `use_config` was given; a command for shards is also shown with the folder
-/// that `use_work` was given.
+/// A command of this program, by its verbs. It is shown with the file that `use_config` was given; a command for shards
+/// is also shown with the folder that `use_work` was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuggestedCommand(&'static str);
 
@@ -88,12 +89,14 @@ pub fn use_config(file: &Path) {
     CONFIG.get_or_init(|| format!(" --config {}", for_shell(&file.to_string_lossy())));
 }
 
-/// Sets the work folder that `--work` names. Called once per process, before the first message; later calls change nothing.
+/// Sets the work folder that `--work` names. Called once per process, before the first message; later calls change
+/// nothing.
 pub fn use_work(folder: &str) {
     WORK.get_or_init(|| format!(" --work {}", for_shell(folder)));
 }
 
-/// A word as a POSIX shell reads it: in single quotes if it holds anything but letters, digits and a few harmless signs.
+/// A word as a POSIX shell reads it: in single quotes if it holds anything but letters, digits and a few harmless
+/// signs.
 #[must_use]
 pub fn for_shell(word: &str) -> String {
     let is_plain =

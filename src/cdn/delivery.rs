@@ -58,7 +58,8 @@ pub struct DeliveryPatience {
 /// Sends every provider the purges that wait for it. A stop ends the delivery early.
 ///
 /// # Errors
-/// If the outbox cannot be read or written. A provider's failure is not an error here; [`Delivered::end`] says how each delivery ended.
+/// If the outbox cannot be read or written. A provider's failure is not an error here; [`Delivered::end`] says how each
+/// delivery ended.
 pub async fn deliver(
     target: &PurgeTarget,
     purges: &[PurgeOptions],
@@ -182,8 +183,8 @@ impl Delivery<'_> {
         })
     }
 
-    /// The number of items that the budget allows now; `None` after a wait for the budget, so that the caller looks again. If the wait would go
-    /// beyond the deadline, or a stop is asked for, returns how the delivery ends.
+    /// The number of items that the budget allows now; `None` after a wait for the budget, so that the caller looks
+    /// again. If the wait would go beyond the deadline, or a stop is asked for, returns how the delivery ends.
     async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<Option<usize>, DeliveryEnd> {
         match self.options.budget.allowance(&queue.spent, SystemTime::now()) {
             PurgeAllowance::Items(items) => Ok(Some(items)),
@@ -351,8 +352,8 @@ pub enum SendEnd {
     Stopped,
 }
 
-/// Sends batches in their order until all are accepted, `within` has passed, a stop is asked for or the provider refuses permanently. A batch that is
-/// in flight when the time is up is waited for.
+/// Sends batches in their order until all are accepted, `within` has passed, a stop is asked for or the provider
+/// refuses permanently. A batch that is in flight when the time is up is waited for.
 pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Duration, stop: &Stop) -> Sent {
     let end = Instant::now() + within;
     let mut pace = Pace { provider, requests: HashMap::new(), items: HashMap::new() };

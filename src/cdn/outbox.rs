@@ -34,7 +34,8 @@ const OUTBOX: &str = "purge.json";
 /// The most attempts to write the note if others write it at the same time.
 const MAX_ATTEMPTS: u32 = 20;
 
-/// The most bytes of the note, so that it can always be read back. If it would be longer, the longest lists are replaced by "everything".
+/// The most bytes of the note, so that it can always be read back. If it would be longer, the longest lists are
+/// replaced by "everything".
 const MAX_OUTBOX_BYTES: usize = MAX_KEPT_NOTE / 4 * 3;
 
 /// What one publication changed.
@@ -51,7 +52,8 @@ pub struct OutboxEntry {
     /// Documents next to the tiles, such as `tiles.json`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub documents: Vec<String>,
-    /// Those of the tiles that did not exist before: a CDN may have cached an error for them. `None` if all of them count as new.
+    /// Those of the tiles that did not exist before: a CDN may have cached an error for them. `None` if all of them
+    /// count as new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub added: Option<TileRectList>,
 }
@@ -211,7 +213,8 @@ impl BeforeManifest for OutboxWriter {
     }
 }
 
-// Prometheus metrics: the purges that wait, and which CDNs refuse them (text exposition format 0.0.4; the table is in docs/cdn.md).
+// Prometheus metrics: the purges that wait, and which CDNs refuse them (text exposition format 0.0.4; the table is in
+// docs/cdn.md).
 
 /// A metric: its name, its help text, its value for a queue.
 type QueueMetric = (&'static str, &'static str, fn(&PurgeQueue) -> f64);
@@ -232,7 +235,8 @@ const METRICS: [QueueMetric; 4] = [
     }),
 ];
 
-/// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a comma.
+/// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a
+/// comma.
 #[must_use]
 pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
     let of = |(name, help, value): &QueueMetric| {
@@ -251,10 +255,12 @@ pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
 /// The most entries of a queue; if there are more, the two oldest are merged.
 const MAX_ENTRIES: usize = 16;
 
-/// The most names that are kept of a purge that was sent in part, about 400 kB. If more are left, their tiles wait as an entry again.
+/// The most names that are kept of a purge that was sent in part, about 400 kB. If more are left, their tiles wait as
+/// an entry again.
 pub(crate) const MAX_LEFT_NAMES: usize = 5_000;
 
-/// An entry whose publication no manifest has named for this long is sent: the target was replaced by one that counts its publications from 1.
+/// An entry whose publication no manifest has named for this long is sent: the target was replaced by one that counts
+/// its publications from 1.
 const ORPHANED_AFTER: Duration = Duration::from_secs(3_600);
 
 /// What a provider has not confirmed yet.
@@ -273,12 +279,13 @@ pub struct PurgeQueue {
     pub spent: SpentItems,
     /// Why the provider refuses permanently, if it does.
     pub stopped: Option<String>,
-    /// The tags that purges rely on: everything was purged by address while these tags were sent already, so nothing without them is cached. `None`
-    /// if purges do not rely on tags.
+    /// The tags that purges rely on: everything was purged by address while these tags were sent already, so nothing
+    /// without them is cached. `None` if purges do not rely on tags.
     pub tags: Option<String>,
 }
 
-/// A purge that will be sent once more: caches in two tiers may have fetched old tiles from each other, and an old answer may have been under way.
+/// A purge that will be sent once more: caches in two tiers may have fetched old tiles from each other, and an old
+/// answer may have been under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebound {
     /// When it is due, in seconds since 1970 (UTC).
@@ -329,8 +336,8 @@ impl PurgeQueue {
         }
     }
 
-    /// Adds a purge that is repeated later. If there are `MAX_ENTRIES` already, it is merged with the newest one, so that the older ones are repeated
-    /// in time.
+    /// Adds a purge that is repeated later. If there are `MAX_ENTRIES` already, it is merged with the newest one, so
+    /// that the older ones are repeated in time.
     pub fn add_rebound(&mut self, rebound: Rebound) {
         let is_full = self.rebounds.len() >= MAX_ENTRIES;
         match self.rebounds.pop_if(|_| is_full) {
@@ -343,7 +350,8 @@ impl PurgeQueue {
         }
     }
 
-    /// The entries that may be sent while the target's manifest names the publication `published`; `None` if it names none.
+    /// The entries that may be sent while the target's manifest names the publication `published`; `None` if it names
+    /// none.
     #[must_use]
     pub fn ready(&self, published: Option<u64>) -> Vec<OutboxEntry> {
         let is_orphan = |entry: &OutboxEntry| seconds_now().saturating_sub(entry.time) > ORPHANED_AFTER.as_secs();
@@ -351,8 +359,8 @@ impl PurgeQueue {
         self.waiting.iter().filter(is_ready).cloned().collect()
     }
 
-    /// Notes the outcome of a purge. What the provider did not accept is kept by name, so that a retry is the same request; or as tiles, if the names
-    /// would take too much room.
+    /// Notes the outcome of a purge. What the provider did not accept is kept by name, so that a retry is the same
+    /// request; or as tiles, if the names would take too much room.
     pub fn sent(&mut self, sent: &SentEntries) {
         self.waiting.retain(|waiting| !sent.entries.iter().any(|entry| entry.id == waiting.id));
         if sent.left.len() > MAX_LEFT_NAMES {
@@ -371,7 +379,8 @@ impl PurgeQueue {
         self.waiting.iter().map(of).chain(rebounds).sum()
     }
 
-    /// Shortens the lists: merges them or, if that does not help, replaces them by "everything". False if they cannot get shorter.
+    /// Shortens the lists: merges them or, if that does not help, replaces them by "everything". False if they cannot
+    /// get shorter.
     pub(crate) fn shrink(&mut self) -> bool {
         let before = self.rects();
         let merged = std::mem::take(&mut self.waiting).into_iter().reduce(OutboxEntry::merged);

@@ -1,4 +1,5 @@
-//! How fast and how much: token buckets by providers' limits, budgets, pauses after a refusal. Pure values; the time is given.
+//! How fast and how much: token buckets by providers' limits, budgets, pauses after a refusal. Pure values; the time is
+//! given.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,8 +25,8 @@ pub struct PurgeBackoff {
 }
 
 impl PurgeBackoff {
-    /// The pause after another refusal: between half and all of the doubled pause, so that several senders do not come back together, and
-    /// no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
+    /// The pause after another refusal: between half and all of the doubled pause, so that several senders do not come
+    /// back together, and no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
     pub fn pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.refusals.min(6)).min(LONGEST_PAUSE);
         self.refusals += 1;
@@ -126,12 +127,14 @@ pub enum PurgeAllowance {
     Wait(Duration),
 }
 
-/// The share of a month's items that may be spent in advance is 1 / `ADVANCE`, so that single edits are purged at once and exactly.
+/// The share of a month's items that may be spent in advance is 1 / `ADVANCE`, so that single edits are purged at once
+/// and exactly.
 const ADVANCE: u64 = 30;
 
 impl PurgeBudget {
-    /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, and the rest accrues evenly over the month.
-    /// Users who edit less than the budget never wait. Users who edit more purge fewer and larger items until the month's end.
+    /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, and the rest
+    /// accrues evenly over the month. Users who edit less than the budget never wait. Users who edit more purge fewer
+    /// and larger items until the month's end.
     #[must_use]
     pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> PurgeAllowance {
         let now = since_1970(now);
@@ -352,7 +355,8 @@ mod budget_tests {
         assert_eq!(budget.allowance(&spent, at("2026-10-01T00:00:00Z")), PurgeAllowance::Items(usize::MAX));
     }
 
-    /// If items are sent as soon as they are allowed, no month exceeds the budget, and each returned wait is long enough.
+    /// If items are sent as soon as they are allowed, no month exceeds the budget, and each returned wait is long
+    /// enough.
     #[test]
     fn no_month_exceeds_its_budget() {
         for items in [1, 7, 29, 30, 31, 1_000] {

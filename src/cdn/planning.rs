@@ -21,8 +21,8 @@ pub(crate) struct Planning<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PlannedBy {
     by: PurgeBy,
-    /// The tags that can be relied on once this was sent. Then everything is purged by address, and whatever the CDN caches after that carries the
-    /// tags.
+    /// The tags that can be relied on once this was sent. Then everything is purged by address, and whatever the CDN
+    /// caches after that carries the tags.
     pub(crate) establishes: Option<String>,
 }
 
@@ -50,7 +50,8 @@ impl Planning<'_> {
         plan(&tiles_of_all(entries), &documents(entries), &self.addresses(), &self.counts(), &rules)
     }
 
-    /// Like `plan`, but with a list of all tiles if the provider has no other way to purge everything. May wait for a disk or a server.
+    /// Like `plan`, but with a list of all tiles if the provider has no other way to purge everything. May wait for a
+    /// disk or a server.
     pub(crate) fn plan_listed(&self, entries: &[OutboxEntry], max_items: usize, by: &PlannedBy) -> PurgePlan {
         let planned = self.plan(entries, max_items, by);
         if self.facts.takes_everything || !planned.items.contains(&PurgeItem::Everything) {
@@ -114,7 +115,8 @@ impl Planning<'_> {
     }
 }
 
-/// How the entries of a queue are purged if the settings say `by`. If tiles are sent without tags, `by_address` is used instead of tags.
+/// How the entries of a queue are purged if the settings say `by`. If tiles are sent without tags, `by_address` is used
+/// instead of tags.
 fn planned_by(by: PurgeBy, by_address: PurgeBy, queue: &PurgeQueue, tags: &TagSender) -> PlannedBy {
     let sent = match tags {
         _ if by != PurgeBy::Tag => return PlannedBy { by, establishes: None },
@@ -197,7 +199,8 @@ pub struct PurgeTarget {
     pub all_tiles: AllTiles,
     /// Who sends tags with the tiles.
     pub tags: TagSender,
-    /// How long servers of the target may answer with old tiles after a publish, unless the provider's options set another time.
+    /// How long servers of the target may answer with old tiles after a publish, unless the provider's options set
+    /// another time.
     pub settle: Duration,
 }
 

@@ -1,9 +1,9 @@
 //! Folding: the values of a cell's rows become one value, independent of the order of the rows.
 //!
-//! The program aggregates because it is faster than the database with `GROUP BY GROUPING SETS` over the cells of all zooms. For 1,000,000 points with
-//! cells at zooms 1 to 11 (805,000 cells), one such statement took 13 s with 256 MB of `work_mem` (sorted) and 16 s with 346 MB (hashed), only to
-//! count rows in squares. The whole planning, with the rows read once and folded here, took 2.3 s, including hexagons and every value (PostgreSQL 15,
-//! two cores).
+//! The program aggregates because it is faster than the database with `GROUP BY GROUPING SETS` over the cells of all
+//! zooms. For 1,000,000 points with cells at zooms 1 to 11 (805,000 cells), one such statement took 13 s with 256 MB of
+//! `work_mem` (sorted) and 16 s with 346 MB (hashed), only to count rows in squares. The whole planning, with the rows
+//! read once and folded here, took 2.3 s, including hexagons and every value (PostgreSQL 15, two cores).
 
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -72,14 +72,15 @@ impl Folding {
         }
     }
 
-    /// Adds the folded values of cells to those of other cells. For each cell, by its number, `into` has the number of the cell to which it belongs;
-    /// that cell must belong to itself. Cells without values may be missing at the end.
+    /// Adds the folded values of cells to those of other cells. For each cell, by its number, `into` has the number of
+    /// the cell to which it belongs; that cell must belong to itself. Cells without values may be missing at the end.
     pub(crate) fn merge(&mut self, into: &[usize]) {
         let many = self.folds.len();
         let target = |cell: usize| into.get(cell).copied().unwrap_or(cell);
         for (place, fold) in self.folds.iter().enumerate() {
             if *fold == Fold::Distinct {
-                // The number of distinct values in two cells together follows from the values, not from the two numbers.
+                // The number of distinct values in two cells together follows from the values, not from the two
+                // numbers.
                 self.cells.iter_mut().skip(place).step_by(many).for_each(|count| *count = Some(0));
                 let moved = |key: u64| (target((key >> 32) as usize) as u64) << 32 | key & u64::from(u32::MAX);
                 self.seen[place] = self.seen[place].iter().map(|key| moved(*key)).collect();
@@ -115,8 +116,8 @@ impl Folding {
 
 // A fast hasher for codes of cells.
 
-/// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming, section 6.4). The codes come
-/// from positions, so the hasher need not resist maliciously chosen keys.
+/// Mixes the codes of cells, which differ in few bits, by one multiplication (Knuth, The Art of Computer Programming,
+/// section 6.4). The codes come from positions, so the hasher need not resist maliciously chosen keys.
 #[derive(Debug, Default)]
 pub(crate) struct CodeHasher(u64);
 

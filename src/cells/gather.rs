@@ -56,8 +56,9 @@ impl CellCounts {
         self.0.contains_key(&zoom)
     }
 
-    /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` is the distance by which the tiles are expanded, and
-    /// `spread` the greatest distance between the place where a cell is drawn and the place where it was counted, both in world units.
+    /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` is the distance by
+    /// which the tiles are expanded, and `spread` the greatest distance between the place where a cell is drawn and the
+    /// place where it was counted, both in world units.
     pub fn near(
         &self,
         grid: &CellGrid,
@@ -73,8 +74,8 @@ impl CellCounts {
         // Codes are sorted by column first. The columns of hexagons may differ by half a step from row to row.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
         let end = cells.partition_point(|cell| Cell::of(cell.code).a <= column(east) + 1);
-        // Cells that are not drawn are left out, because their expressions might fail. The arithmetic is the same as in the statement that draws
-        // them.
+        // Cells that are not drawn are left out, because their expressions might fail. The arithmetic is the same as in
+        // the statement that draws them.
         let (TileRect { zoom, x0, y0, x1, y1 }, beyond) = (*rect, margin + spread);
         let tile = move |unit: i64| unit >> (32 - zoom.get());
         let near = move |cell: &CountedCell| {
@@ -222,7 +223,8 @@ impl Gathering {
         self.count
     }
 
-    /// The footprints of the cells at each zoom, and their counts. If values are folded, there are counts only for zooms with folded values.
+    /// The footprints of the cells at each zoom, and their counts. If values are folded, there are counts only for
+    /// zooms with folded values.
     #[must_use]
     pub fn finish(mut self) -> (LayerFootprints, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
@@ -278,7 +280,8 @@ impl Gathering {
         let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
-            // The members of a cell are searched by the cell's box, because a search by its mean would not find all of them.
+            // The members of a cell are searched by the cell's box, because a search by its mean would not find all of
+            // them.
             let footprint = |(code, cell): &(i64, GatheredCell)| BoxFootprint {
                 world: grid.drawn_box(zoom, Cell::of(*code)),
                 source: cell.around,
@@ -347,7 +350,8 @@ impl GatheredCell {
 /// The number of members of each cell, by its code.
 pub(crate) type MembersByCode = HashMap<i64, u64, BuildHasherDefault<CodeHasher>>;
 
-/// The code of the peak next to each cell; without cells that are peaks themselves, and cells without a peak next to them.
+/// The code of the peak next to each cell; without cells that are peaks themselves, and cells without a peak next to
+/// them.
 pub(crate) fn peaks(members: &MembersByCode, shape: CellShape) -> HashMap<i64, i64, BuildHasherDefault<CodeHasher>> {
     let near = |code: i64| {
         let codes = shape.steps().iter().map(move |step| code + code_step(*step));
@@ -373,7 +377,8 @@ mod tests {
     #[test]
     fn cells_belong_to_the_largest_peak_beside_them() {
         let code = |a, b| Cell { a, b }.code();
-        // A row of squares: 5 and 9 are peaks, and 3 between them belongs to 9. 2 and 1 belong to the peaks next to them.
+        // A row of squares: 5 and 9 are peaks, and 3 between them belongs to 9. 2 and 1 belong to the peaks next to
+        // them.
         let members: MembersByCode =
             [5, 3, 9, 2, 1, 4, 4].into_iter().zip(0..).map(|(count, a)| (code(a, 0), count)).collect();
         let mut found: Vec<_> = peaks(&members, CellShape::Square).into_iter().collect();

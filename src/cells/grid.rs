@@ -1,7 +1,8 @@
 //! The grid of cells at each zoom.
 //!
-//! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile in which it is drawn. The database computes the
-//! same numbers by the same operations (`postgis/sql/cells.rs`): additions, products and floors of doubles give the same bits in both (IEEE 754).
+//! The grid is anchored to the world, not to tiles, so that a cell has the same content in every tile in which it is
+//! drawn. The database computes the same numbers by the same operations (`postgis/sql/cells.rs`): additions, products
+//! and floors of doubles give the same bits in both (IEEE 754).
 
 use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 
@@ -35,14 +36,15 @@ pub struct CellGrid {
     pub size: f64,
     /// The geometry by which a cell is drawn.
     pub geometry: CellGeometry,
-    /// True if cells are merged into clusters. A cell is a *peak* if none of its neighbours has more members, or as many members and a smaller code.
-    /// Every other cell belongs to the peak with the most members among its neighbours, or stays alone if none of them is a peak. The clusters are
-    /// then drawn, counted and planned, each under the code of its peak.
+    /// True if cells are merged into clusters. A cell is a *peak* if none of its neighbours has more members, or as
+    /// many members and a smaller code. Every other cell belongs to the peak with the most members among its
+    /// neighbours, or stays alone if none of them is a peak. The clusters are then drawn, counted and planned, each
+    /// under the code of its peak.
     pub merges: bool,
 }
 
-/// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world. Hexagons are counted in half steps from the middle of the
-/// world; their two numbers are both even or both odd.
+/// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world. Hexagons are counted in
+/// half steps from the middle of the world; their two numbers are both even or both odd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Cell {
     /// Column, growing east.
@@ -52,8 +54,8 @@ pub struct Cell {
 }
 
 impl CellShape {
-    /// The steps from a cell to its neighbours: the squares that share a side or a corner with a square, or the hexagons that share a side with a
-    /// hexagon.
+    /// The steps from a cell to its neighbours: the squares that share a side or a corner with a square, or the
+    /// hexagons that share a side with a hexagon.
     #[must_use]
     pub const fn steps(self) -> &'static [[i64; 2]] {
         match self {
@@ -62,7 +64,8 @@ impl CellShape {
         }
     }
 
-    /// Half the width and height of the box around a cell and everything up to `steps` steps from it, in widths of a cell.
+    /// Half the width and height of the box around a cell and everything up to `steps` steps from it, in widths of a
+    /// cell.
     #[must_use]
     pub(crate) fn half_box(self, steps: f64) -> [f64; 2] {
         match self {
@@ -81,8 +84,9 @@ pub const fn code_step([a, b]: [i64; 2]) -> i64 {
 /// The greatest distance, in steps, of the members of a merged cluster from its peak.
 const CLUSTER_STEPS: f64 = 1.0;
 
-/// The greatest distance, in steps, from a changed cell at which a cluster is drawn that the change may alter. Whether a cell is a peak depends on
-/// its neighbours, to which peak a cell belongs depends on the neighbours of its neighbours, and a cluster is drawn at the mean of its members.
+/// The greatest distance, in steps, from a changed cell at which a cluster is drawn that the change may alter. Whether
+/// a cell is a peak depends on its neighbours, to which peak a cell belongs depends on the neighbours of its
+/// neighbours, and a cluster is drawn at the mean of its members.
 const CHANGE_STEPS: f64 = 4.0;
 
 impl Cell {
@@ -115,7 +119,8 @@ pub const MIDDLE: f64 = 2_147_483_648.0;
 const MAX_FEW_CELLS: f64 = 1_048_576.0;
 
 impl CellGrid {
-    /// True if the world has at most 2²⁰ cells at a zoom, so that all of them may be kept in memory while rows are read.
+    /// True if the world has at most 2²⁰ cells at a zoom, so that all of them may be kept in memory while rows are
+    /// read.
     #[must_use]
     pub fn has_few_cells(&self, zoom: Zoom) -> bool {
         let side = f64::from(1_u32 << zoom.get()) / self.size;
@@ -156,7 +161,8 @@ impl CellGrid {
         }
     }
 
-    /// The middle of a cell in world units. The middle of a hexagon at the edge of the world may lie outside of the world.
+    /// The middle of a cell in world units. The middle of a hexagon at the edge of the world may lie outside of the
+    /// world.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
     pub fn middle(&self, zoom: Zoom, cell: Cell) -> [f64; 2] {
@@ -203,8 +209,8 @@ impl CellGrid {
         if self.merges { self.around(zoom, cell, CHANGE_STEPS) } else { self.drawn_box(zoom, cell) }
     }
 
-    /// An upper bound, in world units, of the distance between members of a cell, and of the distance between a drawn geometry and any row that
-    /// affects it.
+    /// An upper bound, in world units, of the distance between members of a cell, and of the distance between a drawn
+    /// geometry and any row that affects it.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a cell is no larger than the world")]
     pub fn reach(&self, zoom: Zoom) -> i64 {

@@ -1,11 +1,13 @@
-//! Cells: squares or hexagons of a grid that is anchored to the world. Rows that lie in one cell are drawn as one feature.
+//! Cells: squares or hexagons of a grid that is anchored to the world. Rows that lie in one cell are drawn as one
+//! feature.
 //!
 //! ```text
 //!  survey: row ──► CellGrid::cell ──► Gathering (count, mean, folded values, box) ──► footprints for planning
 //!                                                                                 └─► CellCounts for rendering
 //! ```
 //!
-//! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit.
+//! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit
+//!   for bit.
 //! - `merge`: cells merged into clusters around the cells with the most members.
 //! - `gather`: [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`].
 //! - `fold`: how values of rows become one value of their cell ([`Fold`]).

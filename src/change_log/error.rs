@@ -72,7 +72,8 @@ pub enum ChangeLogError {
         /// The statement that moves the first.
         next: String,
     },
-    /// Roles other than its owner can alter the schema, and so could run their statements with the rights of the installing role.
+    /// Roles other than its owner can alter the schema, and so could run their statements with the rights of the
+    /// installing role.
     #[error(
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
     )]

@@ -1,5 +1,5 @@
-//! The change log as the database holds it: its state compared with the catalog, whether its schema can be trusted, how logged values are read back,
-//! and the key by which targets identify their database.
+//! The change log as the database holds it: its state compared with the catalog, whether its schema can be trusted, how
+//! logged values are read back, and the key by which targets identify their database.
 
 use serde::Deserialize;
 use tokio_postgres::types::Type;
@@ -9,21 +9,23 @@ use crate::cursor::{Cursor, NewestLogged};
 use crate::postgis::{Database, Error, ServerName, Session, Snapshot, quoted};
 
 /// The advisory lock that every process shares while it waits for changes (PostgreSQL documentation, section 13.3.5,
-/// `pg_advisory_lock_shared(class, object)`). The triggers send notifications, on a channel with the name of the log's schema, only while the lock
-/// is held.
+/// `pg_advisory_lock_shared(class, object)`). The triggers send notifications, on a channel with the name of the log's
+/// schema, only while the lock is held.
 pub const WATCHER_LOCK: (i32, i32) = (0x6f61_7274, 1);
 
-/// The version of the log's layout. In a log of version 2, large shapes are logged as boxes, not as covers. In a log of version 3, large shapes in
-/// other reference systems than EPSG:4326 and 3857 are logged whole. Everything else is the same, so entries from before an upgrade can be read, too.
+/// The version of the log's layout. In a log of version 2, large shapes are logged as boxes, not as covers. In a log of
+/// version 3, large shapes in other reference systems than EPSG:4326 and 3857 are logged whole. Everything else is the
+/// same, so entries from before an upgrade can be read, too.
 pub(crate) const LAYOUT: i32 = 4;
 
-/// The oldest layout that is safe. A log of version 1 does not record the owner of the trigger functions, which ran casts of the columns' types.
+/// The oldest layout that is safe. A log of version 1 does not record the owner of the trigger functions, which ran
+/// casts of the columns' types.
 pub(crate) const SAFE_LAYOUT: i32 = 2;
 
 // How logged values, which are texts, are converted back to values of their types.
 //
-// A reader casts only to the types of PostgreSQL itself. A cast to any other type (`CREATE CAST`) and the CHECK of a domain run functions of the
-// type's owner, with the rights of the reader.
+// A reader casts only to the types of PostgreSQL itself. A cast to any other type (`CREATE CAST`) and the CHECK of a
+// domain run functions of the type's owner, with the rights of the reader.
 
 /// How the values of a column are read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -31,7 +33,8 @@ pub(crate) struct Decoding {
     /// The type to which the text is converted, as SQL names it; for a domain, its base type.
     #[serde(rename = "type")]
     pub(crate) type_name: String,
-    /// The method; `None` if every conversion would run functions of the type's owner, as for composite types and user-defined ranges.
+    /// The method; `None` if every conversion would run functions of the type's owner, as for composite types and
+    /// user-defined ranges.
     #[serde(rename = "way")]
     pub(crate) method: Option<DecodingMethod>,
 }
@@ -62,8 +65,9 @@ impl DecodingMethod {
                 "(SELECT input.value FROM pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('value', {text})) AS input (value {type_name}))"
             ),
             DecodingMethod::Label => {
-                // The enum is named by its column, because another type may have taken its name. With an untyped NULL as its second argument,
-                // coalesce converts a domain's value to the enum that is its base type (PostgreSQL documentation, section 10.5).
+                // The enum is named by its column, because another type may have taken its name. With an untyped NULL
+                // as its second argument, coalesce converts a domain's value to the enum that is its base type
+                // (PostgreSQL documentation, section 10.5).
                 let labels = format!("pg_catalog.enum_range(coalesce((NULL::{table}).{}, NULL))", quoted(column));
                 format!(
                     "(SELECT label.value FROM pg_catalog.unnest({labels}) AS label (value) WHERE pg_catalog.format('%s', label.value) = {text}
@@ -78,7 +82,8 @@ impl DecodingMethod {
     }
 }
 
-// The log's state compared with the present catalog. An install is planned from it, and a reseed uses it to decide whether the log is complete.
+// The log's state compared with the present catalog. An install is planned from it, and a reseed uses it to decide
+// whether the log is complete.
 
 /// The state of the log. The fields are those of the JSON of `sql/facts.sql`.
 #[derive(Debug, Deserialize)]
@@ -97,7 +102,8 @@ pub(crate) struct Facts {
     pub(crate) owner_is_made: bool,
     /// True if the log has an identity key.
     pub(crate) has_key: bool,
-    /// A transaction id in the log that is higher than any of this database, because the log is a copy from another server. `None` if there is none.
+    /// A transaction id in the log that is higher than any of this database, because the log is a copy from another
+    /// server. `None` if there is none.
     #[serde(deserialize_with = "transaction_if_any")]
     pub(crate) ahead: Option<u64>,
     /// True if each table of the log has a replica identity.
@@ -207,7 +213,8 @@ impl WatchFacts {
 }
 
 impl Facts {
-    /// Reads the watches that `definitions` need, and the watches on `tables`. Entries with "everything" are searched `since` a cursor.
+    /// Reads the watches that `definitions` need, and the watches on `tables`. Entries with "everything" are searched
+    /// `since` a cursor.
     pub(crate) async fn look_up(
         session: &Session,
         schema: &str,
@@ -258,15 +265,16 @@ fn transaction_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Resu
     text.map(|text| text.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
-// What the log says of its database: the random identity key, and the newest transactions. Target manifests are public. They identify their database
-// and its history by hashes with this key, which are meaningless to anyone who cannot read the log.
+// What the log says of its database: the random identity key, and the newest transactions. Target manifests are public.
+// They identify their database and its history by hashes with this key, which are meaningless to anyone who cannot read
+// the log.
 
 /// The statements that create the log's key if it has none: 244 bits from PostgreSQL's strong random number generator.
 pub(crate) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
 UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
 
-/// The most transactions of a witness. The newest one alone would do if transactions were committed in the order of their ids; this many may overtake
-/// one that takes longer.
+/// The most transactions of a witness. The newest one alone would do if transactions were committed in the order of
+/// their ids; this many may overtake one that takes longer.
 const MAX_WITNESSED: u32 = 64;
 
 const CONTEXT: &str = "reading the change log's key";
@@ -291,8 +299,9 @@ fn newest_of(schema: &str, condition: &str, most: u32) -> String {
     sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
 }
 
-/// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs had keys. Call this after the
-/// probe, because the probe counts every table that the transaction has opened before as one that the layers read.
+/// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
+/// had keys. Call this after the probe, because the probe counts every table that the transaction has opened before as
+/// one that the layers read.
 ///
 /// # Errors
 /// If the database fails.
@@ -321,7 +330,8 @@ fn seen_by(state: &Cursor) -> String {
     format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{state}'::pg_snapshot)", state.xmax())
 }
 
-/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transaction that a state sees.
+/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transaction that a state
+/// sees.
 pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
     format!(
         "coalesce((SELECT format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) FROM ({}) AS one), 'nothing')",
@@ -329,7 +339,8 @@ pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
     )
 }
 
-/// SQL for one text: the newest transactions that a snapshot sees. Neither the transaction nor the time of an entry can be set by those who write it.
+/// SQL for one text: the newest transactions that a snapshot sees. Neither the transaction nor the time of an entry can
+/// be set by those who write it.
 fn newest_lines(schema: &str, seen: &Cursor) -> String {
     let condition = seen_by(seen);
     format!(
@@ -339,10 +350,11 @@ fn newest_lines(schema: &str, seen: &Cursor) -> String {
     )
 }
 
-// A role with the name of the log's schema: PostgreSQL puts the schema with the name of a role first on its search path ("$user").
+// A role with the name of the log's schema: PostgreSQL puts the schema with the name of a role first on its search path
+// ("$user").
 
-/// The warning about what such a role does by mistake, with the remedy. `None` if there is no such role, or if it is neither this role nor the owner
-/// of one of the tables, given by their OIDs.
+/// The warning about what such a role does by mistake, with the remedy. `None` if there is no such role, or if it is
+/// neither this role nor the owner of one of the tables, given by their OIDs.
 pub(crate) async fn namesake(
     session: &Session,
     schema: &str,
@@ -375,13 +387,15 @@ pub async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option
     namesake(session, schema, &tables, context).await
 }
 
-// The newest transaction in the log that a database state sees. Tiles that servers keep name it, so that they are not answered in another history of
-// the database. A target's witness holds more transactions; these tiles are only kept until their next change.
+// The newest transaction in the log that a database state sees. Tiles that servers keep name it, so that they are not
+// answered in another history of the database. A target's witness holds more transactions; these tiles are only kept
+// until their next change.
 
 const ASKING: &str = "asking the change log for its newest transaction";
 
-/// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session keeps no lock on the log. Call
-/// this after the probe, because the probe counts every table that the transaction has opened before as one that the layers read.
+/// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session
+/// keeps no lock on the log. Call this after the probe, because the probe counts every table that the transaction has
+/// opened before as one that the layers read.
 ///
 /// # Errors
 /// If the database fails.
@@ -498,8 +512,8 @@ pub(crate) fn with_tables(sql: &str) -> String {
     sql.replace("{tables}", &names.join(", ")).replace("{count}", &TABLES.len().to_string())
 }
 
-/// Fills the schema into a statement: `{name}` and `{quoted}` as literals, `{schema}` as an identifier. It also fills in the queries and blocks that
-/// check whether the schema can be trusted.
+/// Fills the schema into a statement: `{name}` and `{quoted}` as literals, `{schema}` as an identifier. It also fills
+/// in the queries and blocks that check whether the schema can be trusted.
 pub(crate) fn of_schema(sql: &str, schema: &str) -> String {
     let filled = sql
         .replace("{guard}", include_str!("log/sql/guard.sql").trim_end())
@@ -512,7 +526,8 @@ pub(crate) fn of_schema(sql: &str, schema: &str) -> String {
     with_tables(&filled)
 }
 
-// The checks that only superusers and its owner can alter the schema of the log, and that the triggers have the rights that they need.
+// The checks that only superusers and its owner can alter the schema of the log, and that the triggers have the rights
+// that they need.
 
 /// The flaws of a log's schema, in words.
 #[derive(Debug, Default)]

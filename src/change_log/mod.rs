@@ -1,7 +1,8 @@
 //! The change log in the database.
 //!
-//! Triggers log the old and new position of each visibly changed row, with the transaction that changed it. The entries that a target has not seen
-//! are those whose transaction is visible to the run's snapshot, but not to the target's cursor.
+//! Triggers log the old and new position of each visibly changed row, with the transaction that changed it. The entries
+//! that a target has not seen are those whose transaction is visible to the run's snapshot, but not to the target's
+//! cursor.
 //!
 //! ```text
 //!  install:  layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one script) ──► committed
@@ -73,7 +74,8 @@ pub struct TrackOptions {
     pub table: String,
     /// The table's schema; without it, the search path decides.
     pub schema: Option<String>,
-    /// A query over the changed row, which it calls `changed`. It returns geometries in the reference system of the layer's column.
+    /// A query over the changed row, which it calls `changed`. It returns geometries in the reference system of the
+    /// layer's column.
     pub geometry: String,
 }
 
@@ -88,8 +90,8 @@ pub struct TrackedLayer<'a> {
 }
 
 impl TrackedLayer<'_> {
-    /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share the installed watches; a
-    /// layer with a new hash has to be installed.
+    /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash
+    /// share the installed watches; a layer with a new hash has to be installed.
     #[must_use]
     pub fn definition(&self) -> String {
         let layer = self.layer;

@@ -1,4 +1,5 @@
-//! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when to look again.
+//! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when
+//! to look again.
 
 use std::time::Duration;
 
@@ -35,15 +36,17 @@ pub struct Pruned {
     pub rows: u64,
     /// The number of changed rows that are left.
     pub left: u64,
-    /// The open transaction because of which the targets have not seen the rows that are left, in words; `None` if no transaction is the reason.
+    /// The open transaction because of which the targets have not seen the rows that are left, in words; `None` if no
+    /// transaction is the reason.
     pub kept_by: Option<String>,
 }
 
-/// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this before anything else in the
-/// log is read.
+/// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this
+/// before anything else in the log is read.
 ///
 /// # Errors
-/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install repairs it.
+/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install
+/// repairs it.
 pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
     let context = "checking whether the change log is safe";
     let server = database.server();
@@ -102,9 +105,9 @@ pub async fn backlogs(
     Ok(rows.iter().map(read).collect())
 }
 
-/// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how far it was pruned, so that a
-/// target that has not seen a deleted entry gets an error. One entry of each of the newest transactions stays, so that the witness of a target that has
-/// seen them is still found.
+/// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how
+/// far it was pruned, so that a target that has not seen a deleted entry gets an error. One entry of each of the newest
+/// transactions stays, so that the witness of a target that has seen them is still found.
 ///
 /// # Errors
 /// If there is no log, or the role may not write it.
@@ -186,7 +189,8 @@ pub enum PositionSource {
         /// The column, quoted.
         column: String,
     },
-    /// A query over the changed row, which it calls `changed`. The log holds the columns to which the query refers (`change.keys`).
+    /// A query over the changed row, which it calls `changed`. The log holds the columns to which the query refers
+    /// (`change.keys`).
     Query {
         /// The query.
         sql: String,
@@ -197,8 +201,9 @@ pub enum PositionSource {
 
 const CONTEXT: &str = "reading the state of the change log";
 
-/// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two statements in the session of
-/// the snapshot, or one if `presence` says what an earlier statement on this snapshot has found in the schema.
+/// The watches of each layer, in the order of the layers, if the log holds all changes since the cursor. Takes two
+/// statements in the session of the snapshot, or one if `presence` says what an earlier statement on this snapshot has
+/// found in the schema.
 ///
 /// # Errors
 /// [`ChangeLogError::Untracked`] with the first reason why the log is not complete.
@@ -286,12 +291,14 @@ fn watches_of(
         check_watch(&layer, watch, cursor)?;
         // The key is checked, too: it pairs the old and the new version of a row.
         let mut names: Vec<&String> = need.columns.iter().chain(&watch.key).collect();
-        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20), so the first one is reported.
+        // Altering a column's type also marks the columns after it as altered in the catalog (PostgreSQL 15.20), so the
+        // first one is reported.
         names.sort_by_key(|name| watch.column(name).map(|column| column.number));
         for name in names {
             check_column(&layer, watch, name, cursor)?;
         }
-        // Checked after the columns, because an altered column is the reason why everything is logged, until another install.
+        // Checked after the columns, because an altered column is the reason why everything is logged, until another
+        // install.
         if watch.everything {
             return Err(Untracked::Everything { layer, table: watch.name.clone() });
         }
@@ -300,7 +307,8 @@ fn watches_of(
                 (PositionSource::Geometry { column: quoted(watch.geometry.as_deref().unwrap_or_default()) }, Vec::new())
             }
             Some(sql) => {
-                // The query in the configuration is run, never one stored in the log: a role that can write to the log could store its own.
+                // The query in the configuration is run, never one stored in the log: a role that can write to the log
+                // could store its own.
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
                     return Err(Untracked::Layer { layer });
                 };
@@ -414,8 +422,8 @@ pub struct UnseenChanges {
     pub age: f64,
 }
 
-/// The FROM and WHERE of the entries that this snapshot sees and the cursor does not. The first condition uses the index; the second leaves out
-/// entries that the cursor has seen although older transactions were running.
+/// The FROM and WHERE of the entries that this snapshot sees and the cursor does not. The first condition uses the
+/// index; the second leaves out entries that the cursor has seen although older transactions were running.
 fn unseen_entries(schema: &str, cursor: &Cursor) -> String {
     format!(
         "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
@@ -451,7 +459,8 @@ pub async fn unseen_transactions(snapshot: &Snapshot, schema: &str, cursor: &Cur
     Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
 }
 
-/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the survey computes positions.
+/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the
+/// survey computes positions.
 ///
 /// # Errors
 /// If the log cannot be read, or a declared query fails.
@@ -475,7 +484,8 @@ pub async fn unseen_positions(
             srid = layer.srid()
         ),
         PositionSource::Query { sql, columns } => {
-            // Each column separately, because a record made from JSON would read texts as JSON strings, and run the CHECKs of domains.
+            // Each column separately, because a record made from JSON would read texts as JSON strings, and run the
+            // CHECKs of domains.
             let columns: Vec<String> = columns
                 .iter()
                 .zip(&watch.methods)

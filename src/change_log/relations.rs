@@ -12,8 +12,8 @@ use crate::postgis;
 use crate::postgis::{RelationName, Session, look_up, quoted, without_bounds};
 use crate::suggested::SEED;
 
-// Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer is created as a view in a transaction that is
-// rolled back.
+// Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer is created as a
+// view in a transaction that is rolled back.
 
 /// The watches that a layer needs.
 #[derive(Debug, Default)]
@@ -130,7 +130,8 @@ impl DependencyReader<'_> {
         }
     }
 
-    /// The tables on which the layer depends: its relation, and the tables to which its properties, key, feature id and filter refer.
+    /// The tables on which the layer depends: its relation, and the tables to which its properties, key, feature id and
+    /// filter refer.
     async fn layer_dependencies(
         &self,
         own: &CatalogRelation,
@@ -314,7 +315,8 @@ pub(crate) struct TableColumn {
     pub(crate) name: String,
     #[serde(rename = "type")]
     pub(crate) type_oid: u32,
-    /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and dimensions.
+    /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and
+    /// dimensions.
     #[serde(rename = "modifier")]
     pub(crate) type_modifier: i32,
     /// The name of its type.
@@ -323,7 +325,8 @@ pub(crate) struct TableColumn {
     pub(crate) shape: String,
     /// The reference system that it declares; 0 for none.
     pub(crate) srid: i32,
-    /// True if values that are equal by the operator `=` of `pg_catalog` (for collated types, with the collation "C") have the same bytes.
+    /// True if values that are equal by the operator `=` of `pg_catalog` (for collated types, with the collation "C")
+    /// have the same bytes.
     pub(crate) is_exact: bool,
     /// True if its type has a collation.
     pub(crate) is_collated: bool,
@@ -341,7 +344,8 @@ pub(crate) struct TableColumn {
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableKeyColumn {
     pub(crate) name: String,
-    /// The equality operator of the index, such as `OPERATOR(pg_catalog.=)`; `None` if its name could mean another operator.
+    /// The equality operator of the index, such as `OPERATOR(pg_catalog.=)`; `None` if its name could mean another
+    /// operator.
     pub(crate) equals: Option<String>,
 }
 

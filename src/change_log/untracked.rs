@@ -148,7 +148,8 @@ pub enum Untracked {
         /// Which table, quoted.
         table: String,
     },
-    /// "Everything" was logged: a TRUNCATE of many rows, or of rows that the trigger may not see, or a change while a column was missing.
+    /// "Everything" was logged: a TRUNCATE of many rows, or of rows that the trigger may not see, or a change while a
+    /// column was missing.
     #[error(
         "layer \"{layer}\": {table} may differ everywhere. A TRUNCATE of it or of a partition noted no rows (more than truncate_rows in [changes], or rows that its transaction or the triggers' role may not see), or a column was missing when it changed. Run {SEED}"
     )]

@@ -97,7 +97,8 @@ pub struct Waking {
 }
 
 impl Waking {
-    /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now on.
+    /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now
+    /// on.
     ///
     /// # Errors
     /// If the database cannot be reached, there is no log, or a stop is requested.
@@ -165,8 +166,9 @@ impl Waking {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
-    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications come, they say so, and this
-    /// only checks that they still can: that of a commit may come some milliseconds after it.
+    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications
+    /// come, they say so, and this only checks that they still can: that of a commit may come some milliseconds after
+    /// it.
     ///
     /// # Errors
     /// If the connection does not answer.
@@ -189,8 +191,8 @@ impl Waking {
         Ok(())
     }
 
-    /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any session that holds the lock
-    /// could block this run.
+    /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any
+    /// session that holds the lock could block this run.
     async fn try_lock(&self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
         let rows =
@@ -198,8 +200,8 @@ impl Waking {
         Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
     }
 
-    /// Polls. True if the log has grown since the last call. Reads the few entries of the index on `change.xid` from the oldest transaction on that
-    /// was running at that call, which takes 0.1 ms on an idle server.
+    /// Polls. True if the log has grown since the last call. Reads the few entries of the index on `change.xid` from
+    /// the oldest transaction on that was running at that call, which takes 0.1 ms on an idle server.
     async fn poll(&mut self) -> Result<bool, Error> {
         let from = self.tail.as_ref().map(|tail| literal(&tail.xmin));
         // The first poll has nothing to compare with. The snapshot of the reseed that follows sees all earlier entries.

@@ -1,12 +1,13 @@
-//! The help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes. Completions and manual pages are made from
-//! the same [`command`].
+//! The help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes. Completions and manual
+//! pages are made from the same [`command`].
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each verb, but for [`OF_ONE_VERB`].
+/// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each
+/// verb, but for [`OF_ONE_VERB`].
 const HEADINGS: &[(&str, &[&str])] = &[
     (
         "Input",

@@ -16,7 +16,8 @@ use crate::stop::Stop;
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Only these tables and views: a name, schema.name, or a pattern with * and ?; repeat the flag for several [default: all]
+    /// Only these tables and views: a name, schema.name, or a pattern with * and ?; repeat the flag for several
+    /// [default: all]
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub table: Vec<String>,
     /// Where the configuration goes; a file that is there already is never overwritten
@@ -66,8 +67,8 @@ pub(crate) fn drafted_settings(
     resolved_over(given, &drafted.text)
 }
 
-/// A draft with a tileset for each table, view and function of the database. Every tile of these is rendered on request. Reports what cannot be
-/// drawn.
+/// A draft with a tileset for each table, view and function of the database. Every tile of these is rendered on
+/// request. Reports what cannot be drawn.
 pub(crate) fn drafted_catalogue(given: &SettingFlags, stop: &Stop) -> Result<String, CommandError> {
     let settings = resolved_without_file(given)?;
     let draft = async || init::draft(&settings.database, &environment(), &[], DraftFor::Catalogue, stop).await;

@@ -57,7 +57,8 @@ pub const VERSION: &str = env!("BUILD_VERSION");
 #[derive(Debug, Parser)]
 #[command(name = "oar-tiles", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
 pub struct Cli {
-    /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a terminal, timed elsewhere [env: OAR_TILES_LOG]
+    /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a
+    /// terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
     pub log: Option<LogFlag>,
     /// The verb.
@@ -138,10 +139,12 @@ pub struct SettingFlags {
     /// Box in degrees; repeat the flag for several boxes; a box with west > east crosses 180° [env: OAR_TILES_BBOX]
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [env: OAR_TILES_OUTPUT]
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [env:
+    /// OAR_TILES_OUTPUT]
     #[arg(long, short, value_name = "TARGET")]
     pub output: Option<PathBuf>,
-    /// URL under which clients find a directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
+    /// URL under which clients find a directory or bucket, such as https://host/path; tiles.json refers to it [env:
+    /// OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Use only this layer; repeat the flag for several layers

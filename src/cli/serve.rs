@@ -30,7 +30,8 @@ use crate::stop::Stop;
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the output in the configuration; with --live and without one, everything that the database has]
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
+    /// output in the configuration; with --live and without one, everything that the database has]
     pub target: Option<String>,
     /// Listen here for clients: an IP address and a port, unix:PATH, or systemd:N [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
@@ -38,7 +39,8 @@ pub struct Serve {
     /// Listen here for /metrics, /livez, /readyz and /status.json [env: OAR_TILES_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<ListenAddress>,
-    /// URL under which clients reach this server; the TileJSON refers to it [default: the address it listens on] [env: OAR_TILES_SERVE_PUBLIC_URL]
+    /// URL under which clients reach this server; the TileJSON refers to it [default: the address it listens on] [env:
+    /// OAR_TILES_SERVE_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Path that all URLs of the server begin with, such as /facilities [env: OAR_TILES_BASE_PATH]
@@ -56,40 +58,49 @@ pub struct Serve {
     /// Cache up to N megabytes of tiles in memory [env: OAR_TILES_CACHE_MB]
     #[arg(long, value_name = "N")]
     pub cache_mb: Option<u32>,
-    /// Tell clients at /changes which tiles change (server-sent events); the map of --preview then shows changes by itself
+    /// Tell clients at /changes which tiles change (server-sent events); the map of --preview then shows changes by
+    /// itself
     #[arg(long)]
     pub changes: bool,
     /// Show a map at /
     #[arg(long)]
     pub preview: bool,
-    /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
+    /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads
+    /// them from unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
     /// Write a line to standard output for each request: none, text or json [env: OAR_TILES_ACCESS_LOG]
     #[arg(long, value_name = "STYLE")]
     pub access_log: Option<String>,
-    /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env: OAR_TILES_LIVE]
+    /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env:
+    /// OAR_TILES_LIVE]
     #[arg(long)]
     pub live: bool,
-    /// Use this many database sessions for live requests and background work together; 0: one for each CPU [env: OAR_TILES_SERVE_WORKERS]
+    /// Use this many database sessions for live requests and background work together; 0: one for each CPU [env:
+    /// OAR_TILES_SERVE_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<u16>,
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
     pub database_url: Option<String>,
-    /// Serve this tileset alone, if the configuration has several [default: the one whose output TARGET is, or all of them, each below its name]
+    /// Serve this tileset alone, if the configuration has several [default: the one whose output TARGET is, or all of
+    /// them, each below its name]
     #[arg(long, value_name = "NAME")]
     pub tileset: Option<String>,
-    /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
+    /// With --live: render only this layer, if the target was seeded with the same --layer; repeat the flag for several
+    /// layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append)]
     pub layer: Vec<String>,
-    /// Keep the target up to date with the database: always, or auto, which stands by while another server does [env: OAR_TILES_WRITER]
+    /// Keep the target up to date with the database: always, or auto, which stands by while another server does [env:
+    /// OAR_TILES_WRITER]
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     pub writer: Option<String>,
-    /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env: OAR_TILES_DRAIN]
+    /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env:
+    /// OAR_TILES_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub drain: Option<Duration>,
-    /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env: OAR_TILES_TRUSTED_PROXIES]
+    /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env:
+    /// OAR_TILES_TRUSTED_PROXIES]
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
     pub trusted_proxy: Vec<AddressRange>,
     /// Ask the server that runs with these settings whether it is ready, and end: with exit code 0 if it is
@@ -146,13 +157,15 @@ impl Serve {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub struct Preview {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [with --live default: everything that the database has]
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [with --live
+    /// default: everything that the database has]
     #[arg(required_unless_present = "live")]
     pub target: Option<String>,
     /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: ListenAddress,
-    /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from unpkg.com]
+    /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from
+    /// unpkg.com]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
     /// Write the map as a page of your own instead of serving it; the page loads MapLibre GL JS from unpkg.com
@@ -164,13 +177,15 @@ pub struct Preview {
     /// With --style: label features with this property
     #[arg(long, value_name = "PROPERTY", requires = "style")]
     pub label: Option<String>,
-    /// With --html or --style: where the tiles and their tiles.json are [default: the public URL that the target was seeded with]
+    /// With --html or --style: where the tiles and their tiles.json are [default: the public URL that the target was
+    /// seeded with]
     #[arg(long, value_name = "URL", requires = "written")]
     pub public_url: Option<String>,
     /// Open the map in the desktop's browser
     #[arg(long)]
     pub open: bool,
-    /// Render tiles outside of the target's zooms and boxes from the database; needs the configuration that the target was seeded with
+    /// Render tiles outside of the target's zooms and boxes from the database; needs the configuration that the target
+    /// was seeded with
     #[arg(long, conflicts_with = "html")]
     pub live: bool,
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]

@@ -70,7 +70,8 @@ pub(crate) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSetting
     Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
-/// Like [`resolved_without_layers`], but if there are several tilesets and the flags choose none, the settings of the first.
+/// Like [`resolved_without_layers`], but if there are several tilesets and the flags choose none, the settings of the
+/// first.
 pub(crate) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
     let values = gathered(flags)?;
     let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
@@ -89,7 +90,8 @@ pub(crate) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec
     tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
 }
 
-/// True if nothing tells a command what to work on: there is no file, no output and no layer, and the default output does not exist.
+/// True if nothing tells a command what to work on: there is no file, no output and no layer, and the default output
+/// does not exist.
 pub(crate) fn says_nothing(flags: &SettingFlags) -> Result<bool, CommandError> {
     if has_file(flags) || !flags.tileset.is_empty() || !flags.layer.is_empty() {
         return Ok(false);
@@ -113,7 +115,8 @@ pub(crate) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError>
     Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())
 }
 
-/// The settings of a command for one tileset. `what` names the command in messages. A command that `writes` a target needs its name.
+/// The settings of a command for one tileset. `what` names the command in messages. A command that `writes` a target
+/// needs its name.
 pub(crate) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
     resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)
 }
@@ -157,8 +160,8 @@ pub(crate) fn resolved_for(
     Ok(with_output(settings, target))
 }
 
-/// The settings of a command whose target is an argument, and to which the layers do not matter. Of several tilesets, the one with this output is
-/// taken, or else the first.
+/// The settings of a command whose target is an argument, and to which the layers do not matter. Of several tilesets,
+/// the one with this output is taken, or else the first.
 pub(crate) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
     resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
 }
@@ -339,7 +342,8 @@ pub struct ConfigFlags {
     /// With --check: also ask the database whether the layers can be drawn
     #[arg(long, requires = "check")]
     pub database: bool,
-    /// Print the JSON Schema of a configuration file, for editors, or of what the program prints as JSON (docs/json.md has the names; all)
+    /// Print the JSON Schema of a configuration file, for editors, or of what the program prints as JSON (docs/json.md
+    /// has the names; all)
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "configuration", conflicts_with_all = ["check", "json"])]
     pub schema: Option<String>,
     /// Print the settings as JSON

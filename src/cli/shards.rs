@@ -116,7 +116,8 @@ pub struct ShardsCommit {
     /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
     #[arg(long)]
     pub allow_shrink: bool,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
+    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if
+    /// that is not known
     #[arg(long, value_name = "FILE")]
     pub changed_out: Option<PathBuf>,
     /// Also write the closing table as JSON

@@ -30,7 +30,8 @@ pub struct Man {
 pub(crate) fn run_completions(arguments: &Completions) -> Result<(), CommandError> {
     let mut script = Vec::new();
     clap_complete::generate(arguments.shell, &mut command(), "oar-tiles", &mut script);
-    // If the program's name has a hyphen, clap_complete 4.6 writes two different labels for bash, and nothing after a verb would be completed.
+    // If the program's name has a hyphen, clap_complete 4.6 writes two different labels for bash, and nothing after a
+    // verb would be completed.
     let script = String::from_utf8_lossy(&script).replace("oar__subcmd__tiles", "oar__tiles");
     Ok(print_script(&script)?)
 }

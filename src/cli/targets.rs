@@ -193,7 +193,8 @@ pub(crate) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError
 #[derive(Debug, Args)]
 #[command(override_usage = "oar-tiles copy [OPTIONS] <SOURCE>... <TARGET>")]
 pub struct Copy {
-    /// Copy from, and last of all copy to: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; several sources are joined, tiles that are in more than one of them by their layers
+    /// Copy from, and last of all copy to: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or
+    /// s3://bucket/file.pmtiles; several sources are joined, tiles that are in more than one of them by their layers
     // One list, because clap cannot tell where the sources end if flags stand among them.
     #[arg(required = true, num_args = 1.., value_name = "PLACE")]
     pub places: Vec<String>,
@@ -209,16 +210,19 @@ pub struct Copy {
     /// Copy only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
     pub area: Option<String>,
-    /// Write only what differs from this older target, as a patch in MBTiles that `mbtiles apply-patch` (of Martin) brings into a copy of it
+    /// Write only what differs from this older target, as a patch in MBTiles that `mbtiles apply-patch` (of Martin)
+    /// brings into a copy of it
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["zoom", "bbox", "layer", "area", "changed_out"])]
     pub since: Option<String>,
     /// Overwrite the target even if it holds another tileset or was made by another program
     #[arg(long)]
     pub force: bool,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if that is not known
+    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if
+    /// that is not known
     #[arg(long, value_name = "FILE")]
     pub changed_out: Option<PathBuf>,
-    /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env: OAR_TILES_PUBLIC_URL]
+    /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env:
+    /// OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Print warnings and errors only
@@ -276,7 +280,8 @@ pub struct Verify {
     /// Also render the tiles from the database and compare; needs the settings with which the target was seeded
     #[arg(long)]
     pub database: bool,
-    /// Decode and compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N; the structure is checked as a whole
+    /// Decode and compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N; the structure is
+    /// checked as a whole
     #[arg(long, value_name = "AREA", allow_hyphen_values = true)]
     pub area: Option<String>,
     /// Print the findings as JSON
@@ -368,7 +373,8 @@ pub struct Publish {
     /// Switch to this version
     #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
     pub to: Option<String>,
-    /// Give every tile of an S3 prefix the headers and metadata of the configuration, also tiles that did not change; then purge everything
+    /// Give every tile of an S3 prefix the headers and metadata of the configuration, also tiles that did not change;
+    /// then purge everything
     #[arg(long, conflicts_with_all = ["rollback", "to"])]
     pub rewrite_headers: bool,
 }

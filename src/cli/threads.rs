@@ -1,7 +1,7 @@
 //! The threads that the program needs from its start on.
 //!
-//! Tokio waits for ever, or panics while it waits, if the system gives it fewer threads than it asks for: work that blocks would wait for the thread
-//! of other work. So the threads are started and counted before any work begins.
+//! Tokio waits for ever, or panics while it waits, if the system gives it fewer threads than it asks for: work that
+//! blocks would wait for the thread of other work. So the threads are started and counted before any work begins.
 
 use std::io;
 use std::sync::mpsc;
@@ -11,13 +11,15 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::run::CommandError;
 
-/// The most threads for work that does not block. That is waiting for servers and handing on their answers; rendering is done in the server, and what
-/// takes time here is done on threads that may block. Of these, there are as many as a run has workers, not one for each core.
+/// The most threads for work that does not block. That is waiting for servers and handing on their answers; rendering
+/// is done in the server, and what takes time here is done on threads that may block. Of these, there are as many as a
+/// run has workers, not one for each core.
 const MAX_ASYNC_THREADS: usize = 32;
 
-/// The number of threads that may block which there are from the start. Most work on them waits for no other work; the longest chain is the writer of
-/// `serve`, the writer of its target, and what packs tiles for both. If the system gives no more, further work waits for one of these. More of them
-/// would cost address space (glibc's allocator reserves 64 MB for each), which `ulimit -v` may limit.
+/// The number of threads that may block which there are from the start. Most work on them waits for no other work; the
+/// longest chain is the writer of `serve`, the writer of its target, and what packs tiles for both. If the system gives
+/// no more, further work waits for one of these. More of them would cost address space (glibc's allocator reserves 64
+/// MB for each), which `ulimit -v` may limit.
 const BLOCKING_THREADS: usize = 3;
 
 /// The longest time in which the threads have to start.

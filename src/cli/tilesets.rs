@@ -10,7 +10,8 @@ use crate::report::{say, say_problem};
 use crate::run::{CommandError, FailedTilesets, WrittenFileError, interrupted};
 use crate::stop::Stop;
 
-/// Runs a verb for each tileset, and prints which one unless `quiet`. A tileset that fails does not stop the others, but a signal does.
+/// Runs a verb for each tileset, and prints which one unless `quiet`. A tileset that fails does not stop the others,
+/// but a signal does.
 pub(crate) async fn for_each(
     tilesets: Vec<JobSettings>,
     quiet: bool,
@@ -36,7 +37,8 @@ pub(crate) async fn for_each(
     failed.into_result()
 }
 
-/// Runs a verb that ends with a signal, for all tilesets in parallel. A tileset that fails is reported at once, and does not stop the others.
+/// Runs a verb that ends with a signal, for all tilesets in parallel. A tileset that fails is reported at once, and
+/// does not stop the others.
 pub(crate) async fn for_all(
     tilesets: Vec<JobSettings>,
     stop: &Stop,
@@ -60,7 +62,8 @@ pub(crate) async fn for_all(
     failed.into_inner().into_result()
 }
 
-/// Checks that each tileset has its own file for each flag that names one. With several tilesets, a path must contain `{tileset}`.
+/// Checks that each tileset has its own file for each flag that names one. With several tilesets, a path must contain
+/// `{tileset}`.
 pub(crate) fn have_own_files(
     tilesets: &[JobSettings],
     files: &[(&'static str, Option<&Path>)],

@@ -168,8 +168,8 @@ pub(crate) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Resul
     Ok(all)
 }
 
-/// The settings of the variant with this output, with the values that the database gives now. If the tileset has no variants, the settings
-/// themselves.
+/// The settings of the variant with this output, with the values that the database gives now. If the tileset has no
+/// variants, the settings themselves.
 pub(crate) async fn variant_of_target(settings: JobSettings, stop: &Stop) -> Result<JobSettings, CommandError> {
     match Family::of(&settings) {
         None => Ok(settings),

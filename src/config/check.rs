@@ -1,4 +1,5 @@
-//! Finds all problems of a configuration, not only the first: each wrong value is noted and removed, and the rest is read again.
+//! Finds all problems of a configuration, not only the first: each wrong value is noted and removed, and the rest is
+//! read again.
 
 use std::path::Path;
 
@@ -117,7 +118,8 @@ fn without_problems(
     text
 }
 
-/// Replaces the key and value, or the table, at a position with blanks. Line numbers stay the same. False if there is nothing at the position.
+/// Replaces the key and value, or the table, at a position with blanks. Line numbers stay the same. False if there is
+/// nothing at the position.
 fn blank(text: &mut String, at: usize) -> bool {
     let Ok(table) = DeTable::parse(text) else { return false };
     let Some(entry) = smallest(table.get_ref(), at) else { return false };

@@ -1,5 +1,5 @@
-//! The layers of the tileset. A layer that is drawn in several ways, such as cells at some zooms or fewer properties, becomes several layers with
-//! the same [`LayerId`], each for its own zooms.
+//! The layers of the tileset. A layer that is drawn in several ways, such as cells at some zooms or fewer properties,
+//! becomes several layers with the same [`LayerId`], each for its own zooms.
 
 use std::num::NonZeroU64;
 use std::path::Path;
@@ -163,7 +163,8 @@ impl Check<'_> {
         given.layer.iter().flatten().map(texts).collect()
     }
 
-    /// The ways in which the layer is drawn, each with its zooms, ordered by the first zoom. Together they cover all zooms of the layer.
+    /// The ways in which the layer is drawn, each with its zooms, ordered by the first zoom. Together they cover all
+    /// zooms of the layer.
     fn bands(
         &self,
         layer: &LayerSection,
@@ -291,7 +292,8 @@ pub(crate) fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Opt
 
 // The area of a tileset: a box, or the polygons of a GeoJSON file.
 
-/// The parts of an area. An area with very many positions becomes boxes, exact down to `deepest` or to the zoom at which there would be too many.
+/// The parts of an area. An area with very many positions becomes boxes, exact down to `deepest` or to the zoom at
+/// which there would be too many.
 ///
 /// # Errors
 /// If the text is neither a box nor a file with polygons; the message says why, and what to write.
@@ -337,8 +339,8 @@ impl Check<'_> {
     }
 }
 
-// The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed the budget or cannot be
-// rendered.
+// The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed the
+// budget or cannot be rendered.
 
 impl Check<'_> {
     /// A layer's budget.

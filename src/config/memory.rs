@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// The memory that the process may use, in bytes: the lowest limit of its control groups, or else the memory of the machine. `None` if the system
-/// does not report it (no `/proc`).
+/// The memory that the process may use, in bytes: the lowest limit of its control groups, or else the memory of the
+/// machine. `None` if the system does not report it (no `/proc`).
 pub(crate) fn usable_memory() -> Option<usize> {
     usable_below(Path::new("/"))
 }
@@ -21,8 +21,9 @@ fn machine_memory(root: &Path) -> Option<u64> {
     kilobytes.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The memory limits of the process's control group and of the groups above it, in bytes: `memory.max` (cgroups(7), version 2) and
-/// `memory.limit_in_bytes` (version 1). A group without a limit reports "max", or a number beyond the machine's memory.
+/// The memory limits of the process's control group and of the groups above it, in bytes: `memory.max` (cgroups(7),
+/// version 2) and `memory.limit_in_bytes` (version 1). A group without a limit reports "max", or a number beyond the
+/// machine's memory.
 fn group_limits(root: &Path) -> Vec<u64> {
     let text = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let folders = text.lines().filter_map(|line| {

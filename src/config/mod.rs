@@ -1,5 +1,5 @@
-//! The configuration: values from the compiled-in sample, a file, the environment and flags become checked settings. Secrets are never
-//! printed.
+//! The configuration: values from the compiled-in sample, a file, the environment and flags become checked settings.
+//! Secrets are never printed.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -55,8 +55,8 @@ pub use variants::{
 /// A flag that was given: the flag's name, the key that it sets, and the value.
 pub type Flag = (&'static str, &'static str, toml::Value);
 
-/// Gathers the values of all origins: the defaults, then the file, then a draft for tables of the database, then the environment, then the
-/// flags.
+/// Gathers the values of all origins: the defaults, then the file, then a draft for tables of the database, then the
+/// environment, then the flags.
 ///
 /// # Errors
 /// If an origin cannot be read or has an unknown key.

@@ -15,8 +15,8 @@ use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
 /// The most parameters of a tileset.
 const MAX_PARAMETERS: usize = 32;
 
-/// The longest name of a parameter, in bytes. The database setting that holds its values contains the name, and a setting's name has at most 63
-/// bytes.
+/// The longest name of a parameter, in bytes. The database setting that holds its values contains the name, and a
+/// setting's name has at most 63 bytes.
 const MAX_NAME_BYTES: usize = 40;
 
 /// The default of `max_length`, in characters.

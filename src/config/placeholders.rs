@@ -6,8 +6,8 @@ use super::settings::Check;
 use crate::postgis::{Property, PropertySource, placeholder_in};
 
 impl Check<'_> {
-    /// Refuses placeholders in SQL that is read once for all zooms and tiles of a layer: `where`, `min_zoom`, `max_zoom`, `rank`, properties that
-    /// are expressions, and the queries of `[[layer.track]]`.
+    /// Refuses placeholders in SQL that is read once for all zooms and tiles of a layer: `where`, `min_zoom`,
+    /// `max_zoom`, `rank`, properties that are expressions, and the queries of `[[layer.track]]`.
     pub(crate) fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
         let mut conditions = layer.filter.iter().flat_map(RowCondition::texts);

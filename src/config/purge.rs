@@ -13,8 +13,8 @@ use crate::cdn::{
 /// The default time for which a command waits for a provider.
 const WAIT: Duration = Duration::from_secs(30);
 
-/// The default delay after which items that cost nothing are purged again: an edge may have fetched the old tile again from a shield that was
-/// purged after the edge.
+/// The default delay after which items that cost nothing are purged again: an edge may have fetched the old tile again
+/// from a shield that was purged after the edge.
 const REBOUND: Duration = Duration::from_secs(10);
 
 /// The default of the least time between two purges that cost money.

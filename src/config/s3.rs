@@ -78,7 +78,8 @@ impl Check<'_> {
     }
 }
 
-// Headers and metadata with placeholders that each tile fills in. Also checks that the tags by which a CDN purges are sent.
+// Headers and metadata with placeholders that each tile fills in. Also checks that the tags by which a CDN purges are
+// sent.
 
 impl TagHeaderName {
     /// The header, and its text: the tags with the separator between them.

@@ -165,8 +165,8 @@ impl Check<'_> {
         Ok((0..=Zoom::MAX.get()).map(of).collect())
     }
 
-    /// The Redis in which tiles are shared. The URL comes from the configuration, or from a file, so that the configuration need not contain the
-    /// password.
+    /// The Redis in which tiles are shared. The URL comes from the configuration, or from a file, so that the
+    /// configuration need not contain the password.
     fn redis(&self, given: &ServeSection) -> Result<Option<RedisUrl>, ConfigError> {
         let (key, text) = match (&given.redis_url, &given.redis_url_file) {
             (None, None) => return Ok(None),
@@ -253,7 +253,8 @@ impl Check<'_> {
 const SHORTEST_LIVE_TIMEOUT: Duration = Duration::from_millis(100);
 const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The bounds of the writer's lease. With a shorter lease, a busy machine loses it; with a longer one, a standby waits for a long time.
+/// The bounds of the writer's lease. With a shorter lease, a busy machine loses it; with a longer one, a standby waits
+/// for a long time.
 const SHORTEST_WRITER_LEASE: Duration = Duration::from_secs(1);
 const LONGEST_WRITER_LEASE: Duration = Duration::from_secs(600);
 

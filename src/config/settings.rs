@@ -26,8 +26,8 @@ const MAX_ROWS_MB: usize = 16_000_000;
 /// The share for `rows_mb = "auto"`: the usable memory of the process divided by this number.
 const AUTO_ROWS_SHARE: usize = 4;
 
-/// The memory for cached rows, in bytes, if the system does not report how much memory there is. With `rows_mb = "auto"` also the most memory for
-/// the cached rows of a reseed, which are few.
+/// The memory for cached rows, in bytes, if the system does not report how much memory there is. With
+/// `rows_mb = "auto"` also the most memory for the cached rows of a reseed, which are few.
 const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 
 /// All settings of a run of one tileset.
@@ -143,8 +143,8 @@ impl JobSettings {
     /// Checks the values of one tileset and resolves them.
     ///
     /// # Errors
-    /// If a value does not fit; the message names the key and the origin of the value. Also if the values are those of several tilesets
-    /// ([`ConfigValues::tilesets`]).
+    /// If a value does not fit; the message names the key and the origin of the value. Also if the values are those of
+    /// several tilesets ([`ConfigValues::tilesets`]).
     pub fn resolve(
         values: &ConfigValues,
         environment: &Parts,
@@ -160,7 +160,8 @@ impl JobSettings {
         let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
         let url = check.database_url(&given.database)?;
         let url = url.as_deref();
-        // The PG* variables override a URL from a file. A URL from a flag or from DATABASE_URL is only completed by them.
+        // The PG* variables override a URL from a file. A URL from a flag or from DATABASE_URL is only completed by
+        // them.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
         let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
         let workers = match check.present("run.workers", given.run.workers)? {
@@ -312,7 +313,8 @@ impl Check<'_> {
         })
     }
 
-    /// The database's address. A flag or the environment takes precedence over the file, whether the file has `url` or `url_file`.
+    /// The database's address. A flag or the environment takes precedence over the file, whether the file has `url` or
+    /// `url_file`.
     fn database_url(&self, database: &DatabaseSection) -> Result<Option<String>, ConfigError> {
         let url = database.url.as_ref().map(|url| url.0.clone());
         let Some(path) = &database.url_file else { return Ok(url) };
@@ -347,8 +349,8 @@ impl Check<'_> {
 
     fn changes(&self, changes: &ChangesSection) -> Result<ChangesOptions, ConfigError> {
         let schema = self.present("changes.schema", changes.schema.clone())?;
-        // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted text in the scripts of
-        // `track install`.
+        // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted
+        // text in the scripts of `track install`.
         let is_odd = |c: char| c.is_control() || matches!(c, '$' | '{' | '}');
         if schema.is_empty() || schema.len() > 63 || schema.starts_with("pg_") || schema.contains(is_odd) {
             return Err(self.wrong(
@@ -364,12 +366,14 @@ impl Check<'_> {
 #[derive(Debug, Clone)]
 pub struct ParameterSettings {
     pub parameter: Parameter,
-    /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the session holds.
+    /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the
+    /// session holds.
     pub conditions: BTreeMap<String, String>,
 }
 
 impl ParameterSettings {
-    /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with them.
+    /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with
+    /// them.
     #[must_use]
     pub const fn sample(&self) -> &'static str {
         match self.parameter.kind {

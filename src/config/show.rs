@@ -12,8 +12,8 @@ use crate::target::without_user;
 /// The output of `config --json`.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct ShownConfig {
-    /// The sections of a configuration file, with `{"value": …, "origin": …}` for each key; `purge` and `layer` are such a pair with a
-    /// list; `tilesets` is a list of such sections, if the file has several tilesets.
+    /// The sections of a configuration file, with `{"value": …, "origin": …}` for each key; `purge` and `layer` are
+    /// such a pair with a list; `tilesets` is a list of such sections, if the file has several tilesets.
     pub settings: serde_json::Map<String, serde_json::Value>,
 }
 
@@ -140,7 +140,8 @@ fn masked(url: &str) -> String {
     format!("{scheme}://{authority}{}", query.unwrap_or_default())
 }
 
-// The JSON Schema of a configuration, for editors. The structs that read a file give its types, and the sample gives descriptions and defaults.
+// The JSON Schema of a configuration, for editors. The structs that read a file give its types, and the sample gives
+// descriptions and defaults.
 
 /// The schema as JSON (draft 7, which TOML editors support).
 #[must_use]

@@ -21,7 +21,8 @@ impl ConfigValues {
         self.tilesets.iter().map(|(table, _)| name_of(table)).collect()
     }
 
-    /// The values of each tileset in `only`, or of all tilesets if `only` is empty. A configuration with one `[tileset]` has only its own values.
+    /// The values of each tileset in `only`, or of all tilesets if `only` is empty. A configuration with one
+    /// `[tileset]` has only its own values.
     ///
     /// # Errors
     /// If there is no such tileset, or two tilesets of the list have the same name, or one has no name.
@@ -75,8 +76,9 @@ impl ConfigValues {
         Ok(tilesets)
     }
 
-    /// The values of a listed tileset. Its own keys and those of `[tileset_defaults]` override the defaults, but not the environment and flags. An `output` of its own
-    /// excludes default variants, and variants of its own exclude a default `output`.
+    /// The values of a listed tileset. Its own keys and those of `[tileset_defaults]` override the defaults, but not
+    /// the environment and flags. An `output` of its own excludes default variants, and variants of its own exclude a
+    /// default `output`.
     fn of_tileset(&self, table: &toml::Table, origin: &Origin) -> ConfigValues {
         let may_go = |old: &Origin| !matches!(old, Origin::Environment(_) | Origin::Flag(_));
         let mut values =
@@ -132,8 +134,8 @@ fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
 }
 
 impl JobSettings {
-    /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the layers of all. `None` if
-    /// there is no tileset.
+    /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the
+    /// layers of all. `None` if there is no tileset.
     #[must_use]
     pub fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
         let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();

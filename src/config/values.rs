@@ -1,5 +1,5 @@
-//! The values of the configuration by key. Their origins are, in this order, the compiled-in sample, a file, the environment and flags. If a key
-//! has several values, the last one takes precedence.
+//! The values of the configuration by key. Their origins are, in this order, the compiled-in sample, a file, the
+//! environment and flags. If a key has several values, the last one takes precedence.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -112,7 +112,8 @@ const VARIABLES: [(&str, &str, VariableKind); 45] = [
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
-/// The variable in place of `--log`. It sets no key, because the error about a configuration that cannot be read is logged, too.
+/// The variable in place of `--log`. It sets no key, because the error about a configuration that cannot be read is
+/// logged, too.
 pub const LOG_VARIABLE: &str = "OAR_TILES_LOG";
 
 impl ConfigValues {
@@ -175,8 +176,8 @@ impl ConfigValues {
         Ok(())
     }
 
-    /// Adds the keys of a section. A present value is replaced only if it `may_go`. The sub-table `target` of a tileset is the section
-    /// `[target]`.
+    /// Adds the keys of a section. A present value is replaced only if it `may_go`. The sub-table `target` of a tileset
+    /// is the section `[target]`.
     pub(crate) fn add_section(
         &mut self,
         section: &str,
@@ -287,7 +288,8 @@ impl ConfigValues {
         })
     }
 
-    /// Refuses the default output for a configuration with its own layers: that output belongs to the layers of the sample.
+    /// Refuses the default output for a configuration with its own layers: that output belongs to the layers of the
+    /// sample.
     ///
     /// # Errors
     /// If the layers are not those of the sample, but the output is.

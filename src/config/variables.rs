@@ -1,5 +1,5 @@
-//! `${NAME}` and `${NAME:-default}` in the strings of a file: environment variables. Strings with SQL are not changed, because SQL has its own
-//! use of these characters.
+//! `${NAME}` and `${NAME:-default}` in the strings of a file: environment variables. Strings with SQL are not changed,
+//! because SQL has its own use of these characters.
 
 use std::ops::Range;
 use std::path::Path;

@@ -240,8 +240,8 @@ enum OutputPiece {
     Filled(String),
 }
 
-/// A value as a part of a path and of a URL. It consists of ASCII letters and digits, `-`, `_`, `.`, and `~XX` for every other byte. It never
-/// begins with a dot.
+/// A value as a part of a path and of a URL. It consists of ASCII letters and digits, `-`, `_`, `.`, and `~XX` for
+/// every other byte. It never begins with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct ValueSegment(String);
@@ -341,7 +341,8 @@ impl OutputTemplate {
         self.pieces.iter().map(text).collect()
     }
 
-    /// The folder or prefix that contains all variants: the text before the first name, up to its last slash; empty for the current folder.
+    /// The folder or prefix that contains all variants: the text before the first name, up to its last slash; empty for
+    /// the current folder.
     #[must_use]
     pub fn folder(&self) -> &str {
         match self.pieces.first() {
@@ -350,7 +351,8 @@ impl OutputTemplate {
         }
     }
 
-    /// The segments that turn the template into `text`, in the order of [`OutputTemplate::names`]; `None` if there are none.
+    /// The segments that turn the template into `text`, in the order of [`OutputTemplate::names`]; `None` if there are
+    /// none.
     #[must_use]
     pub fn segments_of(&self, text: &str) -> Option<Vec<ValueSegment>> {
         let names = self.names();

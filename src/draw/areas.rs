@@ -22,7 +22,8 @@ pub(crate) struct Areas {
     listed: ListedTiles,
 }
 
-/// Tiles as runs: tiles of one column, from north to south. Sorted, and no tile is in two of them, so that the statement finds runs by binary search.
+/// Tiles as runs: tiles of one column, from north to south. Sorted, and no tile is in two of them, so that the
+/// statement finds runs by binary search.
 #[derive(Default)]
 struct ListedTiles {
     first: Vec<i64>,
@@ -55,8 +56,8 @@ impl ListedTiles {
 }
 
 impl Areas {
-    /// The areas of a batch for the layer at `index`, each with the box in which the layer's rows are searched. For a query that runs once for each
-    /// tile, every tile is an area with its own box.
+    /// The areas of a batch for the layer at `index`, each with the box in which the layer's rows are searched. For a
+    /// query that runs once for each tile, every tile is an area with its own box.
     pub(crate) fn bind(layer: &Layer, index: usize, areas: &[Area]) -> Areas {
         let mut bound = Areas::default();
         let mut listed: Vec<&TileRect> = Vec::new();
@@ -151,15 +152,17 @@ pub(crate) fn moved(like: &Area, rect: TileRect) -> Area {
     Area { rect, search: search.collect() }
 }
 
-/// What an area costs beside its tiles, in tiles: its part of the statement, and a second look at rows that neighbouring areas draw, too.
+/// What an area costs beside its tiles, in tiles: its part of the statement, and a second look at rows that
+/// neighbouring areas draw, too.
 const COST_OF_AREA: f64 = 2.0;
 
 /// Areas of one zoom with the boxes in which a layer's rows are searched.
 type Pieces<'a> = Vec<(&'a Area, SourceBox)>;
 
-/// The areas of a reseed for a layer of lines and polygons, joined where that is cheaper: a row that lies in several areas, or in the buffers of
-/// several, is read, transformed, simplified and cut for each of them. The areas together may hold tiles that were not asked for, whose features the
-/// caller drops; no tile is in two of them. `None` if nothing is joined.
+/// The areas of a reseed for a layer of lines and polygons, joined where that is cheaper: a row that lies in several
+/// areas, or in the buffers of several, is read, transformed, simplified and cut for each of them. The areas together
+/// may hold tiles that were not asked for, whose features the caller drops; no tile is in two of them. `None` if
+/// nothing is joined.
 pub(crate) fn joined(layer: &Layer, index: usize, areas: &[Area]) -> Option<Vec<Area>> {
     // Each point is in one tile, so it would only be drawn in vain.
     if layer.shape.points || layer.cells().is_some() || layer.asks_each_tile() {
@@ -206,8 +209,8 @@ fn around(areas: &[(&Area, SourceBox)]) -> Option<TileRect> {
     areas.iter().map(|(area, _)| area.rect).reduce(around)
 }
 
-/// Joins areas of one zoom if the rectangle around them is cheaper than all of them; else it divides them between two columns or rows, so that no
-/// rectangles overlap, and tries to join each part.
+/// Joins areas of one zoom if the rectangle around them is cheaper than all of them; else it divides them between two
+/// columns or rows, so that no rectangles overlap, and tries to join each part.
 fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
     let Some(whole) = around(&areas) else { return };
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
@@ -230,7 +233,8 @@ fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
     }
 }
 
-/// Areas on the two sides of the widest gap between columns or rows, or of the one in the middle. The areas themselves if there is none.
+/// Areas on the two sides of the widest gap between columns or rows, or of the one in the middle. The areas themselves
+/// if there is none.
 fn divided(mut areas: Pieces<'_>) -> Result<[Pieces<'_>; 2], Pieces<'_>> {
     let ends: [fn(&TileRect) -> [u32; 2]; 2] = [|rect| [rect.x0, rect.x1], |rect| [rect.y0, rect.y1]];
     let mut best = None;

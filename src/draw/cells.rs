@@ -41,7 +41,8 @@ impl CellColumns {
         let searched = areas.iter().filter(|area| is_searched(area, index));
         for (number, area) in (1..).zip(searched) {
             let (margin, zoom) = (layer.margin.units(area.rect.zoom), area.rect.zoom);
-            // Cells that are planned by their boxes are drawn at the mean of their members, which may be anywhere in the box.
+            // Cells that are planned by their boxes are drawn at the mean of their members, which may be anywhere in
+            // the box.
             let spread = if layer.placement().plans_cell_boxes() { grid.reach(zoom) } else { 0 };
             for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
                 let world = WorldRect::from(cell.world);

@@ -14,14 +14,16 @@ use crate::tile::{Area, Batch, SearchBox, TileRect};
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(crate) const COMPARED_TILES: usize = 3;
 
-/// The most features of a tile that is drawn both ways. For a larger one, the database would take longer than for reading all rows.
+/// The most features of a tile that is drawn both ways. For a larger one, the database would take longer than for
+/// reading all rows.
 const MAX_COMPARED_FEATURES: u64 = 2_000;
 
-/// The number of rows around which a smaller tile is searched, if the tile to draw both ways has more features than that.
+/// The number of rows around which a smaller tile is searched, if the tile to draw both ways has more features than
+/// that.
 const TRIED_ROWS: usize = 16;
 
-/// Returns the layers. A layer loses its cached rows if the database draws one of the compared tiles of `batches` with other bytes, because a later
-/// PostGIS may encode differently.
+/// Returns the layers. A layer loses its cached rows if the database draws one of the compared tiles of `batches` with
+/// other bytes, because a later PostGIS may encode differently.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.
@@ -48,8 +50,8 @@ pub async fn verify_cached_rows(
 }
 
 impl BatchDrawing<'_> {
-    /// A layer's part of some areas, as far as cached rows can draw it, with at most `max_features` features in each tile; `None` if its rows are not
-    /// cached.
+    /// A layer's part of some areas, as far as cached rows can draw it, with at most `max_features` features in each
+    /// tile; `None` if its rows are not cached.
     pub(crate) async fn with_cached_rows(
         self,
         index: usize,
@@ -70,13 +72,14 @@ impl BatchDrawing<'_> {
         Ok(Some(drawn))
     }
 
-    /// A tile of the layer's deepest zoom around one of its cached rows, within a batch whose tiles have very many features. `None` if no row in
-    /// memory is found there.
+    /// A tile of the layer's deepest zoom around one of its cached rows, within a batch whose tiles have very many
+    /// features. `None` if no row in memory is found there.
     fn light_area(self, index: usize, number: usize, batch: &Batch) -> Option<Area> {
         let prepared = self.prepared(index);
         let rows = prepared.cached_rows()?;
         let deepest = prepared.layer().zooms.max();
-        // Rows in the margin of the batch are not suitable, because some of their neighbours may be missing from the cached rows.
+        // Rows in the margin of the batch are not suitable, because some of their neighbours may be missing from the
+        // cached rows.
         let is_within = |rect: &TileRect| {
             let of_zoom = |area: &Area| {
                 let shift = deepest.get().saturating_sub(area.rect.zoom.get());

@@ -1,5 +1,5 @@
-//! Which source draws what. The functions here choose what a run prepares for a layer; the last column of the table says where the choice is made
-//! for each tile or area: `patch` decides for a patch, `draw` for the others.
+//! Which source draws what. The functions here choose what a run prepares for a layer; the last column of the table
+//! says where the choice is made for each tile or area: `patch` decides for a patch, `draw` for the others.
 //!
 //! | source | draws | prepared | at the first of these that holds |
 //! |---|---|---|---|
@@ -64,8 +64,9 @@ const MIN_TILES_PER_ROW: u64 = 3;
 
 /// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least three tiles.
 ///
-/// The number of workers does not count. They query the rows side by side, but the server works as much for each of them: with 16 workers on
-/// two cores a million points (zooms 6-14) took 35 s from the database and 21 s from cached rows.
+/// The number of workers does not count. They query the rows side by side, but the server works as much for each of
+/// them: with 16 workers on two cores a million points (zooms 6-14) took 35 s from the database and 21 s from cached
+/// rows.
 #[must_use]
 pub(crate) fn should_cache_rows(cost: &CacheCost) -> bool {
     cost.memory > 0 && cost.rows > 0 && cost.features / cost.rows >= MIN_TILES_PER_ROW

@@ -1,4 +1,5 @@
-//! Renders a batch with one statement for each layer. The layers of a tile are joined in the order of the configuration.
+//! Renders a batch with one statement for each layer. The layers of a tile are joined in the order of the
+//! configuration.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -62,7 +63,8 @@ impl<'a> BatchDrawing<'a> {
         self.prepared(index).layer()
     }
 
-    /// One layer's part of some areas. For a query that runs once for each tile, the result contains all of these tiles, including empty ones.
+    /// One layer's part of some areas. For a query that runs once for each tile, the result contains all of these
+    /// tiles, including empty ones.
     pub(crate) async fn layer(self, work: LayerAreas<'_>, tiles: &mut BatchTiles) -> Result<LayerCount, Error> {
         if self.probed(work.index).function().is_some() {
             return call(self.session(), self.probed(work.index), work.index, work.areas, tiles).await;
@@ -140,8 +142,9 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
-    /// One layer's part of some areas, with at most `max_features` features in each tile, by zoom. If the statement fails, the areas are halved until
-    /// it succeeds or the one failing tile is found. That tile ends the run, unless `on_tile_error` says to skip the layer there.
+    /// One layer's part of some areas, with at most `max_features` features in each tile, by zoom. If the statement
+    /// fails, the areas are halved until it succeeds or the one failing tile is found. That tile ends the run, unless
+    /// `on_tile_error` says to skip the layer there.
     ///
     /// Returns the number of tiles, including failed ones, and of features.
     pub(crate) async fn layer_or_parts(
@@ -196,8 +199,8 @@ impl<'a> BatchDrawing<'a> {
         Ok(found)
     }
 
-    /// One layer's part of a batch. In a reseed, the areas of lines and polygons are joined first; if that statement fails, perhaps at a row that no
-    /// dirty tile shows, each area is rendered by itself.
+    /// One layer's part of a batch. In a reseed, the areas of lines and polygons are joined first; if that statement
+    /// fails, perhaps at a row that no dirty tile shows, each area is rendered by itself.
     async fn joined_or_apart(
         self,
         index: usize,
@@ -307,11 +310,12 @@ fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedT
     Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
 }
 
-/// True if a tile's rows may have caused an error. Errors of the statement, the role or the server would occur in every tile.
+/// True if a tile's rows may have caused an error. Errors of the statement, the role or the server would occur in every
+/// tile.
 fn may_be_of_rows(error: &Error) -> bool {
-    // Classes of SQLSTATE (PostgreSQL documentation, appendix A): rights and syntax, resources, the state of objects, the system, the
-    // configuration, authorization, the transaction, unsupported features, the catalog, conflicts with recovery, administrators; damaged data.
-    // PostGIS itself raises XX000.
+    // Classes of SQLSTATE (PostgreSQL documentation, appendix A): rights and syntax, resources, the state of objects,
+    // the system, the configuration, authorization, the transaction, unsupported features, the catalog, conflicts with
+    // recovery, administrators; damaged data. PostGIS itself raises XX000.
     const NOT_OF_ROWS: [&str; 13] =
         ["42", "53", "55", "58", "F0", "25", "28", "0A", "3D", "40", "57", "XX001", "XX002"];
     match error {
@@ -350,7 +354,8 @@ pub(crate) fn join_tiles(tiles: &mut BatchTiles, more: BatchTiles) {
     }
 }
 
-/// Divides areas into two parts: the first half of several areas and the others, or the halves of one area. `None` for a single tile.
+/// Divides areas into two parts: the first half of several areas and the others, or the halves of one area. `None` for
+/// a single tile.
 fn halves(areas: &[Area]) -> Option<(Vec<Area>, Vec<Area>)> {
     if let [area] = areas {
         return area.halves().map(|(first, second)| (vec![first], vec![second]));
@@ -369,7 +374,8 @@ fn coord(place: i64) -> TileCoord {
 
 // Errors for statements that return other tiles or features than planned.
 
-/// The error if the database returned another number of tiles than planned. Without a defect of this program, that only happens with queries.
+/// The error if the database returned another number of tiles than planned. Without a defect of this program, that only
+/// happens with queries.
 pub(crate) fn miscounted(layer: &Layer, planned: u64, found: u64, near: String) -> Error {
     if !layer.is_query() {
         return Error::Miscounted { layer: layer.name.clone(), planned, found, near };

@@ -1,5 +1,5 @@
-//! The rows of a layer for all variants of a tileset. They are read once, with the variants to which each row belongs. Each variant then draws from
-//! its part of the rows, without queries.
+//! The rows of a layer for all variants of a tileset. They are read once, with the variants to which each row belongs.
+//! Each variant then draws from its part of the rows, without queries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -79,15 +79,16 @@ pub struct VariantLayer {
 }
 
 impl PreparedLayer {
-    /// The layer's cached rows, if every variant has all of them. `layer` is the layer as it is in a variant. `None` if the rows are not in memory.
+    /// The layer's cached rows, if every variant has all of them. `layer` is the layer as it is in a variant. `None` if
+    /// the rows are not in memory.
     #[must_use]
     pub fn for_all_variants(&self, layer: Arc<Layer>) -> Option<FamilyRows> {
         let rows = self.cached_rows().filter(|rows| rows.are_in_memory())?;
         Some(FamilyRows { layer, rows: Arc::clone(rows), members: None })
     }
 
-    /// The layer's cached rows for all variants, divided by `condition`. `layer` is the layer as it is in a variant. `None` if the rows are not in
-    /// memory, or the statements fail.
+    /// The layer's cached rows for all variants, divided by `condition`. `layer` is the layer as it is in a variant.
+    /// `None` if the rows are not in memory, or the statements fail.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -227,8 +228,8 @@ pub struct CachedRenderer {
 }
 
 impl CachedRenderer {
-    /// A source of some layers, whose rows must all be cached. Tiles that other targets have packed already are taken from `shared`, which is for one
-    /// layer.
+    /// A source of some layers, whose rows must all be cached. Tiles that other targets have packed already are taken
+    /// from `shared`, which is for one layer.
     #[must_use]
     pub fn new(layers: &Arc<Vec<PreparedLayer>>, shared: Option<&Arc<FamilyTiles>>, stop: &Stop) -> CachedRenderer {
         CachedRenderer { layers: Arc::clone(layers), shared: shared.cloned(), stop: stop.clone() }

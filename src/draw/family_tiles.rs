@@ -1,5 +1,6 @@
-//! Tiles that are the same in several targets of a family. A tile of one layer of points is identified by the rows in it, because each row is drawn
-//! at the same position in every target. So the tile is drawn and packed once, and copied into the other targets.
+//! Tiles that are the same in several targets of a family. A tile of one layer of points is identified by the rows in
+//! it, because each row is drawn at the same position in every target. So the tile is drawn and packed once, and copied
+//! into the other targets.
 
 use std::hash::BuildHasher as _;
 use std::sync::atomic::AtomicUsize;
@@ -17,8 +18,8 @@ const PARTS: usize = 64;
 /// The size of an entry in bytes, without the numbers of its rows and the bytes of its tile.
 const ENTRY_BYTES: usize = 128;
 
-/// The most bytes of a packed tile that is kept: [`TILE_BYTES`], and [`ROW_BYTES`] for each row. They are reserved before the tile is packed, so that
-/// the memory is bounded even if rows are wide.
+/// The most bytes of a packed tile that is kept: [`TILE_BYTES`], and [`ROW_BYTES`] for each row. They are reserved
+/// before the tile is packed, so that the memory is bounded even if rows are wide.
 const TILE_BYTES: usize = 128;
 const ROW_BYTES: usize = 96;
 
@@ -48,8 +49,8 @@ impl FamilyTiles {
         FamilyTiles { parts, hasher: DefaultHashBuilder::default(), left: AtomicUsize::new(memory) }
     }
 
-    /// The tile at `place` with the rows `rows`; it is added if it is new. `None` if there are no rows, or if the tile is new and there is no memory
-    /// left for it.
+    /// The tile at `place` with the rows `rows`; it is added if it is new. `None` if there are no rows, or if the tile
+    /// is new and there is no memory left for it.
     pub(crate) fn tile(&self, place: u64, rows: &[u32]) -> Option<Arc<SharedTile>> {
         if rows.is_empty() {
             return None;

@@ -1,5 +1,5 @@
-//! Keeps a layer's part of a tile within its budget of bytes. The bytes of features are known only after they are drawn and packed, so a tile
-//! that is too large is rendered again with fewer features, until it fits and is nearly full.
+//! Keeps a layer's part of a tile within its budget of bytes. The bytes of features are known only after they are drawn
+//! and packed, so a tile that is too large is rendered again with fewer features, until it fits and is nearly full.
 //!
 //! Every step depends only on the tile's own features and bytes, so a tile has the same bytes in every batch.
 
@@ -16,8 +16,8 @@ use crate::tile::{Area, TileRect};
 /// The most times that a tile is rendered again to fill its budget.
 const MAX_TRIES: u32 = 10;
 
-/// The number of tries that interpolate between the known sizes. Later tries halve the interval, so that the search also ends in tiles in which some
-/// features are far larger than others.
+/// The number of tries that interpolate between the known sizes. Later tries halve the interval, so that the search
+/// also ends in tiles in which some features are far larger than others.
 const MAX_INTERPOLATED_TRIES: u32 = 5;
 
 /// The share of its budget from which on a tile counts as full.
@@ -41,8 +41,8 @@ struct ByteBudget {
 }
 
 impl BatchDrawing<'_> {
-    /// Finds the tiles that exceed the layer's budget of bytes. Depending on `on_large_tile`, they are reported or thinned, or the first of them is
-    /// an error.
+    /// Finds the tiles that exceed the layer's budget of bytes. Depending on `on_large_tile`, they are reported or
+    /// thinned, or the first of them is an error.
     pub(crate) async fn fit(self, index: usize, areas: &[Area], part: &mut BatchTiles) -> Result<(), Error> {
         let layer = self.probed(index);
         for tile in part.values_mut() {
@@ -155,7 +155,8 @@ fn is_full(bytes: u64, limit: u64) -> bool {
     bytes as f64 >= limit as f64 * MIN_FILL
 }
 
-/// The number of features with [`TARGET_FILL`] of the allowed bytes, interpolated between a number that fits and one that does not.
+/// The number of features with [`TARGET_FILL`] of the allowed bytes, interpolated between a number that fits and one
+/// that does not.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

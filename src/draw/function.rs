@@ -37,8 +37,8 @@ impl CalledTiles {
     }
 }
 
-/// Calls a layer's function for each tile of some areas. `index` is the index of the layer. The result contains all of these tiles, including empty
-/// ones.
+/// Calls a layer's function for each tile of some areas. `index` is the index of the layer. The result contains all of
+/// these tiles, including empty ones.
 pub(crate) async fn call(
     session: &Session,
     layer: &Layer,
@@ -101,8 +101,8 @@ fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: 
     Ok(RenderedTile { layers, notes, ..RenderedTile::empty(tile) })
 }
 
-/// The MVT bytes of a function's result, and the number of their features; or a description of what is wrong. Functions written for other servers may
-/// return tiles that are already packed with gzip.
+/// The MVT bytes of a function's result, and the number of their features; or a description of what is wrong. Functions
+/// written for other servers may return tiles that are already packed with gzip.
 fn unpacked(bytes: &[u8]) -> Result<(Vec<u8>, u64), String> {
     let mvt =
         Gunzip::new().unpack(bytes).map_err(|error| format!("gave a packed tile that cannot be unpacked ({error})"))?;

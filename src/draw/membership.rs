@@ -19,14 +19,15 @@ pub const MAX_PLACES: usize = 1_000;
 pub struct PlacedRows<'a> {
     /// The layer, without the condition of variants.
     pub layer: &'a Layer,
-    /// The name that the condition may use for a row: the name of the table, or of the layer if its rows come from a query.
+    /// The name that the condition may use for a row: the name of the table, or of the layer if its rows come from a
+    /// query.
     pub name: &'a str,
     /// Boxes in world units, at most [`MAX_PLACES`].
     pub places: &'a [WorldBox],
 }
 
-/// The numbers, counted from 0, of the variants that have rows in some boxes; variants without such rows may be among them. `None` if the statement
-/// fails: then nothing is known about the variants.
+/// The numbers, counted from 0, of the variants that have rows in some boxes; variants without such rows may be among
+/// them. `None` if the statement fails: then nothing is known about the variants.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.

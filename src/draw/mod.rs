@@ -83,11 +83,12 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Opens `count` workers concurrently, because the server takes a moment for each. Each worker holds locks on everything that the layers read.
-    /// The session that holds the snapshot has these locks already.
+    /// Opens `count` workers concurrently, because the server takes a moment for each. Each worker holds locks on
+    /// everything that the layers read. The session that holds the snapshot has these locks already.
     ///
     /// # Errors
-    /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too small.
+    /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too
+    /// small.
     pub async fn open(
         database: &Database,
         snapshot: &Arc<Snapshot>,
@@ -105,8 +106,8 @@ impl Worker {
         try_join_all((0..count).map(|_| open())).await
     }
 
-    /// A worker that uses the session that holds the snapshot, for work that is too small for another session. Several such workers may exist, but
-    /// only one may render at a time.
+    /// A worker that uses the session that holds the snapshot, for work that is too small for another session. Several
+    /// such workers may exist, but only one may render at a time.
     ///
     /// # Errors
     /// If the session is lost.
@@ -141,8 +142,8 @@ impl Worker {
         }
     }
 
-    /// Lets the server load PostGIS and everything else that rendering `layer` needs. This takes a while in a new session, so call it while the run
-    /// waits for something else.
+    /// Lets the server load PostGIS and everything else that rendering `layer` needs. This takes a while in a new
+    /// session, so call it while the run waits for something else.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -159,7 +160,8 @@ impl Worker {
         self.session.as_ref().unwrap_or(&self.snapshot.keeper)
     }
 
-    /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the worker renders the batch again on a new one.
+    /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the worker renders
+    /// the batch again on a new one.
     ///
     /// # Errors
     /// If a statement fails, the database goes away, or the statements return other tiles than planned.
@@ -251,7 +253,8 @@ pub async fn check_narrowed(
 
 // A layer as it is prepared for a run.
 
-/// A probed layer with the data that a run prepared before drawing it: counted cells, cached rows. Clones share everything.
+/// A probed layer with the data that a run prepared before drawing it: counted cells, cached rows. Clones share
+/// everything.
 #[derive(Debug, Clone)]
 pub struct PreparedLayer {
     layer: Arc<Layer>,
@@ -285,8 +288,8 @@ impl PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
-    /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The layer stays without cached
-    /// rows if they exceed `limits` or cannot be read.
+    /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The
+    /// layer stays without cached rows if they exceed `limits` or cannot be read.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -386,8 +389,9 @@ impl PreparedLayer {
 
 // The rendering version.
 
-/// The rendering version, a part of the fingerprint of every target. Raise it with every change that makes some rows, under some configuration, give
-/// other MVT bytes than before: in the statements, in tiles drawn from cached rows, in patches, in the choice of rows. Older targets then need a full
-/// seed. Without a new version, older targets would count as up to date, or hold a mixture of old and new bytes.
-/// `tests/it/rendering/drawing_versions.rs` compares the bytes of a small tileset with those recorded for this number.
+/// The rendering version, a part of the fingerprint of every target. Raise it with every change that makes some rows,
+/// under some configuration, give other MVT bytes than before: in the statements, in tiles drawn from cached rows, in
+/// patches, in the choice of rows. Older targets then need a full seed. Without a new version, older targets would
+/// count as up to date, or hold a mixture of old and new bytes. `tests/it/rendering/drawing_versions.rs` compares the
+/// bytes of a small tileset with those recorded for this number.
 pub const RENDERING_VERSION: u32 = 3;

@@ -15,11 +15,12 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::{Candidates, RowChoice};
 use crate::tile::{Area, ChangedPart, GridBox, Neighbourhood, Order, SearchBox, TileCoord, TileRect};
 
-/// The most rows near each changed position. With more, the rows are not cached, because one query for each tile would read no more rows.
+/// The most rows near each changed position. With more, the rows are not cached, because one query for each tile would
+/// read no more rows.
 const MAX_ROWS_PER_POSITION: u64 = 64;
 
-/// Caches the rows of a layer near changed positions. The layer stays without cached rows if they take more than `memory` bytes, cannot be read, or
-/// do not give the bytes that the database draws, which `worker` compares.
+/// Caches the rows of a layer near changed positions. The layer stays without cached rows if they take more than
+/// `memory` bytes, cannot be read, or do not give the bytes that the database draws, which `worker` compares.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.
@@ -56,7 +57,8 @@ pub async fn with_neighbourhood(
 }
 
 impl BatchDrawing<'_> {
-    /// True if the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing in any of them.
+    /// True if the database and the cached rows draw the same bytes in parts of some tiles; `None` if they draw nothing
+    /// in any of them.
     async fn draws_same_bytes_near(
         self,
         samples: &[(TileCoord, Vec<ChangedPart>)],

@@ -12,7 +12,8 @@ use crate::postgis::sql::Candidates;
 use crate::source::RenderedTile;
 use crate::tile::{Area, TileCoord};
 
-/// The layers of a run with their statements, in the order of the configuration. They are built once and shared by all workers.
+/// The layers of a run with their statements, in the order of the configuration. They are built once and shared by all
+/// workers.
 pub struct RunLayers {
     layers: Vec<LayerStatements>,
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
@@ -38,7 +39,8 @@ impl RunLayers {
         &self.repeated
     }
 
-    /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their rendering is the database's.
+    /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their
+    /// rendering is the database's.
     #[must_use]
     pub fn drawing_time(&self) -> Duration {
         Duration::from_micros(self.drawing.load(Ordering::Relaxed))
@@ -92,8 +94,8 @@ impl LayerStatements {
         }
     }
 
-    /// Divides the areas into groups that one statement each can render, with the candidates of that statement. At zooms whose cells were counted,
-    /// the candidates are the counted cells.
+    /// Divides the areas into groups that one statement each can render, with the candidates of that statement. At
+    /// zooms whose cells were counted, the candidates are the counted cells.
     pub(crate) fn parts(&self, areas: &[Area]) -> Vec<(Vec<Area>, Candidates)> {
         let is_counted = |area: &Area| self.prepared.is_counted(area.rect.zoom);
         let (counted, others): (Vec<Area>, Vec<Area>) = areas.iter().cloned().partition(is_counted);

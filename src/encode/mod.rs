@@ -7,9 +7,10 @@ mod small;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
-/// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that makes some tile pack
-/// to other bytes at some level, such as an update of libdeflate. Older targets then need a full seed. Without a new version, they would be
-/// reported as up to date, or hold both kinds of bytes. A test compares the bytes with those of this number.
+/// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that
+/// makes some tile pack to other bytes at some level, such as an update of libdeflate. Older targets then need a full
+/// seed. Without a new version, they would be reported as up to date, or hold both kinds of bytes. A test compares the
+/// bytes with those of this number.
 pub const PACKING_VERSION: u32 = 2;
 
 /// The compression level of gzip: 1 (fast) to 12 (small).
@@ -32,12 +33,15 @@ impl Level {
 /// How tiles are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
+    /// As gzip.
     Gzip(Level),
+    /// As they are.
     Plain,
 }
 
 impl Packing {
-    /// Its part of the text that the fingerprint is a hash of, in the form of the first version: renaming a type must not change it.
+    /// Its part of the text that the fingerprint is a hash of, in the form of the first version: renaming a type must
+    /// not change it.
     #[must_use]
     pub fn definition(self) -> String {
         match self {
@@ -51,6 +55,7 @@ impl Packing {
 pub enum Packer {
     /// Into gzip.
     Gzip(Gzip),
+    /// Not at all.
     Plain,
 }
 
@@ -99,6 +104,7 @@ pub enum EncodeError {
     /// The compressor failed, which no input should cause.
     #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
     Broken {
+        /// Its bytes.
         bytes: usize,
         /// What the library said.
         source: CompressionError,
@@ -107,16 +113,17 @@ pub enum EncodeError {
 
 /// A compressor that is reused for tile after tile: creating one costs more than packing a small tile.
 ///
-/// It uses libdeflate, because a tile is packed as a whole. At the fastest level, this program's own encoder packs the smallest tiles. The
-/// output of both does not depend on the processor. docs/benchmarks.md compares them with zlib-ng, zlib-rs and ISA-L.
+/// It uses libdeflate, because a tile is packed as a whole. At the fastest level, this program's own encoder packs the
+/// smallest tiles. The output of both does not depend on the processor. docs/benchmarks.md compares them with zlib-ng,
+/// zlib-rs and ISA-L.
 pub struct Gzip {
     compressor: Compressor,
     packed: Vec<u8>,
     small: Option<SmallGzip>,
 }
 
-/// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be packed: MVT usually
-/// packs to less than half, and each worker keeps its buffer allocated.
+/// Tiles of this many bytes or more begin with a buffer of half their size, not with the bound for bytes that cannot be
+/// packed: MVT usually packs to less than half, and each worker keeps its buffer allocated.
 const MIN_BYTES_FOR_HALF_BUFFER: usize = 1 << 20;
 
 impl Gzip {
@@ -159,8 +166,8 @@ struct SmallGzip {
 }
 
 impl SmallGzip {
-    /// The header that libdeflate writes at its fastest level: the magic number, deflate, no name and no time, fastest, of an unknown
-    /// system (RFC 1952, section 2.3.1).
+    /// The header that libdeflate writes at its fastest level: the magic number, deflate, no name and no time, fastest,
+    /// of an unknown system (RFC 1952, section 2.3.1).
     const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255];
 
     fn new() -> SmallGzip {
@@ -179,7 +186,8 @@ impl SmallGzip {
     }
 }
 
-/// The most bytes that `bytes` bytes become as gzip: bytes that cannot be compressed are stored in blocks, each with a header.
+/// The most bytes that `bytes` bytes become as gzip: bytes that cannot be compressed are stored in blocks, each with a
+/// header.
 #[must_use]
 pub const fn most_packed(bytes: u64) -> u64 {
     bytes + bytes / 500 + 64
@@ -196,8 +204,8 @@ pub enum DecodeError {
     TooLarge(usize),
 }
 
-/// The largest tile that is stored or read, in bytes as stored: far more than any client can show. It bounds the memory that an archive
-/// from an unknown source can take.
+/// The largest tile that is stored or read, in bytes as stored: far more than any client can show. It bounds the memory
+/// that an archive from an unknown source can take.
 pub const MAX_STORED_TILE: usize = 64 << 20;
 
 /// The largest tile, in bytes when unpacked: a million points with five properties each have 100 MB.
@@ -209,8 +217,8 @@ pub fn is_gzip(stored: &[u8]) -> bool {
     stored.starts_with(&[0x1f, 0x8b])
 }
 
-/// The size that a stored tile claims to have when unpacked, in bytes. Its gzip may be broken, or have other bytes behind
-/// it: then it unpacks to another size, or not at all.
+/// The size that a stored tile claims to have when unpacked, in bytes. Its gzip may be broken, or have other bytes
+/// behind it: then it unpacks to another size, or not at all.
 #[must_use]
 pub fn claimed_size(stored: &[u8]) -> usize {
     if !is_gzip(stored) {

@@ -1,11 +1,13 @@
 //! Deflate for the smallest tiles (RFC 1951).
 //!
-//! Most tiles of a deep zoom have one or two hundred bytes. For each of them libdeflate clears a table of 128 kB and computes a code for
-//! the tile alone. Such a code seldom saves more than its own description takes, compared with the fixed code. This encoder keeps its table
-//! from tile to tile and uses the fixed code (section 3.2.6): it takes a tenth of the time, and the number of bytes is the same within one
-//! percent (docs/benchmarks.md). Its output depends only on the tile.
+//! Most tiles of a deep zoom have one or two hundred bytes. For each of them libdeflate clears a table of 128 kB and
+//! computes a code for the tile alone. Such a code seldom saves more than its own description takes, compared with the
+//! fixed code. This encoder keeps its table from tile to tile and uses the fixed code (section 3.2.6): it takes a tenth
+//! of the time, and the number of bytes is the same within one percent (docs/benchmarks.md). Its output depends only on
+//! the tile.
 
-/// The largest tile that is packed by this encoder, in bytes. For larger tiles, a code for the tile alone saves more than 3 % of the bytes.
+/// The largest tile that is packed by this encoder, in bytes. For larger tiles, a code for the tile alone saves more
+/// than 3 % of the bytes.
 pub(crate) const MAX_SMALL_TILE: usize = 640;
 
 /// The fewest bytes for which a reference to an earlier occurrence is worthwhile.
@@ -19,7 +21,8 @@ const HASH_BITS: u32 = 11;
 
 /// An encoder that is used again for tile after tile.
 pub(crate) struct SmallDeflate {
-    /// Where three bytes with a hash were seen last, counted over all tiles. A position before `begin` belongs to an earlier tile.
+    /// Where three bytes with a hash were seen last, counted over all tiles. A position before `begin` belongs to an
+    /// earlier tile.
     seen: Vec<u32>,
     /// The position of the current tile's first byte, counted over all tiles.
     begin: u32,
@@ -65,7 +68,8 @@ impl SmallDeflate {
         self.begin += u32::try_from(raw.len()).unwrap_or_default();
     }
 
-    /// Records that the three bytes at an index were seen there. Returns where bytes of the same hash were last seen in this tile.
+    /// Records that the three bytes at an index were seen there. Returns where bytes of the same hash were last seen in
+    /// this tile.
     fn replace(&mut self, raw: &[u8], at: usize) -> Option<usize> {
         let [a, b, c] = *raw.get(at..)?.first_chunk::<MIN_MATCH>()?;
         let hash = u32::from_le_bytes([a, b, c, 0]).wrapping_mul(0x9e37_79b1) >> (32 - HASH_BITS);
@@ -174,9 +178,9 @@ const fn symbol(number: u16) -> Code {
     Code { bits: bits.reverse_bits() >> (16 - count), count }
 }
 
-/// The code of a length or distance (section 3.2.5). `value` is the length or distance minus the smallest one. The first `2 * share` values
-/// have symbols of their own. From then on, `share` symbols have one extra bit each, the next `share` have two, and so on. The symbols of
-/// lengths begin at `first`, those of distances at 0.
+/// The code of a length or distance (section 3.2.5). `value` is the length or distance minus the smallest one. The
+/// first `2 * share` values have symbols of their own. From then on, `share` symbols have one extra bit each, the next
+/// `share` have two, and so on. The symbols of lengths begin at `first`, those of distances at 0.
 const fn ranged(first: u16, value: u16, share: u16) -> Code {
     let (mut extra, mut high) = (0, value);
     while high >= 2 * share {
@@ -202,7 +206,8 @@ mod tests {
         out.split_off(6)
     }
 
-    /// Checks that two readers unpack the tile, and that an encoder that has packed other tiles gives the bytes of a new one.
+    /// Checks that two readers unpack the tile, and that an encoder that has packed other tiles gives the bytes of a
+    /// new one.
     #[track_caller]
     fn check(used: &mut SmallDeflate, raw: &[u8]) -> usize {
         let deflated = packed(used, raw);

@@ -1,7 +1,9 @@
-//! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the names of all columns, and each
-//! value once, in the order of the values' first occurrence in the features (`postgis/mvt.c`).
+//! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the
+//! names of all columns, and each value once, in the order of the values' first occurrence in the features
+//! (`postgis/mvt.c`).
 //!
-//! A [`Drawer`] draws many tiles of features that are in memory; a [`TileInPieces`] is one tile whose features come in pieces.
+//! A [`Drawer`] draws many tiles of features that are in memory; a [`TileInPieces`] is one tile whose features come in
+//! pieces.
 
 use std::hash::BuildHasher as _;
 
@@ -27,8 +29,9 @@ struct FeatureBuffers {
 }
 
 impl FeatureBuffers {
-    /// Appends a feature, by its number, at a position of the tile's grid. `number` returns the number of a value in the tile, from the value's
-    /// offset in the features' bytes and the value. `None` if there is no such feature, or if a value has no number.
+    /// Appends a feature, by its number, at a position of the tile's grid. `number` returns the number of a value in
+    /// the tile, from the value's offset in the features' bytes and the value. `None` if there is no such feature, or
+    /// if a value has no number.
     fn put(
         &mut self,
         layer: &mut Vec<u8>,
@@ -78,7 +81,8 @@ impl ValueTable {
         self.numbers.clear();
     }
 
-    /// The number of a value, and whether it is new. The caller must add the offset of a new value. `bytes` contains the other values.
+    /// The number of a value, and whether it is new. The caller must add the offset of a new value. `bytes` contains
+    /// the other values.
     fn number(&mut self, bytes: &[u8], value: &[u8]) -> Option<(u32, bool)> {
         let (offsets, hasher) = (&self.offsets, &self.hasher);
         let known = |number: &u32| value_at(bytes, offsets[*number as usize]).unwrap_or_default();
@@ -113,8 +117,8 @@ impl<'f> Drawer<'f> {
         Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
     }
 
-    /// A tile with some of the features, given by their numbers in ascending order and their positions in the tile's grid. Without features, it has
-    /// no layer.
+    /// A tile with some of the features, given by their numbers in ascending order and their positions in the tile's
+    /// grid. Without features, it has no layer.
     ///
     /// `None` if there is no such feature.
     pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
@@ -172,14 +176,14 @@ impl TileInPieces {
     #[must_use]
     pub fn new(bytes: usize) -> TileInPieces {
         let mut values = Vec::new();
-        // Growing the vector would take twice the memory for a moment, and unused capacity costs nothing. If the capacity cannot be reserved, the
-        // vector grows.
+        // Growing the vector would take twice the memory for a moment, and unused capacity costs nothing. If the
+        // capacity cannot be reserved, the vector grows.
         values.try_reserve(bytes).unwrap_or_default();
         TileInPieces { values, ..TileInPieces::default() }
     }
 
-    /// Appends some of the features, given by their numbers in ascending order and their positions in the tile's grid. `None` if there is no such
-    /// feature, or if all values take more than 4 GB; the tile must not be used after that.
+    /// Appends some of the features, given by their numbers in ascending order and their positions in the tile's grid.
+    /// `None` if there is no such feature, or if all values take more than 4 GB; the tile must not be used after that.
     pub fn add(&mut self, features: &Features, drawn: impl Iterator<Item = (u32, [i32; 2])>) -> Option<()> {
         let TileInPieces { layer, values, known, buffers, features: count } = self;
         for (feature, at) in drawn {

@@ -1,4 +1,5 @@
-//! Features without positions. A row has the same id and properties in every tile, so PostGIS encodes each row only once.
+//! Features without positions. A row has the same id and properties in every tile, so PostGIS encodes each row only
+//! once.
 
 use std::ops::Range;
 
@@ -14,7 +15,8 @@ pub struct Features {
     extent: u64,
     /// The names of the properties, in the order of the columns.
     properties: Vec<String>,
-    /// The encoded features: for each, whether it has an id, the id, then the value of each property, encoded as in a layer, or [`MISSING`].
+    /// The encoded features: for each, whether it has an id, the id, then the value of each property, encoded as in a
+    /// layer, or [`MISSING`].
     bytes: Vec<u8>,
     /// The offset at which each feature begins; empty if each begins where the previous one ends.
     starts: Vec<u32>,
@@ -25,17 +27,18 @@ pub struct Features {
 }
 
 impl Features {
-    /// A layer without features. `properties` are the columns in their order; `expected` and `most` bound the number and the bytes of the features to
-    /// come.
+    /// A layer without features. `properties` are the columns in their order; `expected` and `most` bound the number
+    /// and the bytes of the features to come.
     #[must_use]
     pub fn new(properties: Vec<String>, expected: usize, most: usize) -> Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
 
-    /// Adds the features of a tile that has this one layer, and returns how many there are. Their positions are ignored.
+    /// Adds the features of a tile that has this one layer, and returns how many there are. Their positions are
+    /// ignored.
     ///
-    /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value must not be used after
-    /// that.
+    /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value
+    /// must not be used after that.
     pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
         let [(_, layer)] = split(tile)?[..] else { return None };
         let points = Points::read(layer, &self.properties)?;
@@ -64,7 +67,8 @@ impl Features {
             self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         }
         if is_first {
-            // One allocation for all features, if the others are about as long. Growing the vector would take twice the memory for a moment.
+            // One allocation for all features, if the others are about as long. Growing the vector would take twice the
+            // memory for a moment.
             let each = self.bytes.len().div_ceil(points.features.len().max(1)) + 4;
             let expected = self.ends.capacity().saturating_mul(each).min(self.most);
             let reserved = self.bytes.try_reserve(expected);
@@ -74,8 +78,8 @@ impl Features {
         Some(points.features.len())
     }
 
-    /// Appends the features of `other`. `None` if the name or extent of its layer differs, or if all features take more than 4 GB; the value must not
-    /// be used after that.
+    /// Appends the features of `other`. `None` if the name or extent of its layer differs, or if all features take more
+    /// than 4 GB; the value must not be used after that.
     pub fn append(&mut self, other: &Features) -> Option<()> {
         if other.is_empty() {
             return Some(());
@@ -113,7 +117,8 @@ impl Features {
         self.ends.clear();
     }
 
-    /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] returned, in their order in a tile.
+    /// The same layer with other features: `spans` of `bytes` that [`Features::encoded`] returned, in their order in a
+    /// tile.
     #[must_use]
     pub fn with_encoded(&self, bytes: Vec<u8>, spans: impl ExactSizeIterator<Item = Range<u32>>) -> Features {
         let (mut starts, mut ends) = (Vec::with_capacity(spans.len()), Vec::with_capacity(spans.len()));

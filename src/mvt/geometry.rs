@@ -14,8 +14,8 @@ pub enum MvtGeometry {
     Points(Vec<Position>),
     /// One line or several, of at least two positions each (section 4.3.4.3).
     Lines(Vec<Vec<Position>>),
-    /// One polygon or several (section 4.3.4.4): rings of at least three positions each. The outer ring comes first and is clockwise on the map; the
-    /// rings of its holes follow. The first position of a ring is not repeated at its end.
+    /// One polygon or several (section 4.3.4.4): rings of at least three positions each. The outer ring comes first and
+    /// is clockwise on the map; the rings of its holes follow. The first position of a ring is not repeated at its end.
     Polygons(Vec<Vec<Vec<Position>>>),
 }
 
@@ -149,7 +149,8 @@ fn polygons(commands: &mut Commands<'_>) -> Result<MvtGeometry, Broken> {
     if polygons.is_empty() { Err("it has no ring") } else { Ok(MvtGeometry::Polygons(polygons)) }
 }
 
-/// Twice the area by the surveyor's formula. It is positive for a ring that is clockwise on the map, where y grows down.
+/// Twice the area by the surveyor's formula. It is positive for a ring that is clockwise on the map, where y grows
+/// down.
 pub(crate) fn twice_the_area(ring: &[Position]) -> i128 {
     let next = ring.iter().cycle().skip(1);
     ring.iter()

@@ -1,10 +1,12 @@
 //! Mapbox Vector Tiles 2.1: decoded, drawn from cached rows, and edited.
 //!
-//! Decoding is strict, borrows from the bytes, and never panics on any bytes. Tiles are written byte for byte as PostGIS's `ST_AsMVT` writes them.
+//! Decoding is strict, borrows from the bytes, and never panics on any bytes. Tiles are written byte for byte as
+//! PostGIS's `ST_AsMVT` writes them.
 //!
 //! - `mod`: [`decode`] returns the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
 //! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
-//! - `features`: rows that were encoded once ([`Features`]); `drawing`: tiles drawn from them ([`Drawer`], [`TileInPieces`]).
+//! - `features`: rows that were encoded once ([`Features`]); `drawing`: tiles drawn from them ([`Drawer`],
+//!   [`TileInPieces`]).
 //! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
 //! - `overzoom`: a deeper tile drawn from one of its ancestors ([`overzoomed`]).
 //! - `wire`: the part of Protocol Buffers that tiles use.
@@ -55,6 +57,7 @@ pub struct Feature {
 /// The value of a property (section 4.1): one of seven kinds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MvtValue<'a> {
+    /// A text.
     Text(&'a str),
     /// A number of single precision.
     Float(f32),
@@ -104,8 +107,8 @@ impl<'a> MvtLayer<'a> {
     }
 }
 
-/// The most memory that a decoded tile may take, in bytes: enough for two million points with five properties each. A hostile tile takes
-/// thirty times its own size.
+/// The most memory that a decoded tile may take, in bytes: enough for two million points with five properties each. A
+/// hostile tile takes thirty times its own size.
 const MAX_DECODED: usize = 1 << 30;
 
 /// The memory that is left of [`MAX_DECODED`], in bytes.
@@ -144,8 +147,8 @@ impl MvtError {
 /// Decodes the uncompressed bytes of a tile. Empty bytes are a tile without layers.
 ///
 /// # Errors
-/// If the bytes violate MVT 2.1 (they are cut off, or have a name twice, another version, a tag out of range or an invalid geometry), or if the
-/// decoded tile would take more than 1 GB of memory.
+/// If the bytes violate MVT 2.1 (they are cut off, or have a name twice, another version, a tag out of range or an
+/// invalid geometry), or if the decoded tile would take more than 1 GB of memory.
 pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
     let (mut names, mut memory) = (HashSet::new(), DecodeBudget(MAX_DECODED));

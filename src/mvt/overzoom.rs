@@ -1,7 +1,8 @@
-//! Draws a deeper tile from one of its ancestors: the ancestor's features are clipped to the area of the deeper tile and scaled to it.
+//! Draws a deeper tile from one of its ancestors: the ancestor's features are clipped to the area of the deeper tile
+//! and scaled to it.
 //!
-//! The features keep their ids, properties and order. Detail that the deeper tile itself would have is missing, as when a map client enlarges the
-//! ancestor.
+//! The features keep their ids, properties and order. Detail that the deeper tile itself would have is missing, as when
+//! a map client enlarges the ancestor.
 
 use std::collections::HashMap;
 
@@ -217,7 +218,8 @@ fn value_bytes(value: MvtValue<'_>) -> Vec<u8> {
     bytes
 }
 
-// Clipping to a square: points, lines by their segments, rings by Sutherland and Hodgman's algorithm (Communications of the ACM 17, 1974).
+// Clipping to a square: points, lines by their segments, rings by Sutherland and Hodgman's algorithm (Communications of
+// the ACM 17, 1974).
 
 /// The square in which everything is kept, including its edges: from `min` to `max` along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,7 +245,8 @@ impl Side {
         if self.is_upper { along <= self.at } else { along >= self.at }
     }
 
-    /// The position at which the segment between two positions on different sides of the edge crosses it, rounded to the grid.
+    /// The position at which the segment between two positions on different sides of the edge crosses it, rounded to
+    /// the grid.
     fn crossing(self, from: FarPosition, to: FarPosition) -> FarPosition {
         let other = 1 - self.axis;
         let [across, part] = [to[self.axis] - from[self.axis], self.at - from[self.axis]].map(i128::from);
@@ -258,7 +261,8 @@ impl Side {
     }
 }
 
-/// The position as it is written; `None` if its coordinates do not fit in 32 bits. Coordinates inside of the square always fit.
+/// The position as it is written; `None` if its coordinates do not fit in 32 bits. Coordinates inside of the square
+/// always fit.
 fn near(position: FarPosition) -> Option<Position> {
     let [x, y] = position.map(|along| i32::try_from(along).ok());
     Some([x?, y?])
@@ -477,8 +481,8 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_ring_have_the_area_of_the_whole() {
-        // Without the buffer the four quarters would share no area; with it they overlap in strips of a known width, so the squares are clipped
-        // to exact quarters here.
+        // Without the buffer the four quarters would share no area; with it they overlap in strips of a known width, so
+        // the squares are clipped to exact quarters here.
         let ring: Vec<[i64; 2]> = vec![[10, 20], [900, 35], [1020, 700], [400, 1000], [500, 500], [40, 800]];
         let whole = twice(&ring);
         let parts: i128 = [(0, 0), (512, 0), (0, 512), (512, 512)]

@@ -1,8 +1,10 @@
-//! Replaces some features of a layer of points. The result is byte for byte what `ST_AsMVT` would write for the whole layer.
+//! Replaces some features of a layer of points. The result is byte for byte what `ST_AsMVT` would write for the whole
+//! layer.
 //!
-//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order of the values' first occurrence in
-//! the features (`postgis/mvt.c`). So the layer is split into its features, the new features are merged in by their keys, and the values are numbered
-//! again. A layer that is not encoded as PostGIS encodes it is not edited.
+//! PostGIS writes features in the order of the rows, the names of all columns, and each value once, in the order of the
+//! values' first occurrence in the features (`postgis/mvt.c`). So the layer is split into its features, the new
+//! features are merged in by their keys, and the values are numbered again. A layer that is not encoded as PostGIS
+//! encodes it is not edited.
 
 use std::collections::HashMap;
 
@@ -86,11 +88,12 @@ pub(crate) fn layer_field(bytes: usize) -> Vec<u8> {
     field
 }
 
-/// Replaces the features of `old` that lie in the boxes by the features of `fresh` that lie in them. Returns the layer, empty if no feature is left,
-/// and the number of its features. `fresh` must be empty, or contain at least every feature that now lies in the boxes.
+/// Replaces the features of `old` that lie in the boxes by the features of `fresh` that lie in them. Returns the layer,
+/// empty if no feature is left, and the number of its features. `fresh` must be empty, or contain at least every
+/// feature that now lies in the boxes.
 ///
-/// `None` if the layer cannot be edited: it has other geometries than single points, or features without a key or not sorted by it, or it is not
-/// encoded as PostGIS encodes it.
+/// `None` if the layer cannot be edited: it has other geometries than single points, or features without a key or not
+/// sorted by it, or it is not encoded as PostGIS encodes it.
 #[must_use]
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
     let most = old.len() + fresh.len();
@@ -135,7 +138,8 @@ fn are_in_order(features: &[Keyed<'_>]) -> bool {
     })
 }
 
-/// Writes a layer of features from the fresh layer and the old one; `None` if a feature refers to a value that its layer does not have.
+/// Writes a layer of features from the fresh layer and the old one; `None` if a feature refers to a value that its
+/// layer does not have.
 fn write(
     layer: &mut Vec<u8>,
     old: &Points<'_>,
@@ -255,7 +259,8 @@ fn likeness(value: &[u8]) -> usize {
 }
 
 impl<'a> Points<'a> {
-    /// Splits a layer whose properties are `properties`, in the order of the columns; `None` if it is not encoded as PostGIS encodes points.
+    /// Splits a layer whose properties are `properties`, in the order of the columns; `None` if it is not encoded as
+    /// PostGIS encodes points.
     pub(crate) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
         let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());

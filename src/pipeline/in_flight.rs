@@ -23,7 +23,8 @@ pub(crate) struct BatchesInFlight {
 impl BatchesInFlight {
     pub(crate) fn new(batches: Vec<Batch>, limits: Limits, turns: Option<BatchTurns>) -> BatchesInFlight {
         let window = limits.window.get();
-        // If batches are not taken in their order, those that are stored first would wait for the permits of later ones.
+        // If batches are not taken in their order, those that are stored first would wait for the permits of later
+        // ones.
         let in_order = batches.len() > window || batches.iter().all(|batch| !batch.needs_cell_counts);
         BatchesInFlight {
             queue: Mutex::new(BatchQueue::new(batches, window)),
@@ -36,8 +37,8 @@ impl BatchesInFlight {
 
     /// The next batch, once it may be rendered; `None` after the last batch, or if the run ends.
     ///
-    /// A worker takes a permit first and the next batch second, and waits for more permits before another worker takes a batch. So all
-    /// earlier batches hold their permits, and are stored without this batch.
+    /// A worker takes a permit first and the next batch second, and waits for more permits before another worker takes
+    /// a batch. So all earlier batches hold their permits, and are stored without this batch.
     pub(crate) async fn take(&self) -> Option<(TakenBatch, OwnedSemaphorePermit)> {
         let mut queue = self.queue.lock().await;
         let mut permit = Arc::clone(&self.permits).acquire_owned().await.ok()?;

@@ -6,11 +6,12 @@
 //!                      …                                 ─┘
 //! ```
 //!
-//! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a permit: the writer, which
-//! stores in order, can never wait for a batch that waits for a permit. The window bounds how many batches are rendered and not yet stored,
-//! however slow the writer or one of the workers is; a batch with many features takes several permits (`in_flight`). If a run shares the
-//! database (`gate`), a worker that has taken a batch waits for its turn, and holds its turn only while it renders; `batch_queue` joins and
-//! cuts batches so that a turn stays short.
+//! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a
+//! permit: the writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how
+//! many batches are rendered and not yet stored, however slow the writer or one of the workers is; a batch with many
+//! features takes several permits (`in_flight`). If a run shares the database (`gate`), a worker that has taken a batch
+//! waits for its turn, and holds its turn only while it renders; `batch_queue` joins and cuts batches so that a turn
+//! stays short.
 
 mod in_flight;
 mod queue;
@@ -43,7 +44,8 @@ pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
 pub struct Limits {
     /// The most batches that may be rendered or waiting to be stored at one time.
     pub window: NonZeroUsize,
-    /// The most features that these batches may have together, unless a single batch has more. Such a batch is alone in flight.
+    /// The most features that these batches may have together, unless a single batch has more. Such a batch is alone in
+    /// flight.
     pub features: NonZeroU64,
     /// How tiles are compressed.
     pub packing: Packing,
@@ -170,7 +172,8 @@ struct EditContents {
 }
 
 /// Renders every batch and stores it. `batches` come in the order that the sink needs; each of `sources` is one worker.
-/// `stored` is called for each batch after it was handed to the sink. With `turns`, each worker waits for its turn before it renders a batch.
+/// `stored` is called for each batch after it was handed to the sink. With `turns`, each worker waits for its turn
+/// before it renders a batch.
 ///
 /// Returns the sink once every planned tile is accounted for; the caller finishes it.
 ///
@@ -269,8 +272,8 @@ impl EditRules {
     }
 }
 
-/// One worker: renders batch after batch until none is left or the writer is gone. While one batch is compressed on its own thread, the
-/// next one is rendered, so that the database never waits for gzip.
+/// One worker: renders batch after batch until none is left or the writer is gone. While one batch is compressed on its
+/// own thread, the next one is rendered, so that the database never waits for gzip.
 async fn work<R: Source, W: Send + 'static>(
     mut source: R,
     in_flight: Arc<BatchesInFlight>,
@@ -332,8 +335,9 @@ async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W>
 
 // A run on one thread, for few features.
 
-/// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result is that of [`run`](run). With few
-/// features in all batches, handing them from thread to thread would take longer than to draw them.
+/// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result
+/// is that of [`run`](run). With few features in all batches, handing them from thread to thread would take longer than
+/// to draw them.
 ///
 /// # Errors
 /// At the first failure of `render` or of the sink, or if a count is wrong. The sink is dropped then.
@@ -377,7 +381,8 @@ pub fn run_here<W: Sink, E>(
 
 // Figures for each layer: budgets that were exceeded, tiles that failed.
 
-/// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them would be of no use.
+/// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them
+/// would be of no use.
 pub const MAX_FAILED_TILES: u64 = 300;
 
 /// How far a layer exceeded its budget.

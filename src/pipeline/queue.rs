@@ -1,8 +1,9 @@
-//! The batches of a run that wait for a worker. If a run shares the database with others, batches are joined and cut on their way to the
-//! worker, by the pace that was measured so far: a plan cannot know how slow a layer is.
+//! The batches of a run that wait for a worker. If a run shares the database with others, batches are joined and cut on
+//! their way to the worker, by the pace that was measured so far: a plan cannot know how slow a layer is.
 //!
-//! A seed is planned in small batches ([`BatchPace::SEED_PLAN_FEATURES`](super::BatchPace::SEED_PLAN_FEATURES)), because a part of such a batch cannot be rendered by itself: only
-//! the plan knows which of its tiles are occupied. Neighbours in the plan are joined here. A batch of a reseed names every tile, so it is cut.
+//! A seed is planned in small batches ([`BatchPace::SEED_PLAN_FEATURES`](super::BatchPace::SEED_PLAN_FEATURES)),
+//! because a part of such a batch cannot be rendered by itself: only the plan knows which of its tiles are occupied.
+//! Neighbours in the plan are joined here. A batch of a reseed names every tile, so it is cut.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
@@ -32,8 +33,9 @@ pub(crate) struct TakenBatch {
 pub(crate) struct BatchQueue(VecDeque<(usize, Batch)>);
 
 impl BatchQueue {
-    /// The batches of a plan. If `window` has a permit for each of them, the batches that wait for cell counts come last. With fewer
-    /// permits this is not possible: batches that are stored first would wait for the permits of later ones.
+    /// The batches of a plan. If `window` has a permit for each of them, the batches that wait for cell counts come
+    /// last. With fewer permits this is not possible: batches that are stored first would wait for the permits of later
+    /// ones.
     pub(crate) fn new(batches: Vec<Batch>, window: usize) -> BatchQueue {
         let mut queue: Vec<(usize, Batch)> = batches.into_iter().enumerate().collect();
         if queue.len() <= window {
@@ -42,7 +44,8 @@ impl BatchQueue {
         BatchQueue(queue.into())
     }
 
-    /// Takes the next batch. With a gate, it is joined with the batches that follow it in the plan while the gate's pace allows.
+    /// Takes the next batch. With a gate, it is joined with the batches that follow it in the plan while the gate's
+    /// pace allows.
     pub(crate) fn take(&mut self, turns: Option<&BatchTurns>) -> Option<TakenBatch> {
         let (index, batch) = self.0.pop_front()?;
         let mut taken = TakenBatch { index, count: 1, batch };
@@ -91,8 +94,9 @@ pub enum BatchKind {
 
 /// Decides when a worker may render its next batch.
 ///
-/// The contract: [`BatchGate::enter`] returns soon after a stop was asked for, because the run has to end. A worker holds at most one
-/// [`BatchPass`], and only while it renders; it then waits for nothing else in the pipeline. Dropping the future gives up the turn.
+/// The contract: [`BatchGate::enter`] returns soon after a stop was asked for, because the run has to end. A worker
+/// holds at most one [`BatchPass`], and only while it renders; it then waits for nothing else in the pipeline. Dropping
+/// the future gives up the turn.
 pub trait BatchGate: Send + Sync + 'static {
     /// Waits until a batch may be rendered.
     fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchPass>;
@@ -118,13 +122,14 @@ impl BatchPass {
     }
 }
 
-/// The measured pace of batches: the time that a feature takes, as a moving average in which the last batch has the weight 1/8.
+/// The measured pace of batches: the time that a feature takes, as a moving average in which the last batch has the
+/// weight 1/8.
 #[derive(Debug, Default)]
 pub struct BatchPace(Mutex<Option<Duration>>);
 
 impl BatchPace {
-    /// The features of the batches in which a seed is planned. They are as few as a slow server may need, because a batch of a seed cannot
-    /// be cut later.
+    /// The features of the batches in which a seed is planned. They are as few as a slow server may need, because a
+    /// batch of a seed cannot be cut later.
     pub const SEED_PLAN_FEATURES: NonZeroU64 = NonZeroU64::MIN.saturating_add(MIN_FEATURES - 1);
 
     /// Notes how long a batch with this many features took. The time of a feature is kept in whole nanoseconds.
@@ -159,7 +164,8 @@ pub struct BatchTurns {
 }
 
 impl BatchTurns {
-    /// Renders a batch when its turn comes. If the batch would hold the session too long as a whole, renders it in parts, with a turn for each.
+    /// Renders a batch when its turn comes. If the batch would hold the session too long as a whole, renders it in
+    /// parts, with a turn for each.
     pub(crate) async fn rendered<R: Source>(
         &self,
         source: &mut R,

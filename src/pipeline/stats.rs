@@ -19,8 +19,8 @@ pub struct LargestTile {
     pub bytes: u64,
 }
 
-/// A histogram of stored sizes. Sizes above 16 kB are counted in steps of one part in 256, so that the histogram never has more than a few
-/// thousand steps.
+/// A histogram of stored sizes. Sizes above 16 kB are counted in steps of one part in 256, so that the histogram never
+/// has more than a few thousand steps.
 #[derive(Debug, Clone, Default)]
 pub struct TileSizes(BTreeMap<u64, u64>);
 

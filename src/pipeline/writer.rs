@@ -82,7 +82,8 @@ impl<W: Sink> Storing<W> {
     }
 }
 
-// Rendered tiles become edits: compressed, or copied from another target of the run, in the order that the target needs.
+// Rendered tiles become edits: compressed, or copied from another target of the run, in the order that the target
+// needs.
 
 /// Tiles as the target stores them.
 pub(crate) struct PackedTiles {

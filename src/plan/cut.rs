@@ -1,5 +1,6 @@
-//! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole columns side by side, or a
-//! piece of one column if the column alone is too heavy. Batches follow each other in the archive's order without gaps.
+//! Cuts the sweep into batches of about equal weight. A batch has one rectangle in each part of the coverage: whole
+//! columns side by side, or a piece of one column if the column alone is too heavy. Batches follow each other in the
+//! archive's order without gaps.
 
 use std::collections::{HashMap, HashSet};
 
@@ -12,8 +13,8 @@ use crate::tile::{
     TileCoord, TileRect, Zoom, outline_reach,
 };
 
-/// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side to the greatest lower
-/// side. A feature that is larger than the area does not enlarge it.
+/// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side
+/// to the greatest lower side. A feature that is larger than the area does not enlarge it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Touching {
     least_upper: [f32; 2],
@@ -52,7 +53,8 @@ impl Touching {
     }
 }
 
-/// A run of tiles in the current column, all touched by the same features. The cutter keeps its counts and boxes, layer by layer.
+/// A run of tiles in the current column, all touched by the same features. The cutter keeps its counts and boxes, layer
+/// by layer.
 #[derive(Debug, Clone, Copy)]
 struct ColumnRun {
     start: u64,
@@ -66,7 +68,8 @@ struct ColumnRun {
 /// A rectangle of the current batch.
 #[derive(Debug)]
 struct OpenArea {
-    /// The index of its part of the coverage. A rectangle may include tiles without features, but none outside of its part.
+    /// The index of its part of the coverage. A rectangle may include tiles without features, but none outside of its
+    /// part.
     part: usize,
     columns: (u32, u32),
     rows: (u32, u32),
@@ -97,7 +100,8 @@ struct ColumnPiece<'a> {
     touching: &'a [Touching],
 }
 
-/// Adds a piece of a column, joined to the piece south of it if they touch. Pieces of a column come from south to north.
+/// Adds a piece of a column, joined to the piece south of it if they touch. Pieces of a column come from south to
+/// north.
 fn add_rows(tiles: &mut Vec<TileRect>, piece: TileRect) {
     match tiles.last_mut() {
         Some(below) if (below.x0, below.x1) == (piece.x0, piece.x1) && below.y0 == piece.y1 + 1 => below.y0 = piece.y0,

@@ -23,7 +23,8 @@ pub struct DrawnLayer {
 }
 
 impl DrawnLayer {
-    /// The box in which a change is visible at a zoom. In a layer of cells, it is the box of the drawn cell, or of all cells that the change touches.
+    /// The box in which a change is visible at a zoom. In a layer of cells, it is the box of the drawn cell, or of all
+    /// cells that the change touches.
     fn change_box(&self, zoom: Zoom, spot: &Spot) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
@@ -54,8 +55,8 @@ pub struct ScopePart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TooMany;
 
-/// The set of dirty tiles. A tile is dirty if the old or new position of a changed feature lies in the tile grown by the layer's margin, by the
-/// arithmetic of the seed's plan.
+/// The set of dirty tiles. A tile is dirty if the old or new position of a changed feature lies in the tile grown by
+/// the layer's margin, by the arithmetic of the seed's plan.
 #[derive(Debug)]
 pub struct Dirty {
     /// The tiles of the scope at each zoom: rectangles that share no tile.
@@ -242,8 +243,8 @@ impl Dirty {
     }
 }
 
-/// Where a layer's features are searched in each dirty tile. Needed if a tile's area cannot be converted to the layer's reference system by a
-/// closed formula.
+/// Where a layer's features are searched in each dirty tile. Needed if a tile's area cannot be converted to the layer's
+/// reference system by a closed formula.
 #[derive(Debug)]
 pub struct FeatureSearch(HashMap<TileCoord, Touching>);
 
@@ -311,25 +312,27 @@ fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(
 
 // Cuts dirty tiles into batches.
 
-/// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some tens of small tiles.
+/// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some
+/// tens of small tiles.
 const MIN_TILES_PER_BATCH: usize = 40;
 
 /// The most tiles per batch: a statement with more than a thousand single tiles gets slow.
 const MAX_TILES_PER_BATCH: usize = 1_000;
 
-/// The number of zooms above the deepest over which the weight of a tile still grows. Above them, the size of the table limits the features
-/// of a tile.
+/// The number of zooms above the deepest over which the weight of a tile still grows. Above them, the size of the table
+/// limits the features of a tile.
 const MAX_WEIGHT_ZOOMS: u8 = 4;
 
-/// The most tiles of the greatest weight per batch: with a million facilities such a tile may have several megabytes, and a batch is held in
-/// memory.
+/// The most tiles of the greatest weight per batch: with a million facilities such a tile may have several megabytes,
+/// and a batch is held in memory.
 const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
 
 /// The batches per worker, enough that all workers finish at about the same time.
 const BATCHES_PER_WORKER: usize = 6;
 
-/// Cuts tiles, in their target's order, into batches. A batch ends at the latest once it has the weight `max_weight`. A tile of the deepest zoom
-/// weighs 1; with each zoom above, a tile weighs four times as much. `search` returns where a layer's features are searched in a rectangle.
+/// Cuts tiles, in their target's order, into batches. A batch ends at the latest once it has the weight `max_weight`. A
+/// tile of the deepest zoom weighs 1; with each zoom above, a tile weighs four times as much. `search` returns where a
+/// layer's features are searched in a rectangle.
 #[must_use]
 pub fn batches(
     tiles: &[TileCoord],
@@ -425,7 +428,8 @@ pub(crate) struct ShapeRect {
 }
 
 impl DirtyShape<'_> {
-    /// The tiles of a scope that the shape touches, and some others between the scope's parts. `touched` are the tiles of the shape's box.
+    /// The tiles of a scope that the shape touches, and some others between the scope's parts. `touched` are the tiles
+    /// of the shape's box.
     ///
     /// # Errors
     /// If there are more than may be dirty.
@@ -451,8 +455,8 @@ impl DirtyShape<'_> {
     /// The tiles of `within` that the shape touches.
     fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooMany> {
         let zoom = within.zoom.get();
-        // Each touched tile contains touched tiles of deeper zooms. So a count at a shallower zoom shows whether there are too many, before
-        // the runs of a deep zoom fill the memory.
+        // Each touched tile contains touched tiles of deeper zooms. So a count at a shallower zoom shows whether there
+        // are too many, before the runs of a deep zoom fill the memory.
         if let Some(above) = zoom.checked_sub(ZOOMS_LOOKED_ABOVE).and_then(Zoom::new)
             && within.tiles() > (self.most as u64).saturating_mul(1 << (2 * ZOOMS_LOOKED_ABOVE))
         {

@@ -5,11 +5,14 @@
 //!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               [`batches`]
 //! ```
 //!
-//! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch it.
+//! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch
+//!   it.
 //! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
 //! - `points`: the points of a layer, in memory or, if they are many, in a scratch file.
-//! - `outlines`: the tiles that lines and polygons touch; `contents`: those that lie wholly inside of the same polygons; `touched`: those of a box.
-//! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block.
+//! - `outlines`: the tiles that lines and polygons touch; `contents`: those that lie wholly inside of the same
+//!   polygons; `touched`: those of a box.
+//! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and
+//!   sweeps each block.
 //! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
 
 mod cut;
@@ -51,7 +54,8 @@ pub struct PlanLayer {
     pub max_tile_features: ZoomLimits,
     /// True if the layer's query runs once for each tile. Then batches list its tiles.
     pub asks_each_tile: bool,
-    /// True if the layer's statement is given a list of its tiles, because the boxes of its features touch other tiles, too.
+    /// True if the layer's statement is given a list of its tiles, because the boxes of its features touch other tiles,
+    /// too.
     pub lists_tiles: bool,
     /// The cost of drawing a feature, relative to a feature that is a row of a table: at least 1.
     pub feature_cost: u64,
@@ -205,7 +209,8 @@ fn plan_zoom(
 /// The fewest tiles with the same content for which one tile is rendered for all.
 const MIN_REPEATS: u64 = 8;
 
-/// The number of a content, which is a set of features that tiles lie wholly inside of, and the directions of their rings.
+/// The number of a content, which is a set of features that tiles lie wholly inside of, and the directions of their
+/// rings.
 pub(crate) type ContentNumber = u32;
 
 /// The contents that enough tiles of a zoom share.
@@ -287,7 +292,8 @@ impl PlanLayer {
 }
 
 impl LayerPoints<'_> {
-    /// The approximate number of points in a rectangle. For points in memory, all points between its west and its east are counted.
+    /// The approximate number of points in a rectangle. For points in memory, all points between its west and its east
+    /// are counted.
     pub(crate) fn about_within(self, rect: &WorldRect) -> u64 {
         match self {
             LayerPoints::Memory(points) => points.between(rect.west, rect.east).len() as u64,
@@ -313,8 +319,9 @@ impl LayerPoints<'_> {
 
 // The tiles that a box touches.
 
-/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box that crosses ±180° touches the tiles up to the world's
-/// eastern edge, and those from its western edge on as a second rectangle. If both rectangles meet, they become one.
+/// The tiles that a box, grown by a margin in world units, touches at a zoom. A box that crosses ±180° touches the
+/// tiles up to the world's eastern edge, and those from its western edge on as a second rectangle. If both rectangles
+/// meet, they become one.
 #[must_use]
 pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));

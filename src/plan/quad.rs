@@ -1,5 +1,6 @@
-//! Plans along the Hilbert curve. Square blocks of tiles, each a contiguous piece of the curve, are quartered until they hold few enough
-//! features; neighbours on the curve share a batch while there is room. The points of a large block are read again for each of its quarters.
+//! Plans along the Hilbert curve. Square blocks of tiles, each a contiguous piece of the curve, are quartered until
+//! they hold few enough features; neighbours on the curve share a batch while there is room. The points of a large
+//! block are read again for each of its quarters.
 
 use std::io;
 use std::ops::ControlFlow;

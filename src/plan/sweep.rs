@@ -9,15 +9,16 @@ use super::cut::{FeatureRun, OutlineRuns};
 use super::{LayerPoints, PlanLayer, touched_tiles};
 use crate::tile::{RingDirection, TileRect, WorldBox, Zoom};
 
-/// A run of tiles in one column that one feature touches, or some points. Sixteen bytes: there is one for each feature and column.
+/// A run of tiles in one column that one feature touches, or some points. Sixteen bytes: there is one for each feature
+/// and column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Touch {
     /// The position of the run's first tile in the archive's order, above eight bits of the layer's index.
     key: u64,
     /// The number of tiles.
     length: u32,
-    /// The feature's index within its layer, with [`INTERIOR`] if the tiles lie wholly inside the feature, and [`TURNED`] if its ring runs
-    /// counterclockwise; or a number of points with [`POINTS`].
+    /// The feature's index within its layer, with [`INTERIOR`] if the tiles lie wholly inside the feature, and
+    /// [`TURNED`] if its ring runs counterclockwise; or a number of points with [`POINTS`].
     feature: u32,
 }
 
@@ -27,7 +28,8 @@ const INTERIOR: u32 = 1 << 31;
 /// The bit that marks a touch of points, which are only counted. The bits below it hold their number.
 const POINTS: u32 = 1 << 30;
 
-/// The bit that marks, together with [`INTERIOR`], a ring that runs counterclockwise: it is drawn with another first vertex.
+/// The bit that marks, together with [`INTERIOR`], a ring that runs counterclockwise: it is drawn with another first
+/// vertex.
 const TURNED: u32 = 1 << 29;
 
 pub(crate) const ONE_POINT: u32 = POINTS | 1;
@@ -63,7 +65,8 @@ impl Touch {
     }
 }
 
-/// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them, however many points lie in it.
+/// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them,
+/// however many points lie in it.
 #[derive(Debug, Default)]
 pub(crate) struct Touches {
     all: Vec<Touch>,
@@ -77,8 +80,8 @@ const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
 impl Touches {
     /// Reserves room for the touches of some features, most of which touch one or two columns.
     pub(crate) fn with_room(features: usize) -> Touches {
-        // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once, while a growing vector
-        // would leave pieces that the allocator keeps.
+        // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once,
+        // while a growing vector would leave pieces that the allocator keeps.
         Touches { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
     }
 
@@ -132,7 +135,8 @@ pub struct Touched<'a> {
 }
 
 impl Touched<'_> {
-    /// The index of the layer and the index of the feature within it, for every feature that touches the run and is not a point; not sorted.
+    /// The index of the layer and the index of the feature within it, for every feature that touches the run and is not
+    /// a point; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         let others = self.active.iter().filter(|Reverse((_, _, feature))| feature & POINTS == 0);
         others.map(|Reverse((_, layer, feature))| {
@@ -141,8 +145,8 @@ impl Touched<'_> {
         })
     }
 
-    /// Identifies the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its index with the
-    /// direction of its ring; not sorted.
+    /// Identifies the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its
+    /// index with the direction of its ring; not sorted.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
     }
@@ -154,8 +158,9 @@ type Active = BinaryHeap<Reverse<(u64, usize, u32)>>;
 /// The approximate number of points in memory at a time, each with its touches.
 pub(crate) const MAX_POINTS_AT_ONCE: u64 = if cfg!(test) { 64 } else { 1 << 19 };
 
-/// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no tile), sorted in the
-/// archive's order. This happens slab by slab, from west to east: a slab is some neighbouring columns with few enough points.
+/// Calls `each` with the tiles that the features touch at a zoom, inside the parts of the coverage (which share no
+/// tile), sorted in the archive's order. This happens slab by slab, from west to east: a slab is some neighbouring
+/// columns with few enough points.
 pub(crate) fn in_slabs(
     zoom: Zoom,
     layers: &[PlanLayer],
@@ -191,7 +196,8 @@ pub(crate) fn points_near(layer: &PlanLayer, tiles: &TileRect) -> u64 {
     }
 }
 
-/// Calls `each` with every point of a layer that may touch the tiles `near`, and the tiles that the point touches, until `each` breaks.
+/// Calls `each` with every point of a layer that may touch the tiles `near`, and the tiles that the point touches,
+/// until `each` breaks.
 pub(crate) fn points_touching(
     layer: &PlanLayer,
     points: LayerPoints<'_>,
@@ -251,15 +257,16 @@ impl FeatureRun {
     }
 }
 
-/// The intersections of some tiles with parts that [`distinct_columns`] has made. An area with a winding border has thousands of parts.
+/// The intersections of some tiles with parts that [`distinct_columns`] has made. An area with a winding border has
+/// thousands of parts.
 pub(crate) fn common_parts<'a>(parts: &'a [TileRect], tiles: &'a TileRect) -> impl Iterator<Item = TileRect> + 'a {
     let first = parts.partition_point(|part| part.x1 < tiles.x0);
     let near = parts[first..].iter().take_while(|part| part.x0 <= tiles.x1);
     near.filter_map(|part| part.common(tiles))
 }
 
-/// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut wherever a rectangle begins or
-/// ends, and the rows of each strip are joined.
+/// The same tiles as rectangles that share no tile, so that overlapping boxes are planned once: columns are cut
+/// wherever a rectangle begins or ends, and the rows of each strip are joined.
 pub(crate) fn distinct_columns(rects: &[TileRect]) -> Vec<TileRect> {
     let Some(zoom) = rects.first().map(|rect| rect.zoom) else { return Vec::new() };
     let mut sides: Vec<RectSide> = rects
@@ -311,7 +318,8 @@ struct RectSide {
     open: i32,
 }
 
-/// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features touch.
+/// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features
+/// touch.
 pub(crate) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
     let mut counts = vec![0_u64; layers];
     let mut active = Active::new();

@@ -165,7 +165,8 @@ fn points_in_a_file_are_planned_as_points_in_memory() {
     }
 }
 
-/// Checks that each batch has what was planned, that the search box finds each of its features, and that batches follow each other in order.
+/// Checks that each batch has what was planned, that the search box finds each of its features, and that batches follow
+/// each other in order.
 fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers: &[PlanLayer], order: Order) {
     let mut left = slow.clone();
     let mut last = None;

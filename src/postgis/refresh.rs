@@ -1,7 +1,9 @@
-//! Materialized views that a run refreshes before it takes its snapshot (`refresh = true`), each in its own transaction.
+//! Materialized views that a run refreshes before it takes its snapshot (`refresh = true`), each in its own
+//! transaction.
 //!
-//! The server computes a view with the rights of its owner, regardless of who refreshes it (PostgreSQL, "REFRESH MATERIALIZED VIEW"). A view with a
-//! unique index is refreshed concurrently with its readers; any other view is locked meanwhile.
+//! The server computes a view with the rights of its owner, regardless of who refreshes it (PostgreSQL, "REFRESH
+//! MATERIALIZED VIEW"). A view with a unique index is refreshed concurrently with its readers; any other view is locked
+//! meanwhile.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +15,8 @@ use super::session::{Database, Error, Session};
 
 const CONTEXT: &str = "refreshing materialized views";
 
-/// What the catalog says about a relation to refresh: its kind, whether the role may refresh it, whether it can be refreshed concurrently with
-/// readers, its owner, the role, and whether the server is a standby.
+/// What the catalog says about a relation to refresh: its kind, whether the role may refresh it, whether it can be
+/// refreshed concurrently with readers, its owner, the role, and whether the server is a standby.
 const FACTS: &str = "
     SELECT c.relkind::text,
         pg_has_role(c.relowner, 'USAGE')
@@ -25,8 +27,9 @@ const FACTS: &str = "
         pg_get_userbyid(c.relowner)::text, current_user::text, pg_is_in_recovery()
     FROM pg_class AS c WHERE c.oid = $1::text::regclass";
 
-/// Refreshes the materialized views of the layers with `refresh`, each once. Returns the state of the database before the first refresh began, as a
-/// cursor (`pg_current_snapshot()`): every change that the cursor sees is in the views. `None` if no layer has `refresh`.
+/// Refreshes the materialized views of the layers with `refresh`, each once. Returns the state of the database before
+/// the first refresh began, as a cursor (`pg_current_snapshot()`): every change that the cursor sees is in the views.
+/// `None` if no layer has `refresh`.
 ///
 /// # Errors
 /// If a layer names no materialized view, the role may not refresh it, or the server cannot.

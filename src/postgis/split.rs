@@ -6,8 +6,8 @@
 //! - Cached rows are numbered in the order of their keys. Their parts are ranges of the key ([`key_ranges`]), whose rows are joined in the order of
 //!   the ranges. The server scans all rows for each range if no index serves the key.
 //!
-//! Rows are scanned several times only if that is cheap (`scan`). The rows of a costly view, of an aggregate or of a foreign table are read by one
-//! session.
+//! Rows are scanned several times only if that is cheap (`scan`). The rows of a costly view, of an aggregate or of a
+//! foreign table are read by one session.
 
 use tokio_postgres::types::Type;
 
@@ -57,8 +57,8 @@ fn parts(pages: u64, most: usize) -> usize {
     usize::try_from(pages / MIN_PAGES_PER_PART).unwrap_or(usize::MAX).min(most).max(1)
 }
 
-/// Conditions that divide the rows of a layer into at most `most` parts, to be read in any order. Each begins with AND, to follow another condition.
-/// One empty condition if the rows are read as a whole.
+/// Conditions that divide the rows of a layer into at most `most` parts, to be read in any order. Each begins with AND,
+/// to follow another condition. One empty condition if the rows are read as a whole.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.
@@ -99,8 +99,8 @@ fn page_conditions(pages: u64, parts: usize) -> Vec<String> {
     (0..parts).map(condition).collect()
 }
 
-/// Ranges of the key that divide the rows of a layer into at most `most` parts of about the same size, in the order of the key. Empty if the rows are
-/// read as a whole.
+/// Ranges of the key that divide the rows of a layer into at most `most` parts of about the same size, in the order of
+/// the key. Empty if the rows are read as a whole.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.
@@ -161,18 +161,19 @@ const MIN_ROWS_PER_PART: f64 = 4_000.0;
 /// The most parts if each session scans all rows.
 const MAX_SCANS: usize = 4;
 
-/// The most that a row of a view or query may cost, in the units of the planner (PostgreSQL documentation, section 20.7.2: a page in sequence costs
-/// 1). A row of a table costs 0.03, of a view that joins another table 0.05, of a view that makes points of two numbers 0.17, of a view that sorts
-/// 0.12. Encoding a row takes about fifty times as long as scanning it.
+/// The most that a row of a view or query may cost, in the units of the planner (PostgreSQL documentation, section
+/// 20.7.2: a page in sequence costs 1). A row of a table costs 0.03, of a view that joins another table 0.05, of a view
+/// that makes points of two numbers 0.17, of a view that sorts 0.12. Encoding a row takes about fifty times as long as
+/// scanning it.
 const MAX_COST_PER_ROW: f64 = 0.25;
 
-/// The most that a row of a table may cost if the spatial index finds it. Most of the cost is the page, which all sessions read at about the same
-/// time.
+/// The most that a row of a table may cost if the spatial index finds it. Most of the cost is the page, which all
+/// sessions read at about the same time.
 const MAX_COST_PER_FOUND_ROW: f64 = 1.5;
 
-/// Kinds of plan nodes that return the same rows to every session on a snapshot, at any time. The following are not among them: LIMIT, DISTINCT and
-/// window functions, which may choose among rows in the order of their arrival; aggregates, functions and samples; and foreign tables, which have
-/// their own snapshots.
+/// Kinds of plan nodes that return the same rows to every session on a snapshot, at any time. The following are not
+/// among them: LIMIT, DISTINCT and window functions, which may choose among rows in the order of their arrival;
+/// aggregates, functions and samples; and foreign tables, which have their own snapshots.
 const STEADY_NODES: [&str; 19] = [
     "Seq Scan",
     "Index Scan",
@@ -229,7 +230,8 @@ struct ScanCost {
 }
 
 impl ScanCost {
-    /// Reads the estimate from the lines of a plan as EXPLAIN writes it; `None` if the rows may differ between sessions.
+    /// Reads the estimate from the lines of a plan as EXPLAIN writes it; `None` if the rows may differ between
+    /// sessions.
     fn of(lines: &[String]) -> Option<ScanCost> {
         let mut total = None;
         for line in lines {

@@ -1,7 +1,8 @@
 //! The values of the variants of a tileset: how they are read from the database, and how they are passed to SQL.
 //!
-//! A session holds the values of its variant in settings of its transaction (`set_config`, with the values as parameters), and the conditions of the
-//! layers read these settings. So the text of every statement is the same for all variants, and never contains a value.
+//! A session holds the values of its variant in settings of its transaction (`set_config`, with the values as
+//! parameters), and the conditions of the layers read these settings. So the text of every statement is the same for
+//! all variants, and never contains a value.
 
 use super::layer::{Query, QueryError, filled_parameters};
 use super::session::{Error, Session, Snapshot, quoted, setting_of};
@@ -25,7 +26,8 @@ pub struct VariantTable {
     pub rows: Vec<Vec<String>>,
 }
 
-/// Converts a condition with `!name!` to SQL that reads the values from the session. If the session has no value, the setting is NULL.
+/// Converts a condition with `!name!` to SQL that reads the values from the session. If the session has no value, the
+/// setting is NULL.
 ///
 /// # Errors
 /// If the condition names a parameter that does not exist.

@@ -1,4 +1,5 @@
-//! A progress bar for terminals. It counts features, not tiles, because a tile of ten thousand features takes longer than one of two.
+//! A progress bar for terminals. It counts features, not tiles, because a tile of ten thousand features takes longer
+//! than one of two.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ const PLANNING: &str = "{spinner} {msg}";
 const BEGUN: &str = "{wide_bar} {percent:>3} % · {msg}";
 const RENDERING: &str = "{wide_bar} {percent:>3} % · {msg} · {eta} left";
 
-/// The time left is shown once this share of the features is done, in percent, and `MIN_TIME_FOR_TIME_LEFT` has passed: the first batches are of the
-/// lowest zooms, whose tiles take longer than all others.
+/// The time left is shown once this share of the features is done, in percent, and `MIN_TIME_FOR_TIME_LEFT` has passed:
+/// the first batches are of the lowest zooms, whose tiles take longer than all others.
 const MIN_PERCENT_FOR_TIME_LEFT: u64 = 3;
 
 /// The time left is not shown before this time has passed.

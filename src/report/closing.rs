@@ -316,14 +316,16 @@ pub fn render_shards(status: &ShardsStatus) -> String {
     text
 }
 
-// Text that others wrote, such as names of files, layers and tables or a server's messages, made harmless for a terminal.
+// Text that others wrote, such as names of files, layers and tables or a server's messages, made harmless for a
+// terminal.
 //
-// Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type commands. [`print()`] and the
-// log (`record`) escape them in everything that they write; no other function of the program writes to standard output or standard error,
-// except the progress bar, which escapes them, too.
+// Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type
+// commands. [`print()`] and the log (`record`) escape them in everything that they write; no other function of the
+// program writes to standard output or standard error, except the progress bar, which escapes them, too.
 
-/// True for characters that a terminal obeys, that change the direction of text, or that some programs take for the end of a line: control characters
-/// (Unicode category Cc: C0, DEL and C1), bidirectional formatting characters (Unicode Standard Annex 9, section 2), and U+2028 and U+2029.
+/// True for characters that a terminal obeys, that change the direction of text, or that some programs take for the end
+/// of a line: control characters (Unicode category Cc: C0, DEL and C1), bidirectional formatting characters (Unicode
+/// Standard Annex 9, section 2), and U+2028 and U+2029.
 pub(crate) fn is_steering(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -339,14 +341,15 @@ pub(crate) fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(escaped).collect())
 }
 
-/// `text` on one line: like [`visible`], and line breaks and tabs are escaped, too. For names within a table or a list, where a line break
-/// would look like a line of the program's own.
+/// `text` on one line: like [`visible`], and line breaks and tabs are escaped, too. For names within a table or a list,
+/// where a line break would look like a line of the program's own.
 pub(crate) fn visible_line(text: &str) -> String {
     text.chars().map(|c| if is_steering(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// JSON with each character that steers a terminal as `\uXXXX`, which means the same (RFC 8259, section 7). `serde_json` escapes only those
-/// below U+0020. Line breaks stay: outside of texts they are white space, and inside `serde_json` has escaped them.
+/// JSON with each character that steers a terminal as `\uXXXX`, which means the same (RFC 8259, section 7).
+/// `serde_json` escapes only those below U+0020. Line breaks stay: outside of texts they are white space, and inside
+/// `serde_json` has escaped them.
 pub(crate) fn visible_json(json: &str) -> String {
     let escaped = |c: char| {
         if is_steering(c) && c != '\n' { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() }
@@ -403,7 +406,8 @@ pub fn print_document(content: &impl Serialize) -> io::Result<()> {
     print_as_json(&JsonDocument::new(content))
 }
 
-/// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing would run it.
+/// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing
+/// would run it.
 ///
 /// # Errors
 /// If standard output is closed or full.
@@ -421,7 +425,8 @@ pub(crate) fn write_err(text: &str) {
 mod tests {
     use super::*;
 
-    /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return; a line separator.
+    /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return; a
+    /// line separator.
     const HOSTILE: &str = "a\u{1b}[2Jb\u{9b}2Jc\u{7}d\u{202e}e\rf\u{7f}\u{2028}g";
 
     #[test]

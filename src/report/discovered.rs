@@ -124,8 +124,8 @@ pub fn render_undrawn(found: &DiscoveredTables) -> String {
     found.columns.iter().filter_map(line).chain(found.functions.iter().filter_map(function)).collect()
 }
 
-/// A line about the file that was written, and the next commands, as a shell reads them. `has_url` is true if a flag gave the database's address,
-/// which is not repeated because it may hold a password.
+/// A line about the file that was written, and the next commands, as a shell reads them. `has_url` is true if a flag
+/// gave the database's address, which is not repeated because it may hold a password.
 #[must_use]
 pub fn render_drafted(found: &DiscoveredTables, file: &str, has_url: bool) -> String {
     let layers = counted(found.layers as u64, "layer");

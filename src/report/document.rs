@@ -10,8 +10,8 @@ use super::{
     ReseedReport, RunReport, ShardsStatus,
 };
 
-/// The version of the form of all JSON that the program prints. It grows if a field is removed or changes its meaning; a new field does not change
-/// it.
+/// The version of the form of all JSON that the program prints. It grows if a field is removed or changes its meaning;
+/// a new field does not change it.
 pub const JSON_VERSION: u32 = 1;
 
 /// A JSON document: an object with the version of its form.

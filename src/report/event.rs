@@ -96,7 +96,8 @@ pub enum Event {
     Published {
         /// The path or URL of the target; of variants their output, with `{name}` for the values.
         target: String,
-        /// The number of variants, and of the tileset without conditions, that were written; `None` if the target is one.
+        /// The number of variants, and of the tileset without conditions, that were written; `None` if the target is
+        /// one.
         #[serde(skip_serializing_if = "Option::is_none")]
         variants: Option<u64>,
         /// The number of changed rows; `None` if the target was seeded, and for variants.
@@ -109,7 +110,8 @@ pub enum Event {
         deleted: u64,
         /// Stored size of the tiles that were rendered, in bytes.
         bytes: u64,
-        /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None` if that is not known.
+        /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None`
+        /// if that is not known.
         latency_seconds: Option<f64>,
         /// Duration of the run, in seconds.
         seconds: f64,
@@ -296,8 +298,8 @@ impl RunStages {
     }
 }
 
-/// Two lines: the times of the consecutive parts of a run, in seconds, and the stage that limits the speed. `is_idle` is true if nothing was
-/// rendered.
+/// Two lines: the times of the consecutive parts of a run, in seconds, and the stage that limits the speed. `is_idle`
+/// is true if nothing was rendered.
 pub(crate) fn stage_lines(
     planning: f64,
     reading: f64,

@@ -26,7 +26,8 @@ pub enum FindingKind {
     Empty,
     /// A tile lies outside of the zooms or bounds that the target names.
     Outside,
-    /// The target's metadata does not describe a layer of a tile, its zooms or the type of a property. Reported once, with the first such tile.
+    /// The target's metadata does not describe a layer of a tile, its zooms or the type of a property. Reported once,
+    /// with the first such tile.
     Undescribed,
     /// The database gives this tile, but the target does not hold it.
     Missing,
@@ -34,7 +35,8 @@ pub enum FindingKind {
     Ghost,
     /// The database now gives this tile with other content.
     Different,
-    /// A layer of this tile cannot be rendered now, and the manifest does not list the tile as unrendered: its correct content is unknown.
+    /// A layer of this tile cannot be rendered now, and the manifest does not list the tile as unrendered: its correct
+    /// content is unknown.
     Unrendered,
 }
 
@@ -252,7 +254,8 @@ impl Checkup {
     }
 }
 
-/// The results as text for a person: one line for each, with the remedy below it. The last line counts errors and warnings.
+/// The results as text for a person: one line for each, with the remedy below it. The last line counts errors and
+/// warnings.
 #[must_use]
 pub fn render_checkup(checkup: &Checkup) -> String {
     let mut text = String::new();

@@ -17,7 +17,8 @@ use crate::tile::Zoom;
 
 const EVERY: Duration = Duration::from_secs(10);
 
-/// The time left is estimated once this share of the features is done: the first tiles are the slowest, and would give an estimate of hours.
+/// The time left is estimated once this share of the features is done: the first tiles are the slowest, and would give
+/// an estimate of hours.
 const LEAST_SHARE_TO_GUESS_BY: f64 = 0.03;
 
 /// The figures of the events seen so far.
@@ -102,15 +103,16 @@ impl Report for Json {
 /// The module paths of the program's own events begin with this.
 const OWN: &str = "oar_tiles";
 
-/// Starts logging to standard error: warnings; with `-v` (1) also the run's decisions; with `-vv` (2) also each statement that is retried.
+/// Starts logging to standard error: warnings; with `-v` (1) also the run's decisions; with `-vv` (2) also each
+/// statement that is retried.
 pub fn start_log(verbosity: u8) {
     let level = match verbosity {
         0 => tracing::Level::WARN,
         1 => tracing::Level::INFO,
         _ => tracing::Level::DEBUG,
     };
-    // Libraries' warnings, such as the AWS SDK's about missing credentials, are left out: the same failure is returned as an error, which is reported
-    // with what to do.
+    // Libraries' warnings, such as the AWS SDK's about missing credentials, are left out: the same failure is returned
+    // as an error, which is reported with what to do.
     let libraries = if level == tracing::Level::DEBUG { LevelFilter::DEBUG } else { LevelFilter::OFF };
     let targets = Targets::new()
         .with_default(libraries)

@@ -1,4 +1,5 @@
-//! How a run is shown to the user: the run sends events, which become a bar on a terminal, lines in a pipe or JSON for machines.
+//! How a run is shown to the user: the run sends events, which become a bar on a terminal, lines in a pipe or JSON for
+//! machines.
 
 mod backlog;
 mod bar;
@@ -106,8 +107,8 @@ impl Report for WarningsOnly {
     }
 }
 
-/// Shows only warnings and skipped rows. Other styles list the skipped rows in the closing table; a user who wants no progress still has to know what
-/// is missing in the result.
+/// Shows only warnings and skipped rows. Other styles list the skipped rows in the closing table; a user who wants no
+/// progress still has to know what is missing in the result.
 struct Quiet;
 
 impl Report for Quiet {
@@ -240,7 +241,8 @@ pub(crate) fn write_document<E>(
     std::fs::write(path, document).map_err(|source| failed(FileMoment::After, source))
 }
 
-/// Checks that a file can be written and is not the output of the run. Leaves no file behind, because the run may still fail.
+/// Checks that a file can be written and is not the output of the run. Leaves no file behind, because the run may still
+/// fail.
 pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
     let is_output = matches!((path.canonicalize(), output.canonicalize()), (Ok(path), Ok(output)) if path == output);
     if is_output || path == output {

@@ -94,7 +94,8 @@ pub struct ReseedReport {
     pub finish_seconds: f64,
     /// Duration of the whole run, in seconds.
     pub seconds: f64,
-    /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None` if no row changed.
+    /// Time from the oldest of the changes to the moment at which the target showed it durably, in seconds; `None` if
+    /// no row changed.
     pub latency_seconds: Option<f64>,
     /// How often the run began again on a new snapshot.
     pub restarts: u32,
@@ -108,7 +109,8 @@ impl ReseedReport {
         Event::Done { output: self.output.clone(), tiles: written, bytes, seconds }
     }
 
-    /// The number of changed rows that the run shows. Tiles that could not be rendered before, or that a client asked for, do not count.
+    /// The number of changed rows that the run shows. Tiles that could not be rendered before, or that a client asked
+    /// for, do not count.
     #[must_use]
     pub fn rows(&self) -> u64 {
         changed_rows(&self.reasons)

@@ -1,4 +1,5 @@
-//! The figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that cron starts.
+//! The figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that
+//! cron starts.
 
 use std::io;
 use std::io::Write as _;
@@ -45,7 +46,8 @@ struct WatchedLook {
     noted: Instant,
 }
 
-/// The shortest time between two writes of the file while a watch finds no change: Prometheus rarely reads it more often.
+/// The shortest time between two writes of the file while a watch finds no change: Prometheus rarely reads it more
+/// often.
 const UNCHANGED_PAUSE: Duration = Duration::from_secs(10);
 
 impl RunMetrics {
@@ -74,7 +76,8 @@ impl RunMetrics {
         self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(outbox, &file.output));
     }
 
-    /// Records a publish of a watch that goes on, and writes the metrics. `bytes` is the size of the tiles, `took` the duration of the publish.
+    /// Records a publish of a watch that goes on, and writes the metrics. `bytes` is the size of the tiles, `took` the
+    /// duration of the publish.
     ///
     /// # Errors
     /// If the file cannot be written.
@@ -83,7 +86,8 @@ impl RunMetrics {
         self.looked(took)
     }
 
-    /// Records a look of a watch that found no change: the target is up to date. The file is written at most every 10 s.
+    /// Records a look of a watch that found no change: the target is up to date. The file is written at most every 10
+    /// s.
     ///
     /// # Errors
     /// If the file cannot be written.

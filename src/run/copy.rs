@@ -209,8 +209,8 @@ fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: 
         bounds,
         center: first.center.filter(|_| !is_part),
         vector_layers,
-        // A copy of a part gets no manifest, because the source's manifest speaks for more than the part. Neither does a copy of several sources,
-        // because no seed has made what they hold together.
+        // A copy of a part gets no manifest, because the source's manifest speaks for more than the part. Neither does
+        // a copy of several sources, because no seed has made what they hold together.
         manifest: first.manifest.filter(|_| !is_part).unwrap_or_default(),
     }
 }
@@ -450,7 +450,8 @@ impl Sources {
         self.layers.is_empty() && self.readers.len() == 1
     }
 
-    /// Reads chunk after chunk until all are read, a stop is asked for, or the receiver is gone. Returns the number of tiles that were handed on.
+    /// Reads chunk after chunk until all are read, a stop is asked for, or the receiver is gone. Returns the number of
+    /// tiles that were handed on.
     pub(crate) fn hand_on(
         mut self,
         packed: bool,
@@ -572,7 +573,8 @@ pub(crate) struct Repacking {
 
 impl Repacking {
     pub(crate) fn new(packed: bool) -> Repacking {
-        // Level 6 is gzip's default. A copy compresses only tiles that another program stored uncompressed, or that are assembled.
+        // Level 6 is gzip's default. A copy compresses only tiles that another program stored uncompressed, or that are
+        // assembled.
         let gzip = Level::new(6).map_or(Packing::Plain, Packing::Gzip);
         Repacking { packed, unpacker: Gunzip::new(), packer: Packer::new(gzip) }
     }

@@ -131,8 +131,8 @@ struct SeededParts {
     kept: Vec<Region>,
 }
 
-/// The parts of the old manifest that a seed on the snapshot `now` leaves: those that it did not cover, each with its snapshot. The next reseed
-/// has to look for changes since the oldest snapshot.
+/// The parts of the old manifest that a seed on the snapshot `now` leaves: those that it did not cover, each with its
+/// snapshot. The next reseed has to look for changes since the oldest snapshot.
 fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -> SeededParts {
     let dated = |old: &Manifest| -> Vec<Region> {
         let date =
@@ -152,7 +152,8 @@ fn parts(old: Option<&Manifest>, now: &str, covered: impl Fn(&Region) -> bool) -
     SeededParts { seed_snapshot: unless_oldest(now.to_owned()), kept, snapshot: oldest }
 }
 
-/// The older of two snapshots of one database. A snapshot that cannot be read counts as older, so that no change is lost.
+/// The older of two snapshots of one database. A snapshot that cannot be read counts as older, so that no change is
+/// lost.
 fn older<'a>(one: &'a str, other: &'a str) -> &'a str {
     match (one.parse::<Cursor>(), other.parse::<Cursor>()) {
         (Ok(first), Ok(second)) if first.sees_all_of(&second) => other,
@@ -237,8 +238,8 @@ fn covers(zooms: &ZoomList, parts: &[AreaPart], region: &Region) -> bool {
         && (parts.is_empty() || !region.bbox.is_empty() && region.bbox.iter().all(within))
 }
 
-/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen. `before` is the target's earlier
-/// description of itself, if the run keeps some of its earlier tiles.
+/// The metadata of the target after the run. `bounds` is the box of the features that the run has seen. `before` is the
+/// target's earlier description of itself, if the run keeps some of its earlier tiles.
 pub(crate) fn metadata(
     settings: &JobSettings,
     layers: &[Arc<Layer>],
@@ -366,8 +367,9 @@ pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerB
 /// How long a reseed does not repeat the warnings about a layer's budget: cron mails each of them.
 const WARNING_PAUSE: Duration = Duration::from_secs(24 * 3600);
 
-/// Reports the warnings about budgets, and returns them. `warned` is when each layer was last warned of ([`Manifest::warned`]), and is brought up to
-/// date; a layer that was warned of in the last 24 hours is not reported again.
+/// Reports the warnings about budgets, and returns them. `warned` is when each layer was last warned of
+/// ([`Manifest::warned`]), and is brought up to date; a layer that was warned of in the last 24 hours is not reported
+/// again.
 ///
 /// [`Manifest::warned`]: crate::manifest::Manifest::warned
 pub(crate) fn warn(
@@ -412,7 +414,8 @@ pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String
     zoom.largest.map(|_| name(names, zoom.largest_layer))
 }
 
-/// The tiles that could not be rendered, for the manifest: those of this run (`failed`), and those in `before` that this run did not render.
+/// The tiles that could not be rendered, for the manifest: those of this run (`failed`), and those in `before` that
+/// this run did not render.
 pub(crate) fn unrendered(
     before: &[TileCoord],
     is_rendered: impl Fn(TileCoord) -> bool,
@@ -440,12 +443,14 @@ pub(crate) fn complete(target: &str, failed: &[FailedLayer]) -> Result<(), Comma
     })
 }
 
-// The mark of the database in a target's manifest, and the witness of its history. The manifest is public, so both consist of keyed hashes. Only a
-// program that has the key, which is kept in the change log, can compare them with a database.
+// The mark of the database in a target's manifest, and the witness of its history. The manifest is public, so both
+// consist of keyed hashes. Only a program that has the key, which is kept in the change log, can compare them with a
+// database.
 //
-// The witness is about the newest transactions in the change log that a snapshot sees. In the same history they stay what they are: every transaction
-// that the snapshot sees had ended, so none is added, and pruning keeps the newest. If a database lost transactions that the snapshot sees, one of them
-// was among the newest; if it went on without them, transactions with the same numbers are there instead, at other times.
+// The witness is about the newest transactions in the change log that a snapshot sees. In the same history they stay
+// what they are: every transaction that the snapshot sees had ended, so none is added, and pruning keeps the newest. If
+// a database lost transactions that the snapshot sees, one of them was among the newest; if it went on without them,
+// transactions with the same numbers are there instead, at other times.
 
 /// The most timelines that are tried to find the one with an old hash.
 const MAX_TIMELINE: u32 = 10_000;
@@ -478,8 +483,8 @@ pub(crate) struct LogIdentity {
 }
 
 impl LogIdentity {
-    /// Reads the log in `schema`, and in it the transactions that each of the snapshots `seen` sees; `None` if there is no key that this role may
-    /// read.
+    /// Reads the log in `schema`, and in it the transactions that each of the snapshots `seen` sees; `None` if there is
+    /// no key that this role may read.
     pub(crate) async fn read<'a>(
         snapshot: &Snapshot,
         schema: &str,
@@ -512,8 +517,9 @@ impl LogIdentity {
         self.witnesses.iter().find(|own| own.snapshot == snapshot)
     }
 
-    /// True if this database has everything that the snapshot of a witness has seen, false if its history is another one; `None` if that cannot be
-    /// said: the log was pruned past that snapshot, or this database is behind it. Both are refused for other reasons.
+    /// True if this database has everything that the snapshot of a witness has seen, false if its history is another
+    /// one; `None` if that cannot be said: the log was pruned past that snapshot, or this database is behind it. Both
+    /// are refused for other reasons.
     pub(crate) fn vouches(&self, witness: &Witness) -> Option<bool> {
         let seen: Cursor = witness.snapshot.parse().ok()?;
         if seen.xmin() <= self.pruned || !self.now.sees_all_of(&seen) {
@@ -522,8 +528,8 @@ impl LogIdentity {
         Some(self.witness(&witness.snapshot)? == witness)
     }
 
-    /// The next transaction of this database, and the next one at the snapshot of a witness, if this database has not ended every transaction that
-    /// the snapshot sees.
+    /// The next transaction of this database, and the next one at the snapshot of a witness, if this database has not
+    /// ended every transaction that the snapshot sees.
     pub(crate) fn is_behind<'a>(&self, witnesses: impl IntoIterator<Item = &'a Witness>) -> Option<(u64, u64)> {
         let mut cursors = witnesses.into_iter().filter_map(|witness| witness.snapshot.parse::<Cursor>().ok());
         let ahead = cursors.find(|seen| !self.now.sees_all_of(seen))?;
@@ -587,7 +593,8 @@ impl IdentityKey {
 /// Compares the mark in a manifest with this database.
 ///
 /// # Errors
-/// If the target cannot be brought up to date: it shows another database or another history, or another PostGIS rendered it.
+/// If the target cannot be brought up to date: it shows another database or another history, or another PostGIS
+/// rendered it.
 pub(crate) fn compare(
     then: Option<&DatabaseMark>,
     now: &DatabaseIdentity,

@@ -1,5 +1,6 @@
-//! Lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. `--dirty-out` writes, before the target
-//! is published, the tiles that may change, or "everything" before a full seed; `--changed-out` writes, afterwards, the tiles that changed.
+//! Lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map. `--dirty-out`
+//! writes, before the target is published, the tiles that may change, or "everything" before a full seed;
+//! `--changed-out` writes, afterwards, the tiles that changed.
 
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
@@ -80,8 +81,8 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
     }
 }
 
-/// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" if the list is not exact. Writes tile
-/// by tile to bound the memory.
+/// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" if the list
+/// is not exact. Writes tile by tile to bound the memory.
 pub(crate) fn write_changed(
     path: Option<&Path>,
     changed: Option<&ChangedTiles>,
@@ -158,8 +159,8 @@ impl DirtyScope {
     }
 }
 
-/// Writes, before a full seed, that every tile of its zooms and boxes may change: a line `*`; in JSON an object instead of a list of
-/// tiles; in GeoJSON the boxes.
+/// Writes, before a full seed, that every tile of its zooms and boxes may change: a line `*`; in JSON an object instead
+/// of a list of tiles; in GeoJSON the boxes.
 pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Result<(), CommandError> {
     let Some(path) = path else { return Ok(()) };
     let text = everything(&Form::of(path), scope);
@@ -297,8 +298,8 @@ pub enum TileListError {
 /// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
 pub(crate) const MAX_LISTED_TILES: usize = 4_000_000;
 
-/// The tiles of a list, each with the number of its line. Skips empty lines and lines that begin with `#`. Reads the lists of osm2pgsql and
-/// imposm (`z/x/y`).
+/// The tiles of a list, each with the number of its line. Skips empty lines and lines that begin with `#`. Reads the
+/// lists of osm2pgsql and imposm (`z/x/y`).
 pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListError> {
     let unreadable = |source| TileListError::Unreadable { path: path.to_owned(), source };
     let text = if path.as_os_str() == "-" {
@@ -320,8 +321,9 @@ pub(crate) fn listed(path: &Path) -> Result<Vec<(usize, TileCoord)>, TileListErr
     Ok(tiles)
 }
 
-/// The tiles of a table of the database, each with the number of its row. The table has integer columns `zoom`, `x` and `y`, as in the tables
-/// that osm2pgsql writes as expire output. It is read on the run's snapshot, so that no tile is listed whose change the run does not see.
+/// The tiles of a table of the database, each with the number of its row. The table has integer columns `zoom`, `x` and
+/// `y`, as in the tables that osm2pgsql writes as expire output. It is read on the run's snapshot, so that no tile is
+/// listed whose change the run does not see.
 pub(crate) async fn listed_in_table(
     snapshot: &Snapshot,
     path: &Path,

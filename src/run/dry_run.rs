@@ -1,4 +1,5 @@
-//! `oar-tiles seed --dry-run`: the plan. Sizes and times are estimated from one batch of each zoom, and from the repeated tiles of one batch.
+//! `oar-tiles seed --dry-run`: the plan. Sizes and times are estimated from one batch of each zoom, and from the
+//! repeated tiles of one batch.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -87,8 +88,8 @@ fn mostly_empty(tiles: u64, empty: f64) -> Option<String> {
 /// The least number of planned tiles for which there is a warning that most are empty.
 const MIN_TILES_FOR_A_WARNING: u64 = 1_000;
 
-/// The warning if one of several layers takes most of the time. If a layer is drawn in several ways at different zooms, the `seconds` of all its
-/// parts are added.
+/// The warning if one of several layers takes most of the time. If a layer is drawn in several ways at different zooms,
+/// the `seconds` of all its parts are added.
 fn slowest_layer(seconds: &[(&str, f64)]) -> Option<String> {
     let mut by_name: BTreeMap<&str, f64> = BTreeMap::new();
     for (name, seconds) in seconds {
@@ -129,7 +130,8 @@ impl ZoomEstimate {
     }
 }
 
-/// The batch of median size, among those in which tiles are drawn one by one. It is neither a batch with a huge tile nor the remainder.
+/// The batch of median size, among those in which tiles are drawn one by one. It is neither a batch with a huge tile
+/// nor the remainder.
 fn sample(plan: &ZoomPlan) -> Option<&Batch> {
     let mut batches: Vec<&Batch> = plan.batches.iter().filter(|batch| !batch.areas.is_empty()).collect();
     batches.sort_by_key(|batch| batch.features());

@@ -383,7 +383,8 @@ impl WrittenFileError {
 // The kind of each error of a command, and what an error means once a stop was asked for.
 
 impl From<crate::change_log::ChangeLogError> for CommandError {
-    /// A failure of the database stays a database error, whatever was read, because a run starts over when the connection is lost.
+    /// A failure of the database stays a database error, whatever was read, because a run starts over when the
+    /// connection is lost.
     fn from(error: crate::change_log::ChangeLogError) -> CommandError {
         match error {
             crate::change_log::ChangeLogError::Database(error) => CommandError::Database(error),

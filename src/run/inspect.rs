@@ -46,7 +46,8 @@ pub enum Inspection {
 /// The number of tiles that are read at a time.
 const TILES_PER_CHUNK: usize = 1_000;
 
-/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but all of its features may refer to it.
+/// The memory in bytes that one tile may take when it is shown. A tile stores each value once, but all of its features
+/// may refer to it.
 const MAX_BYTES_SHOWN: usize = 1 << 30;
 
 /// Inspects the job's target.
@@ -234,7 +235,8 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
 
 // A tile as GeoJSON in WGS 84 (RFC 7946).
 
-/// The features of a tile as GeoJSON text. Each has its layer's name as the foreign member "layer" (RFC 7946, section 6.1).
+/// The features of a tile as GeoJSON text. Each has its layer's name as the foreign member "layer" (RFC 7946, section
+/// 6.1).
 pub(crate) fn collection(tile: TileCoord, layers: &[MvtLayer<'_>]) -> serde_json::Result<String> {
     // Serializes feature by feature, because all features as JSON values would take ten times the memory of the text.
     let mut text = "{\"features\":[".to_owned();
@@ -295,7 +297,8 @@ impl Grid {
         positions.iter().map(|position| self.position(*position)).collect()
     }
 
-    /// Rings, closed and reversed: exterior rings run clockwise in a tile and counterclockwise in GeoJSON (section 3.1.6).
+    /// Rings, closed and reversed: exterior rings run clockwise in a tile and counterclockwise in GeoJSON (section
+    /// 3.1.6).
     fn polygon(&self, rings: &[Vec<Position>]) -> Value {
         let ring = |ring: &Vec<Position>| {
             ring.first()
@@ -328,8 +331,8 @@ impl Grid {
     }
 }
 
-// A tile as a picture: polygons below lines below points, one colour for each layer, clusters as circles whose area grows with the number of
-// members.
+// A tile as a picture: polygons below lines below points, one colour for each layer, clusters as circles whose area
+// grows with the number of members.
 
 /// The width and height of the picture in pixels: a tile at twice the density of screens.
 const PICTURE_PIXELS: u32 = 1_024;
@@ -346,7 +349,8 @@ const LINE_PIXELS: f32 = 2.0;
 /// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).
 const MEMBERS: &str = "point_count";
 
-/// Colours that are easy to distinguish, also for readers who see red and green alike (Okabe and Ito, "Color Universal Design", 2008).
+/// Colours that are easy to distinguish, also for readers who see red and green alike (Okabe and Ito, "Color Universal
+/// Design", 2008).
 const PALETTE: [[u8; 3]; 6] =
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0]];
 

@@ -25,8 +25,8 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the listener is reached.
 enum AdminWay {
-    /// Over HTTP, or over HTTPS if there is a proxy in front of the listener. The client follows no redirect, because no other server must get the
-    /// token.
+    /// Over HTTP, or over HTTPS if there is a proxy in front of the listener. The client follows no redirect, because
+    /// no other server must get the token.
     Web(Box<HttpsClient>),
     /// Over a Unix socket.
     Socket(PathBuf),
@@ -43,8 +43,8 @@ pub struct AdminServer {
 }
 
 impl AdminServer {
-    /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`). The token comes from the file, or else from the
-    /// environment variable.
+    /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`). The token comes from
+    /// the file, or else from the environment variable.
     ///
     /// # Errors
     /// If the URL is of another form, or the file cannot be read.

@@ -1,5 +1,5 @@
-//! Layers that are drawn only at the shallow zooms of a tileset. Map clients enlarge tiles beyond the deepest zoom of a source, but not beyond
-//! the deepest zoom of a layer. At deeper zooms such a layer is missing from the map.
+//! Layers that are drawn only at the shallow zooms of a tileset. Map clients enlarge tiles beyond the deepest zoom of a
+//! source, but not beyond the deepest zoom of a layer. At deeper zooms such a layer is missing from the map.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +7,8 @@ use super::target::TargetUrl;
 use crate::config::JobSettings;
 use crate::tile::{LayerId, Zoom, ZoomList};
 
-/// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at the very next zoom, as
-/// single facilities follow cells, and none if each layer has a TileJSON of its own.
+/// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at
+/// the very next zoom, as single facilities follow cells, and none if each layer has a TileJSON of its own.
 pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
     if has_apart(settings) {
         return Vec::new();

@@ -131,8 +131,8 @@ pub(crate) struct KnownState {
 }
 
 impl Job {
-    /// A run with the output that the settings name; with `force`, it may overwrite whatever is there. Must be called on a runtime, which
-    /// then runs requests to servers.
+    /// A run with the output that the settings name; with `force`, it may overwrite whatever is there. Must be called
+    /// on a runtime, which then runs requests to servers.
     ///
     /// # Errors
     /// If the output is no target.
@@ -207,7 +207,8 @@ impl Job {
         self.gate.as_ref().map(|gate| BatchTurns { gate: Arc::clone(gate), kind, batch_features })
     }
 
-    /// The number of features per batch when a run is planned: as configured, or fewer if others wait for the session meanwhile.
+    /// The number of features per batch when a run is planned: as configured, or fewer if others wait for the session
+    /// meanwhile.
     pub(crate) fn batch_features(&self, kind: BatchKind) -> NonZeroU64 {
         let set = self.settings.run.batch_features;
         match (&self.gate, kind) {
@@ -223,8 +224,8 @@ impl Job {
         Job { gate: Some(gate), ..self }
     }
 
-    /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the same listeners before its
-    /// manifest becomes visible.
+    /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the
+    /// same listeners before its manifest becomes visible.
     pub(crate) fn like(self, other: &Job) -> Job {
         Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
     }
@@ -243,9 +244,9 @@ impl Job {
         self.target.work_folder(text)
     }
 
-    /// The workers that read rows in parallel; none for a part. The rows of a part lie in pages all over the table. Each worker would read all of
-    /// these pages, and so would the sample by which the workers divide the rows. So one session reads the part, and other sessions read other
-    /// parts.
+    /// The workers that read rows in parallel; none for a part. The rows of a part lie in pages all over the table.
+    /// Each worker would read all of these pages, and so would the sample by which the workers divide the rows. So one
+    /// session reads the part, and other sessions read other parts.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
         if self.part.is_some() { &[] } else { workers }
     }
@@ -278,7 +279,8 @@ impl Job {
         }))
     }
 
-    /// Refreshes the materialized views for which layers ask, and takes a snapshot. The snapshot's cursor is from before the refresh.
+    /// Refreshes the materialized views for which layers ask, and takes a snapshot. The snapshot's cursor is from
+    /// before the refresh.
     pub(crate) async fn refreshed_snapshot(&self, database: &Database) -> Result<Snapshot, CommandError> {
         let layers: Vec<_> = self.settings.tileset.layers.iter().map(|layer| &layer.options).collect();
         let before = refresh_views(database, &layers).await?;
@@ -305,14 +307,16 @@ impl Job {
     }
 }
 
-// One verb per file or folder. A verb returns a value, which `main` prints. No verb imports another: what they share is in [`self`].
+// One verb per file or folder. A verb returns a value, which `main` prints. No verb imports another: what they share is
+// in [`self`].
 
 // Restarts of a run on a new snapshot, and work on threads that may block.
 
 /// The longest pause before an attempt: 2^5 s.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// Runs `attempt`, and runs it again if the database goes away or other sessions hold the run up. `attempt` gets the number of earlier attempts.
+/// Runs `attempt`, and runs it again if the database goes away or other sessions hold the run up. `attempt` gets the
+/// number of earlier attempts.
 pub(crate) async fn restarting<T>(
     database: &DatabaseSettings,
     report: &Arc<dyn Report>,
@@ -344,9 +348,10 @@ pub(crate) async fn restarting<T>(
     }
 }
 
-/// The obstacle that makes a run start over after an error of this kind; `None` if the run does not start over. `last` is the obstacle of the
-/// previous attempt. An unreachable server is a reason to start over only if it has answered before. A missing table is one only if a lock
-/// stopped the previous attempt, because others may be replacing the table at this moment.
+/// The obstacle that makes a run start over after an error of this kind; `None` if the run does not start over. `last`
+/// is the obstacle of the previous attempt. An unreachable server is a reason to start over only if it has answered
+/// before. A missing table is one only if a lock stopped the previous attempt, because others may be replacing the
+/// table at this moment.
 const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
     match (kind, last) {
         (ErrorKind::Transient(Obstacle::Unreachable), None) => None,
@@ -377,7 +382,8 @@ pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> Command
     }
 }
 
-/// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves nothing to undo.
+/// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves
+/// nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,

@@ -83,8 +83,8 @@ pub(crate) async fn prepare_on(
     let Job { settings, report, .. } = job;
     let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     let named = probe_names(&snapshot, &options).await?;
-    // The workers take their locks before rows are read, which takes long. A session that opened later would queue behind a statement that waits
-    // for a lock of the first session.
+    // The workers take their locks before rows are read, which takes long. A session that opened later would queue
+    // behind a statement that waits for a lock of the first session.
     let packing = settings.run.limits.packing;
     let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
     let probed = named.probe_rows().await?;
@@ -187,11 +187,12 @@ pub(crate) async fn plan_probed(
     })
 }
 
-/// The least number of batches of calls for each worker, if there are enough calls. A call may take long. With fewer batches, a worker that has
-/// none left would wait for another one that still has many calls to make.
+/// The least number of batches of calls for each worker, if there are enough calls. A call may take long. With fewer
+/// batches, a worker that has none left would wait for another one that still has many calls to make.
 const BATCHES_OF_CALLS: u64 = 16;
 
-/// The number of features per batch that leaves enough batches of function calls for all workers; `None` if no function is called.
+/// The number of features per batch that leaves enough batches of function calls for all workers; `None` if no function
+/// is called.
 fn batch_of_calls(zooms: &[ZoomPlan], functions: &[bool], workers: NonZeroUsize) -> Option<NonZeroU64> {
     let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
     let called = batches.flat_map(|batch| batch.layers.iter().zip(functions)).filter(|(_, is_function)| **is_function);
@@ -281,8 +282,8 @@ impl Warnings<'_> {
     }
 }
 
-/// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns the layers from which
-/// features will be left out.
+/// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns
+/// the layers from which features will be left out.
 pub(crate) fn check_limits(
     settings: &JobSettings,
     zooms: &[ZoomPlan],
@@ -334,11 +335,12 @@ pub(crate) fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
 
 // Where the features of all layers of a run lie. They are surveyed or, for a shard, read with all their values at once.
 
-/// The cost of a function call, compared with drawing a row. The real cost is unknown; with this value a statement has 400 calls where it would
-/// draw 10,000 rows.
+/// The cost of a function call, compared with drawing a row. The real cost is unknown; with this value a statement has
+/// 400 calls where it would draw 10,000 rows.
 pub(crate) const CALL_COST: u64 = 25;
 
-/// The approximate maximum of bytes that a row takes in memory. A shard whose rows may not fit in memory is surveyed first.
+/// The approximate maximum of bytes that a row takes in memory. A shard whose rows may not fit in memory is surveyed
+/// first.
 const BYTES_PER_ROW: u64 = 400;
 
 /// What is known of all layers.
@@ -427,8 +429,8 @@ pub(crate) async fn survey_layers(
     Ok(all)
 }
 
-/// The rows of a shard's layer and where they lie, read before its tiles are planned, because a survey would read the rows a second time. `None`
-/// if the layer is not drawn from cached rows, or if there are too many for the memory.
+/// The rows of a shard's layer and where they lie, read before its tiles are planned, because a survey would read the
+/// rows a second time. `None` if the layer is not drawn from cached rows, or if there are too many for the memory.
 async fn cached_first(
     job: &Job,
     snapshot: &Snapshot,
@@ -456,8 +458,8 @@ async fn cached_first(
     Ok(places.map(|places| (cached, places)))
 }
 
-/// Adds rows that were skipped. If a layer has several parts, each for its own zooms, the highest number for each reason is kept, because these
-/// are mostly the same rows in each part.
+/// Adds rows that were skipped. If a layer has several parts, each for its own zooms, the highest number for each
+/// reason is kept, because these are mostly the same rows in each part.
 fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
     match skipped.iter_mut().find(|known| (&known.layer, &known.reason) == (&rows.layer, &rows.reason)) {
         Some(known) if known.rows < rows.rows => *known = rows,

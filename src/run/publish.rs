@@ -35,7 +35,8 @@ pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandErr
     Ok(latest)
 }
 
-/// Gives every tile of a prefix in S3 the headers of the settings, and adds an entry for all tiles to the outbox of the CDNs.
+/// Gives every tile of a prefix in S3 the headers of the settings, and adds an entry for all tiles to the outbox of the
+/// CDNs.
 ///
 /// # Errors
 /// If the target is not a prefix in S3, or cannot be written.

@@ -115,7 +115,8 @@ impl Job {
     pub(crate) fn purge_target(&self) -> Result<PurgeTarget, CommandError> {
         let tileset = &self.settings.tileset;
         let described = self.target.reader_of_what_is_there()?.map(|mut reader| reader.describe()).transpose()?;
-        // A target without a manifest (a copy of a part), or one that an older program has written, has no publication number to wait for.
+        // A target without a manifest (a copy of a part), or one that an older program has written, has no publication
+        // number to wait for.
         let number = |manifest: Option<String>| {
             manifest.and_then(|text| publication_of(&text)).map_or(u64::MAX, |publication| publication.number)
         };
@@ -181,8 +182,8 @@ impl Job {
         waits.then(|| self.purge_target()).transpose()
     }
 
-    /// Notifies the CDNs of what was published, and waits for each as long as its settings say. What could not be sent stays in the outbox, with
-    /// a warning. With `retries`, CDNs that have refused for good are asked again.
+    /// Notifies the CDNs of what was published, and waits for each as long as its settings say. What could not be sent
+    /// stays in the outbox, with a warning. With `retries`, CDNs that have refused for good are asked again.
     ///
     /// # Errors
     /// If the outbox cannot be read or written, or a CDN that is required was not notified.
@@ -297,8 +298,8 @@ fn warning(one: &Delivered) -> Option<String> {
 /// The pause before a task retries what waits.
 const PURGE_RETRY: Duration = Duration::from_secs(15);
 
-/// Notifies CDNs while a run goes on: at its beginning, whenever it is woken, and while something waits. Each CDN has a task of its own, so that
-/// a slow one does not delay another.
+/// Notifies CDNs while a run goes on: at its beginning, whenever it is woken, and while something waits. Each CDN has a
+/// task of its own, so that a slow one does not delay another.
 pub(crate) struct PurgeTask {
     wake: Vec<Arc<Notify>>,
     tasks: Vec<JoinHandle<()>>,

@@ -268,8 +268,8 @@ pub(crate) struct Rendered<S> {
     pub(crate) drawing: Duration,
 }
 
-/// The memory of a feature that is rendered and not stored yet, in bytes: what drawing it takes, its bytes in an uncompressed tile, and those in
-/// a compressed one.
+/// The memory of a feature that is rendered and not stored yet, in bytes: what drawing it takes, its bytes in an
+/// uncompressed tile, and those in a compressed one.
 const FEATURE_IN_FLIGHT: u64 = 400;
 
 /// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is used for heavy tiles.
@@ -364,7 +364,8 @@ pub(crate) fn requests(finished: &Finished) -> Option<Requests> {
     Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
 
-/// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is the cause of a failure.
+/// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is
+/// the cause of a failure.
 pub(crate) async fn check_tables_unchanged<T>(
     ran: Result<T, CommandError>,
     snapshot: &Snapshot,
@@ -478,7 +479,8 @@ enum FamilySource {
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let cache = Box::pin(run.cache()).await?.map(Arc::new);
-    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants together.
+    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
+    // together.
     let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
     let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
     let whole = async {
@@ -504,7 +506,8 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
             Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
         }
     };
-    // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one runs at a time.
+    // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one
+    // runs at a time.
     let side_by_side = match &source {
         FamilySource::Cache(_) => family.settings().run.workers.get(),
         FamilySource::Sessions(sessions) => sessions.count(),

@@ -1,5 +1,5 @@
-//! The rows of layers that are the same in several tilesets of one seed: read once, and kept in memory until the last of these tilesets is
-//! seeded.
+//! The rows of layers that are the same in several tilesets of one seed: read once, and kept in memory until the last
+//! of these tilesets is seeded.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -90,14 +90,15 @@ impl RowScope {
         self
     }
 
-    /// True if rows of both scopes are searched in the same boxes. The shallowest zoom decides, because it reaches farthest beyond the parts of
-    /// the world.
+    /// True if rows of both scopes are searched in the same boxes. The shallowest zoom decides, because it reaches
+    /// farthest beyond the parts of the world.
     fn has_rows_of(&self, other: &RowScope) -> bool {
         self.parts == other.parts && (self.parts.is_empty() || self.zooms.min() == other.zooms.min())
     }
 }
 
-/// True if two layers give the same rows at the same places. The zooms at which the layers are drawn and the limits of their tiles may differ.
+/// True if two layers give the same rows at the same places. The zooms at which the layers are drawn and the limits of
+/// their tiles may differ.
 fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
     let alike = LayerOptions {
         id: one.id,
@@ -165,7 +166,8 @@ impl Job {
         Some((all, RowScope::of(&self.settings, options)?))
     }
 
-    /// The memory for cached rows of this tileset, whose seed begins: what the kept rows of earlier tilesets leave of it.
+    /// The memory for cached rows of this tileset, whose seed begins: what the kept rows of earlier tilesets leave of
+    /// it.
     pub(crate) fn rows_memory(&self) -> usize {
         let all = self.settings.run.rows_memory / self.session.as_ref().map_or(1, SessionPart::side_by_side);
         let Some(shared) = self.shared_rows() else { return all };
@@ -206,7 +208,8 @@ impl Job {
         }
     }
 
-    /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows that cannot be drawn, of all layers.
+    /// Keeps the rows of a layer for other tilesets of the seed, if there are any. `skipped` are the rows that cannot
+    /// be drawn, of all layers.
     pub(crate) fn keep_rows(
         &self,
         snapshot: &Snapshot,

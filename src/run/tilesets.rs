@@ -9,8 +9,8 @@ use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
 use crate::stop::Stop;
 
-/// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed that has to start over takes
-/// a new snapshot for itself and for the seeds after it.
+/// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed
+/// that has to start over takes a new snapshot for itself and for the seeds after it.
 #[derive(Clone, Default)]
 pub struct SharedSnapshot {
     held: Arc<Mutex<Option<Arc<Snapshot>>>>,
@@ -27,7 +27,8 @@ impl SharedSnapshot {
         SharedSnapshot { refreshed: layers.into_iter().collect(), ..SharedSnapshot::default() }
     }
 
-    /// The same snapshot for the seeds of `tilesets`, which also share the rows of layers that are the same in several of them.
+    /// The same snapshot for the seeds of `tilesets`, which also share the rows of layers that are the same in several
+    /// of them.
     #[must_use]
     pub fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
         SharedSnapshot { rows: Arc::new(SharedRows::of(tilesets)), ..self }

@@ -103,8 +103,8 @@ pub async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<Stri
     Ok(change_log::remove(&database, &settings.changes.schema).await?)
 }
 
-// `oar-tiles track status` and `track prune`: report the content of the change log and how far targets are behind it, and delete what all
-// targets have seen.
+// `oar-tiles track status` and `track prune`: report the content of the change log and how far targets are behind it,
+// and delete what all targets have seen.
 
 /// The change log and its targets.
 #[derive(Debug)]
@@ -207,8 +207,8 @@ fn logged_table(one: change_log::WatchBacklog) -> LoggedTable {
     LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
 }
 
-/// How far the variants of a tileset are behind. One variant stands for all, because the log has the places of all changes, whichever variant
-/// they concern.
+/// How far the variants of a tileset are behind. One variant stands for all, because the log has the places of all
+/// changes, whichever variant they concern.
 async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
     let seen = async {
         let nothing = BehindTarget {
@@ -252,8 +252,8 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
 }
 
-/// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the output of no tileset is
-/// treated as one of the first tileset.
+/// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the
+/// output of no tileset is treated as one of the first tileset.
 #[must_use]
 pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
     if targets.is_empty() {

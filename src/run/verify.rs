@@ -85,8 +85,8 @@ pub fn sound(found: &Findings) -> Result<(), CommandError> {
 
 // Compares a target with the database: renders its tiles again and compares the bytes.
 
-/// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the database goes away or other
-/// sessions hold the run up.
+/// Compares a target with the current state of the database, part by part. Starts over on a new snapshot if the
+/// database goes away or other sessions hold the run up.
 pub(crate) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
@@ -143,8 +143,8 @@ pub(crate) async fn compare(
     Ok(looked)
 }
 
-/// The intersection of a part and an area; `None` if they do not intersect. Empty stands for the whole world. If there are shapes, the
-/// result may be larger than that: it consists of boxes.
+/// The intersection of a part and an area; `None` if they do not intersect. Empty stands for the whole world. If there
+/// are shapes, the result may be larger than that: it consists of boxes.
 fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if part.is_empty() || area.is_empty() {
         return Some(if part.is_empty() { area } else { part }.to_vec());
@@ -156,7 +156,8 @@ fn common(part: &[AreaPart], area: &[AreaPart]) -> Option<Vec<AreaPart>> {
     if common.is_empty() {
         return None;
     }
-    // Shapes are not intersected exactly. The boxes around the common area are enough for planning, and the filter of tiles is exact.
+    // Shapes are not intersected exactly. The boxes around the common area are enough for planning, and the filter of
+    // tiles is exact.
     Some(common.into_iter().map(AreaPart::from).collect())
 }
 
@@ -193,8 +194,8 @@ impl PartFilter {
         self.scope.holds(id) && self.area.touches(id.coord) && !self.compared.iter().any(|scope| scope.holds(id))
     }
 
-    /// True if a batch has to be rendered. In a partial region it has to be if the target holds one of its tiles. `held` is in the order of
-    /// `key`.
+    /// True if a batch has to be rendered. In a partial region it has to be if the target holds one of its tiles.
+    /// `held` is in the order of `key`.
     fn wants(&self, batch: &Batch, held: &[TileId]) -> bool {
         let in_rect = |rect: &TileRect| held.iter().any(|id| rect.common(&TileRect::from(id.coord)).is_some());
         !self.is_partial || batch.areas.iter().any(|area| in_rect(&area.rect))
@@ -411,7 +412,8 @@ impl Comparison {
 /// The number of tiles that are read at a time, which bounds the memory.
 pub(crate) const TILES_PER_CHUNK: usize = 1_000;
 
-/// The most layers and properties that are reported as described otherwise. An archive of another program could have new ones in each tile.
+/// The most layers and properties that are reported as described otherwise. An archive of another program could have
+/// new ones in each tile.
 const MAX_NAMED_UNDESCRIBED: usize = 10_000;
 
 /// The most properties of a layer that the note about its unlisted properties names.
@@ -544,7 +546,8 @@ impl CheckedTarget {
 /// A target's description of its tiles.
 struct DescribedTiles<'a> {
     bounds: Option<LonLatBox>,
-    /// The partial regions. Bounds and zooms are only those of the scope, because map clients request all tiles in them.
+    /// The partial regions. Bounds and zooms are only those of the scope, because map clients request all tiles in
+    /// them.
     partial: &'a PartialScope,
     layers: HashMap<&'a str, &'a VectorLayer>,
     /// What was already reported. A layer that is not described would otherwise be reported for every tile.
@@ -553,8 +556,8 @@ struct DescribedTiles<'a> {
     unlisted: BTreeMap<&'a str, UnlistedProperties>,
 }
 
-/// Properties of a layer that the metadata does not list. They are no error: the keys of jsonb are drawn as properties, and TileJSON cannot list
-/// them.
+/// Properties of a layer that the metadata does not list. They are no error: the keys of jsonb are drawn as properties,
+/// and TileJSON cannot list them.
 struct UnlistedProperties {
     first: TileId,
     /// Up to [`MAX_NAMED_UNLISTED`] of them.
@@ -659,8 +662,8 @@ impl<'a> DescribedTiles<'a> {
     }
 }
 
-/// True if a tile and its buffer touch the bounds. No target says how wide the buffer is. It is at least as wide as the tile's features reach
-/// beyond the tile's edge.
+/// True if a tile and its buffer touch the bounds. No target says how wide the buffer is. It is at least as wide as the
+/// tile's features reach beyond the tile's edge.
 fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool {
     // Tolerates rounding: bounds are written with six decimals.
     const ROUNDING: f64 = 1e-6;

@@ -1,9 +1,9 @@
-//! Decides which of several servers writes a target. A note is kept with the target. The writer renews it, and another server replaces it if it
-//! was not renewed for the whole time of the lease.
+//! Decides which of several servers writes a target. A note is kept with the target. The writer renews it, and another
+//! server replaces it if it was not renewed for the whole time of the lease.
 //!
-//! The lease only saves work: every run takes the target's own lock, and checks under it that the manifest is still the one with which it began.
-//! Clocks need not agree, because a server measures the age of another server's renewal by its own clock, from the moment when it first saw that
-//! renewal.
+//! The lease only saves work: every run takes the target's own lock, and checks under it that the manifest is still the
+//! one with which it began. Clocks need not agree, because a server measures the age of another server's renewal by its
+//! own clock, from the moment when it first saw that renewal.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -71,7 +71,8 @@ impl Renewed {
     }
 }
 
-/// Lets a run publish only while the lease is held, so that a process that was paused does not write a target that its successor has taken over.
+/// Lets a run publish only while the lease is held, so that a process that was paused does not write a target that its
+/// successor has taken over.
 #[derive(Debug)]
 struct OnlyWhileHeld(Arc<Renewed>);
 
@@ -118,7 +119,8 @@ impl LeaseWait {
         })
     }
 
-    /// Waits until this process has the lease. `held` gets the holder at each look, `failed` the reason why a look failed.
+    /// Waits until this process has the lease. `held` gets the holder at each look, `failed` the reason why a look
+    /// failed.
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
         let pause = (self.time / 8).clamp(Duration::from_millis(20), LONGEST_PAUSE);
         loop {

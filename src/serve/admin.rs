@@ -105,8 +105,8 @@ impl Admin {
         text(StatusCode::OK, "application/json", body.to_string() + "\n")
     }
 
-    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do not fit it, or the
-    /// change log was not read yet. Empty if there are none.
+    /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do
+    /// not fit it, or the change log was not read yet. Empty if there are none.
     async fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
         if self.draining.load(Ordering::Relaxed) {

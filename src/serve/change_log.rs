@@ -18,8 +18,8 @@ use crate::cursor::{Cursor, StateInHistory};
 use crate::target::Scope;
 use crate::tile::{TileCoord, TileRectList};
 
-/// How long a look into the log is trusted by the caches in this server: if the database has not answered for this long, changes may have been
-/// missed.
+/// How long a look into the log is trusted by the caches in this server: if the database has not answered for this
+/// long, changes may have been missed.
 const LONGEST_SILENCE: Duration = Duration::from_secs(15);
 
 /// The age of the last look up to which the caches of clients may keep tiles for as long as the settings say.
@@ -28,11 +28,12 @@ const CURRENT: Duration = Duration::from_secs(2);
 /// How long `/readyz` waits for the first look.
 const LONGEST_START: Duration = Duration::from_secs(5);
 
-/// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server all the time.
+/// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server
+/// all the time.
 const LONG_OUTAGE: Duration = Duration::from_secs(60);
 
-/// The most database states of live tiles that wait for the next look. If there are more, because no look succeeds for minutes, every live tile is
-/// rendered again.
+/// The most database states of live tiles that wait for the next look. If there are more, because no look succeeds for
+/// minutes, every live tile is rendered again.
 const MAX_UNCONFIRMED: usize = 300;
 
 /// A look into the change log.
@@ -44,7 +45,8 @@ pub struct LogLook {
     pub seen: Cursor,
     /// The transactions of these changes.
     pub transactions: Vec<u64>,
-    /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to list.
+    /// The tiles at every zoom of the layers in which one of the changes can be seen; `None` if there are too many to
+    /// list.
     pub dirty: Option<Vec<TileCoord>>,
     /// True if the database has another history than at the last look, or than a live tile shows that was drawn since.
     pub is_other_history: bool,
@@ -74,8 +76,8 @@ pub enum LogFailure {
     Passing,
 }
 
-/// When the log was read last, as one number, which each request loads: the microseconds since a server's start, and whether a look began then or
-/// changes may be missed since then.
+/// When the log was read last, as one number, which each request loads: the microseconds since a server's start, and
+/// whether a look began then or changes may be missed since then.
 #[derive(Debug)]
 struct LastLook(AtomicU64);
 
@@ -174,13 +176,14 @@ impl KnownChanges {
         u64::try_from(moment.saturating_duration_since(self.0.begun).as_micros()).unwrap_or(u64::MAX)
     }
 
-    /// Notes that the log is about to be followed, so that tiles are not trusted until it was read. Call this before the first request.
+    /// Notes that the log is about to be followed, so that tiles are not trusted until it was read. Call this before
+    /// the first request.
     pub(crate) fn awaits_log(&self) {
         self.0.last_look.set(self.micros(Instant::now()), false);
     }
 
-    /// How old the last look is at the moment `now`, in which a tile is answered. The clock decides, not a flag: a process that was paused does not
-    /// know it.
+    /// How old the last look is at the moment `now`, in which a tile is answered. The clock decides, not a flag: a
+    /// process that was paused does not know it.
     pub(crate) fn log_age(&self, now: impl FnOnce() -> Instant) -> LogAge {
         let Some((micros, is_look)) = self.0.last_look.get() else { return LogAge::Current };
         let age = Duration::from_micros(self.micros(now()).saturating_sub(micros));
@@ -216,7 +219,8 @@ impl KnownChanges {
         self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.state().has_looked
     }
 
-    /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at the target's.
+    /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at
+    /// the target's.
     pub fn looked(&self, look: LogLook) {
         let (seen, begun) = (Arc::new(look.seen.clone()), look.begun);
         if look.is_other_history {
@@ -238,14 +242,15 @@ impl KnownChanges {
         self.0.last_look.set(self.micros(begun), true);
     }
 
-    /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found everything else.
+    /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found
+    /// everything else.
     pub fn confirmed(&self, begun: Instant) {
         self.state().confirmed = Some(begun);
         self.0.last_look.set(self.micros(begun), true);
     }
 
-    /// Notes that live tiles of this database state are kept: the next look must find out whether the database's history has it. It may be a state after
-    /// the last look that a crash or a failover has lost since.
+    /// Notes that live tiles of this database state are kept: the next look must find out whether the database's
+    /// history has it. It may be a state after the last look that a crash or a failover has lost since.
     pub(crate) fn keeps(&self, shown: &StateInHistory) {
         let mut state = self.state();
         // Without a look, the first one evicts every live tile.
@@ -303,13 +308,15 @@ impl KnownChanges {
         self.is_followed() && self.state().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
     }
 
-    /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests see that state.
+    /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests
+    /// see that state.
     pub(crate) fn shows(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
         self.change(|state| state.by_log.shows(snapshot, scopes));
     }
 
-    /// The least epoch of live tiles that are served together with a publication that requests are about to see. Cached live tiles stay valid if the
-    /// log has been read up to the database state of the publication; otherwise they are evicted until it has.
+    /// The least epoch of live tiles that are served together with a publication that requests are about to see. Cached
+    /// live tiles stay valid if the log has been read up to the database state of the publication; otherwise they are
+    /// evicted until it has.
     pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
         if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
             return last.clone();
@@ -369,8 +376,8 @@ impl KnownChanges {
         state.by_log.since(tile).map(|since| since.elapsed()).max(by_writer)
     }
 
-    /// True if a tile has not changed between the database states `stored` and `later`, so that the stored tile is still fresh. False if `stored` is
-    /// older than the state that the target shows.
+    /// True if a tile has not changed between the database states `stored` and `later`, so that the stored tile is
+    /// still fresh. False if `stored` is older than the state that the target shows.
     pub(crate) fn is_unchanged(&self, tile: TileCoord, stored: &Cursor, later: &Cursor) -> bool {
         if !self.has_seen(later) {
             return false;
@@ -379,7 +386,8 @@ impl KnownChanges {
         state.by_log.is_shown_by(stored) && state.by_log.since(tile).is_none()
     }
 
-    /// True if a client may have seen a tile in a later database state than the stored one, as a live tile before it was stored.
+    /// True if a client may have seen a tile in a later database state than the stored one, as a live tile before it
+    /// was stored.
     pub(crate) fn was_seen_later(&self, tile: TileCoord, stored: Option<&Cursor>) -> bool {
         let Some(seen) = self.0.epochs.least_state(tile) else { return false };
         !stored.is_some_and(|stored| stored.sees_all_of(&seen) || self.is_unchanged(tile, stored, &seen))
@@ -399,7 +407,8 @@ impl KnownChanges {
     }
 }
 
-// The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target does not show yet.
+// The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target
+// does not show yet.
 
 /// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
 const MAX_DIRTY_TILES: usize = 1 << 18;
@@ -411,8 +420,8 @@ struct FoundDirty {
     look: u64,
 }
 
-/// The dirty tiles. The tiles of a look are dirty until the target shows all transactions of the look. Database states are ordered by time, so a
-/// target that shows the transactions of one look also shows those of all earlier looks.
+/// The dirty tiles. The tiles of a look are dirty until the target shows all transactions of the look. Database states
+/// are ordered by time, so a target that shows the transactions of one look also shows those of all earlier looks.
 #[derive(Debug, Default)]
 pub(crate) struct DirtyByLog {
     tiles: HashMap<TileCoord, FoundDirty>,
@@ -453,7 +462,8 @@ impl DirtyByLog {
         }
     }
 
-    /// Notes that the target shows the database state `snapshot` within `scopes`, and removes the tiles that are no longer dirty.
+    /// Notes that the target shows the database state `snapshot` within `scopes`, and removes the tiles that are no
+    /// longer dirty.
     pub(crate) fn shows(&mut self, snapshot: Option<Cursor>, scopes: &[Scope]) {
         (self.shown, self.scopes) = (snapshot, scopes.to_vec());
         let Some(shown) = &self.shown else { return };
@@ -488,18 +498,19 @@ impl DirtyByLog {
     }
 }
 
-// Epochs: how new a live tile must be to be cached, and which database state a tile that another server has rendered must show.
+// Epochs: how new a live tile must be to be cached, and which database state a tile that another server has rendered
+// must show.
 //
-// The epoch of a tile is the moment at which its last change became known: a tile that was rendered from an older database state is of an older
-// epoch. Moments are local to a server. Servers that share tiles compare database states instead (`Cursor`), which are ordered by the time at which
-// they were taken.
+// The epoch of a tile is the moment at which its last change became known: a tile that was rendered from an older
+// database state is of an older epoch. Moments are local to a server. Servers that share tiles compare database states
+// instead (`Cursor`), which are ordered by the time at which they were taken.
 
 /// A moment, in microseconds since the server began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) struct LiveEpoch(u64);
 
-/// The least epoch of the live tiles that are served together with a publication. It falls back to the least epoch of the previous publication once
-/// the log has been read up to this publication. Clones share it.
+/// The least epoch of the live tiles that are served together with a publication. It falls back to the least epoch of
+/// the previous publication once the log has been read up to this publication. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LiveSince(Arc<AtomicU64>);
 
@@ -525,7 +536,8 @@ struct LeastStates {
     awaiting_log: VecDeque<AwaitingLog>,
     /// The database state that every tile must show at least.
     all: Option<Arc<Cursor>>,
-    /// The database state that a tile must show at least, by the counter that it shares with other tiles in [`LastChanged`].
+    /// The database state that a tile must show at least, by the counter that it shares with other tiles in
+    /// [`LastChanged`].
     by_slot: HashMap<usize, Arc<Cursor>>,
     /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
     answered: HashMap<usize, Arc<Cursor>>,
@@ -665,9 +677,9 @@ impl LiveEpochs {
         LiveEpoch(self.other_history.load(Ordering::Acquire))
     }
 
-    /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are served together with it must not
-    /// be older than the database state that it `shows` (`None` if that is not known). `is_followed` is true if the log will be read up to that
-    /// state, and will show which tiles have changed.
+    /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are
+    /// served together with it must not be older than the database state that it `shows` (`None` if that is not known).
+    /// `is_followed` is true if the log will be read up to that state, and will show which tiles have changed.
     pub(crate) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
         let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
         let Some(shows) = shows.cloned().map(Arc::new) else { return since };
@@ -698,8 +710,8 @@ impl LiveEpochs {
         self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
     }
 
-    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and nothing is noted, if an answer
-    /// may have been later already.
+    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and
+    /// nothing is noted, if an answer may have been later already.
     pub(crate) fn answers(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
         let mut least = self.least();
         let before = least.answered.get(&LastChanged::slot(tile));
@@ -715,15 +727,16 @@ impl LiveEpochs {
         self.least().raise(tile, shown);
     }
 
-    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not fresh.
+    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not
+    /// fresh.
     pub(crate) fn lost(&self, shown: &Cursor) {
         let LiveEpoch(now) = self.now();
         self.least().raise_all(&Arc::new(shown.clone()));
         self.changed.change_all(now);
     }
 
-    /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows every known change, and
-    /// everything that clients have seen here. If so, it counts as sent.
+    /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows
+    /// every known change, and everything that clients have seen here. If so, it counts as sent.
     pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();

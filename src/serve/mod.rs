@@ -27,9 +27,9 @@
 //! | `writer`, `write_back` | what the writer inside the server reports; live tiles that the writer will store |
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
 //!
-//! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed or switch it while it
-//! is served. A request after such a change gets the new state, because each request checks the metadata of the target's files (device,
-//! inode, length, time); a target in S3 is checked once a second.
+//! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed
+//! or switch it while it is served. A request after such a change gets the new state, because each request checks the
+//! metadata of the target's files (device, inode, length, time); a target in S3 is checked once a second.
 
 mod admin;
 mod change_log;

@@ -55,8 +55,8 @@ pub enum CdnHeader {
     CdnCacheControl,
     /// `Surrogate-Control` (Edge Architecture Specification 1.0): Fastly.
     SurrogateControl,
-    /// `s-maxage` in `Cache-Control` (RFC 9111, section 5.2.2.10), with the seconds from `max-age` of the CDN's rule: for `CloudFront`, and
-    /// every other shared cache.
+    /// `s-maxage` in `Cache-Control` (RFC 9111, section 5.2.2.10), with the seconds from `max-age` of the CDN's rule:
+    /// for `CloudFront`, and every other shared cache.
     SharedMaxAge,
 }
 
@@ -109,15 +109,19 @@ pub struct ServeOptions {
     pub listen: ListenAddress,
     /// The address of the admin listener (metrics, health, status); `None` for no such listener.
     pub admin: Option<ListenAddress>,
-    /// The URL of the public listener as clients see it, for TileJSON; `None` for the listener's own address with the base path.
+    /// The URL of the public listener as clients see it, for TileJSON; `None` for the listener's own address with the
+    /// base path.
     pub public_url: Option<String>,
     /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
-    /// Names, besides `localhost` and the host of `public_url`, by which clients may ask listeners that only programs of this machine reach.
+    /// Names, besides `localhost` and the host of `public_url`, by which clients may ask listeners that only programs
+    /// of this machine reach.
     pub hosts: Vec<String>,
-    /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a preview.
+    /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a
+    /// preview.
     pub is_private: bool,
-    /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it is `no-cache`.
+    /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it
+    /// is `no-cache`.
     pub cache_control: Vec<CacheRule>,
     /// The same for CDNs; empty if they may keep tiles as long as browsers.
     pub cdn_cache_control: Vec<CacheRule>,
@@ -127,7 +131,8 @@ pub struct ServeOptions {
     pub outage_cdn_max_age: Duration,
     /// Further headers of tiles.
     pub tile_headers: TileHeaders,
-    /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged since.
+    /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged
+    /// since.
     pub settle: Duration,
     /// The status of the answer for an empty tile.
     pub empty_status: EmptyStatus,
@@ -143,18 +148,20 @@ pub struct ServeOptions {
     pub max_connections_of_address: usize,
     /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<AddressRange>,
-    /// The Redis in which servers share rendered tiles, and through which they notify each other of publications; `None` to do neither.
+    /// The Redis in which servers share rendered tiles, and through which they notify each other of publications;
+    /// `None` to do neither.
     pub redis: Option<RedisUrl>,
     /// The key with which tiles in Redis are signed; `None` for one that is derived from the change log's key.
     pub redis_secret: Option<SharedSecret>,
     /// True to notify clients at `/changes` of tiles that change.
     pub changes: bool,
-    /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file, the token is in the variable
-    /// [`TOKEN_VARIABLE`](super::TOKEN_VARIABLE); without both, nobody may.
+    /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file,
+    /// the token is in the variable [`TOKEN_VARIABLE`](super::TOKEN_VARIABLE); without both, nobody may.
     pub token_file: Option<PathBuf>,
     /// True to show a map at `/`.
     pub preview: bool,
-    /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public CDN.
+    /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public
+    /// CDN.
     pub assets: Option<PathBuf>,
     /// How the workers, each with a database session of its own, are shared between live requests and background work.
     pub shares: WorkerShares,
@@ -170,7 +177,8 @@ pub struct ServeOptions {
     pub access_log: Option<AccessLogStyle>,
     /// True to say in each answer how long it took (`Server-Timing`).
     pub server_timing: bool,
-    /// How long the server still accepts connections after SIGTERM, so that a load balancer can notice the 503 of `/readyz` first.
+    /// How long the server still accepts connections after SIGTERM, so that a load balancer can notice the 503 of
+    /// `/readyz` first.
     pub drain: Duration,
 }
 
@@ -213,8 +221,8 @@ impl ServeOptions {
         AddressLimits { most: self.max_connections_of_address, trusted_proxies: self.trusted_proxies.clone() }
     }
 
-    /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may look at a target that
-    /// is still being written and wants to see its present state.
+    /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may
+    /// look at a target that is still being written and wants to see its present state.
     #[must_use]
     pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>) -> ServeOptions {
         ServeOptions {

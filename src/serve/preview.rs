@@ -1,7 +1,8 @@
 //! The preview: one page that draws every layer of the target with MapLibre GL JS, without a base map.
 //!
-//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and `layers.json`: how layers are drawn).
-//! [`MapClient`] decides from where MapLibre is loaded. [`standalone`] makes the same page as one file, for the user's own web server.
+//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and
+//! `layers.json`: how layers are drawn). [`MapClient`] decides from where MapLibre is loaded. [`standalone`] makes the
+//! same page as one file, for the user's own web server.
 
 use std::path::{Path, PathBuf};
 
@@ -68,8 +69,8 @@ mod embedded {
     pub(crate) const LICENCE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/LICENSE.txt"));
 }
 
-/// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and their TileJSON are.
-/// MapLibre comes from the CDN.
+/// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and
+/// their TileJSON are. MapLibre comes from the CDN.
 pub(crate) fn standalone(base: &str) -> String {
     linked(true, base, false)
         .replace(
@@ -87,7 +88,8 @@ fn script() -> String {
         .replace("{{STYLE_LAYERS}}", LAYERS.trim())
 }
 
-/// The page, with links to MapLibre on the CDN or on this server. If `has_changes` is true, the page fetches changed tiles again.
+/// The page, with links to MapLibre on the CDN or on this server. If `has_changes` is true, the page fetches changed
+/// tiles again.
 fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
     let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
     let (folder, script, style) = if from_cdn {
@@ -194,9 +196,11 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
 }
 
-// The map's style as a file of its own: what the preview shows, for the user's own map (MapLibre Style Specification, version 8).
+// The map's style as a file of its own: what the preview shows, for the user's own map (MapLibre Style Specification,
+// version 8).
 
-/// How a layer is drawn, with placeholders for its name, its source and its colour. The preview's script has the same text.
+/// How a layer is drawn, with placeholders for its name, its source and its colour. The preview's script has the same
+/// text.
 pub(crate) const LAYERS: &str = include_str!("preview/layers.json");
 
 /// The colours of the layers, which the preview's script has, too.
@@ -209,8 +213,8 @@ pub(crate) const BACKGROUND: &str = "#0b1524";
 /// The zoom from which features are labelled: at lower zooms, labels would hide the map.
 const FIRST_LABEL_ZOOM: u8 = 9;
 
-/// The style of a target's tiles. `base` is the URL, with a slash at its end, under which its `tiles.json` is; `label` is the property whose values
-/// are shown next to features.
+/// The style of a target's tiles. `base` is the URL, with a slash at its end, under which its `tiles.json` is; `label`
+/// is the property whose values are shown next to features.
 pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> Value {
     let mut layers =
         vec![json!({ "id": "background", "type": "background", "paint": { "background-color": BACKGROUND } })];

@@ -52,9 +52,9 @@ pub struct TileServer {
 }
 
 impl TileServer {
-    /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`. All tilesets and the variants of
-    /// all families share the cache in memory. A variant is opened when it is requested. [`TileServer::run`] accepts the first connection. With
-    /// [`Addressing::Root`] there must be one tileset.
+    /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`. All
+    /// tilesets and the variants of all families share the cache in memory. A variant is opened when it is requested.
+    /// [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there must be one tileset.
     ///
     /// # Errors
     /// If a target cannot be read, an address cannot be used, or the URL for clients is not known.
@@ -139,9 +139,10 @@ impl TileServer {
         Some(format!("{}/", self.admin.as_ref()?.url()?))
     }
 
-    /// Serves until a stop is requested and the requests in flight are answered. After the request to stop, `/readyz` answers 503 at once,
-    /// connections are accepted for another `drain`, and then the last answers are sent. A second request to stop cuts off both phases. SIGHUP makes
-    /// the server read its settings again. Returns the signal that stopped it.
+    /// Serves until a stop is requested and the requests in flight are answered. After the request to stop, `/readyz`
+    /// answers 503 at once, connections are accepted for another `drain`, and then the last answers are sent. A second
+    /// request to stop cuts off both phases. SIGHUP makes the server read its settings again. Returns the signal that
+    /// stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
         for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
@@ -263,8 +264,8 @@ pub struct RereadSettings {
 /// Reads the settings again; the error is a message for the log.
 pub type SettingsReader = Arc<dyn Fn() -> Result<RereadSettings, String> + Send + Sync>;
 
-/// Settings that are read again at each SIGHUP. Once this value exists, SIGHUP no longer ends the program, and a SIGHUP that comes before the server
-/// runs is not lost.
+/// Settings that are read again at each SIGHUP. Once this value exists, SIGHUP no longer ends the program, and a SIGHUP
+/// that comes before the server runs is not lost.
 pub struct Rereader {
     read: SettingsReader,
     #[cfg(unix)]
@@ -272,7 +273,8 @@ pub struct Rereader {
 }
 
 impl Rereader {
-    /// Listens to SIGHUP, on platforms that have it. `None`, with a warning in the log, if the system does not let the program listen.
+    /// Listens to SIGHUP, on platforms that have it. `None`, with a warning in the log, if the system does not let the
+    /// program listen.
     #[must_use]
     pub fn listening(read: SettingsReader) -> Option<Rereader> {
         #[cfg(unix)]
@@ -311,8 +313,9 @@ pub(crate) struct Rereading {
     pub(crate) base_path: String,
 }
 
-/// Reads the settings again at each SIGHUP: [`SiteSettings`] and [`AddressLimits`]. If they have an error, it is logged and the old settings
-/// stay. Listeners, paths, memory, workers and the number of all connections never change while the server runs.
+/// Reads the settings again at each SIGHUP: [`SiteSettings`] and [`AddressLimits`]. If they have an error, it is logged
+/// and the old settings stay. Listeners, paths, memory, workers and the number of all connections never change while
+/// the server runs.
 pub(crate) async fn reread_at_hangup(mut rereader: Rereader, rereading: Rereading) {
     while rereader.next().await.is_some() {
         tell(ServerState::Reloading);

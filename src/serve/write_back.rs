@@ -1,7 +1,9 @@
-//! Live tiles that the writer will store in the target (`write_back`): tiles outside of its scope that clients have asked for.
+//! Live tiles that the writer will store in the target (`write_back`): tiles outside of its scope that clients have
+//! asked for.
 //!
-//! Only the names of tiles wait here. The writer renders them once more with the next batch, on that run's snapshot. So a stored tile shows exactly
-//! the state that the manifest names, no matter how long it has waited and what has changed meanwhile.
+//! Only the names of tiles wait here. The writer renders them once more with the next batch, on that run's snapshot. So
+//! a stored tile shows exactly the state that the manifest names, no matter how long it has waited and what has changed
+//! meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -133,8 +135,8 @@ impl WriteBackDesk {
         }
     }
 
-    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`] or
-    /// [`WriteBackDesk::given_up`] is called.
+    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`]
+    /// or [`WriteBackDesk::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
         let mut waiting = self.waiting();

@@ -1,4 +1,5 @@
-//! The writer inside the server, which keeps a target or the variants of a tileset up to date, and how it reports to the server.
+//! The writer inside the server, which keeps a target or the variants of a tileset up to date, and how it reports to
+//! the server.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -17,7 +18,8 @@ use crate::tile::TileRectList;
 
 /// Keeps the target that is served up to date.
 pub trait TargetWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done or given up.
+    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done
+    /// or given up.
     fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
@@ -89,14 +91,14 @@ impl WriterDesk {
         self.status().role = WriterRole::Writing;
     }
 
-    /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones are stale until the next
-    /// [`WriterDesk::published`].
+    /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
+    /// are stale until the next [`WriterDesk::published`].
     pub fn dirty(&self, tiles: Option<&TileRectList>) {
         self.tiles.known().found_dirty(tiles);
     }
 
-    /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no request is answered with tiles
-    /// that were cached before.
+    /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no
+    /// request is answered with tiles that were cached before.
     pub async fn published(&self) {
         self.tiles.refresh().await;
         self.tiles.known().is_clean();
@@ -159,7 +161,8 @@ impl WriterStatus {
 
 /// Keeps all variants of a tileset up to date.
 pub trait FamilyWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done or given up.
+    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done
+    /// or given up.
     fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
@@ -200,8 +203,8 @@ impl FamilyDesk {
         self.status().role = WriterRole::Writing;
     }
 
-    /// Reports that variants and the family's manifest are published. When this returns, no request is answered with tiles of them that were cached
-    /// before.
+    /// Reports that variants and the family's manifest are published. When this returns, no request is answered with
+    /// tiles of them that were cached before.
     pub async fn published(&self) {
         self.family.refresh().await;
         self.status().has_published();

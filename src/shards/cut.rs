@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::plan::PlannedShard;
 use crate::tile::{Batch, ColumnRange, ColumnRanges, Zoom};
 
-/// A zoom is cut into strips that all deeper zooms share if it has at least this many columns for each shard. With fewer columns, strips would be
-/// of unequal weight, and tiles of shallow zooms would show rows far beyond their strip.
+/// A zoom is cut into strips that all deeper zooms share if it has at least this many columns for each shard. With
+/// fewer columns, strips would be of unequal weight, and tiles of shallow zooms would show rows far beyond their strip.
 const MIN_COLUMNS_PER_SHARD: u64 = 4;
 
 /// If the heaviest shards of two cuts differ by less than this share, the cut with the lower total cost is taken.
@@ -20,11 +20,12 @@ struct Cut {
     whole: f64,
 }
 
-/// Cuts all columns of `zooms` into `shards` shards of about equal weight. Every column of every zoom belongs to one shard.
+/// Cuts all columns of `zooms` into `shards` shards of about equal weight. Every column of every zoom belongs to one
+/// shard.
 ///
-/// A shard reads the rows between its westernmost and its easternmost tile. The tiles of shallow zooms show rows of the whole world, so these
-/// zooms come first, as many as possible in one shard. The columns of the deeper zooms follow each other from west to east. The zoom at which
-/// that begins is found by trying each.
+/// A shard reads the rows between its westernmost and its easternmost tile. The tiles of shallow zooms show rows of the
+/// whole world, so these zooms come first, as many as possible in one shard. The columns of the deeper zooms follow
+/// each other from west to east. The zoom at which that begins is found by trying each.
 #[must_use]
 pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedShard> {
     let Some(deepest) = zooms.last().copied() else { return Vec::new() };
@@ -108,8 +109,8 @@ impl Cut {
                 }
             }
             let mut ranges: Vec<ColumnRange> = columns.into_values().flatten().collect();
-            // The strip ends where the strip of the next shard begins. So columns without features belong to a shard, too, because rows may
-            // appear there.
+            // The strip ends where the strip of the next shard begins. So columns without features belong to a shard,
+            // too, because rows may appear there.
             let has_strip = own.iter().any(|one| matches!(one.unit, CutUnit::Strip(_))) || is_last;
             if has_strip {
                 let next = self.units[end..].iter().find_map(|one| match one.unit {
@@ -140,8 +141,8 @@ fn range(zoom: Zoom, deepest: Zoom, from: u64, end: u64) -> Option<ColumnRange> 
 
 // Cuts a list of columns into contiguous parts of about equal weight.
 
-/// A unit that is not cut further: a column of a shallow zoom, or a column of the deepest zoom together with all columns of strip zooms above it
-/// that begin there.
+/// A unit that is not cut further: a column of a shallow zoom, or a column of the deepest zoom together with all
+/// columns of strip zooms above it that begin there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CutUnit {
     Column(Zoom, u32),
@@ -184,8 +185,8 @@ impl Group {
     }
 }
 
-/// The end of each of `shards` contiguous parts of a list, so that the heaviest part is as light as possible. If a single unit is about as heavy
-/// as that part, the rest of the list after it is cut into lighter parts.
+/// The end of each of `shards` contiguous parts of a list, so that the heaviest part is as light as possible. If a
+/// single unit is about as heavy as that part, the rest of the list after it is cut into lighter parts.
 pub(crate) fn ends(units: &[Weighed], rows: &RowSums, shards: u32) -> Vec<usize> {
     let (mut ends, mut from, mut left) = (Vec::new(), 0, shards as usize);
     loop {
@@ -208,7 +209,8 @@ pub(crate) fn ends(units: &[Weighed], rows: &RowSums, shards: u32) -> Vec<usize>
     }
 }
 
-/// The ends of contiguous parts of a list. Each part has as many units as cost at most `most`, or a single unit that costs more.
+/// The ends of contiguous parts of a list. Each part has as many units as cost at most `most`, or a single unit that
+/// costs more.
 fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
     let (mut ends, mut group) = (Vec::new(), Group::NONE);
     for (number, unit) in units.iter().enumerate() {
@@ -224,7 +226,8 @@ fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
     ends
 }
 
-/// The least possible cost of the heaviest part, if a list is cut into `shards` contiguous parts; accurate to within a hundredth.
+/// The least possible cost of the heaviest part, if a list is cut into `shards` contiguous parts; accurate to within a
+/// hundredth.
 fn lightest(units: &[Weighed], rows: &RowSums, shards: usize) -> f64 {
     let heaviest = units.iter().map(|unit| Group::NONE.with(unit).cost(rows)).fold(0.0, f64::max);
     let high = units.iter().fold(Group::NONE, Group::with).cost(rows);
@@ -246,7 +249,8 @@ pub(crate) struct RowCost {
     pub(crate) cost: f64,
 }
 
-/// The cost of the columns of a plan, by zoom: of the tiles that are drawn, and of the rows that have to be read for them.
+/// The cost of the columns of a plan, by zoom: of the tiles that are drawn, and of the rows that have to be read for
+/// them.
 #[derive(Debug, Default)]
 pub struct ColumnWeights {
     pub(crate) tiles: BTreeMap<Zoom, BTreeMap<u32, f64>>,
@@ -281,7 +285,8 @@ impl ColumnWeights {
         });
     }
 
-    /// The rows from west to east: their positions among the columns of the deepest zoom, and the sums up to each position.
+    /// The rows from west to east: their positions among the columns of the deepest zoom, and the sums up to each
+    /// position.
     pub(crate) fn rows_by_place(&self, deepest: Zoom) -> RowSums {
         let mut places: BTreeMap<u64, RowCost> = BTreeMap::new();
         for (zoom, columns) in &self.rows {

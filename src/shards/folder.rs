@@ -156,7 +156,8 @@ impl WorkFolder {
         RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
     }
 
-    /// Ends a run, so that every further attempt is late. Removes its notes and files, the plan first. Does not affect another run.
+    /// Ends a run, so that every further attempt is late. Removes its notes and files, the plan first. Does not affect
+    /// another run.
     ///
     /// # Errors
     /// If the folder cannot be written.
@@ -191,7 +192,8 @@ fn bytes(body: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(body).unwrap_or_default()
 }
 
-// The notes of attempts at shards: heartbeats, the tiles that they add to the target, and snapshots that others can import.
+// The notes of attempts at shards: heartbeats, the tiles that they add to the target, and snapshots that others can
+// import.
 
 /// The time without a heartbeat after which an attempt counts as dead, in milliseconds.
 const ATTEMPT_LIFE: u64 = 60_000;

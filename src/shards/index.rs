@@ -5,9 +5,10 @@ use super::ShardsError;
 /// The variable of this program.
 const OWN_VARIABLE: &str = "OAR_TILES_SHARD";
 
-/// The variables of schedulers, and the index of the first shard in each. `None`: it numbers the jobs of one call and not the shards of a run, so
-/// that a call for some shards would render others. Sources: the documentation of each (docs/scale-out.md). Slurm also has the least index and
-/// the step of an array in its variables; an array of the shards that are missing has others than that of all shards.
+/// The variables of schedulers, and the index of the first shard in each. `None`: it numbers the jobs of one call and
+/// not the shards of a run, so that a call for some shards would render others. Sources: the documentation of each
+/// (docs/scale-out.md). Slurm also has the least index and the step of an array in its variables; an array of the
+/// shards that are missing has others than that of all shards.
 const SCHEDULERS: &[(&str, Option<i64>)] = &[
     ("JOB_COMPLETION_INDEX", Some(0)),
     ("AWS_BATCH_JOB_ARRAY_INDEX", Some(0)),
@@ -30,7 +31,8 @@ pub struct ShardIndex {
     pub from: String,
 }
 
-/// Finds out which of the `shards` shards of a run this process renders. `flag` is the value of `--shard`; `variable` reads the environment.
+/// Finds out which of the `shards` shards of a run this process renders. `flag` is the value of `--shard`; `variable`
+/// reads the environment.
 ///
 /// # Errors
 /// If no source gives an index, two variables do, or the index is beyond the plan.

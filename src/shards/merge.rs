@@ -29,7 +29,8 @@ pub struct Merged {
     runs: Vec<RunReader>,
     repairs: bool,
     next: Vec<Option<RunRecord>>,
-    /// The key of the next record of each run. If keys are equal, the run with the lowest number comes first, which is the run of the repairs.
+    /// The key of the next record of each run. If keys are equal, the run with the lowest number comes first, which is
+    /// the run of the repairs.
     heap: BinaryHeap<Reverse<(EditPlace, usize)>>,
     last: Option<EditPlace>,
 }

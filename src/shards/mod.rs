@@ -6,14 +6,15 @@
 //!                              └─► run n                                   ┘
 //! ```
 //!
-//! A shard is a strip of columns of tiles, at all zooms. Its rows are read once for all zooms, as in a seed. Shallow zooms, which have fewer
-//! columns than there are shards, are cut one after the other. So a shard's tiles of one zoom are neighbours in the target's order (in MBTiles
-//! and directories a contiguous run). The commit merges the runs of all shards in that order into the one writer that a seed has, so an archive
-//! is byte for byte the same as that of one machine.
+//! A shard is a strip of columns of tiles, at all zooms. Its rows are read once for all zooms, as in a seed. Shallow
+//! zooms, which have fewer columns than there are shards, are cut one after the other. So a shard's tiles of one zoom
+//! are neighbours in the target's order (in MBTiles and directories a contiguous run). The commit merges the runs of
+//! all shards in that order into the one writer that a seed has, so an archive is byte for byte the same as that of one
+//! machine.
 //!
-//! Shards write only to the work folder, so an attempt that is late cannot change what is published. The one exception is a new version of an S3
-//! prefix: there each shard adds its tiles itself, with conditional writes ([`VersionTiles`](crate::target::VersionTiles)), and its run says which
-//! tiles these are.
+//! Shards write only to the work folder, so an attempt that is late cannot change what is published. The one exception
+//! is a new version of an S3 prefix: there each shard adds its tiles itself, with conditional writes
+//! ([`VersionTiles`](crate::target::VersionTiles)), and its run says which tiles these are.
 //!
 //! | file | what |
 //! |---|---|

@@ -22,7 +22,8 @@ pub enum StateKind {
     Frozen,
 }
 
-/// The plan of a run. It contains neither rows nor batches: each shard plans the tiles of its columns itself, at its snapshot.
+/// The plan of a run. It contains neither rows nor batches: each shard plans the tiles of its columns itself, at its
+/// snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardPlan {
     pub version: u32,
@@ -77,8 +78,8 @@ pub struct ShardPlan {
     pub shards: Vec<PlannedShard>,
 }
 
-/// Bounds as text. Each side is written so that it reads back as the same number. The text form in settings is not used, because a box there must
-/// have an extent, and the box around a single point has none.
+/// Bounds as text. Each side is written so that it reads back as the same number. The text form in settings is not
+/// used, because a box there must have an extent, and the box around a single point has none.
 mod bounds_text {
     use serde::de::Error as _;
     use serde::{Deserialize as _, Deserializer, Serializer};
@@ -161,8 +162,9 @@ pub struct AttemptNote {
     pub alive: u64,
 }
 
-/// An attempt that adds tiles to the target itself, at one snapshot. The note is written before the first tile, and kept with the run. The commit
-/// also renders again what changed since this snapshot, because tiles of the attempt may be in the target.
+/// An attempt that adds tiles to the target itself, at one snapshot. The note is written before the first tile, and
+/// kept with the run. The commit also renders again what changed since this snapshot, because tiles of the attempt may
+/// be in the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AddingNote {
     /// The shard, counted from 1.
@@ -213,7 +215,8 @@ pub struct DoneNote {
     pub edits: u64,
     /// The [`AddingNote`] of an attempt that has added its tiles to the target.
     pub adding: Option<String>,
-    /// True if the target certainly holds the bytes that the file names, because no other attempt has added tiles of this shard.
+    /// True if the target certainly holds the bytes that the file names, because no other attempt has added tiles of
+    /// this shard.
     pub is_exact: bool,
     /// The number of tiles that it planned.
     pub tiles: u64,

@@ -1,4 +1,5 @@
-//! The sorted run of a shard: its edits in the order of the target, each with its bytes. The last record contains the number of records.
+//! The sorted run of a shard: its edits in the order of the target, each with its bytes. The last record contains the
+//! number of records.
 //!
 //! | bytes | what |
 //! |---|---|
@@ -175,8 +176,8 @@ pub struct ShardSink {
 #[derive(Debug)]
 pub struct FinishedShard {
     pub run: FinishedRun,
-    /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier attempt may have added some of
-    /// these tiles, at its own snapshot.
+    /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier
+    /// attempt may have added some of these tiles, at its own snapshot.
     pub is_exact: bool,
 }
 
@@ -214,7 +215,8 @@ impl Sink for ShardSink {
         let Some(tiles) = &mut self.tiles else { return self.run.write(edits) };
         let mut written = Written::default();
         for edit in edits {
-            // A tile in which a layer could not be rendered is left to the commit, because a later attempt may be able to render all of it.
+            // A tile in which a layer could not be rendered is left to the commit, because a later attempt may be able
+            // to render all of it.
             let TileEdit::Put(id, bytes) = edit else {
                 written += self.run.write(vec![edit])?;
                 continue;

@@ -1,4 +1,5 @@
-//! The list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs.
+//! The list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of
+//! CDNs.
 
 use super::scratch::{Record, Records, ScratchError};
 use super::{Intent, Tileset};
@@ -132,13 +133,14 @@ fn append(ranges: &mut Records<PlaceRange>, place: PlaceRange) -> Result<(), Scr
     ranges.push(place)
 }
 
-/// The tiles whose stored bytes differ from what the target held before the run, and those that it held and holds no longer.
+/// The tiles whose stored bytes differ from what the target held before the run, and those that it held and holds no
+/// longer.
 ///
-/// Kept as ranges in scratch files, in the order of the sink, so memory stays bounded and a region of tiles takes 16 bytes. A tile that
-/// was written again with equal bytes is not listed.
+/// Kept as ranges in scratch files, in the order of the sink, so memory stays bounded and a region of tiles takes 16
+/// bytes. A tile that was written again with equal bytes is not listed.
 ///
-/// If the list cannot be exact, [`ChangedTiles::everything`] returns the reason. Then every tile of the target counts as changed, whether
-/// listed or not.
+/// If the list cannot be exact, [`ChangedTiles::everything`] returns the reason. Then every tile of the target counts
+/// as changed, whether listed or not.
 #[derive(Debug)]
 pub struct ChangedTiles {
     order: Order,
@@ -198,7 +200,8 @@ impl ChangedTiles {
         }
     }
 
-    /// The same list, which also records the tiles that the target did not hold before: [`ChangedTiles::add_new`] adds each of them.
+    /// The same list, which also records the tiles that the target did not hold before: [`ChangedTiles::add_new`] adds
+    /// each of them.
     pub(crate) fn knowing_new(mut self) -> ChangedTiles {
         self.added = Some(Records::new("the list of new tiles"));
         self
@@ -210,7 +213,8 @@ impl ChangedTiles {
         self.added.as_mut().map_or(Ok(()), |added| append(added, place))
     }
 
-    /// Declares that every tile of the target counts as changed, for the reason `why`. A later reason does not replace the first one.
+    /// Declares that every tile of the target counts as changed, for the reason `why`. A later reason does not replace
+    /// the first one.
     pub fn declare_everything(&mut self, why: &'static str) {
         self.everything.get_or_insert(why);
     }
@@ -233,8 +237,8 @@ impl ChangedTiles {
         self.counts[TileChange::Deleted as usize]
     }
 
-    /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything counts as changed, or
-    /// if the list of rectangles would be too long.
+    /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything
+    /// counts as changed, or if the list of rectangles would be too long.
     ///
     /// # Errors
     /// If the scratch file cannot be read back.
@@ -250,7 +254,8 @@ impl ChangedTiles {
         failed.map_or(Ok(rects), Err)
     }
 
-    /// The tiles that the target did not hold before, with those that interrupted runs may have changed; `None` if that is not known.
+    /// The tiles that the target did not hold before, with those that interrupted runs may have changed; `None` if that
+    /// is not known.
     pub(crate) fn new_rects(&self) -> Result<Option<TileRectList>, ScratchError> {
         let none = TileRectList::default();
         let (Some(added), interrupted) = (&self.added, &self.interrupted) else { return Ok(None) };

@@ -88,8 +88,8 @@ impl OldTiles {
 pub(crate) struct ArchiveComparison {
     order: Order,
     changed: ChangedTiles,
-    /// `None` if there is nothing to compare with, or the old archive cannot be read any further: every tile that is written counts as
-    /// changed.
+    /// `None` if there is nothing to compare with, or the old archive cannot be read any further: every tile that is
+    /// written counts as changed.
     old: Option<OldTiles>,
 }
 
@@ -120,8 +120,8 @@ impl ArchiveComparison {
         ArchiveComparison { order, changed, old: None }
     }
 
-    /// Compares a written tile with the same tile of the old archive. Tiles that the old archive has before it and the new one does not are
-    /// counted as deleted.
+    /// Compares a written tile with the same tile of the old archive. Tiles that the old archive has before it and the
+    /// new one does not are counted as deleted.
     pub(crate) fn write(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), ScratchError> {
         let is_same = self.pass(self.order.place(tile), Some(bytes))?;
         if is_same { Ok(()) } else { self.changed.add(tile.into(), TileChange::Written) }
@@ -133,7 +133,8 @@ impl ArchiveComparison {
         Ok(self.changed)
     }
 
-    /// Advances to the place `end`; returns true if the old archive has exactly one tile there and this tile has these bytes.
+    /// Advances to the place `end`; returns true if the old archive has exactly one tile there and this tile has these
+    /// bytes.
     fn pass(&mut self, end: u64, bytes: Option<&[u8]>) -> Result<bool, ScratchError> {
         let mut is_same = None;
         while let Some(old) = &mut self.old {

@@ -1,5 +1,6 @@
-//! Lock files. The name of a lock file is derived from the target's name, so anyone who may write to the folder may have put something else
-//! under that name: a symbolic link, a pipe, a hard link to another file. None of these is opened for writing.
+//! Lock files. The name of a lock file is derived from the target's name, so anyone who may write to the folder may
+//! have put something else under that name: a symbolic link, a pipe, a hard link to another file. None of these is
+//! opened for writing.
 
 use std::fs::{File, TryLockError};
 use std::io;

@@ -24,7 +24,8 @@ pub struct Metadata {
     pub center: Option<MapCenter>,
     /// The layers and the types of their properties.
     pub vector_layers: Vec<VectorLayer>,
-    /// The manifest as JSON. It is empty in a copy of a target that another program wrote; an empty manifest is not written.
+    /// The manifest as JSON. It is empty in a copy of a target that another program wrote; an empty manifest is not
+    /// written.
     pub manifest: String,
 }
 
@@ -65,8 +66,8 @@ impl Metadata {
         })
     }
 
-    /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's `metadata.json`.
-    /// The manifest is the last. All values are text.
+    /// The names and values of MBTiles 1.3, section "Metadata", which GDAL also reads from a directory's
+    /// `metadata.json`. The manifest is the last. All values are text.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String)> {
         self.every_row().into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
     }
@@ -91,8 +92,8 @@ impl Metadata {
         ]
     }
 
-    /// The metadata object of a PMTiles archive (PMTiles v3, section 5), with the manifest as text. Bounds, zooms and center are in the
-    /// header.
+    /// The metadata object of a PMTiles archive (PMTiles v3, section 5), with the manifest as text. Bounds, zooms and
+    /// center are in the header.
     pub(crate) fn pmtiles(&self) -> Value {
         let mut object = Map::new();
         object.insert("name".to_owned(), self.name.clone().into());

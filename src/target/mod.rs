@@ -12,10 +12,10 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
-//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told apart: in `run/target/`
-//! (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`,
-//! `run/serving/mod.rs` (what is watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and
-//! `cli/`. The behaviour tests in `tests/it/targets/` run on every kind.
+//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told
+//! apart: in `run/target/` (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`, `run/serving/mod.rs` (what is
+//! watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and `cli/`. The behaviour tests
+//! in `tests/it/targets/` run on every kind.
 
 #![cfg_attr(not(feature = "s3"), expect(dead_code, reason = "what only targets in S3 use"))]
 
@@ -74,8 +74,8 @@ pub enum TileEdit {
     Put(TileId, Box<[u8]>),
     /// Delete the tile if the target holds it: it renders to nothing.
     Remove(TileId),
-    /// Keep what the target holds: a layer of the tile could not be rendered, so its bytes are not known. A target that holds nothing for
-    /// this tile stores these bytes, which are those of the other layers.
+    /// Keep what the target holds: a layer of the tile could not be rendered, so its bytes are not known. A target that
+    /// holds nothing for this tile stores these bytes, which are those of the other layers.
     Keep(TileId, Option<Box<[u8]>>),
 }
 
@@ -109,7 +109,8 @@ pub struct Written {
     pub unchanged: u64,
     /// Tiles of [`TileEdit::Keep`] without bytes that the target does not hold.
     pub missing: u64,
-    /// Of the tiles stored, those that the target did not hold before. An archive that is replaced counts as empty before.
+    /// Of the tiles stored, those that the target did not hold before. An archive that is replaced counts as empty
+    /// before.
     pub added: u64,
     /// Of the tiles removed, those that the target held before.
     pub deleted: u64,
@@ -143,25 +144,26 @@ pub struct Tileset {
     pub layers: Vec<String>,
     /// The zooms and boxes that the run writes. Outside of them it changes no tiles except those of partial regions.
     pub scope: Scope,
-    /// The partial regions that the target's manifest names so far. A run of all tiles deletes what is stored there, because the next
-    /// manifest does not speak for these regions.
+    /// The partial regions that the target's manifest names so far. A run of all tiles deletes what is stored there,
+    /// because the next manifest does not speak for these regions.
     pub partial: PartialScope,
     /// What happens to the tiles in its scope that it does not hand over.
     pub unwritten: Unwritten,
     /// What the run does: noted in a synchronized target until it has finished.
     pub run: RunKind,
-    /// True if the run wants [`Finished::changed`]. Only then is an archive that is replaced compared with the old one, which is read
-    /// once for that (in S3: downloaded).
+    /// True if the run wants [`Finished::changed`]. Only then is an archive that is replaced compared with the old one,
+    /// which is read once for that (in S3: downloaded).
     pub list_changes: bool,
-    /// The tiles that a run with [`Unwritten::Keep`] may change; `None` if they are all tiles of its scope, or too many for a list. Noted
-    /// in a synchronized target until the run has finished.
+    /// The tiles that a run with [`Unwritten::Keep`] may change; `None` if they are all tiles of its scope, or too many
+    /// for a list. Noted in a synchronized target until the run has finished.
     pub dirty: Option<TileRectList>,
     /// Receive the list of changes before the manifest becomes visible.
     pub before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl Tileset {
-    /// True if a sink must list the changed tiles wherever that costs nothing, which is everywhere except in an archive that is replaced.
+    /// True if a sink must list the changed tiles wherever that costs nothing, which is everywhere except in an archive
+    /// that is replaced.
     fn lists_edits(&self) -> bool {
         self.list_changes || !self.before_manifest.is_empty()
     }
@@ -181,8 +183,8 @@ pub enum RunKind {
     Reseed {
         /// The database and the tables.
         database: String,
-        /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier, unfinished runs of
-        /// the same tileset and database left.
+        /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier,
+        /// unfinished runs of the same tileset and database left.
         complete: bool,
     },
     /// It copies another target.
@@ -212,12 +214,13 @@ pub enum OpenMode {
 pub struct Finished {
     /// The target's path or URL.
     pub place: String,
-    /// Tiles that the target no longer holds: they render to nothing now, or lie in the run's scope and were not handed over.
+    /// Tiles that the target no longer holds: they render to nothing now, or lie in the run's scope and were not handed
+    /// over.
     pub deleted: u64,
     /// The requests for tiles, if the target is on a server.
     pub in_flight: Option<InFlight>,
-    /// The list of changed tiles, if [`Tileset::list_changes`] asked for it. [`Tileset::before_manifest`] asks for it, too, but only where
-    /// the changes are known without a comparison of two archives.
+    /// The list of changed tiles, if [`Tileset::list_changes`] asked for it. [`Tileset::before_manifest`] asks for it,
+    /// too, but only where the changes are known without a comparison of two archives.
     pub changed: Option<ChangedTiles>,
 }
 
@@ -240,8 +243,10 @@ pub struct Finished {
 /// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an [`Intent`]:
 ///   kind of run, fingerprint, database, scope. The intent is removed after the manifest has been replaced. Readers return all intents
 ///   ([`Described::unfinished`]). An archive needs none: it is replaced, or edited in one transaction, as a whole.
-/// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope, because it has written all of these tiles again.
-/// - A complete reseed removes all intents: its caller has checked that rendering the dirty tiles repairs what those runs left.
+/// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope, because it has written
+///   all of these tiles again.
+/// - A complete reseed removes all intents: its caller has checked that rendering the dirty tiles repairs what those
+///   runs left.
 /// - With [`Tileset::list_changes`], `finish` returns [`ChangedTiles`], in the order of [`Sink::needs`]: exactly the tiles whose stored
 ///   bytes differ from those that the target held when the sink was begun, and exactly the tiles that it held then and no longer holds. A
 ///   tile that is written again with equal bytes is not listed. (An object in S3 is equal if its `ETag` is the MD5 of the bytes. An object
@@ -261,19 +266,22 @@ pub trait Sink: Send {
     /// The order and form of the edits that the sink takes.
     fn needs(&self) -> Needs;
 
-    /// Prepares the target for a run. Called once, before the first edit. Returns the target's description so far if tiles outside of this run
-    /// stay: for a synchronized target whose tiles outside of the scope belong to the same tileset, and for every target with [`Unwritten::Keep`].
+    /// Prepares the target for a run. Called once, before the first edit. Returns the target's description so far if
+    /// tiles outside of this run stay: for a synchronized target whose tiles outside of the scope belong to the same
+    /// tileset, and for every target with [`Unwritten::Keep`].
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error>;
 
-    /// The relative address of tiles that the target's TileJSON will have, if no public URL is known. Valid after [`Sink::begin`].
+    /// The relative address of tiles that the target's TileJSON will have, if no public URL is known. Valid after
+    /// [`Sink::begin`].
     fn relative_address(&self) -> Option<String> {
         None
     }
 
-    /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed. [`Sink::begin`] checks the rest.
+    /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed.
+    /// [`Sink::begin`] checks the rest.
     ///
     /// # Errors
     /// If the target holds something else, or cannot be read.
@@ -281,8 +289,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// The number of tiles in the run's scope that the target held at [`Sink::begin`]; `None` unless this is a run of all tiles into a
-    /// synchronized target.
+    /// The number of tiles in the run's scope that the target held at [`Sink::begin`]; `None` unless this is a run of
+    /// all tiles into a synchronized target.
     fn held(&self) -> Option<u64> {
         None
     }

@@ -1,5 +1,5 @@
-//! Small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next writer or server of
-//! the target must find again.
+//! Small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next
+//! writer or server of the target must find again.
 //!
 //! | target | where they lie |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | MBTiles or PMTiles file | `.NAME.oar-tiles/` next to it |
 //! | PMTiles in S3 | `.NAME.oar-tiles/` next to it |
 //!
-//! Notes next to an archive are found by its name, and another archive may get that name. So a note that speaks for tiles names the
-//! publication ([`Publication`](crate::manifest::Publication)) that it belongs to.
+//! Notes next to an archive are found by its name, and another archive may get that name. So a note that speaks for
+//! tiles names the publication ([`Publication`](crate::manifest::Publication)) that it belongs to.
 
 use std::error::Error;
 use std::fmt;

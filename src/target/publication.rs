@@ -1,7 +1,7 @@
 //! Publications: which tiles each change of a target has changed, for readers that keep copies of tiles.
 //!
-//! A run that publishes gives its manifest a [`Publication`], and leaves the list of its changed tiles in a note that is kept with the
-//! target ([`ChangeLists`]), before the manifest becomes visible:
+//! A run that publishes gives its manifest a [`Publication`], and leaves the list of its changed tiles in a note that
+//! is kept with the target ([`ChangeLists`]), before the manifest becomes visible:
 //!
 //! ```text
 //!  intent: which tiles may change ─► tiles ─► list: which did change ─► manifest names the publication
@@ -18,9 +18,10 @@
 //!   that is lost, damaged, too old or written by another program costs a reader its cache, and does no other harm. The same holds for an archive
 //!   that was replaced by a copy, and for clients that were switched to another version: the lists do not lead from one manifest to the other.
 //!
-//! The lists of an archive lie next to it, not in it, for three reasons: a list is useful only to readers that already had the archive
-//! open, archives are passed on to other people, and the same code serves all kinds of targets. An edit of an archive is atomic, so it
-//! needs no intent. A run that replaces an archive leaves no list: its readers open the new file.
+//! The lists of an archive lie next to it, not in it, for three reasons: a list is useful only to readers that already
+//! had the archive open, archives are passed on to other people, and the same code serves all kinds of targets. An edit
+//! of an archive is atomic, so it needs no intent. A run that replaces an archive leaves no list: its readers open the
+//! new file.
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,14 +44,16 @@ const MAX_LISTS: usize = 100;
 /// How long a list is kept once a later one was written, in milliseconds.
 const MAX_AGE_OF_LISTS: u64 = 600_000;
 
-/// The approximate limit for the bytes of all lists together: they are all written again at each publication. The newest list is always kept.
+/// The approximate limit for the bytes of all lists together: they are all written again at each publication. The
+/// newest list is always kept.
 const MAX_BYTES_OF_LISTS: usize = 256 << 10;
 
-/// The most attempts to write the lists if another run writes them at the same time, which only happens where there is no lock.
+/// The most attempts to write the lists if another run writes them at the same time, which only happens where there is
+/// no lock.
 const MAX_ATTEMPTS: u32 = 3;
 
-/// Receives the changes of a run after its last tile is stored and before its manifest becomes visible: only then are they known and not
-/// yet visible to any reader.
+/// Receives the changes of a run after its last tile is stored and before its manifest becomes visible: only then are
+/// they known and not yet visible to any reader.
 ///
 /// If it fails, the run fails, and its manifest stays the old one.
 pub trait BeforeManifest: Send + Sync + fmt::Debug {
@@ -149,7 +152,8 @@ impl ChangeLists {
         Some(way)
     }
 
-    /// The tiles that changed from one publication to another; `None` if that is not known, so that everything counts as changed.
+    /// The tiles that changed from one publication to another; `None` if that is not known, so that everything counts
+    /// as changed.
     #[must_use]
     pub fn tiles_between(&self, from: &Publication, to: &Publication) -> Option<TileRectList> {
         match &*self.between(from, to)? {

@@ -6,8 +6,8 @@ use super::{Intent, Template, VectorLayer};
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, MapCenter, TileId};
 
-/// The longest note that is read from a target, in bytes: metadata, a manifest, a list of versions, a directory of an archive. For
-/// comparison: a manifest with a thousand boxes has 60 KB.
+/// The longest note that is read from a target, in bytes: metadata, a manifest, a list of versions, a directory of an
+/// archive. For comparison: a manifest with a thousand boxes has 60 KB.
 pub(crate) const MAX_NOTE: usize = 16 << 20;
 
 /// Bytes of tiles that one call of [`TileReader::read`] returns, unless a single tile has more.
@@ -42,8 +42,8 @@ impl ReadAllowance {
 /// The bytes that the tiles of a small archive may add up to.
 const FREE_TOTAL_BYTES: u64 = 1 << 30;
 
-/// The bytes that the tiles of an archive may add up to, for each byte of the archive. Identical tiles are stored once, so a million equal
-/// tiles of the sea can add up to some ten times the size of their archive.
+/// The bytes that the tiles of an archive may add up to, for each byte of the archive. Identical tiles are stored once,
+/// so a million equal tiles of the sea can add up to some ten times the size of their archive.
 const MAX_TOTAL_PER_BYTE: u64 = 100;
 
 /// The bytes of tiles that may still be read from an archive.
@@ -97,7 +97,8 @@ pub struct Described {
     pub generator: Option<String>,
     /// The manifest as JSON, if oar-tiles wrote the target.
     pub manifest: Option<String>,
-    /// The public URL that an earlier run was given for a directory or a prefix; empty if addresses are relative on purpose.
+    /// The public URL that an earlier run was given for a directory or a prefix; empty if addresses are relative on
+    /// purpose.
     pub public_url: Option<String>,
     /// Runs that began to change the target and did not finish, oldest first. Archives have none.
     pub unfinished: Vec<Intent>,
@@ -201,8 +202,8 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
-    /// Returns the violations of the target's format (layout and metadata), each as a text that says what is wrong and where. `verify`
-    /// checks the content of tiles.
+    /// Returns the violations of the target's format (layout and metadata), each as a text that says what is wrong and
+    /// where. `verify` checks the content of tiles.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -216,7 +217,8 @@ pub trait TileReader: Send {
     /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
-    /// Checks that [`TileReader::list`] is permitted, without listing everything: a bucket may grant reading without listing.
+    /// Checks that [`TileReader::list`] is permitted, without listing everything: a bucket may grant reading without
+    /// listing.
     ///
     /// # Errors
     /// If listing is not permitted.
@@ -224,8 +226,8 @@ pub trait TileReader: Send {
         Ok(())
     }
 
-    /// Checks that there is a tileset at all, without listing everything: a directory without notes and tiles may be the place of a volume
-    /// that is not mounted.
+    /// Checks that there is a tileset at all, without listing everything: a directory without notes and tiles may be
+    /// the place of a volume that is not mounted.
     ///
     /// # Errors
     /// [`ReadError::Foreign`] if there is none.
@@ -233,13 +235,14 @@ pub trait TileReader: Send {
         Ok(())
     }
 
-    /// How the tiles are named below the target; for an archive `{z}/{x}/{y}.pbf`, as TileJSON and web servers name its tiles.
+    /// How the tiles are named below the target; for an archive `{z}/{x}/{y}.pbf`, as TileJSON and web servers name its
+    /// tiles.
     fn template(&self) -> Template {
         Template::default()
     }
 
-    /// Prepares the reader to stay open and to read repeatedly, as a server does. It then holds no lock between two calls, each call sees
-    /// the target's current state, and the total of bytes read is not limited.
+    /// Prepares the reader to stay open and to read repeatedly, as a server does. It then holds no lock between two
+    /// calls, each call sees the target's current state, and the total of bytes read is not limited.
     ///
     /// # Errors
     /// If the target cannot be read.

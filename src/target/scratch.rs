@@ -1,10 +1,11 @@
-//! Lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait
-//! for the end of a run, directory entries, changed tiles.
+//! Lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds,
+//! edits that wait for the end of a run, directory entries, changed tiles.
 //!
-//! One cleanup rule: a scratch file has no name. Each list is a private `SQLite` database that was opened without one. `SQLite` keeps it
-//! in its page cache and, once it outgrows that, in a file below `SQLITE_TMPDIR`, `TMPDIR` or `/var/tmp` that it unlinks as soon as it is
-//! open ("Temporary Files Used By `SQLite`", sections 2.9 and 5). So a list ends with its owner, and a killed run leaves nothing behind.
-//! It needs neither journal nor sync, because no later process reads it.
+//! One cleanup rule: a scratch file has no name. Each list is a private `SQLite` database that was opened without one.
+//! `SQLite` keeps it in its page cache and, once it outgrows that, in a file below `SQLITE_TMPDIR`, `TMPDIR` or
+//! `/var/tmp` that it unlinks as soon as it is open ("Temporary Files Used By `SQLite`", sections 2.9 and 5). So a list
+//! ends with its owner, and a killed run leaves nothing behind. It needs neither journal nor sync, because no later
+//! process reads it.
 
 use rusqlite::{Connection, params};
 
@@ -25,7 +26,8 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Opens a scratch database for `what` and creates the table of `schema`. Everything happens in one transaction that never ends.
+    /// Opens a scratch database for `what` and creates the table of `schema`. Everything happens in one transaction
+    /// that never ends.
     pub(crate) fn new(what: &'static str, schema: &str) -> Result<Scratch, ScratchError> {
         let opened = Connection::open("").and_then(|connection| {
             connection.execute_batch(
@@ -71,7 +73,8 @@ pub(crate) trait Record: Copy {
 /// Records of one page: 4,096 of 24 bytes are 96 KiB.
 const RECORDS_PER_PAGE: usize = 4_096;
 
-/// Records in the order in which they were pushed. The last page is in memory, so a short list needs no scratch database.
+/// Records in the order in which they were pushed. The last page is in memory, so a short list needs no scratch
+/// database.
 #[derive(Debug)]
 pub(crate) struct Records<R> {
     what: &'static str,

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-/// The share of the tiles in its scope that a run may delete from a target, in percent: at 50 %, half of them or less. A run that would
-/// leave no tile is refused at any share but 100 %.
+/// The share of the tiles in its scope that a run may delete from a target, in percent: at 50 %, half of them or less.
+/// A run that would leave no tile is refused at any share but 100 %.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MaxShrink(u32);
 

@@ -147,15 +147,17 @@ const KEPT_PERMISSIONS: u32 = 0o777;
 pub(crate) struct Staging {
     target: PathBuf,
     path: PathBuf,
-    /// The open folder of both files. Names are resolved in it, so a folder above that is swapped for a link has no effect.
+    /// The open folder of both files. Names are resolved in it, so a folder above that is swapped for a link has no
+    /// effect.
     folder: OwnedFd,
     /// Holds the lock.
     lock: Option<File>,
 }
 
 impl Staging {
-    /// Creates and locks `.NAME.partial` next to a target. If the target is a symbolic link, the file it leads to is replaced; a symbolic
-    /// link with the name of the staged file is refused. The staged file of a killed run is removed; that of a running one is not touched.
+    /// Creates and locks `.NAME.partial` next to a target. If the target is a symbolic link, the file it leads to is
+    /// replaced; a symbolic link with the name of the staged file is refused. The staged file of a killed run is
+    /// removed; that of a running one is not touched.
     pub(crate) fn beside(target: &Path) -> Result<Staging, StagingError> {
         // A path that is not a link stays as the user wrote it, also in messages.
         let target = if target.is_symlink() {

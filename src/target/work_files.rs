@@ -1,5 +1,5 @@
-//! The large files of a work folder, which the shards of a seed leave for its commit. The small documents next to them are notes
-//! ([`NoteStore`](super::NoteStore)).
+//! The large files of a work folder, which the shards of a seed leave for its commit. The small documents next to them
+//! are notes ([`NoteStore`](super::NoteStore)).
 
 use std::fs::File;
 use std::io;
@@ -89,8 +89,8 @@ impl WorkFiles {
         }
     }
 
-    /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs have names of 16
-    /// hexadecimal digits, and what a killed run left does no harm.
+    /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs
+    /// have names of 16 hexadecimal digits, and what a killed run left does no harm.
     ///
     /// # Errors
     /// If the folder cannot be read.
@@ -118,7 +118,8 @@ impl WorkFiles {
         }
     }
 
-    /// Creates a file in a folder, without its final name: [`WorkFiles::store`] gives it that name. Dropping the file removes it.
+    /// Creates a file in a folder, without its final name: [`WorkFiles::store`] gives it that name. Dropping the file
+    /// removes it.
     ///
     /// # Errors
     /// If no file can be made.

@@ -21,8 +21,9 @@ const MAX_BOXES_OF_AREA: usize = 400;
 /// The most positions of an area whose shapes are kept with the target: 10,000 are about 200 kB of its manifest.
 const MAX_POSITIONS_OF_AREA: usize = 10_000;
 
-/// The most rows of tiles that the edges of an area's shapes may cross together, in the zooms to which they are followed: its tiles take some
-/// hundred megabytes and a second then. A country with its islands crosses some hundred thousand.
+/// The most rows of tiles that the edges of an area's shapes may cross together, in the zooms to which they are
+/// followed: its tiles take some hundred megabytes and a second then. A country with its islands crosses some hundred
+/// thousand.
 const MAX_CROSSED_ROWS_OF_AREA: f64 = 1_048_576.0;
 
 /// True if the tiles of the shapes among some parts can be computed with bounded work.
@@ -35,9 +36,9 @@ pub fn is_bounded_area(parts: &[AreaPart]) -> bool {
     shapes.sum::<f64>() <= MAX_CROSSED_ROWS_OF_AREA
 }
 
-/// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions, or with borders that cross too many rows
-/// of tiles, is returned as boxes instead. Together these are its tiles at the deepest zoom, up to `deepest`, at which there are at most 400 boxes.
-/// Empty if nothing has an extent.
+/// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions, or with
+/// borders that cross too many rows of tiles, is returned as boxes instead. Together these are its tiles at the deepest
+/// zoom, up to `deepest`, at which there are at most 400 boxes. Empty if nothing has an extent.
 #[must_use]
 pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
     let (mut shapes, mut positions) = (Vec::new(), 0);
@@ -139,6 +140,7 @@ fn positions(line: &Value) -> Vec<AreaPosition> {
 /// A part of an area. As text a box is `west,south,east,north`, and a shape is WKT.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AreaPart {
+    /// A box.
     Box(LonLatBox),
     /// A polygon or a line.
     Shape(Arc<AreaShape>),
@@ -283,11 +285,12 @@ pub(crate) fn rects_of(rows: &BTreeMap<u32, Vec<TileRun>>, zoom: Zoom) -> Vec<Ti
 
 // A polygon or a line, and the tiles that it touches.
 
-/// The limit for the rows of tiles that the edges of a shape cross, added up over all edges. It decides the deepest zoom at which the
-/// shape's tiles are computed. Runs of tiles in that number take some megabytes.
+/// The limit for the rows of tiles that the edges of a shape cross, added up over all edges. It decides the deepest
+/// zoom at which the shape's tiles are computed. Runs of tiles in that number take some megabytes.
 const MAX_CROSSED_ROWS: f64 = 262_144.0;
 
-/// The tolerance for rounding of the borders of tiles and shapes, as a share of the world's width. Boxes have the same tolerance.
+/// The tolerance for rounding of the borders of tiles and shapes, as a share of the world's width. Boxes have the same
+/// tolerance.
 const HAIR: f64 = 1e-9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -301,8 +304,8 @@ pub(crate) enum ShapeKind {
 /// A longitude and a latitude in degrees.
 pub(crate) type AreaPosition = [f64; 2];
 
-/// A polygon without holes, or a line. It has exactly the tiles that it touches, down to a zoom that depends on how long and winding its
-/// border is (20 for a country). At deeper zooms it has all tiles within its tiles of that zoom.
+/// A polygon without holes, or a line. It has exactly the tiles that it touches, down to a zoom that depends on how
+/// long and winding its border is (20 for a country). At deeper zooms it has all tiles within its tiles of that zoom.
 #[derive(Debug)]
 pub struct AreaShape {
     kind: ShapeKind,
@@ -315,7 +318,8 @@ pub struct AreaShape {
     zooms: Box<[OnceLock<ZoomRows>]>,
 }
 
-/// A line of positions in shares of the world: x grows east and may leave 0..=1 where the line crosses the antimeridian, y grows south.
+/// A line of positions in shares of the world: x grows east and may leave 0..=1 where the line crosses the
+/// antimeridian, y grows south.
 #[derive(Debug, Clone)]
 struct Border(Vec<WorldSpot>);
 
@@ -450,7 +454,8 @@ impl AreaShape {
                 let part = if lower > upper { ((y - upper) / (lower - upper)).clamp(0.0, 1.0) } else { 0.0 };
                 (one.x + (other.x - one.x) * part) * scale
             };
-            // An edge that only ends on the border of a tile does not touch the tile, and does not cross the middle of its row, either.
+            // An edge that only ends on the border of a tile does not touch the tile, and does not cross the middle of
+            // its row, either.
             let (first, last) = ((upper + hair).floor() as i64, (lower - hair).ceil() as i64 - 1);
             for row in first.max(0)..=last.min(side - 1) {
                 let (top, bottom) = (row as f64, (row + 1) as f64);
@@ -487,7 +492,8 @@ impl AreaShape {
     }
 }
 
-/// The largest longitude that is accepted: some programs write areas across the antimeridian with longitudes beyond ±180°.
+/// The largest longitude that is accepted: some programs write areas across the antimeridian with longitudes beyond
+/// ±180°.
 pub(crate) const MAX_LONGITUDE: f64 = 540.0;
 
 /// Where the borders of a shape cross a row of tiles.
@@ -661,7 +667,8 @@ mod tests {
         ring.windows(2).filter(crosses).count() % 2 == 1
     }
 
-    /// True if a line has a part inside of a square (Liang and Barsky, "A new concept and method for line clipping", 1984).
+    /// True if a line has a part inside of a square (Liang and Barsky, "A new concept and method for line clipping",
+    /// 1984).
     fn is_cut(line: &[[f64; 2]], corner: [f64; 2], side: f64) -> bool {
         let (mut from, mut to) = (0.0_f64, 1.0_f64);
         for axis in [0, 1] {
@@ -719,7 +726,8 @@ mod tests {
         }
     }
 
-    /// 60,000 positions fit into the body of a job; 2,400 triangles are few positions, and their edges cross all rows of tiles of the world.
+    /// 60,000 positions fit into the body of a job; 2,400 triangles are few positions, and their edges cross all rows
+    /// of tiles of the world.
     #[test]
     fn an_area_with_too_winding_borders_becomes_boxes_before_its_tiles_are_found() {
         let zigzag: Vec<[f64; 2]> =

@@ -16,9 +16,11 @@ pub enum SearchBox {
     World(WorldRect),
     /// In these parts of the area's only tile; the source may return more features. It may have cached the rows there.
     Near(Vec<GridBox>),
-    /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile wide.
+    /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile
+    /// wide.
     Tiles(Vec<TileRect>),
-    /// In this box, which touches the box of every feature of the area, but only for these tiles: the features' boxes touch other tiles, too.
+    /// In this box, which touches the box of every feature of the area, but only for these tiles: the features' boxes
+    /// touch other tiles, too.
     Listed(SourceBox, Vec<TileRect>),
     /// Nowhere: the layer has no feature in the area.
     Nothing,
@@ -71,11 +73,11 @@ pub struct Batch {
     pub planned: Planned,
     /// How many tiles are planned, repeated ones included.
     pub tiles: u64,
-    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`Planned::Every`], the tiles in which the layer may be
-    /// drawn and an estimate of features.
+    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`Planned::Every`], the
+    /// tiles in which the layer may be drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
-    /// True if the batch's source waits for cell counts that are still being computed. Such batches are rendered after the others if the
-    /// pipeline's window has room for every batch.
+    /// True if the batch's source waits for cell counts that are still being computed. Such batches are rendered after
+    /// the others if the pipeline's window has room for every batch.
     pub needs_cell_counts: bool,
 }
 
@@ -104,8 +106,9 @@ impl Batch {
         }
     }
 
-    /// Cuts the batch in two: a batch with about `most` features, but at least one tile, and the rest. The rest is `None` if it is empty.
-    /// It is always `None` with [`Planned::Occupied`], because then it is not known which tiles of a part are planned.
+    /// Cuts the batch in two: a batch with about `most` features, but at least one tile, and the rest. The rest is
+    /// `None` if it is empty. It is always `None` with [`Planned::Occupied`], because then it is not known which tiles
+    /// of a part are planned.
     #[must_use]
     pub fn cut(self, most: u64) -> (Batch, Option<Batch>) {
         let (features, tiles) = (self.features(), self.tiles.max(1));
@@ -164,7 +167,8 @@ impl Area {
         Some((self.within(a), self.within(b)))
     }
 
-    /// Splits the area into its first `tiles` tiles and the others, as rectangles: whole rows, or a part of the only row.
+    /// Splits the area into its first `tiles` tiles and the others, as rectangles: whole rows, or a part of the only
+    /// row.
     fn split(&self, tiles: u64) -> (Vec<Area>, Vec<Area>) {
         let rect = self.rect;
         let wide = u64::from(rect.x1 - rect.x0) + 1;

@@ -12,8 +12,8 @@ use super::{
 };
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
-/// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign archive's metadata
-/// may be anything. The tiles end at ±85.0511°.
+/// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign
+/// archive's metadata may be anything. The tiles end at ±85.0511°.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct LonLatBox {
@@ -248,7 +248,8 @@ impl Coverage {
         Coverage { columns: Some(columns), ..self }
     }
 
-    /// True if only some columns of tiles belong to it. Then its tiles of one zoom need not lie within those of a shallower one.
+    /// True if only some columns of tiles belong to it. Then its tiles of one zoom need not lie within those of a
+    /// shallower one.
     #[must_use]
     pub const fn is_part(&self) -> bool {
         self.columns.is_some()
@@ -268,8 +269,8 @@ impl Coverage {
             && boxes.any(|b| b.west <= -180.0 && b.east >= 180.0 && b.south <= -85.051 && b.north >= 85.051)
     }
 
-    /// The tiles of a zoom that the coverage touches, as rectangles. No rectangle occurs twice, but rectangles may overlap. A box or a
-    /// shape that ends exactly where a tile begins does not touch that tile.
+    /// The tiles of a zoom that the coverage touches, as rectangles. No rectangle occurs twice, but rectangles may
+    /// overlap. A box or a shape that ends exactly where a tile begins does not touch that tile.
     #[must_use]
     pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
         let rect = |b: &WorldShares| {
@@ -302,7 +303,8 @@ impl Coverage {
         self.boxes.iter().any(is_in_box) || self.shapes.iter().any(|shape| shape.touches(tile))
     }
 
-    /// The smallest box around the coverage, cut to the latitudes of the tiles. It does not wrap around the antimeridian.
+    /// The smallest box around the coverage, cut to the latitudes of the tiles. It does not wrap around the
+    /// antimeridian.
     #[must_use]
     pub fn bounds(&self) -> LonLatBox {
         let (most_north, most_south) = (latitude(0), latitude(WORLD_UNITS));

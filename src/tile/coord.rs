@@ -175,7 +175,8 @@ impl TileRect {
         TileCoord::new(self.zoom, self.x0, self.y0)
     }
 
-    /// The world units that the tiles cover, grown by a margin in world units. East and south are the first units beyond the tiles.
+    /// The world units that the tiles cover, grown by a margin in world units. East and south are the first units
+    /// beyond the tiles.
     #[must_use]
     pub fn world(&self, margin: i64) -> WorldRect {
         let tile = WORLD_UNITS >> self.zoom.get();
@@ -191,8 +192,8 @@ impl TileRect {
 
 // Identifiers: of a layer, and of what a target stores as one tile.
 
-/// A configured layer: its number in the configuration, counted from 0. If a layer is drawn differently at different zooms, its parts share
-/// one id.
+/// A configured layer: its number in the configuration, counted from 0. If a layer is drawn differently at different
+/// zooms, its parts share one id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LayerId(pub u16);
 
@@ -202,8 +203,8 @@ impl fmt::Display for LayerId {
     }
 }
 
-/// A layer's position in a list of layers (of a run, a plan, a batch), counted from 0. One configured layer ([`LayerId`]) may be several
-/// layers of the list, each for other zooms.
+/// A layer's position in a list of layers (of a run, a plan, a batch), counted from 0. One configured layer
+/// ([`LayerId`]) may be several layers of the list, each for other zooms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct LayerIndex(pub usize);
 

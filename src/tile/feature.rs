@@ -12,8 +12,8 @@ use super::{HALF_WORLD_METRES, Margin, Order, SourceBox, TileCoord, TileRect, WO
 pub struct BoxFootprint {
     /// In world units.
     pub world: WorldBox,
-    /// The box of the same feature in its own reference system, by which the spatial index finds it. It is wrapped like the feature, and
-    /// rounded outwards to single precision.
+    /// The box of the same feature in its own reference system, by which the spatial index finds it. It is wrapped like
+    /// the feature, and rounded outwards to single precision.
     pub source: SourceBox<f32>,
 }
 
@@ -81,7 +81,8 @@ impl Footprints {
         }
     }
 
-    /// The same footprints in less memory: boxes that are all single positions become points. Only for features that are found by area.
+    /// The same footprints in less memory: boxes that are all single positions become points. Only for features that
+    /// are found by area.
     #[must_use]
     pub fn compact(self) -> Footprints {
         match self {
@@ -121,15 +122,17 @@ impl Footprints {
         known.into_iter().flatten().map(|(index, outline)| (*index, outline))
     }
 
-    /// True if features are found by their boxes in their own reference system, because the layer has no closed formula for the area.
+    /// True if features are found by their boxes in their own reference system, because the layer has no closed formula
+    /// for the area.
     #[must_use]
     pub const fn has_sources(&self) -> bool {
         matches!(self, Footprints::Boxes(_) | Footprints::Outlined(_) | Footprints::Gathered(_))
     }
 
-    /// The boxes that a search must touch to find a feature, in the feature's own reference system. Usually that is the feature's box. For a cell,
-    /// it is both ends of the box around its members, and the search must touch both. For a feature that crosses ±180°, it is the feature's end in
-    /// one half of the world: the western half if `in_west`. Either end finds the feature, but a search in one half should not reach into the other.
+    /// The boxes that a search must touch to find a feature, in the feature's own reference system. Usually that is the
+    /// feature's box. For a cell, it is both ends of the box around its members, and the search must touch both. For a
+    /// feature that crosses ±180°, it is the feature's end in one half of the world: the western half if `in_west`.
+    /// Either end finds the feature, but a search in one half should not reach into the other.
     pub fn sources(&self, index: usize, in_west: bool) -> impl Iterator<Item = SourceBox<f32>> {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
@@ -218,8 +221,9 @@ impl Spot {
 
 // The outline of a line or polygon, and the tiles that it touches: fewer than its box does.
 //
-// In a tile that none of a polygon's edges touches, what is drawn of the polygon depends only on the rings around the tile. `ST_AsMVTGeom`
-// of PostGIS 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`), built with Wagyu:
+// In a tile that none of a polygon's edges touches, what is drawn of the polygon depends only on the rings around the
+// tile. `ST_AsMVTGeom` of PostGIS 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`),
+// built with Wagyu:
 //
 // - clips each ring by itself to the tile with its buffer: a ring without an edge there becomes a walk along the sides of the square, from
 //   corner to corner, or nothing;
@@ -228,14 +232,16 @@ impl Spot {
 //   that is around it once, the four sides of the square are left, in the ring's direction;
 // - joins the remaining rings by the even-odd rule.
 //
-// So if one outer ring is around a tile, once, and no other ring is, the tile shows a square. This square depends only on the ring's
-// direction, whether the polygon is valid or not.
+// So if one outer ring is around a tile, once, and no other ring is, the tile shows a square. This square depends only
+// on the ring's direction, whether the polygon is valid or not.
 
-/// The fewest tiles that a feature's box must touch for its outline to be used: for fewer, it saves hardly any tile. At a zoom at which its box
-/// touches fewer, a feature is planned in all of them; the statement that draws it relies on that.
+/// The fewest tiles that a feature's box must touch for its outline to be used: for fewer, it saves hardly any tile. At
+/// a zoom at which its box touches fewer, a feature is planned in all of them; the statement that draws it relies on
+/// that.
 pub const MIN_TILES_OF_OUTLINE: u64 = 4;
 
-/// Grid points of an outline along one side of the world. There are fewer than world units, so that positions a few worlds away fit in 32 bits.
+/// Grid points of an outline along one side of the world. There are fewer than world units, so that positions a few
+/// worlds away fit in 32 bits.
 const OUTLINE_BITS: u8 = 28;
 
 /// The vertices of a geometry in EPSG:3857, part by part. Positions are rounded to 15 cm at the equator.
@@ -243,8 +249,8 @@ const OUTLINE_BITS: u8 = 28;
 pub struct Outline {
     vertices: Vec<[i32; 2]>,
     parts: Vec<OutlinePart>,
-    /// True if tiles inside of an outer ring look alike, so that one can be rendered for all. That is so if the geometry is a valid area
-    /// (OGC Simple Features, `ST_IsValid`), or if rings are clipped one by one.
+    /// True if tiles inside of an outer ring look alike, so that one can be rendered for all. That is so if the
+    /// geometry is a valid area (OGC Simple Features, `ST_IsValid`), or if rings are clipped one by one.
     pub has_interior: bool,
     /// True if `ST_AsMVTGeom` clips each ring by itself, and leaves out a polygon with its outer ring.
     pub is_clipped_by_rings: bool,
@@ -269,6 +275,7 @@ struct OutlinePart {
 pub enum RingDirection {
     /// Clockwise, as seen on a map with north above.
     Clockwise,
+    /// Counterclockwise.
     Counterclockwise,
 }
 
@@ -281,7 +288,8 @@ pub struct OutlineRun {
     pub y0: u32,
     /// The last row.
     pub y1: u32,
-    /// The direction of the ring, if these tiles, with their buffers, lie wholly inside one outer ring, and neither touch nor lie in any other ring.
+    /// The direction of the ring, if these tiles, with their buffers, lie wholly inside one outer ring, and neither
+    /// touch nor lie in any other ring.
     pub interior: Option<RingDirection>,
 }
 
@@ -295,7 +303,8 @@ impl Outline {
         self.parts.push(OutlinePart { end: self.vertices.len(), polygon, low, high });
     }
 
-    /// Adds a vertex to the current part, in shares of the world from its north-western corner. Returns false if it lies too far from the world.
+    /// Adds a vertex to the current part, in shares of the world from its north-western corner. Returns false if it
+    /// lies too far from the world.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "compared before")]
     pub fn add(&mut self, at: [f64; 2]) -> bool {
@@ -330,8 +339,9 @@ impl Outline {
         self.vertices.len() * Outline::VERTEX_SIZE + self.parts.len() * size_of::<OutlinePart>()
     }
 
-    /// The tiles of `within` that the outline or its inside touches, sorted by column and row, each tile once. A tile reaches `reach` tile
-    /// sides beyond its edges. The result may have one or two more tiles that the outline just misses.
+    /// The tiles of `within` that the outline or its inside touches, sorted by column and row, each tile once. A tile
+    /// reaches `reach` tile sides beyond its edges. The result may have one or two more tiles that the outline just
+    /// misses.
     #[must_use]
     pub fn tiles(&self, reach: f64, within: &TileRect) -> Vec<OutlineRun> {
         let side = f64::from(1_u32 << within.zoom.get());
@@ -389,7 +399,8 @@ struct EdgeRun {
 }
 
 impl OutlineWalk<'_> {
-    /// The polygons whose outer ring lies wholly on one side of all tiles: `ST_AsMVTGeom` drops them with their holes, however large the holes are.
+    /// The polygons whose outer ring lies wholly on one side of all tiles: `ST_AsMVTGeom` drops them with their holes,
+    /// however large the holes are.
     fn hidden_polygons(&self) -> Vec<u32> {
         let TileRect { x0, y0, x1, y1, .. } = self.within;
         let ends = [(x0, x1), (y0, y1)]
@@ -405,7 +416,8 @@ impl OutlineWalk<'_> {
         outer.filter(|(_, part)| is_beyond(part)).filter_map(|(_, part)| part.polygon).collect()
     }
 
-    /// Calls `each` with every segment, and the index of the ring that it belongs to. A single position is a segment without length.
+    /// Calls `each` with every segment, and the index of the ring that it belongs to. A single position is a segment
+    /// without length.
     fn each_segment(&self, mut each: impl FnMut(Option<u32>, [f64; 2], [f64; 2])) {
         let mut begin = 0;
         for (number, part) in self.outline.parts.iter().enumerate() {
@@ -427,7 +439,8 @@ impl OutlineWalk<'_> {
         }
     }
 
-    /// The tiles from one position to another along an axis, limited to a first and a last tile; `None` if none is left.
+    /// The tiles from one position to another along an axis, limited to a first and a last tile; `None` if none is
+    /// left.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "cut to the rectangle before")]
     fn cut(from: f64, to: f64, first: u32, last: u32) -> Option<(u32, u32)> {
         let (from, to) = (from.floor().max(f64::from(first)), to.floor().min(f64::from(last)));
@@ -554,7 +567,8 @@ impl Inside<'_> {
         }
     }
 
-    /// True if an odd number of the rings of some polygon is around the position. A ring that goes around it twice counts twice.
+    /// True if an odd number of the rings of some polygon is around the position. A ring that goes around it twice
+    /// counts twice.
     fn is_inside(&self) -> bool {
         let odd = || self.open.iter().filter(|around| around.turns % 2 != 0);
         match odd().count() {
@@ -582,8 +596,9 @@ impl Inside<'_> {
 /// How far beyond its edges a tile is grown for outlines, in sides of a tile.
 #[must_use]
 pub fn outline_reach(margin_units: i64, extent: u32, zoom: Zoom) -> f64 {
-    // `ST_AsMVTGeom` leaves out vertices within one grid unit of the line, twice (repeated points, then Douglas-Peucker), and rounds
-    // the others to the grid: an edge moves by less than three units. One of them is in the margin already.
+    // `ST_AsMVTGeom` leaves out vertices within one grid unit of the line, twice (repeated points, then
+    // Douglas-Peucker), and rounds the others to the grid: an edge moves by less than three units. One of them is in
+    // the margin already.
     const MOVED_UNITS: f64 = 3.0;
     #[expect(clippy::cast_precision_loss, reason = "margins are far below 2^52")]
     let margin = margin_units as f64 / (1_u64 << (32 - zoom.get())) as f64;
@@ -619,7 +634,8 @@ pub enum Unit {
     At([i32; 2]),
     /// Nowhere: it lies beyond the buffer.
     Beyond,
-    /// Ambiguous: it lies so close to the boundary between two grid units that PostGIS, which rounds differently, may draw it at the other.
+    /// Ambiguous: it lies so close to the boundary between two grid units that PostGIS, which rounds differently, may
+    /// draw it at the other.
     Unsure,
 }
 
@@ -668,7 +684,8 @@ impl Positions {
         self.at.is_empty()
     }
 
-    /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile that planning counts.
+    /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile
+    /// that planning counts.
     pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
         let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
         let WorldRect { west, north, east, south } = rect.world(reach);
@@ -703,7 +720,8 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
     TileCoord::new(zoom, u32::try_from(column).ok()?, u32::try_from(row).ok()?)
 }
 
-/// The world unit of a coordinate in metres. It uses the arithmetic of the survey's statement (`postgis/sql`), so the results are equal bit for bit.
+/// The world unit of a coordinate in metres. It uses the arithmetic of the survey's statement (`postgis/sql`), so the
+/// results are equal bit for bit.
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 #[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world, or a unit beyond it")]
 fn world_unit(metres: f64) -> i64 {
@@ -711,8 +729,8 @@ fn world_unit(metres: f64) -> i64 {
     (((metres + HALF_WORLD_METRES) * scale).floor() as i64).clamp(0, WORLD_UNITS - 1)
 }
 
-/// The grids of the tiles of a zoom, as in `ST_AsMVTGeom` (`postgis/mvt.c`): a position is converted to grid units and rounded, and drawn if
-/// the result lies in the tile or its buffer.
+/// The grids of the tiles of a zoom, as in `ST_AsMVTGeom` (`postgis/mvt.c`): a position is converted to grid units and
+/// rounded, and drawn if the result lies in the tile or its buffer.
 struct RoundingGrid {
     extent: i64,
     buffer: i64,
@@ -723,7 +741,8 @@ struct RoundingGrid {
 }
 
 impl RoundingGrid {
-    /// PostGIS computes tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few 2^(n-53) at most.
+    /// PostGIS computes tile by tile, in doubles: over a world of 2^n units, its results and ours differ by a few
+    /// 2^(n-53) at most.
     const EXACT_BITS: i32 = 47;
 
     fn new(zoom: Zoom, margin: Margin) -> RoundingGrid {

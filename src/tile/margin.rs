@@ -9,8 +9,8 @@ use super::{WORLD_UNITS, Zoom};
 pub enum TileBounds {
     /// Metres of EPSG:3857, as map clients expect.
     Mercator,
-    /// Degrees of EPSG:4326 between the same edges. Map clients show positions inside the tile a little off in latitude, less at deeper
-    /// zooms.
+    /// Degrees of EPSG:4326 between the same edges. Map clients show positions inside the tile a little off in
+    /// latitude, less at deeper zooms.
     Degrees,
 }
 
@@ -23,7 +23,8 @@ pub struct Margin {
     pub buffer: u32,
     /// The coordinates in which its grid is linear.
     pub bounds: TileBounds,
-    /// How far beyond the tile a feature may lie and still be drawn, as a fraction of the tile's sides; `None` for the whole buffer.
+    /// How far beyond the tile a feature may lie and still be drawn, as a fraction of the tile's sides; `None` for the
+    /// whole buffer.
     pub candidates: Option<f64>,
     /// How far a feature may reach beyond its own box when it is drawn, as a fraction of the tile's sides.
     pub moved: f64,
@@ -36,8 +37,9 @@ impl Margin {
         Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None, moved: 0.0 }
     }
 
-    /// The margin in world units: the buffer, one more grid unit because `ST_AsMVTGeom` rounds positions onto the buffer's edge, and two
-    /// world units for the rounding of positions. With `candidates`, only that fraction of the tile's side. `moved` is added.
+    /// The margin in world units: the buffer, one more grid unit because `ST_AsMVTGeom` rounds positions onto the
+    /// buffer's edge, and two world units for the rounding of positions. With `candidates`, only that fraction of the
+    /// tile's side. `moved` is added.
     #[must_use]
     pub fn units(self, zoom: Zoom) -> i64 {
         let tile = WORLD_UNITS >> zoom.get();
@@ -52,14 +54,14 @@ impl Margin {
     }
 }
 
-/// An upper bound, in world units, for how far a tile of a zoom reaches beyond its edges if it is grown by a fraction of its sides in
-/// degrees. [`WORLD_UNITS`] if there is no such bound.
+/// An upper bound, in world units, for how far a tile of a zoom reaches beyond its edges if it is grown by a fraction
+/// of its sides in degrees. [`WORLD_UNITS`] if there is no such bound.
 ///
-/// With the radius of the earth as the unit, a tile of the zoom is θ = 2π/2^z high, and a degree of latitude at the height m
-/// of Mercator is sech m high. For |tanh| ≤ 1, sech changes by no more than the factor e^t over the distance t. From an edge
-/// at m the tile is therefore at most ∫₀^θ sech m · e^t dt = sech m · (e^θ − 1) of latitude high, and the distance d beyond the
-/// edge is at least sech m · (1 − e^−d) of latitude. So a fraction f of the tile's height in latitude ends where
-/// 1 − e^−d ≤ f · (e^θ − 1). Longitudes are linear: f · θ, which is less.
+/// With the radius of the earth as the unit, a tile of the zoom is θ = 2π/2^z high, and a degree of latitude at the
+/// height m of Mercator is sech m high. For |tanh| ≤ 1, sech changes by no more than the factor e^t over the distance
+/// t. From an edge at m the tile is therefore at most ∫₀^θ sech m · e^t dt = sech m · (e^θ − 1) of latitude high, and
+/// the distance d beyond the edge is at least sech m · (1 − e^−d) of latitude. So a fraction f of the tile's height in
+/// latitude ends where 1 − e^−d ≤ f · (e^θ − 1). Longitudes are linear: f · θ, which is less.
 #[must_use]
 pub fn beyond_in_degrees(zoom: Zoom, fraction: f64) -> i64 {
     let angle = TAU / f64::from(1_u32 << zoom.get());
@@ -93,7 +95,8 @@ mod tests {
         (units.clamp(0.0, end) - edge as f64).abs()
     }
 
-    /// Rows from pole to pole: all rows of the shallow zooms; of the deeper zooms some thousand, including the last rows.
+    /// Rows from pole to pole: all rows of the shallow zooms; of the deeper zooms some thousand, including the last
+    /// rows.
     fn rows(zoom: Zoom) -> impl Iterator<Item = i64> {
         let count = 1_i64 << zoom.get();
         let step = (count / 4096).max(1);

@@ -61,7 +61,8 @@ impl Zoom {
 }
 
 impl TileCoord {
-    /// The tile id of PMTiles v3 (section 4.1): the number of tiles of shallower zooms, plus the position on this zoom's Hilbert curve.
+    /// The tile id of PMTiles v3 (section 4.1): the number of tiles of shallower zooms, plus the position on this
+    /// zoom's Hilbert curve.
     #[must_use]
     pub fn pmtiles_id(self) -> u64 {
         let (mut x, mut y, mut place) = (self.x(), self.y(), 0);
@@ -94,7 +95,8 @@ impl TileCoord {
     }
 }
 
-/// Turns a position within a quarter so that the quarter's curve continues the curve of the whole square. Its own inverse.
+/// Turns a position within a quarter so that the quarter's curve continues the curve of the whole square. Its own
+/// inverse.
 const fn turned(x: u32, y: u32, last: u32, right: bool, lower: bool) -> (u32, u32) {
     match (lower, right) {
         (true, _) => (x, y),

@@ -8,17 +8,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{TileCoord, TileRect, Zoom};
 
-/// The most tiles that a list may hold: building a list takes 12 bytes for each tile, and its receivers may go through all of them.
+/// The most tiles that a list may hold: building a list takes 12 bytes for each tile, and its receivers may go through
+/// all of them.
 pub const MAX_TILES_IN_LIST: u64 = 1 << 18;
 
 /// The most rectangles of a list: as text about 200 kB.
 pub const MAX_RECTS_IN_LIST: usize = 8_192;
 
-/// Tiles as rectangles that share no tile, by zoom, then west to east. A list has at most [`MAX_TILES_IN_LIST`] tiles and
-/// [`MAX_RECTS_IN_LIST`] rectangles.
+/// Tiles as rectangles that share no tile, by zoom, then west to east. A list has at most [`MAX_TILES_IN_LIST`] tiles
+/// and [`MAX_RECTS_IN_LIST`] rectangles.
 ///
-/// As text, rectangles are separated by spaces: `z/x/y`, with a range `first-last` instead of `x` or `y` where it has several columns or
-/// rows, such as `3/5/2 14/8712-8713/5333`. Rows are numbered from the north (XYZ).
+/// As text, rectangles are separated by spaces: `z/x/y`, with a range `first-last` instead of `x` or `y` where it has
+/// several columns or rows, such as `3/5/2 14/8712-8713/5333`. Rows are numbered from the north (XYZ).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TileRectList(Vec<TileRect>);
 

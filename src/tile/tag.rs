@@ -1,14 +1,17 @@
-//! Tags of tiles, by which caches purge them: one for the tileset, and one for the tile's ancestor at the first zoom of its band of zooms.
+//! Tags of tiles, by which caches purge them: one for the tileset, and one for the tile's ancestor at the first zoom of
+//! its band of zooms.
 
 use sha2::{Digest as _, Sha256};
 
 use super::{TileCoord, Zoom, ZoomList};
 use crate::hex::hex;
 
-/// The first zooms of the bands: 0–4, 5–8, 9–11, 12–14, 15–17, 18–20, 21–22. Bands of low zooms are wide, because these zooms have few tiles.
+/// The first zooms of the bands: 0–4, 5–8, 9–11, 12–14, 15–17, 18–20, 21–22. Bands of low zooms are wide, because these
+/// zooms have few tiles.
 const BAND_TOPS: [u8; 7] = [0, 5, 9, 12, 15, 18, 21];
 
-/// The longest tag, in bytes. CloudFront takes 256, Akamai 128, Fastly 1,024; Bunny's header of 1,024 bytes holds all tags of a tile.
+/// The longest tag, in bytes. CloudFront takes 256, Akamai 128, Fastly 1,024; Bunny's header of 1,024 bytes holds all
+/// tags of a tile.
 const MAX_TAG_BYTES: usize = 60;
 
 /// The most bytes that a band's tag appends to the tileset's tag: `-21-2097151-2097151`.
@@ -17,13 +20,15 @@ const MAX_BAND_BYTES: usize = 19;
 /// The digits of the hash that distinguishes shortened names.
 const HASH_DIGITS: usize = 8;
 
-/// The tag that all tiles of a tileset carry, and the stem of its bands' tags. It consists of `a-z`, `0-9` and `-`, which CloudFront, Fastly,
-/// Cloudflare, Bunny, Akamai and Varnish's xkey all accept. (CloudFront and Cloudflare do not distinguish upper and lower case, Akamai does.)
+/// The tag that all tiles of a tileset carry, and the stem of its bands' tags. It consists of `a-z`, `0-9` and `-`,
+/// which CloudFront, Fastly, Cloudflare, Bunny, Akamai and Varnish's xkey all accept. (CloudFront and Cloudflare do not
+/// distinguish upper and lower case, Akamai does.)
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TilesetTag(String);
 
 impl TilesetTag {
-    /// The tag for a tileset's name. Different names give different tags: if the alphabet does not suffice, a part of the name's hash is appended.
+    /// The tag for a tileset's name. Different names give different tags: if the alphabet does not suffice, a part of
+    /// the name's hash is appended.
     #[must_use]
     pub fn of(name: &str) -> TilesetTag {
         const LONGEST: usize = MAX_TAG_BYTES - MAX_BAND_BYTES;

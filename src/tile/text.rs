@@ -101,7 +101,8 @@ impl fmt::Display for TileText {
 }
 
 impl TileText {
-    /// The text of a tile, or of one layer of it. `{layer}` is empty if a tile holds all layers. It has no character that a header does not accept.
+    /// The text of a tile, or of one layer of it. `{layer}` is empty if a tile holds all layers. It has no character
+    /// that a header does not accept.
     #[must_use]
     pub fn of_tile(&self, tile: TileId, names: &TileTextNames) -> String {
         let layer = match tile.slice {

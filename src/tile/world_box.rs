@@ -1,7 +1,7 @@
 //! Boxes with named sides: in world units, and in the units of a layer's reference system.
 
-/// The box of a feature in world units, both ends included. `west` is greater than `east` if the feature was wrapped around ±180°: it
-/// then lies east of `west` and west of `east`.
+/// The box of a feature in world units, both ends included. `west` is greater than `east` if the feature was wrapped
+/// around ±180°: it then lies east of `west` and west of `east`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WorldBox {
     /// The westernmost x.
@@ -30,7 +30,8 @@ impl WorldBox {
         WorldBox { west: x, north: y, east: x, south: y }
     }
 
-    /// The box of the world unit in which a position (x, y in world units) lies; positions outside of the world move to its edge.
+    /// The box of the world unit in which a position (x, y in world units) lies; positions outside of the world move to
+    /// its edge.
     #[must_use]
     pub fn of_position(position: [f64; 2]) -> WorldBox {
         let [x, y] = position.map(WorldBox::unit);
@@ -57,7 +58,8 @@ impl WorldBox {
     }
 }
 
-/// A rectangle in world units that may reach beyond the world, as tiles grown by a margin do. `west` is never greater than `east`.
+/// A rectangle in world units that may reach beyond the world, as tiles grown by a margin do. `west` is never greater
+/// than `east`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WorldRect {
     /// The least x.
@@ -106,8 +108,8 @@ impl WorldRect {
     }
 }
 
-/// A box in the units of a layer's own spatial reference system. In the box of a feature that was wrapped around ±180°, `min_x` is
-/// greater than `max_x`.
+/// A box in the units of a layer's own spatial reference system. In the box of a feature that was wrapped around ±180°,
+/// `min_x` is greater than `max_x`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SourceBox<N = f64> {
     /// The least x.

@@ -1,5 +1,5 @@
-//! Tests against a real PostGIS, real readers of the formats, and real faults. `scripts/test` starts the server that they
-//! share; each test has a database of its own in it.
+//! Tests against a real PostGIS, real readers of the formats, and real faults. `scripts/test` starts the server that
+//! they share; each test has a database of its own in it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -92,7 +92,8 @@ pub struct CdnPath {
 }
 
 impl TileAddresses {
-    /// Addresses below a URL: one pattern for each layer if layers are stored separately, else one pattern ([`Template::address`]).
+    /// Addresses below a URL: one pattern for each layer if layers are stored separately, else one pattern
+    /// ([`Template::address`]).
     ///
     /// [`Template::address`]: crate::sink::Template::address
     #[must_use]
@@ -106,7 +107,8 @@ impl TileAddresses {
         &self.url
     }
 
-    /// True if zooms and columns are folders, so that a prefix stands for a zoom or a column: `{z}` is a folder, `{x}` a folder below it.
+    /// True if zooms and columns are folders, so that a prefix stands for a zoom or a column: `{z}` is a folder, `{x}`
+    /// a folder below it.
     #[must_use]
     pub fn have_prefixes(&self) -> bool {
         self.patterns.iter().all(|pattern| pattern.contains("{z}/{x}/") && !split(pattern).0.contains('{'))

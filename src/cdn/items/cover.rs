@@ -1,9 +1,11 @@
-//! The cheapest cover: tiles, columns (`/z/x/*`), zooms (`/z/*`) or everything (`/*`), at most K of them, that hit every changed tile and as few
-//! others as possible. Among covers that hit equally many others, one with the fewest wildcards is chosen.
+//! The cheapest cover: tiles, columns (`/z/x/*`), zooms (`/z/*`) or everything (`/*`), at most K of them, that hit
+//! every changed tile and as few others as possible. Among covers that hit equally many others, one with the fewest
+//! wildcards is chosen.
 //!
-//! Dynamic programming over the prefix tree. The tiles of a column are named one by one or by the column's wildcard. So a zoom is a knapsack problem:
-//! naming a column's c tiles takes c - 1 items more than its wildcard. The tables of the zooms are then combined by the number of items that each may
-//! take. With K items and z zooms that is at most z·K² steps: 0.1 s for K = 3,000, the limit of CloudFront.
+//! Dynamic programming over the prefix tree. The tiles of a column are named one by one or by the column's wildcard. So
+//! a zoom is a knapsack problem: naming a column's c tiles takes c - 1 items more than its wildcard. The tables of the
+//! zooms are then combined by the number of items that each may take. With K items and z zooms that is at most z·K²
+//! steps: 0.1 s for K = 3,000, the limit of CloudFront.
 
 use super::{PurgeItem, TileCounts};
 use crate::tile::{TileCoord, Zoom};
@@ -74,8 +76,8 @@ struct ChangedZoom<'a> {
     wildcard: CoverCost,
 }
 
-/// The cheapest cover of changed tiles with at most `max_items` items, which is 1 or more. The tiles are ordered by zoom, column and row,
-/// each once.
+/// The cheapest cover of changed tiles with at most `max_items` items, which is 1 or more. The tiles are ordered by
+/// zoom, column and row, each once.
 #[must_use]
 pub fn cheapest_cover(tiles: &[TileCoord], counts: &impl TileCounts, max_items: usize) -> Cover {
     if tiles.len() <= max_items {
@@ -123,7 +125,8 @@ fn zooms<'a>(tiles: &'a [TileCoord], counts: &impl TileCounts) -> Vec<ChangedZoo
 }
 
 impl ChangedZoom<'_> {
-    /// The least cost with at most k items, indexed by k; with 0 items nothing is possible. The table ends where each tile can be named.
+    /// The least cost with at most k items, indexed by k; with 0 items nothing is possible. The table ends where each
+    /// tile can be named.
     fn table(&self, max_items: usize) -> Vec<CoverCost> {
         let longest = self.count.min(max_items);
         let by_columns = self.by_columns(longest);
@@ -191,8 +194,8 @@ impl ChangedZoom<'_> {
     }
 }
 
-/// Adds to `saved`, which is indexed by the budget of further items, the option to name a column's tiles one by one. Calls `named` with each budget
-/// for which that saves more.
+/// Adds to `saved`, which is indexed by the budget of further items, the option to name a column's tiles one by one.
+/// Calls `named` with each budget for which that saves more.
 fn knapsack(saved: &mut [CoverCost], column: &ChangedColumn<'_>, mut named: impl FnMut(usize)) {
     let price = column.items_more();
     for budget in (price..saved.len()).rev() {
@@ -211,8 +214,8 @@ struct ItemShare {
     taken: usize,
 }
 
-/// The ways to divide at most `items` items between one zoom and the zooms before it. `table` and `before` are their least costs, indexed by the
-/// number of items.
+/// The ways to divide at most `items` items between one zoom and the zooms before it. `table` and `before` are their
+/// least costs, indexed by the number of items.
 fn shares(before: &[CoverCost], table: &[CoverCost], items: usize) -> impl Iterator<Item = ItemShare> {
     let most = items.min(table.len() - 1);
     let least = (items + 1).saturating_sub(before.len()).max(1);
@@ -298,8 +301,8 @@ mod tests {
         }
     }
 
-    /// 1,500 cases in small worlds: the cost equals that of the best of all sets of wildcards, with single tiles for the changed tiles that a set does
-    /// not hit.
+    /// 1,500 cases in small worlds: the cost equals that of the best of all sets of wildcards, with single tiles for
+    /// the changed tiles that a set does not hit.
     #[test]
     fn no_set_of_items_is_cheaper() {
         let mut random = Random(1);
@@ -316,7 +319,8 @@ mod tests {
         }
     }
 
-    /// Prints the time and asserts none (`--nocapture` shows it). A release build takes about a tenth of a debug build's time.
+    /// Prints the time and asserts none (`--nocapture` shows it). A release build takes about a tenth of a debug
+    /// build's time.
     #[test]
     fn a_hundred_thousand_tiles_are_planned() {
         let mut random = Random(3);
@@ -378,7 +382,8 @@ mod tests {
             wildcards.iter().map(bits).collect()
         }
 
-        /// For each set of wildcards: its cost, and how many items it takes with single tiles for the changed tiles that it does not hit.
+        /// For each set of wildcards: its cost, and how many items it takes with single tiles for the changed tiles
+        /// that it does not hit.
         fn all_covers(&self) -> Vec<(u32, (u64, usize))> {
             let wildcards = self.wildcards();
             let changed: u32 = self

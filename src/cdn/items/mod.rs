@@ -20,8 +20,8 @@ pub use cover::{Cover, cheapest_cover};
 
 // The tiles that a CDN has to forget.
 
-/// The most tiles that are listed one by one. A list takes 12 bytes a tile in memory and about as many in the outbox. If more tiles changed,
-/// everything is purged, which costs one item with every provider.
+/// The most tiles that are listed one by one. A list takes 12 bytes a tile in memory and about as many in the outbox.
+/// If more tiles changed, everything is purged, which costs one item with every provider.
 pub const MAX_TILES_TOLD_APART: usize = 1_000_000;
 
 /// The tiles that a CDN has to forget.
@@ -40,7 +40,8 @@ impl Default for TilesToPurge {
 }
 
 impl TilesToPurge {
-    /// Tiles in any order; a tile may occur more than once. More than [`MAX_TILES_TOLD_APART`] become [`TilesToPurge::Everything`].
+    /// Tiles in any order; a tile may occur more than once. More than [`MAX_TILES_TOLD_APART`] become
+    /// [`TilesToPurge::Everything`].
     #[must_use]
     pub fn listed(tiles: impl IntoIterator<Item = TileCoord>) -> TilesToPurge {
         let mut listed = Vec::new();
@@ -226,7 +227,8 @@ pub enum PurgeBy {
 pub struct PlanRules {
     /// The kind of items.
     pub by: PurgeBy,
-    /// True if the provider takes both tags and addresses. Where there are too many tags, prefixes may then hit fewer tiles than the tileset's tag.
+    /// True if the provider takes both tags and addresses. Where there are too many tags, prefixes may then hit fewer
+    /// tiles than the tileset's tag.
     pub mixes: bool,
     /// The most items, 1 or more.
     pub max_items: usize,
@@ -234,7 +236,8 @@ pub struct PlanRules {
     pub tag: TilesetTag,
     /// The zooms of the target.
     pub zooms: ZoomList,
-    /// Tiles that a purge by tag also purges by address: a CDN may have cached an error for them, and an error carries no tag.
+    /// Tiles that a purge by tag also purges by address: a CDN may have cached an error for them, and an error carries
+    /// no tag.
     pub untagged: TilesToPurge,
 }
 
@@ -262,7 +265,8 @@ pub fn plan(
     }
     let everything = || {
         let beyond = counts.total().saturating_sub(tiles.count().map_or(u64::MAX, |count| count as u64));
-        // The tileset's tag does not hit other things that the CDN caches below this address. Documents carry no tag, so each is an item.
+        // The tileset's tag does not hit other things that the CDN caches below this address. Documents carry no tag,
+        // so each is an item.
         match rules.by {
             PurgeBy::Tag if rules.untagged.is_empty() => {
                 let tag = PurgeItem::Tag(rules.tag.as_str().to_owned());
@@ -310,7 +314,8 @@ pub fn plan(
     }
 }
 
-/// The cheapest cover; `None` if there is no room for an item, or if too many tiles changed and addresses have no prefixes.
+/// The cheapest cover; `None` if there is no room for an item, or if too many tiles changed and addresses have no
+/// prefixes.
 fn covered(
     tiles: &[crate::tile::TileCoord],
     addresses: &TileAddresses,
@@ -324,8 +329,8 @@ fn covered(
     Some(PurgePlan { items: cover.items, beyond: cover.beyond })
 }
 
-// Purging by tags: a moved point takes one item per band of zooms instead of one per zoom, and a purge hits at most 85 tiles in a band of four
-// zooms. [`TilesetTag`] has the bands.
+// Purging by tags: a moved point takes one item per band of zooms instead of one per zoom, and a purge hits at most 85
+// tiles in a band of four zooms. [`TilesetTag`] has the bands.
 
 /// The tags of some tiles.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Cloudflare: `purge_cache` of a zone by tag, prefix or file (Cloudflare API, "Purge Cached Content"; all plans since April 2025).
+//! Cloudflare: `purge_cache` of a zone by tag, prefix or file (Cloudflare API, "Purge Cached Content"; all plans since
+//! April 2025).
 
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -33,9 +34,9 @@ impl Cloudflare {
 
     /// The body of the request.
     ///
-    /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients on other sites send, and
-    /// purging a file hits only the key without an origin. A prefix hits all keys. If `origins` are set, each file is purged once without an origin
-    /// and once for each of them.
+    /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients
+    /// on other sites send, and purging a file hits only the key without an origin. A prefix hits all keys. If
+    /// `origins` are set, each file is purged once without an origin and once for each of them.
     fn body(&self, batch: &PurgeBatch) -> Value {
         let prefix = |name: &String| format!("{}{}", self.url.host(), name.trim_end_matches('/'));
         match batch.kind {

@@ -24,7 +24,8 @@ const ENDPOINT: &str = "https://cloudfront.amazonaws.com";
 /// The region that requests are signed for: the service is global.
 const REGION: &str = "us-east-1";
 
-/// The most wildcards in a request. CloudFront allows 15 wildcards in progress; two are left to other users of the distribution.
+/// The most wildcards in a request. CloudFront allows 15 wildcards in progress; two are left to other users of the
+/// distribution.
 const MAX_WILDCARDS: usize = 13;
 
 /// A distribution.

@@ -18,11 +18,12 @@ const PROGRAM_TIMEOUT: Duration = Duration::from_secs(600);
 /// The interval between two checks of whether the program has ended.
 const PROGRAM_POLL: Duration = Duration::from_millis(20);
 
-/// Exit codes of failures that a retry does not repair: `EX_NOPERM` and `EX_CONFIG` (sysexits.h), and a shell's "cannot be run" and "not found".
+/// Exit codes of failures that a retry does not repair: `EX_NOPERM` and `EX_CONFIG` (sysexits.h), and a shell's "cannot
+/// be run" and "not found".
 const STAYING: [i32; 4] = [77, 78, 126, 127];
 
-/// Beginnings of the names of environment variables that the program does not get, because they are secrets of the database, of this program or of
-/// CDNs.
+/// Beginnings of the names of environment variables that the program does not get, because they are secrets of the
+/// database, of this program or of CDNs.
 const NOT_PASSED_ON: [&str; 13] = [
     "DATABASE_URL",
     "PGPASSWORD",
@@ -88,7 +89,8 @@ impl UserProgram {
         }
     }
 
-    /// True if the program gets an environment variable: it is the program's own secret, or none that is known as a secret.
+    /// True if the program gets an environment variable: it is the program's own secret, or none that is known as a
+    /// secret.
     fn passes_on(&self, name: &OsStr) -> bool {
         let CommandOptions { token_variable, others_variables, .. } = &self.options;
         let name = name.as_encoded_bytes();

@@ -63,8 +63,8 @@ impl HttpClient {
     }
 }
 
-/// Classifies a request without an answer. A server that cannot be reached may be back soon; a server with a wrong certificate is not the intended
-/// one.
+/// Classifies a request without an answer. A server that cannot be reached may be back soon; a server with a wrong
+/// certificate is not the intended one.
 fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError {
     match NoAnswer::of(error) {
         NoAnswer::Certificate(why) => SendError::refused(format!("the certificate of {host} is not trusted ({why})")),
@@ -73,8 +73,8 @@ fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError
 }
 
 impl HttpAnswer {
-    /// Classifies an answer of a provider that has no codes of its own: 2xx is success; 408, 429 and 5xx are temporary; everything else, redirects
-    /// included, is permanent until somebody changes something.
+    /// Classifies an answer of a provider that has no codes of its own: 2xx is success; 408, 429 and 5xx are temporary;
+    /// everything else, redirects included, is permanent until somebody changes something.
     pub(crate) fn judged(&self, secrets: &[&PurgeSecret]) -> Result<(), SendError> {
         if self.status.is_success() {
             return Ok(());

@@ -1,8 +1,8 @@
 //! nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*`.
 //!
-//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). If it keeps one for each
-//! `Accept-Encoding`, it finds the others through the copy that was cached first. Once a purge has removed that copy, no further purge finds the
-//! others, and nginx serves them again as soon as there is a new first copy.
+//! nginx must keep one copy of a tile (`proxy_ignore_headers Vary`, as `examples/nginx-purge.conf` has it). If it keeps
+//! one for each `Accept-Encoding`, it finds the others through the copy that was cached first. Once a purge has removed
+//! that copy, no further purge finds the others, and nginx serves them again as soon as there is a new first copy.
 
 use futures_util::future::BoxFuture;
 use http::StatusCode;

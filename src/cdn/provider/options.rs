@@ -25,7 +25,8 @@ pub struct PurgeOptions {
     pub required: bool,
     /// The time after which the same items are purged once more, for caches in two tiers; `None` for never.
     pub rebound: Option<Duration>,
-    /// How long servers of the target may answer with old tiles after a publish; `None` for the default of the kind of target.
+    /// How long servers of the target may answer with old tiles after a publish; `None` for the default of the kind of
+    /// target.
     pub settle: Option<Duration>,
 }
 

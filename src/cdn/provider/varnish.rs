@@ -45,7 +45,8 @@ impl VarnishOptions {
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,
-            // Varnish compares a ban with every object, so exact addresses are used for as long as purging them takes seconds.
+            // Varnish compares a ban with every object, so exact addresses are used for as long as purging them takes
+            // seconds.
             max_items: 20_000,
             price: ItemPrice::FREE,
         }

@@ -44,8 +44,8 @@ const CONTEXT: &str = "reading the state of the change log";
 /// Plans the install for some layers of a probed database. Changes nothing.
 ///
 /// # Errors
-/// If a layer reads a table that cannot be watched, the schema holds other tables or is not safe, or the trigger functions would belong to a
-/// superuser.
+/// If a layer reads a table that cannot be watched, the schema holds other tables or is not safe, or the trigger
+/// functions would belong to a superuser.
 pub async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
@@ -400,14 +400,15 @@ impl Installer {
         ))
     }
 
-    /// The name of the log's own role. Roles belong to the whole server, so the name contains the OID of the database and a hash of the schema's
-    /// name.
+    /// The name of the log's own role. Roles belong to the whole server, so the name contains the OID of the database
+    /// and a hash of the schema's name.
     fn role_of_log(&self, schema: &str) -> String {
         let hash = hex(&Md5::digest(schema)[..4]);
         format!("oar_tiles_{}_{hash}", self.database)
     }
 
-    /// Chooses the owner of the trigger functions. Printed statements (`is_printed`) are for a role that may make roles.
+    /// Chooses the owner of the trigger functions. Printed statements (`is_printed`) are for a role that may make
+    /// roles.
     pub(crate) async fn choose(
         &self,
         session: &Session,
@@ -490,8 +491,8 @@ impl FunctionOwner {
         }
     }
 
-    /// The statements before functions are created: they create the role, and make this session a member of it. `is_new` is true if no log records
-    /// the role yet.
+    /// The statements before functions are created: they create the role, and make this session a member of it.
+    /// `is_new` is true if no log records the role yet.
     pub(crate) fn begin(&self, schema: &str, is_new: bool) -> String {
         let make = match self {
             FunctionOwner::Made(_) => include_str!("sql/role.sql"),
@@ -503,7 +504,8 @@ impl FunctionOwner {
             .replace("{chosen}", &self.literal())
     }
 
-    /// The statements after functions were created: they set the functions' owner and its rights, and end the membership.
+    /// The statements after functions were created: they set the functions' owner and its rights, and end the
+    /// membership.
     pub(crate) fn end(&self, schema: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
         let parts =

@@ -146,7 +146,8 @@ impl ScriptContext<'_> {
         ADD_KEY.replace("{schema}", &quoted(self.schema))
     }
 
-    /// The check that the log is still in the state for which the script was written, and the statements for what an older layout lacks.
+    /// The check that the log is still in the state for which the script was written, and the statements for what an
+    /// older layout lacks.
     fn known_log(&self, facts: &Facts) -> String {
         let schema = quoted(self.schema);
         let check = format!(
@@ -224,8 +225,8 @@ impl TableLocks {
         }
     }
 
-    /// The block that takes these locks, and then the locks on tables of the log. Writers take them in the same order. Once all are held, every
-    /// earlier writer has ended, and every later one sees the new triggers and functions.
+    /// The block that takes these locks, and then the locks on tables of the log. Writers take them in the same order.
+    /// Once all are held, every earlier writer has ended, and every later one sees the new triggers and functions.
     pub(crate) fn block(&self, of_log: &[String]) -> String {
         let alone = |table: &String| (table.clone(), LockMode::AccessExclusive);
         let targets: Vec<String> = self
@@ -255,8 +256,8 @@ pub(crate) fn one_at_a_time() -> String {
         .replace("{taken}", TAKEN)
 }
 
-/// Runs a script in one transaction, and returns the first column of each row. A script waits only a fraction of a second for a table; it is repeated
-/// until it gets all its tables, within [`MAX_TRYING`].
+/// Runs a script in one transaction, and returns the first column of each row. A script waits only a fraction of a
+/// second for a table; it is repeated until it gets all its tables, within [`MAX_TRYING`].
 pub(crate) async fn run_script(
     database: &Database,
     verb: &'static str,
@@ -301,7 +302,8 @@ pub(crate) struct WatchScript<'a> {
     pub(crate) before: Option<&'a WatchFacts>,
 }
 
-/// Turns off compression in a log of an earlier version. Compressing shapes takes a writer more time than everything else.
+/// Turns off compression in a log of an earlier version. Compressing shapes takes a writer more time than everything
+/// else.
 fn uncompressed_places(schema: &str) -> String {
     let log = literal(&format!("{schema}.change"));
     format!(

@@ -1,12 +1,12 @@
 //! The trigger function of a watch.
 //!
-//! The function delays every writer, so it only compares columns and extracts positions from geometries. It evaluates no expression of a
-//! configuration, and nothing that raises an error on unusual values. It runs with its owner's rights, not the writer's, and with its own search
-//! path.
+//! The function delays every writer, so it only compares columns and extracts positions from geometries. It evaluates
+//! no expression of a configuration, and nothing that raises an error on unusual values. It runs with its owner's
+//! rights, not the writer's, and with its own search path.
 //!
-//! Functions of the owner of a column's type would run with these rights, too, so the trigger function calls none. It converts values to texts by the
-//! output function of their type, which only a superuser can create, never by a cast. It compares values as bytes (`*<>`), or by operators that
-//! certainly belong to PostgreSQL, PostGIS or an extension.
+//! Functions of the owner of a column's type would run with these rights, too, so the trigger function calls none. It
+//! converts values to texts by the output function of their type, which only a superuser can create, never by a cast.
+//! It compares values as bytes (`*<>`), or by operators that certainly belong to PostgreSQL, PostGIS or an extension.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,8 @@ impl TriggerFunction<'_> {
 
     /// The statement that creates the function. With `replaces`, it replaces one that is known to be ours.
     pub(crate) fn statement(&self, replaces: bool) -> String {
-        // The settings that decide the text form of values, if values are logged or compared as texts. Those who read the log fix the same ones.
+        // The settings that decide the text form of values, if values are logged or compared as texts. Those who read
+        // the log fix the same ones.
         let texts = match (self.source, self.table.key.is_empty()) {
             (WatchSource::Column(_), false) => String::new(),
             _ => format!("\n   {}", fixed_texts().collect::<String>()),
@@ -164,8 +165,8 @@ END
         format!("ARRAY[{}]::oid[]", oids.join(", "))
     }
 
-    /// An SQL condition that is true if the owner of this function may not append to the log. The schema is checked first, because a name in a schema
-    /// that a role may not use is an error.
+    /// An SQL condition that is true if the owner of this function may not append to the log. The schema is checked
+    /// first, because a name in a schema that a role may not use is an error.
     fn lacks_rights(&self) -> String {
         let schema = literal(self.schema);
         let change = literal(&format!("{}.change", quoted(self.schema)));
@@ -174,7 +175,8 @@ END
         )
     }
 
-    /// An SQL condition that is true if the changed table lacks a watched column, or has one with another type where the type matters.
+    /// An SQL condition that is true if the changed table lacks a watched column, or has one with another type where
+    /// the type matters.
     fn lacks_a_column(&self) -> String {
         let names: Vec<String> = self.columns.iter().map(|name| literal(name)).collect();
         let geometry = match self.source {
@@ -224,16 +226,16 @@ const MAX_SHAPE_BYTES: u32 = 32 << 10;
 /// The most bytes of the shape in a cover. For a geometry that has no such cover, its box is logged.
 const MAX_COVER_BYTES: u32 = 24 << 10;
 
-/// A cover leaves out vertices whose distance from the previous vertex is at most the geometry's width or height divided by the first number. The
-/// second number is applied if that leaves too many vertices.
+/// A cover leaves out vertices whose distance from the previous vertex is at most the geometry's width or height
+/// divided by the first number. The second number is applied if that leaves too many vertices.
 const COVER_PARTS: [u32; 2] = [256, 64];
 
-/// The greatest coordinate, in the units of any reference system, of a geometry that has a cover. A geometry beyond it is never drawn
-/// (`MAX_COORDINATE` in `postgis/sql/edge.rs`).
+/// The greatest coordinate, in the units of any reference system, of a geometry that has a cover. A geometry beyond it
+/// is never drawn (`MAX_COORDINATE` in `postgis/sql/edge.rs`).
 const MAX_COVERED_COORDINATE: &str = "1e9";
 
-/// An SQL condition that is true if a geometry is logged by a cover. The first size is known without reading the geometry, but may be the size of
-/// compressed bytes.
+/// An SQL condition that is true if a geometry is logged by a cover. The first size is known without reading the
+/// geometry, but may be the size of compressed bytes.
 fn is_large(postgis: &str, g: &str) -> String {
     format!("(pg_column_size({g}) > {MAX_SHAPE_BYTES} OR {postgis}.ST_MemSize({g}) > {MAX_SHAPE_BYTES})")
 }
@@ -243,8 +245,8 @@ fn is_linear(postgis: &str, g: &str) -> String {
     format!("{postgis}.GeometryType({g}) IN ('LINESTRING', 'POLYGON', 'MULTILINESTRING', 'MULTIPOLYGON')")
 }
 
-/// SQL for what is logged for a geometry `g` in EPSG:4326 or 3857: the shape of a small line or polygon, the cover of a large one, the box of any
-/// other. NULL if it is empty. Nothing here raises an error, even if the geometry is invalid.
+/// SQL for what is logged for a geometry `g` in EPSG:4326 or 3857: the shape of a small line or polygon, the cover of a
+/// large one, the box of any other. NULL if it is empty. Nothing here raises an error, even if the geometry is invalid.
 pub(crate) fn shape_or_box(postgis: &str, g: &str) -> String {
     let (linear, large) = (is_linear(postgis, g), is_large(postgis, g));
     format!(
@@ -256,11 +258,13 @@ pub(crate) fn shape_or_box(postgis: &str, g: &str) -> String {
     )
 }
 
-/// SQL for what is logged for a geometry `g` in any other reference system: a small geometry itself; of a large one a cover with a shape or, without
-/// `with_shapes`, only with its box. NULL if it is empty. Nothing is transformed here, because nothing may raise an error.
+/// SQL for what is logged for a geometry `g` in any other reference system: a small geometry itself; of a large one a
+/// cover with a shape or, without `with_shapes`, only with its box. NULL if it is empty. Nothing is transformed here,
+/// because nothing may raise an error.
 ///
-/// What a box covers in EPSG:3857 depends on how its sides are bent there. So a box is logged as a cover, too, whose shape is the box and whose `r`
-/// is 0. A collection of three geometries might look like a cover, so it is wrapped in another collection.
+/// What a box covers in EPSG:3857 depends on how its sides are bent there. So a box is logged as a cover, too, whose
+/// shape is the box and whose `r` is 0. A collection of three geometries might look like a cover, so it is wrapped in
+/// another collection.
 pub(crate) fn whole_or_cover(postgis: &str, g: &str, with_shapes: bool) -> String {
     let alone = as_cover(postgis, "box", "0");
     let within = format!(
@@ -278,8 +282,8 @@ pub(crate) fn whole_or_cover(postgis: &str, g: &str, with_shapes: bool) -> Strin
     )
 }
 
-/// An SQL condition that is true if `box` lies inside the world of EPSG:4326 or 3857. A geometry that reaches beyond has no cover, because its
-/// vertices are moved before it is drawn.
+/// An SQL condition that is true if `box` lies inside the world of EPSG:4326 or 3857. A geometry that reaches beyond
+/// has no cover, because its vertices are moved before it is drawn.
 fn in_the_world(postgis: &str) -> String {
     let within = |low: &str, high: &str, degrees: u8| {
         let limit = format!("CASE {postgis}.ST_SRID(box) WHEN 3857 THEN {HALF_WORLD_METRES:?} ELSE {degrees} END");
@@ -303,24 +307,26 @@ struct CoverSql<'a> {
     g: &'a str,
     /// SQL over `box` for what is logged if there is no shape.
     alone: &'a str,
-    /// An SQL condition over `box` that is true if there may be a shape. It is false for coordinates that are not finite.
+    /// An SQL condition over `box` that is true if there may be a shape. It is false for coordinates that are not
+    /// finite.
     within: &'a str,
 }
 
 impl CoverSql<'_> {
-    /// SQL for the cover of a large line or polygon. No position of the geometry is farther from the shape than `r`; `postgis/sql/survey.rs` depends
-    /// on that. Each large value is read twice.
+    /// SQL for the cover of a large line or polygon. No position of the geometry is farther from the shape than `r`;
+    /// `postgis/sql/survey.rs` depends on that. Each large value is read twice.
     ///
-    /// `ST_RemoveRepeatedPoints` (`ptarray_remove_repeated_points_in_place`) leaves out a vertex that lies within a distance of the last one that it
-    /// kept. It may also leave out that last one in favour of the end of the line. So each vertex lies within twice the distance of the vertex that
-    /// represents it, and each edge within twice the distance of the edge between the representatives. The same holds for the area that is inside of
-    /// one of the two rings only. No ring is left out.
+    /// `ST_RemoveRepeatedPoints` (`ptarray_remove_repeated_points_in_place`) leaves out a vertex that lies within a
+    /// distance of the last one that it kept. It may also leave out that last one in favour of the end of the line. So
+    /// each vertex lies within twice the distance of the vertex that represents it, and each edge within twice the
+    /// distance of the edge between the representatives. The same holds for the area that is inside of one of the two
+    /// rings only. No ring is left out.
     fn sql(&self) -> String {
         let [fine, coarse] = COVER_PARTS;
         let CoverSql { postgis, g, alone, within } = self;
         let side = |end: &str| format!("{postgis}.ST_{end}(box)");
-        // The size is computed only for coordinates that were compared with the limits, because the difference of others may overflow, which is an
-        // error.
+        // The size is computed only for coordinates that were compared with the limits, because the difference of
+        // others may overflow, which is an error.
         format!(
             "(SELECT CASE
                 WHEN {postgis}.ST_IsEmpty(box) THEN NULL
@@ -344,18 +350,21 @@ impl CoverSql<'_> {
 
 // The statements of a trigger function that log positions.
 //
-// They take about a microsecond for each changed row, most of it to pair old rows with their new versions. Two things save time: whole rows are not
-// compared where an operator is as exact (saves a third), and rows are not numbered if one entry of the log holds all of them (saves a quarter).
+// They take about a microsecond for each changed row, most of it to pair old rows with their new versions. Two things
+// save time: whole rows are not compared where an operator is as exact (saves a third), and rows are not numbered if
+// one entry of the log holds all of them (saves a quarter).
 
 /// The most rows that a statement may change to be logged in one entry.
 pub(crate) const MAX_ROWS_PER_LOG_ENTRY: u32 = 10_000;
 
-/// The number of changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row has at most two positions.
+/// The number of changed rows in one entry if a statement changed more than [`MAX_ROWS_PER_LOG_ENTRY`]. An updated row
+/// has at most two positions.
 const ROWS_PER_ENTRY_OF_MANY: u32 = 1000;
 
-/// The most lines or polygons that a statement may change to be logged with their shapes; otherwise they are logged with their boxes. So an entry
-/// with shapes takes less than 10 MB. In other reference systems than EPSG:4326 and 3857, only large geometries are logged with their boxes. There,
-/// an entry of at most 10,000 rows takes less than 700 MB, and an array may take 1 GB.
+/// The most lines or polygons that a statement may change to be logged with their shapes; otherwise they are logged
+/// with their boxes. So an entry with shapes takes less than 10 MB. In other reference systems than EPSG:4326 and 3857,
+/// only large geometries are logged with their boxes. There, an entry of at most 10,000 rows takes less than 700 MB,
+/// and an array may take 1 GB.
 pub(crate) const MAX_ROWS_WITH_SHAPES: u32 = 100;
 
 /// The number of rows that a statement changed.
@@ -416,13 +425,14 @@ struct Pairing {
 }
 
 impl TriggerFunction<'_> {
-    /// True if the positions of this watch are computed after old and new rows were paired, so that the geometries of new rows that did not move are
-    /// not read for their shapes.
+    /// True if the positions of this watch are computed after old and new rows were paired, so that the geometries of
+    /// new rows that did not move are not read for their shapes.
     fn shapes_after_pairing(&self, amount: StatementSize) -> bool {
         amount == StatementSize::Shapes && self.logs_shapes()
     }
 
-    /// The statement that logs one position for each row of a table: the text before the table's name, and the text after it.
+    /// The statement that logs one position for each row of a table: the text before the table's name, and the text
+    /// after it.
     pub(crate) fn one_side_statement(&self, amount: StatementSize) -> (String, String) {
         let held = self.held();
         let inner: Vec<String> =
@@ -523,7 +533,8 @@ impl TriggerFunction<'_> {
         self.position(held, &format!("{row}.{}", quoted(self.geometry().column)), amount)
     }
 
-    /// SQL for the value of a column of the log, computed from the value of the geometry column; NULL if it has no position.
+    /// SQL for the value of a column of the log, computed from the value of the geometry column; NULL if it has no
+    /// position.
     fn position(&self, held: LogColumn, value: &str, amount: StatementSize) -> String {
         let postgis = quoted(self.postgis);
         let WatchedGeometry { shape, srid, geography, .. } = self.geometry();
@@ -537,7 +548,8 @@ impl TriggerFunction<'_> {
         };
         let bounded = match amount {
             StatementSize::Shapes => shape_or_box(&postgis, &g),
-            // The axes of 4326 and 3857 are monotone functions of each other, so the box of the projected geometry is the projection of its box.
+            // The axes of 4326 and 3857 are monotone functions of each other, so the box of the projected geometry is
+            // the projection of its box.
             StatementSize::Few | StatementSize::Many => format!("{postgis}.ST_Envelope({g})"),
         };
         let other = || whole_or_cover(&postgis, &g, amount == StatementSize::Shapes);
@@ -596,7 +608,8 @@ impl TriggerFunction<'_> {
                 changed: self.changed(),
             };
         }
-        // Without a key, the nth of equal old rows is paired with the nth of equal new rows. A row without a partner has changed.
+        // Without a key, the nth of equal old rows is paired with the nth of equal new rows. A row without a partner
+        // has changed.
         let (image, nth) = (self.free_name("oar_tiles_image"), self.free_name("oar_tiles_nth"));
         let columns: Vec<String> = self.columns.iter().map(|name| format!("r.{}", quoted(name))).collect();
         let numbered = |table: &str, row: &str| {
@@ -626,8 +639,9 @@ impl TriggerFunction<'_> {
         name
     }
 
-    /// An SQL condition that is true if an old row and its new version differ in any byte of a watched column. Records of any types can be compared
-    /// in this way. But building a record costs more than everything else, so only types whose "=" ignores some differences are compared as records.
+    /// An SQL condition that is true if an old row and its new version differ in any byte of a watched column. Records
+    /// of any types can be compared in this way. But building a record costs more than everything else, so only types
+    /// whose "=" ignores some differences are compared as records.
     fn changed(&self) -> String {
         let (mut exact, mut shapes, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for name in self.columns {
@@ -652,7 +666,8 @@ impl TriggerFunction<'_> {
         exact.join("\n                OR ")
     }
 
-    /// The statement around the query that returns the positions of one or both sides: the text before the query, and the text after it.
+    /// The statement around the query that returns the positions of one or both sides: the text before the query, and
+    /// the text after it.
     fn statement_around(&self, sides: &[&str], amount: StatementSize) -> (String, String) {
         let targets: Vec<&str> = self.held().iter().map(|held| held.target()).collect();
         let places = targets.iter().filter(|target| **target != "y");
@@ -689,17 +704,20 @@ fn part(amount: StatementSize) -> String {
     }
 }
 
-/// SQL for a column of a row as text, by the output function of its type; an empty text for NULL. `::text` could run a cast of the type's owner.
+/// SQL for a column of a row as text, by the output function of its type; an empty text for NULL. `::text` could run a
+/// cast of the type's owner.
 fn text(row: &str, name: &str) -> String {
     format!("concat({row}.{})", quoted(name))
 }
 
-/// An SQL condition that is true if a column of a row is not NULL. `IS NOT NULL` would be false for a composite value with a NULL field.
+/// An SQL condition that is true if a column of a row is not NULL. `IS NOT NULL` would be false for a composite value
+/// with a NULL field.
 fn is_set(row: &str, name: &str) -> String {
     format!("num_nulls({row}.{}) = 0", quoted(name))
 }
 
-/// An SQL condition that is true if there is a row, judged by the first column of its key. A composite column of a key has no `equals`.
+/// An SQL condition that is true if there is a row, judged by the first column of its key. A composite column of a key
+/// has no `equals`.
 fn row_exists(row: &str, first: &TableKeyColumn) -> String {
     match first.equals {
         Some(_) => format!("{row}.{} IS NOT NULL", quoted(&first.name)),
@@ -713,7 +731,8 @@ fn record(row: &str, names: &[String]) -> String {
     format!("ROW({})::record", names.join(", "))
 }
 
-/// An SQL condition that is true if some columns of an old row and its new version differ in any byte (PostgreSQL documentation, section 9.24.6).
+/// An SQL condition that is true if some columns of an old row and its new version differ in any byte (PostgreSQL
+/// documentation, section 9.24.6).
 fn differs(names: &[String]) -> String {
     format!("{} *<> {}", record("o", names), record("n", names))
 }

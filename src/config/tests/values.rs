@@ -256,7 +256,8 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
         (name.to_owned(), zooms.to_owned(), format!("{name}.mbtiles"), url, packed)
     };
     assert_eq!(found.iter().map(seen).collect::<Vec<_>>(), [expected("a", "0-3", true), expected("b", "0-5", false)]);
-    // A default output is for tilesets without variants of their own, default variants for tilesets without an output of their own.
+    // A default output is for tilesets without variants of their own, default variants for tilesets without an output
+    // of their own.
     let variants = "values = [{ country = \"de\" }]\nwhere = { facilities = \"country_code = !country!\" }\noutput = \"{tileset}-{country}.mbtiles\"\n";
     for text in [
         format!(

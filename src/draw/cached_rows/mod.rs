@@ -1,12 +1,14 @@
 //! Cached rows: the rows of a layer of points, read once. Tiles of all zooms are drawn from them.
 //!
-//! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the database encodes each row once
-//! and returns its position. The program computes which tiles the row touches, and at which grid unit, with the arithmetic of the plan and of
-//! `ST_AsMVTGeom`. Two kinds of tiles are left to the database: tiles with ambiguous points, which lie so close to the boundary of two grid units
-//! that rounding decides; and tiles from which features are left out, because only the database knows the features' rank.
+//! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the
+//! database encodes each row once and returns its position. The program computes which tiles the row touches, and at
+//! which grid unit, with the arithmetic of the plan and of `ST_AsMVTGeom`. Two kinds of tiles are left to the database:
+//! tiles with ambiguous points, which lie so close to the boundary of two grid units that rounding decides; and tiles
+//! from which features are left out, because only the database knows the features' rank.
 //!
 //! - `read`: from the statement's rows to cached rows, in memory or in a scratch file.
-//! - `row_file`: the scratch file of a layer whose rows take more memory than allowed; `memory_limit`: the total memory of its batches.
+//! - `row_file`: the scratch file of a layer whose rows take more memory than allowed; `memory_limit`: the total memory
+//!   of its batches.
 
 mod row_file;
 
@@ -98,7 +100,8 @@ impl DrawnAreas {
     }
 }
 
-/// The database renders the whole batch if more than one tile in this many is left to it. Otherwise it renders these tiles one by one.
+/// The database renders the whole batch if more than one tile in this many is left to it. Otherwise it renders these
+/// tiles one by one.
 const MAX_LEFT_SHARE: u64 = 8;
 
 /// The expected number of rows, and the most memory that they may take when cached.
@@ -106,7 +109,8 @@ const MAX_LEFT_SHARE: u64 = 8;
 pub struct CacheLimits {
     /// The number of rows.
     pub rows: ExpectedRows,
-    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to read them back.
+    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to
+    /// read them back.
     pub memory: usize,
 }
 
@@ -121,8 +125,8 @@ pub(crate) async fn none_if_failed(
 ) -> Result<Option<CachedRows>, Error> {
     match read {
         Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch now queries the rows that it
-            // needs.
+            // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch
+            // now queries the rows that it needs.
             tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
             snapshot.keeper.return_to_savepoint().await?;
             Ok(None)
@@ -153,7 +157,8 @@ impl CachedRows {
         }
     }
 
-    /// Some of the rows, by their numbers in ascending order. They share the encoded bytes of all rows. Empty if the rows are in a scratch file.
+    /// Some of the rows, by their numbers in ascending order. They share the encoded bytes of all rows. Empty if the
+    /// rows are in a scratch file.
     pub(crate) fn some(&self, numbers: &[u32]) -> CachedRows {
         let rows = match &self.rows {
             RowStore::Memory(rows) => EncodedRows {
@@ -168,7 +173,8 @@ impl CachedRows {
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
 
-    /// The positions of the rows in world units: x in the upper half, y in the lower half. Empty if the rows are in a scratch file.
+    /// The positions of the rows in world units: x in the upper half, y in the lower half. Empty if the rows are in a
+    /// scratch file.
     pub(crate) fn worlds(&self) -> Vec<u64> {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.worlds().collect(),
@@ -199,8 +205,9 @@ impl CachedRows {
         self.near.is_none_or(is_near)
     }
 
-    /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are already packed are taken from `shared`, which is for
-    /// tilesets of one layer. Tiles with more rows than `most` allows are left to the database.
+    /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are already packed are taken
+    /// from `shared`, which is for tilesets of one layer. Tiles with more rows than `most` allows are left to the
+    /// database.
     pub(crate) fn draw(
         &self,
         layer: &Layer,
@@ -220,8 +227,8 @@ impl CachedRows {
     }
 }
 
-/// Draws areas from the rows in a scratch file. If their rows together take too much memory, the areas are halved; a single tile with too many rows
-/// is drawn in pieces. All areas are left to the database if the file cannot be read.
+/// Draws areas from the rows in a scratch file. If their rows together take too much memory, the areas are halved; a
+/// single tile with too many rows is drawn in pieces. All areas are left to the database if the file cannot be read.
 fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], most: &MostFeatures) -> DrawnAreas {
     let parts: Vec<WorldRect> = areas.iter().map(|area| part_of(layer, area)).collect();
     let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), most, None)), areas) {
@@ -442,7 +449,8 @@ impl Drop for TakenMemory<'_> {
     }
 }
 
-// Reads rows to be cached, in several sessions in parallel: into memory, and from there into a scratch file if they take too much memory.
+// Reads rows to be cached, in several sessions in parallel: into memory, and from there into a scratch file if they
+// take too much memory.
 
 /// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
 const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
@@ -505,7 +513,8 @@ impl PartRows {
 }
 
 impl Reading {
-    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read, and they may go to a file.
+    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read, and they may
+    /// go to a file.
     fn new(layer: &Layer, expected: Option<ExpectedRows>, memory: usize, parts: usize) -> Reading {
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
@@ -607,8 +616,8 @@ pub(crate) struct RowReaders<'a> {
 }
 
 impl CachedRows {
-    /// Reads all rows that are visible in the coverage at `zooms`, into a scratch file if they take more memory than `limits` allows. `None` if the
-    /// number of rows is not the one that `limits` expects.
+    /// Reads all rows that are visible in the coverage at `zooms`, into a scratch file if they take more memory than
+    /// `limits` allows. `None` if the number of rows is not the one that `limits` expects.
     pub(crate) async fn read_all(
         readers: RowReaders<'_>,
         layer: &Layer,
@@ -633,8 +642,8 @@ impl CachedRows {
         CachedRows::read(&[readers.keeper], layer, &whole, params, memory).await
     }
 
-    /// Reads some rows, each part in its own session. `parts` must be in the order of the keys. `None` if the number of rows is not as expected, or
-    /// if rows in areas take more than `memory` bytes.
+    /// Reads some rows, each part in its own session. `parts` must be in the order of the keys. `None` if the number of
+    /// rows is not as expected, or if rows in areas take more than `memory` bytes.
     pub(crate) async fn read(
         sessions: &[&Session],
         layer: &Layer,

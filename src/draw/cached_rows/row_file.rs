@@ -6,9 +6,10 @@
 //!  a batch's areas ─► blocks of each run that may hold rows there ─► rows, by their numbers ─► EncodedRows
 //! ```
 //!
-//! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the keys in parallel, so a row is
-//! numbered within its range until all ranges are read. Within a run, the rows are sorted by columns of tiles at a common deepest zoom
-//! ([`COLUMN_ZOOM`]), so that a batch, which is a few columns or a square, reads a few long pieces.
+//! A row's number is its position in the order of the keys, which is its order in a tile. Sessions read ranges of the
+//! keys in parallel, so a row is numbered within its range until all ranges are read. Within a run, the rows are sorted
+//! by columns of tiles at a common deepest zoom ([`COLUMN_ZOOM`]), so that a batch, which is a few columns or a square,
+//! reads a few long pieces.
 //!
 //! `writer`: from rows to the file.
 
@@ -22,15 +23,15 @@ use crate::mvt::Features;
 use crate::scratch::scratch_file;
 use crate::tile::{Positions, WorldRect};
 
-/// The most bytes of a block, not counting its last row. With smaller blocks, a batch reads fewer rows that it does not need, but the index is
-/// longer.
+/// The most bytes of a block, not counting its last row. With smaller blocks, a batch reads fewer rows that it does not
+/// need, but the index is longer.
 const MAX_BLOCK_BYTES: usize = 16 << 10;
 
 /// The lower limit of the size that [`block_bytes`] computes.
 const MIN_BLOCK_BYTES: usize = 1 << 10;
 
-/// A block takes at most the batches' memory divided by this number. A tile needs at least one block of each run, and with little memory there are
-/// many runs, so their blocks must be small.
+/// A block takes at most the batches' memory divided by this number. A tile needs at least one block of each run, and
+/// with little memory there are many runs, so their blocks must be small.
 const BLOCKS_IN_MEMORY: usize = 1024;
 
 /// The bytes of a block, if batches may take `limit` bytes of memory.
@@ -41,13 +42,15 @@ fn block_bytes(limit: usize) -> usize {
 /// The header of a row, before the bytes of its feature: the row's number, its position, and the number of these bytes.
 const HEADER_BYTES: usize = 24;
 
-/// The memory of a row of a batch in addition to its own bytes: its number, its offsets among the bytes, and its position twice.
+/// The memory of a row of a batch in addition to its own bytes: its number, its offsets among the bytes, and its
+/// position twice.
 const BATCH_ROW_BYTES: usize = 64;
 
 /// Rows are sorted by columns of this zoom, and by their latitude within a column.
 const COLUMN_ZOOM: u32 = 14;
 
-/// The sort key of a row in a run: its column in the upper 32 bits, and its distance from the northern edge, in world units, in the lower 32.
+/// The sort key of a row in a run: its column in the upper 32 bits, and its distance from the northern edge, in world
+/// units, in the lower 32.
 fn code(at: [f64; 2]) -> u64 {
     let [x, y] = Positions::world(at);
     (x.cast_unsigned() >> (32 - COLUMN_ZOOM)) << 32 | y.cast_unsigned()
@@ -96,8 +99,8 @@ impl RowFile {
         self.runs.iter().map(|run| run.blocks.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
     }
 
-    /// Calls `work` with the rows in some parts of the world, and perhaps some more. `None` if the rows would take more memory than allowed. Waits
-    /// while other batches use the memory.
+    /// Calls `work` with the rows in some parts of the world, and perhaps some more. `None` if the rows would take more
+    /// memory than allowed. Waits while other batches use the memory.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -111,8 +114,8 @@ impl RowFile {
         Ok(Some(work(&self.read(&blocks, parts)?)))
     }
 
-    /// Calls `work` with the rows in a part of the world, run by run in the order of the rows, until it returns `false`. For parts whose rows
-    /// together take more memory than allowed. All other batches wait meanwhile.
+    /// Calls `work` with the rows in a part of the world, run by run in the order of the rows, until it returns
+    /// `false`. For parts whose rows together take more memory than allowed. All other batches wait meanwhile.
     ///
     /// # Errors
     /// If the file cannot be read.
@@ -140,7 +143,8 @@ impl RowFile {
         &self.layer
     }
 
-    /// The rows of some blocks that lie in some parts of the world, in their order. Each block comes with the number of the first row of its part.
+    /// The rows of some blocks that lie in some parts of the world, in their order. Each block comes with the number of
+    /// the first row of its part.
     #[expect(
         clippy::slow_vector_initialization,
         reason = "memory that is asked for with zeros comes new from the system: of ten million rows, five million page faults"
@@ -201,8 +205,8 @@ fn blocks_of(run: &[RowBlock], parts: &[WorldRect]) -> Vec<RowBlock> {
     wanted.into_iter().map(|number| run[number]).collect()
 }
 
-/// Adds the rows of a block that lie in some parts of the world to `found`. The block begins at `start`; `base` is the number of the first row of its
-/// part.
+/// Adds the rows of a block that lie in some parts of the world to `found`. The block begins at `start`; `base` is the
+/// number of the first row of its part.
 fn rows_within(
     raw: &[u8],
     mut start: usize,
@@ -245,7 +249,8 @@ pub(crate) struct RowFileWriter {
     file: File,
     runs: Vec<RowRun>,
     written: u64,
-    /// The memory that the rows of the batches in work may take, in bytes. A run of more than one row takes no more than that when it is read.
+    /// The memory that the rows of the batches in work may take, in bytes. A run of more than one row takes no more
+    /// than that when it is read.
     limit: usize,
 }
 
@@ -258,7 +263,8 @@ impl RowFileWriter {
         Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
     }
 
-    /// Writes further rows of a part: their positions and bytes. `first` is the number of the first of these rows within the part.
+    /// Writes further rows of a part: their positions and bytes. `first` is the number of the first of these rows
+    /// within the part.
     ///
     /// # Errors
     /// If the file cannot be written, such as on a full disk.
@@ -322,7 +328,8 @@ impl RowFileWriter {
         Ok(())
     }
 
-    /// Returns the file with all rows. `rows` are the numbers of rows of the parts, in their order; `layer` is their layer, with or without rows.
+    /// Returns the file with all rows. `rows` are the numbers of rows of the parts, in their order; `layer` is their
+    /// layer, with or without rows.
     pub(crate) fn finish(self, rows: &[u64], layer: &Features) -> RowFile {
         let RowFileWriter { file, mut runs, written, limit } = self;
         tracing::debug!(

@@ -5,15 +5,16 @@
 //!  the stored tile ─► its layers ──────────────────────────────────┴─► those parts replaced ─► tile
 //! ```
 //!
-//! The rows come from the database, one query for each part of each tile. If there are many parts, the rows near all of them are cached, and
-//! most zooms use these.
+//! The rows come from the database, one query for each part of each tile. If there are many parts, the rows near all of
+//! them are cached, and most zooms use these.
 //!
-//! In a layer that can be patched, the current features near each changed position replace those that the stored tile has there; the rest of
-//! the tile stays. The bytes equal those of a rendered tile. A layer of a tile is rendered in full if the tile is not stored, does not
-//! have the expected form, or shows so few features that patching would not pay.
+//! In a layer that can be patched, the current features near each changed position replace those that the stored tile
+//! has there; the rest of the tile stays. The bytes equal those of a rendered tile. A layer of a tile is rendered in
+//! full if the tile is not stored, does not have the expected form, or shows so few features that patching would not
+//! pay.
 //!
-//! Patching the same part twice is harmless, and so is any state of the tile between the target's snapshot and this run's: afterwards the
-//! part shows what this run's snapshot has.
+//! Patching the same part twice is harmless, and so is any state of the tile between the target's snapshot and this
+//! run's: afterwards the part shows what this run's snapshot has.
 
 mod spots;
 
@@ -47,7 +48,8 @@ pub struct PatchLayer {
     pub extent: u32,
     /// How its points are encoded; `None` if the layer cannot be patched.
     pub points: Option<PointLayer>,
-    /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for each tile.
+    /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for
+    /// each tile.
     pub cached_from: Option<Zoom>,
     /// The budget of bytes, by zoom.
     pub most_bytes: ZoomLimits,
@@ -93,7 +95,8 @@ impl LayerPatch {
     }
 }
 
-/// The MVT bytes of each layer of a stored tile. `None` for a tile that is not stored, or does not have the expected form.
+/// The MVT bytes of each layer of a stored tile. `None` for a tile that is not stored, or does not have the expected
+/// form.
 type StoredLayers = Option<HashMap<LayerId, Vec<u8>>>;
 
 struct TilePatch {
@@ -114,8 +117,8 @@ impl TilePatch {
 }
 
 impl Patches {
-    /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; `layers_apart` says whether the target
-    /// stores each layer of a tile separately.
+    /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; `layers_apart` says
+    /// whether the target stores each layer of a tile separately.
     #[must_use]
     pub fn new(
         layers: Vec<PatchLayer>,
@@ -195,8 +198,8 @@ impl Patches {
         Ok(tiles)
     }
 
-    /// Decides whether one layer of a tile is kept, patched from a query or from cached rows, or rendered. If any condition is not met, the
-    /// layer is rendered. If the layer can be patched at all, the log names that condition.
+    /// Decides whether one layer of a tile is kept, patched from a query or from cached rows, or rendered. If any
+    /// condition is not met, the layer is rendered. If the layer can be patched at all, the log names that condition.
     fn decide_layer(&self, index: LayerIndex, tile: TileCoord, stored: &StoredLayers) -> LayerPatch {
         let layer = &self.layers[index.0];
         if layer.points.is_none() {
@@ -279,7 +282,8 @@ impl Patches {
         batch
     }
 
-    /// Assembles tiles from stored and rendered parts. Returns the finished tiles, and those that could not be patched and must be rendered.
+    /// Assembles tiles from stored and rendered parts. Returns the finished tiles, and those that could not be patched
+    /// and must be rendered.
     fn put_together(&self, tiles: Vec<TilePatch>, rendered: Vec<RenderedTile>) -> (Vec<RenderedTile>, Vec<TilePatch>) {
         let rendered: HashMap<TileCoord, RenderedTile> = rendered.into_iter().map(|one| (one.tile, one)).collect();
         let (mut done, mut again) = (Vec::with_capacity(tiles.len()), Vec::new());
@@ -365,15 +369,18 @@ const NOT_A_TILE: &[u8] = &[0];
 /// Querying one part costs about as much as rendering this many features.
 const FEATURES_PER_QUERY: usize = 8;
 
-/// After this many stored tiles do not hold a layer as points in the order of their keys, the layer is no longer patched in this run.
+/// After this many stored tiles do not hold a layer as points in the order of their keys, the layer is no longer
+/// patched in this run.
 const MAX_UNPATCHABLE_TILES: u64 = 8;
 
 // Which parts of a tile can show a feature at a changed position.
 
-/// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`. The tile's grid has
-/// `extent` units along a side. The world boxes of the parts do not touch each other, so that no row is found twice.
+/// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`.
+/// The tile's grid has `extent` units along a side. The world boxes of the parts do not touch each other, so that no
+/// row is found twice.
 ///
-/// `ST_AsMVTGeom` rounds a position to the nearest grid point, so a feature is drawn at most one unit from its position.
+/// `ST_AsMVTGeom` rounds a position to the nearest grid point, so a feature is drawn at most one unit from its
+/// position.
 pub(crate) fn parts(
     tile: TileCoord,
     extent: u32,
@@ -415,9 +422,9 @@ pub(crate) struct TileGrid {
 /// The most world units by which our arithmetic and that of PostGIS differ, on either side.
 const ROUNDING_SLACK: f64 = 2.0;
 
-/// Boxes that are this many world units apart may still meet in a spatial index, which keeps single-precision floats (PostGIS, `BOX2DF`). Rows
-/// that are wrapped lie up to 540° from the prime meridian, where these floats are 6.1e-5° (728 world units) apart: the boxes of two
-/// parts and that of a row between them are rounded by one step each.
+/// Boxes that are this many world units apart may still meet in a spatial index, which keeps single-precision floats
+/// (PostGIS, `BOX2DF`). Rows that are wrapped lie up to 540° from the prime meridian, where these floats are 6.1e-5°
+/// (728 world units) apart: the boxes of two parts and that of a row between them are rounded by one step each.
 const INDEX_SLACK: f64 = 1_500.0;
 
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
@@ -472,9 +479,9 @@ fn hull(one: GridBox, other: GridBox) -> GridBox {
 
 // Checks whether a stored tile shows a point at a position.
 
-/// True if a layer of a tile shows a feature at one of some positions (world units), or if that is not known. `raw` are the unpacked bytes
-/// of the tile, `extent` is the number of grid units along its side. If the tile shows all rows of the layer as points, false means that no
-/// row of the layer lies at any of the positions.
+/// True if a layer of a tile shows a feature at one of some positions (world units), or if that is not known. `raw` are
+/// the unpacked bytes of the tile, `extent` is the number of grid units along its side. If the tile shows all rows of
+/// the layer as points, false means that no row of the layer lies at any of the positions.
 #[must_use]
 pub fn may_show(
     raw: &[u8],

@@ -27,8 +27,8 @@ impl ChangedPositions {
         ChangedPositions { layers: is_known.map(|known| known.then(Vec::new)).collect(), count: 0 }
     }
 
-    /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many positions, the layer's
-    /// positions are no longer known.
+    /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many
+    /// positions, the layer's positions are no longer known.
     pub fn add(&mut self, layer: LayerIndex, spot: &Spot) {
         let at = spot.world();
         let Some(Some(positions)) = self.layers.get_mut(layer.0) else { return };
@@ -94,8 +94,8 @@ impl PositionsInTiles {
         self.known.contains(&true)
     }
 
-    /// The neighbourhood of a layer's changed positions, in which rows are cached. `extent` is the number of grid units along a tile's side.
-    /// `None` if the positions are not known, too few to pay, or seen only at low zooms.
+    /// The neighbourhood of a layer's changed positions, in which rows are cached. `extent` is the number of grid units
+    /// along a tile's side. `None` if the positions are not known, too few to pay, or seen only at low zooms.
     #[must_use]
     pub fn neighbourhood(&self, layer: LayerIndex, extent: u32) -> Option<Neighbourhood> {
         if !*self.known.get(layer.0)? {
@@ -132,12 +132,13 @@ impl PositionsInTiles {
 /// Rows are cached from this many positions on; fewer are queried tile by tile.
 const MIN_POSITIONS: usize = 16;
 
-/// A neighbourhood begins at the first zoom whose grid units are at most this many world units (40 metres) wide: zoom 8 with an extent of
-/// 4096.
+/// A neighbourhood begins at the first zoom whose grid units are at most this many world units (40 metres) wide: zoom 8
+/// with an extent of 4096.
 const MAX_UNIT: i64 = 4096;
 
-/// The greatest distance, in world units, between a position and a row that is drawn at the same grid point: three grid units (the position
-/// is rounded, the box around it reaches one unit farther, and features are rounded) and four world units of rounding ([`TileGrid`]).
+/// The greatest distance, in world units, between a position and a row that is drawn at the same grid point: three grid
+/// units (the position is rounded, the box around it reaches one unit farther, and features are rounded) and four world
+/// units of rounding ([`TileGrid`]).
 ///
 /// [`TileGrid`]: super::parts::TileGrid
 const fn reach(unit: i64) -> i64 {

@@ -116,7 +116,8 @@ const WINDOW: usize = 4;
 
 type Ended = Result<(MemorySink, PipelineOutcome), PipelineError<OnPurpose, OnPurpose>>;
 
-/// Runs sixty batches over three sources. Returns how the run ended, and the largest number of batches between rendering and storing.
+/// Runs sixty batches over three sources. Returns how the run ended, and the largest number of batches between
+/// rendering and storing.
 fn run_with(fault: Fault) -> (Ended, usize) {
     run_limited(fault, NonZeroU64::MAX)
 }

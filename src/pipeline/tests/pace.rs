@@ -137,8 +137,8 @@ impl Sink for KeptEdits {
     }
 }
 
-/// The features of each batch that one worker renders, if a feature takes `each` and the plan has `count` batches of some tiles with a
-/// number of features.
+/// The features of each batch that one worker renders, if a feature takes `each` and the plan has `count` batches of
+/// some tiles with a number of features.
 fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, features: u64) -> Vec<u64> {
     let zoom = Zoom::new(12).unwrap();
     let batch = |x| Batch {

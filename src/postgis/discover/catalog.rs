@@ -212,7 +212,8 @@ pub(crate) async fn objects<T: DeserializeOwned>(
 
 // Functions that return the bytes of a tile, in the form in which other tile servers call them.
 
-/// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the JSON of `sql/functions.sql`.
+/// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the
+/// JSON of `sql/functions.sql`.
 #[derive(Debug, Clone, Deserialize)]
 pub struct SpatialFunction {
     pub schema: String,

@@ -1,5 +1,5 @@
-//! Discovers what can be drawn from a database: tables and views with a geometry, and functions that return tiles, described by the catalog and by
-//! their rows.
+//! Discovers what can be drawn from a database: tables and views with a geometry, and functions that return tiles,
+//! described by the catalog and by their rows.
 //!
 //! | file | what |
 //! |---|---|
@@ -115,7 +115,8 @@ pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> boo
     Ok(Discovery { database, relations: discovered, functions, names })
 }
 
-// Checks whether layers can be drawn. Each layer is probed separately, so that an error in one layer does not hide errors in others.
+// Checks whether layers can be drawn. Each layer is probed separately, so that an error in one layer does not hide
+// errors in others.
 
 /// The result of the probe of a layer.
 #[derive(Debug)]
@@ -130,8 +131,8 @@ pub struct LayerTrial {
     pub jumps: Option<JumpingRows>,
     /// The warning that policies may hide rows of tables that this layer reads and no earlier layer does.
     pub row_security: Option<String>,
-    /// Why the layer cannot be drawn; empty if it can be drawn. The first error is the one that a run would report; a run would report the others
-    /// once the first is fixed.
+    /// Why the layer cannot be drawn; empty if it can be drawn. The first error is the one that a run would report; a
+    /// run would report the others once the first is fixed.
     pub errors: Vec<Error>,
 }
 
@@ -183,7 +184,8 @@ async fn objection(session: &Session, work: impl Future<Output = Result<(), Erro
     }
 }
 
-/// Copies of the layer, each with only one of the expressions that the database checks, because the database reports only the first wrong one.
+/// Copies of the layer, each with only one of the expressions that the database checks, because the database reports
+/// only the first wrong one.
 fn parts_alone(options: &LayerOptions) -> Vec<LayerOptions> {
     let mut bare = options.clone();
     (bare.properties, bare.filter, bare.row_zooms) = (Some(Vec::new()), None, RowZooms::default());

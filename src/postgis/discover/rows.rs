@@ -1,4 +1,5 @@
-//! Examines what only the rows of a relation show. If they cannot be read, the result is the text of the database's error.
+//! Examines what only the rows of a relation show. If they cannot be read, the result is the text of the database's
+//! error.
 
 use std::collections::BTreeMap;
 
@@ -23,21 +24,24 @@ const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
 /// The number of points from which on a polygon is checked wherever it is in its table.
 const MANY_POINTS: u32 = 500;
 
-/// The number of parts from which on a geometry with very many points, such as a coast with its islands, is better divided.
+/// The number of parts from which on a geometry with very many points, such as a coast with its islands, is better
+/// divided.
 const MANY_PARTS: u32 = 10;
 
-/// The number of points from which on each tile is slower because the whole geometry is read for it. Natural Earth's land of 1:10,000,000 has 400,000
-/// points, and is drawn ten times as fast in parts.
+/// The number of points from which on each tile is slower because the whole geometry is read for it. Natural Earth's
+/// land of 1:10,000,000 has 400,000 points, and is drawn ten times as fast in parts.
 const MANY_POINTS_IN_PARTS: u32 = 50_000;
 
 /// The most polygons whose validity is checked among those with many points, and again among those of any size.
 const MAX_VALIDATED: u32 = 2_000;
 
-/// The number of columns beyond which the rows with a value in each column are counted. OpenStreetMap's tables have a column for each of 60 tags.
+/// The number of columns beyond which the rows with a value in each column are counted. OpenStreetMap's tables have a
+/// column for each of 60 tags.
 const MANY_COLUMNS: usize = 20;
 
-/// The number of an object in OpenStreetMap, as osm2pgsql names it. A long way, and a relation with several outer rings, has a row for each of its
-/// parts. So the number identifies points, but lines and polygons only until the next update.
+/// The number of an object in OpenStreetMap, as osm2pgsql names it. A long way, and a relation with several outer
+/// rings, has a row for each of its parts. So the number identifies points, but lines and polygons only until the next
+/// update.
 pub const OSM_ID: &str = "osm_id";
 
 /// Names that a key often has, in lower case.
@@ -64,10 +68,11 @@ pub struct GeometryRows {
     pub has_single_members: bool,
     /// The positions and sizes of the geometries.
     pub extent: Option<ColumnExtent>,
-    /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned by their boxes, and no tile is
-    /// rendered for several of them.
+    /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned
+    /// by their boxes, and no tile is rendered for several of them.
     pub invalid_areas: u64,
-    /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each tile down.
+    /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
+    /// tile down.
     pub points_in_parts: u64,
 }
 
@@ -85,7 +90,8 @@ pub struct ColumnExtent {
 }
 
 impl GeometryRows {
-    /// True if there are geometries, and all of them are single points or multipoints of one member, which are drawn as points.
+    /// True if there are geometries, and all of them are single points or multipoints of one member, which are drawn as
+    /// points.
     #[must_use]
     pub fn are_points(&self) -> bool {
         let is_point = |shape: &String| shape == "POINT" || shape == MULTIPOINT && self.has_single_members;
@@ -103,7 +109,8 @@ impl GeometryRows {
     }
 }
 
-/// Reads the rows of a column. The inner error is the database's error about the rows; every other error is an outer one.
+/// Reads the rows of a column. The inner error is the database's error about the rows; every other error is an outer
+/// one.
 pub(crate) async fn look_at(
     session: &Session,
     relation: &SpatialRelation,
@@ -153,8 +160,8 @@ fn percent_of(bytes: Option<u64>) -> Option<f64> {
     bytes.filter(|bytes| *bytes > MAX_BYTES_READ_WHOLE).map(percent)
 }
 
-/// For a relation with many columns: the number of rows of a sample in which each column has a value. Empty for a relation with few columns, and for
-/// one that cannot be read.
+/// For a relation with many columns: the number of rows of a sample in which each column has a value. Empty for a
+/// relation with few columns, and for one that cannot be read.
 pub(crate) async fn filled_columns(
     session: &Session,
     relation: &SpatialRelation,
@@ -319,8 +326,9 @@ async fn in_degrees(session: &Session, context: &str, own: SourceBox, srid: i32)
     Ok(<[f64; 4]>::try_from(sides).ok().map(LonLatBox::from_sides))
 }
 
-/// The first column that identifies the present rows. Only columns are checked whose name is that of a key: by convention, or in a table that a view
-/// reads. `are_points` is true if every geometry of the relation is drawn as a point.
+/// The first column that identifies the present rows. Only columns are checked whose name is that of a key: by
+/// convention, or in a table that a view reads. `are_points` is true if every geometry of the relation is drawn as a
+/// point.
 pub(crate) async fn distinct_column(
     session: &Session,
     relation: &SpatialRelation,

@@ -76,7 +76,8 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
-    /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the order of the features in a tile.
+    /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the
+    /// order of the features in a tile.
     pub(crate) suits_patches: bool,
     /// True if `ST_AsMVT` writes each property under its own name, for any value.
     pub(crate) has_plain_values: bool,
@@ -149,7 +150,8 @@ impl Layer {
         zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect()
     }
 
-    /// The layer's id in the configuration. A layer that is drawn in several ways at different zooms becomes several [`Layer`]s with the same id.
+    /// The layer's id in the configuration. A layer that is drawn in several ways at different zooms becomes several
+    /// [`Layer`]s with the same id.
     #[must_use]
     pub fn id(&self) -> LayerId {
         self.id
@@ -167,7 +169,8 @@ impl Layer {
         self.query.is_some()
     }
 
-    /// True if the database is queried once for each tile: the layer's query contains `!bbox!`, or a function returns the tile.
+    /// True if the database is queried once for each tile: the layer's query contains `!bbox!`, or a function returns
+    /// the tile.
     #[must_use]
     pub fn asks_each_tile(&self) -> bool {
         self.asks_box() || self.function.is_some()
@@ -184,8 +187,9 @@ impl Layer {
         self.function.as_ref()
     }
 
-    /// True if the statement that renders the layer gets a list of the planned tiles: its features are lines and polygons, whose boxes also touch
-    /// other tiles. False if the layer is thinned, because thinning counts the candidates of a tile, or simplified, because that moves edges.
+    /// True if the statement that renders the layer gets a list of the planned tiles: its features are lines and
+    /// polygons, whose boxes also touch other tiles. False if the layer is thinned, because thinning counts the
+    /// candidates of a tile, or simplified, because that moves edges.
     #[must_use]
     pub fn lists_tiles(&self) -> bool {
         let is_plain = self.margin.bounds == TileBounds::Mercator && self.margin.candidates.is_none();
@@ -194,7 +198,8 @@ impl Layer {
         is_plain && is_read_once && is_drawn_as_is && !self.shape.points && self.cells().is_none()
     }
 
-    /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in all of them.
+    /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in all of
+    /// them.
     pub(crate) fn is_same_in_each_tile(&self) -> bool {
         self.properties.iter().all(|property| !matches!(property.of, ComputedFrom::Tile(_)))
     }
@@ -263,7 +268,8 @@ impl Layer {
         self.row_properties().map(|property| property.sql.as_str()).chain(rank)
     }
 
-    /// The SQL over the rows of a cell: properties, and the condition of the cell. The cell's bounds are still placeholders.
+    /// The SQL over the rows of a cell: properties, and the condition of the cell. The cell's bounds are still
+    /// placeholders.
     pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
         let having = self.cells().and_then(|cells| cells.having.as_deref());
         self.properties
@@ -279,8 +285,9 @@ impl Layer {
         self.shape.srid
     }
 
-    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains all features of the
-    /// area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis of the other.
+    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains
+    /// all features of the area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis
+    /// of the other.
     #[must_use]
     pub fn is_found_by_area(&self) -> bool {
         self.shape.has_closed_form()
@@ -294,7 +301,8 @@ impl Layer {
 
 // Errors of the database, explained in terms of a layer's settings.
 
-/// Adds advice to errors whose own text gives none, such as PROJ's error about coordinates far outside a projected system.
+/// Adds advice to errors whose own text gives none, such as PROJ's error about coordinates far outside a projected
+/// system.
 pub(crate) fn explain(error: Error, layer: &Layer) -> Error {
     match error {
         Error::Query { source, .. } if source.to_string().contains("Cannot find SRID") => Error::Layer {
@@ -328,8 +336,8 @@ pub(crate) fn explain(error: Error, layer: &Layer) -> Error {
     }
 }
 
-// A layer restricted to the rows that a request wants, by further conditions. Their values are held by settings of the session, never by a
-// statement's text.
+// A layer restricted to the rows that a request wants, by further conditions. Their values are held by settings of the
+// session, never by a statement's text.
 
 /// The prefix of the settings' names. The dot makes them custom settings, which every role may set.
 const PREFIX: &str = "oar_tiles.parameter_";
@@ -339,8 +347,8 @@ pub(crate) fn setting(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
-/// The values of a parameter as SQL: an array of texts, read from a setting of the session. Without the setting, the statement fails. `name` consists
-/// of lower-case letters, digits and `_`.
+/// The values of a parameter as SQL: an array of texts, read from a setting of the session. Without the setting, the
+/// statement fails. `name` consists of lower-case letters, digits and `_`.
 #[must_use]
 pub fn parameter_array(name: &str) -> String {
     format!("pg_catalog.current_setting('{}')::pg_catalog.text[]", setting(name))
@@ -354,8 +362,8 @@ fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> 
 }
 
 impl Layer {
-    /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an object, `members` are added to the
-    /// object.
+    /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an
+    /// object, `members` are added to the object.
     #[must_use]
     pub fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
         // A tile of which a value is the cause must not be taken for one whose rows are.
@@ -384,8 +392,9 @@ impl LayerOptions {
 // Which layers can be patched: layers whose tiles hold the keys of their features, which identify and order them.
 
 impl Layer {
-    /// How the layer is written in a tile, if features of a tile can be replaced without the rest; else `None`. They can be replaced if they are
-    /// single points that are drawn independently of each other and of their position, and if the tile holds their keys.
+    /// How the layer is written in a tile, if features of a tile can be replaced without the rest; else `None`. They
+    /// can be replaced if they are single points that are drawn independently of each other and of their position, and
+    /// if the tile holds their keys.
     #[must_use]
     pub fn as_points(&self) -> Option<PointLayer> {
         let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
@@ -449,7 +458,8 @@ fn is_name_of(sql: &str, column: &str) -> bool {
 /// The properties of a layer that decide which sources can draw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerTraits {
-    /// True if its features are single points with the same properties in every tile of every zoom, so that its rows may be cached.
+    /// True if its features are single points with the same properties in every tile of every zoom, so that its rows
+    /// may be cached.
     pub has_uniform_points: bool,
     /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
     pub is_thinned: bool,

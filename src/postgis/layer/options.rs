@@ -32,7 +32,8 @@ pub enum PropertySource {
     Column(String),
     /// An SQL expression over the relation's columns, trusted as the configuration is.
     Expression(String),
-    /// An SQL aggregate over the rows of a cell; `!xmin!`, `!ymin!`, `!xmax!` and `!ymax!` in it are the cell's bounds in degrees.
+    /// An SQL aggregate over the rows of a cell; `!xmin!`, `!ymin!`, `!xmax!` and `!ymax!` in it are the cell's bounds
+    /// in degrees.
     Aggregate(String),
     /// The address of the tile that the feature is drawn in.
     Tile(TilePart),
@@ -58,7 +59,8 @@ pub struct Property {
     pub source: PropertySource,
 }
 
-/// The zooms at which a row is drawn, as SQL expressions over the row, trusted as the configuration is. NULL sets no bound.
+/// The zooms at which a row is drawn, as SQL expressions over the row, trusted as the configuration is. NULL sets no
+/// bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowZooms {
     /// The first zoom.
@@ -95,8 +97,8 @@ pub struct Simplify {
 }
 
 impl Simplify {
-    /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid. The tolerance adds nothing,
-    /// because a simplified line consists of some of its own points and stays in its box.
+    /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid.
+    /// The tolerance adds nothing, because a simplified line consists of some of its own points and stays in its box.
     #[must_use]
     pub fn moved(&self) -> f64 {
         self.snap.map_or(0.0, |cell| cell / 2.0 / 256.0)
@@ -108,7 +110,8 @@ impl Simplify {
 pub struct Cells {
     /// The grid of the cells.
     pub grid: CellGrid,
-    /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of [`PropertySource::Aggregate`].
+    /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of
+    /// [`PropertySource::Aggregate`].
     pub having: Option<String>,
     /// True if a row that is alone in its cell is drawn as itself, with the properties of rows.
     pub keeps_lone: bool,
@@ -117,7 +120,8 @@ pub struct Cells {
 /// A database function that returns the MVT bytes of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileFunction {
-    /// Its name as SQL, with its schema or without; with the types of its arguments in parentheses if several functions have the name.
+    /// Its name as SQL, with its schema or without; with the types of its arguments in parentheses if several functions
+    /// have the name.
     pub name: String,
     /// The argument after the tile's address: an object as JSON text. `None` if nothing was configured.
     pub query: Option<String>,
@@ -132,7 +136,8 @@ pub enum LayerKind {
     Rows,
     /// The rows that lie in one cell of a grid as one feature.
     Cells(Cells),
-    /// The tiles that a function returns; it is called once for each tile. The layer's rows only determine where tiles may be.
+    /// The tiles that a function returns; it is called once for each tile. The layer's rows only determine where tiles
+    /// may be.
     Function(TileFunction),
 }
 
@@ -141,7 +146,8 @@ pub enum LayerKind {
 pub struct LayerOptions {
     /// The layer's name in the tile.
     pub name: String,
-    /// The layer's id. Options with the same id are one layer that is drawn differently at different zooms; they share no zoom.
+    /// The layer's id. Options with the same id are one layer that is drawn differently at different zooms; they share
+    /// no zoom.
     pub id: LayerId,
     /// Where its rows come from.
     pub rows: Rows,
@@ -197,7 +203,8 @@ pub enum OnLargeTile {
 pub enum OnTileError {
     /// The run ends.
     Fail,
-    /// The layer is left out of the tile, or the target's old tile stays. The run goes on and reports the tile at its end.
+    /// The layer is left out of the tile, or the target's old tile stays. The run goes on and reports the tile at its
+    /// end.
     Skip,
 }
 
@@ -221,7 +228,8 @@ impl Budget {
         self.on_large_tile == OnLargeTile::Thin
     }
 
-    /// The budget of a layer whose tiles are stored unchanged: without a limit of features, and without leaving any out.
+    /// The budget of a layer whose tiles are stored unchanged: without a limit of features, and without leaving any
+    /// out.
     #[must_use]
     pub fn of_whole_tiles(self) -> Budget {
         let on_large_tile = if self.thins() { OnLargeTile::Warn } else { self.on_large_tile };
@@ -251,12 +259,12 @@ pub(crate) struct Rank {
 
 // The text behind the fingerprint: everything in a layer's configuration that decides its bytes in a tile.
 //
-// Every target holds a hash of this text. It is written out by hand, in the form of the first version, so that renaming a type or a field cannot
-// change it. With another text, every target would have to be seeded again.
+// Every target holds a hash of this text. It is written out by hand, in the form of the first version, so that renaming
+// a type or a field cannot change it. With another text, every target would have to be seeded again.
 
 impl Layer {
-    /// Everything that decides the layer's bytes in a tile, in one text. The kind of the layer's geometries (`Shape`) is left out: it follows from
-    /// the rows of the column and changes with them, but does not affect any byte.
+    /// Everything that decides the layer's bytes in a tile, in one text. The kind of the layer's geometries (`Shape`)
+    /// is left out: it follows from the rows of the column and changes with them, but does not affect any byte.
     #[must_use]
     pub fn definition(&self) -> String {
         let zooms: Vec<u8> = self.zooms.iter().map(Zoom::get).collect();

@@ -21,7 +21,8 @@ pub(crate) struct Shape {
     pub members: bool,
     /// Whether the column is a geography.
     pub geography: bool,
-    /// True if there may be curves, which are drawn as lines because tiles cannot hold curves, or surfaces, which are skipped.
+    /// True if there may be curves, which are drawn as lines because tiles cannot hold curves, or surfaces, which are
+    /// skipped.
     pub curves: bool,
     /// The units of the column, if rows may reach beyond ±180° in it.
     pub edge: Option<EdgeUnits>,
@@ -33,8 +34,9 @@ impl Shape {
         Shape { srid, points: false, members: false, geography, curves: true, edge: None }
     }
 
-    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains all features of the
-    /// area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis of the other.
+    /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains
+    /// all features of the area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis
+    /// of the other.
     pub(crate) fn has_closed_form(self) -> bool {
         matches!(self.srid, 3857 | 4326)
     }
@@ -45,8 +47,8 @@ impl Shape {
     }
 }
 
-/// Everything that decides where the rows of a relation lie. Every statement about positions is built from it, both for rows of a layer and for
-/// geometries of the change log.
+/// Everything that decides where the rows of a relation lie. Every statement about positions is built from it, both for
+/// rows of a layer and for geometries of the change log.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Placement<'a> {
     /// The geometry column, quoted.
@@ -59,15 +61,18 @@ pub(crate) struct Placement<'a> {
     pub(crate) reaches_beyond: bool,
     /// The grid, if the rows are gathered in cells. Each row then has one position.
     pub(crate) grid: Option<CellGrid>,
-    /// True if some rows may have another reference system, because the probe did not read them: the layer's query returns other rows at each zoom.
+    /// True if some rows may have another reference system, because the probe did not read them: the layer's query
+    /// returns other rows at each zoom.
     pub(crate) srid_varies: bool,
-    /// True if only features within a fraction of a tile's side are candidates; the box of the whole feature is compared.
+    /// True if only features within a fraction of a tile's side are candidates; the box of the whole feature is
+    /// compared.
     pub(crate) has_candidate_limit: bool,
 }
 
 impl Placement<'_> {
-    /// A row's geometry as SQL, in the reference system of its column. A multipoint of one member is that member, which `ST_AsMVTGeom` and `ST_AsMVT`
-    /// write as the same bytes. One with more members stays as it is: `ST_X` raises an error for it, so no member is ever left out silently.
+    /// A row's geometry as SQL, in the reference system of its column. A multipoint of one member is that member, which
+    /// `ST_AsMVTGeom` and `ST_AsMVT` write as the same bytes. One with more members stays as it is: `ST_X` raises an
+    /// error for it, so no member is ever left out silently.
     pub(crate) fn geometry(&self) -> String {
         let stored = self.stored();
         if self.shape.points && self.shape.members {
@@ -88,13 +93,14 @@ impl Placement<'_> {
         self.grid.is_some()
     }
 
-    /// True if parts of rows beyond ±180° are drawn on the other side of the world. Rows near an area are then also searched one world farther.
+    /// True if parts of rows beyond ±180° are drawn on the other side of the world. Rows near an area are then also
+    /// searched one world farther.
     pub(crate) fn is_wrapped(&self) -> bool {
         self.reaches_beyond && self.beyond == Beyond::Wrap && self.shape.edge.is_some()
     }
 
-    /// True if a drawn row may lie on both sides of ±180° and nowhere in between. False with a limit for candidates, because the box of
-    /// such a row reaches around the world.
+    /// True if a drawn row may lie on both sides of ±180° and nowhere in between. False with a limit for candidates,
+    /// because the box of such a row reaches around the world.
     pub(crate) fn has_crossing_rows(&self) -> bool {
         self.is_wrapped() && !self.shape.points && !self.is_gathered() && !self.has_candidate_limit
     }
@@ -104,8 +110,8 @@ impl Placement<'_> {
         self.grid.map_or(self.shape.points, |grid| grid.geometry != CellGeometry::Polygon && !self.plans_cell_boxes())
     }
 
-    /// True if cells are drawn at the mean of their members, but planned by the boxes of the cells. That is so if no closed formula finds the
-    /// members: the mean alone does not show where to search for all of them.
+    /// True if cells are drawn at the mean of their members, but planned by the boxes of the cells. That is so if no
+    /// closed formula finds the members: the mean alone does not show where to search for all of them.
     pub(crate) fn plans_cell_boxes(&self) -> bool {
         self.grid.is_some_and(|grid| grid.geometry == CellGeometry::Centroid) && !self.shape.has_closed_form()
     }
@@ -131,8 +137,8 @@ impl Layer {
 /// World units that are added to a margin, on each side, for the rounding on the way from world units to coordinates.
 pub(crate) const ROUNDING_UNITS: i64 = 2;
 
-/// The boxes to search for the features of a coverage, as arrays of west, south, east and north with one element for each box. `None` if all features
-/// are wanted, or the reference system has no closed formula.
+/// The boxes to search for the features of a coverage, as arrays of west, south, east and north with one element for
+/// each box. `None` if all features are wanted, or the reference system has no closed formula.
 pub(crate) fn search_boxes(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> Option<[Vec<f64>; 4]> {
     if coverage.is_world() || !layer.shape.has_closed_form() {
         return None;
@@ -161,15 +167,16 @@ fn spans_world(rects: &[TileRect]) -> bool {
     around.is_some_and(|all| all.west <= 0 && all.north <= 0 && all.east >= WORLD_UNITS && all.south >= WORLD_UNITS)
 }
 
-/// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest zoom of `zooms`, or of all zooms if the coverage has only
-/// some columns of tiles. `None` if `zooms` is empty.
+/// The tiles of a coverage that reach farthest beyond its boxes: those of the shallowest zoom of `zooms`, or of all
+/// zooms if the coverage has only some columns of tiles. `None` if `zooms` is empty.
 pub(crate) fn widest_rects(coverage: &Coverage, zooms: &[Zoom]) -> Option<Vec<TileRect>> {
     let shallowest = zooms.first()?;
     let zooms = if coverage.is_part() { zooms } else { std::slice::from_ref(shallowest) };
     Some(zooms.iter().flat_map(|zoom| coverage.rects(*zoom)).collect())
 }
 
-/// The same box one world farther east and one world farther west, where the rows lie that are wrapped into it. Empty if no row is wrapped.
+/// The same box one world farther east and one world farther west, where the rows lie that are wrapped into it. Empty
+/// if no row is wrapped.
 pub(crate) fn shifted_boxes(layer: &Layer, own: SourceBox) -> impl Iterator<Item = SourceBox> {
     let world_width = layer.shape.edge.filter(|_| layer.placement().is_wrapped()).map(|units| 2.0 * units.half_world());
     world_width.into_iter().flat_map(move |width| {
@@ -237,8 +244,8 @@ impl EdgeUnits {
         }
     }
 
-    /// How far beyond the edge a row may lie by rounding alone. In degrees, PROJ does not wrap a longitude that is up to 1e-12 radians
-    /// beyond it (`adjlon`); in metres, less than a world unit (9.3 mm).
+    /// How far beyond the edge a row may lie by rounding alone. In degrees, PROJ does not wrap a longitude that is up
+    /// to 1e-12 radians beyond it (`adjlon`); in metres, less than a world unit (9.3 mm).
     pub(crate) const fn tolerance(self) -> f64 {
         match self {
             EdgeUnits::Degrees => 5.7e-11,
@@ -246,7 +253,8 @@ impl EdgeUnits {
         }
     }
 
-    /// The step to which x is snapped before a row is cut: 2^-40 of half the world. Half a step is more than PROJ leaves unwrapped.
+    /// The step to which x is snapped before a row is cut: 2^-40 of half the world. Half a step is more than PROJ
+    /// leaves unwrapped.
     pub(crate) fn snap_step(self) -> f64 {
         self.half_world() * 2.0_f64.powi(-40)
     }

@@ -1,4 +1,5 @@
-//! A query as the source of a layer's rows: its text in pieces between the placeholders, so that each statement can fill in its own values.
+//! A query as the source of a layer's rows: its text in pieces between the placeholders, so that each statement can
+//! fill in its own values.
 
 use tokio_postgres::types::Type;
 
@@ -180,8 +181,9 @@ impl Query {
         format!("(\n{}\n) AS {}", pieces.collect::<String>(), quoted(layer))
     }
 
-    /// The query as an item of a FROM list, without values. Each placeholder is a subquery that returns NULL. The planner does not evaluate
-    /// subqueries, so it does not remove tables from the plan. The comment with the name keeps queries with different placeholders different.
+    /// The query as an item of a FROM list, without values. Each placeholder is a subquery that returns NULL. The
+    /// planner does not evaluate subqueries, so it does not remove tables from the plan. The comment with the name
+    /// keeps queries with different placeholders different.
     pub(crate) fn sql_item_without_values(&self, layer: &str) -> String {
         let nothing = |kind: &str, name: &str| format!("SELECT NULL::{kind} /* {name} */");
         let (bbox, zoom, pixel) = (nothing("geometry", "bbox"), nothing("int4", "zoom"), nothing("float8", "pixel"));
@@ -192,13 +194,14 @@ impl Query {
 /// Replaces the parameters of a piece of SQL, written `!name!`, by the SQL that `sql_of` returns for their names.
 ///
 /// # Errors
-/// If `sql_of` knows no parameter of a name, or the SQL contains a statement parameter such as `$1`, or a semicolon before its end.
+/// If `sql_of` knows no parameter of a name, or the SQL contains a statement parameter such as `$1`, or a semicolon
+/// before its end.
 pub(crate) fn filled_parameters(sql: &str, sql_of: impl Fn(&str) -> Option<String>) -> Result<String, QueryError> {
     QueryReader::read_filled(sql, &sql_of)
 }
 
-/// The first placeholder in a piece of SQL, as it is written. Text literals, comments and quoted names are skipped. A placeholder that lacks one of
-/// its exclamation marks counts, too.
+/// The first placeholder in a piece of SQL, as it is written. Text literals, comments and quoted names are skipped. A
+/// placeholder that lacks one of its exclamation marks counts, too.
 #[must_use]
 pub fn placeholder_in(sql: &str) -> Option<String> {
     match QueryReader::read_all(sql) {
@@ -248,7 +251,8 @@ pub(crate) struct QueryValues {
 }
 
 impl QueryValues {
-    /// The values for the shallowest zoom of `zooms`, with the box of all its tiles in a coverage, including the margin.
+    /// The values for the shallowest zoom of `zooms`, with the box of all its tiles in a coverage, including the
+    /// margin.
     pub(crate) fn of_coverage(layer: &Layer, coverage: &Coverage, zooms: &[Zoom]) -> QueryValues {
         let least = [layer.zooms.min()];
         let zooms = if zooms.is_empty() { &least } else { zooms };
@@ -264,7 +268,8 @@ impl QueryValues {
         self.sides
     }
 
-    /// The parameters in the order of [`PlaceholderSql::parameters`](PlaceholderSql::parameters); empty if the layer has no query.
+    /// The parameters in the order of [`PlaceholderSql::parameters`](PlaceholderSql::parameters); empty if the layer
+    /// has no query.
     pub(crate) fn params(&self, layer: &Layer) -> impl Iterator<Item = Param<'_>> {
         let SourceBox { min_x: west, min_y: south, max_x: east, max_y: north } = &self.sides;
         let all: [Param<'_>; 6] = [
@@ -285,11 +290,12 @@ pub(crate) fn pixel(zoom: Zoom) -> f64 {
     PIXEL_METRES / f64::from(1_u32 << zoom.get())
 }
 
-/// The latitude, in degrees, at which boxes are cut: nothing beyond it is drawn, and Web Mercator is infinite at the pole.
+/// The latitude, in degrees, at which boxes are cut: nothing beyond it is drawn, and Web Mercator is infinite at the
+/// pole.
 const LATITUDE_LIMIT: f64 = 85.06;
 
-/// The value of `!bbox!` for some tiles: their box with margin, cut to the world. `ST_Transform` would move coordinates beyond ±180° to the other
-/// side of the world.
+/// The value of `!bbox!` for some tiles: their box with margin, cut to the world. `ST_Transform` would move coordinates
+/// beyond ±180° to the other side of the world.
 pub(crate) fn query_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox {
     let around = area_box(layer, rect, zoom);
     match layer.shape.srid {
@@ -302,7 +308,8 @@ pub(crate) fn query_box(layer: &Layer, rect: &TileRect, zoom: Zoom) -> SourceBox
     }
 }
 
-// Parses the text of a query: finds its placeholders, and skips text that only looks like a placeholder in literals, comments, names and operators.
+// Parses the text of a query: finds its placeholders, and skips text that only looks like a placeholder in literals,
+// comments, names and operators.
 
 /// Reads a query from its beginning to its end (PostgreSQL documentation, section 4.1, "Lexical Structure").
 pub(crate) struct QueryReader<'a> {

@@ -1,4 +1,5 @@
-//! Lets the server check the expressions of the configuration with statements that read no row and return the expressions' types.
+//! Lets the server check the expressions of the configuration with statements that read no row and return the
+//! expressions' types.
 
 use tokio_postgres::error::SqlState;
 
@@ -9,8 +10,8 @@ use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
 impl LayerProbe<'_> {
-    /// Lets the server check every expression, and records the types of the properties. Returns the first property whose texts may hold other
-    /// characters than ASCII.
+    /// Lets the server check every expression, and records the types of the properties. Returns the first property
+    /// whose texts may hold other characters than ASCII.
     pub(crate) async fn types(&self, layer: &mut Layer, relation: &Relation) -> Result<Option<String>, Error> {
         let mut letters = None;
         let of_rows = self.row_types(layer, relation).await?;
@@ -42,7 +43,8 @@ impl LayerProbe<'_> {
         }
         let select: Vec<String> = aggregates.iter().enumerate().map(|(i, sql)| format!("({sql}\n) AS p{i}")).collect();
         let types: Vec<String> = (0..aggregates.len()).map(|i| sql::type_of(&format!("p{i}"))).collect();
-        // HAVING rejects window functions and functions that return several rows. Nothing is computed, because there is no group.
+        // HAVING rejects window functions and functions that return several rows. Nothing is computed, because there is
+        // no group.
         let alone: String = aggregates.iter().map(|sql| format!(" AND ({sql}\n) IS NULL")).collect();
         let having = layer.cells().and_then(|cells| cells.having.as_deref()).map(sql::without_bounds);
         let having = having.map(|having| format!(" AND ({having}\n)")).unwrap_or_default();
@@ -96,7 +98,8 @@ impl LayerProbe<'_> {
         let geometry = format!("{} AS g", layer.geometry);
         let select: Vec<String> = select.into_iter().chain(key).chain([geometry]).collect();
         let filter = layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default();
-        // WHERE rejects window functions, aggregates and functions that return several rows. Their values would depend on the rows of the batch.
+        // WHERE rejects window functions, aggregates and functions that return several rows. Their values would depend
+        // on the rows of the batch.
         let alone: String = properties.iter().map(|property| format!(" AND ({}\n) IS NULL", property.sql)).collect();
         let sql = format!(
             "SELECT ARRAY[{}]::text[] FROM (SELECT) AS one LEFT JOIN (SELECT {} FROM {} WHERE false {filter}{alone}) AS none ON true",
@@ -153,7 +156,8 @@ impl LayerProbe<'_> {
 
     /// Lets the server check the rank: its values must have an order.
     pub(crate) async fn rank(&self, layer: &Layer, relation: &Relation, rank: &str) -> Result<Rank, Error> {
-        // Because of the geometry next to the rank, the server rejects an aggregate. An array without values still has the type of the rank.
+        // Because of the geometry next to the rank, the server rejects an aggregate. An array without values still has
+        // the type of the rank.
         let sql = format!(
             "SELECT typcollation <> 0 FROM (
             SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
@@ -171,8 +175,8 @@ impl LayerProbe<'_> {
     }
 }
 
-/// True if the server rejected an expression because it is not a value of one row or one group: it contains a window function or an aggregate, or
-/// returns several rows.
+/// True if the server rejected an expression because it is not a value of one row or one group: it contains a window
+/// function or an aggregate, or returns several rows.
 fn needs_other_rows(code: Option<&SqlState>) -> bool {
     [SqlState::WINDOWING_ERROR, SqlState::GROUPING_ERROR, SqlState::FEATURE_NOT_SUPPORTED]
         .iter()

@@ -9,7 +9,8 @@ use crate::hex::hex;
 use crate::postgis::layer::{CalledFunction, FunctionComment, TileFunction};
 use crate::postgis::session::{Error, quoted};
 
-/// Finds the functions with a name, or with a name and argument types. `$1` is the configured text, `$2` is true if it contains argument types.
+/// Finds the functions with a name, or with a name and argument types. `$1` is the configured text, `$2` is true if it
+/// contains argument types.
 const FUNCTIONS: &str = "
 SELECT p.oid, n.nspname::text, p.proname::text,
     ARRAY(SELECT t.typname::text FROM unnest(p.proargtypes) WITH ORDINALITY AS argument (type, place)
@@ -126,7 +127,8 @@ impl LayerProbe<'_> {
                 "Choose a function that returns what ST_AsMVT gives".to_owned(),
             ));
         }
-        // If no query is configured, a function that takes one gets an empty object, like from a request without parameters.
+        // If no query is configured, a function that takes one gets an empty object, like from a request without
+        // parameters.
         let query = function.takes_query().then(|| wanted.query.clone().unwrap_or_else(|| "{}".to_owned()));
         Ok(CalledFunction {
             name: function.quoted(),
@@ -190,7 +192,8 @@ impl LayerProbe<'_> {
         Ok(())
     }
 
-    /// The warning that a function is VOLATILE: PostgreSQL expects it to change data, or to return another result each time.
+    /// The warning that a function is VOLATILE: PostgreSQL expects it to change data, or to return another result each
+    /// time.
     pub(crate) async fn volatile(&self, function: &CalledFunction) -> Result<Option<String>, Error> {
         let context = format!("layer \"{}\", looking at its function", self.options.name);
         let sql = "SELECT provolatile = 'v' FROM pg_proc WHERE oid = to_regprocedure($1)";

@@ -1,4 +1,5 @@
-//! Probes what only the rows of a layer show: their reference system, their types of geometry, and whether the key is unique.
+//! Probes what only the rows of a layer show: their reference system, their types of geometry, and whether the key is
+//! unique.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -107,9 +108,9 @@ impl LayerProbe<'_> {
         Ok(Shape { srid, points, members, geography: layer.shape.geography, curves, edge: None })
     }
 
-    /// True if no row of a column of multipoints has more than one member, so that the layer is drawn as points. Rows that the layer's own condition
-    /// leaves out count, too, because some statements look at a row's position first. Not asked of rows that are drawn tile by tile, for which nothing
-    /// would be faster.
+    /// True if no row of a column of multipoints has more than one member, so that the layer is drawn as points. Rows
+    /// that the layer's own condition leaves out count, too, because some statements look at a row's position first.
+    /// Not asked of rows that are drawn tile by tile, for which nothing would be faster.
     async fn has_single_members(&self, layer: &mut Layer) -> Result<bool, Error> {
         if layer.asks_each_tile() {
             return Ok(false);
@@ -147,7 +148,8 @@ impl LayerProbe<'_> {
         // Only points are clustered, so every row of a layer with clusters is read.
         let reads_all = !asks_zoom || layer.cells().is_some_and(|cells| cells.keeps_lone);
         let zooms: Vec<Zoom> = layer.zooms.iter().take(if asks_zoom { usize::MAX } else { 1 }).collect();
-        // !bbox! must be in the reference system of the geometries, which is not known yet, so both possible systems are tried one after the other.
+        // !bbox! must be in the reference system of the geometries, which is not known yet, so both possible systems
+        // are tried one after the other.
         let systems: &[i32] = if layer.asks_box() { &[3857, 4326] } else { &[3857] };
         let mut failed = None;
         for srid in systems {
@@ -192,7 +194,8 @@ impl LayerProbe<'_> {
         self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
     }
 
-    /// Returns an error if the key is not unique, because the order of features, and so the bytes, would then depend on chance.
+    /// Returns an error if the key is not unique, because the order of features, and so the bytes, would then depend on
+    /// chance.
     pub(crate) async fn unique_key(&self, layer: &Layer, relation: &Relation) -> Result<(), Error> {
         let is_key = |name: &String| layer.key.iter().any(|key| key.quoted == quoted(name));
         let not_null = |name: &String| relation.column(name).is_some_and(|column| column.not_null);
@@ -208,7 +211,8 @@ impl LayerProbe<'_> {
         let is_null = layer.key.iter().map(|key| format!("{} IS NULL", key.quoted)).collect::<Vec<_>>().join(" OR ");
         let twice = "HAVING count(*) > 1 ORDER BY 1 LIMIT 1";
         let rows = if layer.is_query() {
-            // The first zoom, the last, and one in between. Not all, because each costs as much as reading and sorting all rows.
+            // The first zoom, the last, and one in between. Not all, because each costs as much as reading and sorting
+            // all rows.
             let all: Vec<Zoom> = layer.zooms.iter().collect();
             let probed = [all[0], all[all.len() / 2], all[all.len() - 1]];
             let mut zooms = if layer.asks_each_zoom() { probed.to_vec() } else { vec![all[0]] };
@@ -243,8 +247,8 @@ fn filter(layer: &Layer) -> String {
     layer.filter.as_ref().map(|filter| format!("AND ({filter}\n)")).unwrap_or_default()
 }
 
-/// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of the zooms and of the
-/// sides of a pixel, then west, south, east and north of the box.
+/// The FROM part of a statement that runs a query at some zooms, for the box of the world. The parameters are arrays of
+/// the zooms and of the sides of a pixel, then west, south, east and north of the box.
 fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, limit: &str) -> String {
     format!(
         "FROM (
@@ -258,8 +262,8 @@ fn from_at_zooms(layer: &Layer, columns: &str, condition: &str, limit: &str) -> 
 // Finds rows that reach beyond ±180°.
 
 impl EdgeUnits {
-    /// The units of a reference system; `None` if its x axis is not linear in longitude. From such a system, `ST_Transform` returns longitudes within
-    /// ±180°.
+    /// The units of a reference system; `None` if its x axis is not linear in longitude. From such a system,
+    /// `ST_Transform` returns longitudes within ±180°.
     pub(crate) async fn of(session: &Session, context: &str, srid: i32) -> Result<Option<EdgeUnits>, Error> {
         match srid {
             4326 => return Ok(Some(EdgeUnits::Degrees)),
@@ -291,8 +295,8 @@ pub(crate) struct RowsBeyond {
 }
 
 impl RowsBeyond {
-    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves the query, so it costs almost nothing if
-    /// there are none.
+    /// Finds the rows of a layer, at its shallowest zoom, that reach beyond ±180°. The spatial index serves the query,
+    /// so it costs almost nothing if there are none.
     async fn of(session: &Session, layer: &Layer) -> Result<RowsBeyond, Error> {
         let none = RowsBeyond { count: 0, examples: Vec::new() };
         let Some(units) = layer.shape.edge else { return Ok(none) };
@@ -334,7 +338,8 @@ impl RowsBeyond {
 }
 
 impl Layer {
-    /// Records in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Returns a warning if some do.
+    /// Records in the layer whether rows reach beyond ±180°, which decides how rows near a tile are searched. Returns a
+    /// warning if some do.
     pub(crate) async fn probe_beyond(&mut self, session: &Session) -> Result<Option<String>, Error> {
         // A geography keeps its longitudes within ±180° by itself.
         if self.shape.geography {
@@ -348,8 +353,9 @@ impl Layer {
     }
 }
 
-// Finds lines and polygons that jump from one side of ±180° to the other. They come from files in which shapes that cross ±180° were never cut
-// there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as valid, and it is drawn as a band across the map.
+// Finds lines and polygons that jump from one side of ±180° to the other. They come from files in which shapes that
+// cross ±180° were never cut there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as
+// valid, and it is drawn as a band across the map.
 
 /// Rows of a layer with lines or rings that jump across ±180°.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -363,8 +369,9 @@ pub struct JumpingRows {
 }
 
 impl JumpingRows {
-    /// Finds these rows at the layer's shallowest zoom; `None` if there are none. The spatial index serves the query: rows that lie on one side only
-    /// are not visited. Every vertex of the other rows is read, so runs that must be quick skip this check.
+    /// Finds these rows at the layer's shallowest zoom; `None` if there are none. The spatial index serves the query:
+    /// rows that lie on one side only are not visited. Every vertex of the other rows is read, so runs that must be
+    /// quick skip this check.
     pub(crate) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
         let is_asked = !layer.shape.points && layer.function().is_none();
         let units = if layer.shape.geography { Some(EdgeUnits::Degrees) } else { layer.shape.edge };

@@ -19,7 +19,8 @@ pub(crate) struct NamedLayer<'a> {
     relation: Relation,
     /// The name of the geometry column.
     geometry: String,
-    /// The layer, without what only its rows show: the reference system, whether geometries are points, whether rows reach beyond ±180°.
+    /// The layer, without what only its rows show: the reference system, whether geometries are points, whether rows
+    /// reach beyond ±180°.
     layer: Layer,
     /// The first property whose texts may hold other characters than ASCII.
     letters: Option<String>,
@@ -83,7 +84,8 @@ impl<'a> LayerProbe<'a> {
         Ok(())
     }
 
-    /// Looks up the names of the layer in the catalog, and lets the server check its expressions with statements that read no row.
+    /// Looks up the names of the layer in the catalog, and lets the server check its expressions with statements that
+    /// read no row.
     pub(crate) async fn names(self) -> Result<NamedLayer<'a>, Error> {
         let options = self.options;
         let relation = self.relation().await?;
@@ -266,7 +268,8 @@ impl NamedLayer<'_> {
         &self.layer
     }
 
-    /// Completes the layer from its rows. `encoding` is that of the database. Returns an error if the layer's key is not unique.
+    /// Completes the layer from its rows. `encoding` is that of the database. Returns an error if the layer's key is
+    /// not unique.
     pub(crate) async fn rows(self, encoding: &str, warnings: &mut Vec<String>) -> Result<Layer, Error> {
         warnings.extend(self.check_encoding(encoding)?);
         let NamedLayer { probe, relation, geometry, mut layer, .. } = self;
@@ -312,8 +315,8 @@ fn list_with_types(columns: &[Column]) -> String {
     columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.kind)).collect::<Vec<_>>().join(", ")
 }
 
-// The check that texts come into tiles as UTF-8 (Mapbox Vector Tile Specification 2.1, sections 4.1 and 4.4). `ST_AsMVT` writes names and texts in
-// the encoding of the database, without converting them.
+// The check that texts come into tiles as UTF-8 (Mapbox Vector Tile Specification 2.1, sections 4.1 and 4.4).
+// `ST_AsMVT` writes names and texts in the encoding of the database, without converting them.
 
 /// True if texts of a type, as the server writes them, may hold other characters than ASCII.
 pub(crate) fn may_hold_letters(kind: &str) -> bool {
@@ -336,8 +339,8 @@ pub(crate) fn may_hold_letters(kind: &str) -> bool {
 }
 
 impl NamedLayer<'_> {
-    /// Checks whether the texts of the layer come into tiles as UTF-8 from a database with this encoding. Returns a warning if only the rows could
-    /// tell.
+    /// Checks whether the texts of the layer come into tiles as UTF-8 from a database with this encoding. Returns a
+    /// warning if only the rows could tell.
     pub(crate) fn check_encoding(&self, encoding: &str) -> Result<Option<String>, Error> {
         let layer = &self.layer;
         if encoding == "UTF8" {
@@ -370,8 +373,9 @@ impl NamedLayer<'_> {
 
 // The check that the rows of a relation can be patched in a tile, where they are identified and ordered by their keys.
 
-/// True if a spatial index finds rows of a relation by their position, and the database sorts their keys in the same way as this program sorts them
-/// in a tile: texts by their bytes (`COLLATE "C"`), numbers as numbers. A uuid sorts like its text, which has only one form.
+/// True if a spatial index finds rows of a relation by their position, and the database sorts their keys in the same
+/// way as this program sorts them in a tile: texts by their bytes (`COLLATE "C"`), numbers as numbers. A uuid sorts
+/// like its text, which has only one form.
 pub(crate) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyColumn]) -> bool {
     let is_key = |column: &&Column| key.iter().any(|key| key.quoted == quoted(&column.name));
     let is_sorted_alike = |column: &Column| {
@@ -381,8 +385,8 @@ pub(crate) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyCo
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// True if `ST_AsMVT` writes every value of a type under the name of its column. For a jsonb object, it writes each member under the member's own
-/// name.
+/// True if `ST_AsMVT` writes every value of a type under the name of its column. For a jsonb object, it writes each
+/// member under the member's own name.
 pub(crate) fn is_plain_type(kind: &str) -> bool {
     matches!(
         kind,

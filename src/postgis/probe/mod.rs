@@ -1,4 +1,5 @@
-//! The probe: checks, before the first tile, that everything that the configuration names exists in the database and fits.
+//! The probe: checks, before the first tile, that everything that the configuration names exists in the database and
+//! fits.
 //!
 //! | file | subject |
 //! |---|---|
@@ -47,8 +48,8 @@ pub struct Probed {
     pub superuser: Option<String>,
 }
 
-/// Layers whose names and expressions are checked. The session that holds the snapshot has locked everything that they read and has read no row
-/// yet, so other sessions of the run should take the same locks now.
+/// Layers whose names and expressions are checked. The session that holds the snapshot has locked everything that they
+/// read and has read no row yet, so other sessions of the run should take the same locks now.
 pub struct NamedLayers<'a> {
     snapshot: &'a Snapshot,
     server: Server,
@@ -57,7 +58,8 @@ pub struct NamedLayers<'a> {
     superuser: Option<String>,
 }
 
-/// Probes the server and the names and expressions of every layer, then takes the locks on everything that the layers read.
+/// Probes the server and the names and expressions of every layer, then takes the locks on everything that the layers
+/// read.
 ///
 /// # Errors
 /// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
@@ -80,7 +82,8 @@ impl NamedLayers<'_> {
     /// Probes the rows: their reference systems, their types of geometry and their keys.
     ///
     /// # Errors
-    /// If the rows of a layer do not fit, or a table that it reads was rewritten or replaced after the snapshot was taken.
+    /// If the rows of a layer do not fit, or a table that it reads was rewritten or replaced after the snapshot was
+    /// taken.
     pub async fn probe_rows(self) -> Result<Probed, Error> {
         let NamedLayers { snapshot, server, layers: named, locks, superuser } = self;
         let (mut layers, mut warnings) = (Vec::new(), Vec::from_iter(superuser.clone()));
@@ -103,8 +106,9 @@ pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probe
 
 // Takes locks on everything that layers read, before the work begins.
 //
-// Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and queries. `LOCK TABLE` would take no
-// locks on indexes, would refuse materialized views and foreign tables, and would need more rights than grants on columns.
+// Planning a statement takes locks on its tables, their partitions and indexes, and the tables beneath views and
+// queries. `LOCK TABLE` would take no locks on indexes, would refuse materialized views and foreign tables, and would
+// need more rights than grants on columns.
 
 /// The statements whose planning locks everything that the layers of a run read. Clones share the statements.
 #[derive(Debug, Clone, Default)]
@@ -163,7 +167,8 @@ impl LayerLocks {
     }
 }
 
-/// Probes the names and expressions of layers, which locks what those read, then takes all remaining locks of the layers.
+/// Probes the names and expressions of layers, which locks what those read, then takes all remaining locks of the
+/// layers.
 pub(crate) async fn names_and_locks<'a>(
     session: &'a Session,
     layers: &'a [LayerOptions],

@@ -33,12 +33,14 @@ impl Column {
     }
 }
 
-/// A unique index over plain columns that covers all rows of a table at all times: it is not partial, deferred or incomplete.
+/// A unique index over plain columns that covers all rows of a table at all times: it is not partial, deferred or
+/// incomplete.
 #[derive(Debug)]
 pub(crate) struct UniqueIndex {
     pub columns: Vec<String>,
     pub primary: bool,
-    /// False if the table has children by inheritance. The table then shows their rows, too, but the index does not cover them.
+    /// False if the table has children by inheritance. The table then shows their rows, too, but the index does not
+    /// cover them.
     pub covers_children: bool,
 }
 
@@ -85,8 +87,8 @@ impl Relation {
     }
 }
 
-/// Finds the relation by exact name: in the given schema, or on the search path. Without a given schema, "a.b" is also tried as relation b of schema
-/// a.
+/// Finds the relation by exact name: in the given schema, or on the search path. Without a given schema, "a.b" is also
+/// tried as relation b of schema a.
 const FIND: &str = "
     SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text,
            has_any_column_privilege(c.oid, 'SELECT'), has_schema_privilege(n.oid, 'USAGE'), current_user::text
@@ -160,8 +162,8 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     let Some(row) = found.first() else { return Err(unknown(session, wanted, &context).await) };
     let oid: u32 = row.get(0);
     let kind: String = row.get(3);
-    // The catalog shows the state of the snapshot, but rights are checked in the present state: NULL if the table has been dropped since the
-    // snapshot.
+    // The catalog shows the state of the snapshot, but rights are checked in the present state: NULL if the table has
+    // been dropped since the snapshot.
     let dropped = || {
         let (schema, name): (String, String) = (row.get(1), row.get(2));
         Error::Appeared { table: format!("{}.{}", quoted(&schema), quoted(&name)), how: "dropped" }
@@ -281,8 +283,8 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
         .map(|(_, name)| name)
 }
 
-// Finds the columns of a query and their types without reading a row, and with no other right than to read. It uses no named prepared statement and
-// no view, so it works behind a pooler and on a standby.
+// Finds the columns of a query and their types without reading a row, and with no other right than to read. It uses no
+// named prepared statement and no view, so it works behind a pooler and on a standby.
 
 /// The columns of a layer's query, as a relation.
 pub(crate) async fn query_relation(session: &Session, layer: &str, query: &Query) -> Result<Relation, Error> {
@@ -359,22 +361,26 @@ fn not_understood(layer: &str, role: &str, error: Error) -> Error {
     }
 }
 
-// The tables and views that the layers read: locks that keep others from rewriting them, and a hash that identifies them by more than their names.
+// The tables and views that the layers read: locks that keep others from rewriting them, and a hash that identifies
+// them by more than their names.
 
 /// The tables and views that layers read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reads {
-    /// A hash of the OIDs of the tables, including partitions and the tables beneath views, and of the views' definitions.
+    /// A hash of the OIDs of the tables, including partitions and the tables beneath views, and of the views'
+    /// definitions.
     pub digest: String,
-    /// A table, quoted, in which this role may see only some rows. A change of its policies can hide rows without changing any row.
+    /// A table, quoted, in which this role may see only some rows. A change of its policies can hide rows without
+    /// changing any row.
     pub row_security: Option<String>,
     /// True if one of these tables has partitions.
     pub has_partitions: bool,
 }
 
-/// Examines the tables that this transaction has locked, which are the tables that the layers' statements open. The catalog shows the file node at
-/// the time of the snapshot, but `pg_relation_filenode` the present one. If they differ, the table was rewritten or truncated after the snapshot was
-/// taken, and this transaction sees none of its old rows (PostgreSQL documentation, section 13.6, "Caveats").
+/// Examines the tables that this transaction has locked, which are the tables that the layers' statements open. The
+/// catalog shows the file node at the time of the snapshot, but `pg_relation_filenode` the present one. If they differ,
+/// the table was rewritten or truncated after the snapshot was taken, and this transaction sees none of its old rows
+/// (PostgreSQL documentation, section 13.6, "Caveats").
 const LOCKED: &str = "
     SELECT md5(coalesce(string_agg(concat_ws(' ', c.oid, (SELECT md5(r.ev_action::text) FROM pg_rewrite AS r WHERE r.ev_class = c.oid AND c.relkind = 'v')), ',' ORDER BY c.oid), '')),
         min(c.oid::regclass::text) FILTER (WHERE c.relkind IN ('r', 'p') AND row_security_active(c.oid)),
@@ -386,7 +392,8 @@ const LOCKED: &str = "
       AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
 
-/// Locks everything that the layers read. Returns an error if a table was rewritten or created after the snapshot was taken.
+/// Locks everything that the layers read. Returns an error if a table was rewritten or created after the snapshot was
+/// taken.
 pub(crate) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
     locks.take(session).await?;
     let row = session.one("checking whether tables were rewritten", LOCKED, &[]).await?;
@@ -398,8 +405,8 @@ pub(crate) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads
     made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
 }
 
-/// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose policies let the role read every
-/// row are left out.
+/// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose
+/// policies let the role read every row are left out.
 const ROW_SECURITY: &str = "
     SELECT DISTINCT format('%I.%I', n.nspname, c.relname), current_user::text
     FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -435,8 +442,9 @@ pub(crate) fn row_security_warning(found: &[RowSecurity]) -> Option<String> {
     ))
 }
 
-/// Finds a table that was created after the snapshot was taken. Such a table is locked, because names are looked up in the present state, but the
-/// catalog, as of the snapshot, does not show it. If it replaced another table, this transaction sees no row of it.
+/// Finds a table that was created after the snapshot was taken. Such a table is locked, because names are looked up in
+/// the present state, but the catalog, as of the snapshot, does not show it. If it replaced another table, this
+/// transaction sees no row of it.
 const MADE: &str = "
     SELECT min(l.relation::regclass::text)
     FROM pg_locks AS l
@@ -444,8 +452,9 @@ const MADE: &str = "
       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
       AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = l.relation)";
 
-/// Finds a table that existed at the snapshot and has become a partition of a locked table since then: `pg_partition_tree` shows the present state,
-/// the catalog the state of the snapshot. Statements that are planned later also read such a partition.
+/// Finds a table that existed at the snapshot and has become a partition of a locked table since then:
+/// `pg_partition_tree` shows the present state, the catalog the state of the snapshot. Statements that are planned
+/// later also read such a partition.
 const ATTACHED: &str = "
     SELECT min(part.relid::text)
     FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation CROSS JOIN LATERAL pg_partition_tree(c.oid) AS part
@@ -455,8 +464,8 @@ const ATTACHED: &str = "
       AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = part.relid)";
 
 impl Snapshot {
-    /// Checks that no partition was attached to a table while the run read it. Locks keep other sessions from altering the table, but no lock that a
-    /// reader can take keeps them from attaching partitions.
+    /// Checks that no partition was attached to a table while the run read it. Locks keep other sessions from altering
+    /// the table, but no lock that a reader can take keeps them from attaching partitions.
     ///
     /// # Errors
     /// [`Error::Appeared`] if one was attached.

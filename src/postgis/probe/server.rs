@@ -14,7 +14,8 @@ pub struct Server {
     pub encoding: String,
 }
 
-/// The oldest PostGIS that works, major and minor version: it has `ST_TileEnvelope` with a margin, and `ST_AsMVT` with feature ids.
+/// The oldest PostGIS that works, major and minor version: it has `ST_TileEnvelope` with a margin, and `ST_AsMVT` with
+/// feature ids.
 const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 
 /// The server and database of a snapshot.
@@ -25,7 +26,8 @@ pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
     server(&snapshot.keeper).await
 }
 
-/// Probes the server. PostGIS is located by its extension, because any role may have created a function with a name of PostGIS.
+/// Probes the server. PostGIS is located by its extension, because any role may have created a function with a name of
+/// PostGIS.
 pub(crate) async fn server(session: &Session) -> Result<Server, Error> {
     let context = "asking the server for its version";
     let found = session
@@ -68,7 +70,8 @@ pub(crate) async fn server(session: &Session) -> Result<Server, Error> {
     } else {
         None
     };
-    // The control file of a standby has the timeline of its last restart point, which may be another one than that of the data.
+    // The control file of a standby has the timeline of its last restart point, which may be another one than that of
+    // the data.
     let timeline = row.get::<_, Option<i32>>(6).map(i32::cast_unsigned);
     let identity = DatabaseIdentity {
         system_identifier,
@@ -81,8 +84,9 @@ pub(crate) async fn server(session: &Session) -> Result<Server, Error> {
     Ok(Server { identity, in_recovery: row.get(4), encoding: row.get(7) })
 }
 
-/// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view runs the view's functions with
-/// its own rights. A role that plans a query of a table does so with the functions in the table's indexes.
+/// Returns a warning if the role is a superuser and other roles own objects in the database. A role that reads a view
+/// runs the view's functions with its own rights. A role that plans a query of a table does so with the functions in
+/// the table's indexes.
 pub(crate) async fn superuser(session: &Session) -> Result<Option<String>, Error> {
     // Only owners as whom somebody can act are counted. Nobody can log in as the role of the change log's triggers.
     let sql = "

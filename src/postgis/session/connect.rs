@@ -120,8 +120,8 @@ impl fmt::Debug for ConnectOptions {
 const OWN_PARAMETERS: [&str; 4] = ["sslmode", "sslrootcert", "sslcert", "sslkey"];
 
 impl ConnectOptions {
-    /// Reads a URL (`postgresql://…`) or key/value string and completes it from the environment. With `environment_wins` the environment also
-    /// replaces parts of the string; that is right for a string from a file.
+    /// Reads a URL (`postgresql://…`) or key/value string and completes it from the environment. With
+    /// `environment_wins` the environment also replaces parts of the string; that is right for a string from a file.
     ///
     /// # Errors
     /// If the string cannot be read. The message does not repeat it, because it may hold a password.
@@ -296,9 +296,9 @@ fn percent_decoded(text: &str) -> String {
 
 // Cancels a statement in the server (PostgreSQL documentation, "Canceling Requests in Progress").
 //
-// The driver closes its connection as soon as the request is sent. A server has read the request by then. But a pooler that still has to pass it on
-// takes the closed connection as a withdrawal (seen with PgBouncer 1.18), and the statement goes on. Here, as in libpq, the connection stays open
-// until the other side closes it.
+// The driver closes its connection as soon as the request is sent. A server has read the request by then. But a pooler
+// that still has to pass it on takes the closed connection as a withdrawal (seen with PgBouncer 1.18), and the
+// statement goes on. Here, as in libpq, the connection stays open until the other side closes it.
 
 /// Asks the server to cancel the statement of the token's session. Returns when the server has received the request.
 pub(crate) async fn cancel(token: &CancelToken, config: &Config, tls: &MakeRustlsConnect) -> Result<(), Cause> {
@@ -493,12 +493,14 @@ fn roots(files: &TlsFiles) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
-// The form of a database URL, and why one cannot be read. No message repeats a part of a URL that may belong to its password.
+// The form of a database URL, and why one cannot be read. No message repeats a part of a URL that may belong to its
+// password.
 
 /// The schemes that the driver and libpq know, in small letters only.
 const SCHEMES: [&str; 2] = ["postgresql://", "postgres://"];
 
-/// Parameters of libpq that the driver does not know. Messages may name them, because no password is likely to be one of these.
+/// Parameters of libpq that the driver does not know. Messages may name them, because no password is likely to be one
+/// of these.
 const UNKNOWN_TO_DRIVER: [&str; 22] = [
     "client_encoding",
     "fallback_application_name",

@@ -42,7 +42,8 @@ impl Database {
             // A connection returns to the pool inside its transaction.
             ManagerConfig { recycling_method: RecyclingMethod::Custom("ROLLBACK".to_owned()) },
         );
-        // One connection more than sessions: the replacement of a broken connection is opened while the broken one is still in the pool.
+        // One connection more than sessions: the replacement of a broken connection is opened while the broken one is
+        // still in the pool.
         let pool =
             Pool::builder(manager).max_size(options.connections + 1).build().map_err(|error| Error::Setting {
                 what: format!("the connection pool cannot be built ({error})"),
@@ -60,8 +61,8 @@ impl Database {
         })
     }
 
-    /// The database for another run. It shares the pool, but releases its locks to waiting processes independently of this run. `stop` ends its
-    /// statements.
+    /// The database for another run. It shares the pool, but releases its locks to waiting processes independently of
+    /// this run. `stop` ends its statements.
     #[must_use]
     pub fn for_another_run(&self, stop: &Stop) -> Database {
         Database { locks: Arc::default(), stop: stop.clone(), ..self.clone() }
@@ -101,14 +102,15 @@ impl Database {
         self.config.connect(self.tls.clone()).await
     }
 
-    /// A session on a snapshot. The database answered when the snapshot was taken, so if it does not answer now, it went away.
+    /// A session on a snapshot. The database answered when the snapshot was taken, so if it does not answer now, it
+    /// went away.
     pub(crate) async fn on(&self, snapshot: &Snapshot) -> Result<Session, Error> {
         match self.session(Some(snapshot.exported.clone())).await {
             Err(Error::Unreachable { server, source }) => {
                 Err(Error::Lost { server, during: "while connecting again".to_owned(), source })
             }
-            // The address also leads to another server if the server with the snapshot was restarted or replaced. Then the snapshot's session is
-            // lost, and that is the error to return.
+            // The address also leads to another server if the server with the snapshot was restarted or replaced. Then
+            // the snapshot's session is lost, and that is the error to return.
             Err(error @ Error::OtherServer { .. }) => {
                 snapshot.all("looking for the server of the snapshot", "SELECT", &[]).await?;
                 Err(error)
@@ -133,8 +135,9 @@ impl Database {
         Ok(session)
     }
 
-    /// A connection of the pool, within [`Database::connect_limit`]. The driver's own time limit covers only opening the socket, once for each
-    /// address of a host, so the driver would wait without end for a server that accepts the connection and then sends nothing.
+    /// A connection of the pool, within [`Database::connect_limit`]. The driver's own time limit covers only opening
+    /// the socket, once for each address of a host, so the driver would wait without end for a server that accepts the
+    /// connection and then sends nothing.
     pub(crate) async fn connection(&self) -> Result<Object, Error> {
         match tokio::time::timeout(self.connect_limit(), self.pool.get()).await {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
@@ -168,7 +171,8 @@ impl Database {
             return Error::NotAccepted { server, next, source };
         }
         let Some(code) = source.code.clone() else {
-            // This is the only error of the driver itself that follows an answer of the server: the server asked for a password.
+            // This is the only error of the driver itself that follows an answer of the server: the server asked for a
+            // password.
             return if source.to_string() == "password missing" {
                 Error::Refused { server, source }
             } else {

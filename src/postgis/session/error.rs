@@ -63,8 +63,8 @@ impl Cause {
     pub fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
-            // 08001 means the server of a foreign table; our own server has answered. 25P03 and 25P04 end sessions: idle in a transaction, or too long in
-            // one (since PostgreSQL 17).
+            // 08001 means the server of a foreign table; our own server has answered. 25P03 and 25P04 end sessions:
+            // idle in a transaction, or too long in one (since PostgreSQL 17).
             Some(code) => {
                 let code = code.code();
                 code.starts_with("57P")
@@ -80,7 +80,8 @@ impl Cause {
         matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
     }
 
-    /// True if a standby cancelled the statement because it delayed replication. Read-only transactions have no other serialization failures.
+    /// True if a standby cancelled the statement because it delayed replication. Read-only transactions have no other
+    /// serialization failures.
     #[must_use]
     pub fn is_recovery_conflict(&self) -> bool {
         self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
@@ -113,7 +114,8 @@ impl Cause {
         self.code.as_ref().is_some_and(|code| code.code().starts_with("22"))
     }
 
-    /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two cases, in the server's language.
+    /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two
+    /// cases, in the server's language.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
@@ -260,7 +262,8 @@ pub enum Error {
         what: String,
         next: &'static str,
     },
-    /// A tile cannot be drawn from the rows of its variant alone: a point lies too close to the boundary between two grid units.
+    /// A tile cannot be drawn from the rows of its variant alone: a point lies too close to the boundary between two
+    /// grid units.
     #[error(
         "layer \"{layer}\": a tile has to be rendered by the database, which this run did not ask: please report this"
     )]
@@ -277,7 +280,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// True if the server no longer knows the snapshot that a session should import, because the session that exported it has ended.
+    /// True if the server no longer knows the snapshot that a session should import, because the session that exported
+    /// it has ended.
     #[must_use]
     pub fn is_snapshot_gone(&self) -> bool {
         let Error::Lost { source, .. } = self else { return false };

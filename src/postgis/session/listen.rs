@@ -12,7 +12,8 @@ use super::error::{Cause, Error};
 use super::options::{IDLE_LIMIT, lift};
 use crate::stop::Stop;
 
-/// The longest wait for the answer to one statement. The statements take about a millisecond; a connection that broke silently never answers.
+/// The longest wait for the answer to one statement. The statements take about a millisecond; a connection that broke
+/// silently never answers.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that receives notifications. Dropping it closes the connection.

@@ -1,8 +1,10 @@
-//! Locks: a run takes them early, waits only briefly for each, and releases all of them when others have waited too long.
+//! Locks: a run takes them early, waits only briefly for each, and releases all of them when others have waited too
+//! long.
 //!
-//! A reading session holds `ACCESS SHARE` on tables and indexes until its transaction ends. `ALTER TABLE`, `TRUNCATE` and the like wait for
-//! it, and every later session queues behind them: other readers, and the run's own sessions. PostgreSQL does not see this as a deadlock,
-//! because the session that holds the lock waits in the client, not in the server. Three rules keep such waits short:
+//! A reading session holds `ACCESS SHARE` on tables and indexes until its transaction ends. `ALTER TABLE`, `TRUNCATE`
+//! and the like wait for it, and every later session queues behind them: other readers, and the run's own sessions.
+//! PostgreSQL does not see this as a deadlock, because the session that holds the lock waits in the client, not in the
+//! server. Three rules keep such waits short:
 //!
 //! - Before the sessions render, every session locks everything that the layers read (`probe::LayerLocks`). A seed takes these locks between the
 //!   probe of names and the probe of rows, so before any session reads a row. A reseed takes them once it knows the number of sessions, which is
@@ -12,10 +14,11 @@
 //! - A separate connection watches which processes wait for the run (`watcher`, `queue`). After `lock_timeout` the run gives way: it ends all of
 //!   its transactions, and starts over on a new snapshot if it still needs the database.
 //!
-//! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the queries of `[[layer.track]]`, and
-//! (in a reseed) reads rows for the probe. That session locks them at their first statement. Because only this session uses them, any deadlock over
-//! them is visible to PostgreSQL: if another process holds one of them and waits for a layer's table, the session that holds that table is the one
-//! that waits in the server, so PostgreSQL sees the circle and ends it.
+//! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the
+//! queries of `[[layer.track]]`, and (in a reseed) reads rows for the probe. That session locks them at their first
+//! statement. Because only this session uses them, any deadlock over them is visible to PostgreSQL: if another process
+//! holds one of them and waits for a layer's table, the session that holds that table is the one that waits in the
+//! server, so PostgreSQL sees the circle and ends it.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -117,7 +120,8 @@ impl Locks {
 }
 
 impl Database {
-    /// Adds the lock, and the process that holds it, as far as known, to the error of a statement that waited too long for a lock.
+    /// Adds the lock, and the process that holds it, as far as known, to the error of a statement that waited too long
+    /// for a lock.
     pub(crate) async fn with_holder(&self, pid: Option<i32>, error: Error) -> Error {
         let Error::Locked { context, wait, source, .. } = error else { return error };
         let seen = pid.and_then(|pid| self.locks.holder_of_wait(pid));
@@ -129,19 +133,21 @@ impl Database {
     }
 }
 
-// Taking several locks without a deadlock. A session that holds one lock and waits for a second makes a deadlock if the holder of the second waits
-// for the first. After `deadlock_timeout` PostgreSQL ends one of the two sessions, which may be the other one. So this session waits only briefly,
-// then releases all its locks and tries again, within `lock_timeout`.
+// Taking several locks without a deadlock. A session that holds one lock and waits for a second makes a deadlock if the
+// holder of the second waits for the first. After `deadlock_timeout` PostgreSQL ends one of the two sessions, which may
+// be the other one. So this session waits only briefly, then releases all its locks and tries again, within
+// `lock_timeout`.
 
-/// The longest wait for one lock while others may be held, in milliseconds. It is also at most half of `deadlock_timeout` (1 s by default).
+/// The longest wait for one lock while others may be held, in milliseconds. It is also at most half of
+/// `deadlock_timeout` (1 s by default).
 const MAX_WAIT: f64 = 200.0;
 
 /// The limit of a wait: $1 milliseconds, or half of `deadlock_timeout`.
 const BRIEF_WAIT: &str = "
     SELECT least($1, extract(epoch FROM pg_catalog.current_setting('deadlock_timeout')::interval)::float8 * 500)::float8";
 
-/// Attempts of a session to take locks. From [`LockAttempts::begin`] until the last attempt ends, the session's statements wait only briefly for each
-/// lock.
+/// Attempts of a session to take locks. From [`LockAttempts::begin`] until the last attempt ends, the session's
+/// statements wait only briefly for each lock.
 pub(crate) struct LockAttempts<'a> {
     session: &'a Session,
     begun: Instant,
@@ -160,7 +166,8 @@ impl<'a> LockAttempts<'a> {
         Ok(LockAttempts { session, begun: Instant::now(), wait })
     }
 
-    /// Ends an attempt and returns its result. `None` if a lock was not granted: then all locks are released, and there is time for another attempt.
+    /// Ends an attempt and returns its result. `None` if a lock was not granted: then all locks are released, and there
+    /// is time for another attempt.
     pub(crate) async fn ended<T>(&self, attempt: Result<T, Error>) -> Result<Option<T>, Error> {
         let limit = self.session.database.options.lock_limit();
         let over = format!("RELEASE SAVEPOINT oar_tiles_locks; SET LOCAL lock_timeout = {}", limit.as_millis());
@@ -198,15 +205,16 @@ const READ_LIMIT: Duration = Duration::from_secs(3);
 /// The columns of a process: id, application name, role and statement, as far as this role may see them.
 const PROCESS: &str = "who.pid, who.application_name, who.usename::text, who.query";
 
-/// Waits for relations of this database in which the transactions `$1` of the run take part: waits of other processes for a lock of the run, and
-/// the run's own waits, with the process that holds the lock or is ahead in the queue.
+/// Waits for relations of this database in which the transactions `$1` of the run take part: waits of other processes
+/// for a lock of the run, and the run's own waits, with the process that holds the lock or is ahead in the queue.
 ///
 /// Left out are processes whose wait has ended since `pg_locks` was read: nothing blocks them any more.
 ///
-/// The connection has the role's own search path, which may hold objects of others, so functions and operators on arrays are named with their schema.
+/// The connection has the role's own search path, which may hold objects of others, so functions and operators on
+/// arrays are named with their schema.
 ///
-/// `pg_blocking_pids` does not cover the process that replays the log on a standby. That process waits for the run if it requests an exclusive lock
-/// on a relation that the run has locked.
+/// `pg_blocking_pids` does not cover the process that replays the log on a standby. That process waits for the run if
+/// it requests an exclusive lock on a relation that the run has locked.
 const QUEUE: &str = "
     WITH held AS MATERIALIZED (
         SELECT pid, locktype, database, relation, virtualxid, mode, granted FROM pg_catalog.pg_locks
@@ -231,7 +239,8 @@ const QUEUE: &str = "
                 AND mine.database = waiting.database AND mine.relation = waiting.relation)
     ORDER BY waiting.pid";
 
-/// A relation of this database that a process has locked exclusively, or requests to lock so. The processes of the transactions `$1` do not count.
+/// A relation of this database that a process has locked exclusively, or requests to lock so. The processes of the
+/// transactions `$1` do not count.
 const EXCLUSIVE: &str = "
     SELECT false, held.pid, held.relation, n.nspname::text, c.relname::text, {process}
     FROM pg_catalog.pg_locks AS held
@@ -358,8 +367,8 @@ async fn within_limit<T>(looking: impl Future<Output = Result<T, tokio_postgres:
     }
 }
 
-/// Names a relation that another process has locked exclusively, and that process. `None` if there is no such relation, or if the queue cannot be
-/// read.
+/// Names a relation that another process has locked exclusively, and that process. `None` if there is no such relation,
+/// or if the queue cannot be read.
 pub(crate) async fn exclusive_locks(database: &Database) -> Option<String> {
     let transactions = database.locks.ids();
     let look = LockQueue::open(database).await.ok()?;
@@ -374,9 +383,9 @@ pub(crate) fn holder_text(wait: &LockWait) -> String {
 
 // The check that the server's lock table has room for the locks of all sessions of a run.
 
-/// Three numbers: the relations and indexes that this session has locked, the entries of the server's lock table, and the entries that other sessions
-/// take. The table has twice as many entries as the configured number of locks, on the assumption that two sessions share a lock (`InitLocks` in
-/// PostgreSQL's lock.c).
+/// Three numbers: the relations and indexes that this session has locked, the entries of the server's lock table, and
+/// the entries that other sessions take. The table has twice as many entries as the configured number of locks, on the
+/// assumption that two sessions share a lock (`InitLocks` in PostgreSQL's lock.c).
 const ROOM: &str = "
     SELECT count(*) FILTER (WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'relation'),
         2 * current_setting('max_locks_per_transaction')::int8
@@ -420,7 +429,8 @@ impl Session {
 
 // The lock watcher: a separate connection that finds processes waiting for the run's sessions.
 
-/// The shortest pause between two reads of the lock queue. Between the limits, the pause is an eighth of `lock_timeout`.
+/// The shortest pause between two reads of the lock queue. Between the limits, the pause is an eighth of
+/// `lock_timeout`.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The longest pause between two reads of the lock queue.
@@ -439,7 +449,8 @@ impl Drop for LockWatcher {
 }
 
 impl LockWatcher {
-    /// Starts watching after one pause. A run that ends before then delays nobody, and needs no connection for the watcher.
+    /// Starts watching after one pause. A run that ends before then delays nobody, and needs no connection for the
+    /// watcher.
     pub(crate) fn start(database: &Database) -> LockWatcher {
         let database = database.clone();
         LockWatcher(tokio::spawn(async move { watch(&database).await }).abort_handle())
@@ -491,7 +502,8 @@ async fn watch(database: &Database) {
 struct Waiting(HashMap<(i32, u32), Instant>);
 
 impl Waiting {
-    /// Records the waits seen now. Returns a wait of another process for the run that has lasted at least `limit`, if there is one.
+    /// Records the waits seen now. Returns a wait of another process for the run that has lasted at least `limit`, if
+    /// there is one.
     fn longer_than(&mut self, limit: Duration, waits: Vec<LockWait>) -> Option<LockWait> {
         let waits: Vec<LockWait> = waits.into_iter().filter(|wait| !wait.is_ours).collect();
         let seen: HashSet<(i32, u32)> = waits.iter().map(|wait| (wait.pid, wait.relation)).collect();

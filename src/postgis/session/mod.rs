@@ -1,5 +1,5 @@
-//! Sessions: a bounded pool of connections, one exported snapshot that every session of a run sees, and statements that a stop cancels in the
-//! server.
+//! Sessions: a bounded pool of connections, one exported snapshot that every session of a run sees, and statements that
+//! a stop cancels in the server.
 //!
 //! | file | subject |
 //! |---|---|
@@ -12,7 +12,8 @@
 //! | `snapshot`, `transaction`, `listen` | the state that a run sees, and the read-only transaction of each session; sessions that may write, and connections that receive notifications |
 //! | `prepared`, `options`, `error` | statements that are parsed and planned once a session; limits, errors, names for messages and for SQL |
 //!
-//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction. Those of `prepared` are the exception.
+//! Prepared statements have no names, so they work behind a pooler that assigns connections by transaction. Those of
+//! `prepared` are the exception.
 
 mod connect;
 mod database;
@@ -64,8 +65,8 @@ pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// One connection of the pool. It is in one read-only transaction, unless it may write.
 pub(crate) struct Session {
-    /// Statements that are parsed and planned once, if the session keeps them. This field stands before the transaction because fields are dropped in
-    /// order.
+    /// Statements that are parsed and planned once, if the session keeps them. This field stands before the transaction
+    /// because fields are dropped in order.
     prepared: Option<PreparedStatements>,
     pub(crate) client: Arc<Object>,
     pub(crate) cancel: CancelToken,
@@ -74,7 +75,8 @@ pub(crate) struct Session {
     pub(crate) exported: Option<ExportedSnapshot>,
     /// The session's read-only transaction; `None` if the session may write.
     pub(crate) transaction: Option<Arc<Transaction>>,
-    /// True while the session takes locks in attempts ([`LockAttempts`]): a wait that is too long is then expected, and its error names no holder.
+    /// True while the session takes locks in attempts ([`LockAttempts`]): a wait that is too long is then expected, and
+    /// its error names no holder.
     waits_briefly: AtomicBool,
 }
 
@@ -130,8 +132,9 @@ impl Session {
         .await
     }
 
-    /// Sets the search path and the form of texts again, before a statement that is on its way at once: this costs no round trip. A view or function
-    /// that an earlier statement read may have changed them (`set_config`), and then names and texts of other layers would mean something else.
+    /// Sets the search path and the form of texts again, before a statement that is on its way at once: this costs no
+    /// round trip. A view or function that an earlier statement read may have changed them (`set_config`), and then
+    /// names and texts of other layers would mean something else.
     async fn restored(&self) -> Result<(), tokio_postgres::Error> {
         match self.database.path.get().filter(|_| self.transaction.is_some()) {
             Some(path) => self.client.batch_execute(&(fix_drawn_texts() + &path.set())).await,
@@ -139,7 +142,8 @@ impl Session {
         }
     }
 
-    /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled in the server.
+    /// Runs a statement to its end. If a stop is requested, or the run gives way to others, the statement is cancelled
+    /// in the server.
     pub(crate) async fn until_stopped<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         tokio::pin!(work);
         let stopped = tokio::select! {
@@ -167,8 +171,8 @@ impl Session {
         })
     }
 
-    /// The result of a statement, or the error that the run gave way. In that case the statement may have run after its transaction ended, on another
-    /// state.
+    /// The result of a statement, or the error that the run gave way. In that case the statement may have run after its
+    /// transaction ended, on another state.
     async fn checked_result<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
@@ -184,7 +188,8 @@ impl Session {
     /// Adds the lock, and the process that holds it, to the error of a wait that was too long.
     async fn with_holder(&self, error: Error) -> Error {
         let backend = self.transaction.as_ref().and_then(|transaction| transaction.backend());
-        // Boxed, because otherwise the future of every statement would be as large as the future that opens a connection.
+        // Boxed, because otherwise the future of every statement would be as large as the future that opens a
+        // connection.
         Box::pin(self.database.with_holder(backend.map(|backend| backend.pid), error)).await
     }
 

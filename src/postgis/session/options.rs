@@ -6,9 +6,10 @@ use tokio_postgres::error::SqlState;
 
 use super::error::Cause;
 
-/// What a role, a database or a server may limit for all of its sessions, and a run cannot do with: it keeps transactions open for as long as it
-/// takes, some of them idle, goes on after a failed statement, and draws every row. `gin_fuzzy_search_limit` leaves rows out at random. The settings of
-/// [`SessionOptions`] are not among them, for each session sets these; nor is `temp_file_limit`, which only superusers may lift.
+/// What a role, a database or a server may limit for all of its sessions, and a run cannot do with: it keeps
+/// transactions open for as long as it takes, some of them idle, goes on after a failed statement, and draws every row.
+/// `gin_fuzzy_search_limit` leaves rows out at random. The settings of [`SessionOptions`] are not among them, for each
+/// session sets these; nor is `temp_file_limit`, which only superusers may lift.
 const LIMITS: [&str; 4] = [
     "idle_in_transaction_session_timeout",
     "transaction_timeout", // since PostgreSQL 17
@@ -24,8 +25,8 @@ pub(crate) fn lift_limits() -> String {
     lift(&LIMITS, true)
 }
 
-/// A statement that sets each of these settings to 0, if the server knows it: for the transaction if it is `local`, else for the session. It returns
-/// no row, and looks up no name on the search path.
+/// A statement that sets each of these settings to 0, if the server knows it: for the transaction if it is `local`,
+/// else for the session. It returns no row, and looks up no name on the search path.
 pub(crate) fn lift(settings: &[&str], local: bool) -> String {
     let settings = settings.join(",");
     format!(
@@ -43,7 +44,8 @@ pub struct SessionOptions {
     pub lock_timeout: Duration,
     /// Memory for the sort of one batch, such as "64MB" (`work_mem`).
     pub work_mem: String,
-    /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another connection.
+    /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another
+    /// connection.
     pub connections: usize,
     /// The values of the variant for which the sessions read, by the number of the parameter; empty without variants.
     pub parameters: Vec<String>,
@@ -52,7 +54,8 @@ pub struct SessionOptions {
 }
 
 impl SessionOptions {
-    /// The longest that a session waits for a lock. It is shorter than `statement_timeout`, so that a wait does not look like a slow statement.
+    /// The longest that a session waits for a lock. It is shorter than `statement_timeout`, so that a wait does not
+    /// look like a slow statement.
     #[must_use]
     pub fn lock_limit(&self) -> Duration {
         if self.statement_timeout.is_zero() {
@@ -62,8 +65,8 @@ impl SessionOptions {
         self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
     }
 
-    /// True if a statement that was cancelled after this time had reached 90 % of `statement_timeout`; false if that is zero. Not 100 %, because the
-    /// clocks of two machines differ.
+    /// True if a statement that was cancelled after this time had reached 90 % of `statement_timeout`; false if that is
+    /// zero. Not 100 %, because the clocks of two machines differ.
     pub(crate) fn is_statement_limit(&self, after: Duration) -> bool {
         !self.statement_timeout.is_zero() && after >= self.statement_timeout.mul_f64(0.9)
     }

@@ -1,15 +1,16 @@
 //! The origin of a session: its server and its snapshot.
 //!
-//! An address may stand for several servers: a reader address of a cluster picks one for each connection. The id of an exported snapshot means
-//! nothing on another server, or names another snapshot there, so the origins of a run's sessions are compared.
+//! An address may stand for several servers: a reader address of a cluster picks one for each connection. The id of an
+//! exported snapshot means nothing on another server, or names another snapshot there, so the origins of a run's
+//! sessions are compared.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use tokio_postgres::SimpleQueryRow;
 
-/// Columns that give the origin of a session: the address of its server, the time when that server started (different for any two servers), the
-/// database's oid, and the transaction's snapshot.
+/// Columns that give the origin of a session: the address of its server, the time when that server started (different
+/// for any two servers), the database's oid, and the transaction's snapshot.
 pub(crate) const ORIGIN_COLUMNS: &str =
     "coalesce(host(inet_server_addr()) || ':' || inet_server_port(), 'a local socket') AS origin_address,
     pg_postmaster_start_time()::timestamptz(6)::text AS origin_started,
@@ -25,8 +26,8 @@ pub(crate) struct SessionOrigin {
     snapshot: String,
 }
 
-/// A snapshot that sessions import. Sessions of other processes can import it, too, as long as the session that exported it lasts: it is
-/// serializable.
+/// A snapshot that sessions import. Sessions of other processes can import it, too, as long as the session that
+/// exported it lasts: it is serializable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
@@ -55,8 +56,8 @@ impl SessionOrigin {
         })
     }
 
-    /// True if both sessions see the same snapshot of the same database of the same server. Their addresses may differ, because a server can listen
-    /// at several.
+    /// True if both sessions see the same snapshot of the same database of the same server. Their addresses may differ,
+    /// because a server can listen at several.
     pub(crate) fn is_same(&self, other: &SessionOrigin) -> bool {
         self.is_same_server(other) && self.snapshot == other.snapshot
     }

@@ -10,15 +10,17 @@ use tokio_postgres::{Client, RowStream, Statement};
 use super::error::Error;
 use super::{Param, Session};
 
-/// The prepared statements of a session, by their text. Dropping this value closes them in the server. It must be dropped before the session's
-/// transaction ends: behind a pooler that assigns connections by transaction, the next client would find the statements.
+/// The prepared statements of a session, by their text. Dropping this value closes them in the server. It must be
+/// dropped before the session's transaction ends: behind a pooler that assigns connections by transaction, the next
+/// client would find the statements.
 #[derive(Default)]
 pub(crate) struct PreparedStatements(Mutex<StatementTable>);
 
 #[derive(Default)]
 struct StatementTable {
     statements: HashMap<String, Statement>,
-    /// True once the server has refused a name, because another client of the pooler left a statement of that name on the connection.
+    /// True once the server has refused a name, because another client of the pooler left a statement of that name on
+    /// the connection.
     is_refused: bool,
 }
 
@@ -50,19 +52,21 @@ impl PreparedStatements {
 }
 
 impl Session {
-    /// From now on, the server parses and plans each statement text only once. Parsing and planning a statement that renders a tile takes about 1.2
-    /// ms, and rendering a small tile takes 0.2 ms. The session must have its savepoint.
+    /// From now on, the server parses and plans each statement text only once. Parsing and planning a statement that
+    /// renders a tile takes about 1.2 ms, and rendering a small tile takes 0.2 ms. The session must have its savepoint.
     ///
     /// # Errors
     /// If the session is lost.
     pub(crate) async fn keep_statements(&mut self) -> Result<(), Error> {
-        // A generic plan is as good: the areas of a statement are rows of a materialized subquery, so the planner cannot use their values anyway.
+        // A generic plan is as good: the areas of a statement are rows of a materialized subquery, so the planner
+        // cannot use their values anyway.
         self.all("opening a session", "SELECT set_config('plan_cache_mode', 'force_generic_plan', true)", &[]).await?;
         self.prepared = Some(PreparedStatements::default());
         Ok(())
     }
 
-    /// The rows of a statement, which the server prepares first if the session keeps statements. `failed` converts the driver's errors.
+    /// The rows of a statement, which the server prepares first if the session keeps statements. `failed` converts the
+    /// driver's errors.
     pub(crate) async fn rows(
         &self,
         sql: &str,
@@ -126,12 +130,14 @@ impl Session {
         let params: Vec<Param<'_>> = values.iter().map(|value| -> Param<'_> { (value, Type::TEXT) }).collect();
         self.all("opening a session", &format!("SELECT {}", set.join(", ")), &params).await.map(drop)
     }
-    /// Sets the savepoint to which the session returns before each variant. At this point it holds its locks, and no values are set.
+    /// Sets the savepoint to which the session returns before each variant. At this point it holds its locks, and no
+    /// values are set.
     pub(crate) async fn set_variant_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("SAVEPOINT oar_tiles_variant", "while opening a session").await
     }
 
-    /// Replaces the values of the previous variant in the session's transaction by those of the next. They stay set when a statement fails.
+    /// Replaces the values of the previous variant in the session's transaction by those of the next. They stay set
+    /// when a statement fails.
     pub(crate) async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles_variant", "between two variants").await?;
         self.set_parameters(values).await?;
@@ -151,7 +157,8 @@ pub struct SessionValue {
 }
 
 impl Session {
-    /// Sets values until the end of the transaction. The session must have its savepoint; the values stay set when it returns there.
+    /// Sets values until the end of the transaction. The session must have its savepoint; the values stay set when it
+    /// returns there.
     pub(crate) async fn set_values(&self, values: &[SessionValue]) -> Result<(), Error> {
         let places: Vec<String> = (0..values.len())
             .map(|index| format!("pg_catalog.set_config(${}, ${}, true)", 2 * index + 1, 2 * index + 2))

@@ -1,8 +1,9 @@
-//! The schemas in which PostgreSQL looks up the names in a run's statements, and the check that no other role has put objects there that would shadow
-//! those of PostGIS.
+//! The schemas in which PostgreSQL looks up the names in a run's statements, and the check that no other role has put
+//! objects there that would shadow those of PostGIS.
 //!
-//! The first session of a run reads its role's search path while its own is `pg_catalog` alone, and checks the schemas on it. All sessions of the run
-//! then have the same path: these schemas without the schema of the change log, then the schema of PostGIS.
+//! The first session of a run reads its role's search path while its own is `pg_catalog` alone, and checks the schemas
+//! on it. All sessions of the run then have the same path: these schemas without the schema of the change log, then the
+//! schema of PostGIS.
 
 use tokio_postgres::types::Type;
 
@@ -14,10 +15,12 @@ const CONTEXT: &str = "opening a session";
 /// The search path that is in force until the schemas of the role's own path have been checked.
 pub(crate) const SAFE_PATH: &str = "SET LOCAL search_path = pg_catalog, pg_temp;";
 
-/// The schemas of the role's own search path that exist and that the role may use, as JSON. No name in this statement is looked up on that path.
+/// The schemas of the role's own search path that exist and that the role may use, as JSON. No name in this statement
+/// is looked up on that path.
 pub(crate) const SCHEMAS: &str = "SELECT pg_catalog.array_to_json(pg_catalog.current_schemas(false));";
 
-/// The schema of PostGIS, and whether the schema $1 holds a change log (recognized by the comment on its table `state`).
+/// The schema of PostGIS, and whether the schema $1 holds a change log (recognized by the comment on its table
+/// `state`).
 const PLACES: &str = "
     SELECT (SELECT n.nspname::text FROM pg_extension AS e JOIN pg_namespace AS n ON n.oid = e.extnamespace WHERE e.extname = 'postgis'),
         EXISTS (
@@ -52,7 +55,8 @@ impl Database {
 }
 
 impl Session {
-    /// Finds the search path from the answer to [`SCHEMAS`], checks it and sets it. Until then, [`SAFE_PATH`] is in force.
+    /// Finds the search path from the answer to [`SCHEMAS`], checks it and sets it. Until then, [`SAFE_PATH`] is in
+    /// force.
     pub(crate) async fn find_search_path(&self, schemas: &str) -> Result<(), Error> {
         let mut schemas: Vec<String> = serde_json::from_str(schemas).map_err(|error| Error::Query {
             context: CONTEXT.to_owned(),
@@ -62,7 +66,8 @@ impl Session {
         let change_log = &self.database.options.change_log;
         let row = self.one(CONTEXT, PLACES, &[(change_log, Type::TEXT)]).await?;
         let (postgis, has_log): (Option<String>, bool) = (row.get(0), row.get(1));
-        // The change log's schema is removed: its tables have names such as "state", which a layer would mean for another table.
+        // The change log's schema is removed: its tables have names such as "state", which a layer would mean for
+        // another table.
         schemas.retain(|schema| !(schema.starts_with("pg_temp_") || has_log && schema == change_log));
         let missing = postgis.clone().filter(|postgis| !schemas.contains(postgis));
         schemas.extend(missing);
@@ -76,7 +81,8 @@ impl Session {
         Ok(())
     }
 
-    /// Returns an error if other roles have objects in these schemas that PostgreSQL would use instead of those of PostGIS, or of its own.
+    /// Returns an error if other roles have objects in these schemas that PostgreSQL would use instead of those of
+    /// PostGIS, or of its own.
     async fn check_schemas(&self, schemas: &[String], postgis: Option<&str>) -> Result<(), Error> {
         // A quick check first: finding the objects takes about 30 ms, and hardly any database has one.
         let sql = |text: &str| text.replace("{searched}", include_str!("sql/searched.sql").trim_end());

@@ -17,8 +17,8 @@ const OLDEST_POSTGRES: i32 = 130_000;
 /// How long a reading waits for a lock that the run can do without.
 const SHORT_LOCK_LIMIT: Duration = Duration::from_millis(100);
 
-/// SQL for the cursor of the snapshot `seen`. The snapshot of a standby does not list the running transactions between xmin and xmax, so its cursor
-/// counts no transaction from xmin on as seen.
+/// SQL for the cursor of the snapshot `seen`. The snapshot of a standby does not list the running transactions between
+/// xmin and xmax, so its cursor counts no transaction from xmin on as seen.
 const CURSOR: &str =
     "CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(seen)) ELSE seen::text END";
 
@@ -43,7 +43,8 @@ impl Snapshot {
         &self.cursor
     }
 
-    /// The snapshot that sessions of other processes import. On a standby, the cursor is older than the state that they see.
+    /// The snapshot that sessions of other processes import. On a standby, the cursor is older than the state that they
+    /// see.
     #[must_use]
     pub const fn exported(&self) -> &ExportedSnapshot {
         &self.exported
@@ -57,8 +58,8 @@ impl Snapshot {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
     }
 
-    /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after that computation count as not
-    /// seen.
+    /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after
+    /// that computation count as not seen.
     #[must_use]
     pub fn known_since(self, cursor: String) -> Snapshot {
         Snapshot { cursor, ..self }
@@ -71,7 +72,8 @@ impl Snapshot {
         Ok(Snapshot { keeper, exported, cursor, _source: Some(Arc::clone(self)), _watcher: None })
     }
 
-    /// Removes what was set for the previous variant, and sets the values of another variant in the session's transaction.
+    /// Removes what was set for the previous variant, and sets the values of another variant in the session's
+    /// transaction.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -79,7 +81,8 @@ impl Snapshot {
         self.keeper.begin_variant(values).await
     }
 
-    /// Awaits what reads in the session, which waits only a moment for locks of others, and then gives up the locks that it took.
+    /// Awaits what reads in the session, which waits only a moment for locks of others, and then gives up the locks
+    /// that it took.
     pub(crate) async fn without_keeping_locks<T, E: From<Error>>(
         &self,
         reading: impl Future<Output = Result<T, E>>,
@@ -112,7 +115,8 @@ impl Database {
             }
             Error::Query { context: "asking for the present state".to_owned(), next: "look into the cause", source }
         };
-        // One message, because a pooler may send the next one to another session. It is one transaction, in which the path is set.
+        // One message, because a pooler may send the next one to another session. It is one transaction, in which the
+        // path is set.
         let sql = format!("{SAFE_PATH} SELECT {CURSOR}, {expression} FROM pg_current_snapshot() AS seen");
         let answer = self.connection().await?.simple_query(&sql).await;
         let state = answer.map_err(|error| failed(error.into()))?.into_iter().find_map(|message| match message {
@@ -143,7 +147,8 @@ impl Database {
         self.exported_by(keeper).await
     }
 
-    /// Imports the snapshot that a session of another process has exported. The new session exports it again, so that it outlives the other session.
+    /// Imports the snapshot that a session of another process has exported. The new session exports it again, so that
+    /// it outlives the other session.
     ///
     /// # Errors
     /// If the other session has ended ([`Error::is_snapshot_gone`]), or is on another server.
@@ -173,8 +178,9 @@ impl Database {
 
 // The check that the server allows as many sessions as a program is going to open.
 
-/// The most sessions that the server, the database and the role allow, and the number of other sessions. Some sessions are reserved for superusers,
-/// since PostgreSQL 16 also for members of `pg_use_reserved_connections`. In `pg_database` and `pg_roles`, -1 means no limit.
+/// The most sessions that the server, the database and the role allow, and the number of other sessions. Some sessions
+/// are reserved for superusers, since PostgreSQL 16 also for members of `pg_use_reserved_connections`. In `pg_database`
+/// and `pg_roles`, -1 means no limit.
 const ROOM: &str = "
     SELECT CASE WHEN role.rolsuper THEN setting.connections
             ELSE least(
@@ -198,8 +204,8 @@ pub struct SessionRoom {
 }
 
 impl Snapshot {
-    /// Checks that the server allows `sessions` sessions, as many as the caller is going to have. `settings` names for the message the settings to
-    /// lower.
+    /// Checks that the server allows `sessions` sessions, as many as the caller is going to have. `settings` names for
+    /// the message the settings to lower.
     ///
     /// # Errors
     /// [`Error::Setting`] if the server does not allow them, or the error of the query.

@@ -1,5 +1,5 @@
-//! The settings that decide how values are written as texts and read from texts: one list for the sessions that draw, for the triggers that write the
-//! change log, and for the sessions that read it.
+//! The settings that decide how values are written as texts and read from texts: one list for the sessions that draw,
+//! for the triggers that write the change log, and for the sessions that read it.
 
 use tokio_postgres::types::Type;
 
@@ -16,7 +16,8 @@ const fn setting(name: &'static str, value: &'static str) -> TextSetting {
     TextSetting { name, value }
 }
 
-/// Fixed in every session, and in the triggers: how dates, times, numbers and bytes read in a tile and in the change log.
+/// Fixed in every session, and in the triggers: how dates, times, numbers and bytes read in a tile and in the change
+/// log.
 pub(crate) const DRAWN_TEXTS: [TextSetting; 5] = [
     setting("timezone", "UTC"),
     setting("datestyle", "ISO, MDY"),
@@ -25,8 +26,8 @@ pub(crate) const DRAWN_TEXTS: [TextSetting; 5] = [
     setting("bytea_output", "hex"),
 ];
 
-/// Fixed in the triggers, and in a session only while it reads texts of the change log. Tiles are drawn with the settings of the role, because
-/// `lc_monetary` also decides how an amount of money reads in a tile.
+/// Fixed in the triggers, and in a session only while it reads texts of the change log. Tiles are drawn with the
+/// settings of the role, because `lc_monetary` also decides how an amount of money reads in a tile.
 pub(crate) const LOGGED_TEXTS: [TextSetting; 3] =
     [setting("lc_monetary", "C"), setting("array_nulls", "on"), setting("xmloption", "content")];
 
@@ -36,8 +37,8 @@ pub(crate) fn fix_drawn_texts() -> String {
 }
 
 impl Session {
-    /// Runs `reading`, which reads texts of the change log, with [`LOGGED_TEXTS`]; afterwards the settings are as before. If `reading` fails, they
-    /// are not: the transaction is lost, or returns to a savepoint.
+    /// Runs `reading`, which reads texts of the change log, with [`LOGGED_TEXTS`]; afterwards the settings are as
+    /// before. If `reading` fails, they are not: the transaction is lost, or returns to a savepoint.
     pub(crate) async fn with_logged_texts<T>(
         &self,
         context: &str,

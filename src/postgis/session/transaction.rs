@@ -1,4 +1,5 @@
-//! The transaction of a session: read-only, with the settings that make plans and bytes the same on every server. Its locks last until its end.
+//! The transaction of a session: read-only, with the settings that make plans and bytes the same on every server. Its
+//! locks last until its end.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -15,7 +16,8 @@ use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
 use super::text_settings::fix_drawn_texts;
 use super::{Database, Session};
 
-/// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no lock.
+/// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no
+/// lock.
 pub(crate) struct Transaction {
     client: Arc<Object>,
     backend: OnceLock<Backend>,
@@ -28,8 +30,8 @@ pub(crate) struct Transaction {
 pub(crate) struct Backend {
     /// The process that serves the connection.
     pub(crate) pid: i32,
-    /// The virtual transaction id (`pg_locks.virtualxid`). A pooler assigns the process to other clients after the transaction, but not this
-    /// id.
+    /// The virtual transaction id (`pg_locks.virtualxid`). A pooler assigns the process to other clients after the
+    /// transaction, but not this id.
     pub(crate) transaction: String,
 }
 
@@ -165,8 +167,8 @@ impl Session {
         }
     }
 
-    /// Sets the savepoint to which the session returns after a failed statement. Ending the transaction instead would release its locks, and end
-    /// the snapshot if the session holds it.
+    /// Sets the savepoint to which the session returns after a failed statement. Ending the transaction instead would
+    /// release its locks, and end the snapshot if the session holds it.
     pub(crate) async fn set_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("SAVEPOINT oar_tiles", "while opening a session").await
     }
@@ -176,7 +178,8 @@ impl Session {
         self.transaction_control("RELEASE SAVEPOINT oar_tiles", "while setting values").await
     }
 
-    /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before the savepoint stay.
+    /// Returns to the savepoint after a failed statement. The snapshot and the locks that were taken before the
+    /// savepoint stay.
     pub(crate) async fn return_to_savepoint(&self) -> Result<(), Error> {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
@@ -219,7 +222,8 @@ fn backend(message: &SimpleQueryMessage) -> Option<Backend> {
 // Sessions that may write. Only the change log needs them; everything else reads a snapshot.
 
 impl Database {
-    /// A session without a transaction. When it is dropped, a transaction that it began and did not commit is rolled back.
+    /// A session without a transaction. When it is dropped, a transaction that it began and did not commit is rolled
+    /// back.
     pub(crate) async fn writing(&self) -> Result<Session, Error> {
         let client = tokio::select! {
             client = self.connection() => client?,
@@ -232,7 +236,8 @@ impl Database {
 }
 
 impl Session {
-    /// The statements that begin a transaction that may write. No setting limits how long it takes: a refresh or a prune may be long.
+    /// The statements that begin a transaction that may write. No setting limits how long it takes: a refresh or a
+    /// prune may be long.
     fn begin_statements(&self) -> String {
         let lock_limit = self.database.options.lock_limit().as_millis();
         let lifted = lift_limits();
@@ -249,13 +254,15 @@ impl Session {
         self.find_search_path(schemas.last().map_or("[]", String::as_str)).await
     }
 
-    /// Begins a transaction with only `pg_catalog` on its search path, so that no object in the role's own schemas can shadow those of PostgreSQL.
+    /// Begins a transaction with only `pg_catalog` on its search path, so that no object in the role's own schemas can
+    /// shadow those of PostgreSQL.
     pub(crate) async fn begin_writing_without_search_path(&self, context: &str) -> Result<(), Error> {
         let begin = format!("{} {SAFE_PATH}", self.begin_statements());
         self.script(context, &begin).await.map(drop)
     }
 
-    /// Runs statements one after the other, as psql would, and returns the first column of every row. The first failure ends the script.
+    /// Runs statements one after the other, as psql would, and returns the first column of every row. The first failure
+    /// ends the script.
     pub(crate) async fn script(&self, context: &str, sql: &str) -> Result<Vec<String>, Error> {
         let begun = Instant::now();
         let messages = self

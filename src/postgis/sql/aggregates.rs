@@ -1,4 +1,5 @@
-//! Parses the aggregates of the configuration: the calls whose values can be folded row by row, and the text around them.
+//! Parses the aggregates of the configuration: the calls whose values can be folded row by row, and the text around
+//! them.
 
 use crate::cells::Fold;
 use crate::postgis::layer::Layer;
@@ -176,7 +177,8 @@ enum Token {
     Other,
 }
 
-/// The token that begins at `at`, and its end. `None` for tokens with lexical rules of their own: comments, dollar quotes, backslashes.
+/// The token that begins at `at`, and its end. `None` for tokens with lexical rules of their own: comments, dollar
+/// quotes, backslashes.
 fn token(sql: &str, at: usize) -> Option<(Token, usize)> {
     let rest = &sql[at..];
     let first = rest.chars().next()?;

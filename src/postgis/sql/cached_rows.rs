@@ -19,7 +19,8 @@ const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 /// The number of rows that are going to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExpectedRows {
-    /// The exact number, counted by the survey on the same snapshot. If another number is read, the layer's rows differ from query to query.
+    /// The exact number, counted by the survey on the same snapshot. If another number is read, the layer's rows differ
+    /// from query to query.
     Counted(u64),
     /// An estimate.
     About(u64),
@@ -38,11 +39,12 @@ impl ExpectedRows {
 /// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RowChoice<'a> {
-    /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The values of a query's
-    /// placeholders follow. `keys` are those of the session that reads; `None` if it reads all rows.
+    /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The
+    /// values of a query's placeholders follow. `keys` are those of the session that reads; `None` if it reads all
+    /// rows.
     Boxes { boxes: usize, rows: ExpectedRows, keys: Option<&'a KeyRange> },
-    /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if that many are found, some
-    /// may be missing.
+    /// Rows in areas without a margin that do not overlap, the parameters `$1..$10`. At most `limit` rows are read; if
+    /// that many are found, some may be missing.
     Areas { limit: u64 },
 }
 
@@ -53,12 +55,13 @@ pub(crate) struct CachedRowsParameters {
     pub(crate) name: usize,
     /// The layer's extent.
     pub(crate) extent: usize,
-    /// The most bytes that the values of all rows may have; rows beyond are not read. The bounds of a range of keys follow.
+    /// The most bytes that the values of all rows may have; rows beyond are not read. The bounds of a range of keys
+    /// follow.
     pub(crate) max_bytes: usize,
 }
 
-/// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions in metres of EPSG:3857
-/// (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
+/// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions
+/// in metres of EPSG:3857 (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
 pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried(layer);
@@ -74,7 +77,8 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
     };
     let is_whole = match rows {
         RowChoice::Boxes { .. } => format!("bytes < ${max_bytes}"),
-        // No limit here, because nothing would show that rows were left out. The parameter must be mentioned for the server to know its type.
+        // No limit here, because nothing would show that rows were left out. The parameter must be mentioned for the
+        // server to know its type.
         RowChoice::Areas { .. } => format!("${max_bytes} > 0"),
     };
     let CarriedColumns { names, row, order, arguments, .. } = carried;
@@ -139,8 +143,8 @@ fn in_areas(layer: &Layer, CarriedColumns { names, .. }: &CarriedColumns, limit:
 
 // Parts of a layer's rows: the size of its table, ranges of its key, shares by a hash.
 
-/// The pages of the table `$1`; of a partitioned table, the pages of its largest partition. NULL if the table cannot be read in parts: on a server
-/// before PostgreSQL 14, or if the role may read only some columns. No row for a view.
+/// The pages of the table `$1`; of a partitioned table, the pages of its largest partition. NULL if the table cannot be
+/// read in parts: on a server before PostgreSQL 14, or if the role may read only some columns. No row for a view.
 pub(crate) const TABLE_PAGES: &str = "
     SELECT CASE WHEN current_setting('server_version_num')::int4 >= 140000 AND has_table_privilege(c.oid, 'SELECT') THEN greatest(
                pg_relation_size(c.oid),
@@ -153,8 +157,8 @@ fn scanned(layer: &Layer, boxes: usize) -> String {
     layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid))
 }
 
-/// The statement that the planner is asked to estimate: it reads the rows of a layer, all of them or those near some boxes, with the parameters of
-/// the survey. It reads the rows' properties, too, if `with_values` is true.
+/// The statement that the planner is asked to estimate: it reads the rows of a layer, all of them or those near some
+/// boxes, with the parameters of the survey. It reads the rows' properties, too, if `with_values` is true.
 pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     let placement = layer.placement();
     let values = if with_values { carried(layer).values } else { String::new() };
@@ -167,14 +171,15 @@ pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     )
 }
 
-/// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number. 0 without a geometry.
+/// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number.
+/// 0 without a geometry.
 fn hash_share(layer: &Layer, shares: u64) -> String {
     // The mask drops the sign.
     format!("(coalesce(geometry_hash({}), 0) & 2147483647) % {shares}", layer.placement().stored())
 }
 
-/// Conditions that divide the rows of a layer into parts by a hash of the geometry: every row is in exactly one part. Each begins with AND, to follow
-/// another condition. One empty condition if there is only one part.
+/// Conditions that divide the rows of a layer into parts by a hash of the geometry: every row is in exactly one part.
+/// Each begins with AND, to follow another condition. One empty condition if there is only one part.
 pub(crate) fn hash_conditions(layer: &Layer, parts: usize) -> Vec<String> {
     if parts < 2 {
         return vec![String::new()];
@@ -208,12 +213,13 @@ fn sorted_by(column: &KeyColumn) -> String {
 pub(crate) enum KeySample {
     /// The rows of some percent of a table's pages.
     Pages { percent: f64 },
-    /// One row in `one_in`, chosen by a hash of the geometry: of all rows, or of the rows near some boxes. The parameters are those of the survey.
+    /// One row in `one_in`, chosen by a hash of the geometry: of all rows, or of the rows near some boxes. The
+    /// parameters are those of the survey.
     Rows { boxes: usize, one_in: u64 },
 }
 
-/// The keys of a sample that divide the rows of a layer into `parts` parts, as texts, and the type of the key. The keys are NULL if the sample is
-/// empty, or if the type is not one of [`RANGE_TYPES`]. `None` if the layer has no key.
+/// The keys of a sample that divide the rows of a layer into `parts` parts, as texts, and the type of the key. The keys
+/// are NULL if the sample is empty, or if the type is not one of [`RANGE_TYPES`]. `None` if the layer has no key.
 pub(crate) fn key_bounds(layer: &Layer, parts: usize, sample: KeySample) -> Option<String> {
     let key = sorted_by(layer.key.first()?);
     let (relation, conditions) = match sample {
@@ -249,7 +255,8 @@ impl KeyRange {
         (0..=bounds.len()).map(range).collect()
     }
 
-    /// The condition of the range. It begins with AND, to follow another condition. Its parameters are numbered from `first` on.
+    /// The condition of the range. It begins with AND, to follow another condition. Its parameters are numbered from
+    /// `first` on.
     pub(crate) fn condition(&self, first: usize) -> String {
         let KeyRange { column, kind, from, below } = self;
         let bound = |number: usize| format!("${number}::{kind}");
@@ -297,8 +304,9 @@ ORDER BY {}",
     )
 }
 
-/// Finds the variants to which the rows of a layer belong: the number of the variant, from 1 on, and the key of the row. `condition` is over the row
-/// and the [columns of the values](value_column). The parameters after those of [`row_keys`] are arrays of texts, one for each of `kinds`.
+/// Finds the variants to which the rows of a layer belong: the number of the variant, from 1 on, and the key of the
+/// row. `condition` is over the row and the [columns of the values](value_column). The parameters after those of
+/// [`row_keys`] are arrays of texts, one for each of `kinds`.
 pub(crate) fn members(layer: &Layer, boxes: usize, condition: &str, kinds: &[String]) -> String {
     let first = first_value(layer, boxes);
     let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", first + n)).collect();
@@ -315,7 +323,8 @@ WHERE true {} {} AND ({condition}\n)",
     )
 }
 
-/// The keys of the rows that belong to one variant. `condition` is over the row and the parameters after those of [`row_keys`], which are texts.
+/// The keys of the rows that belong to one variant. `condition` is over the row and the parameters after those of
+/// [`row_keys`], which are texts.
 pub(crate) fn members_of_one(layer: &Layer, boxes: usize, condition: &str) -> String {
     format!(
         "SELECT {} FROM {} WHERE true {} {} AND ({condition}\n)",
@@ -326,12 +335,14 @@ pub(crate) fn members_of_one(layer: &Layer, boxes: usize, condition: &str) -> St
     )
 }
 
-/// Finds the variants that have rows near some boxes now: the numbers of the variants, from 1 on. The parameters `$1..$4` are arrays of the boxes'
-/// west, south, east and north in the column's reference system; an array of texts for each of `kinds` follows. `condition` is over the row, which is
-/// called `name`, and the [columns of the values](value_column).
+/// Finds the variants that have rows near some boxes now: the numbers of the variants, from 1 on. The parameters
+/// `$1..$4` are arrays of the boxes' west, south, east and north in the column's reference system; an array of texts
+/// for each of `kinds` follows. `condition` is over the row, which is called `name`, and the [columns of the
+/// values](value_column).
 ///
-/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were constants. As the condition of a
-/// join, `id IN (SELECT … WHERE contributor = …)` would be evaluated for each pair of a row and a variant.
+/// The rows near the boxes are read once. For each variant, the condition is then planned as if its values were
+/// constants. As the condition of a join, `id IN (SELECT … WHERE contributor = …)` would be evaluated for each pair of
+/// a row and a variant.
 pub(crate) fn members_near(layer: &Layer, name: &str, condition: &str, kinds: &[String]) -> String {
     let placement = layer.placement();
     let arrays: Vec<String> = (0..kinds.len()).map(|n| format!("${}::text[]", 5 + n)).collect();

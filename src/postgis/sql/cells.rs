@@ -14,8 +14,8 @@ use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 pub(crate) use super::aggregates::{AggregateFunction, calls, needs_only_counts};
 
-/// The position of a row in world units, x and y, computed from its projected geometry `m` in double precision. The position of a geometry that is
-/// not a point is the middle of its box.
+/// The position of a row in world units, x and y, computed from its projected geometry `m` in double precision. The
+/// position of a geometry that is not a point is the middle of its box.
 pub(crate) fn position(shape: Shape, m: &str) -> [String; 2] {
     let scale = WORLD_UNITS_F64 / (2.0 * HALF_WORLD_METRES);
     let along = |metres: String| format!("({metres} + {HALF_WORLD_METRES:?}) * {scale:?}");
@@ -32,12 +32,14 @@ pub(crate) fn is_in_world(x: &str, y: &str) -> String {
     format!("{x} > -1 AND {x} < {end} AND {y} > -1 AND {y} < {end}")
 }
 
-/// An aggregate of the configuration with the cell's bounds, in degrees, and the cell's number in place of the placeholders.
+/// An aggregate of the configuration with the cell's bounds, in degrees, and the cell's number in place of the
+/// placeholders.
 pub(crate) fn with_bounds(sql: &str, cell: &DecodedCell, grid: CellGrid) -> String {
     let DecodedCell { zoom, .. } = cell;
     let [west, north, east, south] = cell.bounds(grid);
-    // Squares are numbered like the tiles of a deeper zoom: after the tiles of all shallower zooms, row by row. Hexagons, whose columns and rows are
-    // counted in half steps from the middle of the world, are numbered like tiles two zooms deeper still.
+    // Squares are numbered like the tiles of a deeper zoom: after the tiles of all shallower zooms, row by row.
+    // Hexagons, whose columns and rows are counted in half steps from the middle of the world, are numbered like tiles
+    // two zooms deeper still.
     #[expect(clippy::cast_possible_truncation, reason = "at most 7")]
     let deeper = -grid.size.log2().floor() as i32;
     let (level, first) = match grid.shape {
@@ -67,8 +69,9 @@ pub(crate) fn without_bounds(sql: &str) -> String {
     ["!xmin!", "!ymin!", "!xmax!", "!ymax!"].iter().fold(sql, |sql, name| sql.replace(name, nothing))
 }
 
-/// The part of the statement that finds the features of areas: `WITH` items, the last of which is called "placed". For each area, and each cell and
-/// lone row in it, "placed" has the same columns as in the statement for rows; `k0` is the cell.
+/// The part of the statement that finds the features of areas: `WITH` items, the last of which is called "placed". For
+/// each area, and each cell and lone row in it, "placed" has the same columns as in the statement for rows; `k0` is the
+/// cell.
 pub(crate) fn placed(layer: &Layer, cells: &Cells, are_folded: bool) -> String {
     let grid = cells.grid;
     // Aggregates that can be folded do not depend on the order of rows.
@@ -164,7 +167,8 @@ pub(crate) enum PropertiesOf<'a> {
     Cell(&'a dyn Fn(&str) -> String),
 }
 
-/// The properties of a row or cell as columns, and its rank if the layer is thinned. The rank is `members`, the number of rows of the cell.
+/// The properties of a row or cell as columns, and its rank if the layer is thinned. The rank is `members`, the number
+/// of rows of the cell.
 pub(crate) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> String {
     let of = |(number, property): (usize, &BoundProperty)| {
         let sql = match (property.of, value) {
@@ -252,11 +256,13 @@ pub(crate) fn symbol_at(unit: &[String; 2]) -> CellSymbol {
     CellSymbol { geometry: point(&[format!("{x} + 0.5"), format!("{y} + 0.5")]), sides: unit.to_vec() }
 }
 
-/// The `WITH` items that assign each member to its cluster. A cluster has the code of its peak ([`CellGrid::merges`]). They read "celled", where the
-/// member's own cell is called `oar_tiles_own`. Peaks are correct where all rows up to two steps away are known.
+/// The `WITH` items that assign each member to its cluster. A cluster has the code of its peak ([`CellGrid::merges`]).
+/// They read "celled", where the member's own cell is called `oar_tiles_own`. Peaks are correct where all rows up to
+/// two steps away are known.
 ///
-/// The planner cannot estimate the number of cells, and nested loops that joined cells with their neighbours took minutes. So each cell's row is
-/// copied to its neighbours, which needs only one aggregation, and the members are joined by a full join, which is never a nested loop.
+/// The planner cannot estimate the number of cells, and nested loops that joined cells with their neighbours took
+/// minutes. So each cell's row is copied to its neighbours, which needs only one aggregation, and the members are
+/// joined by a full join, which is never a nested loop.
 fn merged(shape: CellShape) -> String {
     let steps = std::iter::once(0).chain(shape.steps().iter().map(|step| code_step(*step)));
     let steps: Vec<String> = steps.map(|step| format!("({step}::int8)")).collect();
@@ -285,8 +291,8 @@ merged AS (
     )
 }
 
-/// The `WITH` items that assign each member to its cell, as a column called `name`. They compute [`CellGrid::cell`] step by step, so that nothing is
-/// computed twice.
+/// The `WITH` items that assign each member to its cell, as a column called `name`. They compute [`CellGrid::cell`]
+/// step by step, so that nothing is computed twice.
 pub(crate) fn celled(grid: CellGrid, x: &str, y: &str, name: &str) -> String {
     let in_world = is_in_world(x, y);
     let code = |a: &str, b: &str| {
@@ -332,8 +338,8 @@ fn distance(s: &str, t: &str) -> String {
     format!("({s}) * ({s}) + 3.0::float8 * (({t}) * ({t}))")
 }
 
-// The statement over cells that the survey has counted, with the values that the survey has folded. It reads only those rows again that are alone in
-// their cells.
+// The statement over cells that the survey has counted, with the values that the survey has folded. It reads only those
+// rows again that are alone in their cells.
 
 /// The number of the first parameter with folded values.
 const FIRST_FOLD_PARAMETER: usize = 19;
@@ -341,7 +347,8 @@ const FIRST_FOLD_PARAMETER: usize = 19;
 /// The number of parameters that locate the rows that are alone in their cells.
 const LONE_ROW_PARAMETERS: usize = 6;
 
-/// An expression over aggregates, in which each aggregate is replaced by the column of "cell" with the value that the survey has counted or folded.
+/// An expression over aggregates, in which each aggregate is replaced by the column of "cell" with the value that the
+/// survey has counted or folded.
 fn with_counts(sql: &str, folds: Option<&FoldedValues>) -> String {
     let piece = |piece: AggregatePiece<'_>| match (piece, folds) {
         (AggregatePiece::Text(text), _) => text.to_owned(),
@@ -355,9 +362,9 @@ fn with_counts(sql: &str, folds: Option<&FoldedValues>) -> String {
     pieces(sql).unwrap_or_default().into_iter().map(piece).collect()
 }
 
-/// A statement that reads no row and returns three columns: the types of `values`, expressions over rows, as an array of names; whether texts are
-/// equal only if their bytes are equal; and whether the names of the aggregate functions mean the server's own functions for values of the server's
-/// own types.
+/// A statement that reads no row and returns three columns: the types of `values`, expressions over rows, as an array
+/// of names; whether texts are equal only if their bytes are equal; and whether the names of the aggregate functions
+/// mean the server's own functions for values of the server's own types.
 pub(crate) fn fold_types(layer: &Layer, values: &[&str]) -> String {
     let types: Vec<String> = (0..values.len()).map(|number| type_of(&format!("f{number}"))).collect();
     let values: String = numbered_columns(values.iter().copied());
@@ -374,7 +381,8 @@ FROM (SELECT) AS one LEFT JOIN (SELECT true{values} FROM {} WHERE false) AS none
     )
 }
 
-/// A statement that the server accepts only if the aggregates need nothing but counted and folded values. It returns one row.
+/// A statement that the server accepts only if the aggregates need nothing but counted and folded values. It returns
+/// one row.
 pub(crate) fn needs_only_folds(layer: &Layer, folds: &FoldedValues) -> String {
     let types = folds.types().enumerate();
     let columns: String = types.map(|(number, array)| format!(", (NULL::{array})[1] AS f{number}")).collect();
@@ -414,8 +422,8 @@ pub(crate) fn next_parameter(layer: &Layer, folds: Option<&FoldedValues>) -> usi
     FIRST_FOLD_PARAMETER + count(folds) + if layer.keeps_lone() { LONE_ROW_PARAMETERS } else { 0 }
 }
 
-/// Returns `WITH` items; the last is called "placed" and has the columns of [`placed`](placed). The parameters are arrays with one element for
-/// each pair of a cell and an area in which the cell may be visible:
+/// Returns `WITH` items; the last is called "placed" and has the columns of [`placed`](placed). The parameters are
+/// arrays with one element for each pair of a cell and an area in which the cell may be visible:
 ///
 /// | number | value |
 /// |---|---|
@@ -505,8 +513,8 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
         filter = filter_at(layer, AREA_ZOOM),
         celled = celled(cells.grid, x, y, "oar_tiles_cell"),
     );
-    // The box may also find rows of the next cell. The values are computed in a subquery without the areas, because a column of the relation may have
-    // the same name as a column of the areas.
+    // The box may also find rows of the next cell. The values are computed in a subquery without the areas, because a
+    // column of the relation may have the same name as a column of the areas.
     let shown = format!(
         "SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, m, west, north{}, k0
     FROM (
@@ -522,7 +530,8 @@ fn lone_rows(layer: &Layer, cells: &Cells, first: usize) -> LoneRows {
     LoneRows { found, shown }
 }
 
-/// The names of the columns that [`values`] returns for a row. An untyped NULL in place of an aggregate takes the type of the aggregate in the UNION.
+/// The names of the columns that [`values`] returns for a row. An untyped NULL in place of an aggregate takes the type
+/// of the aggregate in the UNION.
 fn names_of_row(layer: &Layer) -> String {
     let name = |(number, property): (usize, &BoundProperty)| match property.of {
         ComputedFrom::Tile(_) => String::new(),
@@ -683,8 +692,8 @@ impl DecodedCell {
             }
             CellShape::Hexagon => {
                 let [middle, _] = self.middle(grid);
-                // A side of a hexagon is half as long as the hexagon is high, so the ends of the vertical sides lie at a quarter and at three
-                // quarters of the height.
+                // A side of a hexagon is half as long as the hexagon is high, so the ends of the vertical sides lie at
+                // a quarter and at three quarters of the height.
                 let quarter = |near: &str, far: &str| format!("({near} * 0.75::float8 + {far} * 0.25::float8)");
                 let (upper, lower) = (quarter(&north, &south), quarter(&south, &north));
                 let corners = [

@@ -1,8 +1,8 @@
 //! The edge of the world at ±180°: which rows are drawn as they are, and what is drawn of rows that reach beyond it.
 //!
-//! A row inside ±180°, or beyond it by rounding alone, is drawn as `ST_Transform` returns it. Any other row is cut and shifted, or clipped, in the
-//! reference system of its column before it is transformed: PROJ wraps each coordinate by itself, which would spread a polygon over the whole world.
-//! A `CASE` skips this work for rows inside the world.
+//! A row inside ±180°, or beyond it by rounding alone, is drawn as `ST_Transform` returns it. Any other row is cut and
+//! shifted, or clipped, in the reference system of its column before it is transformed: PROJ wraps each coordinate by
+//! itself, which would spread a polygon over the whole world. A `CASE` skips this work for rows inside the world.
 
 use crate::postgis::layer::{Beyond, EdgeUnits, Layer, MAX_WRAPPED_HALVES, Placement};
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
@@ -16,9 +16,9 @@ const MAX_COORDINATE: f64 = 1e9;
 /// Types of geometry that MVT cannot hold: `ST_AsMVTGeom` raises an error, or drops all other parts of a collection.
 pub(crate) const SURFACES: [&str; 3] = ["TIN", "TRIANGLE", "POLYHEDRALSURFACE"];
 
-/// The condition that a row's coordinates can be transformed: they are finite, inside the reference system, and not beyond ±180°. `ST_Transform`
-/// raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and lets NaN pass. The condition is never true for NULL or an
-/// empty geometry.
+/// The condition that a row's coordinates can be transformed: they are finite, inside the reference system, and not
+/// beyond ±180°. `ST_Transform` raises an error on coordinates that PROJ refuses, turns longitude 190 into -170, and
+/// lets NaN pass. The condition is never true for NULL or an empty geometry.
 pub(crate) fn is_placeable(placement: Placement<'_>) -> String {
     // A geography lies within ±180° by itself; the same bound applies.
     let units = placement.shape.edge.or_else(|| (placement.shape.srid == 4326).then_some(EdgeUnits::Degrees));
@@ -38,8 +38,8 @@ pub(crate) fn can_be_cut(placement: Placement<'_>, units: EdgeUnits) -> String {
     )
 }
 
-/// The condition that the coordinates of a row are finite, inside the reference system and at most `far` from the prime meridian, and that tiles can
-/// hold its type of geometry.
+/// The condition that the coordinates of a row are finite, inside the reference system and at most `far` from the prime
+/// meridian, and that tiles can hold its type of geometry.
 fn is_within(placement: Placement<'_>, far: f64) -> String {
     let g = placement.geometry();
     // The probe has not seen all rows of a query that returns other rows at each zoom.
@@ -61,7 +61,8 @@ fn is_within(placement: Placement<'_>, far: f64) -> String {
     } else {
         String::new()
     };
-    // A NaN inside a line is visible in its length, but not in its box. Among several points it is visible only in the text.
+    // A NaN inside a line is visible in its length, but not in its box. Among several points it is visible only in the
+    // text.
     format!(
         "{own}ST_XMin({g}) >= -{far:?} AND ST_XMax({g}) <= {far:?} AND ST_YMin({g}) >= -{high:?} AND ST_YMax({g}) <= {high:?}{types}
             AND ST_Length({g}) + ST_Perimeter({g}) < 'Infinity'
@@ -88,11 +89,13 @@ pub(crate) fn projected(placement: Placement<'_>) -> String {
     format!("CASE {cases} END")
 }
 
-/// The row's geometry in EPSG:4326, the counterpart of [`projected`]. For some rows that cannot be placed it is not NULL.
+/// The row's geometry in EPSG:4326, the counterpart of [`projected`]. For some rows that cannot be placed it is not
+/// NULL.
 pub(crate) fn lonlat(placement: Placement<'_>) -> String {
     let g = without_curves(placement);
     let own = transformed(placement, &g, 4326);
-    // There is nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped because of their position in metres.
+    // There is nothing to transform, and no row beyond the edge. Rows that cannot be placed are dropped because of
+    // their position in metres.
     if placement.shape.srid == 4326 && !placement.reaches_beyond {
         return own;
     }
@@ -153,7 +156,8 @@ fn cut_at_edge(beyond: Beyond, units: EdgeUnits, g: &str) -> String {
     }
 }
 
-/// The columns with the west and east side of a row's own box, in the reference system of its column: see [`raw_sides`].
+/// The columns with the west and east side of a row's own box, in the reference system of its column: see
+/// [`raw_sides`].
 const RAW_SIDES: [&str; 2] = ["raw_west", "raw_east"];
 
 /// The west and east side of a row's own box, as columns next to its projected geometry; empty if no row is wrapped.
@@ -170,8 +174,9 @@ fn x_range(placement: Placement<'_>) -> [String; 2] {
     [format!("ST_XMin({g})"), format!("ST_XMax({g})")]
 }
 
-/// The condition that a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not shifted). The box must also be
-/// narrower than the world by a fraction of at least 2^-20, so that its wrapped sides do not meet in one world unit.
+/// The condition that a box lies on both sides of 180° or of -180°, or begins there (a point at 180° itself is not
+/// shifted). The box must also be narrower than the world by a fraction of at least 2^-20, so that its wrapped sides do
+/// not meet in one world unit.
 fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     let (half, end) = (units.half_world(), units.half_world() + units.tolerance());
     let most = 2.0 * half * (1.0 - 2.0_f64.powi(-20));
@@ -181,8 +186,8 @@ fn crosses([west, east]: &[String; 2], units: EdgeUnits) -> String {
     )
 }
 
-/// The west and east side of a row in world units; `west` and `east` are the sides of its projected geometry. The resulting west is greater than east
-/// for a row that was wrapped around ±180°.
+/// The west and east side of a row in world units; `west` and `east` are the sides of its projected geometry. The
+/// resulting west is greater than east for a row that was wrapped around ±180°.
 pub(crate) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2]) -> [String; 2] {
     let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half_world(), RAW_SIDES);
@@ -204,8 +209,9 @@ pub(crate) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2])
     .map(|(wrapped, own)| format!("CASE WHEN {crosses} THEN {} ELSE {own} END", unit(wrapped)))
 }
 
-/// The west and east side of the box by which a row is searched, in the reference system of the column. `west` and `east` are the sides of the row's
-/// own box. For a row that is wrapped, the result is where it is drawn; the [shifted boxes](shifted_boxes) find the row there.
+/// The west and east side of the box by which a row is searched, in the reference system of the column. `west` and
+/// `east` are the sides of the row's own box. For a row that is wrapped, the result is where it is drawn; the [shifted
+/// boxes](shifted_boxes) find the row there.
 pub(crate) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) -> [String; 2] {
     let own = [west.to_owned(), east.to_owned()];
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped() && !placement.is_gathered()) else {
@@ -222,8 +228,8 @@ pub(crate) fn source_sides(placement: Placement<'_>, [west, east]: [&str; 2]) ->
     })
 }
 
-/// The position of a row that crosses ±180° in a grid of cells: the middle of its own box, wrapped. The drawn geometry is no help, because its box
-/// reaches around the world, so that the middle of that box is far away.
+/// The position of a row that crosses ±180° in a grid of cells: the middle of its own box, wrapped. The drawn geometry
+/// is no help, because its box reaches around the world, so that the middle of that box is far away.
 fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
     let (half, [west, east]) = (units.half_world(), x_range(placement));
     let (middle, width) = (format!("(({west} + {east}) * 0.5)"), 2.0 * half);
@@ -235,8 +241,9 @@ fn middle(placement: Placement<'_>, units: EdgeUnits, drawn: &str) -> String {
     )
 }
 
-/// The boxes that contain the rows that are wrapped into the given box: the same box one world farther east, and one world farther west. Empty if no
-/// row is wrapped. All boxes are in the reference system of the column; the sides are SQL.
+/// The boxes that contain the rows that are wrapped into the given box: the same box one world farther east, and one
+/// world farther west. Empty if no row is wrapped. All boxes are in the reference system of the column; the sides are
+/// SQL.
 pub(crate) fn shifted_boxes(placement: Placement<'_>, [west, south, east, north]: [&str; 4]) -> Vec<String> {
     let Some(units) = placement.shape.edge.filter(|_| placement.is_wrapped()) else { return Vec::new() };
     let (srid, width) = (placement.shape.srid, 2.0 * units.half_world());
@@ -248,16 +255,18 @@ pub(crate) fn shifted_boxes(placement: Placement<'_>, [west, south, east, north]
     vec![shifted('+'), shifted('-')]
 }
 
-/// Counts the rows that reach beyond ±180° and could be cut there. The result is one row: the count, and the keys of up to three such rows.
-/// `relation` is the item of the FROM list. The parameters are the values of a query's placeholders.
+/// Counts the rows that reach beyond ±180° and could be cut there. The result is one row: the count, and the keys of up
+/// to three such rows. `relation` is the item of the FROM list. The parameters are the values of a query's
+/// placeholders.
 pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let placement = layer.placement();
     let (g, stored) = (placement.geometry(), placement.stored());
-    // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that precision, rows that end at ±180° are
-    // not visited at all.
+    // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that
+    // precision, rows that end at ±180° are not visited at all.
     let (near, far, srid) = (units.next_single(), "1e30", layer.shape.srid);
     let filter = super::filter(layer);
-    // A column of the general type may hold other geometries than points, even if the layer's condition leaves them out.
+    // A column of the general type may hold other geometries than points, even if the layer's condition leaves them
+    // out.
     let other = if layer.shape.points {
         format!("WHEN GeometryType({g}) NOT IN ('POINT', 'POINTM') THEN false ")
     } else {
@@ -276,10 +285,10 @@ pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> St
     )
 }
 
-/// Counts the rows with two neighbouring vertices on different sides of ±180° and most of the world between them. The result is one row: the count,
-/// and the keys of up to three such rows. An edge from one end of the world to the other, as boxes and the shores of Antarctica have, counts only in
-/// a part that is not valid; the function `jumps` of docs/world-edge.md has the same rule. `relation` and the parameters are those of
-/// [`rows_beyond`].
+/// Counts the rows with two neighbouring vertices on different sides of ±180° and most of the world between them. The
+/// result is one row: the count, and the keys of up to three such rows. An edge from one end of the world to the other,
+/// as boxes and the shores of Antarctica have, counts only in a part that is not valid; the function `jumps` of
+/// docs/world-edge.md has the same rule. `relation` and the parameters are those of [`rows_beyond`].
 pub(crate) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
     let (g, srid, half) = (layer.placement().stored(), layer.shape.srid, units.half_world());
     let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());

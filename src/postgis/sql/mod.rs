@@ -1,5 +1,5 @@
-//! A layer as SQL. Every statement about features is built here from the same pieces, so that planning and rendering agree about where a feature
-//! lies.
+//! A layer as SQL. Every statement about features is built here from the same pieces, so that planning and rendering
+//! agree about where a feature lies.
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
 
@@ -41,8 +41,8 @@ const WORLD_UNIT_METRES: f64 = 0.01;
 #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first unit, just as a position
-    // beyond the other edges belongs to the last.
+    // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first
+    // unit, just as a position beyond the other edges belongs to the last.
     format!("trunc(({metres} + {HALF_WORLD_METRES:?}) * {scale:?})::int8")
 }
 
@@ -78,34 +78,37 @@ fn world_columns(placement: Placement<'_>) -> String {
     )
 }
 
-/// The condition that the box of a projected geometry `m` touches the Web Mercator square, or misses it by at most a world unit. The same holds for
-/// points, whose positions are rounded down. NULL if `m` is NULL.
+/// The condition that the box of a projected geometry `m` touches the Web Mercator square, or misses it by at most a
+/// world unit. The same holds for points, whose positions are rounded down. NULL if `m` is NULL.
 fn box_is_in_world() -> String {
     let h = format!("{:?}", HALF_WORLD_METRES + WORLD_UNIT_METRES);
     format!("ST_XMax(m) >= -{h} AND ST_XMin(m) <= {h} AND ST_YMax(m) >= -{h} AND ST_YMin(m) <= {h}")
 }
 
-/// The condition that the columns of [`world_columns`] lie in the world. It is NULL or false if the row must be skipped.
+/// The condition that the columns of [`world_columns`] lie in the world. It is NULL or false if the row must be
+/// skipped.
 fn is_in_world(placement: Placement<'_>) -> String {
     if placement.is_gathered() {
         return cells::is_in_world("x", "y");
     }
     if placement.shape.points {
-        // A tolerance of one unit on all four sides (see `world_units`), because other programs' limits of the world differ by less than that.
+        // A tolerance of one unit on all four sides (see `world_units`), because other programs' limits of the world
+        // differ by less than that.
         return format!("west BETWEEN 0 AND {WORLD_UNITS} AND north BETWEEN 0 AND {WORLD_UNITS}");
     }
     "inside".to_owned()
 }
 
-/// West, north, east and south from the columns of [`world_columns`]; for a point, its west and north twice. A position on the eastern or southern
-/// edge of the world belongs to its last unit.
+/// West, north, east and south from the columns of [`world_columns`]; for a point, its west and north twice. A position
+/// on the eastern or southern edge of the world belongs to its last unit.
 fn world_sides(placement: Placement<'_>) -> [String; 4] {
     let columns =
         if placement.draws_points() { ["west", "north", "west", "north"] } else { ["west", "north", "east", "south"] };
     columns.map(|column| format!("least({column}, {})", WORLD_UNITS - 1))
 }
 
-/// The name of a value's type, as SQL. For a domain it is the base type, because `ST_AsMVT` writes values by their base type.
+/// The name of a value's type, as SQL. For a domain it is the base type, because `ST_AsMVT` writes values by their base
+/// type.
 pub(crate) fn type_of(value: &str) -> String {
     format!(
         "COALESCE((SELECT format_type(typbasetype, NULL) FROM pg_catalog.pg_type
@@ -121,8 +124,8 @@ pub(crate) fn key_text(layer: &Layer) -> String {
     format!("pg_catalog.concat_ws('/', {})", columns.collect::<Vec<_>>().join(", "))
 }
 
-/// The condition that a row is drawn at `zoom`, an SQL expression: the layer's own condition, and the zooms of the row. It begins with AND, to follow
-/// another condition.
+/// The condition that a row is drawn at `zoom`, an SQL expression: the layer's own condition, and the zooms of the row.
+/// It begins with AND, to follow another condition.
 fn filter_at(layer: &Layer, zoom: &str) -> String {
     format!("{}{}", filter(layer), layer.row_zooms.condition(zoom))
 }
@@ -161,7 +164,8 @@ fn search(placement: Placement<'_>) -> AreaSearch {
     // Distances are measured within one reference system only.
     let point = |x: &str, y: &str| format!("ST_SetSRID(ST_MakePoint({x}, {y}), {srid})::geography");
     let (centre, corner) = (point("(w + e) / 2", "(s + n) / 2"), point("w", "latitude"));
-    // In metres: a little more than from the centre to the farther corners; the whole earth for areas that are wider than 60 degrees.
+    // In metres: a little more than from the centre to the farther corners; the whole earth for areas that are wider
+    // than 60 degrees.
     let area_columns = format!(
         ",
         {centre} AS centre,
@@ -172,8 +176,9 @@ fn search(placement: Placement<'_>) -> AreaSearch {
     AreaSearch { condition, area_columns }
 }
 
-/// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of [`areas`](render::areas) but for its number and its boxes. It is
-/// looked up in the parameters. A plan that is kept expects ten areas and few rows, so a join might compare each row with each area.
+/// The area with the number `number`, an SQL expression, as an item of a FROM list: the columns of
+/// [`areas`](render::areas) but for its number and its boxes. It is looked up in the parameters. A plan that is kept
+/// expects ten areas and few rows, so a join might compare each row with each area.
 pub(crate) fn area_of(layer: &Layer, number: &str) -> String {
     let columns = ["z", "margin", "ax0", "ay0", "ax1", "ay1"];
     let bound: Vec<String> = (1..).zip(columns).map(|(n, column)| format!("(${n})[{number}] AS {column}")).collect();
@@ -200,10 +205,11 @@ fn sizes(layer: &Layer) -> String {
 
 // The statement that calls a function for many tiles.
 
-/// Calls a function once for each tile. The parameters: `$1` numbers that identify the tiles; `$2`, `$3`, `$4` zoom, column and row (XYZ), each one
-/// array; `$5` the function's further argument, as text.
+/// Calls a function once for each tile. The parameters: `$1` numbers that identify the tiles; `$2`, `$3`, `$4` zoom,
+/// column and row (XYZ), each one array; `$5` the function's further argument, as text.
 ///
-/// Returns one row for each tile: the tile's number in `$1`, and the function's value or first column; NULL if the function returned nothing.
+/// Returns one row for each tile: the tile's number in `$1`, and the function's value or first column; NULL if the
+/// function returned nothing.
 pub(crate) fn call(function: &CalledFunction) -> String {
     let query = function.arguments.get(3).map_or_else(String::new, |kind| format!(", $5::pg_catalog.{kind}"));
     format!(

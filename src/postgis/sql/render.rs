@@ -19,8 +19,9 @@ use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, TileBounds};
 /// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), the first and the last tile of each run of tiles, sorted, as [`listed_tile`] numbers them |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
-/// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58 on, column from bit 29 on, TMS
-/// row), the number of features that are drawn, the MVT layer, and the number of features that were left out.
+/// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58
+/// on, column from bit 29 on, TMS row), the number of features that are drawn, the MVT layer, and the number of
+/// features that were left out.
 pub(crate) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
     let placement = layer.placement();
     let carried = carried(layer);
@@ -97,8 +98,9 @@ GROUP BY drawn.tile",
     )
 }
 
-/// The parts of a geometry near the area, if it has more than [`MOST_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each vertex for each tile, so fewer
-/// parts are faster. It simplifies, rounds and clips each part by itself, so parts beyond the tile do not change the result.
+/// The parts of a geometry near the area, if it has more than [`MOST_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each
+/// vertex for each tile, so fewer parts are faster. It simplifies, rounds and clips each part by itself, so parts
+/// beyond the tile do not change the result.
 fn parts_near(layer: &Layer) -> String {
     let TileDrawing { reach, .. } = drawing(layer);
     let half = HALF_WORLD_METRES;
@@ -114,8 +116,8 @@ fn parts_near(layer: &Layer) -> String {
 /// The most parts of a geometry that are passed on without checking where each lies.
 const MOST_PARTS_KEPT: u32 = 4;
 
-/// The number of a tile in lists of tiles, as an SQL expression over its zoom `z`, column `x` and row: a run of tiles of one column, from north to
-/// south, has numbers that follow each other.
+/// The number of a tile in lists of tiles, as an SQL expression over its zoom `z`, column `x` and row: a run of tiles
+/// of one column, from north to south, has numbers that follow each other.
 fn listed_tile(row: &str) -> String {
     format!("(z::int8 << {LISTED_ZOOM_BIT}) | (x << {LISTED_COLUMN_BIT}) | {row}")
 }
@@ -126,8 +128,9 @@ pub(crate) const LISTED_COLUMN_BIT: u32 = 29;
 
 /// The array of the tiles that a row of `ranged` touches, each as its column above bit 29 and its row below.
 ///
-/// A row is never compared with each listed tile. Most rows touch a few tiles, and are planned in all of them: they need no list. The others find the
-/// runs of their columns by binary search, so that their cost grows with the tiles that they touch.
+/// A row is never compared with each listed tile. Most rows touch a few tiles, and are planned in all of them: they
+/// need no list. The others find the runs of their columns by binary search, so that their cost grows with the tiles
+/// that they touch.
 fn touched(layer: &Layer, TileColumns { no_gap, around, .. }: &TileColumns) -> String {
     let in_box = "SELECT (x << 29) | y FROM generate_series(x0, x1) AS x, generate_series(y0, y1) AS y";
     if !layer.lists_tiles() {
@@ -150,8 +153,9 @@ fn touched(layer: &Layer, TileColumns { no_gap, around, .. }: &TileColumns) -> S
     )
 }
 
-/// A further column of `ranged`: true if the plan holds all tiles of the row's box, because the box touches too few tiles for its outline to be used.
-/// At most as many rows as the plan decides so for: the box is not cut at the edges of the world here.
+/// A further column of `ranged`: true if the plan holds all tiles of the row's box, because the box touches too few
+/// tiles for its outline to be used. At most as many rows as the plan decides so for: the box is not cut at the edges
+/// of the world here.
 fn planned_by_box(placement: Placement<'_>) -> String {
     let [west, north, east, south] = world_sides(placement);
     let count = |first: &str, last: &str| format!("((({last} + margin) >> shift) - (({first} - margin) >> shift) + 1)");
@@ -168,8 +172,8 @@ fn planned_by_box(placement: Placement<'_>) -> String {
 struct TileColumns {
     first: String,
     last: String,
-    /// For a row that was wrapped around ±180°, the gap between its two sides: the last column that it touches in the west, and the first in the
-    /// east.
+    /// For a row that was wrapped around ±180°, the gap between its two sides: the last column that it touches in the
+    /// west, and the first in the east.
     gap: &'static str,
     /// The condition that a candidate touches all columns from the first to the last.
     no_gap: &'static str,
@@ -227,7 +231,8 @@ pub(crate) fn areas(layer: &Layer) -> String {
 pub(crate) enum Candidates {
     /// Rows that the search box finds: the rows in the tiles, and a few outside of them.
     Found,
-    /// Only rows in the tiles, which takes longer to decide. If an expression raises an error, its row is in one of these tiles.
+    /// Only rows in the tiles, which takes longer to decide. If an expression raises an error, its row is in one of
+    /// these tiles.
     Touching,
     /// No rows: the survey has counted the cells.
     Counted,
@@ -239,8 +244,8 @@ pub(crate) fn placed(layer: &Layer, candidates: Candidates, values: &str, names:
     let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter_at(layer, AREA_ZOOM));
     let condition = match candidates {
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
-        // With CASE, the server checks whether a row touches a tile before it checks the layer's condition (PostgreSQL documentation, section
-        // 4.2.14).
+        // With CASE, the server checks whether a row touches a tile before it checks the layer's condition (PostgreSQL
+        // documentation, section 4.2.14).
         Candidates::Touching => {
             format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(placement))
         }
@@ -288,7 +293,8 @@ fn touches(placement: Placement<'_>) -> String {
     )
 }
 
-/// The columns that the statement passes from a row of the relation to its feature in the tile, as pieces of the statement.
+/// The columns that the statement passes from a row of the relation to its feature in the tile, as pieces of the
+/// statement.
 pub(crate) struct CarriedColumns {
     /// Expressions over the relation, each with its name within the statement: `, "name" AS p0, …`.
     pub(crate) values: String,
@@ -368,8 +374,8 @@ fn tile_part(part: TilePart) -> &'static str {
 struct DrawnFeature {
     /// Its geometry; NULL if no part of it is in the tile.
     geometry: String,
-    /// A further column of `ranged`, true if the candidate is drawn without a check that it intersects the tile: it touches at most four tiles, or
-    /// has a hole that may lie outside of its outer ring.
+    /// A further column of `ranged`, true if the candidate is drawn without a check that it intersects the tile: it
+    /// touches at most four tiles, or has a hole that may lie outside of its outer ring.
     few: &'static str,
     /// The `FROM` item with the candidates.
     from: String,
@@ -378,10 +384,12 @@ struct DrawnFeature {
 fn draw(layer: &Layer) -> DrawnFeature {
     let TileDrawing { from, feature, envelope, grown, near, .. } = drawing(layer);
     let draw = format!("ST_AsMVTGeom({feature}, {envelope}, $12, $13, true)");
-    // A large feature is a candidate in every tile of its box, and clipping it costs far more than a check that it does not intersect the tile.
+    // A large feature is a candidate in every tile of its box, and clipping it costs far more than a check that it does
+    // not intersect the tile.
     let clipped = (!layer.placement().draws_points()).then(|| format!("(few OR ST_Intersects({feature}, {grown}))"));
-    // ST_AsMVTGeom leaves out a polygon whose outer ring is not near the tile, and draws another part inside of the hole that it left out.
-    // ST_Intersects counts the rings around a position instead. Both agree if all holes lie inside of their outer rings.
+    // ST_AsMVTGeom leaves out a polygon whose outer ring is not near the tile, and draws another part inside of the
+    // hole that it left out. ST_Intersects counts the rings around a position instead. Both agree if all holes lie
+    // inside of their outer rings.
     let few = if clipped.is_some() {
         ", (x1 - x0 + 1) * (y1 - y0 + 1) <= 4 OR GeometryType(m) = 'MULTIPOLYGON' AND ST_NRings(m) > ST_NumGeometries(m) AND NOT ST_IsValid(m) AS few"
     } else {
@@ -412,8 +420,8 @@ fn literal(text: &str) -> String {
 /// The column with a feature's geometry in degrees.
 pub(crate) const LONLAT: &str = "lonlat";
 
-/// A row's geometry in EPSG:4326, for a layer whose tiles are computed in degrees. `None` for other layers, and for layers of cells, whose features
-/// are not rows.
+/// A row's geometry in EPSG:4326, for a layer whose tiles are computed in degrees. `None` for other layers, and for
+/// layers of cells, whose features are not rows.
 pub(crate) fn lonlat(layer: &Layer) -> Option<String> {
     if layer.margin().bounds == TileBounds::Mercator || layer.cells().is_some() {
         return None;
@@ -421,8 +429,8 @@ pub(crate) fn lonlat(layer: &Layer) -> Option<String> {
     Some(edge::lonlat(layer.placement()))
 }
 
-/// How the tiles of a layer are drawn, as pieces of the statement. They refer to the columns `z`, `side` (of a tile, in metres) and `xy` (the
-/// tile's column above bit 29, its row below).
+/// How the tiles of a layer are drawn, as pieces of the statement. They refer to the columns `z`, `side` (of a tile, in
+/// metres) and `xy` (the tile's column above bit 29, its row below).
 pub(crate) struct TileDrawing {
     /// The `FROM` item with the columns of the other pieces.
     pub(crate) from: String,
@@ -430,8 +438,8 @@ pub(crate) struct TileDrawing {
     pub(crate) feature: &'static str,
     /// The tile's box.
     pub(crate) envelope: String,
-    /// The greatest distance from the tile, in metres, at which a feature is drawn: the buffer (`$13`) and four units of the grid (`$12` along a
-    /// side). For tiles in metres only.
+    /// The greatest distance from the tile, in metres, at which a feature is drawn: the buffer (`$13`) and four units
+    /// of the grid (`$12` along a side). For tiles in metres only.
     pub(crate) reach: String,
     /// The tile's box expanded by that distance, in its own reference system.
     pub(crate) grown: String,
@@ -439,12 +447,13 @@ pub(crate) struct TileDrawing {
     pub(crate) near: Option<String>,
 }
 
-/// The buffer, three units because simplifying and rounding move an edge by at most that much ([`outline_reach`](crate::tile::outline_reach)), and
-/// one unit for the rounding of positions.
+/// The buffer, three units because simplifying and rounding move an edge by at most that much
+/// ([`outline_reach`](crate::tile::outline_reach)), and one unit for the rounding of positions.
 const REACH: &str = "side * ($13 + 4) / $12";
 
-/// The sides of a tile in metres: west, south, east, north. This is the arithmetic of `ST_TileEnvelope`, bit for bit, without its clipping to the
-/// world (PostGIS 3.5.2 does that, 3.3.2 does not). It is as fast, because `side`, the width of a tile, is computed once for each area.
+/// The sides of a tile in metres: west, south, east, north. This is the arithmetic of `ST_TileEnvelope`, bit for bit,
+/// without its clipping to the world (PostGIS 3.5.2 does that, 3.3.2 does not). It is as fast, because `side`, the
+/// width of a tile, is computed once for each area.
 fn metres() -> [String; 4] {
     let half = HALF_WORLD_METRES;
     [
@@ -501,8 +510,9 @@ pub(crate) fn drawing(layer: &Layer) -> TileDrawing {
     }
 }
 
-/// The condition that a feature, or its box, lies inside the tile's box expanded by a fraction of the box's sides. As with `ST_Within`, a feature on
-/// the edge is outside. The operator `&&` cannot be used, because it compares single-precision boxes.
+/// The condition that a feature, or its box, lies inside the tile's box expanded by a fraction of the box's sides. As
+/// with `ST_Within`, a feature on the edge is outside. The operator `&&` cannot be used, because it compares
+/// single-precision boxes.
 fn near(feature: &str, is_point: bool, fraction: f64) -> String {
     let [west, south, east, north] = if is_point { ["X", "Y", "X", "Y"] } else { ["XMax", "YMax", "XMin", "YMin"] }
         .map(|end| format!("ST_{end}({feature})"));
@@ -516,11 +526,12 @@ fn near(feature: &str, is_point: bool, fraction: f64) -> String {
 
 // The part of the rendering statement that simplifies lines and polygons.
 
-/// The column `m` of "placed", which is the geometry that is cut to tiles. It is the projected geometry `m` of a row near `oar_tiles_area`,
-/// simplified for the zoom; NULL if it is too small to be drawn. All tiles of a zoom are cut from the same geometry, so that its pieces meet at their
-/// edges.
+/// The column `m` of "placed", which is the geometry that is cut to tiles. It is the projected geometry `m` of a row
+/// near `oar_tiles_area`, simplified for the zoom; NULL if it is too small to be drawn. All tiles of a zoom are cut
+/// from the same geometry, so that its pieces meet at their edges.
 ///
-/// The position of the row is computed from the geometry before simplifying, as in the survey, so that plan and tiles agree. Points are not changed.
+/// The position of the row is computed from the geometry before simplifying, as in the survey, so that plan and tiles
+/// agree. Points are not changed.
 pub(crate) fn drawn_geometry(layer: &Layer) -> String {
     let Some(simplify) = layer.simplify.as_ref().filter(|_| !layer.shape.points) else { return "m".to_owned() };
     let Simplify { tolerance, snap, min_area, min_length } = simplify;

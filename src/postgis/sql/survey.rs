@@ -19,13 +19,14 @@ struct SurveyedRows<'a> {
     carried: &'a str,
 }
 
-/// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are read; the parameters `$1..$4`
-/// are then arrays of their west, south, east and north in the column's reference system. The values of a query's placeholders follow. `zoom` is the
-/// zoom for which rows are read if the layer's rows differ from zoom to zoom; otherwise it is the deepest zoom. `part` is a condition on the rows
-/// that begins with AND; empty for all rows.
+/// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are
+/// read; the parameters `$1..$4` are then arrays of their west, south, east and north in the column's reference system.
+/// The values of a query's placeholders follow. `zoom` is the zoom for which rows are read if the layer's rows differ
+/// from zoom to zoom; otherwise it is the deepest zoom. `part` is a condition on the rows that begins with AND; empty
+/// for all rows.
 ///
-/// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its tiles](Layer::lists_tiles), the
-/// columns of [`outlines`].
+/// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its
+/// tiles](Layer::lists_tiles), the columns of [`outlines`].
 pub(crate) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom, part: &str) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
@@ -44,8 +45,8 @@ pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
     )
 }
 
-/// Two columns for rows whose box touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the row's geometry in EPSG:3857 as
-/// WKB, and whether it is a valid area.
+/// Two columns for rows whose box touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the
+/// row's geometry in EPSG:3857 as WKB, and whether it is a valid area.
 fn outlines(layer: &Layer, deepest: Zoom) -> String {
     let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
     outlines_of(deepest, valid)
@@ -61,7 +62,8 @@ fn outlines_of(deepest: Zoom, valid: &str) -> String {
     )
 }
 
-/// Two expressions: whether the box of `m` touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, and, if it does, `m` as WKB, else NULL.
+/// Two expressions: whether the box of `m` touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, and, if
+/// it does, `m` as WKB, else NULL.
 fn large_shape(deepest: Zoom) -> (String, String) {
     let shift = 32 - deepest.get();
     let large = format!(
@@ -71,7 +73,8 @@ fn large_shape(deepest: Zoom) -> (String, String) {
     (large, shape)
 }
 
-/// True if `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS is 3.2 or later and built with Wagyu. One row.
+/// True if `ST_AsMVTGeom` clips polygons as [`Outline`](crate::tile::Outline) describes it: PostGIS is 3.2 or later and
+/// built with Wagyu. One row.
 pub(crate) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT NULL
     AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
@@ -81,15 +84,18 @@ const MOST_TILES_OF_BOX: u32 = 8;
 /// The most vertices of a geometry whose outline is read.
 const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 
-/// The positions of the geometries of a relation, which is an item of a FROM list without parameters. The columns, all NULL if a row is skipped:
+/// The positions of the geometries of a relation, which is an item of a FROM list without parameters. The columns, all
+/// NULL if a row is skipped:
 ///
 /// - Points in a system with a closed formula: the position, x in the upper and y in the lower half of one int8.
 /// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses ±180°), and the box in
 ///   the column's own system.
-/// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the column's own system.
+/// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the
+///   column's own system.
 ///
-/// `outlined` is the deepest zoom at which lines and polygons are distinguished from their boxes. If it is given, two columns follow: the geometry as
-/// WKB, as in a survey's outlines, and how far beyond the geometry the position reaches, from the relation's column [`FAR`](FAR).
+/// `outlined` is the deepest zoom at which lines and polygons are distinguished from their boxes. If it is given, two
+/// columns follow: the geometry as WKB, as in a survey's outlines, and how far beyond the geometry the position
+/// reaches, from the relation's column [`FAR`](FAR).
 pub(crate) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
     let columns = outlined.map_or_else(String::new, |deepest| format!(",\n    {}, {FAR}", large_shape(deepest).1));
     let carried = if outlined.is_some() { FAR } else { "" };
@@ -136,8 +142,8 @@ FROM (
     )
 }
 
-/// The reference systems of geometries other than `srid`. Systems that the database does not know are left out, because nothing in them was ever
-/// drawn.
+/// The reference systems of geometries other than `srid`. Systems that the database does not know are left out, because
+/// nothing in them was ever drawn.
 pub(crate) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
     format!(
         "SELECT srid FROM (SELECT DISTINCT ST_SRID({column}::geometry) AS srid FROM {relation} WHERE {column} IS NOT NULL) AS systems
@@ -145,8 +151,8 @@ JOIN spatial_ref_sys USING (srid) WHERE srid NOT IN (0, {srid}) ORDER BY srid"
     )
 }
 
-/// The geometries of one reference system, as an item of a FROM list. With `with_unknown`, geometries with SRID 0 are included as if they were in it.
-/// With `has_far`, the relation's column [`FAR`](FAR) is included.
+/// The geometries of one reference system, as an item of a FROM list. With `with_unknown`, geometries with SRID 0 are
+/// included as if they were in it. With `has_far`, the relation's column [`FAR`](FAR) is included.
 pub(crate) fn of_one_system(relation: &str, column: &str, srid: i32, with_unknown: bool, has_far: bool) -> String {
     let far = if has_far { format!(", {FAR}") } else { String::new() };
     let (geometry, systems) = if with_unknown {
@@ -168,8 +174,9 @@ pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
-/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement reads no columns but the key and
-/// the geometry, because the role may have no right to read the others. The parameters are the values of a query's placeholders.
+/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement
+/// reads no columns but the key and the geometry, because the role may have no right to read the others. The parameters
+/// are the values of a query's placeholders.
 pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
     let g = placement.stored();
@@ -207,10 +214,10 @@ GROUP BY reason ORDER BY reason",
     )
 }
 
-// Covers: what the change log holds of large geometries (`change_log/install/trigger.rs`). A cover is a collection of three geometries: a shape
-// with fewer vertices; a line from `0 0` to `r 0`, where no position of the geometry is farther from the shape than `r`; and the geometry's box. In
-// EPSG:4326 and 3857 a closed formula converts `r` to world units. In any other system `r` is 0 if there is no such shape, and covers are read by
-// [`covers`].
+// Covers: what the change log holds of large geometries (`change_log/install/trigger.rs`). A cover is a collection of
+// three geometries: a shape with fewer vertices; a line from `0 0` to `r 0`, where no position of the geometry is
+// farther from the shape than `r`; and the geometry's box. In EPSG:4326 and 3857 a closed formula converts `r` to world
+// units. In any other system `r` is 0 if there is no such shape, and covers are read by [`covers`].
 
 /// The column, next to the geometry, that holds `r`; NULL for a geometry that is no cover.
 pub(crate) const FAR: &str = "oar_tiles_far";
@@ -218,10 +225,12 @@ pub(crate) const FAR: &str = "oar_tiles_far";
 /// The number of parts into which a side of a box is divided; the positions between the parts are transformed.
 const PARTS_OF_SIDE: u32 = 64;
 
-/// The margin, in degrees, that is added to the box of a cover. It is ample: in EPSG:3857, parallels of another datum are bent by far less.
+/// The margin, in degrees, that is added to the box of a cover. It is ample: in EPSG:3857, parallels of another datum
+/// are bent by far less.
 const BOX_MARGIN_DEGREES: f64 = 0.05;
 
-/// The condition that a geometry is a cover in EPSG:4326 or 3857. The log holds no other collection in these two systems.
+/// The condition that a geometry is a cover in EPSG:4326 or 3857. The log holds no other collection in these two
+/// systems.
 fn is_cover(place: &str) -> String {
     format!(
         "CASE WHEN GeometryType({place}) = 'GEOMETRYCOLLECTION' AND ST_SRID({place}) IN (4326, 3857)
@@ -229,8 +238,8 @@ fn is_cover(place: &str) -> String {
     )
 }
 
-/// The condition that a geometry is a cover in another reference system, or in none. The triggers wrap any other collection of three geometries, so
-/// that it cannot be mistaken for a cover.
+/// The condition that a geometry is a cover in another reference system, or in none. The triggers wrap any other
+/// collection of three geometries, so that it cannot be mistaken for a cover.
 fn is_other_cover(place: &str) -> String {
     let [line, bounds] = [2, 3].map(|part| format!("ST_GeometryN({place}, {part})"));
     // The box is compared because the triggers of older logs did not wrap collections.
@@ -241,8 +250,9 @@ fn is_other_cover(place: &str) -> String {
     )
 }
 
-/// A relation with a column of geometries, as an item of a FROM list. Covers in other systems than EPSG:4326 and 3857 are left out. Covers in these
-/// two are replaced: with `shapes` by their shapes, with a further column [`FAR`]; without `shapes` by their boxes.
+/// A relation with a column of geometries, as an item of a FROM list. Covers in other systems than EPSG:4326 and 3857
+/// are left out. Covers in these two are replaced: with `shapes` by their shapes, with a further column [`FAR`];
+/// without `shapes` by their boxes.
 pub(crate) fn without_covers(relation: &str, column: &str, shapes: bool) -> String {
     let place = format!("{column}::geometry");
     let is_cover = is_cover(&place);
@@ -257,8 +267,8 @@ pub(crate) fn without_covers(relation: &str, column: &str, shapes: bool) -> Stri
     )
 }
 
-/// The reference systems of the covers that [`covers`] reads; 0 means "no system". Systems that the database does not know are left out, because
-/// PostGIS cannot have drawn a feature in them.
+/// The reference systems of the covers that [`covers`] reads; 0 means "no system". Systems that the database does not
+/// know are left out, because PostGIS cannot have drawn a feature in them.
 pub(crate) fn systems_of_covers(relation: &str, column: &str) -> String {
     let place = format!("{column}::geometry");
     format!(
@@ -268,8 +278,8 @@ WHERE srid = 0 OR EXISTS (SELECT FROM spatial_ref_sys AS known WHERE known.srid 
     )
 }
 
-/// The covers of one reference system, `srid`; with `with_unknown`, also those with SRID 0, as if they were in it. An item of a FROM list with the
-/// columns `shape`, `r` and `box`.
+/// The covers of one reference system, `srid`; with `with_unknown`, also those with SRID 0, as if they were in it. An
+/// item of a FROM list with the columns `shape`, `r` and `box`.
 fn of_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> String {
     let systems = if with_unknown { format!("0, {srid}") } else { srid.to_string() };
     format!(
@@ -286,8 +296,8 @@ fn of_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> Str
 ///   All are NULL for a cover without a shape, or if a position would be moved beyond the end of the system.
 /// - Positions along the sides of the box, at most one [part](PARTS_OF_SIDE) of a side apart.
 ///
-/// Only covers whose box can be transformed as it is are returned. `ST_Transform` may still raise an error, because these positions are not those of
-/// the geometry; the caller expects that.
+/// Only covers whose box can be transformed as it is are returned. `ST_Transform` may still raise an error, because
+/// these positions are not those of the geometry; the caller expects that.
 pub(crate) fn covers(
     placement: Placement<'_>,
     relation: &str,
@@ -328,8 +338,8 @@ FROM (
     )
 }
 
-/// The boxes of the covers that [`covers`] leaves out, as a relation with the columns `box` and [`FAR`]. In a system that ends at ±180°, a box that
-/// reaches beyond is cut there.
+/// The boxes of the covers that [`covers`] leaves out, as a relation with the columns `box` and [`FAR`]. In a system
+/// that ends at ±180°, a box that reaches beyond is cut there.
 pub(crate) fn boxes_beyond(placement: Placement<'_>, relation: &str, column: &str, with_unknown: bool) -> String {
     let covers = of_system(relation, column, placement.shape.srid, with_unknown);
     let own = Placement { column: "box", srid_varies: false, ..placement };

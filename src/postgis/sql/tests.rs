@@ -1,4 +1,5 @@
-//! The statements about features as snapshots, for each kind of layer that has other statements. A changed statement is visible in review.
+//! The statements about features as snapshots, for each kind of layer that has other statements. A changed statement is
+//! visible in review.
 
 use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, cached_rows, hash_conditions,

@@ -1,7 +1,8 @@
-//! The choice of the aggregates that the survey folds while it reads the rows, so that no row is read again for each zoom.
+//! The choice of the aggregates that the survey folds while it reads the rows, so that no row is read again for each
+//! zoom.
 //!
-//! The aggregate calls are found in the text of the expressions. The server then checks the result: it rejects an expression that still names a
-//! column or another aggregate.
+//! The aggregate calls are found in the text of the expressions. The server then checks the result: it rejects an
+//! expression that still names a column or another aggregate.
 
 use std::collections::HashMap;
 use std::sync::mpsc;
@@ -19,8 +20,8 @@ use crate::postgis::sql::{AggregateFunction, FoldedValue, FoldedValues, ValueKin
 use crate::tile::{LayerFootprints, Zoom};
 
 impl ValueKind {
-    /// The kind of a type by its name in `format_type`; `None` if its values are not folded. Texts are folded only if the database has no collation
-    /// in which different bytes are equal (`texts_are_bytes`).
+    /// The kind of a type by its name in `format_type`; `None` if its values are not folded. Texts are folded only if
+    /// the database has no collation in which different bytes are equal (`texts_are_bytes`).
     fn of(name: &str, texts_are_bytes: bool) -> Option<ValueKind> {
         Some(match name {
             "boolean" => ValueKind::Bool,
@@ -49,7 +50,8 @@ impl ValueKind {
 }
 
 impl FoldedValues {
-    /// The values from which all aggregates of a layer can be folded; `None` if not all of them can be folded, or there are no aggregates.
+    /// The values from which all aggregates of a layer can be folded; `None` if not all of them can be folded, or there
+    /// are no aggregates.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -139,7 +141,8 @@ pub(crate) struct FoldReader {
     values: Vec<FoldedValue>,
     /// The column of the first value.
     first_column: usize,
-    /// For each value that is counted by [`Fold::Distinct`]: the distinct values, numbered in the order in which they were found.
+    /// For each value that is counted by [`Fold::Distinct`]: the distinct values, numbered in the order in which they
+    /// were found.
     distinct: Vec<HashMap<Box<[u8]>, i64>>,
     /// The memory of `distinct` in bytes.
     bytes: usize,
@@ -158,8 +161,8 @@ impl FoldReader {
         FoldReader { values: folds.0.clone(), first_column, distinct, bytes: 0 }
     }
 
-    /// Appends the values of a row to `read`. False if a value is not an integer, or the distinct values take too much memory. The database must then
-    /// compute the aggregates.
+    /// Appends the values of a row to `read`. False if a value is not an integer, or the distinct values take too much
+    /// memory. The database must then compute the aggregates.
     pub(crate) fn read(&mut self, row: &Row, read: &mut Vec<Option<i64>>) -> bool {
         for ((value, known), column) in self.values.iter().zip(&mut self.distinct).zip(self.first_column..) {
             let Some(RawValue(raw)) = row.get::<_, Option<RawValue<'_>>>(column) else {

@@ -36,8 +36,9 @@ pub use positions::{ChangedGeometries, changed_positions};
 /// Rows that cannot be drawn, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or POLYHEDRALSURFACE), "outside" (beyond
-    /// ±85.0511° or ±180°) or, for a query, "foreign" (in another reference system than the others).
+    /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or
+    /// POLYHEDRALSURFACE), "outside" (beyond ±85.0511° or ±180°) or, for a query, "foreign" (in another reference
+    /// system than the others).
     pub reason: String,
     pub rows: u64,
     /// The keys of up to three of them.
@@ -60,7 +61,8 @@ pub struct Surveyed {
     pub rows: Option<u64>,
     /// Rows that cannot be drawn.
     pub skipped: Vec<Skipped>,
-    /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are rendered.
+    /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are
+    /// rendered.
     pub invalid_areas: u64,
 }
 
@@ -80,8 +82,8 @@ impl Surveyed {
     }
 }
 
-/// Reads the positions of a layer's features. Features that are in no tile of the coverage at any of the zooms may be left out. `folds` are the
-/// values that are folded while the rows are read (see [`foldable`]).
+/// Reads the positions of a layer's features. Features that are in no tile of the coverage at any of the zooms may be
+/// left out. `folds` are the values that are folded while the rows are read (see [`foldable`]).
 ///
 /// # Errors
 /// If a query fails, or a stop was requested.
@@ -110,8 +112,8 @@ pub(crate) async fn survey_side_by_side(
     survey_with(pass, zooms).await
 }
 
-/// Like [`survey`], for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file. `readers` are sessions on the
-/// snapshot that may read in parallel.
+/// Like [`survey`], for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file.
+/// `readers` are sessions on the snapshot that may read in parallel.
 ///
 /// # Errors
 /// If a query fails, a stop was requested, or the scratch file cannot be written.
@@ -145,7 +147,8 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
         snapshot.keeper.set_savepoint().await?;
         match in_passes(pass, &shown).await {
             Err(Error::Query { source, .. } | Error::Layer { source: Some(source), .. }) => {
-                // Perhaps no tile needs the row with the failing value, so the aggregates are computed when tiles are rendered.
+                // Perhaps no tile needs the row with the failing value, so the aggregates are computed when tiles are
+                // rendered.
                 tracing::debug!("layer \"{}\": its aggregates are not folded: {source}", layer.name);
                 snapshot.keeper.return_to_savepoint().await?;
             }
@@ -227,8 +230,8 @@ pub(crate) async fn count_rows(
     Ok(Some(most))
 }
 
-/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of them can be folded, or there
-/// are no aggregates.
+/// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of
+/// them can be folded, or there are no aggregates.
 ///
 /// # Errors
 /// If the session is lost, or a stop was requested.
@@ -243,8 +246,8 @@ pub fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
 }
 
 impl Layer {
-    /// True if a survey of all rows may count the layer's cells at a zoom. The survey still does not count them if [`foldable`] finds that the
-    /// aggregates cannot be folded.
+    /// True if a survey of all rows may count the layer's cells at a zoom. The survey still does not count them if
+    /// [`foldable`] finds that the aggregates cannot be folded.
     #[must_use]
     pub fn may_be_counted(&self, zoom: Zoom) -> bool {
         let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));
@@ -281,8 +284,8 @@ pub(crate) struct SurveyPass<'a> {
     pub(crate) coverage: &'a Coverage,
     /// The most points in memory; more are kept in a scratch file.
     pub(crate) most_points: usize,
-    /// Sessions on the snapshot that read parts of the layer's rows in parallel, unless these are gathered in cells. If there are none, the session
-    /// that holds the snapshot reads everything.
+    /// Sessions on the snapshot that read parts of the layer's rows in parallel, unless these are gathered in cells. If
+    /// there are none, the session that holds the snapshot reads everything.
     pub(crate) readers: &'a [&'a Session],
 }
 
@@ -291,7 +294,8 @@ impl SurveyPass<'_> {
         format!("layer \"{}\", reading where its features lie", self.layer.name)
     }
 
-    /// Reads the positions of the layer's features at `zooms`, at all of which the layer's query must return the same rows.
+    /// Reads the positions of the layer's features at `zooms`, at all of which the layer's query must return the same
+    /// rows.
     pub(crate) async fn at(&self, zooms: &[Zoom]) -> Result<PassResult, Error> {
         let SurveyPass { snapshot, layer, folds, coverage, most_points, readers } = *self;
         let searched = search_boxes(layer, coverage, zooms);
@@ -397,7 +401,8 @@ impl SurveyPass<'_> {
 
 // Reads the rows of a survey.
 
-/// The box of a row, from six columns: its corners, packed in two integers, and the sides of [`source_box`]. `None` for a row that is skipped.
+/// The box of a row, from six columns: its corners, packed in two integers, and the sides of [`source_box`]. `None` for
+/// a row that is skipped.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the halves are 32 bits wide")]
 pub(crate) fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     let (first, second): (i64, i64) = (row.get::<_, Option<i64>>(0)?, row.get::<_, Option<i64>>(1)?);
@@ -405,13 +410,14 @@ pub(crate) fn box_footprint(row: &Row) -> Option<BoxFootprint> {
     Some(BoxFootprint { world, source: source_box(row)? })
 }
 
-/// The position of a row that is gathered in a cell, from its first two columns: x, y in world units. `None` for a row that is skipped.
+/// The position of a row that is gathered in a cell, from its first two columns: x, y in world units. `None` for a row
+/// that is skipped.
 pub(crate) fn position(row: &Row) -> Option<[f64; 2]> {
     Some([row.get::<_, Option<f64>>(0)?, row.get::<_, Option<f64>>(1)?])
 }
 
-/// The box of a row in the reference system of its column, rounded outwards, from the columns 2 to 5. `min_x` is greater than `max_x` for a box
-/// that crosses ±180°.
+/// The box of a row in the reference system of its column, rounded outwards, from the columns 2 to 5. `min_x` is
+/// greater than `max_x` for a box that crosses ±180°.
 #[expect(clippy::cast_possible_truncation, reason = "the result is rounded outwards")]
 pub(crate) fn source_box(row: &Row) -> Option<SourceBox<f32>> {
     let side = |column: usize| row.get::<_, Option<f64>>(column);

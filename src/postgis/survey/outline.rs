@@ -30,7 +30,8 @@ impl Outlines {
         Outlines { are_alike, are_clipped_by_rings, known: BTreeMap::new(), bytes: 0, invalid: 0 }
     }
 
-    /// Adds the outline of the feature with this index, if the row has one in its columns 6 and 7 (`postgis/sql/survey.rs`).
+    /// Adds the outline of the feature with this index, if the row has one in its columns 6 and 7
+    /// (`postgis/sql/survey.rs`).
     pub(crate) fn add(&mut self, index: usize, row: &Row) {
         let (Some(wkb), Ok(index)) = (row.get::<_, Option<&[u8]>>(6), u32::try_from(index)) else { return };
         // WKB takes sixteen bytes for a vertex.
@@ -46,7 +47,8 @@ impl Outlines {
         self.known.insert(index, outline);
     }
 
-    /// The number of outlines of areas that are not valid polygons. It is meaningful only if the statement checked validity.
+    /// The number of outlines of areas that are not valid polygons. It is meaningful only if the statement checked
+    /// validity.
     pub(crate) const fn invalid(&self) -> u64 {
         self.invalid
     }
@@ -60,8 +62,8 @@ impl Outlines {
     }
 }
 
-/// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8), and how many polygons it has. `None`
-/// if it has a type without straight edges, or lies far outside of the world.
+/// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8), and how
+/// many polygons it has. `None` if it has a type without straight edges, or lies far outside of the world.
 pub(crate) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     let mut reader = Wkb { bytes: wkb, polygons: 0, outline: Outline::default() };
     reader.geometry(0)?;
@@ -135,19 +137,20 @@ impl Wkb<'_> {
     }
 }
 
-// Positions of changed geometries for which the change log holds covers (`postgis/sql/survey.rs`) in a reference system other than EPSG:4326 and
-// 3857.
+// Positions of changed geometries for which the change log holds covers (`postgis/sql/survey.rs`) in a reference system
+// other than EPSG:4326 and 3857.
 //
-// Each vertex of the geometry lies within `r` of the vertex of the cover's shape that represents it, and edges are drawn as straight lines between
-// vertices in EPSG:3857. So the drawn geometry is no farther from the shape, in EPSG:3857, than the farthest vertex is from its representative. This
-// distance is measured at each vertex of the shape, by moving that vertex ([`reach`]).
+// Each vertex of the geometry lies within `r` of the vertex of the cover's shape that represents it, and edges are
+// drawn as straight lines between vertices in EPSG:3857. So the drawn geometry is no farther from the shape, in
+// EPSG:3857, than the farthest vertex is from its representative. This distance is measured at each vertex of the
+// shape, by moving that vertex ([`reach`]).
 
-/// The greatest distance, in metres, by which a position may be uncertain, or by which two neighbouring positions may lie apart: a sixteenth of the
-/// world. Two positions on different sides of ±180° lie nearly the whole world apart.
+/// The greatest distance, in metres, by which a position may be uncertain, or by which two neighbouring positions may
+/// lie apart: a sixteenth of the world. Two positions on different sides of ±180° lie nearly the whole world apart.
 const MAX_REACH: f64 = HALF_WORLD_METRES / 8.0;
 
-/// The most that the displacements of a position which is moved in opposite directions may differ, as a fraction of the displacements. A greater
-/// difference is a sign of a pole or an end of the reference system.
+/// The most that the displacements of a position which is moved in opposite directions may differ, as a fraction of the
+/// displacements. A greater difference is a sign of a pole or an end of the reference system.
 const MAX_BEND: f64 = 0.25;
 
 /// What is added to a box, in metres: two world units.
@@ -182,7 +185,8 @@ impl Covers<'_> {
                 Ok(())
             };
             match snapshot.keeper.each(context, &statement, &[], place).await {
-                // Positions near a geometry, or on its box, may lie beyond the end of the reference system even if the geometry does not.
+                // Positions near a geometry, or on its box, may lie beyond the end of the reference system even if the
+                // geometry does not.
                 Err(Error::Query { source, .. }) => {
                     snapshot.keeper.return_to_savepoint().await?;
                     tracing::debug!(
@@ -246,15 +250,16 @@ fn positions(wkb: &[u8]) -> Option<Vec<[f64; 2]>> {
     points.chunks(POINT).map(position).collect()
 }
 
-/// The greatest distance, in metres of EPSG:3857, of a vertex from the vertex of the shape that represents it. `at` are the vertices of the shape,
-/// and `moved` the same vertices moved by `r` times the square root of two to the east, west, north and south. `None` if these do not bound the
-/// distance.
+/// The greatest distance, in metres of EPSG:3857, of a vertex from the vertex of the shape that represents it. `at` are
+/// the vertices of the shape, and `moved` the same vertices moved by `r` times the square root of two to the east,
+/// west, north and south. `None` if these do not bound the distance.
 ///
-/// The longer displacement of east and west, and the longer one of north and south, are taken as the legs of a right triangle. Its hypotenuse is at
-/// least the square root of two times as long as any displacement of length `r` can become, regardless of how the projection stretches and turns. The
-/// difference of opposite displacements is added, because the projection bends by that much there, or jumps, as between the areas of two datum
-/// shifts. A line of such a jump that passes between a vertex and its representative also passes between the representative and one of its four moved
-/// positions.
+/// The longer displacement of east and west, and the longer one of north and south, are taken as the legs of a right
+/// triangle. Its hypotenuse is at least the square root of two times as long as any displacement of length `r` can
+/// become, regardless of how the projection stretches and turns. The difference of opposite displacements is added,
+/// because the projection bends by that much there, or jumps, as between the areas of two datum shifts. A line of such
+/// a jump that passes between a vertex and its representative also passes between the representative and one of its
+/// four moved positions.
 fn reach(at: &[[f64; 2]], moved: &[Vec<[f64; 2]>; 4]) -> Option<f64> {
     if moved.iter().any(|moved| moved.len() != at.len()) {
         return None;
@@ -285,9 +290,9 @@ fn ends(at: &[[f64; 2]]) -> Option<[[f64; 2]; 2]> {
     is_finite.then(|| [end(f64::min), end(f64::max)])
 }
 
-/// The world box of a box in another reference system, computed from positions along its sides. It is expanded by the longest step between two
-/// neighbouring positions, because the sides may bend by that much between them. `None` if a step is longer than [`MAX_REACH`], or a position is not
-/// finite.
+/// The world box of a box in another reference system, computed from positions along its sides. It is expanded by the
+/// longest step between two neighbouring positions, because the sides may bend by that much between them. `None` if a
+/// step is longer than [`MAX_REACH`], or a position is not finite.
 fn box_of(sides: &[[f64; 2]]) -> Option<WorldBox> {
     // Beyond the world, the distance between positions does not matter.
     let edge = HALF_WORLD_METRES * 1.05;

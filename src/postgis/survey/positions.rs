@@ -18,16 +18,17 @@ pub struct ChangedGeometries<'a> {
     pub relation: &'a str,
     /// Its geometry column, not quoted.
     pub column: &'a str,
-    /// True if these are old or new geometries of the layer's rows. In a layer of cells, such a geometry lies in one cell; any other geometry may lie
-    /// in many.
+    /// True if these are old or new geometries of the layer's rows. In a layer of cells, such a geometry lies in one
+    /// cell; any other geometry may lie in many.
     pub are_rows: bool,
 }
 
-/// Calls `each` with the positions of geometries, computed like the positions of the layer's own rows in the survey. `context` says in messages what
-/// the run does.
+/// Calls `each` with the positions of geometries, computed like the positions of the layer's own rows in the survey.
+/// `context` says in messages what the run does.
 ///
-/// A column that declares no reference system may have held rows in another system, and an emptied column shows no system at all. So each geometry is
-/// placed in its own system, as when it was drawn. A geometry with SRID 0 counts as one in the layer's system.
+/// A column that declares no reference system may have held rows in another system, and an emptied column shows no
+/// system at all. So each geometry is placed in its own system, as when it was drawn. A geometry with SRID 0 counts as
+/// one in the layer's system.
 ///
 /// # Errors
 /// If the database fails, or a stop was requested.
@@ -87,8 +88,8 @@ fn placement_of_changes<'a>(layer: &'a Layer, geometries: ChangedGeometries<'_>,
     }
 }
 
-/// Reads the positions of the geometries in the reference system of `shape`; if that is the layer's own, also of geometries without a system. Covers
-/// in other systems than EPSG:4326 and 3857 are left out.
+/// Reads the positions of the geometries in the reference system of `shape`; if that is the layer's own, also of
+/// geometries without a system. Covers in other systems than EPSG:4326 and 3857 are left out.
 async fn in_one_system(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -110,8 +111,9 @@ async fn in_one_system(
     read(snapshot, layer, context, placement, &relation, outlined, each).await
 }
 
-/// Reads the positions of the geometries of a relation. `outlined` is the deepest zoom. If it is given, lines and polygons are distinguished from
-/// their boxes if the layer is planned by outlines, and the relation has the column that says how far beyond the geometries the positions reach.
+/// Reads the positions of the geometries of a relation. `outlined` is the deepest zoom. If it is given, lines and
+/// polygons are distinguished from their boxes if the layer is planned by outlines, and the relation has the column
+/// that says how far beyond the geometries the positions reach.
 async fn read(
     snapshot: &Snapshot,
     layer: &Layer,

@@ -1,4 +1,5 @@
-//! Checks what clients get at the address of the tiles: the TileJSON, a tile, and the headers that browsers and caches need.
+//! Checks what clients get at the address of the tiles: the TileJSON, a tile, and the headers that browsers and caches
+//! need.
 
 use std::time::{Duration, SystemTime};
 
@@ -31,7 +32,8 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 /// The most tiles that are requested to find one that is not empty.
 const MAX_TRIED_TILES: usize = 16;
 
-/// The media types of MVT tiles that clients accept (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet Mail Extensions").
+/// The media types of MVT tiles that clients accept (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet
+/// Mail Extensions").
 const MEDIA_TYPES: [&str; 3] = [
     "application/vnd.mapbox-vector-tile",
     "application/x-protobuf",
@@ -97,8 +99,9 @@ impl AddressCheck<'_> {
         self.queries(&url, tiles.takes_parameters).await;
     }
 
-    /// Checks whether a cache in between gives one client's query to others, by the path of `serve` that repeats it. Adds no result if another
-    /// server answers. A tile is never asked for with a query: the check itself would put it into such a cache.
+    /// Checks whether a cache in between gives one client's query to others, by the path of `serve` that repeats it.
+    /// Adds no result if another server answers. A tile is never asked for with a query: the check itself would put it
+    /// into such a cache.
     async fn queries(&mut self, tilejson: &str, takes_parameters: bool) {
         let now = since_1970(SystemTime::now()).as_nanos();
         let probe = format!("{}/{CACHE_PROBE}", tilejson.rsplit_once('/').map_or(tilejson, |(folder, _)| folder));

@@ -1,4 +1,5 @@
-//! Checks the change log: whether it exists, is safe and complete, how many changes wait in it, and how much space it takes.
+//! Checks the change log: whether it exists, is safe and complete, how many changes wait in it, and how much space it
+//! takes.
 
 use super::DoctorOptions;
 use crate::change_log;

@@ -12,8 +12,8 @@ use crate::run::{CommandError, Job};
 const AREA: CheckArea = CheckArea::Database;
 const CONTEXT: &str = "looking at the server";
 
-/// The facts about the server, in one row. `free` is the number of free connections, without those that are reserved for superusers. `left` is
-/// the number of connections that the role may still open.
+/// The facts about the server, in one row. `free` is the number of free connections, without those that are reserved
+/// for superusers. `left` is the number of connections that the role may still open.
 const FACTS: &str = "
     SELECT current_setting('server_version'), postgis_lib_version(), current_user::text,
         extract(epoch FROM clock_timestamp())::float8, inet_server_port(),

@@ -1,5 +1,5 @@
-//! `oar-tiles doctor`: what prevents a run now or may do so one day, and what to do about it. Nothing is rendered or written. The lock of a
-//! target that exists is taken for a moment.
+//! `oar-tiles doctor`: what prevents a run now or may do so one day, and what to do about it. Nothing is rendered or
+//! written. The lock of a target that exists is taken for a moment.
 //!
 //! | file | what |
 //! |---|---|
@@ -29,7 +29,8 @@ pub struct DoctorOptions {
     pub clock_difference: Duration,
     /// False if the settings name no target.
     pub has_target: bool,
-    /// The address at which clients find the TileJSON or its folder; `None` for the target's public URL, if the settings name one.
+    /// The address at which clients find the TileJSON or its folder; `None` for the target's public URL, if the
+    /// settings name one.
     pub url: Option<String>,
 }
 

@@ -12,7 +12,8 @@ use crate::tile::LonLatBox;
 /// The last zoom of tilesets that are rendered on request.
 const LAST_LIVE_ZOOM: u8 = 22;
 
-/// The last zoom of a seed of functions, unless another one is given: 87,381 calls if nothing says where their tiles can be.
+/// The last zoom of a seed of functions, unless another one is given: 87,381 calls if nothing says where their tiles
+/// can be.
 const LAST_ZOOM_OF_FUNCTIONS: u8 = 8;
 
 /// The most layers of a tileset.
@@ -61,7 +62,8 @@ fn file_name(text: &str) -> String {
     if name.chars().any(char::is_alphanumeric) { name } else { "tiles".to_owned() }
 }
 
-/// A name for each column's layer: the name of its table, with the column and the schema if they are needed to distinguish layers.
+/// A name for each column's layer: the name of its table, with the column and the schema if they are needed to
+/// distinguish layers.
 fn layer_names(discovery: &Discovery) -> BTreeMap<(usize, usize), String> {
     let (mut names, mut taken) = (BTreeMap::new(), Vec::new());
     let relations = &discovery.relations;

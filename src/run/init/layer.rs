@@ -113,8 +113,8 @@ impl LayerDraft<'_> {
         RowKey::Content { digest: free("row_digest"), copy: free("row_copy") }
     }
 
-    /// True if there is a unique index on this column alone. Such an index may exist without a declared key, because the columns of a
-    /// materialized view are never declared NOT NULL.
+    /// True if there is a unique index on this column alone. Such an index may exist without a declared key, because
+    /// the columns of a materialized view are never declared NOT NULL.
     fn has_unique_index(&self, column: &str) -> bool {
         self.found.relation.keys.iter().any(|key| key.columns == [column])
     }
@@ -168,8 +168,8 @@ impl LayerDraft<'_> {
                     ("", "")
                 };
                 let definition = if relation.kind == SpatialKind::PartitionedTable {
-                    // The primary key of a partitioned table has to include its partition columns, and before PostgreSQL 17 such a table has no
-                    // identity columns.
+                    // The primary key of a partitioned table has to include its partition columns, and before
+                    // PostgreSQL 17 such a table has no identity columns.
                     "uuid NOT NULL DEFAULT gen_random_uuid()"
                 } else {
                     "bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
@@ -293,7 +293,8 @@ impl LayerDraft<'_> {
         let mut select: Vec<String> = columns.iter().map(row).collect();
         select.push(format!("{} AS {}", self.place("drawn"), quoted(geometry)));
         if let RowKey::Content { digest, copy } = key {
-            // The partitions have one geometry each, so that PostgreSQL can first search the rows of a box and then number them.
+            // The partitions have one geometry each, so that PostgreSQL can first search the rows of a box and then
+            // number them.
             let readable = relation.columns.iter().filter(|column| column.readable);
             let content: Vec<String> = readable.map(|column| row(&column.name)).collect();
             let content = format!("md5(ROW({})::text)", content.join(", "));
@@ -321,7 +322,8 @@ impl LayerDraft<'_> {
     }
 }
 
-// The properties of a layer, from the columns of its relation. A column that MVT cannot hold is cast, or left out with a comment.
+// The properties of a layer, from the columns of its relation. A column that MVT cannot hold is cast, or left out with
+// a comment.
 
 /// The names of the properties of clusters. Properties of rows must not have them.
 const CLUSTER_NAMES: [&str; 4] = ["cluster", "cluster_id", "point_count", "point_count_abbreviated"];
@@ -353,8 +355,8 @@ pub(crate) struct DraftProperties {
     not_chosen: Vec<String>,
 }
 
-/// The columns that become properties if there are many: the key's columns, a name, and the columns with a value in the most rows. `None` if all
-/// do.
+/// The columns that become properties if there are many: the key's columns, a name, and the columns with a value in the
+/// most rows. `None` if all do.
 fn chosen<'a>(found: &'a DiscoveredRelation, geometry: &str) -> Option<BTreeSet<&'a String>> {
     let relation = &found.relation;
     let key = relation.key().map_or(&[][..], |key| &key.columns);
@@ -551,7 +553,8 @@ pub(crate) fn view_tracks(found: &DiscoveredRelation, geometry: &GeometryColumn)
     text
 }
 
-/// Where a changed row of a table can be seen: at its own geometry, or at the geometry of the rows to which a foreign key connects it.
+/// Where a changed row of a table can be seen: at its own geometry, or at the geometry of the rows to which a foreign
+/// key connects it.
 fn seen_at(read: &ViewRead, all: &[ViewRead], column: &str, shown: ShownPlace) -> Option<String> {
     let place = |of: &ViewRead, row: &str| {
         let same = of.geometries.iter().find(|geometry| geometry.column == column);

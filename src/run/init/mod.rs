@@ -1,8 +1,8 @@
 //! `oar-tiles init`: makes a configuration for a database that can be seeded without changes.
 //!
-//! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft/`) writes it as TOML. Then each layer of the draft is probed
-//! as a seed would probe it. What the probe refuses stays in the file as a comment that gives the reason. `seed --table` uses the same draft
-//! without a file.
+//! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft/`) writes it as TOML. Then each
+//! layer of the draft is probed as a seed would probe it. What the probe refuses stays in the file as a comment that
+//! gives the reason. `seed --table` uses the same draft without a file.
 
 mod draft;
 mod layer;
@@ -215,7 +215,8 @@ pub fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
 /// True if the text matches the pattern.
 pub(crate) fn has_form(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) = (pattern.chars().collect(), text.chars().collect());
-    // `star` holds the position of the last star in the pattern, and the position in the text up to which the star has matched.
+    // `star` holds the position of the last star in the pattern, and the position in the text up to which the star has
+    // matched.
     let (mut at, mut of, mut star) = (0, 0, None);
     while of < text.len() {
         match pattern.get(at) {
@@ -236,7 +237,8 @@ pub(crate) fn has_form(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|one| *one == '*')
 }
 
-/// True if one of the patterns matches the table's name, or its schema and name with a dot between them. Without patterns every table matches.
+/// True if one of the patterns matches the table's name, or its schema and name with a dot between them. Without
+/// patterns every table matches.
 pub(crate) fn is_meant(patterns: &[String], schema: &str, name: &str) -> bool {
     let full = format!("{schema}.{name}");
     patterns.is_empty() || patterns.iter().any(|pattern| has_form(pattern, name) || has_form(pattern, &full))

@@ -73,13 +73,14 @@ impl DirtyTiles {
         DirtyTiles { reasons, ..DirtyTiles::new(dirty, false, state) }
     }
 
-    /// Dirty tiles that cannot be patched and are rendered as a whole: tiles that the target does not hold though they are not empty, and tiles
-    /// that could not be rendered before.
+    /// Dirty tiles that cannot be patched and are rendered as a whole: tiles that the target does not hold though they
+    /// are not empty, and tiles that could not be rendered before.
     pub(crate) fn rendered_whole(&self, state: &TargetState) -> Vec<TileCoord> {
         state.unrendered.iter().chain(&self.beyond.wanted).copied().collect()
     }
 
-    /// Dirty tiles that have changed, without those that are stored for the first time; `None` if there are too many for a list.
+    /// Dirty tiles that have changed, without those that are stored for the first time; `None` if there are too many
+    /// for a list.
     pub(crate) fn changed(&self) -> Option<TileRectList> {
         let is_new: HashSet<TileCoord> = self.beyond.wanted.iter().copied().collect();
         TileRectList::of(self.dirty.iter().filter(|tile| !is_new.contains(tile)))
@@ -119,8 +120,8 @@ pub(crate) fn drawn(layer: &Layer) -> DrawnLayer {
 /// Below this many dirty tiles a reseed always renders them one by one.
 const MIN_TILES_FOR_A_SEED: u64 = 20_000;
 
-/// The most dirty tiles that a reseed renders one by one. Rendering more than a third of the target that way costs as much as a full seed,
-/// because a seed renders in large pieces.
+/// The most dirty tiles that a reseed renders one by one. Rendering more than a third of the target that way costs as
+/// much as a full seed, because a seed renders in large pieces.
 fn max_dirty_tiles(state: &TargetState) -> usize {
     usize::try_from((state.manifest.stored / 3).max(MIN_TILES_FOR_A_SEED)).unwrap_or(usize::MAX)
 }
@@ -128,8 +129,9 @@ fn max_dirty_tiles(state: &TargetState) -> usize {
 /// Below this many dirty tiles the inside of polygons is rendered tile by tile.
 const MIN_TILES_OF_POLYGONS: usize = 2_000;
 
-/// True if a seed renders fewer tiles than the dirty ones: it renders one for all tiles that lie inside of the same polygons. The log may hold only the
-/// box of a shape; then the seed renders up to twice as many tiles as the reseed would.
+/// True if a seed renders fewer tiles than the dirty ones: it renders one for all tiles that lie inside of the same
+/// polygons. The log may hold only the box of a shape; then the seed renders up to twice as many tiles as the reseed
+/// would.
 fn is_cheaper_as_a_seed(dirty: &Dirty, state: &TargetState) -> bool {
     let inside = dirty.inside();
     inside > 0 && dirty.len() >= MIN_TILES_OF_POLYGONS && (dirty.len() + inside) as u64 > state.manifest.stored
@@ -138,7 +140,8 @@ fn is_cheaper_as_a_seed(dirty: &Dirty, state: &TargetState) -> bool {
 /// After this many changed positions the number of dirty tiles is extrapolated to all changes.
 const POSITIONS_TO_EXTRAPOLATE: u64 = 4_000;
 
-/// Extrapolates the number of dirty tiles of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty` tiles dirty.
+/// Extrapolates the number of dirty tiles of `rows` changes, if the first [`POSITIONS_TO_EXTRAPOLATE`] made `dirty`
+/// tiles dirty.
 fn extrapolated(dirty: u64, rows: u64) -> u64 {
     dirty.saturating_mul(rows / POSITIONS_TO_EXTRAPOLATE)
 }
@@ -316,12 +319,12 @@ fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
     Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
 }
 
-// Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are to be stored there
-// because a client has asked for them.
+// Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are
+// to be stored there because a client has asked for them.
 //
-// A zoom becomes partial by a publication of its own, which stores no tile of that zoom. So a run that is killed leaves no tile for which no
-// manifest speaks. The tiles that it has stored show a later state than the manifest, and the next run renders what has changed since the
-// manifest.
+// A zoom becomes partial by a publication of its own, which stores no tile of that zoom. So a run that is killed leaves
+// no tile for which no manifest speaks. The tiles that it has stored show a later state than the manifest, and the next
+// run renders what has changed since the manifest.
 
 /// The most tiles that are looked up one by one. For more, all tiles of the target are listed.
 const MAX_LOOKED_FOR: usize = 2_000;
@@ -385,8 +388,8 @@ impl WorkBeyondScope {
         }
     }
 
-    /// Finds out which of the marked tiles the target holds. A zoom does not become partial if the target holds tiles there for which no manifest
-    /// speaks.
+    /// Finds out which of the marked tiles the target holds. A zoom does not become partial if the target holds tiles
+    /// there for which no manifest speaks.
     pub(crate) async fn found(self, state: &TargetState, target: &Target) -> Result<FoundBeyondScope, CommandError> {
         let mut partial = state.manifest.partial.clone();
         let mut held = Vec::new();

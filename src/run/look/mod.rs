@@ -66,7 +66,8 @@ impl DirtyFilter {
         self.zoom.is_some() || !self.bbox.is_empty()
     }
 
-    /// True if its zooms and boxes leave out tiles of `parts`. Whoever gives `reseed` the flags of `seed` narrows nothing.
+    /// True if its zooms and boxes leave out tiles of `parts`. Whoever gives `reseed` the flags of `seed` narrows
+    /// nothing.
     fn leaves_out(&self, parts: &[ScopePart]) -> bool {
         Dirty::new(parts, 0).narrow(self.zoom.as_ref(), &Coverage::new(&self.bbox))
     }
@@ -137,8 +138,8 @@ impl<'a> Look<'a> {
         let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &layers).await?;
         if state.why_not_repairable().is_some() && writes {
-            // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock, so opening the target
-            // fails.
+            // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock,
+            // so opening the target fails.
             let target = target.clone();
             drop(spawn_blocking(move || target.sink(OpenMode::Edit)).await??);
         }
@@ -236,8 +237,8 @@ impl<'a> Look<'a> {
         Ok(watches)
     }
 
-    /// Writes into the batches in which areas to search for features. This is for layers whose reference system has no closed formula: all of
-    /// their features are surveyed to find the ones in dirty tiles.
+    /// Writes into the batches in which areas to search for features. This is for layers whose reference system has no
+    /// closed formula: all of their features are surveyed to find the ones in dirty tiles.
     pub(crate) async fn search(
         &self,
         batches: &mut [Batch],
@@ -280,8 +281,8 @@ impl<'a> Look<'a> {
     }
 }
 
-// Follows the change log for a server. Each look finds the tiles that have changed since the last one, at every zoom of the layers and not only
-// of the target.
+// Follows the change log for a server. Each look finds the tiles that have changed since the last one, at every zoom of
+// the layers and not only of the target.
 
 /// The most tiles that one look lists.
 const MAX_LISTED: usize = 50_000;
@@ -306,8 +307,9 @@ impl LogFollower {
         self.witness.as_ref()
     }
 
-    /// Finds what has changed since the last look; the first time, since the state that the target shows. If the database has another history than
-    /// at the last look, or than the live tiles that show the states `kept`, any tile may differ, also those of which the target shows nothing.
+    /// Finds what has changed since the last look; the first time, since the state that the target shows. If the
+    /// database has another history than at the last look, or than the live tiles that show the states `kept`, any tile
+    /// may differ, also those of which the target shows nothing.
     ///
     /// # Errors
     /// If the log cannot be trusted, or the database or the target cannot be reached.
@@ -429,7 +431,8 @@ impl TargetState {
             text.parse::<Cursor>().map_err(|error: crate::change_log::CursorError| unreadable(error.to_string()))
         };
         let mut cursor = state(&manifest.snapshot)?;
-        // An unfinished run that took its snapshot before it locked the target may have left tiles that are older than the manifest.
+        // An unfinished run that took its snapshot before it locked the target may have left tiles that are older than
+        // the manifest.
         for left in described.unfinished.iter().flat_map(|intent| &intent.snapshots) {
             cursor = cursor.meet(&state(left)?);
         }
@@ -463,7 +466,8 @@ impl TargetState {
         }
     }
 
-    /// The state of tiles that are not published yet. They show `cursor` or a later state, and have to be brought forward at any cost.
+    /// The state of tiles that are not published yet. They show `cursor` or a later state, and have to be brought
+    /// forward at any cost.
     pub(crate) fn unpublished(cursor: Cursor, tileset: &TilesetSettings, unrendered: Vec<TileCoord>) -> TargetState {
         let manifest = Manifest {
             version: MANIFEST_VERSION,
@@ -518,7 +522,8 @@ impl TargetState {
         settings_of(&self.manifest.last_seeded(), settings, target)
     }
 
-    /// The settings of the seeds that together, one after the other, bring the whole target up to date. May wait for a server.
+    /// The settings of the seeds that together, one after the other, bring the whole target up to date. May wait for a
+    /// server.
     pub(crate) fn settings_to_seed(
         &self,
         settings: &JobSettings,
@@ -538,8 +543,8 @@ impl TargetState {
         !self.described.unfinished.is_empty()
     }
 
-    /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS. Returns whether the target is
-    /// known to show this database.
+    /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS.
+    /// Returns whether the target is known to show this database.
     pub(crate) fn fits(
         &self,
         target: &Target,

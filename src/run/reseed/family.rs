@@ -1,5 +1,5 @@
-//! A reseed of all variants of a tileset, on one snapshot. Variants with new values are seeded, variants that a change may concern are brought up
-//! to date, and the others are skipped.
+//! A reseed of all variants of a tileset, on one snapshot. Variants with new values are seeded, variants that a change
+//! may concern are brought up to date, and the others are skipped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -26,7 +26,8 @@ use crate::serve::JobDesk;
 /// Brings every variant of a tileset up to date.
 ///
 /// # Errors
-/// If the family was never seeded, or the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
+/// If the family was never seeded, or the values cannot be read, or the database is lost. Variants that fail are part
+/// of the outcome.
 pub async fn reseed_family(
     family: &Family,
     options: &FamilyOptions,
@@ -88,7 +89,8 @@ pub async fn reseed_family(
     run.finish().await
 }
 
-/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel as there are workers.
+/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel
+/// as there are workers.
 async fn untouched(
     run: &FamilyRun<'_>,
     look: FamilyLook,
@@ -329,8 +331,8 @@ impl Watched for WatchedFamily<'_> {
     }
 }
 
-/// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each` with each result, and with
-/// whether anything was published. `job` is [`Family::watched`].
+/// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each`
+/// with each result, and with whether anything was published. `job` is [`Family::watched`].
 ///
 /// # Errors
 /// If a look fails with an error that a retry cannot fix.

@@ -204,7 +204,8 @@ impl ReseedRun<'_> {
     pub(crate) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
         match &self.look.log {
-            // After a run of tiles that the user named, the other tiles still belong to the database in the old manifest.
+            // After a run of tiles that the user named, the other tiles still belong to the database in the old
+            // manifest.
             Some(log) if changed.complete || before.is_some() => Some(log.mark(&self.look.server.identity)),
             _ => before.cloned(),
         }
@@ -258,8 +259,9 @@ impl ReseedRun<'_> {
         Ok(if changed.complete { Some(rows) } else { before })
     }
 
-    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that the target held before; it
-    /// is given if the old manifest may be wrong about it. `rows` are the numbers of rows after the run.
+    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that
+    /// the target held before; it is given if the old manifest may be wrong about it. `rows` are the numbers of rows
+    /// after the run.
     pub(crate) fn manifest(
         &self,
         changed: &DirtyTiles,
@@ -317,7 +319,8 @@ pub(crate) async fn seed_instead(
         [] => DirtyScope::of(&job.settings, &[]),
     };
     write_everything(options.dirty_out.as_deref(), &scope)?;
-    // With several seeds the list of changes cannot be exact, because each may change tiles that another has already changed.
+    // With several seeds the list of changes cannot be exact, because each may change tiles that another has already
+    // changed.
     let is_alone = seeds.len() == 1;
     let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
     let mut seeded = None;
@@ -332,7 +335,8 @@ pub(crate) async fn seed_instead(
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }
 
-/// The settings of the seeds that bring the target up to date. They have the target's own zooms and boxes, unless flags give others.
+/// The settings of the seeds that bring the target up to date. They have the target's own zooms and boxes, unless flags
+/// give others.
 async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, CommandError> {
     let as_configured = || Ok(vec![job.settings.clone()]);
     if options.filter.is_narrowed() {

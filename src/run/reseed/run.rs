@@ -34,7 +34,8 @@ use crate::tile::{
 /// How often a run looks at the target again because another run has changed it meanwhile.
 const MAX_LOOKS: u32 = 3;
 
-/// At most this many batches are rendered by the session that holds the snapshot. They are done before another session would be open.
+/// At most this many batches are rendered by the session that holds the snapshot. They are done before another session
+/// would be open.
 pub(crate) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
 /// A reseed under way.
@@ -122,8 +123,8 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove its note, to give the
-    /// target another address, or to write the first witness of its history.
+    /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove
+    /// its note, to give the target another address, or to write the first witness of its history.
     fn has_repairs(&self) -> bool {
         let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
@@ -176,8 +177,8 @@ impl ReseedRun<'_> {
         // If others wait for a session while a batch is rendered, batches are small.
         let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
         let mut batches = batches(&tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
-        // The workers take their locks before any row is read. A session that opened later would queue behind a statement that already
-        // waits for the first session's lock.
+        // The workers take their locks before any row is read. A session that opened later would queue behind a
+        // statement that already waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
         self.look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
         self.mark_counted_cells(&mut batches);
@@ -298,7 +299,8 @@ fn plan(changed: &DirtyTiles) -> DirtyReport {
     DirtyReport { zooms: Some(zooms), reasons: changed.reasons.clone() }
 }
 
-// Counts the cells of a reseed. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
+// Counts the cells of a reseed. If reading the rows of a layer once yields all of its aggregates, every zoom uses the
+// result.
 
 /// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
@@ -422,7 +424,8 @@ pub(crate) fn patching(
     let reader = patches.and_then(|patches| match target.reader() {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {
-            // Without a reader, tiles are rendered instead of patched. If the target is damaged, the sink will report it.
+            // Without a reader, tiles are rendered instead of patched. If the target is damaged, the sink will report
+            // it.
             tracing::info!("{error}: rendering every tile whole");
             None
         }
@@ -446,7 +449,8 @@ fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
 // The sources of a reseed: sessions, the rows around changed positions, and readers of the tiles that the target holds.
 
 impl ReseedRun<'_> {
-    /// As many workers as the batches need, with their locks. For one or two batches the session that holds the snapshot suffices.
+    /// As many workers as the batches need, with their locks. For one or two batches the session that holds the
+    /// snapshot suffices.
     pub(crate) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
         if batches <= MAX_BATCHES_OF_ONE_SESSION {
             return Ok(vec![self.keeper().await?]);
@@ -467,7 +471,8 @@ impl ReseedRun<'_> {
         .await
     }
 
-    /// The layers, with the rows near changed positions cached if that pays. Meanwhile the workers' sessions load what they need for rendering.
+    /// The layers, with the rows near changed positions cached if that pays. Meanwhile the workers' sessions load what
+    /// they need for rendering.
     pub(crate) async fn with_neighbourhoods(
         &self,
         workers: &[Worker],
@@ -487,7 +492,8 @@ impl ReseedRun<'_> {
         Ok(layers?)
     }
 
-    /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about `near_rows_memory` at most.
+    /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about
+    /// `near_rows_memory` at most.
     async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
         let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
         for (number, layer) in self.look.layers.iter().enumerate() {

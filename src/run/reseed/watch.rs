@@ -1,5 +1,5 @@
-//! `reseed --watch`: reseeds a target or a family repeatedly. The triggers' notifications wake it, and a slow poll finds changes whose
-//! notification was lost. If no notifications arrive, it polls the change log more often.
+//! `reseed --watch`: reseeds a target or a family repeatedly. The triggers' notifications wake it, and a slow poll
+//! finds changes whose notification was lost. If no notifications arrive, it polls the change log more often.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,16 +21,19 @@ use crate::stop::{Grace, Signal, Stop};
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed, and a look costs little.
+/// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed,
+/// and a look costs little.
 const LONGEST_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
 
 /// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
 const SHORTEST_POLL: Duration = Duration::from_millis(100);
 
-/// The longest pause between two looks into the log if no notifications come. On average a change is seen half of this late.
+/// The longest pause between two looks into the log if no notifications come. On average a change is seen half of this
+/// late.
 const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30 s before they kill.
+/// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30
+/// s before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
 /// Watches one target, or a family.
@@ -61,7 +64,8 @@ pub(crate) async fn watch<W: Watched>(
     let database = &job.settings.database;
     let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
     let mut options = options.clone();
-    // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change retries them.
+    // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change
+    // retries them.
     options.filter.leaves_unrendered = true;
     let purging = watched.purge_task();
     let watch = ReseedWatch {
@@ -90,7 +94,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             self.say_what_it_follows(&mut unsaid);
         }
         loop {
-            // Listening begins before the look: a change after the look sends a notification, and the look sees a change before it.
+            // Listening begins before the look: a change after the look sends a notification, and the look sees a
+            // change before it.
             let obstacle = self.begin_waking().await;
             let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
             match looked {
@@ -108,7 +113,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                         self.job.report.event(event);
                     }
                     let shown = (self.each)(&outcome);
-                    // Only after this process's own caches have dropped the old tiles, because a CDN would fetch these again.
+                    // Only after this process's own caches have dropped the old tiles, because a CDN would fetch these
+                    // again.
                     if let (Some(purging), Some(_)) = (self.purging, published) {
                         purging.wake();
                     }
@@ -166,8 +172,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         }
     }
 
-    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had
-    /// begun to render.
+    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also
+    /// returns whether it had begun to render.
     async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
         let mut options = self.options.clone();
@@ -200,7 +206,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         (ended, work.is_begun())
     }
 
-    /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked for.
+    /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked
+    /// for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, waking) = (self.look_pause(), &mut self.waking);
         let jobs = self.options.jobs.as_ref();
@@ -240,7 +247,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 };
                 tokio::select! {
                     () = tokio::time::sleep(self.how.debounce) => {}
-                    // A job need not wait until further changes have arrived. The look before it finds the changes so far.
+                    // A job need not wait until further changes have arrived. The look before it finds the changes so
+                    // far.
                     () = queued => {}
                     signal = self.job.stop.wait() => return Some(signal),
                 }
@@ -264,8 +272,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         None
     }
 
-    /// Begins to listen for notifications, unless it listens already. Returns a message if none will come, or if listening is not possible now; the
-    /// poll goes on, and the next look tries again.
+    /// Begins to listen for notifications, unless it listens already. Returns a message if none will come, or if
+    /// listening is not possible now; the poll goes on, and the next look tries again.
     async fn begin_waking(&mut self) -> Option<String> {
         if self.waking.is_some() {
             return None;
@@ -374,11 +382,12 @@ pub(crate) trait Watched {
     /// The task that notifies CDNs in parallel to the looks; `None` if there is no such task.
     fn purge_task(&self) -> Option<PurgeTask>;
 
-    /// The database state since which changes are looked for; `None` if nothing was seeded yet, or if it cannot be read.
+    /// The database state since which changes are looked for; `None` if nothing was seeded yet, or if it cannot be
+    /// read.
     async fn cursor(&self) -> Option<String>;
 
-    /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop of this look. `is_first`
-    /// is true until a look has succeeded.
+    /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop
+    /// of this look. `is_first` is true until a look has succeeded.
     ///
     /// # Errors
     /// If nothing was published, or if it is not certain that everything that the look found was published.

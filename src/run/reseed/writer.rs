@@ -1,4 +1,5 @@
-//! The watch as the writer in a server. It runs under a lease, so that only one of several servers writes and the others stand by.
+//! The watch as the writer in a server. It runs under a lease, so that only one of several servers writes and the
+//! others stand by.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,8 +19,9 @@ use crate::run::{CommandError, Family, Job, QueueGate};
 use crate::serve::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk, WriterOptions};
 use crate::stop::{Signal, Stop};
 
-/// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The watch then begins again,
-/// because an operator may have fixed the cause. The pause doubles with each further failure for the same cause, up to the longest.
+/// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The
+/// watch then begins again, because an operator may have fixed the cause. The pause doubles with each further failure
+/// for the same cause, up to the longest.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
 const LONGEST_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
@@ -176,7 +178,8 @@ pub(crate) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Sen
     })
 }
 
-/// Returns a message: another process has the lease for `what`, though this server was told to write. Logs it as a warning once for each holder.
+/// Returns a message: another process has the lease for `what`, though this server was told to write. Logs it as a
+/// warning once for each holder.
 pub(crate) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> String {
     let text = format!(
         "another server writes {what}: {holder}. This one serves, and writes once that one has ended or not renewed its lease"
@@ -190,7 +193,8 @@ pub(crate) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> Strin
     text
 }
 
-/// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it ended.
+/// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it
+/// ended.
 pub(crate) async fn under_lease(
     lease: &mut WriterLease,
     own: &Stop,

@@ -1,4 +1,5 @@
-//! Follows the change log for a server with live tiles. Like `reseed --watch`, it is woken by the triggers' notifications, or polls.
+//! Follows the change log for a server with live tiles. Like `reseed --watch`, it is woken by the triggers'
+//! notifications, or polls.
 
 use std::time::{Duration, Instant};
 
@@ -10,30 +11,33 @@ use crate::run::{CommandError, Job};
 use crate::serve::{KnownChanges, LogFailure};
 use crate::stop::Stop;
 
-/// The longest time for which changes are gathered after the first one. The writer waits for as long as it is configured to, and publishes later.
+/// The longest time for which changes are gathered after the first one. The writer waits for as long as it is
+/// configured to, and publishes later.
 const LONGEST_DEBOUNCE: Duration = Duration::from_millis(50);
 
-/// The interval at which the server is asked whether there is anything new, also if no notification has come: about a quarter of the time for which a
-/// look is trusted.
+/// The interval at which the server is asked whether there is anything new, also if no notification has come: about a
+/// quarter of the time for which a look is trusted.
 const CHECK: Duration = Duration::from_millis(500);
 
 /// The pause between two looks if no notifications come.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause after a first failure, which doubles with each further one; the longest pause if the cause may pass by itself; and the pause if it
-/// does not. A standby that cancels one look is asked again before the last look counts as old.
+/// The pause after a first failure, which doubles with each further one; the longest pause if the cause may pass by
+/// itself; and the pause if it does not. A standby that cancels one look is asked again before the last look counts as
+/// old.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
-/// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the duration of the previous one.
+/// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the
+/// duration of the previous one.
 const SHARE_OF_LOOKS: u32 = 4;
 
 /// The number of sessions that following needs: one that looks, one that listens.
 pub(crate) const LOG_SESSIONS: usize = 2;
 
-/// The interval at which it is checked whether the log is followed. Only two checks in a row that find it is not are reported: after a pause of this
-/// process the first one may come before the next look.
+/// The interval at which it is checked whether the log is followed. Only two checks in a row that find it is not are
+/// reported: after a pause of this process the first one may come before the next look.
 const REPORT: Duration = Duration::from_secs(1);
 
 /// How long the log is not followed before that is reported: on a busy machine a look may take some seconds.
@@ -164,7 +168,8 @@ async fn followed(
             if asked >= until || heard.has_grown().await? {
                 break;
             }
-            // The notification of a commit may come a little after it, so this answer vouches for what was committed before the last one.
+            // The notification of a commit may come a little after it, so this answer vouches for what was committed
+            // before the last one.
             known.confirmed(confirmed);
             confirmed = asked;
         }

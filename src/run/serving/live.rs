@@ -1,4 +1,5 @@
-//! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same bytes.
+//! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same
+//! bytes.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -111,7 +112,8 @@ impl DatabaseTiles {
     }
 }
 
-/// Checks that the server allows as many sessions as the live tiles may need, and warns if there are too many others now.
+/// Checks that the server allows as many sessions as the live tiles may need, and warns if there are too many others
+/// now.
 async fn check_room(on: &LiveSnapshot, sessions: usize) -> Result<(), CommandError> {
     let room = on.snapshot.check_session_room(sessions, "serve.workers (--workers)").await?;
     if room.others.saturating_add(sessions as u64) > room.most {
@@ -158,7 +160,8 @@ impl LiveSource for DatabaseTiles {
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
         Box::pin(async move {
             if self.0.described.is_some() {
-                // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the log is not read.
+                // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the
+                // log is not read.
                 known.failed("the tileset has no target".to_owned(), LogFailure::NoLog);
                 return std::future::pending().await;
             }
@@ -168,7 +171,8 @@ impl LiveSource for DatabaseTiles {
 }
 
 impl DatabaseTilesShared {
-    /// Renders a tile. Tries once more on a new snapshot if the first one was lost, or had to release its locks for others.
+    /// Renders a tile. Tries once more on a new snapshot if the first one was lost, or had to release its locks for
+    /// others.
     async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let LiveRequest { tile, given, since } = request;
         let mut is_second = false;
@@ -256,7 +260,8 @@ impl DatabaseTilesShared {
         }
     }
 
-    /// The present snapshot. A new snapshot is taken if no snapshot is held, or if the present one was taken before `since`.
+    /// The present snapshot. A new snapshot is taken if no snapshot is held, or if the present one was taken before
+    /// `since`.
     async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
         let work = {
             let mut present = self.present();
@@ -305,8 +310,8 @@ impl DatabaseTilesShared {
     }
 }
 
-/// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are never more than
-/// [`SNAPSHOTS`](super::snapshot::SNAPSHOTS).
+/// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are
+/// never more than [`SNAPSHOTS`](super::snapshot::SNAPSHOTS).
 async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
     loop {
         let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
@@ -330,8 +335,9 @@ fn live_error(error: &dyn std::error::Error, kind: ErrorKind) -> LiveError {
     }
 }
 
-// The area in which the features of a live tile are searched. If a closed formula leads from the tile to the layer's reference system, it is the
-// tile. Otherwise it is the boxes of the features that a survey of all features has found there.
+// The area in which the features of a live tile are searched. If a closed formula leads from the tile to the layer's
+// reference system, it is the tile. Otherwise it is the boxes of the features that a survey of all features has found
+// there.
 
 /// Why no batch could be made for a tile.
 pub(crate) enum NoBatch {

@@ -115,11 +115,12 @@ impl ServedJobs {
     }
 }
 
-/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: that of the start, or
-/// [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again at SIGHUP.
+/// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: that
+/// of the start, or [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again at SIGHUP.
 ///
 /// # Errors
-/// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server was stopped.
+/// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server
+/// was stopped.
 pub async fn run(
     jobs: &ServedJobs,
     options: &ServeOptions,
@@ -257,9 +258,11 @@ fn into_read_error(error: CommandError) -> ReadError {
     }
 }
 
-// `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of the user's own.
+// `oar-tiles preview --html` and `--style`: the map as a page of the user's own, and its style for a map of the user's
+// own.
 
-/// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the target was seeded.
+/// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the
+/// target was seeded.
 ///
 /// # Errors
 /// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.

@@ -1,7 +1,9 @@
-//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are requested meanwhile.
+//! The database state that live tiles show for some seconds: one snapshot, probed once, for all tiles that are
+//! requested meanwhile.
 //!
-//! A snapshot for each tile would have to probe the layers for each tile, which takes longer than rendering one. A snapshot that is kept would
-//! show an old state, and hold back the server's vacuum. So a snapshot lives for [`MIN_LIFE`], or longer if taking it took long.
+//! A snapshot for each tile would have to probe the layers for each tile, which takes longer than rendering one. A
+//! snapshot that is kept would show an old state, and hold back the server's vacuum. So a snapshot lives for
+//! [`MIN_LIFE`], or longer if taking it took long.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -28,7 +30,8 @@ use crate::tile::{Batch, LayerFootprints, LayerIndex, Zoom};
 /// How long live tiles show one database state, at least.
 const MIN_LIFE: Duration = Duration::from_secs(1);
 
-/// A snapshot lives this many times as long as its preparation took, so that at most a tenth of the database's time is spent on preparation.
+/// A snapshot lives this many times as long as its preparation took, so that at most a tenth of the database's time is
+/// spent on preparation.
 const LIFE_BY_PREPARATION: u32 = 10;
 
 /// A session that renders, and its stop. A session that was stopped is not used again.
@@ -128,8 +131,9 @@ impl LiveSnapshot {
         *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner) += took;
     }
 
-    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and the session is given up.
-    /// Its connection returns to the pool once the server has ended the statement and rolled back.
+    /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and
+    /// the session is given up. Its connection returns to the pool once the server has ended the statement and rolled
+    /// back.
     ///
     /// # Errors
     /// If a statement fails or is stopped.
@@ -231,17 +235,19 @@ impl Drop for LiveSnapshot {
 
 // The limits on the database sessions of all tilesets' live tiles together.
 
-/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being rendered.
+/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being
+/// rendered.
 pub(crate) const SNAPSHOTS: usize = 2;
 
-/// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one has ended, which takes a
-/// second or a little more.
+/// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one
+/// has ended, which takes a second or a little more.
 const MAX_SNAPSHOTS: usize = 16;
 
 /// Sessions that watch whether others wait for the locks of a snapshot.
 const LOCK_WATCHERS: usize = 1;
 
-/// The limits, and the pool of connections that the tilesets share. The pool keeps the connections open that it has opened.
+/// The limits, and the pool of connections that the tilesets share. The pool keeps the connections open that it has
+/// opened.
 pub(crate) struct LiveBounds {
     pool: OnceLock<Database>,
     tilesets: usize,
@@ -292,8 +298,8 @@ impl LiveBounds {
         Arc::clone(&self.snapshots).acquire_owned().await.ok()
     }
 
-    /// The right of a session to wait idle for its next tile; `None` if other sessions have all of these rights, so that the session has to be
-    /// closed.
+    /// The right of a session to wait idle for its next tile; `None` if other sessions have all of these rights, so
+    /// that the session has to be closed.
     pub(crate) fn idle(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.idle).try_acquire_owned().ok()
     }
@@ -309,7 +315,8 @@ impl LiveBounds {
     }
 }
 
-// Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these conditions read.
+// Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these
+// conditions read.
 
 /// The layers of a request.
 pub(crate) struct NarrowedLayers {

@@ -1,4 +1,5 @@
-//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the plan.
+//! `shards begin`: claims the target, surveys, plans, cuts the plan into shards of about equal weight, and writes the
+//! plan.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -187,7 +188,8 @@ async fn check_tracked(
     }
 }
 
-// Checks that a process has the settings and the database of the plan. Otherwise its tiles would differ, and nothing would report it.
+// Checks that a process has the settings and the database of the plan. Otherwise its tiles would differ, and nothing
+// would report it.
 
 /// The zooms of a plan.
 ///
@@ -270,8 +272,8 @@ pub(crate) fn check_database(
 
 // The cost of a plan's tiles and of the rows that they need, so that shards can be cut with about equal costs.
 
-/// The cost of a layer, in processor time of database and program together, measured with 100,000 facilities at zooms 0 to 14 (`scripts/bench
-/// --shards`). The unit is a feature that is drawn into a tile from cached rows.
+/// The cost of a layer, in processor time of database and program together, measured with 100,000 facilities at zooms 0
+/// to 14 (`scripts/bench --shards`). The unit is a feature that is drawn into a tile from cached rows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerCost {
     /// The cost of a row that is read or surveyed.

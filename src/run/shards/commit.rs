@@ -1,5 +1,5 @@
-//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, writes the manifest last, and clears the work
-//! folder.
+//! `shards commit`: counts the shards, brings them to one state, merges their runs into the target, writes the manifest
+//! last, and clears the work folder.
 //!
 //! Nothing is removed from the work folder until the sink finishes, so that a commit that was killed can be run again.
 
@@ -39,8 +39,8 @@ const READERS: usize = 16;
 /// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards.
 ///
 /// # Errors
-/// If a shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error
-/// says otherwise.
+/// If a shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then
+/// unchanged, unless the error says otherwise.
 pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
     check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
@@ -80,8 +80,8 @@ fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, Shards
     Ok(shards)
 }
 
-/// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan and
-/// the shards were drawn.
+/// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan
+/// and the shards were drawn.
 async fn history(
     job: &Job,
     work: &WorkFolder,
@@ -219,7 +219,8 @@ async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
     Ok(claimed)
 }
 
-/// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not render.
+/// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not
+/// render.
 fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<TargetState, CommandError> {
     let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
     let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
@@ -261,7 +262,8 @@ fn expected(shards: &[DoneNote], repaired: Option<&Repairs>) -> u64 {
     shards.iter().map(|shard| shard.tiles).sum::<u64>() + repaired.map_or(0, |repaired| repaired.dirty.len() as u64)
 }
 
-/// The budgets and failures of layers in all shards and in the repairs. A repair replaces the failures of the tiles that it renders again.
+/// The budgets and failures of layers in all shards and in the repairs. A repair replaces the failures of the tiles
+/// that it renders again.
 fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, names: &[String]) -> LayerRecord {
     let mut failed: Vec<FailedLayer> = shards.iter().flat_map(|shard| shard.layers.failed.clone()).collect();
     let mut reported: Vec<LayerBudget> = shards.iter().flat_map(|shard| shard.layers.budgets.clone()).collect();
@@ -319,7 +321,8 @@ fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
     joined
 }
 
-// Lets a commit wait for a database that is behind those of the shards, such as a replica that has not yet seen what a shard has.
+// Lets a commit wait for a database that is behind those of the shards, such as a replica that has not yet seen what a
+// shard has.
 
 /// The pause before the database is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -378,7 +381,8 @@ pub(crate) struct Repairs {
     pub(crate) bounds: Option<LonLatBox>,
 }
 
-/// The oldest state that a tile of a shard may show: what all shards, and all attempts that have added tiles to the target, have seen.
+/// The oldest state that a tile of a shard may show: what all shards, and all attempts that have added tiles to the
+/// target, have seen.
 pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<Option<Cursor>, CommandError> {
     let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
     let mut all: Option<Cursor> = None;

@@ -1,4 +1,5 @@
-//! `oar-tiles shards`: one seed in parts, which the machines of an existing scheduler render. `src/shards` describes the parts and their files.
+//! `oar-tiles shards`: one seed in parts, which the machines of an existing scheduler render. `src/shards` describes
+//! the parts and their files.
 //!
 //! | file | what |
 //! |---|---|
@@ -52,13 +53,15 @@ pub fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFol
 /// The pause between two looks at the work folder.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
-/// The interval at which the server is queried: network address translation and load balancers drop connections that are idle for some 350 s.
+/// The interval at which the server is queried: network address translation and load balancers drop connections that
+/// are idle for some 350 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Waits until the run is committed or given up, or `limit` has passed.
 ///
 /// # Errors
-/// If the session is lost, or the limit has passed before the run has ended. Shards that have imported the snapshot continue.
+/// If the session is lost, or the limit has passed before the run has ended. Shards that have imported the snapshot
+/// continue.
 pub async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
     let ended = Box::pin(until_ended(job, work, begun, limit)).await;
     if ended.is_err() {
@@ -93,14 +96,14 @@ async fn until_ended(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Dura
     }
 }
 
-// Limits how many shards are connected at once, however many the scheduler starts. The plan's connections are divided into slots, and a shard
-// renders only while it holds the lease of a slot.
+// Limits how many shards are connected at once, however many the scheduler starts. The plan's connections are divided
+// into slots, and a shard renders only while it holds the lease of a slot.
 
 /// How long a slot is kept for a shard that does not renew its lease.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// The most slots in addition to one for each shard. A shard that was killed and is run again need not wait until the lease of the previous
-/// attempt has ended.
+/// The most slots in addition to one for each shard. A shard that was killed and is run again need not wait until the
+/// lease of the previous attempt has ended.
 const SPARE_PLACES: u32 = 8;
 
 /// The pause between two rounds through the slots.

@@ -140,8 +140,9 @@ impl Shard<'_> {
         spawn_blocking(move || store(&folder, &run, &done, finished.file)).await?
     }
 
-    /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another attempt has already done
-    /// it. The commit lists these notes once all shards are done. So either it sees this note, or this attempt sees that its shard is done.
+    /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another
+    /// attempt has already done it. The commit lists these notes once all shards are done. So either it sees this note,
+    /// or this attempt sees that its shard is done.
     async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
         let (folder, run) = (self.work.clone(), self.plan.run.clone());
@@ -180,7 +181,8 @@ impl Shard<'_> {
                             spawn_blocking(move || folder.add_snapshot(&run, &id, &own)).await??;
                             return Ok(snapshot);
                         }
-                        // The session that exported this snapshot has ended. The session of another snapshot may still be there.
+                        // The session that exported this snapshot has ended. The session of another snapshot may still
+                        // be there.
                         Err(error) if error.is_snapshot_gone() => {}
                         Err(error) => return Err(error.into()),
                     }
@@ -213,7 +215,8 @@ fn store(
     if let Some(name) = &done.file {
         work.files.store(name, file).map_err(ShardsError::from)?;
     }
-    // The run may have ended during the upload. Files that are stored after this check are removed with the run, or stay and are never read.
+    // The run may have ended during the upload. Files that are stored after this check are removed with the run, or
+    // stay and are never read.
     let is_first = goes_on(work)? && work.write_done(run, done)?;
     if is_first {
         return Ok(ShardEnd::Done { tiles: done.tiles });
@@ -224,8 +227,8 @@ fn store(
     Ok(ShardEnd::AlreadyDone)
 }
 
-// An attempt at a shard. It holds a slot of the connections, sends a heartbeat, and ends in order if another attempt or the
-// commit was faster.
+// An attempt at a shard. It holds a slot of the connections, sends a heartbeat, and ends in order if another attempt or
+// the commit was faster.
 
 /// The interval at which an attempt sends a heartbeat, and checks whether its run goes on.
 const HEARTBEAT: Duration = Duration::from_secs(10);

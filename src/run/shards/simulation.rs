@@ -1,6 +1,7 @@
-//! Simulates shards of very many features, with measured costs. Made-up points are planned, weighed and cut by the code of `shards begin`. Shards
-//! then take the time that their rows and tiles cost, on machines that share one database. Runs are merged by the code of the commit. At most
-//! 5,000,000 points are planned. For more features each point stands for several, which leaves out some tiles of the deepest zooms.
+//! Simulates shards of very many features, with measured costs. Made-up points are planned, weighed and cut by the code
+//! of `shards begin`. Shards then take the time that their rows and tiles cost, on machines that share one database.
+//! Runs are merged by the code of the commit. At most 5,000,000 points are planned. For more features each point stands
+//! for several, which leaves out some tiles of the deepest zooms.
 //!
 //! ```sh
 //! OAR_TILES_SIMULATED_FEATURES=100000000 cargo test --release --locked --lib -- --ignored --nocapture simulated_shards
@@ -51,8 +52,8 @@ fn points(count: u64) -> SortedPoints {
     SortedPoints::new((0..count).map(|_| point()).collect())
 }
 
-/// The time in seconds at which each shard ends, if `machines` machines take one shard after the other. A shard first reads its rows, in one
-/// session of a database that has `database_cores` cores, and then renders on its own.
+/// The time in seconds at which each shard ends, if `machines` machines take one shard after the other. A shard first
+/// reads its rows, in one session of a database that has `database_cores` cores, and then renders on its own.
 fn ends(shards: &[PlannedShard], times: f64, machines: usize, database_cores: f64) -> Vec<f64> {
     let row = LayerCost::READ_ONCE.row() * UNIT * times;
     let reading = |shard: &PlannedShard| shard.rows as f64 * row * DATABASE_SHARE_OF_A_ROW;
@@ -98,7 +99,8 @@ fn merging(runs: u32) -> f64 {
     let readers = (0..runs.min(side)).map(|run| {
         let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, format!("run {run}")).unwrap();
         for column in run * wide..(run + 1) * wide {
-            // The columns of one zoom follow each other, and so do the zooms in a run. That is why a heap is needed at all.
+            // The columns of one zoom follow each other, and so do the zooms in a run. That is why a heap is needed at
+            // all.
             let tiles = (0..side)
                 .rev()
                 .map(|row| TileEdit::Put(TileCoord::new(zoom, column, row).unwrap().into(), vec![7; 200].into()));

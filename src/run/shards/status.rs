@@ -60,7 +60,8 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     })
 }
 
-/// Gives up the run in a work folder, even if another version of the program began it. Returns its id. May wait for a server.
+/// Gives up the run in a work folder, even if another version of the program began it. Returns its id. May wait for a
+/// server.
 ///
 /// # Errors
 /// If there is no run, or the folder cannot be written.

@@ -131,7 +131,8 @@ struct ReadFigures {
     zooms: BTreeMap<Zoom, ZoomFigures>,
 }
 
-/// Hands the edits of all shards to the sink, in its order. One thread reads, checks and merges the runs; this one writes.
+/// Hands the edits of all shards to the sink, in its order. One thread reads, checks and merges the runs; this one
+/// writes.
 pub(crate) fn stream(
     work: &WorkFolder,
     shards: &[DoneNote],

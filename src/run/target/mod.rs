@@ -44,7 +44,8 @@ impl Target {
         self.options.target(text)
     }
 
-    /// The partial regions that a run of all tiles gives up; an archive has none, because it is replaced as a whole. May wait for a server.
+    /// The partial regions that a run of all tiles gives up; an archive has none, because it is replaced as a whole.
+    /// May wait for a server.
     pub(crate) fn partial(&self) -> Result<PartialScope, CommandError> {
         if self.is_archive() {
             return Ok(PartialScope::default());
@@ -102,7 +103,8 @@ impl Target {
         !self.is_archive() && self.options.writes_versions()
     }
 
-    /// True if shards can write a new version of the target themselves. Each shard only adds tiles, with conditional writes.
+    /// True if shards can write a new version of the target themselves. Each shard only adds tiles, with conditional
+    /// writes.
     pub(crate) fn can_share_version(&self) -> bool {
         matches!(self.url, TargetUrl::S3Prefix { .. })
             && self.options.writes_versions()
@@ -149,9 +151,10 @@ impl Target {
 
 // Unfinished runs of a target: whether a reseed repairs what they left, and which regions a seed has to cover if not.
 
-/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the unfinished run may have changed only
-/// tiles for which the manifest speaks, and rendered them from the same tables with the same configuration. Such a tile shows a later state than
-/// the manifest, or than the snapshot that the intent names, and the reseed renders what changed since both anyway.
+/// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the unfinished
+/// run may have changed only tiles for which the manifest speaks, and rendered them from the same tables with the same
+/// configuration. Such a tile shows a later state than the manifest, or than the snapshot that the intent names, and
+/// the reseed renders what changed since both anyway.
 pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option<String> {
     let left = match intent.run {
         IntentKind::Copy => return Some(format!("{intent} has not finished: copy the tiles again")),
@@ -181,8 +184,8 @@ pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option
     None
 }
 
-/// The regions to seed so that nothing is left of an unfinished run: first the regions where its tiles lie, then those for which the manifest
-/// speaks. The region of the last seed comes last. May wait for a server.
+/// The regions to seed so that nothing is left of an unfinished run: first the regions where its tiles lie, then those
+/// for which the manifest speaks. The region of the last seed comes last. May wait for a server.
 pub(crate) fn regions_to_seed(
     target: &Target,
     manifest: &Manifest,
@@ -306,8 +309,8 @@ impl fmt::Display for TargetUrl {
     }
 }
 
-/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something that a shell should have
-/// expanded. As a path, it would create a local folder of that name.
+/// True if a text is certainly not meant as a path: the URL of another service, standard output (`-`), or something
+/// that a shell should have expanded. As a path, it would create a local folder of that name.
 fn is_no_path(text: &str) -> bool {
     let is_scheme = |front: &str| {
         let is_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '.' | '-');

@@ -28,13 +28,14 @@ pub(crate) struct TargetOptions {
     purge_queues: Arc<[String]>,
     pub(crate) runtime: Handle,
     pub(crate) stop: Stop,
-    /// Notified of what a run changed before its manifest becomes visible, in addition to the outbox that is kept with the target.
+    /// Notified of what a run changed before its manifest becomes visible, in addition to the outbox that is kept with
+    /// the target.
     pub(crate) listeners: Vec<Arc<dyn BeforeManifest>>,
 }
 
 impl TargetOptions {
-    /// The options from a tileset's settings. With `force`, a run may overwrite whatever is there. Must be called on a runtime, which then runs
-    /// requests to servers.
+    /// The options from a tileset's settings. With `force`, a run may overwrite whatever is there. Must be called on a
+    /// runtime, which then runs requests to servers.
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> TargetOptions {
         let tree = TreeOptions { force, ..settings.tree.clone() };
         let purge_queues = settings.purges.iter().map(queue_name).collect();
@@ -106,8 +107,8 @@ impl Target {
         })
     }
 
-    /// A reader of the target if it is about to be written; `None` if there is nothing that can be read. May wait for a server, so it must not be
-    /// called on a thread of the runtime.
+    /// A reader of the target if it is about to be written; `None` if there is nothing that can be read. May wait for a
+    /// server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader_of_what_is_there(&self) -> Result<Option<Box<dyn TileReader>>, CommandError> {
         let reader = match &self.url {
             // Opened in a way that creates no files next to it.
@@ -242,9 +243,10 @@ pub(crate) struct TilesetNames {
     pub(crate) may_have_more: bool,
 }
 
-/// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive belongs to another tileset if its name
-/// differs, or if it has none of the layers. A directory or a prefix is recognized by its fingerprint when it is opened; here it is refused if it
-/// has none of the layers. Returns what the target says about itself, if this program wrote it. May wait for a server.
+/// Refuses to replace a target of another tileset than the wanted one, unless that is forced. An archive belongs to
+/// another tileset if its name differs, or if it has none of the layers. A directory or a prefix is recognized by its
+/// fingerprint when it is opened; here it is refused if it has none of the layers. Returns what the target says about
+/// itself, if this program wrote it. May wait for a server.
 pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Described>, CommandError> {
     let TilesetNames { name, layers, may_have_more } = wanted;
     let is_archive = target.is_archive();
@@ -320,8 +322,8 @@ fn in_words<'a>(name: Option<&str>, layers: impl Iterator<Item = &'a str>) -> St
     }
 }
 
-// Refuses a run that would delete more of a target's tiles than `max_shrink` allows: an emptied table or a half-done import must not replace a
-// map with nothing.
+// Refuses a run that would delete more of a target's tiles than `max_shrink` allows: an emptied table or a half-done
+// import must not replace a map with nothing.
 
 /// The tiles that a target held in the scope of a run when the run began.
 #[derive(Debug, Clone)]
@@ -336,7 +338,8 @@ pub(crate) struct TilesBefore {
 }
 
 impl TilesBefore {
-    /// The tiles of a target that is about to be written. `counted` is the number of tiles if the sink has counted them. May wait for a server.
+    /// The tiles of a target that is about to be written. `counted` is the number of tiles if the sink has counted
+    /// them. May wait for a server.
     pub(crate) fn of(
         target: &Target,
         scope: Scope,

@@ -56,7 +56,8 @@ pub(crate) struct FamilyCachePart {
 }
 
 impl FamilyCache {
-    /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own rows.
+    /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own
+    /// rows.
     pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyCache>, CommandError> {
         let settings = &job.settings;
         if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
@@ -135,7 +136,8 @@ impl FamilyCache {
 }
 
 impl FamilyCache {
-    /// Reads which rows belong to which variant. False if the cached rows do not suffice for that, so that each variant has to read its own rows.
+    /// Reads which rows belong to which variant. False if the cached rows do not suffice for that, so that each variant
+    /// has to read its own rows.
     pub(crate) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
         let table = &run.members.table;
@@ -169,7 +171,8 @@ struct LayerReading<'a> {
 }
 
 impl LayerReading<'_> {
-    /// The layer, with its rows if they can be cached, and where the rows lie. Adds rows that cannot be drawn to `skipped`.
+    /// The layer, with its rows if they can be cached, and where the rows lie. Adds rows that cannot be drawn to
+    /// `skipped`.
     async fn read(
         &self,
         layer: &Arc<Layer>,
@@ -255,8 +258,8 @@ impl FamilyCachePart {
         })
     }
 
-    /// The renderers of the target, whose sink needs tiles as `needs` says. They share tiles of the family only if the target packs tiles in the
-    /// same way.
+    /// The renderers of the target, whose sink needs tiles as `needs` says. They share tiles of the family only if the
+    /// target packs tiles in the same way.
     pub(crate) fn sources(&self, job: &Job, layers: &[PreparedLayer], needs: Needs) -> Vec<CachedRenderer> {
         let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.cache.packing;
         let (layers, shared) = (Arc::new(layers.to_vec()), self.cache.tiles.as_ref().filter(|_| is_alike));

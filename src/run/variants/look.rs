@@ -1,10 +1,13 @@
-//! The look of a reseed at all variants at once: it finds the variants that a change may concern. Only these are looked at one by one.
+//! The look of a reseed at all variants at once: it finds the variants that a change may concern. Only these are looked
+//! at one by one.
 //!
-//! The change log is read once, since the state that the family's manifest names. A variant is skipped if two things hold: it has no row now at
-//! any changed place, and its target, which shows that state or a later one, shows no point at any of them. Then it had no row there before
-//! either, and none of its tiles has changed. The target itself is read, so that no list of old memberships can be out of date.
+//! The change log is read once, since the state that the family's manifest names. A variant is skipped if two things
+//! hold: it has no row now at any changed place, and its target, which shows that state or a later one, shows no point
+//! at any of them. Then it had no row there before either, and none of its tiles has changed. The target itself is
+//! read, so that no list of old memberships can be out of date.
 //!
-//! This works for layers of points that draw each row at every zoom of the layer. A change of any other layer concerns every variant.
+//! This works for layers of points that draw each row at every zoom of the layer. A change of any other layer concerns
+//! every variant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -85,7 +88,8 @@ impl FamilyLook {
     /// Finds what has changed; `None` if each variant has to be looked at by itself.
     ///
     /// # Errors
-    /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
+    /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the
+    /// layers do not fit.
     pub(crate) async fn begin(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyLook>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
         let Some(before) = &run.before else { return Ok(None) };
@@ -97,7 +101,8 @@ impl FamilyLook {
         let database = job.database()?;
         let snapshot = job.take_snapshot(&database, false).await?;
         let table = &run.members.table;
-        // No row fulfils a condition on values that are not set. This probe comes first, so that the session has only the locks of a variant.
+        // No row fulfils a condition on values that are not set. This probe comes first, so that the session has only
+        // the locks of a variant.
         let conditioned = settings.with_variant_conditions(&table.parameters)?;
         let options: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
         let probed = probe(&snapshot, &options).await?;
@@ -299,8 +304,8 @@ impl FamilyScope {
         }
     }
 
-    /// The tiles in which a row at `place` shows. They are of the deepest zoom at which all of these tiles belong to the family; `None` if there
-    /// is no such zoom.
+    /// The tiles in which a row at `place` shows. They are of the deepest zoom at which all of these tiles belong to
+    /// the family; `None` if there is no such zoom.
     fn tiles_of(&self, layer: usize, place: WorldBox) -> Option<Vec<TileRect>> {
         let drawn = &self.drawn[layer];
         let zooms = self.tiles.zooms().into_iter().rev().filter(|zoom| drawn.zooms.contains(*zoom));
@@ -317,7 +322,8 @@ impl FamilyScope {
 }
 
 impl ChangedPlaces {
-    /// Adds the place of a change in a layer. False if the change may concern every variant, or if there are too many places.
+    /// Adds the place of a change in a layer. False if the change may concern every variant, or if there are too many
+    /// places.
     fn add(&mut self, scope: &FamilyScope, layer: usize, place: WorldBox) -> bool {
         let drawn = &scope.drawn[layer].zooms;
         if !scope.tiles.zooms().iter().any(|zoom| drawn.contains(*zoom)) {
@@ -384,7 +390,8 @@ impl ChangedPlaces {
 
 // Tells families with the same name apart, so that one does not replace the other.
 
-/// Hashes of what the configuration says about the variants. Two families with the same name and output differ in these hashes.
+/// Hashes of what the configuration says about the variants. Two families with the same name and output differ in these
+/// hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FamilySettingsMark {
     /// The hash of the conditions.

@@ -191,7 +191,8 @@ impl Family {
         Ok(Job::new(settings, false, report, stop)?.target)
     }
 
-    /// The run for a watch of the family. Its target stands for all targets and is none of them. Must be called on a runtime.
+    /// The run for a watch of the family. Its target stands for all targets and is none of them. Must be called on a
+    /// runtime.
     ///
     /// # Errors
     /// If the output is no target.
@@ -279,8 +280,8 @@ impl Family {
         spawn_blocking(move || record::write(&place, &written)).await?
     }
 
-    /// The settings of a variant; `None` if there is none with these values. `values` are the values in its address, decoded, in the order in
-    /// which the output names them. Reads the family's manifest, but no database.
+    /// The settings of a variant; `None` if there is none with these values. `values` are the values in its address,
+    /// decoded, in the order in which the output names them. Reads the family's manifest, but no database.
     ///
     /// # Errors
     /// If the manifest cannot be read, or there is none.
@@ -335,8 +336,8 @@ fn is_inside(one: &Path, other: &Path) -> bool {
 // A family as the database has it now: its values, and one variant of it.
 
 impl Family {
-    /// The settings of the variant with this output, with the values that the database gives now; or those of the tileset without conditions, if
-    /// it has this output. Must be called on a runtime.
+    /// The settings of the variant with this output, with the values that the database gives now; or those of the
+    /// tileset without conditions, if it has this output. Must be called on a runtime.
     ///
     /// # Errors
     /// If there is no such variant, or the values cannot be read.
@@ -360,8 +361,8 @@ impl Family {
         self.variant(&members.table.parameters, &members.table.rows[number])
     }
 
-    /// A run of the family's target with this output or, without `output`, of one target that stands for all. It knows what the family's manifest
-    /// says of the target. Must be called on a runtime.
+    /// A run of the family's target with this output or, without `output`, of one target that stands for all. It knows
+    /// what the family's manifest says of the target. Must be called on a runtime.
     ///
     /// # Errors
     /// If there is no such variant, or the values or the manifest cannot be read.
@@ -397,7 +398,8 @@ impl Family {
         Ok(Job { known, ..Job::new(settings, false, report, stop)? })
     }
 
-    /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is no variant.
+    /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is
+    /// no variant.
     ///
     /// # Errors
     /// If the family was never seeded.
@@ -435,8 +437,8 @@ fn unless_needs_seed<T>(error: CommandError) -> Result<Option<T>, CommandError> 
 }
 
 impl JobSettings {
-    /// The settings whose layers the change log has to watch. If the tileset has variants, one of them stands for all. Must be called on a
-    /// runtime.
+    /// The settings whose layers the change log has to watch. If the tileset has variants, one of them stands for all.
+    /// Must be called on a runtime.
     ///
     /// # Errors
     /// If the values cannot be read.
@@ -451,8 +453,8 @@ impl JobSettings {
         Ok(family.all()?.into_iter().chain([one]).collect())
     }
 
-    /// The settings of every target of the tileset. If it has variants, these are the ones that the family's manifest lists. Must be called on a
-    /// runtime.
+    /// The settings of every target of the tileset. If it has variants, these are the ones that the family's manifest
+    /// lists. Must be called on a runtime.
     ///
     /// # Errors
     /// If the manifest cannot be read, or there is none.
@@ -490,7 +492,8 @@ impl Family {
 }
 
 impl FamilyReader {
-    /// The manifest; `None` if it still has the tag `known`, in which case only its head is read. May wait for a server.
+    /// The manifest; `None` if it still has the tag `known`, in which case only its head is read. May wait for a
+    /// server.
     ///
     /// # Errors
     /// If the manifest cannot be read or does not exist.

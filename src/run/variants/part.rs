@@ -1,8 +1,9 @@
-//! A seed of some variants of a family. It adds what it has seeded to the family's manifest, and leaves the other variants there as they are, so that
-//! several such seeds may run at once, each on a snapshot of its own.
+//! A seed of some variants of a family. It adds what it has seeded to the family's manifest, and leaves the other
+//! variants there as they are, so that several such seeds may run at once, each on a snapshot of its own.
 //!
-//! The manifest is read, joined with what was seeded, and written on condition that it is still the one that was read; otherwise all of it is done
-//! again. It names a database state that all variants show: the older one of that before and that of the seed.
+//! The manifest is read, joined with what was seeded, and written on condition that it is still the one that was read;
+//! otherwise all of it is done again. It names a database state that all variants show: the older one of that before
+//! and that of the seed.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use crate::run::{CommandError, OTHER_HISTORY, SeveralError};
 use crate::suggested::SEED;
 use crate::target::NoteError;
 
-/// The most attempts to add to a manifest that other seeds change meanwhile. Each attempt that fails is one that another seed has won.
+/// The most attempts to add to a manifest that other seeds change meanwhile. Each attempt that fails is one that
+/// another seed has won.
 const MAX_ATTEMPTS: u32 = 1_000;
 
 /// The longest pause between two attempts.
@@ -62,7 +64,8 @@ pub(crate) fn of_another(record: &FamilyRecord, now: &DatabaseIdentity, log: Opt
     }
 }
 
-/// The manifest that the family has once `own` is added to it. `checked` is the manifest whose witnesses were compared with the database of `own`.
+/// The manifest that the family has once `own` is added to it. `checked` is the manifest whose witnesses were compared
+/// with the database of `own`.
 fn joined(
     family: &Family,
     own: &FamilyRecord,
@@ -91,7 +94,8 @@ fn joined(
     if others.iter().any(|other| !other.vanished) {
         record.database.clone_from(&before.database);
         let seen = cursor(&own.snapshot)?;
-        // This seed's witness vouches for older states, but only for those of a manifest that was compared with its database.
+        // This seed's witness vouches for older states, but only for those of a manifest that was compared with its
+        // database.
         let vouches = |witness: &Witness| {
             checked.is_some_and(|checked| checked.witnesses.contains(witness))
                 && cursor(&witness.snapshot).is_ok_and(|older| seen.sees_all_of(&older))

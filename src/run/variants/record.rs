@@ -1,6 +1,6 @@
-//! The manifest of a family: its variants, and the database state that all of them show. It is written last, as notes in the folder that all
-//! outputs share (`.NAME.variants.pmtiles.oar-tiles/`). The list of variants has notes of its own, which the manifest names, because a note has a
-//! limited length.
+//! The manifest of a family: its variants, and the database state that all of them show. It is written last, as notes
+//! in the folder that all outputs share (`.NAME.variants.pmtiles.oar-tiles/`). The list of variants has notes of its
+//! own, which the manifest names, because a note has a limited length.
 
 use std::io;
 use std::path::Path;
@@ -137,8 +137,8 @@ pub(crate) fn read(place: &Target) -> Result<Option<StoredFamily>, CommandError>
     }
 }
 
-/// Reads the manifest for a seed, which makes every variant again. A manifest that cannot be read is returned without variants and with the
-/// error. May wait for a server.
+/// Reads the manifest for a seed, which makes every variant again. A manifest that cannot be read is returned without
+/// variants and with the error. May wait for a server.
 pub(crate) fn read_to_replace(place: &Target) -> Result<Option<(StoredFamily, Option<CommandError>)>, CommandError> {
     match read(place) {
         Err(error @ CommandError::NeedsSeed { .. }) => {
@@ -244,8 +244,8 @@ pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
 
 // Deletes the target of a variant whose value has vanished.
 
-/// Deletes a target that this program wrote, and what is kept next to it. Works under the target's lock. False if there is no such target. May
-/// wait for a server.
+/// Deletes a target that this program wrote, and what is kept next to it. Works under the target's lock. False if there
+/// is no such target. May wait for a server.
 pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     let Some(mut reader) = target.reader_of_what_is_there()? else { return Ok(false) };
     if reader.describe()?.manifest.is_none() {
@@ -283,8 +283,8 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     Ok(true)
 }
 
-/// The number of files in `folder` and below. If `is_target`, the files that the program keeps next to tiles are not counted. A link counts as a
-/// file.
+/// The number of files in `folder` and below. If `is_target`, the files that the program keeps next to tiles are not
+/// counted. A link counts as a file.
 fn files_below(folder: &Path, is_target: bool) -> io::Result<usize> {
     let mut files = 0;
     for entry in std::fs::read_dir(folder)? {

@@ -1,4 +1,5 @@
-//! What a seed and a reseed of a family share: they begin by reading the values on one snapshot, and end by writing the family's manifest.
+//! What a seed and a reseed of a family share: they begin by reading the values on one snapshot, and end by writing the
+//! family's manifest.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -42,7 +43,8 @@ pub struct FamilyOptions {
     pub snapshot: SharedSnapshot,
     /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
     pub like: Option<Job>,
-    /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and `all` if it is empty.
+    /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and
+    /// `all` if it is empty.
     pub only: Vec<String>,
 }
 
@@ -53,8 +55,8 @@ pub enum FamilyWork {
     Seed,
     /// It brings every variant up to date.
     Reseed,
-    /// It brings every variant up to date, but looks at none if neither the values nor the rows have changed: the previous look of the same watch
-    /// has found all of them up to date.
+    /// It brings every variant up to date, but looks at none if neither the values nor the rows have changed: the
+    /// previous look of the same watch has found all of them up to date.
     LookAgain,
 }
 
@@ -194,8 +196,8 @@ impl<'a> FamilyRun<'a> {
         restarting(&job.settings.database, report, stop, read).await
     }
 
-    /// Reads which of the cached rows belong to which variant. The tileset without conditions may be drawn from the cache meanwhile. False if
-    /// each variant has to read its own rows.
+    /// Reads which of the cached rows belong to which variant. The tileset without conditions may be drawn from the
+    /// cache meanwhile. False if each variant has to read its own rows.
     pub(crate) async fn read_members(&self, cache: &FamilyCache) -> Result<bool, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
         match Box::pin(cache.read_members(self, &self.family.job(report, stop)?)).await {
@@ -229,8 +231,9 @@ impl<'a> FamilyRun<'a> {
         restarting(&job.settings.database, report, stop, look).await
     }
 
-    /// The outcome of a run that has nothing to do; `None` if there is something to do. There is nothing to do if the values are those of the
-    /// family's manifest, and each of its variants has a target that shows the manifest's state.
+    /// The outcome of a run that has nothing to do; `None` if there is something to do. There is nothing to do if the
+    /// values are those of the family's manifest, and each of its variants has a target that shows the manifest's
+    /// state.
     pub(crate) fn unchanged(&self) -> Option<FamilyOutcome> {
         let before = &self.before.as_ref()?.record;
         let (vanished, standing): (Vec<_>, Vec<_>) = before.variants.iter().partition(|variant| variant.vanished);
@@ -257,7 +260,8 @@ impl<'a> FamilyRun<'a> {
         Some(FamilyOutcome { report, complete: Ok(()) })
     }
 
-    /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant failed.
+    /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant
+    /// failed.
     pub(crate) async fn finish(mut self) -> Result<FamilyOutcome, CommandError> {
         if !self.options.only.is_empty() {
             return Box::pin(self.finish_part()).await;

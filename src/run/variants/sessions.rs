@@ -1,5 +1,5 @@
-//! Sessions that draw the variants of a family whose rows are not cached. Each session is opened, locked and probed once, and draws one variant
-//! after the other.
+//! Sessions that draw the variants of a family whose rows are not cached. Each session is opened, locked and probed
+//! once, and draws one variant after the other.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -40,7 +40,8 @@ pub(crate) struct SessionPart {
 }
 
 impl FamilySessions {
-    /// The sessions of a family; `None` if each variant needs its own, because its layers differ in more than their rows.
+    /// The sessions of a family; `None` if each variant needs its own, because its layers differ in more than their
+    /// rows.
     pub(crate) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
         let calls = |layer: &LayerSettings| matches!(layer.options.kind, LayerKind::Function(_));

@@ -10,7 +10,8 @@ use super::address::{AddressRange, ClientKey, HttpConnection, HttpListener};
 use super::connection::{Answers, Connection, ConnectionTimes, ServedWith};
 use super::unread::UnreadAnswers;
 
-/// How long the loop waits after accepting a connection failed, for example because the process has too many open files.
+/// How long the loop waits after accepting a connection failed, for example because the process has too many open
+/// files.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_millis(100);
 
 /// The pause between two lines of the log about refused connections.
@@ -177,8 +178,8 @@ impl FloodLog {
     }
 }
 
-/// Serves the connections of a listener until `closing` becomes true. From then on it accepts no connection, and waits at most `patience`
-/// until the requests in flight are answered.
+/// Serves the connections of a listener until `closing` becomes true. From then on it accepts no connection, and waits
+/// at most `patience` until the requests in flight are answered.
 pub(crate) async fn serve(
     listener: HttpListener,
     answers: impl Answers,

@@ -16,7 +16,8 @@ pub enum ListenAddress {
     Tcp(SocketAddr),
     /// A Unix socket. A socket file that no server listens on any more is replaced.
     Unix(PathBuf),
-    /// A socket that systemd has opened (`LISTEN_FDS`, `sd_listen_fds(3)`): its index among the sockets passed, counted from 0.
+    /// A socket that systemd has opened (`LISTEN_FDS`, `sd_listen_fds(3)`): its index among the sockets passed, counted
+    /// from 0.
     Inherited(usize),
 }
 
@@ -99,9 +100,9 @@ impl HttpListener {
             ListenAddress::Tcp(address) => Ok(HttpListener::Tcp(tokio::net::TcpListener::bind(address).await?)),
             #[cfg(unix)]
             ListenAddress::Unix(path) => {
-                // A socket that an ended server left behind refuses connections and is replaced; one that accepts them belongs to a running
-                // server. Another kind of file refuses connections, too, but belongs to somebody: it stays, and the address counts as in
-                // use.
+                // A socket that an ended server left behind refuses connections and is replaced; one that accepts them
+                // belongs to a running server. Another kind of file refuses connections, too, but belongs to somebody:
+                // it stays, and the address counts as in use.
                 if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
                     && let Err(error) = tokio::net::UnixStream::connect(path).await
                     && error.kind() == io::ErrorKind::ConnectionRefused
@@ -117,7 +118,8 @@ impl HttpListener {
         }
     }
 
-    /// The listener's address as a URL without a path; `None` for a wildcard address or a Unix socket, which clients cannot name.
+    /// The listener's address as a URL without a path; `None` for a wildcard address or a Unix socket, which clients
+    /// cannot name.
     pub(crate) fn url(&self) -> Option<String> {
         match self {
             HttpListener::Tcp(listener) => {
@@ -235,8 +237,9 @@ impl fmt::Display for ClientKey {
     }
 }
 
-/// The address of the client that sent a request: the peer, or, if the peer is a trusted proxy, the last address in `X-Forwarded-For` that
-/// is not a trusted proxy. The peer of a Unix socket is always trusted, because only programs of this machine can connect to it.
+/// The address of the client that sent a request: the peer, or, if the peer is a trusted proxy, the last address in
+/// `X-Forwarded-For` that is not a trusted proxy. The peer of a Unix socket is always trusted, because only programs of
+/// this machine can connect to it.
 pub(crate) fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[AddressRange]) -> Option<IpAddr> {
     let is_trusted = |address: IpAddr| trusted.iter().any(|range| range.contains(address));
     if peer.is_some_and(|peer| !is_trusted(peer)) {

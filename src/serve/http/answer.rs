@@ -42,8 +42,8 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
-/// An answer without a body, with the headers that every answer of the public listener has: a page of any origin may read it, and its
-/// encoding depends on the request.
+/// An answer without a body, with the headers that every answer of the public listener has: a page of any origin may
+/// read it, and its encoding depends on the request.
 fn public(status: StatusCode) -> Answer {
     let mut answer = Response::new(AnswerBody::default());
     *answer.status_mut() = status;
@@ -172,7 +172,8 @@ pub(crate) fn placeholder(body: Bytes, media_type: &str, encoding: Encoding) -> 
     answer
 }
 
-/// 304: the client has the content already. The answer repeats the headers that a cache has to update (RFC 9110, section 15.4.5).
+/// 304: the client has the content already. The answer repeats the headers that a cache has to update (RFC 9110,
+/// section 15.4.5).
 pub(crate) fn not_modified(tag: &str, freshness: &Freshness) -> Answer {
     let mut answer = public(StatusCode::NOT_MODIFIED);
     insert(answer.headers_mut(), ETAG, tag);
@@ -356,8 +357,9 @@ pub(crate) enum Encoding {
 }
 
 impl Encoding {
-    /// The encoding of the answer for a client: gzip if its `Accept-Encoding` fields accept it, otherwise identity. RFC 9110, section
-    /// 12.5.3, leaves the choice to the server if a request has no such field; it gets identity, because clients that accept gzip say so.
+    /// The encoding of the answer for a client: gzip if its `Accept-Encoding` fields accept it, otherwise identity. RFC
+    /// 9110, section 12.5.3, leaves the choice to the server if a request has no such field; it gets identity, because
+    /// clients that accept gzip say so.
     pub(crate) fn for_client(headers: &HeaderMap) -> Encoding {
         let (mut gzip, mut any) = (None, None);
         for field in headers.get_all(ACCEPT_ENCODING) {
@@ -377,15 +379,16 @@ impl Encoding {
     }
 }
 
-/// The weight in a parameter such as `q=0.5` (RFC 9110, section 12.4.2). A weight that cannot be parsed counts as 0: the client then gets
-/// an answer that is not encoded, which every client can read.
+/// The weight in a parameter such as `q=0.5` (RFC 9110, section 12.4.2). A weight that cannot be parsed counts as 0:
+/// the client then gets an answer that is not encoded, which every client can read.
 fn quality(parameter: &str) -> Option<f32> {
     let (name, value) = parameter.split_once('=')?;
     name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().unwrap_or(0.0))
 }
 
-/// True if the client has the answer with this entity tag already, so that the answer is 304: its `If-None-Match` is `*` or lists the tag,
-/// compared weakly (RFC 9110, sections 8.8.3.2 and 13.1.2). `tag` is a strong tag with its quotes.
+/// True if the client has the answer with this entity tag already, so that the answer is 304: its `If-None-Match` is
+/// `*` or lists the tag, compared weakly (RFC 9110, sections 8.8.3.2 and 13.1.2). `tag` is a strong tag with its
+/// quotes.
 pub(crate) fn holds(headers: &HeaderMap, tag: &str) -> bool {
     headers.get_all(IF_NONE_MATCH).iter().any(|field| {
         let text = field.as_bytes();
@@ -393,8 +396,8 @@ pub(crate) fn holds(headers: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-/// The entity tags in a field's value, with their quotes and without `W/`. The list is split at quotes, because a tag may contain a comma
-/// (RFC 9110, section 8.8.3).
+/// The entity tags in a field's value, with their quotes and without `W/`. The list is split at quotes, because a tag
+/// may contain a comma (RFC 9110, section 8.8.3).
 fn entity_tags(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let begin = rest.iter().position(|byte| *byte == b'"')?;

@@ -42,10 +42,12 @@ pub(crate) trait Answers: Clone + Send + Sync + 'static {
     fn answer(self, request: Request<RequestBody>) -> impl Future<Output = Answer> + Send;
 }
 
-/// What is wrong with the form of a request, so that it is answered with 400 and its connection is closed; `None` if nothing is.
+/// What is wrong with the form of a request, so that it is answered with 400 and its connection is closed; `None` if
+/// nothing is.
 ///
-/// A request needs the one header `Host`, or is of a version that needs none (RFC 9112, section 3.2): a cache in front may go by another header than
-/// this server would. Its body may be chunked, and coded in no other way (section 6.1): a proxy in front may find another end of it.
+/// A request needs the one header `Host`, or is of a version that needs none (RFC 9112, section 3.2): a cache in front
+/// may go by another header than this server would. Its body may be chunked, and coded in no other way (section 6.1): a
+/// proxy in front may find another end of it.
 pub(crate) fn malformed<B>(request: &Request<B>) -> Option<&'static str> {
     let has_one_host = match request.headers().get_all(HOST).iter().count() {
         0 => request.version() != Version::HTTP_11,
@@ -63,8 +65,9 @@ pub(crate) fn malformed<B>(request: &Request<B>) -> Option<&'static str> {
     (!is_plain).then_some("the only transfer coding that is understood is chunked")
 }
 
-/// The names by which clients may ask a listener that only programs of this machine reach. A page on the internet can have its own name lead to
-/// 127.0.0.1, and then a browser lets it read the answers (DNS rebinding): such a request has that name. `None` for every name.
+/// The names by which clients may ask a listener that only programs of this machine reach. A page on the internet can
+/// have its own name lead to 127.0.0.1, and then a browser lets it read the answers (DNS rebinding): such a request has
+/// that name. `None` for every name.
 #[derive(Debug, Clone)]
 pub(crate) struct KnownHosts(Option<Arc<[String]>>);
 

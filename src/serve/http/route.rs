@@ -28,7 +28,8 @@ pub(crate) enum NoRoute {
     NotCanonical,
 }
 
-/// The longest path that is parsed, in bytes; a longer one is answered with 414. Only a layer's name can make the path of a tile long.
+/// The longest path that is parsed, in bytes; a longer one is answered with 414. Only a layer's name can make the path
+/// of a tile long.
 pub(crate) const MAX_PATH_BYTES: usize = 2_048;
 
 /// The name of the cache probe below a tileset. It ends as tiles do, so that rules for tiles hold for it.
@@ -63,8 +64,8 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     }
 }
 
-/// True if a name is that of a tile except for its numbers: they are in another notation, such as `01` or `+1`, or name a tile outside the
-/// pyramid. To find out, the numbers are replaced by 0: the result must be the name of a tile.
+/// True if a name is that of a tile except for its numbers: they are in another notation, such as `01` or `+1`, or name
+/// a tile outside the pyramid. To find out, the numbers are replaced by 0: the result must be the name of a tile.
 fn looks_like_a_tile(name: &str, template: &Template) -> bool {
     let with_zeros = name.split('/').map(|part| {
         let end = part.find(|c: char| !(c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))).unwrap_or(part.len());

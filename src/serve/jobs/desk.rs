@@ -1,4 +1,5 @@
-//! The jobs of a target: stored with the target as notes, cached in memory for requests, and handed to the writer one by one.
+//! The jobs of a target: stored with the target as notes, cached in memory for requests, and handed to the writer one
+//! by one.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +65,8 @@ struct JobTable {
 struct DeskParts {
     notes: Arc<dyn NoteStore>,
     table: Mutex<JobTable>,
-    /// Locked while a job is submitted, begins or ends, so that the second of two equal jobs finds the first, and no change of a job undoes another.
+    /// Locked while a job is submitted, begins or ends, so that the second of two equal jobs finds the first, and no
+    /// change of a job undoes another.
     changing: Mutex<()>,
     /// True while this process writes the target.
     is_writer: AtomicBool,
@@ -124,7 +126,8 @@ impl JobDesk {
         self.0.changes.subscribe()
     }
 
-    /// Reads the jobs that are stored with the target. A node that does not write the target calls this before each answer. Blocks.
+    /// Reads the jobs that are stored with the target. A node that does not write the target calls this before each
+    /// answer. Blocks.
     ///
     /// # Errors
     /// If they cannot be read.
@@ -140,7 +143,8 @@ impl JobDesk {
         Ok(())
     }
 
-    /// Makes this process the writer: reads the jobs, and queues again those that a previous writer was working on. Blocks.
+    /// Makes this process the writer: reads the jobs, and queues again those that a previous writer was working on.
+    /// Blocks.
     ///
     /// # Errors
     /// If the jobs cannot be read or written.
@@ -229,7 +233,8 @@ impl JobDesk {
         Ok(Submitted { record, is_new: false })
     }
 
-    /// Cancels a job: a waiting job is cancelled at once, a running job is asked to end. `None` if there is no such job. Blocks.
+    /// Cancels a job: a waiting job is cancelled at once, a running job is asked to end. `None` if there is no such
+    /// job. Blocks.
     ///
     /// # Errors
     /// If the job has ended, or the change cannot be stored.
@@ -263,7 +268,8 @@ impl JobDesk {
         }
     }
 
-    /// Begins the next job: the oldest of the most urgent ones. If a client cancels it, a stop is asked for through `stop`. Blocks.
+    /// Begins the next job: the oldest of the most urgent ones. If a client cancels it, a stop is asked for through
+    /// `stop`. Blocks.
     ///
     /// # Errors
     /// If the job's new state cannot be stored.

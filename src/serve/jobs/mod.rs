@@ -12,8 +12,8 @@
 //! | `token` | who may change something |
 //! | `routes` | the HTTP routes; `openapi.json` describes them for clients |
 //!
-//! The desk knows nothing of databases: the implementation of the writer takes a [`StartedJob`] and ends it. Notes are stored with the target, so
-//! that the next writer finds the jobs of one that was killed.
+//! The desk knows nothing of databases: the implementation of the writer takes a [`StartedJob`] and ends it. Notes are
+//! stored with the target, so that the next writer finds the jobs of one that was killed.
 
 mod desk;
 mod routes;
@@ -67,7 +67,8 @@ pub struct JobProgress {
 pub(crate) struct JobRecord {
     pub(crate) id: u64,
     pub(crate) spec: JobSpec,
-    /// The `Idempotency-Key` of each request for this job that had one, each once: the first request, and those that came while it waited.
+    /// The `Idempotency-Key` of each request for this job that had one, each once: the first request, and those that
+    /// came while it waited.
     pub(crate) keys: Vec<String>,
     pub(crate) state: JobState,
     /// When it was submitted, in seconds since 1970. `started` is when it last began, `ended` when it ended.

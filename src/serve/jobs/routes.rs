@@ -39,7 +39,8 @@ const FOLLOW_POLL: Duration = Duration::from_secs(1);
 /// The `Retry-After` of temporary refusals, in seconds.
 const RETRY_SECONDS: u64 = 10;
 
-/// The header with the client's key of a request, by which a repeated request is recognized (draft-ietf-httpapi-idempotency-key-header).
+/// The header with the client's key of a request, by which a repeated request is recognized
+/// (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The header in which browsers say which site sent a request (W3C Fetch Metadata).
@@ -140,7 +141,8 @@ impl JobRoutes {
         JobRoute::of(path).is_some()
     }
 
-    /// The answer to a request for `path` below the base. Clients that change something need `token`; if it is `None`, nobody may.
+    /// The answer to a request for `path` below the base. Clients that change something need `token`; if it is `None`,
+    /// nobody may.
     pub(crate) async fn answer(&self, request: Request<RequestBody>, path: &str, token: Option<&AdminToken>) -> Answer {
         let Some(route) = JobRoute::of(path) else {
             return error(StatusCode::NOT_FOUND, "there is nothing of this name");

@@ -91,8 +91,9 @@ impl AdminToken {
         Ok(AdminToken(Sha256::digest(token).into()))
     }
 
-    /// True if a request has the token (`Authorization: Bearer`, RFC 6750, section 2.1). The time of the comparison depends on the length of the
-    /// client's text, but not on the token: hashes of equal length are compared in constant time.
+    /// True if a request has the token (`Authorization: Bearer`, RFC 6750, section 2.1). The time of the comparison
+    /// depends on the length of the client's text, but not on the token: hashes of equal length are compared in
+    /// constant time.
     pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let mut given = headers.get_all(AUTHORIZATION).iter();
         let (Some(value), None) = (given.next(), given.next()) else { return false };
@@ -142,7 +143,8 @@ mod tests {
         }
     }
 
-    /// A comparison that ends at the first wrong byte would take a hundred times as long for a token whose last byte is the wrong one.
+    /// A comparison that ends at the first wrong byte would take a hundred times as long for a token whose last byte is
+    /// the wrong one.
     #[test]
     fn how_much_of_a_token_is_right_does_not_show_in_the_time() {
         let text = "a".repeat(64 << 10);

@@ -82,7 +82,8 @@ pub(crate) struct FlightsShared {
     /// The database states of shared tiles about which the database was asked.
     states: tokio::sync::Mutex<KnownStates>,
     known: KnownChanges,
-    /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the weight 1/8.
+    /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the
+    /// weight 1/8.
     mean_micros: AtomicU64,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
     is_away: AtomicBool,
@@ -153,8 +154,8 @@ impl LiveFlights {
         }
     }
 
-    /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed or the change log is
-    /// followed.
+    /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed
+    /// or the change log is followed.
     pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
         self.0.fresh(key).await
     }
@@ -164,8 +165,8 @@ impl LiveFlights {
         self.0.is_fresh(key, held)
     }
 
-    /// Begins to render a tile from a database state that shows every change that was known at its epoch, or joins the flight that does so
-    /// already.
+    /// Begins to render a tile from a database state that shows every change that was known at its epoch, or joins the
+    /// flight that does so already.
     ///
     /// # Errors
     /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
@@ -190,7 +191,8 @@ impl LiveFlights {
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
-    /// Begins to render a tile for which no request waits, unless it is being rendered already, has just failed, or too many tasks of the class wait.
+    /// Begins to render a tile for which no request waits, unless it is being rendered already, has just failed, or too
+    /// many tasks of the class wait.
     pub(crate) fn ask_ahead(&self, key: FlightKey, class: WorkClass, shared_key: Option<String>) {
         let shared = &self.0;
         let mut table = shared.table.lock();
@@ -220,7 +222,8 @@ impl LiveFlights {
         self.0.shared.as_ref()
     }
 
-    /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked for.
+    /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked
+    /// for.
     pub(crate) fn is_busy(&self) -> bool {
         let waiting = self.0.queue.counts().waiting;
         waiting.total() > waiting.of(WorkClass::Neighbour)
@@ -239,8 +242,9 @@ impl LiveFlights {
 }
 
 impl FlightsShared {
-    /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has one request that waits for it,
-    /// others have none. The flight enters the queue at once, unless its tile is first looked up in the shared cache.
+    /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has
+    /// one request that waits for it, others have none. The flight enters the queue at once, unless its tile is first
+    /// looked up in the shared cache.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
         let FlightStart { key, class, notes: FlightNotes { client, shared_key, given, new_key } } = start;
         table.begun += 1;
@@ -310,8 +314,8 @@ impl LiveError {
 
 // One flight, from the queue to its result.
 
-/// The most times that a tile is rendered because the first state was older than what clients may have seen. The second one is later, unless a
-/// standby is behind another one.
+/// The most times that a tile is rendered because the first state was older than what clients may have seen. The second
+/// one is later, unless a standby is behind another one.
 const MAX_RENDERINGS: u32 = 3;
 
 /// How long a tile is kept in the shared cache by servers that follow the change log.
@@ -351,8 +355,9 @@ impl FlightsShared {
         Ok(ticket)
     }
 
-    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change known here, and that this
-    /// database has in its history. If no change log is followed, the tile must also be younger than `ttl`.
+    /// The tile from the shared cache, if another server has rendered it from a database state that shows every change
+    /// known here, and that this database has in its history. If no change log is followed, the tile must also be
+    /// younger than `ttl`.
     async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
@@ -381,7 +386,8 @@ impl FlightsShared {
         Some(self.kept(plan.key, form, &shown).await)
     }
 
-    /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a failure of its tile.
+    /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a
+    /// failure of its tile.
     fn too_late(&self, key: FlightKey, number: u64) -> LiveError {
         let mut table = self.table.lock();
         let waits = table.flights.get(&key).is_some_and(|flight| flight.number == number && flight.waiters > 0);
@@ -395,7 +401,8 @@ impl FlightsShared {
     /// Renders the tile of a flight when a worker is free, and puts it into the cache.
     async fn rendered(self: &Arc<Self>, mut plan: FlightPlan, stop: &Stop) -> Landed {
         let FlightPlan { key, number, .. } = plan;
-        // Another flight may have put the tile into the cache after this one's request looked there and before it started.
+        // Another flight may have put the tile into the cache after this one's request looked there and before it
+        // started.
         if let Some(held) = self.fresh(key).await {
             return Ok(held);
         }
@@ -462,8 +469,9 @@ impl FlightsShared {
         self.cache.keep_live(key, form).await
     }
 
-    /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one tile end in another order than they
-    /// began, and a snapshot may be taken late: without this, the answer to a later request could be older than an answer before it.
+    /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one
+    /// tile end in another order than they began, and a snapshot may be taken late: without this, the answer to a later
+    /// request could be older than an answer before it.
     async fn not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let mut since = request.since;
         for _ in 0..MAX_RENDERINGS {
@@ -589,15 +597,16 @@ impl KnownStates {
 }
 
 impl FlightsShared {
-    /// Notes a state that this server need not ask about, because it has rendered a tile in it. If the states are locked, it will ask.
+    /// Notes a state that this server need not ask about, because it has rendered a tile in it. If the states are
+    /// locked, it will ask.
     pub(crate) fn note_own(&self, shown: &StateInHistory) {
         if let Ok(mut states) = self.states.try_lock() {
             states.of(self.known.epochs().of_this_history()).note(shown);
         }
     }
 
-    /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles show. Requests share its
-    /// answer, because they wait for the lock.
+    /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles
+    /// show. Requests share its answer, because they wait for the lock.
     pub(crate) async fn judged(&self, shown: &StateInHistory) -> Judgement {
         let asking = async {
             let mut states = self.states.lock().await;

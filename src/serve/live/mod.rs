@@ -9,8 +9,8 @@
 //! | `flights` | one flight per tile for all requests; from the queue to its result |
 //! | `table` | the flights in progress, the requests that wait for them, failures |
 //!
-//! A flight is a separate task. A client that disconnects ends it only if no other request waits for it: then the flight leaves the queue, or its
-//! statement is cancelled.
+//! A flight is a separate task. A client that disconnects ends it only if no other request waits for it: then the
+//! flight leaves the queue, or its statement is cancelled.
 
 mod flights;
 mod table;
@@ -75,7 +75,8 @@ pub enum LiveError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveLayer {
     pub name: String,
-    /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms share it.
+    /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms
+    /// share it.
     pub id: LayerId,
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
@@ -113,21 +114,23 @@ pub struct StateNow {
 
 /// Renders tiles on request.
 ///
-/// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, in the target's packing. Each
-/// call shows one database state, at most a few seconds old. The server limits how many calls run concurrently.
+/// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, in the
+/// target's packing. Each call shows one database state, at most a few seconds old. The server limits how many calls
+/// run concurrently.
 pub trait LiveSource: Send + Sync + 'static {
-    /// The fingerprint of everything besides the data that decides the tiles' bytes; it is compared with that in a target's manifest.
+    /// The fingerprint of everything besides the data that decides the tiles' bytes; it is compared with that in a
+    /// target's manifest.
     fn fingerprint(&self) -> &str;
 
     /// The layers, in the order of the configuration.
     fn layers(&self) -> &[LiveLayer];
 
-    /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and returns soon. The future
-    /// must be polled to its end.
+    /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and
+    /// returns soon. The future must be polled to its end.
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
 
-    /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every server of the database has the
-    /// same one.
+    /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every
+    /// server of the database has the same one.
     fn shared_secret(&self) -> Option<SharedSecret>;
 
     /// What the database says at this moment of a state that a tile shows.
@@ -136,8 +139,8 @@ pub trait LiveSource: Send + Sync + 'static {
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;
 
-    /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the future never ends, and
-    /// reports to `known` why no change is known.
+    /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the
+    /// future never ends, and reports to `known` why no change is known.
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()>;
 }
 

@@ -1,6 +1,7 @@
 //! The access log: one line on standard output for each request of the public listener, as text or as JSON.
 //!
-//! A separate thread writes the lines. If standard output is read too slowly, lines are dropped and counted; requests never wait for it.
+//! A separate thread writes the lines. If standard output is read too slowly, lines are dropped and counted; requests
+//! never wait for it.
 
 use std::borrow::Cow;
 use std::io::Write as _;
@@ -104,8 +105,9 @@ impl AccessLine<'_> {
     }
 }
 
-/// A path with every byte that is not printable ASCII as `%XX`, which means the same (RFC 3986, section 2.1). Some clients send others as they are,
-/// and terminals obey some of these: controls, characters that turn the direction of text, line separators.
+/// A path with every byte that is not printable ASCII as `%XX`, which means the same (RFC 3986, section 2.1). Some
+/// clients send others as they are, and terminals obey some of these: controls, characters that turn the direction of
+/// text, line separators.
 fn printable(path: &str) -> Cow<'_, str> {
     let is_plain = |byte: u8| matches!(byte, b' '..=b'~');
     if path.bytes().all(is_plain) {

@@ -17,8 +17,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::with_causes;
 
-// Notifies a supervisor by systemd's protocol (`sd_notify(3)`): a datagram to the socket that `NOTIFY_SOCKET` names. Without that variable
-// there is no supervisor to notify.
+// Notifies a supervisor by systemd's protocol (`sd_notify(3)`): a datagram to the socket that `NOTIFY_SOCKET` names.
+// Without that variable there is no supervisor to notify.
 
 /// A change of the server's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +74,8 @@ fn send(socket: &str, message: &str) -> io::Result<()> {
     Ok(())
 }
 
-// The state of something that can fail. The log reports when it starts to fail and when it works again, not each request that fails.
+// The state of something that can fail. The log reports when it starts to fail and when it works again, not each
+// request that fails.
 
 /// Records if something works, and if not, why.
 #[derive(Debug)]

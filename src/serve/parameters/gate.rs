@@ -142,7 +142,8 @@ mod tests {
         let refused = at(4, 10).unwrap_err();
         assert!((49..=50).contains(&refused.retry_after.as_secs()), "{refused:?}");
         assert_eq!(at(1, 20), Ok(()));
-        // The next minute: the sets of the last minute are known, and make room for others only when clients no longer ask for them.
+        // The next minute: the sets of the last minute are known, and make room for others only when clients no longer
+        // ask for them.
         assert_eq!((at(4, 61), at(1, 62), at(2, 63)), (Ok(()), Ok(()), Ok(())));
         assert!(at(5, 64).is_err());
         assert_eq!(at(3, 65), Ok(()), "known from the minute before");

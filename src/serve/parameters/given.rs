@@ -14,7 +14,8 @@ const MAX_QUERY_BYTES: usize = 8 << 10;
 /// The most names and values of a query, declared or not.
 const MAX_PAIRS: usize = 512;
 
-/// The characters that a query escapes: all but the unreserved characters (RFC 3986, section 2.3), and the comma of boxes.
+/// The characters that a query escapes: all but the unreserved characters (RFC 3986, section 2.3), and the comma of
+/// boxes.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
 
 /// What is done with names that the tileset does not declare.
@@ -73,7 +74,8 @@ pub struct GivenParameters {
 }
 
 impl GivenParameters {
-    /// The query in its canonical form, without a question mark: names in the order of the configuration, values sorted.
+    /// The query in its canonical form, without a question mark: names in the order of the configuration, values
+    /// sorted.
     #[must_use]
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
@@ -147,7 +149,8 @@ pub(crate) fn given(
     Ok((!given.is_empty()).then(|| GivenParameters { key: key(&given), given }))
 }
 
-/// The key of some parameters. Each text is preceded by its length, so that different sets never give the same input of the hash.
+/// The key of some parameters. Each text is preceded by its length, so that different sets never give the same input of
+/// the hash.
 fn key(given: &[GivenParameter]) -> ParametersKey {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
@@ -322,7 +325,8 @@ mod tests {
         assert_eq!(serde_json::Value::Object(given.json()), expected);
     }
 
-    /// Random queries of all kinds of pieces: reading one ends, and the canonical form of what was read is read as the same values.
+    /// Random queries of all kinds of pieces: reading one ends, and the canonical form of what was read is read as the
+    /// same values.
     #[test]
     fn no_query_does_harm() {
         let pieces = [

@@ -1,4 +1,5 @@
-//! Live parameters: what a request for a live tile may ask in addition to its address, `…/{z}/{x}/{y}.pbf?country=BD&country=IN`.
+//! Live parameters: what a request for a live tile may ask in addition to its address,
+//! `…/{z}/{x}/{y}.pbf?country=BD&country=IN`.
 //!
 //! ```text
 //! query ─► decoded, undeclared names dropped ─► typed, bounded ─► one order, no repeats ─► key of the tile, values bound in the database
@@ -71,7 +72,8 @@ pub struct ParameterBounds {
     pub case: LetterCase,
     /// The values that are allowed, in that case; empty for all.
     pub allowed: Vec<String>,
-    /// The pattern that a text must match from its beginning to its end. Matching takes time in proportion to pattern and text.
+    /// The pattern that a text must match from its beginning to its end. Matching takes time in proportion to pattern
+    /// and text.
     pub pattern: Option<Regex>,
     /// The longest text, in characters.
     pub max_length: usize,
@@ -208,7 +210,8 @@ fn is_allowed(parameter: &Parameter, text: String) -> Result<String, String> {
     if allowed.is_empty() || allowed.contains(&text) { Ok(text) } else { Err("is not one of those allowed".to_owned()) }
 }
 
-/// Reads a finite number of digits, a point and an exponent. Other texts that `f64` reads, such as `inf` and `nan`, are refused.
+/// Reads a finite number of digits, a point and an exponent. Other texts that `f64` reads, such as `inf` and `nan`, are
+/// refused.
 fn number(text: &str) -> Result<f64, String> {
     let is_plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
     let read = text.parse::<f64>().ok().filter(|number| number.is_finite());

@@ -1,4 +1,5 @@
-//! `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch them again.
+//! `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch
+//! them again.
 //!
 //! ```text
 //! event: state      the publication at the moment of subscribing; a client that knew an older one has missed events

@@ -39,7 +39,8 @@ impl TileFreshness {
         Ok(TileFreshness { fresh, stale, outage })
     }
 
-    /// The headers of a zoom, by the age of what is known of the change log: whether the tile is stale is known only up to the last look.
+    /// The headers of a zoom, by the age of what is known of the change log: whether the tile is stale is known only up
+    /// to the last look.
     pub(crate) fn at(&self, zoom: Zoom, age: LogAge) -> &Freshness {
         let by_zoom = match age {
             LogAge::Current => &self.fresh,
@@ -104,8 +105,8 @@ fn stale(fresh: &Freshness) -> Freshness {
     }
 }
 
-/// The headers of a tile in a long outage of the database: browsers look for changes as often as for a stale tile, and CDNs keep their copies for at
-/// most `limit`, so that their questions do not all come to this server.
+/// The headers of a tile in a long outage of the database: browsers look for changes as often as for a stale tile, and
+/// CDNs keep their copies for at most `limit`, so that their questions do not all come to this server.
 fn outage(fresh: &Freshness, limit: Duration) -> Freshness {
     let Freshness { browsers, cdns, surrogates } = stale(fresh);
     let age = |value: &HeaderValue, name: &str| Some(seconds(value.to_str().ok()?, name)?.min(limit.as_secs()));

@@ -1,5 +1,5 @@
-//! The public listener: tiles (`tile`), TileJSON (`tilejson`), and the preview if it is enabled. `freshness` has the headers that tell caches how
-//! long they may keep a tile, `settings` what may change while the server runs.
+//! The public listener: tiles (`tile`), TileJSON (`tilejson`), and the preview if it is enabled. `freshness` has the
+//! headers that tell caches how long they may keep a tile, `settings` what may change while the server runs.
 
 pub(crate) mod changes;
 pub(crate) mod freshness;
@@ -219,7 +219,8 @@ impl Site {
                 let is_stored =
                     matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
                 if is_stored && looked.elapsed() > settings.settle {
-                    // The target may have changed and a CDN may have been purged since the look: the CDN would keep this outdated answer for long.
+                    // The target may have changed and a CDN may have been purged since the look: the CDN would keep
+                    // this outdated answer for long.
                     answer::forbid_keeping(&mut counted.answer);
                 }
                 counted
@@ -303,8 +304,8 @@ const MAX_PROBE_DIGITS: usize = 32;
 /// How long caches may keep the answer to a cache probe: as long as a tile with a query.
 const PROBE_CACHE_CONTROL: &str = "public, max-age=5";
 
-/// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too: that shows it, and no tile is
-/// harmed.
+/// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too:
+/// that shows it, and no tile is harmed.
 fn cache_probe(query: &str) -> Answer {
     let is_probe =
         |digits: &str| digits.len() <= MAX_PROBE_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -401,11 +402,12 @@ pub(crate) struct SiteSettings {
 }
 
 impl SiteSettings {
-    /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without a path; `None` if
-    /// clients cannot name it.
+    /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without
+    /// a path; `None` if clients cannot name it.
     ///
     /// # Errors
-    /// If a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map cannot be read.
+    /// If a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map cannot
+    /// be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,

@@ -1,4 +1,5 @@
-//! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none.
+//! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is
+//! none.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,7 +30,8 @@ pub(crate) struct WantedTile<'a> {
     pub(crate) tile: TileId,
     /// The values that the request gives.
     pub(crate) given: Option<Arc<GivenParameters>>,
-    /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another ending, or a query.
+    /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another
+    /// ending, or a query.
     pub(crate) is_alias: bool,
     pub(crate) client: ClientKey,
 }
@@ -121,7 +123,8 @@ impl Site {
     }
 }
 
-/// The answer if there is no tile to send. It reveals no path, no host and nothing about the database; the log has the details.
+/// The answer if there is no tile to send. It reveals no path, no host and nothing about the database; the log has the
+/// details.
 pub(crate) fn no_tile(error: &TileError) -> Answer {
     let what = match error {
         TileError::TooManyKeys(TooManyKeys { retry_after }) => {
@@ -149,7 +152,8 @@ pub(crate) fn no_tile(error: &TileError) -> Answer {
 
 // Further headers of tiles, such as the tags by which CDNs purge them (docs/cdn.md).
 
-/// Adds the headers of a tile, also to the answer for an empty tile and to a 304, from which a cache updates its headers.
+/// Adds the headers of a tile, also to the answer for an empty tile and to a 304, from which a cache updates its
+/// headers.
 pub(crate) fn add_tile_headers(headers: &mut HeaderMap, added: &[TileHeader], names: &TileTextNames, tile: TileId) {
     for header in added {
         // The settings were checked: each value is printable ASCII.

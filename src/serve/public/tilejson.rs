@@ -17,14 +17,17 @@ pub(crate) struct TileJsonWanted<'a> {
     pub(crate) name: &'a str,
     /// The URL of the tileset; ends with a slash.
     pub(crate) url: &'a str,
-    /// The layers that are rendered on request. If there are any, the zooms include theirs, and the bounds are the world.
+    /// The layers that are rendered on request. If there are any, the zooms include theirs, and the bounds are the
+    /// world.
     pub(crate) live: Option<&'a [LiveLayer]>,
     pub(crate) parameters: &'a TilesetParameters,
-    /// The parameter values that the client has given, as a query in canonical form; it is appended to the URL of the tiles.
+    /// The parameter values that the client has given, as a query in canonical form; it is appended to the URL of the
+    /// tiles.
     pub(crate) query: Option<&'a str>,
 }
 
-/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target stores layers separately; `None` for other names.
+/// The document with this name: `tiles.json`, or `NAME.tiles.json` if the target stores layers separately; `None` for
+/// other names.
 pub(crate) fn tilejson(state: &ServedState, wanted: TileJsonWanted<'_>) -> Option<Value> {
     let TileJsonWanted { name, live, .. } = wanted;
     let layers: Vec<VectorLayer> =

@@ -1,19 +1,21 @@
-//! The admission rule: which task starts next on a free worker. Pure functions of the shares and of the numbers of running and waiting tasks.
+//! The admission rule: which task starts next on a free worker. Pure functions of the shares and of the numbers of
+//! running and waiting tasks.
 //!
-//! There are W workers: r are reserved for live requests, and g are guaranteed to background work. With `n_l` live requests and `n_b` background
-//! tasks running, the next task is:
+//! There are W workers: r are reserved for live requests, and g are guaranteed to background work. With `n_l` live
+//! requests and `n_b` background tasks running, the next task is:
 //!
 //! ```text
 //! 1. the first live request  if  n_l + n_b < W  and  (n_l < W − g  or  n_b ≥ g  or  no background task waits)
 //! 2. else the first background task  if  n_l + n_b < W  and  n_b < W − r  and  (n_b < g  or  n_l + n_b + r < W)
 //! ```
 //!
-//! With g = 0 this is the rule of MapProxy-Renderd, under which live requests that keep all workers busy starve background work forever. One
-//! guaranteed worker prevents that.
+//! With g = 0 this is the rule of MapProxy-Renderd, under which live requests that keep all workers busy starve
+//! background work forever. One guaranteed worker prevents that.
 
 use std::num::NonZeroUsize;
 
-/// With at least this many workers, by default one is guaranteed to background work, and at least one is reserved for live requests.
+/// With at least this many workers, by default one is guaranteed to background work, and at least one is reserved for
+/// live requests.
 const MIN_SHARED_WORKERS: usize = 2;
 
 /// By default one worker in this many is reserved for live requests.
@@ -58,9 +60,10 @@ impl WorkerShares {
     pub const SINGLE: WorkerShares =
         WorkerShares { workers: NonZeroUsize::MIN, live_reserved: 0, background_guaranteed: 0 };
 
-    /// Shares `workers`. `live_reserved` of them take live requests only; without a number it is a quarter of the workers, and at least 1 if there
-    /// are two or more. `background_guaranteed` of them start background work even if live requests wait; without a number it is 1 if there are two
-    /// or more workers. A single worker has its own rule (`next_start`).
+    /// Shares `workers`. `live_reserved` of them take live requests only; without a number it is a quarter of the
+    /// workers, and at least 1 if there are two or more. `background_guaranteed` of them start background work even if
+    /// live requests wait; without a number it is 1 if there are two or more workers. A single worker has its own rule
+    /// (`next_start`).
     ///
     /// # Errors
     /// If the numbers leave no worker for live requests or none for background work.
@@ -75,7 +78,8 @@ impl WorkerShares {
         if live_reserved >= all {
             return Err(WorkerSharesError::ReservesAll { reserved: live_reserved, workers: all });
         }
-        // Even if nothing is reserved, one worker is left for live requests: otherwise they would wait as long as background work does.
+        // Even if nothing is reserved, one worker is left for live requests: otherwise they would wait as long as
+        // background work does.
         let most = all - live_reserved.max(1);
         let background_guaranteed = background_guaranteed.unwrap_or(if is_shared { most.min(1) } else { 0 });
         if background_guaranteed > most {
@@ -125,8 +129,8 @@ pub(crate) struct QueueLoad {
     pub(crate) waiting_live: usize,
     /// Background tasks that wait.
     pub(crate) waiting_background: usize,
-    /// True if the first background task has waited longer than its patience, and the task that started last was not preferred for that reason. It
-    /// matters only if there is a single worker.
+    /// True if the first background task has waited longer than its patience, and the task that started last was not
+    /// preferred for that reason. It matters only if there is a single worker.
     pub(crate) is_background_due: bool,
 }
 
@@ -142,7 +146,8 @@ pub(crate) enum NextStart {
 /// The task that starts next; `None` if none may. The caller asks again after each start.
 ///
 /// A single worker can be neither reserved nor guaranteed: it prefers live requests, but a background task that is due
-/// ([`QueueLoad::is_background_due`]) takes the next turn. At most every other turn goes to such a task, so that neither starves the other.
+/// ([`QueueLoad::is_background_due`]) takes the next turn. At most every other turn goes to such a task, so that
+/// neither starves the other.
 pub(crate) const fn next_start(shares: WorkerShares, load: QueueLoad) -> Option<NextStart> {
     let (workers, reserved, guaranteed) = (shares.workers.get(), shares.live_reserved, shares.background_guaranteed);
     let (live, background) = (load.running_live, load.running_background);
@@ -309,7 +314,8 @@ mod tests {
         assert!(states > 16_000, "{states}");
     }
 
-    /// A run of the rule over time: tasks last some ticks, live requests always wait, and background tasks are due at once for W = 1.
+    /// A run of the rule over time: tasks last some ticks, live requests always wait, and background tasks are due at
+    /// once for W = 1.
     #[derive(Default)]
     struct Soak {
         live_started: u64,

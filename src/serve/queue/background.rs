@@ -1,7 +1,7 @@
 //! The order of background work: by the moment at which each task's patience ends, then by arrival.
 //!
-//! The moment is fixed at arrival. A task that arrives after that moment is ordered behind, no matter how urgent its class is. So only a bounded
-//! number of tasks can overtake, and no class starves another.
+//! The moment is fixed at arrival. A task that arrives after that moment is ordered behind, no matter how urgent its
+//! class is. So only a bounded number of tasks can overtake, and no class starves another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -38,7 +38,8 @@ impl WorkClass {
         }
     }
 
-    /// How long a background task may be overtaken by others. Live requests have no patience: they do not wait in this queue.
+    /// How long a background task may be overtaken by others. Live requests have no patience: they do not wait in this
+    /// queue.
     #[must_use]
     pub const fn patience(self) -> Duration {
         match self {

@@ -176,9 +176,9 @@ struct QueueShared {
 
 /// The queue and its workers. Clones share them.
 ///
-/// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`] permits exist at a time. Dropping
-/// a ticket removes it from the queue. Tasks of [`WorkClass::Neighbour`] are dropped from the queue as soon as other work waits. Dropping a permit
-/// frees its worker for the next task.
+/// The promise: [`WorkTicket::permit`] gives permits by the admission rule; no more than [`WorkerShares::workers`]
+/// permits exist at a time. Dropping a ticket removes it from the queue. Tasks of [`WorkClass::Neighbour`] are dropped
+/// from the queue as soon as other work waits. Dropping a permit frees its worker for the next task.
 #[derive(Clone)]
 pub struct WorkQueue(Arc<QueueShared>);
 
@@ -218,8 +218,9 @@ impl Drop for WorkTicket {
 }
 
 impl WorkTicket {
-    /// Waits for a worker. It may be called again after an earlier wait was given up. `None` if the task was dropped from the queue, which happens
-    /// to [`WorkClass::Neighbour`], when other work waits, and to live requests of a client with more than its share.
+    /// Waits for a worker. It may be called again after an earlier wait was given up. `None` if the task was dropped
+    /// from the queue, which happens to [`WorkClass::Neighbour`], when other work waits, and to live requests of a
+    /// client with more than its share.
     pub async fn permit(&mut self) -> Option<WorkPermit> {
         (&mut self.granted).await.ok()
     }
@@ -360,7 +361,8 @@ impl WorkQueue {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts the tasks that the rule allows. A permit whose task is gone is dropped after the lock is released; that applies the rule again.
+    /// Starts the tasks that the rule allows. A permit whose task is gone is dropped after the lock is released; that
+    /// applies the rule again.
     fn admit(&self, mut state: MutexGuard<'_, QueueState>) {
         let (now, mut granted) = (Instant::now(), Vec::new());
         while let Some(waiting) = state.start_next(self.0.shares, now) {

@@ -9,17 +9,21 @@ use super::SharedCache;
 use crate::manifest::Publication;
 use crate::serve::tiles::served::ServedTiles;
 
-/// The Redis channel in which publications are announced. A message is the fingerprint of the target's configuration and the id of the publication.
+/// The Redis channel in which publications are announced. A message is the fingerprint of the target's configuration
+/// and the id of the publication.
 const CHANNEL: &str = "oar-tiles:published";
 
-/// The shortest pause between two looks at the target because of announcements: other programs may write into the channel.
+/// The shortest pause between two looks at the target because of announcements: other programs may write into the
+/// channel.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// The pause before listening to the channel again after a failure. It doubles with each failure, up to `LONGEST_PAUSE`.
+/// The pause before listening to the channel again after a failure. It doubles with each failure, up to
+/// `LONGEST_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// The most messages that wait to be read; further ones are dropped, because a look finds everything that was announced before it.
+/// The most messages that wait to be read; further ones are dropped, because a look finds everything that was announced
+/// before it.
 const MAX_WAITING_MESSAGES: usize = 16;
 
 impl SharedCache {
@@ -30,7 +34,8 @@ impl SharedCache {
         drop(self.noted(super::BUDGET, self.0.link.publish(CHANNEL, &message)).await);
     }
 
-    /// Looks at the target whenever a publication of it is announced that is not known yet. Runs as long as the future is polled.
+    /// Looks at the target whenever a publication of it is announced that is not known yet. Runs as long as the future
+    /// is polled.
     pub(crate) async fn follow(self, tiles: ServedTiles) {
         let (send, mut heard) = mpsc::channel(MAX_WAITING_MESSAGES);
         let listening = self.listen(send);
@@ -59,7 +64,8 @@ impl SharedCache {
         }
     }
 
-    /// Listens to the channel, and reconnects after failures: sends `None` whenever messages may have been missed, then each message.
+    /// Listens to the channel, and reconnects after failures: sends `None` whenever messages may have been missed, then
+    /// each message.
     async fn listen(&self, heard: mpsc::Sender<Option<String>>) {
         let mut pause = FIRST_PAUSE;
         loop {

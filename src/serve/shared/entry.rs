@@ -1,4 +1,5 @@
-//! The values in the shared cache: a mark, the database state that the tile shows, when it was rendered, a signature, the tile.
+//! The values in the shared cache: a mark, the database state that the tile shows, when it was rendered, a signature,
+//! the tile.
 //!
 //! ```text
 //! "oar3" · xmax of the state, 16 hexadecimal digits · time in milliseconds since 1970, 16 digits · length of the next text, 4 digits ·
@@ -6,13 +7,14 @@
 //! 32 bytes of HMAC-SHA-256 · the tile as it is stored
 //! ```
 //!
-//! Whoever can write to Redis must not decide what the map shows, so each value is signed with a key that Redis never sees ([`SharedSecret`]). The
-//! signature also covers the name, so a value that was stored under another name is refused. A script in Redis compares `xmax` as text, so it has a
-//! fixed number of digits. It compares database states because they are ordered, while the clocks of servers may differ.
+//! Whoever can write to Redis must not decide what the map shows, so each value is signed with a key that Redis never
+//! sees ([`SharedSecret`]). The signature also covers the name, so a value that was stored under another name is
+//! refused. A script in Redis compares `xmax` as text, so it has a fixed number of digits. It compares database states
+//! because they are ordered, while the clocks of servers may differ.
 //!
-//! A change of this form needs another [`VERSION`], which is part of every name: servers of two versions then share a Redis and never read each
-//! other's values. Further fields can follow in the text, each after a space. A value
-//! that names no transaction, as versions before 0.1.0 wrote it, is refused.
+//! A change of this form needs another [`VERSION`], which is part of every name: servers of two versions then share a
+//! Redis and never read each other's values. Further fields can follow in the text, each after a space. A value that
+//! names no transaction, as versions before 0.1.0 wrote it, is refused.
 
 use std::fmt;
 use std::time::Duration;
@@ -32,7 +34,8 @@ const DIGITS: usize = 16;
 const LENGTH_DIGITS: usize = 4;
 const SIGNATURE_BYTES: usize = 32;
 
-/// The longest text of a database state, in bytes. A tile of a state with a longer text (more running transactions) is not shared.
+/// The longest text of a database state, in bytes. A tile of a state with a longer text (more running transactions) is
+/// not shared.
 const MAX_STATE_BYTES: usize = 0xffff;
 
 /// The longest value, in bytes. Nothing longer is read from Redis.
@@ -50,13 +53,15 @@ impl fmt::Debug for SharedSecret {
 }
 
 impl SharedSecret {
-    /// The key that is derived from a secret of any length; `None` never happens, because HMAC takes keys of any length.
+    /// The key that is derived from a secret of any length; `None` never happens, because HMAC takes keys of any
+    /// length.
     #[must_use]
     pub fn new(secret: &[u8]) -> Option<SharedSecret> {
         Hmac::new_from_slice(secret).map_or(None, |hmac| Some(SharedSecret(hmac)))
     }
 
-    /// A name of the key, by which servers with different keys do not read each other's values. It says nothing about the key.
+    /// A name of the key, by which servers with different keys do not read each other's values. It says nothing about
+    /// the key.
     pub(crate) fn name(&self) -> String {
         hex(&self.signature(&[b"name"])[..8])
     }

@@ -101,8 +101,8 @@ impl RedisLink {
         imp::publish(&self.0, channel, message).await
     }
 
-    /// Listens to a channel through a separate connection: calls `heard` with `None` once it listens, then with each message. Ends when the
-    /// connection ends.
+    /// Listens to a channel through a separate connection: calls `heard` with `None` once it listens, then with each
+    /// message. Ends when the connection ends.
     pub(crate) async fn listen(&self, channel: &str, heard: impl Fn(Option<String>)) -> LinkError {
         match imp::listen(&self.0, channel, heard).await {
             Ok(never) => match never {},
@@ -134,8 +134,8 @@ mod imp {
     /// A listening connection that was silent for this long is checked by a ping.
     const SILENCE: Duration = Duration::from_secs(30);
 
-    /// Writes a value unless the present value shows a later database state: both have the state's xmax at the same place, in digits that compare as
-    /// text.
+    /// Writes a value unless the present value shows a later database state: both have the state's xmax at the same
+    /// place, in digits that compare as text.
     const PUT: &str = "
         local old = redis.call('GETRANGE', KEYS[1], 4, 19)
         if #old < 16 or old <= string.sub(ARGV[1], 5, 20) or redis.call('GETRANGE', KEYS[1], 0, 3) ~= 'oar3' then
@@ -276,8 +276,8 @@ mod imp {
     }
 }
 
-// A circuit breaker: after some failures in a row a server is not asked for a pause, which gets longer each time; then one try shows whether it is
-// back.
+// A circuit breaker: after some failures in a row a server is not asked for a pause, which gets longer each time; then
+// one try shows whether it is back.
 
 /// The failures in a row after which the server is not asked for a while.
 const MAX_FAILURES: u32 = 3;
@@ -300,7 +300,8 @@ struct BreakerState {
 pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
 
 impl CircuitBreaker {
-    /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has passed.
+    /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has
+    /// passed.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.open_until {

@@ -1,4 +1,5 @@
-//! The cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others.
+//! The cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the
+//! others.
 //!
 //! ```text
 //! flight ─► budget, circuit breaker ─► Redis ─ a signed, fresh entry ─► memory
@@ -11,8 +12,8 @@
 //! | `link` | the circuit breaker: a server that fails repeatedly is not asked for a while; the connection to Redis |
 //! | `announce` | servers notify each other of publications |
 //!
-//! The cache only saves work and time: no answer waits longer than [`BUDGET`] for it. Without it every tile is rendered, and publications are found
-//! by polling.
+//! The cache only saves work and time: no answer waits longer than [`BUDGET`] for it. Without it every tile is
+//! rendered, and publications are found by polling.
 
 mod announce;
 mod entry;
@@ -159,8 +160,9 @@ impl SharedTiles {
         format!("{}:{tile}", self.prefix)
     }
 
-    /// The entry of a name that is younger than `max_age` (`None` for any age), with its age. `None` if there is none, or if Redis does not answer
-    /// within [`BUDGET`]. The caller counts an entry that is found, because it knows whether the entry is new enough.
+    /// The entry of a name that is younger than `max_age` (`None` for any age), with its age. `None` if there is none,
+    /// or if Redis does not answer within [`BUDGET`]. The caller counts an entry that is found, because it knows
+    /// whether the entry is new enough.
     pub(crate) async fn get(&self, name: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
         match self.asked(name, max_age).await {
             Ok(found) => Some(found),
@@ -208,14 +210,16 @@ impl SharedTiles {
         });
     }
 
-    /// Removes an entry that shows another history of the database: it would keep the tile's next value out, if its state looks like a later one.
+    /// Removes an entry that shows another history of the database: it would keep the tile's next value out, if its
+    /// state looks like a later one.
     pub(crate) fn forget(&self, name: &str, entry: &SharedEntry) {
         if let Some(value) = entry.value(&self.secret, name) {
             self.remove(name, &value);
         }
     }
 
-    /// Writes a tile that was rendered now to Redis, without waiting for the result. An entry that shows a later database state stays.
+    /// Writes a tile that was rendered now to Redis, without waiting for the result. An entry that shows a later
+    /// database state stays.
     pub(crate) fn put(&self, name: String, stored: Option<&[u8]>, shown: &StateInHistory, life: Duration) {
         let parts = Arc::clone(&self.cache.0);
         let is_too_large = stored.is_some_and(|stored| stored.len() > MAX_ENTRY_BYTES);

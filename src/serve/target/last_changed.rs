@@ -1,5 +1,6 @@
-//! The state of the target since which each tile is unchanged. A cached tile is valid if it was read in that state or a later one. So nothing is
-//! removed from the cache when the target changes: entries that are no longer valid are no longer found.
+//! The state of the target since which each tile is unchanged. A cached tile is valid if it was read in that state or a
+//! later one. So nothing is removed from the cache when the target changes: entries that are no longer valid are no
+//! longer found.
 
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,8 +17,8 @@ pub(crate) struct LastChanged {
 }
 
 impl LastChanged {
-    /// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile evicts others, too: about one of 100,000 cached
-    /// tiles.
+    /// The number of counters: 1 MiB. Tiles share counters by their hash, so a change of one tile evicts others, too:
+    /// about one of 100,000 cached tiles.
     const COUNTERS: usize = 1 << 17;
 
     /// The number of counters of a target if many targets are open: 8 KiB.
@@ -44,7 +45,8 @@ impl LastChanged {
         counter.max(self.all.load(Ordering::Acquire))
     }
 
-    /// Notes that some tiles change in the state `state`. Must be called before the state is visible to requests; the numbers of states only grow.
+    /// Notes that some tiles change in the state `state`. Must be called before the state is visible to requests; the
+    /// numbers of states only grow.
     pub(crate) fn change(&self, tiles: impl IntoIterator<Item = TileCoord>, state: u64) {
         for tile in tiles {
             if let Some(counter) = self.counter(tile) {

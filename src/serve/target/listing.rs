@@ -1,7 +1,7 @@
 //! The background task that lists the tiles of the target.
 //!
-//! A list belongs to one state of the target, and is used once it is complete. Until then, and while a run replaces tiles one by one, each tile is
-//! looked up in the target.
+//! A list belongs to one state of the target, and is used once it is complete. Until then, and while a run replaces
+//! tiles one by one, each tile is looked up in the target.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use super::stored::StoredTiles;
 use crate::error::with_causes;
 use crate::target::ReadError;
 
-/// The most tiles that are listed. A list takes 16 bytes for each range of consecutive tiles, and 24 bytes for each tile while it is made.
+/// The most tiles that are listed. A list takes 16 bytes for each range of consecutive tiles, and 24 bytes for each
+/// tile while it is made.
 const MAX_INDEXED_TILES: u64 = 20_000_000;
 
 /// The interval at which the task checks if there is a state to list.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// After making a list, the task pauses for this many times the time that it took, so that it does not list all the time if the target is
-/// published again and again.
+/// After making a list, the task pauses for this many times the time that it took, so that it does not list all the
+/// time if the target is published again and again.
 const REST_BY_LISTING: u32 = 10;
 
 /// True if the tiles of a state may be listed: they do not change before the state does, and there are not too many.

@@ -1,4 +1,5 @@
-//! A substitute for a missing target: it stores nothing and declares no tile empty, so every tile is rendered on request.
+//! A substitute for a missing target: it stores nothing and declares no tile empty, so every tile is rendered on
+//! request.
 
 use std::sync::Arc;
 

@@ -97,8 +97,8 @@ impl ServedTarget {
         self.changes.subscribe()
     }
 
-    /// The number of the state since which a tile is unchanged. If it is greater than the number of the state in which a request has begun, the
-    /// target has changed since, and the tile may no longer be cached.
+    /// The number of the state since which a tile is unchanged. If it is greater than the number of the state in which
+    /// a request has begun, the target has changed since, and the tile may no longer be cached.
     pub(crate) fn unchanged_since(&self, tile: TileCoord) -> u64 {
         self.last_changed.of(tile)
     }
@@ -111,8 +111,8 @@ impl ServedTarget {
     /// True if the state is the target's present one, as far as the metadata of its files show.
     pub(crate) fn is_current(&self, state: &ServedState) -> bool {
         match &self.source.watched {
-            // Tiles that are read in an unsettled state are not cached, so answers stay correct. Once the files are settled, the description is read
-            // again.
+            // Tiles that are read in an unsettled state are not cached, so answers stay correct. Once the files are
+            // settled, the description is read again.
             TargetWatch::Archive(paths) | TargetWatch::Notes(paths) => {
                 Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
             }
@@ -215,8 +215,8 @@ impl ServedTarget {
     fn changed(&self, last: &ServedState, next: &ServedState) -> StateChange {
         let (Some(from), Some(to)) = (last.publication(), next.publication()) else { return StateChange::Everything };
         if from == to {
-            // Another program has written an archive, or the notes. A write of an archive in the same tick of the file system's clock as a run of
-            // this program is not noticed.
+            // Another program has written an archive, or the notes. A write of an archive in the same tick of the file
+            // system's clock as a run of this program is not noticed.
             let is_rewritten = match self.source.watched {
                 TargetWatch::Archive(_) => last.stamp != next.stamp,
                 TargetWatch::Notes(_) | TargetWatch::Description => !next.is_described_as(last),
@@ -243,7 +243,8 @@ impl ServedTarget {
             None => opened(&self.source.open)?,
         };
         let read = match reader.read(&[tile]) {
-            // A writer was killed in a commit after this reader was opened. Opening rolls that back, if this process may write.
+            // A writer was killed in a commit after this reader was opened. Opening rolls that back, if this process
+            // may write.
             Err(ReadError::HalfWritten { .. }) => {
                 reader = opened(&self.source.open)?;
                 reader.read(&[tile])?
@@ -259,8 +260,8 @@ impl ServedTarget {
         Ok(stored)
     }
 
-    /// True if the target held a tile when it was listed, and no run can have removed it since: a version never changes, and a run that changes the
-    /// files of a target changes its notes first.
+    /// True if the target held a tile when it was listed, and no run can have removed it since: a version never
+    /// changes, and a run that changes the files of a target changes its notes first.
     fn must_hold(&self, state: &ServedState, tile: TileId) -> bool {
         let may_change = !state.template.is_versioned() && (self.needs_polling() || !self.is_current(state));
         !may_change && state.stored().is_some_and(|stored| stored.holds(tile))
@@ -283,8 +284,9 @@ enum StateChange {
 /// The most times that a target is read because its files change while it is read.
 const MAX_READS: u32 = 5;
 
-/// Reads the target's present state; `last` is the previous one. While another program writes the files, reading waits and then finds the new
-/// content. The metadata that were taken before do not belong to that content, so the target is read again.
+/// Reads the target's present state; `last` is the previous one. While another program writes the files, reading waits
+/// and then finds the new content. The metadata that were taken before do not belong to that content, so the target is
+/// read again.
 fn read_state(source: &ServedSource, last: Option<&ServedState>) -> Result<ServedState, ReadError> {
     let mut reads = 1;
     loop {

@@ -63,8 +63,8 @@ impl ServedState {
         self.scopes.iter().cloned().chain(partial).collect()
     }
 
-    /// True if a tile that is read in this state may be cached. False while a run replaces the tiles of a directory or prefix one by one, because the
-    /// watched files change only when that run begins and when it ends.
+    /// True if a tile that is read in this state may be cached. False while a run replaces the tiles of a directory or
+    /// prefix one by one, because the watched files change only when that run begins and when it ends.
     pub(crate) fn may_be_kept(&self) -> bool {
         self.is_settled && self.described.unfinished.is_empty()
     }

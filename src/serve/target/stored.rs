@@ -1,5 +1,5 @@
-//! An in-memory list of the tiles that the target holds. A tile that is not listed is known to be missing, without a lookup in the target
-//! or a request to a bucket.
+//! An in-memory list of the tiles that the target holds. A tile that is not listed is known to be missing, without a
+//! lookup in the target or a request to a bucket.
 
 use std::collections::HashMap;
 

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 /// How the server notices that the target has changed.
 #[derive(Debug, Clone)]
 pub enum TargetWatch {
-    /// By the metadata of an archive and SQLite's files beside it, checked at each request. Files may appear and disappear.
+    /// By the metadata of an archive and SQLite's files beside it, checked at each request. Files may appear and
+    /// disappear.
     Archive(Vec<PathBuf>),
     /// By the metadata of the notes of a directory, checked at each request. They hold no tiles.
     Notes(Vec<PathBuf>),
@@ -28,8 +29,8 @@ impl TargetWatch {
 /// The interval at which the description of a target in a bucket is read.
 pub const POLL: Duration = Duration::from_secs(1);
 
-/// A file system records times in steps of some milliseconds. If a file was written more recently than this, another write may leave its
-/// time unchanged, so what was read from it is not cached.
+/// A file system records times in steps of some milliseconds. If a file was written more recently than this, another
+/// write may leave its time unchanged, so what was read from it is not cached.
 const SETTLED: Duration = Duration::from_millis(50);
 
 /// The metadata of the watched files: device, inode, length and time of the last write of each file that exists.
@@ -61,8 +62,8 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
     (0, 0, file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in WAL mode the
-/// write-ahead log).
+/// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in
+/// WAL mode the write-ahead log).
 #[must_use]
 pub fn files_of_archive(path: &Path) -> TargetWatch {
     let beside = |ending: &str| {
@@ -73,8 +74,8 @@ pub fn files_of_archive(path: &Path) -> TargetWatch {
     TargetWatch::Archive(vec![path.to_owned(), beside("-wal")])
 }
 
-/// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a run that replaces
-/// tiles one by one writes the third as its first step.
+/// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a
+/// run that replaces tiles one by one writes the third as its first step.
 #[must_use]
 pub fn files_of_directory(path: &Path) -> TargetWatch {
     TargetWatch::Notes(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())

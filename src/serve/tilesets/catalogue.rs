@@ -48,7 +48,8 @@ pub struct CatalogueTileset {
     /// What it shows.
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
-    /// The URLs of its TileJSON documents: one, or one for each layer if each layer of the tileset has tiles of its own.
+    /// The URLs of its TileJSON documents: one, or one for each layer if each layer of the tileset has tiles of its
+    /// own.
     tilejson: Vec<String>,
     /// The names of its layers.
     layers: Vec<String>,
@@ -65,7 +66,8 @@ pub struct CatalogueTileset {
     map: Option<String>,
 }
 
-/// The document of some tilesets. `public_url` is the server's URL, with a slash at its end; `has_maps` is true if the server shows maps.
+/// The document of some tilesets. `public_url` is the server's URL, with a slash at its end; `has_maps` is true if the
+/// server shows maps.
 pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) -> CatalogueDocument {
     let one = |tileset: &SiteTileset| {
         let (state, url) = (tileset.tiles.last(), tileset.url(public_url));

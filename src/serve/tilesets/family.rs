@@ -5,7 +5,8 @@
 //!                                   └ yes ─► open already? ─ no ─► opened, and the least recently used one is closed
 //! ```
 //!
-//! The tag of the manifest is checked once every [`POLL`], so no request waits for it. The target of a variant is watched like that of any tileset.
+//! The tag of the manifest is checked once every [`POLL`], so no request waits for it. The target of a variant is
+//! watched like that of any tileset.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,7 +26,8 @@ use crate::serve::target::watch::POLL;
 use crate::serve::writer::{FamilyWriter, WriterStatus, WrittenVariants, described};
 use crate::target::ReadError;
 
-/// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and some 100 kB.
+/// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and
+/// some 100 kB.
 pub(crate) const MAX_OPEN_VARIANTS: u64 = 64;
 
 /// A variant that no client asks for is closed after this time.
@@ -184,7 +186,8 @@ impl SiteFamily {
         self.open.run_pending_tasks().await;
     }
 
-    /// The reasons for `/readyz` to answer 503. A single variant that cannot be read is not among them, because the others are served.
+    /// The reasons for `/readyz` to answer 503. A single variant that cannot be read is not among them, because the
+    /// others are served.
     pub(crate) fn reasons(&self) -> Vec<String> {
         self.reading.reason().into_iter().collect()
     }
@@ -255,7 +258,8 @@ pub(crate) enum BelowFamily<'a> {
     All,
 }
 
-/// What a path below a family names. `rest` begins with a slash, and is still percent-encoded; `all` is the tileset without conditions.
+/// What a path below a family names. `rest` begins with a slash, and is still percent-encoded; `all` is the tileset
+/// without conditions.
 pub(crate) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTileset>, rest: &'a str) -> BelowFamily<'a> {
     let below = rest.strip_prefix('/').unwrap_or_default();
     if below == LIST {
@@ -279,8 +283,8 @@ pub(crate) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTilese
     BelowFamily::Variant(NamedVariant { family: Arc::clone(family), known, found, rest })
 }
 
-/// True if a path of these parts names something of the tileset without conditions, even if its first `count` parts may be the values of a variant.
-/// The paths of the tileset's tiles have `depth` parts.
+/// True if a path of these parts names something of the tileset without conditions, even if its first `count` parts may
+/// be the values of a variant. The paths of the tileset's tiles have `depth` parts.
 fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
     let Some(depth) = depth else { return false };
     let is_document = |part: &str| part.is_empty() || part == "changes" || part.ends_with("tiles.json");
@@ -334,7 +338,8 @@ pub type VariantOpener = Arc<dyn Fn(usize) -> Result<TilesetParts, ReadError> + 
 pub struct ListedVariant {
     /// Its values, in the order of the address.
     pub values: Vec<String>,
-    /// Its values as they are written in its output and in its address: letters and digits of ASCII, `-`, `_`, `.` and `~XX`.
+    /// Its values as they are written in its output and in its address: letters and digits of ASCII, `-`, `_`, `.` and
+    /// `~XX`.
     pub segments: Vec<String>,
 }
 

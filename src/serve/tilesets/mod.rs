@@ -195,7 +195,8 @@ pub(crate) fn list_url_of(family: &SiteFamily, public_url: &str) -> String {
     format!("{}{LIST}", url_of(family, public_url))
 }
 
-/// A page of a family's variants, from 1 on; `None` if there is no such page. `public_url` is the server's URL, with a slash at its end.
+/// A page of a family's variants, from 1 on; `None` if there is no such page. `public_url` is the server's URL, with a
+/// slash at its end.
 pub(crate) fn document(family: &SiteFamily, public_url: &str, page: usize) -> Option<VariantListDocument> {
     let known = family.known();
     let all = &known.listing.variants;
@@ -291,8 +292,8 @@ impl SiteTileset {
         format!("{public_url}{}", self.path)
     }
 
-    /// The reasons for `/readyz` to answer 503: the target cannot be read, live tiles do not fit it, or the change log was not read yet. Empty if there
-    /// are none.
+    /// The reasons for `/readyz` to answer 503: the target cannot be read, live tiles do not fit it, or the change log
+    /// was not read yet. Empty if there are none.
     pub(crate) async fn reasons(&self) -> Vec<String> {
         match self.tiles.state().await {
             Err(error) => vec![with_causes(&error)],

@@ -111,7 +111,8 @@ impl OpenedTarget {
         Ok(OpenedTarget { parts, target, known })
     }
 
-    /// A variant of the tileset `family`, at `path` below the server. It has only the tiles of the target, and they are counted as the tileset's.
+    /// A variant of the tileset `family`, at `path` below the server. It has only the tiles of the target, and they are
+    /// counted as the tileset's.
     pub(crate) fn served_as_variant(
         self,
         path: String,

@@ -1,5 +1,5 @@
-//! Writes and removes the files of a directory target. A file is written under another name and renamed; a folder that becomes empty is
-//! removed.
+//! Writes and removes the files of a directory target. A file is written under another name and renamed; a folder that
+//! becomes empty is removed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,8 @@ pub(crate) struct TileFile {
     pub(crate) bytes: Box<[u8]>,
     /// True if there may be a file of this name.
     pub(crate) held: bool,
-    /// True once the tile was written, because its file held other bytes or did not exist. The thread that writes the tile sets this.
+    /// True once the tile was written, because its file held other bytes or did not exist. The thread that writes the
+    /// tile sets this.
     is_written: AtomicBool,
 }
 
@@ -74,7 +75,8 @@ pub(crate) struct Files {
     partial: String,
     /// The name in `own` under which a new folder is filled before it is renamed.
     new_folder: String,
-    /// True once renaming a folder has failed: some file systems cannot rename a folder, and on a full disk it would fail again.
+    /// True once renaming a folder has failed: some file systems cannot rename a folder, and on a full disk it would
+    /// fail again.
     puts_files_only: bool,
     /// The folder used last, with its name: the tiles of a column are in one folder.
     folder: Option<NamedFolder>,
@@ -162,8 +164,9 @@ impl Files {
         Ok(tally)
     }
 
-    /// Stores the tiles of one folder that the target does not have yet: fills a staged folder and renames it, which costs less than
-    /// renaming each file. Returns false if that is not possible. Then nothing has changed, and the caller must store each tile by itself.
+    /// Stores the tiles of one folder that the target does not have yet: fills a staged folder and renames it, which
+    /// costs less than renaming each file. Returns false if that is not possible. Then nothing has changed, and the
+    /// caller must store each tile by itself.
     fn put_folder(&mut self, tiles: &[TileFile]) -> Result<bool, DirectoryError> {
         let name = tiles.first().map_or("", TileFile::folder);
         let is_worth_it = tiles.len() > 1 && !name.is_empty() && !self.puts_files_only;
@@ -176,7 +179,8 @@ impl Files {
             return Ok(false);
         }
         let filled = self.fill_new_folder(tiles);
-        // Created as late as possible: otherwise a killed run would leave an empty folder, which no later run would find.
+        // Created as late as possible: otherwise a killed run would leave an empty folder, which no later run would
+        // find.
         let above_it = self.root.make(above).map_err(|error| error.into_error("make the folder"))?;
         let put = filled.and_then(|()| self.own.rename(&self.new_folder, &above_it, part));
         if let Err(error) = put {
@@ -218,8 +222,8 @@ impl Files {
         folder.sync().map_err(|source| DirectoryError::io("sync", folder.path(), source))
     }
 
-    /// Writes a file like [`Files::put_durably`], unless it already holds these bytes. Then its modification time stays the same, so that
-    /// client caches stay valid.
+    /// Writes a file like [`Files::put_durably`], unless it already holds these bytes. Then its modification time stays
+    /// the same, so that client caches stay valid.
     pub(crate) fn keep_durably(&mut self, name: &str, bytes: &[u8]) -> Result<(), DirectoryError> {
         let same = self.stored(name)? == StoredFile::Bytes(bytes.to_vec());
         if same { Ok(()) } else { self.put_durably(name, bytes) }
@@ -392,8 +396,9 @@ pub(crate) enum StagedIn {
     OwnFolder,
     /// In the program's own folder, and synced before it is renamed.
     OwnFolderDurably,
-    /// In the folder of the tile that it replaces. A rename within a folder needs no lock of the whole file system, and ext4 finds a free
-    /// inode faster where the replaced files lie apart: 4,000 tiles were replaced in 0.6 s instead of 1.1 to 1.8 s (four threads).
+    /// In the folder of the tile that it replaces. A rename within a folder needs no lock of the whole file system, and
+    /// ext4 finds a free inode faster where the replaced files lie apart: 4,000 tiles were replaced in 0.6 s instead of
+    /// 1.1 to 1.8 s (four threads).
     BesideTheTile,
 }
 
@@ -435,13 +440,15 @@ pub(crate) fn remove_staged(folder: &OpenFolder, part: &str) {
 
 // Makes what was written durable.
 
-/// The most files that are synced one by one. For more files, the whole file system is synced, which may also write other programs' data.
+/// The most files that are synced one by one. For more files, the whole file system is synced, which may also write
+/// other programs' data.
 pub(crate) const MAX_FILES_SYNCED_SINGLY: usize = 200;
 
 /// The number of threads that sync files and folders at once.
 const SYNC_THREADS: usize = 8;
 
-/// Syncs the files that were written or removed below `root`: a few files one by one, many files by one call for the whole file system.
+/// Syncs the files that were written or removed below `root`: a few files one by one, many files by one call for the
+/// whole file system.
 pub(crate) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), DirectoryError> {
     if changed.len() > MAX_FILES_SYNCED_SINGLY {
         let synced = root.sync_file_system();
@@ -462,9 +469,9 @@ pub(crate) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), Director
     sync_folders(root, &folders)
 }
 
-/// Syncs folders and the named files in them, by several threads. If they are synced one after the other, each sync waits for its own
-/// commit of the file system's journal; concurrent syncs share commits. 240 files and folders took 0.45 to 1.3 s one after the other, and
-/// 0.04 to 0.11 s with four or sixteen threads (ext4).
+/// Syncs folders and the named files in them, by several threads. If they are synced one after the other, each sync
+/// waits for its own commit of the file system's journal; concurrent syncs share commits. 240 files and folders took
+/// 0.45 to 1.3 s one after the other, and 0.04 to 0.11 s with four or sixteen threads (ext4).
 fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
     let share = folders.len().div_ceil(SYNC_THREADS).max(1);
     let shares: Vec<_> = folders.chunks(share).collect();
@@ -514,7 +521,8 @@ pub(crate) fn synchronize(
     others: &mut [Files],
     wanted: &mut [TileFile],
 ) -> Result<FileCounts, DirectoryError> {
-    // With `{layer}` in the template, and in templates whose names begin with the row, the tiles of a folder are not adjacent in `wanted`.
+    // With `{layer}` in the template, and in templates whose names begin with the row, the tiles of a folder are not
+    // adjacent in `wanted`.
     wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
     let mut shares = shares(wanted, others.len() + 1);
     let first = shares.next().unwrap_or_default();

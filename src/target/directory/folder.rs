@@ -1,5 +1,5 @@
-//! Open folders. A name below a folder is resolved part by part, without following symbolic links. So a run never leaves its target, even
-//! if others create links in it during the run.
+//! Open folders. A name below a folder is resolved part by part, without following symbolic links. So a run never
+//! leaves its target, even if others create links in it during the run.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -168,7 +168,8 @@ impl OpenFolder {
         Ok(renameat(&self.handle, part, &to.handle, new)?)
     }
 
-    /// Removes an entry of this folder that is not a folder itself; a link is removed, not followed. Returns true if the entry existed.
+    /// Removes an entry of this folder that is not a folder itself; a link is removed, not followed. Returns true if
+    /// the entry existed.
     pub(crate) fn remove(&self, part: &str) -> io::Result<bool> {
         match unlinkat(&self.handle, part, AtFlags::empty()) {
             Ok(()) => Ok(true),
@@ -296,7 +297,8 @@ impl OpenFolder {
 /// The file that is locked while a note is written. It is empty and is never removed.
 const LOCK: &str = ".lock";
 
-/// The prefix of the name under which a note is written before it is renamed. The process id and a number for each write follow.
+/// The prefix of the name under which a note is written before it is renamed. The process id and a number for each
+/// write follow.
 const STAGED: &str = ".staged";
 
 /// Counts the writes of this process.

@@ -83,8 +83,8 @@ fn fingerprint(manifest: &str) -> Result<String, serde_json::Error> {
 
 // The walk over a directory: every file that may be a tile.
 
-/// Calls `each` with the name of every file in the folders below `root` that may hold tiles of the template. Opens no file, follows no link
-/// to a folder, and leaves out names that are not UTF-8, which no tile has.
+/// Calls `each` with the name of every file in the folders below `root` that may hold tiles of the template. Opens no
+/// file, follows no link to a folder, and leaves out names that are not UTF-8, which no tile has.
 ///
 /// # Errors
 /// The outer result: if a folder cannot be read, or a stop was asked for. The inner result: what `each` returned.

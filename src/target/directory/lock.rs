@@ -20,7 +20,8 @@ const LOCK: &str = "lock";
 /// The most bytes of the holder's description that a message shows.
 const MAX_HOLDER_BYTES: u64 = 200;
 
-/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, and that ends with the process.
+/// The lock of a target, held while this value lives. The file itself may stay: only the lock on it counts, and that
+/// ends with the process.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
@@ -28,7 +29,8 @@ pub(crate) struct Lock {
     pub(crate) root: OpenFolder,
     /// The program's own folder in the target.
     pub(crate) own: OpenFolder,
-    /// Folders that were created for the lock, the innermost first. They are removed with it unless [`Lock::keep`] is called.
+    /// Folders that were created for the lock, the innermost first. They are removed with it unless [`Lock::keep`] is
+    /// called.
     made: Vec<PathBuf>,
 }
 
@@ -118,8 +120,8 @@ impl Drop for Lock {
 
 // Decides whether a run may write to a folder, as far as possible before the database is asked.
 
-/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, next to which it would write
-/// tiles. `found` is the content of the folder's notes.
+/// Refuses a folder in which others keep files: tiles, which the run would replace and delete, or other files, next to
+/// which it would write tiles. `found` is the content of the folder's notes.
 pub(crate) fn claim(
     root: &OpenFolder,
     options: &TreeOptions,
@@ -155,7 +157,8 @@ pub(crate) fn claim(
     }
 }
 
-/// True for files in folders that look empty to their owner: hidden files, and the files that file systems keep at their root.
+/// True for files in folders that look empty to their owner: hidden files, and the files that file systems keep at
+/// their root.
 fn is_harmless(name: &str) -> bool {
     name.starts_with('.') || name == "lost+found"
 }

@@ -1,5 +1,5 @@
-//! Directory targets: a file for each tile. A run replaces the files whose bytes differ, removes the files of tiles that are not in the
-//! tileset any more, and does not touch the others.
+//! Directory targets: a file for each tile. A run replaces the files whose bytes differ, removes the files of tiles
+//! that are not in the tileset any more, and does not touch the others.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -88,7 +88,8 @@ impl Directory {
         }
     }
 
-    /// Writes the notes, the manifest last; with versions, switches clients to the new one and removes expired versions.
+    /// Writes the notes, the manifest last; with versions, switches clients to the new one and removes expired
+    /// versions.
     fn publish(&mut self, run: TreeRun, metadata: &Metadata) -> Result<(), DirectoryError> {
         let failed = |path: PathBuf| move |source| DirectoryError::Note { path, source };
         let notes = notes::finished(metadata, &run.layers, &run.template, &self.options)
@@ -111,8 +112,8 @@ impl Directory {
         }
         versions::show(&mut self.files, &latest, shown.as_deref())?;
         self.note_begun(begun)?;
-        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. If `latest.json` was lost, it is not
-        // known which versions are old, so no version is removed.
+        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. If `latest.json`
+        // was lost, it is not known which versions are old, so no version is removed.
         if shown.is_some() {
             versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
         }
@@ -259,7 +260,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Lists the existing tiles of the run's scope; of a version, all tiles. Removes files that a killed run left next to tiles.
+    /// Lists the existing tiles of the run's scope; of a version, all tiles. Removes files that a killed run left next
+    /// to tiles.
     ///
     /// # Errors
     /// If there is a tile and the target is not `ours`, or a folder cannot be read.

@@ -26,8 +26,8 @@ pub struct DirectoryReader {
 }
 
 impl DirectoryReader {
-    /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is used for a directory without metadata. If
-    /// the directory has versions, opens the current one.
+    /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is used for a directory
+    /// without metadata. If the directory has versions, opens the current one.
     ///
     /// # Errors
     /// If there is no directory, or its notes cannot be read.
@@ -113,7 +113,8 @@ impl DirectoryReader {
     }
 }
 
-/// A note that only the writer of the target must be able to read. Warns a reader that may not read it, and returns `None`.
+/// A note that only the writer of the target must be able to read. Warns a reader that may not read it, and returns
+/// `None`.
 fn private(note: Result<Option<Vec<u8>>, ReadError>) -> Result<Option<Vec<u8>>, ReadError> {
     match note {
         Err(ReadError::Io { path, source }) if source.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -27,7 +27,8 @@ pub(crate) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
-/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are being removed.
+/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
+/// being removed.
 pub(crate) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
     let left = entries(files, VERSIONS)?.into_iter().map(|version| Version { version, published: 0 });
     let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
@@ -35,8 +36,8 @@ pub(crate) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, D
     Ok(new_version(SystemTime::now(), Some(&taken)))
 }
 
-/// Switches clients to the version that `latest` names: writes its TileJSON, then `latest.json`. `before` is the current version until
-/// then.
+/// Switches clients to the version that `latest` names: writes its TileJSON, then `latest.json`. `before` is the
+/// current version until then.
 pub(crate) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> Result<(), DirectoryError> {
     let own = tilejson_of(files, &latest.version)?;
     for name in &own {
@@ -73,8 +74,8 @@ fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryErr
     }
 }
 
-/// Removes every version that `latest` does not list: expired versions, versions that were begun and not finished, and versions whose
-/// removal was interrupted. A stop ends the removal early; the next run continues it.
+/// Removes every version that `latest` does not list: expired versions, versions that were begun and not finished, and
+/// versions whose removal was interrupted. A stop ends the removal early; the next run continues it.
 pub(crate) fn remove_others(
     files: &mut Files,
     latest: &Latest,
@@ -149,8 +150,8 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     }
 }
 
-/// Switches clients to the version `to`, or to the one before the current version. Returns the versions after the switch, or the reason why
-/// there is no such version.
+/// Switches clients to the version `to`, or to the one before the current version. Returns the versions after the
+/// switch, or the reason why there is no such version.
 ///
 /// # Errors
 /// If the directory cannot be written, or another run writes it.

@@ -60,9 +60,10 @@ impl MbtilesReader {
         Ok(found.finish())
     }
 
-    /// The reason why the tiles cannot be read in order; `None` if they can. Without an index SQLite sorts a copy of all their bytes, and
-    /// copies an image once for each tile that shares it. That is refused if the bytes add up to more than twice the archive's size and
-    /// more than [`MAX_SORTED_BYTES`], or if there are more rows than its size allows.
+    /// The reason why the tiles cannot be read in order; `None` if they can. Without an index SQLite sorts a copy of
+    /// all their bytes, and copies an image once for each tile that shares it. That is refused if the bytes add up to
+    /// more than twice the archive's size and more than [`MAX_SORTED_BYTES`], or if there are more rows than its size
+    /// allows.
     fn unsorted(&self) -> rusqlite::Result<Option<String>> {
         if self.is_in_order()? {
             return Ok(None);
@@ -143,7 +144,8 @@ impl MbtilesReader {
         {
             found.push(format!("its metadata has minzoom {from} above maxzoom {to}"));
         }
-        // The metadata leaves out the zooms of partial regions: map clients would ask for tiles that do not exist there.
+        // The metadata leaves out the zooms of partial regions: map clients would ask for tiles that do not exist
+        // there.
         let partial = rows.get(MANIFEST_KEY).and_then(|text| serde_json::from_str(text).ok());
         let partial = partial.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest));
         let zooms = |of: &Scope| (i64::from(of.zooms.min().get()), i64::from(of.zooms.max().get()));
@@ -154,8 +156,8 @@ impl MbtilesReader {
         Ok(Expected { from, to, hash: rows.get("agg_tiles_hash").cloned() })
     }
 
-    /// Checks every row of `tiles`, in the order of `agg_tiles_hash`. Returns `false` if the tiles add up to more bytes than may be read
-    /// from a file of this size.
+    /// Checks every row of `tiles`, in the order of `agg_tiles_hash`. Returns `false` if the tiles add up to more bytes
+    /// than may be read from a file of this size.
     fn check_tiles(&self, expected: &Expected, found: &mut ArchiveDefects) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut rows = self.connection.prepare(IN_ORDER)?;
@@ -213,8 +215,9 @@ struct Expected {
 pub(crate) const IN_ORDER: &str =
     "SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles ORDER BY zoom_level, tile_column, tile_row";
 
-/// The most tiles that an archive without an index on the tile's address may have if single tiles are read from it. Each read scans all
-/// rows: reading 2,000 tiles scans 4 million rows and takes a few seconds; a million tiles would take weeks.
+/// The most tiles that an archive without an index on the tile's address may have if single tiles are read from it.
+/// Each read scans all rows: reading 2,000 tiles scans 4 million rows and takes a few seconds; a million tiles would
+/// take weeks.
 const MAX_UNINDEXED_TILES: u32 = 2_000;
 
 impl MbtilesReader {
@@ -233,8 +236,9 @@ impl MbtilesReader {
         Ok(())
     }
 
-    /// True if `SQLite` finds a tile by an index that covers at least two of the three parts of its address (the query plan shows each part
-    /// as `column=?`). An automatic index does not count, because `SQLite` builds it again for each query.
+    /// True if `SQLite` finds a tile by an index that covers at least two of the three parts of its address (the query
+    /// plan shows each part as `column=?`). An automatic index does not count, because `SQLite` builds it again for
+    /// each query.
     fn finds_by_index(&self) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {POINT}"))?;
@@ -243,8 +247,8 @@ impl MbtilesReader {
         Ok(!plan.iter().any(takes_all) && plan.iter().any(|step| step.matches("=?").count() >= 2))
     }
 
-    /// True if `SQLite` reads the tiles in order from an index. Otherwise it would sort them in a temporary copy of all their bytes, and an
-    /// image that many tiles share would be copied once for each of them.
+    /// True if `SQLite` reads the tiles in order from an index. Otherwise it would sort them in a temporary copy of all
+    /// their bytes, and an image that many tiles share would be copied once for each of them.
     pub(crate) fn is_in_order(&self) -> rusqlite::Result<bool> {
         self.guard.begin();
         let mut plan = self.connection.prepare(&format!("EXPLAIN QUERY PLAN {IN_ORDER}"))?;

@@ -1,4 +1,5 @@
-//! The files that `SQLite` keeps next to a database and finds by their names alone: the rollback journal, the write-ahead log and the log's index.
+//! The files that `SQLite` keeps next to a database and finds by their names alone: the rollback journal, the
+//! write-ahead log and the log's index.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,8 +18,8 @@ use crate::encode::MAX_STORED_TILE;
 use crate::target::lock_file;
 use crate::target::staging::{Staging, StagingError};
 
-/// The suffix of the rollback journal, in which SQLite keeps the old content of the pages that it overwrites. In WAL mode, the new content
-/// goes to the write-ahead log (`-wal`) instead.
+/// The suffix of the rollback journal, in which SQLite keeps the old content of the pages that it overwrites. In WAL
+/// mode, the new content goes to the write-ahead log (`-wal`) instead.
 const JOURNAL: &str = "-journal";
 /// The suffixes of the companions that may hold changes.
 const WITH_CHANGES: [&str; 2] = ["-wal", JOURNAL];
@@ -38,8 +39,9 @@ pub(crate) fn beside_holds_changes(target: &Path) -> bool {
     WITH_CHANGES.iter().any(|end| beside(target, end).exists())
 }
 
-/// Makes SQLite recover a database after its writer was killed: it rolls back a half-written transaction, or applies what is left in the
-/// log, and deletes those files, as it would for any reader. Files that a running program uses stay, and are refused afterwards.
+/// Makes SQLite recover a database after its writer was killed: it rolls back a half-written transaction, or applies
+/// what is left in the log, and deletes those files, as it would for any reader. Files that a running program uses
+/// stay, and are refused afterwards.
 pub(crate) fn clear_away(target: &Path) {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let _open = OpenFile::of(target);
@@ -60,8 +62,8 @@ pub(crate) fn clear_away(target: &Path) {
     }
 }
 
-/// True if the file is a journal whose writer was killed before it changed the database: SQLite writes the first bytes of a journal last.
-/// It leaves such a journal to the next writer.
+/// True if the file is a journal whose writer was killed before it changed the database: SQLite writes the first bytes
+/// of a journal last. It leaves such a journal to the next writer.
 fn is_unused(journal: &Path) -> io::Result<bool> {
     let mut first = [0xff];
     match lock_file::open_named(journal).and_then(|mut file| file.read_exact(&mut first)) {
@@ -72,7 +74,8 @@ fn is_unused(journal: &Path) -> io::Result<bool> {
     }
 }
 
-/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: opening a pipe would block forever.
+/// Refuses a companion that is a link, a pipe or a device, before SQLite opens it by its name: opening a pipe would
+/// block forever.
 pub(crate) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesError> {
     for companion in WITH_CHANGES.map(|end| beside(target, end)) {
         if std::fs::symlink_metadata(&companion).is_ok_and(|found| !found.is_file()) {
@@ -82,8 +85,9 @@ pub(crate) fn refuse_irregular_companions(target: &Path) -> Result<(), MbtilesEr
     Ok(())
 }
 
-/// Refuses to put a new file next to a companion that holds changes to another file. SQLite finds a log or journal by its name alone
-/// ("Write-Ahead Logging" and "Atomic Commit In SQLite", hot journals), so the first reader would apply the old file's changes to the new file.
+/// Refuses to put a new file next to a companion that holds changes to another file. SQLite finds a log or journal by
+/// its name alone ("Write-Ahead Logging" and "Atomic Commit In SQLite", hot journals), so the first reader would apply
+/// the old file's changes to the new file.
 pub(crate) fn refuse_companions(target: &Path) -> Result<(), MbtilesError> {
     for end in WITH_CHANGES {
         let companion = beside(target, end);
@@ -118,8 +122,9 @@ pub(crate) fn refuse_foreign(staging: &Staging) -> Result<(), StagingError> {
     }
 }
 
-/// The path as an SQLite URI with `immutable=1` ("Uniform Resource Identifiers"), so that SQLite reads the file and creates no other.
-/// Without it, opening a file in WAL mode leaves a log and its index next to the file, even if the file is opened read-only.
+/// The path as an SQLite URI with `immutable=1` ("Uniform Resource Identifiers"), so that SQLite reads the file and
+/// creates no other. Without it, opening a file in WAL mode leaves a log and its index next to the file, even if the
+/// file is opened read-only.
 pub(crate) fn as_it_lies(path: &Path) -> String {
     let mut uri = "file:".to_owned();
     for &byte in path.as_os_str().as_encoded_bytes() {
@@ -142,8 +147,9 @@ pub(crate) fn without_links(path: &Path) -> PathBuf {
     }
 }
 
-// Limits for archives from unknown sources: reading one takes time and memory in proportion to its size. Without them, a file of 8 KB can
-// hold SQL (views, triggers) that runs for years ("Defense Against The Dark Arts" in SQLite's documentation).
+// Limits for archives from unknown sources: reading one takes time and memory in proportion to its size. Without them,
+// a file of 8 KB can hold SQL (views, triggers) that runs for years ("Defense Against The Dark Arts" in SQLite's
+// documentation).
 
 /// Steps of SQLite's virtual machine between two checks of the step limit.
 const STEPS_PER_LOOK: i32 = 10_000;
@@ -151,8 +157,8 @@ const STEPS_PER_LOOK: i32 = 10_000;
 /// Steps that a statement may take in an archive of any size: about one second.
 const FREE_STEPS: u64 = 50_000_000;
 
-/// Steps that a statement may take, in addition, for each byte of the archive. Reading a row takes 30 steps, and a row has at least nine
-/// bytes.
+/// Steps that a statement may take, in addition, for each byte of the archive. Reading a row takes 30 steps, and a row
+/// has at least nine bytes.
 const STEPS_PER_BYTE: u64 = 400;
 
 /// The smallest size of a row with four columns, in bytes: its lengths, its types and its pointer on the page.
@@ -193,7 +199,8 @@ impl Guard {
         connection.execute_batch("PRAGMA trusted_schema = OFF; PRAGMA ignore_check_constraints = ON")
     }
 
-    /// Makes `connection` abort a statement that takes too many steps, and every statement after `is_stopped` has returned true.
+    /// Makes `connection` abort a statement that takes too many steps, and every statement after `is_stopped` has
+    /// returned true.
     pub(crate) fn watch(
         &self,
         connection: &mut Connection,
@@ -224,9 +231,10 @@ impl Guard {
     }
 }
 
-// Tracks which archives this process has open in SQLite. SQLite locks a file with POSIX locks, and the process loses all of them as soon
-// as it closes any handle of the file ("How To Corrupt An SQLite Database File", section 2.2). So a file is opened without SQLite only
-// while no connection of this process has it open. Otherwise a server that also writes would lose the locks of its commits.
+// Tracks which archives this process has open in SQLite. SQLite locks a file with POSIX locks, and the process loses
+// all of them as soon as it closes any handle of the file ("How To Corrupt An SQLite Database File", section 2.2). So a
+// file is opened without SQLite only while no connection of this process has it open. Otherwise a server that also
+// writes would lose the locks of its commits.
 
 /// Device and inode of a file.
 type FileNumber = (u64, u64);
@@ -273,8 +281,8 @@ impl Drop for OpenFile {
     }
 }
 
-/// Calls `look` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in which case the file is
-/// known to be a database. No connection opens a file during the call.
+/// Calls `look` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in
+/// which case the file is known to be a database. No connection opens a file during the call.
 pub(crate) fn unless_open<T>(path: &Path, look: impl FnOnce() -> T) -> Option<T> {
     let open = open();
     if number(path).is_some_and(|number| open.contains_key(&number)) {

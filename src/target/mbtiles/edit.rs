@@ -1,12 +1,14 @@
-//! Editing an MBTiles archive in place: differing tiles are collected in a scratch file, then applied in one transaction.
+//! Editing an MBTiles archive in place: differing tiles are collected in a scratch file, then applied in one
+//! transaction.
 //!
 //! ```text
 //!  open: lock ─► begin: metadata ─► write: compare bytes, ─► finish: one transaction, synced
 //!                                   collect differences               tiles, hash, metadata with the manifest
 //! ```
 //!
-//! Until `finish` the archive is only read. Then SQLite guarantees that readers see the old state or the new one, and that the next program
-//! that opens the archive undoes what a killed one left half written ("Atomic Commit In SQLite", hot journals).
+//! Until `finish` the archive is only read. Then SQLite guarantees that readers see the old state or the new one, and
+//! that the next program that opens the archive undoes what a killed one left half written ("Atomic Commit In SQLite",
+//! hot journals).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,15 +30,16 @@ use crate::target::{
 };
 use crate::tile::{Order, TileCoord};
 
-/// How long the transaction waits for other programs that read or write the archive: a server's reads take milliseconds, a copy seconds.
+/// How long the transaction waits for other programs that read or write the archive: a server's reads take
+/// milliseconds, a copy seconds.
 const BUSY_LIMIT: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts to lock the archive.
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
-/// The most changes that are applied in memory while other programs go on reading, until the pages are written. A change touches two or
-/// three pages of 4 KiB, so this takes less than 100 MB. With more changes, readers are locked out from the first one on: SQLite then
-/// writes pages to the file as they change.
+/// The most changes that are applied in memory while other programs go on reading, until the pages are written. A
+/// change touches two or three pages of 4 KiB, so this takes less than 100 MB. With more changes, readers are locked
+/// out from the first one on: SQLite then writes pages to the file as they change.
 const MAX_CHANGES_IN_MEMORY: u64 = 8_192;
 
 /// The most bytes of tiles in changes that are applied in memory.
@@ -400,7 +403,8 @@ mod tests {
         }
     }
 
-    /// Edits an archive called "old" while another connection reads it; returns the error, and the name that can be read afterwards.
+    /// Edits an archive called "old" while another connection reads it; returns the error, and the name that can be
+    /// read afterwards.
     fn edited_while_read(patience: Duration, stop: Option<Signal>) -> (PathBuf, MbtilesError) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.mbtiles");

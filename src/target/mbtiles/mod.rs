@@ -177,14 +177,16 @@ enum OpenedArchive {
 impl Mbtiles {
     /// Opens the archive `target`. Until [`Sink::finish`] it stays as it is. `stop` ends long steps early.
     ///
-    /// - [`OpenMode::Replace`]: a new archive is written next to `target` and replaces it. An existing target must be an MBTiles file.
+    /// - [`OpenMode::Replace`]: a new archive is written next to `target` and replaces it. An existing target must be
+    ///   an MBTiles file.
     /// - [`OpenMode::Edit`]: the archive exists, its tiles are a table, and it is changed in one transaction.
     ///
     /// Both take the same lock.
     ///
     /// # Errors
-    /// If the target is something else or `SQLite` has left changes next to it, its folder is missing or not writable, or another run
-    /// writes it. When editing, also if there is no archive, its tiles are a view, or the user may not write it.
+    /// If the target is something else or `SQLite` has left changes next to it, its folder is missing or not writable,
+    /// or another run writes it. When editing, also if there is no archive, its tiles are a view, or the user may not
+    /// write it.
     pub fn open(target: &Path, mode: OpenMode, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         Ok(Mbtiles(match mode {
             OpenMode::Replace => OpenedArchive::New(NewArchive::create(target, stop)?),

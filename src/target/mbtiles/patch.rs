@@ -1,8 +1,9 @@
-//! A patch: the changes that turn the tiles of one archive into those of another, in the form of Martin's `mbtiles diff`, for `mbtiles apply-patch`.
+//! A patch: the changes that turn the tiles of one archive into those of another, in the form of Martin's
+//! `mbtiles diff`, for `mbtiles apply-patch`.
 //!
-//! `tiles` holds the tiles that are new or differ, and the removed tiles with NULL as their bytes. `metadata` holds the rows of the newer
-//! archive, the rows that only the older one has with NULL as their value, and the `agg_tiles_hash` of both archives. By that hash the tool
-//! refuses to patch another archive.
+//! `tiles` holds the tiles that are new or differ, and the removed tiles with NULL as their bytes. `metadata` holds the
+//! rows of the newer archive, the rows that only the older one has with NULL as their value, and the `agg_tiles_hash`
+//! of both archives. By that hash the tool refuses to patch another archive.
 
 use std::path::Path;
 
@@ -38,7 +39,8 @@ impl MbtilesPatch {
         Ok(MbtilesPatch { archive, before: TilesHash::new(), after: TilesHash::new() })
     }
 
-    /// Takes a tile of the older and of the newer tileset, `None` where the tile does not exist; returns true if they differ.
+    /// Takes a tile of the older and of the newer tileset, `None` where the tile does not exist; returns true if they
+    /// differ.
     ///
     /// # Errors
     /// If the file cannot be written.

@@ -1,4 +1,5 @@
-//! The reader of MBTiles archives of any program. Their tiles are a table, or a view over tables that hold each distinct content once.
+//! The reader of MBTiles archives of any program. Their tiles are a table, or a view over tables that hold each
+//! distinct content once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +25,8 @@ const KIND: &str = "MBTiles archive of vector tiles";
 pub(crate) const POINT: &str =
     "SELECT tile_data FROM tiles WHERE zoom_level = ?1 AND tile_column = ?2 AND tile_row = ?3";
 
-/// A reader of an archive. It reads in one transaction, so it sees one state even if other programs write in the meantime.
+/// A reader of an archive. It reads in one transaction, so it sees one state even if other programs write in the
+/// meantime.
 #[derive(Debug)]
 pub struct MbtilesReader {
     pub(crate) connection: Connection,
@@ -77,8 +79,9 @@ impl MbtilesReader {
         let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
             Guard::limit(&connection)?;
             guard.watch(&mut connection, || false)?;
-            // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache of 8 MB holds the inner pages
-            // of the index of ten million tiles. It is small because each worker of a reseed has a reader, and pages of tiles are not read twice.
+            // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache
+            // of 8 MB holds the inner pages of the index of ten million tiles. It is small because each worker of a
+            // reseed has a reader, and pages of tiles are not read twice.
             connection.execute_batch("PRAGMA cell_size_check = ON; PRAGMA cache_size = -8000; BEGIN;")?;
             Ok(connection)
         });
@@ -208,8 +211,8 @@ impl MbtilesReader {
     }
 }
 
-/// The page cache of a reader that is kept open, in kilobytes. It is small because a server has several readers, and the operating system
-/// also caches the file.
+/// The page cache of a reader that is kept open, in kilobytes. It is small because a server has several readers, and
+/// the operating system also caches the file.
 const KEPT_OPEN_CACHE_KB: u32 = 2_000;
 
 impl TileReader for MbtilesReader {

@@ -40,7 +40,8 @@ impl TilesHash {
     }
 }
 
-/// The total bytes of tiles from which on a separate thread computes the hash: MD5 takes about as long as `SQLite` takes to store the tiles.
+/// The total bytes of tiles from which on a separate thread computes the hash: MD5 takes about as long as `SQLite`
+/// takes to store the tiles.
 const MIN_BYTES_OF_THREAD: usize = 16 << 20;
 
 /// The hash of edits, in the order in which a new archive stores them.

@@ -1,5 +1,6 @@
-//! Decides which tables and views of another program's archive are read: tables, and views over columns of one table, or of two tables that
-//! are joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any other view may never end.
+//! Decides which tables and views of another program's archive are read: tables, and views over columns of one table,
+//! or of two tables that are joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any
+//! other view may never end.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -15,7 +16,8 @@ enum Defined {
     LongView,
 }
 
-/// The reason why a table or view of an archive is not read; `None` if it is read. Looks only at the definition, so no view is evaluated.
+/// The reason why a table or view of an archive is not read; `None` if it is read. Looks only at the definition, so no
+/// view is evaluated.
 pub(crate) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let tables = match defined(connection, name)? {
         Defined::Nothing => return Ok(Some(format!("it is an SQLite file without the table {name}"))),
@@ -62,7 +64,8 @@ fn defined(connection: &Connection, name: &str) -> rusqlite::Result<Defined> {
     Ok(found.optional()?.unwrap_or(Defined::Nothing))
 }
 
-/// The reason why checking all of an archive's pages would evaluate expressions that its author wrote; `None` if it would not.
+/// The reason why checking all of an archive's pages would evaluate expressions that its author wrote; `None` if it
+/// would not.
 pub(crate) fn computes(connection: &Connection) -> rusqlite::Result<Option<String>> {
     let index = "SELECT l.name FROM sqlite_schema s, pragma_index_list(s.name) l
                  WHERE s.type = 'table' AND (l.partial OR EXISTS (SELECT 1 FROM pragma_index_xinfo(l.name) x WHERE x.cid = -2))
@@ -76,8 +79,8 @@ pub(crate) fn computes(connection: &Connection) -> rusqlite::Result<Option<Strin
     Ok(first(table)?.map(|name| format!("its table {name:?} is virtual or has columns that are computed")))
 }
 
-/// The tables of a view over columns of one table, or of two tables that are joined by one column each. `None` for any other view, because
-/// reading it may take any amount of time.
+/// The tables of a view over columns of one table, or of two tables that are joined by one column each. `None` for any
+/// other view, because reading it may take any amount of time.
 fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     let mut words = Words { rest: words(sql)?.into_iter().peekable() };
     words.keyword("create")?;

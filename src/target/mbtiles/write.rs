@@ -180,16 +180,17 @@ fn failed(staging: &Staging, source: rusqlite::Error) -> MbtilesError {
 
 fn open(staging: &Staging, stop: &Stop) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
-    // With NOFOLLOW, SQLite refuses a link in any part of the path. The user may have linked the folders above the file, so those links are
-    // resolved first.
+    // With NOFOLLOW, SQLite refuses a link in any part of the path. The user may have linked the folders above the
+    // file, so those links are resolved first.
     let path = without_links(staging.path());
     let mut connection = Connection::open_with_flags(path, flags)?;
     // SQLite opened the file by its name. This check makes sure that it is the locked file, before anything is written.
     if !staging.is_in_place() {
         return Err(rusqlite::Error::InvalidPath(staging.path().to_owned()));
     }
-    // No other process reads the staged file, and a failed one is deleted, so it needs neither journal nor locks nor syncs of its own. The
-    // journal mode "off" is not stored in the file: readers find an ordinary journal mode, never WAL.
+    // No other process reads the staged file, and a failed one is deleted, so it needs neither journal nor locks nor
+    // syncs of its own. The journal mode "off" is not stored in the file: readers find an ordinary journal mode, never
+    // WAL.
     connection.execute_batch(
         "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA cache_size = -16000; PRAGMA encoding = 'UTF-8';",

@@ -28,7 +28,8 @@ struct Sums {
 }
 
 impl PmtilesReader {
-    /// The rules that the archive breaks, each as a sentence; empty if it breaks none. Takes eight bytes of memory for each entry.
+    /// The rules that the archive breaks, each as a sentence; empty if it breaks none. Takes eight bytes of memory for
+    /// each entry.
     ///
     /// # Errors
     /// If the archive cannot be read. Damage is not an error: it is listed among the broken rules.
@@ -149,8 +150,8 @@ fn sentence(what: &str) -> String {
 
 /// The state of a walk over an archive's directories.
 ///
-/// The walk fails where ids do not ascend, within a directory or from one to the next. So it never walks a directory twice, wherever the
-/// pointers lead, and ends.
+/// The walk fails where ids do not ascend, within a directory or from one to the next. So it never walks a directory
+/// twice, wherever the pointers lead, and ends.
 pub(crate) struct Walk {
     levels: Vec<DirectoryLevel>,
     /// The smallest id that may still come.

@@ -9,8 +9,9 @@ use md5::{Digest as _, Md5};
 /// The slots of the table: 2^20 of 32 bytes are 32 MiB.
 const SLOTS: usize = 1 << 20;
 
-/// The number of used slots from which on the table has all slots in memory. Until then it holds only the used slots: otherwise each of the
-/// first contents would touch another page of the whole table, which takes most of the time of an archive of a thousand tiles.
+/// The number of used slots from which on the table has all slots in memory. Until then it holds only the used slots:
+/// otherwise each of the first contents would touch another page of the whole table, which takes most of the time of an
+/// archive of a thousand tiles.
 const MAX_FEW: usize = 1 << 14;
 
 /// The content that a slot of the table refers to.
@@ -26,13 +27,13 @@ struct Slot {
     checksum: u32,
 }
 
-/// A hash table of fixed size without chains: a newer content overwrites an older one in the same slot. With more than about a million
-/// different contents, a content whose slot was overwritten is stored again when it repeats: the archive is correct and a little larger.
-/// Contents that repeat often or soon are still found.
+/// A hash table of fixed size without chains: a newer content overwrites an older one in the same slot. With more than
+/// about a million different contents, a content whose slot was overwritten is stored again when it repeats: the
+/// archive is correct and a little larger. Contents that repeat often or soon are still found.
 ///
-/// Different contents must never be confused, so they are compared by their MD5. Computing MD5 takes half of the time of an archive whose
-/// tiles are all different. So it is computed only for a content whose CRC-32 and length equal those of an earlier one. The earlier content
-/// is then read back from the archive, once.
+/// Different contents must never be confused, so they are compared by their MD5. Computing MD5 takes half of the time
+/// of an archive whose tiles are all different. So it is computed only for a content whose CRC-32 and length equal
+/// those of an earlier one. The earlier content is then read back from the archive, once.
 #[derive(Debug)]
 pub(crate) struct KnownContents(Slots);
 
@@ -48,8 +49,8 @@ impl KnownContents {
         KnownContents(Slots::Few(HashMap::new()))
     }
 
-    /// The offset of the same bytes, if they were stored before. Otherwise returns `None`, and remembers the bytes as stored at `offset`.
-    /// `stored` reads back stored bytes by offset and length.
+    /// The offset of the same bytes, if they were stored before. Otherwise returns `None`, and remembers the bytes as
+    /// stored at `offset`. `stored` reads back stored bytes by offset and length.
     pub(crate) fn place(
         &mut self,
         bytes: &[u8],
@@ -91,7 +92,8 @@ impl KnownContents {
     }
 }
 
-/// The slot of a checksum. Similar contents have similar checksums, so the checksums are first spread (by the golden ratio, as in Fibonacci hashing).
+/// The slot of a checksum. Similar contents have similar checksums, so the checksums are first spread (by the golden
+/// ratio, as in Fibonacci hashing).
 const fn slot_of(checksum: u32) -> usize {
     let spread = (checksum as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (spread >> (u64::BITS - SLOTS.trailing_zeros())) as usize

@@ -1,4 +1,5 @@
-//! The layout of PMTiles v3, written and parsed: the header (section 3) and directories (section 4). No other file depends on its details.
+//! The layout of PMTiles v3, written and parsed: the header (section 3) and directories (section 4). No other file
+//! depends on its details.
 
 use std::fs::File;
 use std::io;
@@ -118,8 +119,8 @@ pub(crate) struct Header {
     pub(crate) tile_type: TileType,
     pub(crate) min_zoom: u8,
     pub(crate) max_zoom: u8,
-    /// West, south, east, north in ten-millionths of a degree. Section 3.4 of one edition of the specification puts the latitude first; all
-    /// writers and readers put the longitude first, as the first edition does.
+    /// West, south, east, north in ten-millionths of a degree. Section 3.4 of one edition of the specification puts the
+    /// latitude first; all writers and readers put the longitude first, as the first edition does.
     pub(crate) bounds: [i32; 4],
     pub(crate) center_zoom: u8,
     /// Longitude and latitude in ten-millionths of a degree.
@@ -239,7 +240,8 @@ pub(crate) fn directory_to_bytes(entries: &[Entry]) -> Vec<u8> {
     bytes
 }
 
-/// Parses an unpacked directory (section 4.3). Makes sure that the ids of its entries ascend, runs do not overlap, and no sum overflows.
+/// Parses an unpacked directory (section 4.3). Makes sure that the ids of its entries ascend, runs do not overlap, and
+/// no sum overflows.
 pub(crate) fn directory_from_bytes(bytes: &[u8]) -> Result<Vec<Entry>, LayoutError> {
     let mut numbers = VarintReader(bytes);
     let count = numbers.next()?;
@@ -374,7 +376,8 @@ impl ReadAt for LocalFile {
 
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
         let mut bytes = vec![0; length];
-        // A thread that panicked while it held the lock changed nothing except the file position, which is set again here.
+        // A thread that panicked while it held the lock changed nothing except the file position, which is set again
+        // here.
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))

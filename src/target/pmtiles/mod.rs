@@ -141,8 +141,8 @@ pub struct Pmtiles {
 }
 
 impl Pmtiles {
-    /// Begins an archive next to `target`. An existing target must be a PMTiles file; it stays as it is until [`Sink::finish`]. `stop` ends
-    /// long steps early.
+    /// Begins an archive next to `target`. An existing target must be a PMTiles file; it stays as it is until
+    /// [`Sink::finish`]. `stop` ends long steps early.
     ///
     /// # Errors
     /// If the target is something else, its folder is missing or not writable, or another run writes it.
@@ -283,8 +283,8 @@ impl Sink for Pmtiles {
         Ok(written)
     }
 
-    /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry in each directory:
-    /// the format has no other form for it.
+    /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry
+    /// in each directory: the format has no other form for it.
     fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
         let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, before_manifest, .. } = self;
         if let Some(mut rebuild) = rebuild {

@@ -29,8 +29,9 @@ const MAX_CACHED_ENTRIES: usize = 1 << 20;
 /// The most tiles that are listed: their ids take 1 GiB. A single entry can claim four thousand million tiles.
 const MAX_LISTED_TILES: u64 = 1 << 26;
 
-/// The number of tiles that an archive of any size may have. Each further tile needs [`MIN_BYTES_PER_TILE`] of the archive. So an archive
-/// of 300 bytes that claims the whole world is refused; a real archive of the world, including the seas, has 300 bytes for each tile.
+/// The number of tiles that an archive of any size may have. Each further tile needs [`MIN_BYTES_PER_TILE`] of the
+/// archive. So an archive of 300 bytes that claims the whole world is refused; a real archive of the world, including
+/// the seas, has 300 bytes for each tile.
 const ALWAYS_LISTED_TILES: u64 = 1 << 20;
 const MIN_BYTES_PER_TILE: u64 = 8;
 
@@ -57,7 +58,8 @@ impl PmtilesReader {
     /// Opens a file.
     ///
     /// # Errors
-    /// If the file does not exist, is not a PMTiles v3 archive of vector tiles packed as gzip or not at all, or is truncated.
+    /// If the file does not exist, is not a PMTiles v3 archive of vector tiles packed as gzip or not at all, or is
+    /// truncated.
     pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
     }

@@ -1,4 +1,5 @@
-//! A new archive made of an old one and edits: tiles that were not edited are copied byte for byte, in the order of the ids.
+//! A new archive made of an old one and edits: tiles that were not edited are copied byte for byte, in the order of the
+//! ids.
 //!
 //! ```text
 //!  old tile data   │ a b c d e f g h … │      edits: c is replaced, f deleted
@@ -6,8 +7,9 @@
 //!  new tile data   │ a b c'd e g h …   │      contents that are adjacent are copied at once
 //! ```
 //!
-//! A content that several tiles share is copied with the first of them that stays. Its new offset is computed from the list of copied
-//! ranges, which has one entry for each gap. So nothing is hashed, and memory grows with the number of gaps, up to a bound.
+//! A content that several tiles share is copied with the first of them that stays. Its new offset is computed from the
+//! list of copied ranges, which has one entry for each gap. So nothing is hashed, and memory grows with the number of
+//! gaps, up to a bound.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,12 +22,12 @@ use super::write::{Body, WriteFault};
 use crate::stop::Stop;
 use crate::tile::Zoom;
 
-/// Bytes of old tile data per read: large enough that the cost of the system call does not matter, and that the data between two edits is
-/// mostly in memory already.
+/// Bytes of old tile data per read: large enough that the cost of the system call does not matter, and that the data
+/// between two edits is mostly in memory already.
 const BYTES_PER_READ: u64 = 1 << 20;
 
-/// The most copied ranges in memory: about 30 MB. Beyond that the list is cleared, and a content shared with an earlier range is copied a
-/// second time: the archive is correct and a little larger.
+/// The most copied ranges in memory: about 30 MB. Beyond that the list is cleared, and a content shared with an earlier
+/// range is copied a second time: the archive is correct and a little larger.
 const MAX_PIECES: usize = 1 << 19;
 
 /// A range of old tile data that is contiguous in the new archive, too.
@@ -74,7 +76,8 @@ impl Rebuild {
         Ok(Rebuild { old, walk, ahead, copied, waiting: None, front: 0, window, window_at: 0, aside: Vec::new() })
     }
 
-    /// Copies all tiles before the tile `id`. Returns the entry of the tile itself without copying it; `None` if the old archive lacks the tile.
+    /// Copies all tiles before the tile `id`. Returns the entry of the tile itself without copying it; `None` if the
+    /// old archive lacks the tile.
     pub(crate) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, WriteFault> {
         while let Some(entry) = self.ahead.filter(|entry| entry.id < id) {
             let before = u32::try_from(id - entry.id).unwrap_or(u32::MAX);
@@ -181,8 +184,8 @@ impl Rebuild {
     fn look(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
         let tiles = self.old.header.tiles;
         let read = |length: u64| self.old.bytes.read_at(tiles.offset + at, length as usize);
-        // The first tile of a shared content was edited, so the content is copied with a later tile, although it lies before the window.
-        // The window stays.
+        // The first tile of a shared content was edited, so the content is copied with a later tile, although it lies
+        // before the window. The window stays.
         if at < self.window_at {
             self.aside = read(BYTES_PER_READ.min(end - at))?;
             return Ok(&self.aside);
@@ -196,7 +199,8 @@ impl Rebuild {
     }
 }
 
-/// The part of `bytes` from the offset `at` on, where `bytes` begins at the offset `begin`; `None` if that part is empty.
+/// The part of `bytes` from the offset `at` on, where `bytes` begins at the offset `begin`; `None` if that part is
+/// empty.
 fn at_hand(bytes: &[u8], begin: u64, at: u64) -> Option<&[u8]> {
     let within = usize::try_from(at.checked_sub(begin)?).ok()?;
     bytes.get(within..).filter(|rest| !rest.is_empty())

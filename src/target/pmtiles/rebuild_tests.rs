@@ -157,7 +157,8 @@ fn whatever_the_old_archive_looks_like_the_new_one_is_sound_and_holds_what_it_sh
         let counts = [written.stored, written.removed, written.unchanged, written.added, written.deleted];
         assert_eq!((counts, finished.deleted), (expected, expected[4]), "seed {seed}");
         assert!(held(&path) == tiles, "seed {seed}");
-        // A content that was shared is still shared: each content is stored once from the old archive, and at most once more by an edit.
+        // A content that was shared is still shared: each content is stored once from the old archive, and at most once
+        // more by an edit.
         let needed: usize = tiles.values().collect::<BTreeSet<_>>().iter().map(|content| content.len()).sum();
         let stored = PmtilesReader::open(&path).unwrap().header.tiles.length;
         assert!(stored <= 2 * needed as u64, "seed {seed}: {stored} bytes stored, {needed} needed");

@@ -24,7 +24,8 @@ use crate::tile::{LonLatBox, MapCenter, TileCoord, Zoom};
 /// The offset of the tile data.
 const TILES: u64 = ROOT_END as u64;
 
-/// The most entries with which a root without leaf directories is tried: 16 KiB hold about 8,000 entries of different tiles.
+/// The most entries with which a root without leaf directories is tried: 16 KiB hold about 8,000 entries of different
+/// tiles.
 const MAX_ENTRIES_OF_A_ROOT: u64 = 65_536;
 
 /// The fewest entries of a leaf directory, except the last: about 10 KB packed, which a client fetches in one request.
@@ -274,7 +275,8 @@ impl Body {
     }
 }
 
-/// Reads back the content at `offset`, `length` bytes long. `end` is the length of the tile data that was written so far.
+/// Reads back the content at `offset`, `length` bytes long. `end` is the length of the tile data that was written so
+/// far.
 fn stored(file: &BufWriter<File>, end: u64, offset: u64, length: u32) -> io::Result<Vec<u8>> {
     let (place, waiting) = (TILES + offset, file.buffer());
     let mut bytes = vec![0; length as usize];

@@ -1,4 +1,5 @@
-//! Replaces targets in S3 in a program that was built without the feature `s3`. No target can be opened, so no value of these types exists.
+//! Replaces targets in S3 in a program that was built without the feature `s3`. No target can be opened, so no value of
+//! these types exists.
 
 use std::convert::Infallible;
 

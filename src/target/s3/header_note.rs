@@ -1,5 +1,6 @@
-//! The note about the headers that the tiles of a prefix carry: whether every tile was stored with the headers of the configuration. Equal
-//! tiles are not written again, so changed headers reach them only by a pass that rewrites headers.
+//! The note about the headers that the tiles of a prefix carry: whether every tile was stored with the headers of the
+//! configuration. Equal tiles are not written again, so changed headers reach them only by a pass that rewrites
+//! headers.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +22,8 @@ pub struct HeaderNote {
 }
 
 impl HeaderNote {
-    /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles' headers. May wait for a server.
+    /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles'
+    /// headers. May wait for a server.
     ///
     /// # Errors
     /// If it cannot be read.

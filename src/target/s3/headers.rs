@@ -44,7 +44,8 @@ pub(crate) fn of_tile(
         .set_ssekms_key_id(key)
 }
 
-/// Sets every header of a tile that is copied onto itself, as [`of_tile`] does: a copy that replaces metadata keeps none of the old headers.
+/// Sets every header of a tile that is copied onto itself, as [`of_tile`] does: a copy that replaces metadata keeps
+/// none of the old headers.
 pub(crate) fn of_copy(
     request: CopyObjectFluentBuilder,
     headers: &S3Headers,
@@ -63,8 +64,8 @@ pub(crate) fn of_copy(
         .set_ssekms_key_id(key)
 }
 
-/// Sets the headers of a note, which is small and replaced in place: always the bucket's standard class, whose objects can be read at
-/// once and replaced without a fee.
+/// Sets the headers of a note, which is small and replaced in place: always the bucket's standard class, whose objects
+/// can be read at once and replaced without a fee.
 pub(crate) fn of_note(request: PutObjectFluentBuilder, headers: &S3Headers) -> PutObjectFluentBuilder {
     let (encryption, key) = headers.encryption.parts();
     request

@@ -1,8 +1,9 @@
-//! The lease, which allows one writer for each target. A note in the bucket names the run that writes; it is replaced by conditional writes
-//! only (Amazon S3 User Guide, "Conditional requests"), so that only one of two runs takes it.
+//! The lease, which allows one writer for each target. A note in the bucket names the run that writes; it is replaced
+//! by conditional writes only (Amazon S3 User Guide, "Conditional requests"), so that only one of two runs takes it.
 //!
-//! A lease expires by the clock. If the clocks of two machines differ by more than the lease's duration, the second machine may take the
-//! lease of a running run. That run notices at its next renewal, and ends before it writes the manifest.
+//! A lease expires by the clock. If the clocks of two machines differ by more than the lease's duration, the second
+//! machine may take the lease of a running run. That run notices at its next renewal, and ends before it writes the
+//! manifest.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -172,8 +173,8 @@ impl Lease {
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
     }
 
-    /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow. Then another run
-    /// may have taken it; [`Lease::confirm`] checks that.
+    /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow.
+    /// Then another run may have taken it; [`Lease::confirm`] checks that.
     pub(crate) fn is_overdue(&self) -> bool {
         self.renewed.borrow().elapsed() >= self.store.options.lease
     }
@@ -254,8 +255,9 @@ impl LeaseNote {
         written
     }
 
-    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that accepts all writes would let
-    /// two runs write at once. The conditions are tried on the note that this run has just written.
+    /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that accepts
+    /// all writes would let two runs write at once. The conditions are tried on the note that this run has just
+    /// written.
     async fn prove_conditions(&self) -> Result<(), S3Error> {
         let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
         if PROVEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&bucket) {
@@ -305,7 +307,8 @@ impl LeaseNote {
                 self.tag = tag;
                 Ok(())
             }
-            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. Or the note is gone.
+            // The server may have stored the first attempt while its answer was lost, and then refused the second
+            // attempt. Or the note is gone.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
                 match self.store.read(&self.name, None, MAX_NOTE).await {
                     Ok(object) if object.body == body => {
@@ -405,7 +408,8 @@ impl Holder {
         }
     }
 
-    /// True if the process has certainly ended: it ran in this boot and process namespace, in which no process has its id now.
+    /// True if the process has certainly ended: it ran in this boot and process namespace, in which no process has its
+    /// id now.
     fn is_gone(&self) -> bool {
         !self.scope.is_empty() && self.scope == scope() && !Path::new("/proc").join(self.pid.to_string()).exists()
     }

@@ -1,4 +1,5 @@
-//! Targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run replaces.
+//! Targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
+//! replaces.
 //!
 //! ```text
 //!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
@@ -6,8 +7,8 @@
 //!          lease             open                      uploads (bounded)             publish
 //! ```
 //!
-//! A run that edits a target ([`Unwritten::Keep`](super::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD before it
-//! writes it.
+//! A run that edits a target ([`Unwritten::Keep`](super::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD
+//! before it writes it.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -68,8 +69,8 @@ pub use version::{SharedVersion, VersionTiles, give_up_shared};
 #[cfg(feature = "s3")]
 pub use work_objects::S3WorkObjects;
 
-/// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or aborts an upload.
-/// The process ends 2 s after the signal.
+/// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
+/// aborts an upload. The process ends 2 s after the signal.
 #[cfg(feature = "s3")]
 const MAX_UNDO_TIME: Duration = Duration::from_secs(1);
 

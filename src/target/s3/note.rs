@@ -52,7 +52,8 @@ pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
 /// Writes a note.
 ///
 /// # Errors
-/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's refusal.
+/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's
+/// refusal.
 pub(crate) async fn write_note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
     match store.put_note(name, body.clone(), condition).await {
         Ok(_) => Ok(()),
@@ -90,7 +91,8 @@ pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Resul
     write_note(store, &header_note_name(), body, &Condition::Always).await
 }
 
-/// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no tile yet.
+/// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no
+/// tile yet.
 pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
     let headers = store.options.headers.digest();
     let found = read_header_note(store).await?;

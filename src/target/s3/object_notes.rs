@@ -77,8 +77,8 @@ impl S3Notes {
                 let written = store.put_note(name, body.to_vec(), &Condition::Always).await;
                 written.map_err(|refusal| store.error(Action::Put, name, refusal))
             }
-            // The server may have stored the first attempt while its answer was lost, and then refused the second attempt. If two writers
-            // write equal bodies, both succeed; so notes that must differ name their writer.
+            // The server may have stored the first attempt while its answer was lost, and then refused the second
+            // attempt. If two writers write equal bodies, both succeed; so notes that must differ name their writer.
             Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
                 match self.get(name).await? {
                     Some(found) if found.body == body => Ok(found.tag),

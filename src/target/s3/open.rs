@@ -34,7 +34,8 @@ pub(crate) struct Open {
     pub(crate) public_url: Option<String>,
 }
 
-/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns the description of the target, if its other tiles stay.
+/// Opens a target for a run of `tileset`, and notes the run's intent. Also returns the description of the target, if
+/// its other tiles stay.
 ///
 /// # Errors
 /// If the target holds another tileset or files of others, or the bucket cannot be read and written.

@@ -38,13 +38,14 @@ pub struct S3Options {
     pub request_timeout: Duration,
     /// How long a lease on the target lasts after it was taken or renewed.
     pub lease: Duration,
-    /// True if the server honours conditional writes, by which a lease is taken. A run proves that it does. With `false` nothing prevents
-    /// two runs from writing a target at once.
+    /// True if the server honours conditional writes, by which a lease is taken. A run proves that it does. With
+    /// `false` nothing prevents two runs from writing a target at once.
     pub conditional_writes: bool,
-    /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports them.
+    /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports
+    /// them.
     pub checksums: bool,
-    /// The size of a part of an archive that is uploaded in parts, in bytes; 5 MiB at least (Amazon S3 User Guide, "Multipart
-    /// upload limits").
+    /// The size of a part of an archive that is uploaded in parts, in bytes; 5 MiB at least (Amazon S3 User Guide,
+    /// "Multipart upload limits").
     pub part_size: u64,
     /// The headers of stored objects.
     pub headers: S3Headers,
@@ -103,8 +104,8 @@ pub enum Encryption {
     Bucket,
     /// With S3's own key.
     Aes256,
-    /// With a key of AWS KMS. An object's `ETag` then is not the MD5 of its bytes, so tiles cannot be compared: every seed
-    /// writes all of them again.
+    /// With a key of AWS KMS. An object's `ETag` then is not the MD5 of its bytes, so tiles cannot be compared: every
+    /// seed writes all of them again.
     Kms {
         /// The key; `None` for the account's own key for S3.
         key: Option<String>,
@@ -133,7 +134,8 @@ impl S3Headers {
         self.metadata.values().any(TileText::has_band)
     }
 
-    /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers, names or layers.
+    /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers,
+    /// names or layers.
     #[must_use]
     pub fn digest(&self) -> String {
         let metadata: Vec<String> = self.metadata.iter().map(|(name, text)| format!("{name}={text}")).collect();

@@ -14,11 +14,12 @@ use crate::target::{
 /// The name of the new archive in the temporary folder.
 const ARCHIVE: &str = "archive.pmtiles";
 
-/// The name of the old archive's copy in the temporary folder. An edit downloads the whole archive, because most of it is copied to the new one.
+/// The name of the old archive's copy in the temporary folder. An edit downloads the whole archive, because most of it
+/// is copied to the new one.
 const OLD: &str = "old.pmtiles";
 
-/// The sink of a PMTiles archive in S3. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the object was not
-/// replaced since the beginning.
+/// The sink of a PMTiles archive in S3. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the
+/// object was not replaced since the beginning.
 #[derive(Debug)]
 pub struct S3Pmtiles {
     // Fields are dropped in this order: the staged file before its folder.

@@ -24,8 +24,8 @@ const MAX_RELEASE_TIME: Duration = Duration::from_secs(5);
 
 /// The sink of a tileset below a prefix of a bucket, with one object for each tile.
 ///
-/// [`Sink::write`] starts uploads and returns; it waits only while the allowed number is in flight. Create and use this sink on a thread
-/// that may block, with a multi-threaded runtime running.
+/// [`Sink::write`] starts uploads and returns; it waits only while the allowed number is in flight. Create and use this
+/// sink on a thread that may block, with a multi-threaded runtime running.
 #[derive(Debug)]
 pub struct S3 {
     pub(crate) runtime: Handle,
@@ -88,8 +88,8 @@ impl S3 {
         Ok(switched)
     }
 
-    /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`]; a lease that was
-    /// not given back expires.
+    /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`];
+    /// a lease that was not given back expires.
     pub(crate) fn release(&mut self) -> Result<(), S3Error> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
         let released = wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, lease.release()));
@@ -130,7 +130,8 @@ impl Open {
         Ok(written)
     }
 
-    /// Applies edits to a version of shards. The caller knows what is stored, and hands over nothing that is right already.
+    /// Applies edits to a version of shards. The caller knows what is stored, and hands over nothing that is right
+    /// already.
     fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let mut written = Written::default();
         for edit in edits {
@@ -285,7 +286,8 @@ impl Sink for S3 {
 impl Drop for S3 {
     fn drop(&mut self) {
         self.store.options.shared.drop_tags();
-        // Dropping `open` aborts the uploads in flight. Then the lease is given back, so that the next run does not have to wait until it expires.
+        // Dropping `open` aborts the uploads in flight. Then the lease is given back, so that the next run does not
+        // have to wait until it expires.
         let open = self.open.take();
         let Some(lease) = self.lease.take() else { return };
         // A run that gives up before its first tile has begun nothing.
@@ -317,8 +319,8 @@ impl S3 {
         self.release()
     }
 
-    /// Makes this run write and publish a version that shards have written, instead of a version of its own. Must be called before
-    /// [`Sink::begin`](crate::target::Sink::begin).
+    /// Makes this run write and publish a version that shards have written, instead of a version of its own. Must be
+    /// called before [`Sink::begin`](crate::target::Sink::begin).
     pub fn adopt(&mut self, version: SharedVersion) {
         self.adopted = Some(version);
     }

@@ -12,7 +12,8 @@ use super::{Action, S3Error};
 use crate::target::Metadata;
 use crate::target::tree::{Latest, Publishing, Template, TreeOptions, notes};
 
-/// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes expired versions.
+/// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes
+/// expired versions.
 pub(crate) async fn finish(
     store: &Store,
     lease: &Lease,
@@ -69,7 +70,8 @@ async fn manifest(store: &Store, notes: &[notes::NoteFile], open: &Open) -> Resu
     Ok(())
 }
 
-/// Switches clients to the version `to`, or to the one before the current one, and copies its notes to where clients look for them.
+/// Switches clients to the version `to`, or to the one before the current one, and copies its notes to where clients
+/// look for them.
 pub(crate) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> Result<Latest, S3Error> {
     let Some(object) = store.get(notes::LATEST).await? else {
         return Err(S3Error::Missing { place: store.place(notes::LATEST) });
@@ -103,9 +105,9 @@ pub(crate) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     Ok(latest)
 }
 
-/// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never published. A version's notes
-/// are deleted last, so that the next run finds what an interrupted deletion left. `template`, with its layers, is used
-/// for a version without notes.
+/// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never
+/// published. A version's notes are deleted last, so that the next run finds what an interrupted deletion left.
+/// `template`, with its layers, is used for a version without notes.
 async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
     for version in noted_versions(store).await? {
         if latest.versions.iter().any(|stays| stays.version == version) {

@@ -31,7 +31,8 @@ pub struct S3Reader {
 }
 
 impl S3Reader {
-    /// Opens a target. The template of its tiles' names comes from its metadata; `template` is for a target without metadata.
+    /// Opens a target. The template of its tiles' names comes from its metadata; `template` is for a target without
+    /// metadata.
     ///
     /// # Errors
     /// If the bucket cannot be read, or its metadata is broken.
@@ -83,7 +84,8 @@ impl TileReader for S3Reader {
     }
 
     fn list(&mut self) -> Result<Vec<TileId>, ReadError> {
-        // No version was published. There may be millions of tiles below the prefix, in a version that shards have written.
+        // No version was published. There may be millions of tiles below the prefix, in a version that shards have
+        // written.
         if self.template.lacks_version() {
             return Ok(Vec::new());
         }

@@ -1,5 +1,5 @@
-//! The pass that gives every tile of a prefix the headers of the configuration: each object is copied onto itself, under the lease. The bytes
-//! stay as they are.
+//! The pass that gives every tile of a prefix the headers of the configuration: each object is copied onto itself,
+//! under the lease. The bytes stay as they are.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -13,15 +13,16 @@ use super::{Action, HeaderNote, RewrittenHeaders, S3, S3Error, wait};
 use crate::target::tree::Template;
 use crate::tile::TileId;
 
-/// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be URL-encoded").
+/// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be
+/// URL-encoded").
 const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The most attempts to copy an object that is replaced in the meantime.
 const MAX_COPIES: u32 = 5;
 
 impl S3 {
-    /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an interrupted pass
-    /// with the same headers ended.
+    /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an
+    /// interrupted pass with the same headers ended.
     ///
     /// # Errors
     /// If the bucket cannot be read or written, or a stop was asked for; what was done stays done.
@@ -69,7 +70,8 @@ impl HeaderPass<'_> {
             let page = store.list(&self.template.prefix(), from).await?;
             let mut wanted = Vec::new();
             for (name, tag) in page.found {
-                // Amazon lists in the order of names. If a server does not, no position in the list shows which tiles are done.
+                // Amazon lists in the order of names. If a server does not, no position in the list shows which tiles
+                // are done.
                 is_ordered &= last < name;
                 last.clone_from(&name);
                 let Some(tile) = self.template.read(&name) else { continue };
@@ -100,7 +102,8 @@ impl HeaderPass<'_> {
         Ok(done)
     }
 
-    /// Copies a tile onto itself. If it was replaced since it was listed, copies the new one. A deleted tile needs no headers.
+    /// Copies a tile onto itself. If it was replaced since it was listed, copies the new one. A deleted tile needs no
+    /// headers.
     async fn copied(&self, listed: ListedTile) -> Result<(), S3Error> {
         let (mut tag, mut copies) = (listed.tag, 1);
         loop {

@@ -1,4 +1,5 @@
-//! What the readers and the sink of one target share: a client with its open connections, and the `ETag`s of tiles that were read.
+//! What the readers and the sink of one target share: a client with its open connections, and the `ETag`s of tiles that
+//! were read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,8 @@ use super::refusal::RequestContext;
 use super::{S3Error, S3Keys, S3Location, S3Options, without_user};
 use crate::target::tree::Tag;
 
-/// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open connections, and the
-/// `ETag`s of tiles that were read since a sink began to edit them.
+/// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open
+/// connections, and the `ETag`s of tiles that were read since a sink began to edit them.
 #[derive(Debug, Clone)]
 pub struct S3Shared {
     parts: Arc<Mutex<SharedParts>>,
@@ -34,8 +35,8 @@ impl Default for S3Shared {
 /// The most bytes of a read that does not count as large. Readers of one target may have many such reads in flight.
 pub(crate) const MAX_SMALL_READ_BYTES: usize = 1 << 20;
 
-/// The most large reads in flight at once for one target, over all its readers. A stored tile has at most 64 MB, so the large tiles in
-/// flight take at most 256 MB.
+/// The most large reads in flight at once for one target, over all its readers. A stored tile has at most 64 MB, so the
+/// large tiles in flight take at most 256 MB.
 const MAX_LARGE_READS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -103,7 +104,8 @@ impl ClientSettings {
 }
 
 impl S3Shared {
-    /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a failure.
+    /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a
+    /// failure.
     pub fn reset(&self) {
         self.contents().bucket = None;
     }
@@ -128,7 +130,8 @@ impl S3Shared {
         Ok((client, place))
     }
 
-    /// Begins to keep the `ETag`s of tiles that are read. Must be called once the lease is held, so that no other run changes the tiles.
+    /// Begins to keep the `ETag`s of tiles that are read. Must be called once the lease is held, so that no other run
+    /// changes the tiles.
     pub(crate) fn keep_tags(&self) {
         self.contents().read = Some(HashMap::new());
     }
@@ -150,7 +153,8 @@ impl S3Shared {
         self.contents().read.as_mut()?.remove(name)
     }
 
-    /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no permit.
+    /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no
+    /// permit.
     pub(crate) async fn begin_read(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         if bytes <= MAX_SMALL_READ_BYTES as u64 {
             return None;
@@ -194,7 +198,8 @@ pub(crate) async fn connect(location: &S3Location, options: &S3Options) -> Resul
         ));
     }
     let shared = loader.load().await;
-    // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what it found.
+    // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what
+    // it found.
     let of_s3 =
         || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.endpoint.is_none());
     let endpoint = of_s3().or_else(|| shared.endpoint_url().map(str::to_owned)).map(|url| without_user(&url));
@@ -236,15 +241,16 @@ pub(crate) async fn connect(location: &S3Location, options: &S3Options) -> Resul
             .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
     };
-    // The SDK's adaptive retries are not used: their limiter lowers the rate by 30 % for each refusal. Measured: one burst of refusals over
-    // 16 requests in flight left a rate near 0, and after refusals of 1.5 s requests still waited when their 60 s were over. With standard
-    // retries each request doubles its own pause, so the rate falls only as far as the server refuses.
+    // The SDK's adaptive retries are not used: their limiter lowers the rate by 30 % for each refusal. Measured: one
+    // burst of refusals over 16 requests in flight left a rate near 0, and after refusals of 1.5 s requests still
+    // waited when their 60 s were over. With standard retries each request doubles its own pause, so the rate falls
+    // only as far as the server refuses.
     let retries = RetryConfig::standard()
         .with_max_attempts(options.attempts)
         .with_initial_backoff(options.backoff)
         .with_max_backoff(MAX_BACKOFF);
-    // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client bounds the retries
-    // by the attempts of each request and the number of requests in flight.
+    // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client
+    // bounds the retries by the attempts of each request and the number of requests in flight.
     let partition = RetryPartition::custom("oar-tiles").token_bucket(TokenBucket::unlimited()).build();
     let client = Client::from_conf(common().retry_config(retries).retry_partition(partition).build());
     Ok((client, place))

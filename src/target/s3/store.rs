@@ -89,8 +89,9 @@ impl Store {
         }
     }
 
-    /// Reads an object, or a range of it (RFC 9110, section 14.1.2). Refuses more than `most` bytes, whatever length the server announces.
-    /// Repeats a request whose answer breaks off: the SDK repeats only requests that fail before the first byte of the body.
+    /// Reads an object, or a range of it (RFC 9110, section 14.1.2). Refuses more than `most` bytes, whatever length
+    /// the server announces. Repeats a request whose answer breaks off: the SDK repeats only requests that fail before
+    /// the first byte of the body.
     pub(crate) async fn read(&self, name: &str, range: Option<&str>, most: usize) -> Result<Object, Refusal> {
         let mut attempt = 1;
         loop {
@@ -130,7 +131,8 @@ impl Store {
         self.put(request, name).await
     }
 
-    /// Lists one page of the objects whose names start with `begin`; `from` is the continuation token of the page before.
+    /// Lists one page of the objects whose names start with `begin`; `from` is the continuation token of the page
+    /// before.
     pub(crate) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
         let request = self.client.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
         let answer = request.set_continuation_token(from.clone()).send().await;
@@ -148,7 +150,8 @@ impl Store {
         Ok(Page { found: found.collect(), next: next.map(str::to_owned) })
     }
 
-    /// Deletes up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) objects by one request; returns those that could not be deleted.
+    /// Deletes up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) objects by one request; returns those that
+    /// could not be deleted.
     pub(crate) async fn delete(&self, names: &[String]) -> Vec<(String, Refusal)> {
         let mut objects = Vec::with_capacity(names.len());
         for name in names {
@@ -213,8 +216,9 @@ fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {
     names.iter().map(|name| (name.clone(), refusal.clone())).collect()
 }
 
-/// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"). The `ETag` of an object that was
-/// uploaded in parts contains a `-`. The `ETag` of an object encrypted by KMS looks like an MD5 but is not one; it never equals a tile's.
+/// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"). The `ETag` of an
+/// object that was uploaded in parts contains a `-`. The `ETag` of an object encrypted by KMS looks like an MD5 but is
+/// not one; it never equals a tile's.
 pub(crate) fn digest(tag: &str) -> Tag {
     if tag.len() != 32 || !tag.is_ascii() {
         return None;

@@ -35,8 +35,8 @@ const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// The slowest line that the time limits allow for, in bytes a second: an upload may take `bytes / MIN_BYTES_PER_SECOND` longer than the
-/// limits in the settings, which are meant for tiles.
+/// The slowest line that the time limits allow for, in bytes a second: an upload may take
+/// `bytes / MIN_BYTES_PER_SECOND` longer than the limits in the settings, which are meant for tiles.
 const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
 
 /// An archive in S3 that a run is going to replace.
@@ -146,7 +146,8 @@ impl S3Archive {
         self.store.place(&self.name)
     }
 
-    /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays in the bucket.
+    /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays
+    /// in the bucket.
     ///
     /// # Errors
     /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
@@ -243,8 +244,8 @@ impl Upload<'_> {
         }
     }
 
-    /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been lost, and the second
-    /// attempt refused because the object had changed.
+    /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been
+    /// lost, and the second attempt refused because the object had changed.
     async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
             && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
@@ -315,7 +316,8 @@ impl Upload<'_> {
         Ok((digest, part))
     }
 
-    /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they are deleted.
+    /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
+    /// are deleted.
     async fn abort(&self, id: &str) {
         let S3Archive { store, name, stop, .. } = self.archive;
         let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);

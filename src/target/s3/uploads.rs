@@ -22,12 +22,13 @@ use crate::tile::TileId;
 /// The most names of failed tiles that an error lists.
 const MAX_LISTED_FAILURES: usize = 20;
 
-/// The number of requests that may fail one after the other before the run gives up. A request fails only after all its attempts, over
-/// seconds: a server that fails this many is not about to recover. One interruption that hits all requests in flight (64 by default)
-/// stays below the limit.
+/// The number of requests that may fail one after the other before the run gives up. A request fails only after all its
+/// attempts, over seconds: a server that fails this many is not about to recover. One interruption that hits all
+/// requests in flight (64 by default) stays below the limit.
 const MAX_FAILURES_IN_A_ROW: u64 = 100;
 
-/// The most bytes of tiles in flight, in KiB; a larger tile is uploaded alone. 64 common tiles have far less: at most 100 kB each.
+/// The most bytes of tiles in flight, in KiB; a larger tile is uploaded alone. 64 common tiles have far less: at most
+/// 100 kB each.
 const MAX_KIB_IN_FLIGHT: u32 = 32 << 10;
 
 /// Bytes in KiB, rounded up, at most [`MAX_KIB_IN_FLIGHT`].
@@ -61,7 +62,8 @@ impl Failures {
     }
 }
 
-/// The most attempts to add a tile if the server refuses it although no such tile exists: another request for it was in flight, and failed.
+/// The most attempts to add a tile if the server refuses it although no such tile exists: another request for it was in
+/// flight, and failed.
 const MAX_CONFLICTS: u32 = 5;
 
 /// The pause between these attempts.
@@ -151,7 +153,8 @@ impl Uploads {
         self
     }
 
-    /// Starts the upload of a tile, once there is room. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
+    /// Starts the upload of a tile, once there is room. `digest` is the MD5 of `bytes`, which the server checks (RFC
+    /// 1864).
     pub(crate) fn put(
         &mut self,
         name: String,
@@ -215,8 +218,9 @@ impl Uploads {
         Ok(())
     }
 
-    /// What the target holds under each name: `None` for no tile, otherwise the MD5 of its bytes if its `ETag` is one. Asks the server only
-    /// about tiles that were not read since the run began; these requests and the uploads share the limit of requests in flight.
+    /// What the target holds under each name: `None` for no tile, otherwise the MD5 of its bytes if its `ETag` is one.
+    /// Asks the server only about tiles that were not read since the run began; these requests and the uploads share
+    /// the limit of requests in flight.
     ///
     /// # Errors
     /// If the server does not answer, or a stop was asked for.
@@ -314,7 +318,8 @@ impl Uploads {
         })
     }
 
-    /// The error of the run: the cause itself if no request succeeded or no other can succeed; otherwise how many failed, and which.
+    /// The error of the run: the cause itself if no request succeeded or no other can succeed; otherwise how many
+    /// failed, and which.
     fn failed(&self, failures: &Failures) -> S3Error {
         if let Some((action, name, refusal)) = &failures.end
             && (refusal.concerns_all() || failures.succeeded == 0)

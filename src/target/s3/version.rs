@@ -1,7 +1,8 @@
 //! A version that the shards of a seed write together, before their commit publishes it.
 //!
-//! Shards only add tiles (`If-None-Match: *`), so the first shard that writes a tile wins. A request may come late, because its process was
-//! stopped or the network delayed it; it changes no existing tile. Only the commit replaces and deletes tiles, and switches clients.
+//! Shards only add tiles (`If-None-Match: *`), so the first shard that writes a tile wins. A request may come late,
+//! because its process was stopped or the network delayed it; it changes no existing tile. Only the commit replaces and
+//! deletes tiles, and switches clients.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +23,8 @@ use crate::stop::Stop;
 use crate::target::tree::{Latest, Template, notes};
 use crate::tile::{ColumnRanges, TileId};
 
-/// How long a version of shards that was never published is protected from other runs, which remove versions that nobody publishes.
+/// How long a version of shards that was never published is protected from other runs, which remove versions that
+/// nobody publishes.
 const LIFE_OF_SHARED_VERSION: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 /// The note of a version that was begun, `begun.json`. A run of one process leaves it empty.
@@ -54,7 +56,8 @@ impl VersionNote {
     }
 }
 
-/// Removes the run from the note of a published version, so that the version is removed like any other once it has expired.
+/// Removes the run from the note of a published version, so that the version is removed like any other once it has
+/// expired.
 pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), S3Error> {
     write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await
 }
@@ -73,8 +76,8 @@ impl SharedVersion {
         notes::of_version(&self.version, BEGUN)
     }
 
-    /// Refuses a version that does not belong, or no longer belongs, to the run. Must be called with the lease held: only a holder of it
-    /// removes a version.
+    /// Refuses a version that does not belong, or no longer belongs, to the run. Must be called with the lease held:
+    /// only a holder of it removes a version.
     pub(crate) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), S3Error> {
         // A commit that was killed after it had published may be repeated.
         if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == self.version)) {
@@ -108,8 +111,8 @@ pub fn give_up_shared(
     })
 }
 
-/// True if a version that was never published must stay for its shards. Otherwise its note is changed to say that it is being removed,
-/// because a late commit must not publish what is left of it.
+/// True if a version that was never published must stay for its shards. Otherwise its note is changed to say that it is
+/// being removed, because a late commit must not publish what is left of it.
 pub(crate) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3Error> {
     let name = notes::of_version(version, BEGUN);
     let found = store.get(&name).await?;
@@ -136,12 +139,13 @@ pub struct VersionTiles {
     known: HashMap<TileId, [u8; 16]>,
 }
 
-/// The most columns that are listed to find the tiles that an earlier attempt has added. Each column takes a request; without the lists a
-/// tile takes two.
+/// The most columns that are listed to find the tiles that an earlier attempt has added. Each column takes a request;
+/// without the lists a tile takes two.
 const MAX_LISTED_COLUMNS: u64 = 16_384;
 
 impl VersionTiles {
-    /// The tiles of a version, by a template with its layers. Credentials come as for [`S3::create`](super::S3::create).
+    /// The tiles of a version, by a template with its layers. Credentials come as for
+    /// [`S3::create`](super::S3::create).
     ///
     /// # Errors
     /// If no client can be made.

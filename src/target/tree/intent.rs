@@ -1,8 +1,9 @@
-//! Intents: what runs have begun to change in a synchronized target. A run notes its intent before it changes the first tile, and removes
-//! it after it has written the manifest.
+//! Intents: what runs have begun to change in a synchronized target. A run notes its intent before it changes the first
+//! tile, and removes it after it has written the manifest.
 //!
-//! Within the scope of an intent, tiles may come from the interrupted run although the manifest is older. Readers return the intents
-//! ([`Described::unfinished`](crate::target::Described)); `run/target/mod.rs` decides what they mean for a reseed.
+//! Within the scope of an intent, tiles may come from the interrupted run although the manifest is older. Readers
+//! return the intents ([`Described::unfinished`](crate::target::Described)); `run/target/mod.rs` decides what they mean
+//! for a reseed.
 
 use std::fmt;
 
@@ -32,8 +33,8 @@ pub struct Intent {
     /// The tiles that it may change; `None` if it may change all tiles of its zooms and boxes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tiles: Option<TileRectList>,
-    /// The snapshots that its tiles show, and those of the same run's earlier attempts, as `pg_current_snapshot()` gives them. Another run
-    /// may have brought the target to a later state since they were taken.
+    /// The snapshots that its tiles show, and those of the same run's earlier attempts, as `pg_current_snapshot()`
+    /// gives them. Another run may have brought the target to a later state since they were taken.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub snapshots: Vec<String>,
     /// When it began, in seconds since 1970 (UTC); 0 if that is not known.
@@ -51,7 +52,8 @@ pub enum IntentKind {
     Reseed,
     /// It copies another target.
     Copy,
-    /// A finished run of another configuration or version. Some of its tiles stay, outside of the scope of the run that replaced its manifest.
+    /// A finished run of another configuration or version. Some of its tiles stay, outside of the scope of the run that
+    /// replaced its manifest.
     Replaced,
     /// A run of an older version of the program, which noted only its fingerprint.
     Unknown,
@@ -140,7 +142,8 @@ impl fmt::Display for Intent {
     }
 }
 
-/// Adds an intent. If an intent differs only in its time and its snapshots, the new one replaces it and takes over its snapshots.
+/// Adds an intent. If an intent differs only in its time and its snapshots, the new one replaces it and takes over its
+/// snapshots.
 fn add(intents: &mut Vec<Intent>, mut intent: Intent) {
     let again = intents.iter().filter(|other| other.is_again(&intent));
     let snapshots: Vec<String> = again.flat_map(|other| other.snapshots.clone()).collect();
@@ -162,7 +165,8 @@ impl Scope {
     /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
     #[must_use]
     pub fn is_within(&self, others: &[Scope]) -> bool {
-        // An area with a long border has many rectangles at deep zooms. Usually the other scope has the same area, so the areas are compared first.
+        // An area with a long border has many rectangles at deep zooms. Usually the other scope has the same area, so
+        // the areas are compared first.
         let is_same =
             |zoom: Zoom| others.iter().any(|other| other.zooms.contains(zoom) && other.coverage == self.coverage);
         let fits = |zoom: Zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others));
@@ -189,7 +193,8 @@ fn is_within(inner: &TileRect, scopes: &[Scope]) -> bool {
     outer.into_iter().any(|outer| outer.common(inner).as_ref() == Some(inner))
 }
 
-/// The intents of a target while a run changes it: those noted before its first tile, and those that stay noted after its manifest.
+/// The intents of a target while a run changes it: those noted before its first tile, and those that stay noted after
+/// its manifest.
 #[derive(Debug)]
 pub(crate) struct OpenIntents {
     /// The intents to note before the first tile: those that were there, and the run's own.
@@ -209,8 +214,9 @@ struct OtherIntent {
 }
 
 impl OpenIntents {
-    /// The intents of a run of `tileset`. `unfinished` are those that the target has, `manifest` is its manifest as JSON. `continues` is
-    /// true if the next manifest will go on to speak for regions outside of the run's scope, because they are of the same tileset.
+    /// The intents of a run of `tileset`. `unfinished` are those that the target has, `manifest` is its manifest as
+    /// JSON. `continues` is true if the next manifest will go on to speak for regions outside of the run's scope,
+    /// because they are of the same tileset.
     pub(crate) fn begin(
         tileset: &Tileset,
         unfinished: Vec<Intent>,
@@ -231,7 +237,8 @@ impl OpenIntents {
         add(&mut noted, Intent::of(tileset));
         let stays = |of: &Scope| match tileset.run {
             RunKind::Reseed { complete, .. } => !complete,
-            // Outside of this run's scope, the interrupted run may have changed or deleted tiles that the next manifest speaks for.
+            // Outside of this run's scope, the interrupted run may have changed or deleted tiles that the next manifest
+            // speaks for.
             RunKind::Seed { .. } | RunKind::Copy => kept.iter().any(|kept| of.meets_beyond(kept, &tileset.scope)),
         };
         let others = others.into_iter().map(|intent| {
@@ -248,8 +255,8 @@ impl OpenIntents {
         OpenIntents { noted, scope: tileset.scope.clone(), others: others.collect() }
     }
 
-    /// Must be called for each tile that the target holds. A tile outside of the run's scope stays, so the intents of the runs that may
-    /// have written it stay, too.
+    /// Must be called for each tile that the target holds. A tile outside of the run's scope stays, so the intents of
+    /// the runs that may have written it stay, too.
     pub(crate) fn see(&mut self, id: TileId) {
         if self.others.iter().all(|other| other.stays) || self.scope.holds(id) {
             return;

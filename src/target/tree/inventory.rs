@@ -1,5 +1,5 @@
-//! The tiles that a target holds at the beginning of a run, in the order in which tiles are written. The list is in a scratch file, so
-//! that memory does not grow with it.
+//! The tiles that a target holds at the beginning of a run, in the order in which tiles are written. The list is in a
+//! scratch file, so that memory does not grow with it.
 
 use std::collections::VecDeque;
 
@@ -30,7 +30,8 @@ impl Scope {
     }
 }
 
-/// The partial regions of a target, outside of its scope: what is stored there is valid, and what is not stored is unknown.
+/// The partial regions of a target, outside of its scope: what is stored there is valid, and what is not stored is
+/// unknown.
 #[derive(Debug, Clone, Default)]
 pub struct PartialScope {
     /// The partial regions that the manifest names.
@@ -69,7 +70,8 @@ impl PartialScope {
     }
 }
 
-/// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], in which the run writes its tiles.
+/// The tiles that a target holds: added in any order, then met in [`Order::ZoomColumnTmsRow`], in which the run writes
+/// its tiles.
 #[derive(Debug)]
 pub(crate) struct Inventory {
     held: Scratch,
@@ -107,7 +109,8 @@ impl Inventory {
         Ok(Inventory { held, count: 0, uncounted: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
     }
 
-    /// Adds a tile of the run's own scope. A tile of a partial region that the run gives up is added, too, but not counted. Other tiles are left out.
+    /// Adds a tile of the run's own scope. A tile of a partial region that the run gives up is added, too, but not
+    /// counted. Other tiles are left out.
     ///
     /// # Errors
     /// If the temporary folder has no room.

@@ -1,4 +1,5 @@
-//! The common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored tiles.
+//! The common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored
+//! tiles.
 //!
 //! | file | what is in it |
 //! |---|---|
@@ -40,15 +41,16 @@ pub struct TreeOptions {
     pub publish: Publishing,
     /// True to write into a target that holds another tileset, or files of other programs.
     pub force: bool,
-    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on purpose. `None`: the URL
-    /// that an earlier run was given, or relative addresses if there is none.
+    /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on
+    /// purpose. `None`: the URL that an earlier run was given, or relative addresses if there is none.
     pub public_url: Option<String>,
     /// True if tiles are stored as gzip.
     pub packed: bool,
 }
 
 impl TreeOptions {
-    /// The relative address of tiles that the TileJSON will have, if no public URL is known. Map clients do not resolve it.
+    /// The relative address of tiles that the TileJSON will have, if no public URL is known. Map clients do not resolve
+    /// it.
     pub(crate) fn relative_address(&self) -> Option<String> {
         // `{layer}` and `{version}` stay placeholders in this text, which is shown in a warning.
         self.public_url.is_none().then(|| self.template.text().to_owned())
@@ -60,7 +62,8 @@ impl TreeOptions {
 pub enum Publishing {
     /// Tiles that differ are replaced one by one.
     InPlace,
-    /// All tiles are written under the name of a new version; when they are complete, TileJSON and `latest.json` are switched to it.
+    /// All tiles are written under the name of a new version; when they are complete, TileJSON and `latest.json` are
+    /// switched to it.
     Versioned {
         /// How many old versions stay, at least.
         keep: usize,

@@ -38,7 +38,8 @@ pub(crate) struct NoteFile {
     pub(crate) body: Vec<u8>,
 }
 
-/// What was begun in a target. With this note an interrupted run is continued, and a run of another tileset is recognized.
+/// What was begun in a target. With this note an interrupted run is continued, and a run of another tileset is
+/// recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
     /// The fingerprint of the tileset that was begun.
@@ -52,8 +53,8 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    /// The unfinished runs of a target with this manifest. An older version of the program noted no intents, only the fingerprint that it
-    /// began to write. If that is not the manifest's fingerprint, it counts as an unknown run.
+    /// The unfinished runs of a target with this manifest. An older version of the program noted no intents, only the
+    /// fingerprint that it began to write. If that is not the manifest's fingerprint, it counts as an unknown run.
     pub(crate) fn unfinished(&self, manifest: Option<&str>) -> Vec<Intent> {
         let mut unfinished = self.unfinished.clone();
         let Some((manifest, now)) = manifest.and_then(|manifest| Some((manifest, fingerprint(manifest)?))) else {

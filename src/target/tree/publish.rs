@@ -43,7 +43,8 @@ pub enum SwitchError {
     Oldest(String),
 }
 
-/// Parses the name of a version. It becomes a part of paths, so a note that others wrote must not lead out of the target.
+/// Parses the name of a version. It becomes a part of paths, so a note that others wrote must not lead out of the
+/// target.
 fn version_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let name = String::deserialize(deserializer)?;
     if is_version_name(&name) { Ok(name) } else { Err(D::Error::custom(format!("{name:?} is no name of a version"))) }
@@ -82,8 +83,9 @@ impl Latest {
         Ok(self)
     }
 
-    /// Removes the expired versions and returns their names. A version is expired if it is not among the newest `keep` old versions and was
-    /// published longer than `keep_for` ago. The current version and the newest version always stay.
+    /// Removes the expired versions and returns their names. A version is expired if it is not among the newest `keep`
+    /// old versions and was published longer than `keep_for` ago. The current version and the newest version always
+    /// stay.
     pub fn take_expired(&mut self, keep: usize, keep_for: Duration, now: SystemTime) -> Vec<String> {
         let mut old = 0;
         let mut expired = Vec::new();
@@ -102,7 +104,8 @@ impl Latest {
     }
 }
 
-/// The name of a version that begins now, such as `20261121T131500Z`: names sort by time. Differs from all names in `latest`.
+/// The name of a version that begins now, such as `20261121T131500Z`: names sort by time. Differs from all names in
+/// `latest`.
 #[must_use]
 pub fn new_version(now: SystemTime, latest: Option<&Latest>) -> String {
     let name: String = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':'], "");

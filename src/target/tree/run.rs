@@ -1,5 +1,6 @@
-//! A run into a target that is brought in line with its tileset: what its notes said before, what the run may do, and what becomes of each edit.
-//! Directories and prefixes of buckets differ in how they read, write and delete named bytes, and in nothing of this.
+//! A run into a target that is brought in line with its tileset: what its notes said before, what the run may do, and
+//! what becomes of each edit. Directories and prefixes of buckets differ in how they read, write and delete named
+//! bytes, and in nothing of this.
 
 use std::sync::Arc;
 
@@ -90,8 +91,8 @@ impl TreeState {
     pub(crate) fn pending(&self, tileset: &Tileset, published: Option<&Latest>) -> Option<&str> {
         let begun = self.begun.as_ref().filter(|begun| begun.fingerprint == tileset.fingerprint)?;
         let pending = begun.pending.as_deref()?;
-        // The run may have been killed after it switched clients to the version and before it noted that. Clients then see the version, so
-        // it must not change any more.
+        // The run may have been killed after it switched clients to the version and before it noted that. Clients then
+        // see the version, so it must not change any more.
         let is_published = published.is_some_and(|latest| latest.versions.iter().any(|other| other.version == pending));
         (!is_published).then_some(pending)
     }
@@ -100,7 +101,8 @@ impl TreeState {
     pub(crate) fn before(&self, tileset: &Tileset, is_new_version: bool) -> Option<Described> {
         let stays = match tileset.unwritten {
             Unwritten::Keep => true,
-            // Tiles that another configuration or another version drew do not belong to this tileset. A new version is written as a whole.
+            // Tiles that another configuration or another version drew do not belong to this tileset. A new version is
+            // written as a whole.
             Unwritten::Delete => !is_new_version && self.is_of(tileset),
         };
         stays.then(|| Described { unfinished: self.unfinished(), ..self.noted.described.clone() })
@@ -138,8 +140,8 @@ pub(crate) struct TreeRun {
     pub(crate) version: Option<String>,
     /// The versions published before; `None` if there are none.
     pub(crate) published: Option<Latest>,
-    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles; it looks each tile
-    /// up instead.
+    /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles;
+    /// it looks each tile up instead.
     inventory: Option<Inventory>,
     /// Tiles to delete at the end, in addition to the rest of the inventory.
     doomed: Doomed,
@@ -198,8 +200,8 @@ impl TreeRun {
         self.inventory.as_ref().filter(|_| self.version.is_none()).map(Inventory::count)
     }
 
-    /// What was listed of a tile. Edits come in the order of the list: tiles between two edits are not in the tileset any more, and are
-    /// deleted at the end.
+    /// What was listed of a tile. Edits come in the order of the list: tiles between two edits are not in the tileset
+    /// any more, and are deleted at the end.
     pub(crate) fn meet(&mut self, id: TileId) -> Result<Option<Tag>, ScratchError> {
         let Some(inventory) = &mut self.inventory else { return Ok(None) };
         let met = inventory.meet(id)?;
@@ -207,8 +209,8 @@ impl TreeRun {
         Ok(met.here)
     }
 
-    /// Counts an edit in `written`, and notes a tile to be deleted at the end. Returns the tile if it has to be stored. `is_held` is true if
-    /// the target holds a tile there.
+    /// Counts an edit in `written`, and notes a tile to be deleted at the end. Returns the tile if it has to be stored.
+    /// `is_held` is true if the target holds a tile there.
     pub(crate) fn apply(
         &mut self,
         edit: TileEdit,

@@ -1,4 +1,5 @@
-//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`. Names are written here and read back in `template/read.rs`.
+//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`. Names are written here and read back in
+//! `template/read.rs`.
 
 use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 
@@ -7,7 +8,8 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 pub struct Template {
     text: String,
     parts: Vec<Part>,
-    /// The escaped names of the layers, by their [`LayerId`](crate::tile::LayerId); empty if the template has no `{layer}`.
+    /// The escaped names of the layers, by their [`LayerId`](crate::tile::LayerId); empty if the template has no
+    /// `{layer}`.
     layers: Vec<String>,
     /// The escaped name of the version.
     version: Option<String>,
@@ -79,7 +81,8 @@ impl Default for Template {
 }
 
 impl Template {
-    /// Parses a template. [`Template::with_layers`] and [`Template::with_version`] fill in `{layer}` and `{version}`, if it has them.
+    /// Parses a template. [`Template::with_layers`] and [`Template::with_version`] fill in `{layer}` and `{version}`,
+    /// if it has them.
     ///
     /// # Errors
     /// If two tiles could share a name, or a name could not be read back.
@@ -170,8 +173,8 @@ impl Template {
         self.is_versioned() && self.version.is_none()
     }
 
-    /// Fills in the names of the layers, by their [`LayerId`](crate::tile::LayerId). Characters with a meaning in a path or a URL become
-    /// `%` and two hexadecimal digits (RFC 3986, section 2.1).
+    /// Fills in the names of the layers, by their [`LayerId`](crate::tile::LayerId). Characters with a meaning in a
+    /// path or a URL become `%` and two hexadecimal digits (RFC 3986, section 2.1).
     #[must_use]
     pub fn with_layers<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Template {
         self.layers = names.into_iter().map(escaped).collect();
@@ -224,7 +227,8 @@ impl Template {
         prefix
     }
 
-    /// The text that the names of a column's tiles begin with; `None` if the template has the row or a layer before zoom and column.
+    /// The text that the names of a column's tiles begin with; `None` if the template has the row or a layer before
+    /// zoom and column.
     #[must_use]
     pub fn column_prefix(&self, zoom: Zoom, column: u32) -> Option<String> {
         let (mut prefix, mut placed) = (String::new(), 0);
@@ -241,8 +245,8 @@ impl Template {
         (placed == 2).then_some(prefix)
     }
 
-    /// The address of tiles below the target for TileJSON; of one layer if the template keeps layers apart. z, x and y stay placeholders.
-    /// `{-y}` stays, too, although few clients know it.
+    /// The address of tiles below the target for TileJSON; of one layer if the template keeps layers apart. z, x and y
+    /// stay placeholders. `{-y}` stays, too, although few clients know it.
     #[must_use]
     pub fn address(&self, slice: Slice) -> String {
         self.parts
@@ -260,7 +264,8 @@ impl Template {
     }
 }
 
-/// True if a name begins like the program's own folder, in upper or lower case: some file systems do not distinguish them.
+/// True if a name begins like the program's own folder, in upper or lower case: some file systems do not distinguish
+/// them.
 fn begins_own_folder(name: &str) -> bool {
     name.get(..OWN_FOLDER.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(OWN_FOLDER))
 }
@@ -397,8 +402,8 @@ impl Template {
         rest.is_empty()
     }
 
-    /// True if a file or folder of this name, directly below the target, may be a tile or hold tiles. That is so if the name fits the
-    /// template up to the template's first `/`, with any layer and any version.
+    /// True if a file or folder of this name, directly below the target, may be a tile or hold tiles. That is so if the
+    /// name fits the template up to the template's first `/`, with any layer and any version.
     #[must_use]
     pub fn may_begin_with(&self, name: &str) -> bool {
         let mut first = Vec::new();
@@ -428,7 +433,8 @@ fn fits(parts: &[Part], name: &str) -> bool {
     }
 }
 
-/// The number that decimal digits represent; `None` with a sign or leading zeros, so that each number has only one form.
+/// The number that decimal digits represent; `None` with a sign or leading zeros, so that each number has only one
+/// form.
 fn plain_number(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     if plain { digits.parse().ok() } else { None }

@@ -1,5 +1,5 @@
-//! Thousands of archives and tiles that were changed at random, by numbers that are the same in each run: whatever they hold, reading
-//! ends with a result or an error, without a panic and in bounded memory.
+//! Thousands of archives and tiles that were changed at random, by numbers that are the same in each run: whatever they
+//! hold, reading ends with a result or an error, without a panic and in bounded memory.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Archives that somebody else made, to do harm: whatever they hold, every command that reads ends soon, in bounded memory, with an
-//! error that says what is wrong. Here: MBTiles, and tiles themselves.
+//! Archives that somebody else made, to do harm: whatever they hold, every command that reads ends soon, in bounded
+//! memory, with an error that says what is wrong. Here: MBTiles, and tiles themselves.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -212,7 +212,8 @@ fn tiles_and_notes_over_the_limits_are_refused() {
     assert!(told.stdout.contains("its tiles have no index in their order"), "{}", told.stdout);
 }
 
-/// Reading each tile of a large archive without an index would take a look at all of them: what to do is said, and nothing waits.
+/// Reading each tile of a large archive without an index would take a look at all of them: what to do is said, and
+/// nothing waits.
 #[test]
 fn a_large_archive_without_an_index_is_refused_with_the_index_to_make() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Targets that somebody altered to do harm after a seed: a reseed, which reads the tiles that it patches, ends in bounded memory, with
-//! an error or with the right tiles.
+//! Targets that somebody altered to do harm after a seed: a reseed, which reads the tiles that it patches, ends in
+//! bounded memory, with an error or with the right tiles.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};

@@ -10,7 +10,8 @@ use crate::support::program::{humble, run, seed_command, start_seed, wait};
 use crate::support::refusal::names;
 use crate::support::{Archive, Db, Gate, OldTarget, Place, seed};
 
-/// A point in the north-east of the world lies in tile 1/1/0 (XYZ), which MBTiles calls column 1, row 1: the golden tile.
+/// A point in the north-east of the world lies in tile 1/1/0 (XYZ), which MBTiles calls column 1, row 1: the golden
+/// tile.
 #[test]
 fn rows_are_counted_from_the_south() {
     let db = Db::with_facilities(0);

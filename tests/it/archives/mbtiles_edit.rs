@@ -122,7 +122,8 @@ fn a_reader_in_a_transaction_sees_the_old_state_until_it_ends() {
     }
 }
 
-/// An archive as a run leaves it that was killed while its pages were written: the files of a transaction that never ends.
+/// An archive as a run leaves it that was killed while its pages were written: the files of a transaction that never
+/// ends.
 fn half_written(path: &Path, to: &Path) {
     let writer = Connection::open(path).unwrap();
     writer.execute_batch("PRAGMA cache_size = 1; BEGIN EXCLUSIVE; UPDATE tiles SET tile_data = zeroblob(299)").unwrap();

@@ -70,8 +70,8 @@ pub(crate) fn metadata(zooms: &str, manifest: &str) -> Metadata {
     }
 }
 
-/// Some 50,000 tiles of zooms 0 to 14: some zooms as a whole, some with gaps; runs of one content, also from one zoom into
-/// the next, contents that come again much later, and removals.
+/// Some 50,000 tiles of zooms 0 to 14: some zooms as a whole, some with gaps; runs of one content, also from one zoom
+/// into the next, contents that come again much later, and removals.
 fn many() -> Vec<TileEdit> {
     let mut gzip = Gzip::new(Level::new(6).unwrap());
     let mut edits = Vec::new();

@@ -1,4 +1,5 @@
-//! `where` by zoom: each tile shows the rows that the condition of its zoom chooses, and changes of the columns in it are seen.
+//! `where` by zoom: each tile shows the rows that the condition of its zoom chooses, and changes of the columns in it
+//! are seen.
 
 use super::{DEEPEST, World, plain};
 use crate::rendering::reference::compare;

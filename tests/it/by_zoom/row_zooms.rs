@@ -1,4 +1,5 @@
-//! `min_zoom` and `max_zoom`: each tile shows the rows whose own zooms hold its zoom, and a change of these zooms is seen.
+//! `min_zoom` and `max_zoom`: each tile shows the rows whose own zooms hold its zoom, and a change of these zooms is
+//! seen.
 
 use serde_json::Value;
 

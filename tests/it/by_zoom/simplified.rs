@@ -1,4 +1,5 @@
-//! `simplify`: every tile is cut from the geometry that the plain query simplifies for its zoom, so that nothing shifts at the edges of tiles.
+//! `simplify`: every tile is cut from the geometry that the plain query simplifies for its zoom, so that nothing shifts
+//! at the edges of tiles.
 
 use std::path::Path;
 
@@ -12,8 +13,8 @@ const PIXEL: &str = "(40075016.685578488::float8 / 256 / (1 << z))";
 /// All that a layer can be simplified by.
 const EVERYTHING: &str = "simplify = { tolerance = 1.5, snap = 24, min_area = 9, min_length = 20.5, zoom = \"0-7\" }\n";
 
-/// A layer over each table of shapes, in metres and in degrees. Without a buffer, a feature that is moved into a tile has to be searched
-/// farther away.
+/// A layer over each table of shapes, in metres and in degrees. Without a buffer, a feature that is moved into a tile
+/// has to be searched farther away.
 fn layers(simplify: &str) -> String {
     ["shape", "degrees"]
         .map(|table| {
@@ -35,7 +36,8 @@ fn world(layers: &str) -> World {
     )
 }
 
-/// Compares a target with the plain query over rows that are simplified to `simplified`, SQL over `m` and the zoom `z`; NULL is not drawn.
+/// Compares a target with the plain query over rows that are simplified to `simplified`, SQL over `m` and the zoom `z`;
+/// NULL is not drawn.
 fn is_plain(world: &World, target: &Path, simplified: impl Fn(u8) -> String) {
     let mut rows = Vec::new();
     for zoom in 0..=DEEPEST {

@@ -1,5 +1,5 @@
-//! Aggregates that the survey works out while it reads the rows give what the database gives when it puts the rows of each cell
-//! together.
+//! Aggregates that the survey works out while it reads the rows give what the database gives when it puts the rows of
+//! each cell together.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,8 @@ use oar_tiles::mvt::decode;
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, seed};
 
-/// Rows around some towns, on the edges of the world and a centimetre apart on both sides of a cell's, in several reference systems, with values of every kind that is folded.
+/// Rows around some towns, on the edges of the world and a centimetre apart on both sides of a cell's, in several
+/// reference systems, with values of every kind that is folded.
 const ROWS: &str = include_str!("aggregates_in_the_survey.sql");
 
 /// Aggregates that are folded.
@@ -38,7 +39,8 @@ const FOLDED: &[(&str, &str)] = &[
     ("west", "!xmin!"),
 ];
 
-/// The aggregates as a table of the configuration; `as_rows` keeps them from being folded, for a comment cannot be told from SQL.
+/// The aggregates as a table of the configuration; `as_rows` keeps them from being folded, for a comment cannot be told
+/// from SQL.
 fn properties(of: &[(&str, &str)], as_rows: bool) -> String {
     let comment = if as_rows { " /* of rows */" } else { "" };
     let one = |(name, sql): &(&str, &str)| format!("{name} = \"{sql}{comment}\"");

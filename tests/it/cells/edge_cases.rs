@@ -1,5 +1,5 @@
-//! What once made cells wrong: parts of cells, queries that give more than points, targets seeded in parts, and aggregates that are
-//! none.
+//! What once made cells wrong: parts of cells, queries that give more than points, targets seeded in parts, and
+//! aggregates that are none.
 
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, OldTarget, Tree, seed};
@@ -84,7 +84,8 @@ fn a_declared_query_that_gives_many_places_at_once_dirties_the_cells_of_all() {
 #[test]
 fn no_part_of_a_cell_is_taken_for_a_cell() {
     let db = swiss();
-    // Every cell of half a tile at zoom 5 has two members, one near each of two corners: a search box may end between them.
+    // Every cell of half a tile at zoom 5 has two members, one near each of two corners: a search box may end between
+    // them.
     db.run(
         "CREATE TABLE pairs AS SELECT row_number() OVER () AS id,
              ST_SetSRID(ST_MakePoint((a + at) * 626172.1357121641, (b + at) * 626172.1357121641), 3857)::geometry(Point, 3857) AS g

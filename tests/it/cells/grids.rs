@@ -189,7 +189,8 @@ fn real_facilities_in_cells_are_what_the_slow_query_gives() {
     }
 }
 
-/// Rows in other reference systems, geographies, and geometries that are no points: they lie in the middle of their boxes.
+/// Rows in other reference systems, geographies, and geometries that are no points: they lie in the middle of their
+/// boxes.
 const ELSEWHERE: &str = "
     CREATE TABLE degrees AS SELECT i AS id, ST_SetSRID(ST_MakePoint(6 + (i * 37 % 101) / 25.0, 46 + (i * 53 % 103) / 60.0), 4326) AS g FROM generate_series(1, 400) AS i;
     CREATE TABLE swiss AS SELECT id, ST_Transform(g, 2056) AS g FROM degrees;
@@ -225,8 +226,8 @@ type CellsByPlace = BTreeMap<((i64, i64), Option<String>), BTreeMap<String, Stri
 /// Where a feature stands, and its properties.
 type ShownCell = ((i64, i64), BTreeMap<String, String>);
 
-/// The features of a layer in every tile of an archive: where each stands, in units of the zoom's grid from its north-west
-/// corner, and its properties.
+/// The features of a layer in every tile of an archive: where each stands, in units of the zoom's grid from its
+/// north-west corner, and its properties.
 fn shown(archive: &Path, layer: &str) -> BTreeMap<u8, Vec<ShownCell>> {
     let mut zooms: BTreeMap<u8, Vec<_>> = BTreeMap::new();
     for ((zoom, x, y), raw) in Archive::open(archive).tiles() {

@@ -1,11 +1,13 @@
-//! Clusters that are merged from cells, where these lie close together: what a tile shows depends on cells far outside of it.
+//! Clusters that are merged from cells, where these lie close together: what a tile shows depends on cells far outside
+//! of it.
 
 use std::path::PathBuf;
 
 use crate::support::Archive;
 use crate::support::tracking::Tracking;
 
-/// Two thousand places, about as dense everywhere, so that few members more decide about a cluster; and where the next ones go.
+/// Two thousand places, about as dense everywhere, so that few members more decide about a cluster; and where the next
+/// ones go.
 const PLACES: &str = "
     CREATE TABLE place (id int PRIMARY KEY, at geometry(Point, 4326));
     CREATE FUNCTION chance(seed text) RETURNS float8 LANGUAGE sql IMMUTABLE AS
@@ -15,7 +17,8 @@ const PLACES: &str = "
     INSERT INTO place SELECT n, somewhere(n::text) FROM generate_series(1, 2000) AS n;
     CREATE INDEX ON place USING gist (at);";
 
-/// Large cells, few features a statement; with a comment the aggregates are not folded, and the database merges the cells.
+/// Large cells, few features a statement; with a comment the aggregates are not folded, and the database merges the
+/// cells.
 fn layers(comment: &str) -> String {
     let layer = |name: &str, cell: &str, size: &str| {
         format!(

@@ -1,4 +1,5 @@
-//! Installing the change log and removing it: what is watched, what is refused, and that it can be done again and by hand.
+//! Installing the change log and removing it: what is watched, what is refused, and that it can be done again and by
+//! hand.
 
 use std::process::Command;
 

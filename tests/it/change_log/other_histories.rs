@@ -1,5 +1,5 @@
-//! A database with another history than a target has seen: a copy, a promoted standby, a restored disk, a crash. Its identity and its timeline are the
-//! same, and its transaction numbers are passed again.
+//! A database with another history than a target has seen: a copy, a promoted standby, a restored disk, a crash. Its
+//! identity and its timeline are the same, and its transaction numbers are passed again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -351,7 +351,8 @@ impl Fleet {
         assert_eq!(keys.len(), 1, "{keys:?}");
         let key = keys[0].as_bytes();
         let value = self.redis.ask(&[b"GET", key]);
-        // On a busy machine Redis or the database may be asked in vain: then the tile is rendered, and replaces what is in Redis.
+        // On a busy machine Redis or the database may be asked in vain: then the tile is rendered, and replaces what is
+        // in Redis.
         until("a server takes it", || {
             self.redis.ask(&[b"SET", key, &value]);
             self.server().get(path, GZIP).header("cache-status") == Some("oar-tiles; hit; detail=redis")

@@ -1,4 +1,5 @@
-//! The triggers run as a role that can do no more than append to the log, whoever installs them and whatever becomes of it.
+//! The triggers run as a role that can do no more than append to the log, whoever installs them and whatever becomes of
+//! it.
 
 use crate::support::tracking::Tracking;
 
@@ -313,7 +314,8 @@ fn default_privileges_give_nobody_more_than_reading() {
     tracking.drop_roles();
 }
 
-/// Makes the log what an earlier version left behind: functions that run casts and belong to the superuser who installed.
+/// Makes the log what an earlier version left behind: functions that run casts and belong to the superuser who
+/// installed.
 const LAYOUT_1: &str = "
     DO $$ DECLARE one record; BEGIN
         FOR one IN SELECT oid FROM pg_proc WHERE pronamespace = 'oar_tiles'::regnamespace LOOP

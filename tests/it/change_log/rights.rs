@@ -1,10 +1,10 @@
-//! The change log gives nobody rights: not the owner of a type or a table whose changes are noted, not whoever made the log's
-//! schema before the install.
+//! The change log gives nobody rights: not the owner of a type or a table whose changes are noted, not whoever made the
+//! log's schema before the install.
 
 use crate::support::tracking::Tracking;
 
-/// A table for what ran as whom, and functions that write into it. The function of a cast, of an operator, of a CHECK and of a
-/// generated column: whoever runs one of them is in `ran`.
+/// A table for what ran as whom, and functions that write into it. The function of a cast, of an operator, of a CHECK
+/// and of a generated column: whoever runs one of them is in `ran`.
 const ATTACKER: &str = "
     CREATE ROLE ATTACKER LOGIN; CREATE ROLE WRITER LOGIN;
     CREATE TABLE ran (what text, role text); GRANT SELECT, INSERT ON ran TO PUBLIC;

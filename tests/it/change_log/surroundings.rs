@@ -1,4 +1,5 @@
-//! The change log amid what administrators do: rights are taken, the database is dumped and restored, all tables are published, columns are altered.
+//! The change log amid what administrators do: rights are taken, the database is dumped and restored, all tables are
+//! published, columns are altered.
 
 use crate::support::Db;
 use crate::support::program::{program, run};

@@ -1,5 +1,5 @@
-//! Kill it, stop it, fill the disk, put something in the way: a directory keeps what is right, says what is wrong, and the
-//! next run makes it what a fresh one would be.
+//! Kill it, stop it, fill the disk, put something in the way: a directory keeps what is right, says what is wrong, and
+//! the next run makes it what a fresh one would be.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -81,7 +81,8 @@ fn tilejson_and_metadata_say_what_is_there() {
     let inner: serde_json::Value = serde_json::from_str(metadata["json"].as_str().unwrap()).unwrap();
     assert_eq!(inner["vector_layers"], layers);
     assert_eq!(tree.manifest()["stored"].as_u64().unwrap(), tree.tiles().len() as u64);
-    // A later run without an address keeps the one that the target has; without an address of its own, tiles are found beside the file.
+    // A later run without an address keeps the one that the target has; without an address of its own, tiles are found
+    // beside the file.
     tree.seed(&db.url, &["--zoom", "2-7"]);
     assert_eq!(tree.json("tiles.json")["tiles"], json!(["https://t.example.org/m/{z}/{x}/{y}.pbf"]));
     tree.seed(&db.url, &["--zoom", "2-7", "--public-url", "relative"]);
@@ -222,7 +223,8 @@ fn boxes_and_zooms_limit_what_is_compared_and_deleted_and_the_rest_is_kept_in_mi
         // They were read back from six digits.
         assert!((now.as_f64().unwrap() - then.as_f64().unwrap()).abs() < 1e-6, "{still}");
     }
-    // Once more, with --force, and elsewhere: nothing is forgotten, and what lies within what is kept is not noted again.
+    // Once more, with --force, and elsewhere: nothing is forgotten, and what lies within what is kept is not noted
+    // again.
     for arguments in [&arguments[..], &["--zoom", "8", "--bbox", "0,40,10,50", "--force"], &["--zoom", "3"]] {
         tree.seed(&db.url, arguments);
         let again = tree.manifest();

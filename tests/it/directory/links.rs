@@ -1,5 +1,5 @@
-//! Names that the program derives from a target's lead nowhere else: whoever may write the folder cannot have a run write, empty or
-//! remove another file.
+//! Names that the program derives from a target's lead nowhere else: whoever may write the folder cannot have a run
+//! write, empty or remove another file.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt as _, symlink};
@@ -297,8 +297,8 @@ fn versions_lie_in_the_target() {
     place.is_untouched("a list of versions");
 }
 
-/// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else goes by handles
-/// of folders (`src/target/directory/folder.rs`, `src/target/lock_file.rs`), which follow no link.
+/// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else
+/// goes by handles of folders (`src/target/directory/folder.rs`, `src/target/lock_file.rs`), which follow no link.
 const BY_PATH: [(&str, &str); 14] = [
     ("src/cli/shell.rs", "man --output: pages in a folder that the user named"),
     ("src/run/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),

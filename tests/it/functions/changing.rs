@@ -1,4 +1,5 @@
-//! Changes: those that are noted are followed, a function that was replaced asks for a seed, and live tiles are what the function gives.
+//! Changes: those that are noted are followed, a function that was replaced asks for a seed, and live tiles are what
+//! the function gives.
 
 use super::{World, text};
 use crate::support::Archive;

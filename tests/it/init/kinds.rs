@@ -1,4 +1,5 @@
-//! Tables whose kind changes what a run sees of them: inheritance, several reference systems, domains, row level security.
+//! Tables whose kind changes what a run sees of them: inheritance, several reference systems, domains, row level
+//! security.
 
 use super::databases::{init, with_file, written};
 use crate::support::database::Db;

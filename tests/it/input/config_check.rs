@@ -1,4 +1,5 @@
-//! `config --check` names every problem at once, `--schema` and `--json` are for programs; variables and secrets in a file.
+//! `config --check` names every problem at once, `--schema` and `--json` are for programs; variables and secrets in a
+//! file.
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Names and texts that others chose (files, versions, layers, tables, the database's messages) never steer the user's terminal: control
-//! characters in them are printed escaped.
+//! Names and texts that others chose (files, versions, layers, tables, the database's messages) never steer the user's
+//! terminal: control characters in them are printed escaped.
 
 use std::process::Command;
 
@@ -9,7 +9,8 @@ use crate::support::folder::Folder;
 use crate::support::program::{Run, program, run, seed_command};
 use crate::support::refusal::NOWHERE;
 
-/// Clears the screen (ESC [ 2 J), rings the bell, goes back to the beginning of the line, and clears the screen by its 8-bit form.
+/// Clears the screen (ESC [ 2 J), rings the bell, goes back to the beginning of the line, and clears the screen by its
+/// 8-bit form.
 const HOSTILE: &str = "x\u{1b}[2J\u{7}\r\u{9b}2Jy";
 
 /// How [`HOSTILE`] is printed.

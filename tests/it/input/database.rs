@@ -331,7 +331,8 @@ fn limits_that_a_database_carries_end_no_run() {
          CREATE UNIQUE INDEX ON late (id)",
     );
     limit(&db);
-    // Its refresh and its one tile take longer than every limit, the session with the snapshot waits meanwhile, and a statement fails.
+    // Its refresh and its one tile take longer than every limit, the session with the snapshot waits meanwhile, and a
+    // statement fails.
     let slow = "[tileset]\nzoom = \"0\"\n[run]\nworkers = 1\n\
         [[layer]]\nname = \"late\"\ntable = \"late\"\ngeometry = \"location\"\nkey = [\"id\"]\nrefresh = true\nproperties = { slow = \"pg_sleep(0.6)::text\" }\n\
         [[layer]]\nname = \"broken\"\ntable = \"api_facility\"\non_tile_error = \"skip\"\nproperties = { x = \"1 / (length(id) - length(id))\" }\n";

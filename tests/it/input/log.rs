@@ -1,5 +1,5 @@
-//! The log: time and level on each line where no terminal is, or JSON; warnings and failures are events, too; a watch says what it follows and
-//! what it published.
+//! The log: time and level on each line where no terminal is, or JSON; warnings and failures are events, too; a watch
+//! says what it follows and what it published.
 
 use serde_json::Value;
 

@@ -1,4 +1,5 @@
-//! Functions, operators and tables of others that have names of PostGIS: none is run, on the search path or off it, and a run that would take one for PostGIS's own is refused.
+//! Functions, operators and tables of others that have names of PostGIS: none is run, on the search path or off it, and
+//! a run that would take one for PostGIS's own is refused.
 
 use std::path::PathBuf;
 
@@ -8,7 +9,8 @@ use crate::support::{Archive, Db, seed};
 const LAYER: &str =
     "[tileset]\noutput = \"t.mbtiles\"\n[[layer]]\nname = \"mill\"\ntable = \"mill\"\nschema = \"public\"\n";
 
-/// A database with PostGIS in some schema, a table, and a role that owns the schema of its name. The role is dropped at the end.
+/// A database with PostGIS in some schema, a table, and a role that owns the schema of its name. The role is dropped at
+/// the end.
 struct World {
     db: Db,
     folder: tempfile::TempDir,

@@ -1,4 +1,5 @@
-//! Flags, variables, configurations and files that make no sense: refused before the database is asked, with the next step.
+//! Flags, variables, configurations and files that make no sense: refused before the database is asked, with the next
+//! step.
 
 use std::path::Path;
 use std::process::Command;
@@ -166,8 +167,8 @@ fn an_output_that_cannot_be_replaced_is_left_alone() {
     }
 }
 
-/// Readers would apply what lies there to the new file. What a killed program left beside an archive is cleared away as any reader
-/// would; what a running one holds, or what lies beside nothing, is not.
+/// Readers would apply what lies there to the new file. What a killed program left beside an archive is cleared away as
+/// any reader would; what a running one holds, or what lies beside nothing, is not.
 #[test]
 fn what_sqlite_left_beside_the_old_file_is_cleared_away_or_refused() {
     // A program in mid-write: its changes are in the "-wal" alone.

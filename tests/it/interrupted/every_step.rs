@@ -1,5 +1,5 @@
-//! The note of what a run has begun, at every step of a run that another one interrupts: durable before the first tile, there until
-//! the manifest has moved, gone when a run has finished.
+//! The note of what a run has begun, at every step of a run that another one interrupts: durable before the first tile,
+//! there until the manifest has moved, gone when a run has finished.
 
 use std::time::Duration;
 
@@ -117,7 +117,8 @@ fn a_prefix_of_a_bucket_notes_what_is_begun_at_every_step() {
     is_noted_at_every_step(|| InBucket(Prefix::new(), forced(tree("{z}/{x}/{y}.pbf", Publishing::InPlace))));
 }
 
-/// The connection is cut before each request of a run in turn, the last ones included: those of the manifest and of the note itself.
+/// The connection is cut before each request of a run in turn, the last ones included: those of the manifest and of the
+/// note itself.
 #[test]
 fn cut_before_any_of_its_requests_a_run_into_a_bucket_has_noted_what_it_changed() {
     let (before, after) = (tiles(20, 1), tiles(30, 2));

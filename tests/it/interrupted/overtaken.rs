@@ -7,7 +7,8 @@ use crate::support::program::{program, run, wait};
 use crate::support::tracked::{Tracked, differences};
 use crate::support::{Archive, Gate};
 
-/// Two tilesets that a seed shows at one snapshot. The rows of the first wait at the gate; zoom 5 of the second cannot be drawn while a name is empty.
+/// Two tilesets that a seed shows at one snapshot. The rows of the first wait at the gate; zoom 5 of the second cannot
+/// be drawn while a name is empty.
 fn config(tracked: &Tracked) -> String {
     let layer = |name: &str, zoom: &str, property: &str| {
         format!(

@@ -63,7 +63,8 @@ impl Pair {
         until("the standby has it", || self.admin.value(&format!("SELECT pg_last_wal_replay_lsn() >= '{now}'")));
     }
 
-    /// While a session of the standby waits at the gate, removes rows that it can see; as often as there are conditions for the rows.
+    /// While a session of the standby waits at the gate, removes rows that it can see; as often as there are conditions
+    /// for the rows.
     fn removes_what_is_read(&self, rows: &[&str], starts: impl FnOnce()) {
         self.admin.run("SELECT pg_advisory_lock(1)");
         let mut since: String = self.admin.value("SELECT clock_timestamp()::text");

@@ -114,8 +114,8 @@ fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() 
     assert_eq!(target.partial(), None);
 }
 
-/// Sends a signal and waits. Two seconds are promised (issue 2) and some tenths of one are usual; a loaded machine may take
-/// longer.
+/// Sends a signal and waits. Two seconds are promised (issue 2) and some tenths of one are usual; a loaded machine may
+/// take longer.
 #[track_caller]
 fn stopped_by(child: Process, name: &str, what: &str) {
     let begun = Instant::now();

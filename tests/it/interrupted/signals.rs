@@ -1,7 +1,7 @@
 //! Whatever the program waits for: SIGINT ends it with 130 and SIGTERM with 143, soon.
 //!
-//! Each test is a table of waits. A run of each is started, brought to its wait, and told to stop, by one signal and by the
-//! other.
+//! Each test is a table of waits. A run of each is started, brought to its wait, and told to stop, by one signal and by
+//! the other.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

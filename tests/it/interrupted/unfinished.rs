@@ -1,5 +1,5 @@
-//! What an interrupted run leaves in a synchronized target is never called up to date: whatever its scope, its configuration, its
-//! database, every command names it, and a reseed mends it or needs a seed.
+//! What an interrupted run leaves in a synchronized target is never called up to date: whatever its scope, its
+//! configuration, its database, every command names it, and a reseed mends it or needs a seed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -231,7 +231,8 @@ fn a_seed_that_fails_half_way_is_named_like_one_that_was_killed() {
     world.is_right("tiles/");
 }
 
-/// The same zooms, configuration and database: what the interrupted run left is a later state of what the manifest speaks for.
+/// The same zooms, configuration and database: what the interrupted run left is a later state of what the manifest
+/// speaks for.
 #[test]
 fn a_killed_seed_of_the_same_scope_is_mended_by_a_reseed_which_counts_anew() {
     let world = World::new(40);
@@ -417,8 +418,8 @@ const RUNS: [(&[&str], bool); 6] = [
     (&["reseed"], false),
 ];
 
-/// Kills runs of all scopes and of two configurations, one after the other, at moments that nobody chose. `TEST_KILLS=ROUNDS` does
-/// more of it.
+/// Kills runs of all scopes and of two configurations, one after the other, at moments that nobody chose.
+/// `TEST_KILLS=ROUNDS` does more of it.
 #[test]
 fn after_any_kills_a_reseed_either_makes_all_right_or_asks_for_a_seed() {
     let rounds: u32 = std::env::var("TEST_KILLS").map_or(5, |rounds| rounds.parse().unwrap());

@@ -1,5 +1,5 @@
-//! A run and statements that want a table for themselves: nobody waits longer for the run than `lock_timeout`, and the run converges.
-//! Each statement is fired at each phase of a seed, while a third session reads the table all the time.
+//! A run and statements that want a table for themselves: nobody waits longer for the run than `lock_timeout`, and the
+//! run converges. Each statement is fired at each phase of a seed, while a third session reads the table all the time.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -259,9 +259,11 @@ fn a_run_gives_way_late_in_its_rendering() {
     gives_way(Place::Deep);
 }
 
-/// The gate is opened as soon as somebody waits: all sessions have their locks by then, so the run ends as if nobody did.
+/// The gate is opened as soon as somebody waits: all sessions have their locks by then, so the run ends as if nobody
+/// did.
 fn goes_on(place: Place) {
-    // The key of a materialized view is looked at before the survey, and comes to the same gate: the locks are held by then, too.
+    // The key of a materialized view is looked at before the survey, and comes to the same gate: the locks are held by
+    // then, too.
     for case in CASES.iter().filter(|case| case.waits) {
         let what = format!("{} at {place:?}", case.name);
         let world = World::new(case.table, place, "20s");

@@ -10,7 +10,8 @@ use crate::support::program::{program, run, wait};
 use crate::support::watching::Watching;
 use crate::support::{Archive, Db, Gate, Place, seed, until};
 
-/// A database with a change log, a configuration whose statements come to the gate, and a target that a change has made stale.
+/// A database with a change log, a configuration whose statements come to the gate, and a target that a change has made
+/// stale.
 struct World {
     db: Db,
     folder: tempfile::TempDir,
@@ -42,8 +43,9 @@ impl World {
     }
 }
 
-/// Where no closed formula leads from a tile to its rows, a reseed surveys the layer. Somebody who wants the table for himself during that
-/// survey waits for the session that reads; the workers need no further lock, so the run ends first.
+/// Where no closed formula leads from a tile to its rows, a reseed surveys the layer. Somebody who wants the table for
+/// himself during that survey waits for the session that reads; the workers need no further lock, so the run ends
+/// first.
 #[test]
 fn a_reseed_of_many_batches_takes_all_of_its_locks_before_its_survey() {
     let prepare = "ALTER TABLE api_facility ALTER COLUMN location TYPE geometry(Point, 3395) USING ST_Transform(location::geometry, 3395)";

@@ -33,7 +33,8 @@ fn a_transaction_that_locks_in_the_other_order_is_not_ended_by_a_deadlock() {
     let child = start_seed(&db.url, &target, &["--config", config, "--zoom", "0-4"]);
     let waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'b'::regclass AND NOT granted)";
     until("the run waits", || db.value::<bool>(waits));
-    // Longer than deadlock_timeout (1 s): now the run has looked for a deadlock and found none, and the other session looks next.
+    // Longer than deadlock_timeout (1 s): now the run has looked for a deadlock and found none, and the other session
+    // looks next.
     std::thread::sleep(Duration::from_millis(1500));
     assert!(somebody.tries("LOCK TABLE a IN ACCESS EXCLUSIVE MODE"), "the run made a deadlock");
     somebody.run("COMMIT");

@@ -1,4 +1,5 @@
-//! Locks and every verb that reads the database; locks that others hold when a run begins; what is too much for the server.
+//! Locks and every verb that reads the database; locks that others hold when a run begins; what is too much for the
+//! server.
 
 use std::process::{Command, Stdio};
 

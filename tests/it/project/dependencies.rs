@@ -1,5 +1,5 @@
-//! The crates that the program is built from, held to `deny.toml` without cargo-deny: `scripts/deny` looks closer, and takes minutes to
-//! be built.
+//! The crates that the program is built from, held to `deny.toml` without cargo-deny: `scripts/deny` looks closer, and
+//! takes minutes to be built.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -16,7 +16,8 @@ fn texts(value: &Value) -> Vec<String> {
     value.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// Whether an SPDX expression, as far as crates use them, can be met by allowed licences alone. Older crates write a slash for OR.
+/// Whether an SPDX expression, as far as crates use them, can be met by allowed licences alone. Older crates write a
+/// slash for OR.
 fn is_allowed(expression: &str, allowed: &[String]) -> bool {
     let text = expression.replace('/', " OR ").replace('(', " ( ").replace(')', " ) ");
     let mut words = text.split_whitespace().peekable();

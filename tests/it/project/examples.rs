@@ -9,8 +9,8 @@ use oar_tiles::cli::command;
 use crate::support::program::{program, run};
 use crate::support::repository;
 
-/// What Kubernetes would refuse, or start and never find: a selector that no pod's labels fit, a port without a name, a volume that is not
-/// there. Prints the number of objects.
+/// What Kubernetes would refuse, or start and never find: a selector that no pod's labels fit, a port without a name, a
+/// volume that is not there. Prints the number of objects.
 const KUBERNETES: &str = r#"
 import sys
 from ruamel.yaml import YAML
@@ -68,8 +68,8 @@ fn succeeds(command: &mut Command) -> String {
     String::from_utf8(said).unwrap()
 }
 
-/// The program takes a command line of an example: its verbs, flags and values. What a shell does with the line is taken away, and a variable
-/// stands for a whole number, which is a file, an address and a duration, too.
+/// The program takes a command line of an example: its verbs, flags and values. What a shell does with the line is
+/// taken away, and a variable stands for a whole number, which is a file, an address and a duration, too.
 #[track_caller]
 pub(super) fn is_known(line: &str) {
     let own = line.split([';', '|', '>', '&']).next().unwrap_or_default();
@@ -204,8 +204,8 @@ fn the_files_for_aws_have_the_right_form() {
     assert_eq!(said.trim(), "8");
 }
 
-/// A key without the query, and a query that is passed on all the same, give one client's tile to everybody. nginx and Varnish are asked in
-/// `purge/real_caches.rs`; clouds are not at hand.
+/// A key without the query, and a query that is passed on all the same, give one client's tile to everybody. nginx and
+/// Varnish are asked in `purge/real_caches.rs`; clouds are not at hand.
 #[test]
 fn what_is_recommended_for_clouds_neither_forwards_queries_that_are_not_in_the_key_nor_says_nothing_of_them() {
     let text = |name: &str| fs::read_to_string(example(name)).unwrap().to_lowercase().replace('_', "");
@@ -226,7 +226,8 @@ fn what_is_recommended_for_clouds_neither_forwards_queries_that_are_not_in_the_k
     }
 }
 
-/// Whether a job definition has the parameters that the API's own description in botocore asks for. It is not run: that takes an account.
+/// Whether a job definition has the parameters that the API's own description in botocore asks for. It is not run: that
+/// takes an account.
 const BATCH: &str = r#"
 import json, sys
 import botocore.session, botocore.validate
@@ -247,8 +248,8 @@ fn the_job_definition_for_batch_has_the_right_form() {
     is_known(said.trim().strip_prefix("oar-tiles ").unwrap());
 }
 
-/// tileserver-gl takes minutes to be installed; it was tried by hand with this file. Here: every source is an archive of the kind that it is named as, in a
-/// folder that the options name.
+/// tileserver-gl takes minutes to be installed; it was tried by hand with this file. Here: every source is an archive
+/// of the kind that it is named as, in a folder that the options name.
 #[test]
 fn the_configuration_of_tileserver_gl_names_archives() {
     let text = fs::read_to_string(example("tileserver-gl.json")).unwrap();

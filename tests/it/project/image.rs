@@ -1,5 +1,5 @@
-//! The Dockerfile, by its form: no container runtime is at hand. What it copies exists, the program takes its commands, its health check
-//! says whether a server is ready, and the packed program is small enough.
+//! The Dockerfile, by its form: no container runtime is at hand. What it copies exists, the program takes its commands,
+//! its health check says whether a server is ready, and the packed program is small enough.
 
 use std::fs;
 

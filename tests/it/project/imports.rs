@@ -1,10 +1,11 @@
-//! Who may import whom. In each folder the parts stand in layers, and a part imports only parts of the layers before its own. No two files import
-//! each other, but for a parent and its children.
+//! Who may import whom. In each folder the parts stand in layers, and a part imports only parts of the layers before
+//! its own. No two files import each other, but for a parent and its children.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// Folders of `src` and their layers. The parts of a layer are separated by spaces and do not import each other, except where a `+` joins them.
+/// Folders of `src` and their layers. The parts of a layer are separated by spaces and do not import each other, except
+/// where a `+` joins them.
 const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
@@ -133,8 +134,8 @@ fn modules(folder: &Path) -> BTreeMap<ModulePath, PathBuf> {
     found
 }
 
-/// The paths that a file imports or names, from `crate::`, `oar_tiles::` or `super::` on, as paths from the crate's root. Items in braces
-/// are told apart.
+/// The paths that a file imports or names, from `crate::`, `oar_tiles::` or `super::` on, as paths from the crate's
+/// root. Items in braces are told apart.
 fn imports(module: &ModulePath, text: &str) -> BTreeSet<ModulePath> {
     let code: String =
         text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();

@@ -47,7 +47,8 @@ fn every_command_of_the_manual_runs() {
     assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
 }
 
-/// Commands that are shown and not run, because they go on, or need a bucket or an account: the program takes their verbs, flags and values.
+/// Commands that are shown and not run, because they go on, or need a bucket or an account: the program takes their
+/// verbs, flags and values.
 #[test]
 fn every_command_that_the_manual_shows_is_known() {
     let blocks = [manual::blocks("console"), manual::blocks("text"), manual::blocks("ini")].concat();

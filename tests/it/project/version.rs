@@ -12,7 +12,8 @@ fn version_in(script: &Path, folder: &Path, variables: &[(&str, &str)]) -> Strin
     command.current_dir(folder).env_remove("SOURCE_COMMIT").env_remove("SOURCE_DATE_EPOCH");
     command.env("CARGO_PKG_VERSION", "1.2.3").env("CARGO_MANIFEST_DIR", folder).env("PROFILE", "release");
     let said = run(command.envs(variables.iter().copied())).ok().stdout;
-    // Cargo takes a file that does not exist for one that changed, and would run the script, and compile the crate, each time.
+    // Cargo takes a file that does not exist for one that changed, and would run the script, and compile the crate,
+    // each time.
     for watched in said.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed=")) {
         assert!(watched == "build.rs" || folder.join(watched).is_file(), "{watched}");
     }

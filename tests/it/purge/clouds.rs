@@ -1,4 +1,5 @@
-//! The requests that providers get, against stubs written from their documentation: checked against the documented API, not a live account.
+//! The requests that providers get, against stubs written from their documentation: checked against the documented API,
+//! not a live account.
 
 use std::time::Duration;
 

@@ -47,8 +47,9 @@ pub(super) const AWS_SECRET: &str = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
 const REFUSED: &str =
     "<ErrorResponse><Error><Type>Sender</Type><Code>TooManyInvalidationsInProgress</Code></Error></ErrorResponse>";
 
-/// What CloudFront does: at most 3,000 paths and 15 wildcards in progress, a `CallerReference` counts once. Each request finds the ones
-/// before it complete once it was refused. The first answer is lost, the second request is refused with 503.
+/// What CloudFront does: at most 3,000 paths and 15 wildcards in progress, a `CallerReference` counts once. Each
+/// request finds the ones before it complete once it was refused. The first answer is lost, the second request is
+/// refused with 503.
 fn cloudfront() -> Stub {
     let (mut times, mut paths, mut wildcards, mut seen) = (0, 0, 0, HashSet::new());
     Stub::new(move |request| {

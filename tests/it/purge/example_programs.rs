@@ -1,5 +1,5 @@
-//! The programs in `examples/purge/`, for CDNs that are asked by `provider = "command"`: their requests, against stubs written from the CDNs'
-//! documentation, not a live account.
+//! The programs in `examples/purge/`, for CDNs that are asked by `provider = "command"`: their requests, against stubs
+//! written from the CDNs' documentation, not a live account.
 
 use std::process::Command;
 
@@ -119,7 +119,8 @@ fn signatures_are_those_of_akamais_published_cases() {
     assert_eq!(String::from_utf8(printed.stdout).unwrap(), expected);
 }
 
-/// As the manual has it: the secret reaches the program by `token_variable`, and a refusal stops the provider without showing it.
+/// As the manual has it: the secret reaches the program by `token_variable`, and a refusal stops the provider without
+/// showing it.
 #[test]
 fn a_refusal_stops_the_provider_and_shows_no_secret() {
     let of_akamai =

@@ -1,5 +1,6 @@
-//! A run is killed at each of its file operations in turn (by strace, which delivers SIGKILL at the entry of a system call). The next run makes
-//! the tiles right, and the CDN has heard of every tile that differs from what it may have cached.
+//! A run is killed at each of its file operations in turn (by strace, which delivers SIGKILL at the entry of a system
+//! call). The next run makes the tiles right, and the CDN has heard of every tile that differs from what it may have
+//! cached.
 
 use super::told::{ONE, ToldPlaces};
 use crate::support::killed::is_killed_at;

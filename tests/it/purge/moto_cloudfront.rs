@@ -1,5 +1,5 @@
-//! CloudFront as moto plays it, a real process, behind a stub that keeps the limits that moto does not know: 3,000 paths and 15 wildcards in
-//! progress. The stub also refuses, is busy, and loses answers to what was accepted.
+//! CloudFront as moto plays it, a real process, behind a stub that keeps the limits that moto does not know: 3,000
+//! paths and 15 wildcards in progress. The stub also refuses, is busy, and loses answers to what was accepted.
 
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,5 @@
-//! The one that matters: a real cache before `serve` and before a directory, rows that change, clients that read through the cache, runs
-//! that are killed.
+//! The one that matters: a real cache before `serve` and before a directory, rows that change, clients that read
+//! through the cache, runs that are killed.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,7 +27,8 @@ fn addresses() -> Vec<String> {
         .collect()
 }
 
-/// True if a tile lies in the south-west, where no facility changes, and is of a zoom at which that is a tile of its own.
+/// True if a tile lies in the south-west, where no facility changes, and is of a zoom at which that is a tile of its
+/// own.
 fn is_untouched(address: &str) -> bool {
     let mut parts = address.trim_start_matches('/').trim_end_matches(".pbf").split('/');
     let mut next = || parts.next().unwrap().parse::<u32>().unwrap();
@@ -108,7 +109,8 @@ fn nginx_before_a_directory_shows_a_fresh_seed_when_the_outbox_is_empty() {
     holds("provider = \"nginx\"", web_server, |port| Cache::Nginx(Nginx::purging(port)), |_| false);
 }
 
-/// A server with a live parameter below `/facilities`, and a tile that differs by it: the path, and what two values and none give.
+/// A server with a live parameter below `/facilities`, and a tile that differs by it: the path, and what two values and
+/// none give.
 struct WithParameters {
     served: Served,
     _folder: tempfile::TempDir,
@@ -251,8 +253,8 @@ fn nobody_purges_without_the_token_wherever_he_comes_from() {
     }
 }
 
-/// Whatever is killed: when the outbox is empty, every tile in the cache is that of a fresh seed, and no request for a tile of which
-/// `stays_cached` says so was a miss.
+/// Whatever is killed: when the outbox is empty, every tile in the cache is that of a fresh seed, and no request for a
+/// tile of which `stays_cached` says so was a miss.
 fn holds(purge: &str, origin: fn(&Places) -> Origin, cache: fn(u16) -> Cache, stays_cached: fn(&str) -> bool) {
     let (db, places) = (Db::with_facilities(300), Places::new());
     let target = places.place("tiles/");

@@ -1,4 +1,5 @@
-//! A simulated month: items, cost and staleness by provider. The table in docs/cdn.md ("What it costs") is what this test prints.
+//! A simulated month: items, cost and staleness by provider. The table in docs/cdn.md ("What it costs") is what this
+//! test prints.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -71,8 +72,8 @@ impl SimulatedPace {
     }
 }
 
-/// Simulates thirty days of edits at even intervals. Without a budget all days are alike: then only the time of 300 edits is simulated, and the
-/// figures are scaled up to the month.
+/// Simulates thirty days of edits at even intervals. Without a budget all days are alike: then only the time of 300
+/// edits is simulated, and the figures are scaled up to the month.
 fn month(case: &MonthCase<'_>) -> SimulatedMonth {
     const MONTH: u64 = 30 * 86_400;
     let facts = case.provider.facts();
@@ -213,7 +214,8 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
                     if *limit > 0 {
                         // The last purges may fall into the next month, of which a day's items are allowed in advance.
                         assert!(month.items <= limit + limit / 30 + 1, "{month:?}");
-                        // The time in which one item accrues (30 days divided by the items), and the minute between two purges.
+                        // The time in which one item accrues (30 days divided by the items), and the minute between two
+                        // purges.
                         assert!(month.most <= 31 * 86_400 / limit + 120, "{month:?}");
                     } else {
                         assert!(month.most <= 600 && month.everything == 0, "{} {month:?}", facts.name);

@@ -67,8 +67,8 @@ fn is_miss(answer: &Answer) -> bool {
     answer.header("x-cache") == Some("miss")
 }
 
-/// Edge before shield before the server. The edge is purged first, and a client asks for the tile before the shield is: the edge has the
-/// old tile again.
+/// Edge before shield before the server. The edge is purged first, and a client asks for the tile before the shield is:
+/// the edge has the old tile again.
 #[test]
 fn a_rebound_mends_an_edge_that_was_purged_before_its_shield() {
     let changing = Changing::new("tiles/");
@@ -136,7 +136,8 @@ fn what_a_server_answers_that_has_not_looked_for_long_is_kept_by_no_cache() {
     assert!(cache.get(TILE).body == now.body, "the cache has kept the old tile");
 }
 
-/// A server that polls a bucket may answer with the old tile for a second after the publish, and may be asked all the while.
+/// A server that polls a bucket may answer with the old tile for a second after the publish, and may be asked all the
+/// while.
 #[test]
 fn a_cdn_before_a_server_that_polls_is_told_once_the_server_has_looked() {
     let changing = Changing::new("s3:tiles/");

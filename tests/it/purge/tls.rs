@@ -1,4 +1,5 @@
-//! Providers over TLS, by a real server: a certificate that nobody trusts, or of another name, is refused before a secret is sent.
+//! Providers over TLS, by a real server: a certificate that nobody trusts, or of another name, is refused before a
+//! secret is sent.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,7 +11,8 @@ use crate::support::until;
 
 const TOKEN: &str = "very-secret-0123456789";
 
-/// A server with a certificate of its own for a name. It appends what it is asked to `asked`, and answers POST with `{"status":"ok"}`.
+/// A server with a certificate of its own for a name. It appends what it is asked to `asked`, and answers POST with
+/// `{"status":"ok"}`.
 const SERVER: &str = r#"
 import http.server, os, ssl, sys
 folder = sys.argv[1]

@@ -68,8 +68,8 @@ fn an_area_is_verified_by_itself() {
 fn what_was_seeded_is_sound_and_shows_the_database() {
     let db = Db::with_facilities(1_000);
     db.run(SHAPES);
-    // The easternmost of all lies two units of the grid before tile 9/511/…, which shows it in its buffer: that tile lies
-    // outside of the bounds, and yet is no mistake.
+    // The easternmost of all lies two units of the grid before tile 9/511/…, which shows it in its buffer: that tile
+    // lies outside of the bounds, and yet is no mistake.
     db.run("INSERT INTO api_facility VALUES ('edge', 'Edge', '', 'FJ', ST_SetSRID(ST_MakePoint(179.2965, -17), 4326), false, now(), now())");
     let folder = tempfile::tempdir().unwrap();
     let (config, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));

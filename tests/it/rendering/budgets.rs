@@ -114,8 +114,8 @@ fn grouped(number: u64) -> String {
     if number < 1_000 { number.to_string() } else { format!("{} {:03}", number / 1_000, number % 1_000) }
 }
 
-/// A line is a candidate in every tile of its box, and drawn in few of them: elsewhere it must take no other's place. Text ranks
-/// are ordered by their bytes, and their NULLs come last.
+/// A line is a candidate in every tile of its box, and drawn in few of them: elsewhere it must take no other's place.
+/// Text ranks are ordered by their bytes, and their NULLs come last.
 #[test]
 fn what_is_not_drawn_in_a_tile_takes_no_place_in_it() {
     let db = Db::new();

@@ -7,8 +7,8 @@ use oar_tiles::mvt::decode;
 use crate::support::program::{bare_program, run, seed_command};
 use crate::support::{Archive, Db, SmallDisk, seed};
 
-/// Rows around some towns, on the edges of the world and of tiles, in the middle between two units of a grid, in several reference
-/// systems, with values of every kind that a tile can hold.
+/// Rows around some towns, on the edges of the world and of tiles, in the middle between two units of a grid, in
+/// several reference systems, with values of every kind that a tile can hold.
 pub(crate) const ROWS: &str = include_str!("cached_rows.sql");
 
 const PLAIN: &str = "properties = [\"id\", \"word\", \"hash\", \"flag\", \"short\", \"whole\", \"wide\", \"part\", \"short_part\", \"exact\", \"day\", \"stamp\", \"tag\", \"group\", \"Name of \\\"it\\\"\"]";
@@ -19,7 +19,8 @@ fn written(folder: &Path, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Seeds layers with and without cached rows, and compares every tile. `read_once` is the number of layers with cached rows. Gives the output of the first run.
+/// Seeds layers with and without cached rows, and compares every tile. `read_once` is the number of layers with cached
+/// rows. Gives the output of the first run.
 #[track_caller]
 fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: usize) -> String {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The filters of the manual select what the same question in SQL selects. They are worked out here by the rules of MapLibre's
-//! style specification ("Expressions"), as far as the manual needs them, not by MapLibre itself.
+//! The filters of the manual select what the same question in SQL selects. They are worked out here by the rules of
+//! MapLibre's style specification ("Expressions"), as far as the manual needs them, not by MapLibre itself.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What is drawn and packed changes only with a new version in the fingerprint, and a target of another version is never called up to
-//! date.
+//! What is drawn and packed changes only with a new version in the fingerprint, and a target of another version is
+//! never called up to date.
 
 use std::path::Path;
 

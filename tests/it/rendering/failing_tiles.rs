@@ -1,5 +1,5 @@
-//! `on_tile_error`: a layer that cannot be rendered in some tile. What the target holds of such a tile is never deleted, and never
-//! replaced by what is known to lack something; the run says so, and the next reseed makes it good.
+//! `on_tile_error`: a layer that cannot be rendered in some tile. What the target holds of such a tile is never
+//! deleted, and never replaced by what is known to lack something; the run says so, and the next reseed makes it good.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! How the work of statements grows with the data: at most linearly in features, tiles, and pairs of both. A statement that compares each feature of a
-//! batch with each tile, or each cell with each area, is right and fast in all other tests.
+//! How the work of statements grows with the data: at most linearly in features, tiles, and pairs of both. A statement
+//! that compares each feature of a batch with each tile, or each cell with each area, is right and fast in all other
+//! tests.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +54,9 @@ fn without_states(statement: &str) -> String {
     shown.join("'")
 }
 
-/// The work of all statements of a seed, a reseed after one row in ten has moved, each in a statement of its own, a seed by the database alone, and a live tile that shows all rows, over
-/// tables of `count` disjoint small shapes and as many points, spread over an area of the same size.
+/// The work of all statements of a seed, a reseed after one row in ten has moved, each in a statement of its own, a
+/// seed by the database alone, and a live tile that shows all rows, over tables of `count` disjoint small shapes and as
+/// many points, spread over an area of the same size.
 fn work(count: u32) -> WorkByStatement {
     let db = Db::new();
     let (shapes, points) = (format!("shapes_{}", db.name), format!("points_{}", db.name));
@@ -136,8 +138,9 @@ const FEW_ROWS: u32 = 300;
 /// The most nodes of a plan that each row of a table passes, in a statement that reads it once.
 const MOST_STEPS_OF_A_ROW: f64 = 10.0;
 
-/// The most times that a statement reads a row, all runs together: the probe of a layer reads each once, and there are four layers of points, each probed
-/// by seven runs and looks. A statement that reads the whole table for each row reads each 1,200 times.
+/// The most times that a statement reads a row, all runs together: the probe of a layer reads each once, and there are
+/// four layers of points, each probed by seven runs and looks. A statement that reads the whole table for each row
+/// reads each 1,200 times.
 const MOST_READS_OF_A_ROW: f64 = 40.0;
 
 /// The rows that a statement may take in any case, such as for the catalog.
@@ -158,10 +161,12 @@ fn the_work_of_statements_grows_at_most_linearly_with_small_shapes_points_and_ce
         assert!(many.keys().any(|statement| statement.contains(part)), "no statement with «{part}»");
     }
     for (statement, work) in &many {
-        // With few rows some statements are not worth their cost. What they do with many is bounded by the number of rows.
+        // With few rows some statements are not worth their cost. What they do with many is bounded by the number of
+        // rows.
         let not_seen = Work { rows: f64::from(FEW_ROWS) * MOST_STEPS_OF_A_ROW, read: 0.0 };
         let before = few.get(statement).copied().unwrap_or(not_seen);
-        // More rows than four times as many may lie near dirty tiles: 30 changes make 57 % of the pairs of a row and a zoom dirty, 120 make 77 %.
+        // More rows than four times as many may lie near dirty tiles: 30 changes make 57 % of the pairs of a row and a
+        // zoom dirty, 120 make 77 %.
         let growth = if before.read > 0.0 { f64::max(4.0, work.read / before.read) } else { 4.0 };
         assert!(
             work.rows <= growth * 1.25 * before.rows + FREE_ROWS,

@@ -1,5 +1,5 @@
-//! Maps that others draw: Natural Earth's countries and land, the counties of the United States. Russia and Fiji lie on both sides of ±180°,
-//! Antarctica crosses itself. Every tile is what the plain one-tile query returns.
+//! Maps that others draw: Natural Earth's countries and land, the counties of the United States. Russia and Fiji lie on
+//! both sides of ±180°, Antarctica crosses itself. Every tile is what the plain one-tile query returns.
 
 use std::ops::RangeInclusive;
 

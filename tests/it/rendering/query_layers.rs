@@ -1,5 +1,5 @@
-//! Layers over queries: the tiles are those of the same layer from its table, and those of the plain one-tile query where the
-//! query depends on the tile.
+//! Layers over queries: the tiles are those of the same layer from its table, and those of the plain one-tile query
+//! where the query depends on the tile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -121,8 +121,8 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
     }
 }
 
-/// What the plain one-tile query gives for every tile near a row; `rows` gives `m` in EPSG:3857, `id` and `name`, `PIXEL` and `ZOOM`
-/// stand for the numbers.
+/// What the plain one-tile query gives for every tile near a row; `rows` gives `m` in EPSG:3857, `id` and `name`,
+/// `PIXEL` and `ZOOM` stand for the numbers.
 fn plainly(db: &Db, rows: &str, zooms: std::ops::RangeInclusive<u8>) -> Tiles {
     let mut tiles = Tiles::new();
     for zoom in zooms {
@@ -195,8 +195,8 @@ fn what_depends_on_the_zoom_is_what_the_plain_query_with_that_zoom_gives() {
     }
 }
 
-/// Counts and points of what the box selects: however batches are cut, it is the box of one tile, 65 of 4096 parts and four units of
-/// 9 mm wider on each side, and cut to the world.
+/// Counts and points of what the box selects: however batches are cut, it is the box of one tile, 65 of 4096 parts and
+/// four units of 9 mm wider on each side, and cut to the world.
 #[test]
 fn what_a_query_gathers_by_the_box_it_gathers_for_each_tile_by_itself() {
     let db = Db::with_facilities(500);

@@ -19,8 +19,8 @@ pub(crate) struct Plain<'a> {
     pub zooms: std::ops::RangeInclusive<u8>,
 }
 
-/// What the plain query returns for every tile that any feature could be seen in: the tiles of its box and all that border
-/// on them. Farther ones cannot hold it, for no buffer here is wider than a tile.
+/// What the plain query returns for every tile that any feature could be seen in: the tiles of its box and all that
+/// border on them. Farther ones cannot hold it, for no buffer here is wider than a tile.
 fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> BTreeMap<Address, Vec<u8>> {
     let mut tiles: BTreeMap<Address, Vec<u8>> = BTreeMap::new();
     for (number, layer) in layers.iter().enumerate() {
@@ -103,7 +103,8 @@ fn real_facilities_are_what_the_plain_query_returns() {
     }
 }
 
-/// Every kind of geometry, in longitudes and latitudes around Osnabrück, where all four reference systems are at home or near.
+/// Every kind of geometry, in longitudes and latitudes around Osnabrück, where all four reference systems are at home
+/// or near.
 const ODD: &str = include_str!("reference.sql");
 
 fn odd_table(srid: i32) -> String {

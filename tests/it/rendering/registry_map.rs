@@ -1,5 +1,5 @@
-//! The registry's map, exactly: every tile of `scripts/open-apparel-registry.toml` against queries written in another way, in which
-//! facilities are joined with real hexagons, and one tile is asked for at a time.
+//! The registry's map, exactly: every tile of `scripts/open-apparel-registry.toml` against queries written in another
+//! way, in which facilities are joined with real hexagons, and one tile is asked for at a time.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -101,8 +101,8 @@ fn compare(found: &Tiles, expected: &Tiles) {
     }
 }
 
-/// The cells of each zoom, by their bounds: how many facilities are in them. A cell that is in several tiles has to be the same
-/// in all.
+/// The cells of each zoom, by their bounds: how many facilities are in them. A cell that is in several tiles has to be
+/// the same in all.
 #[track_caller]
 fn counted(grid: &Tiles) -> BTreeMap<u8, i64> {
     let mut cells: BTreeMap<(u8, [u64; 4]), i64> = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! Lines and polygons that fill many tiles: planned by what they touch, rendered once where tiles lie inside of the same polygons. Every tile is
-//! what the plain one-tile query returns.
+//! Lines and polygons that fill many tiles: planned by what they touch, rendered once where tiles lie inside of the
+//! same polygons. Every tile is what the plain one-tile query returns.
 
 use std::path::Path;
 
@@ -91,8 +91,8 @@ fn large_areas_that_are_not_valid_are_named_however_few_tiles_there_are() {
 #[test]
 fn a_hole_without_an_outer_ring_in_the_world_is_neither_drawn_nor_planned() {
     let db = Db::new();
-    // As Antarctica is in maps whose cut at 180 degrees was taken out: the outer ring is a line near the pole, and the coast its hole. The parts
-    // reach around the world, so that the box of the shape does not leave it out.
+    // As Antarctica is in maps whose cut at 180 degrees was taken out: the outer ring is a line near the pole, and the
+    // coast its hole. The parts reach around the world, so that the box of the shape does not leave it out.
     db.run(
         "CREATE TABLE area (id int PRIMARY KEY, g geometry(MultiPolygon, 4326));
          INSERT INTO area VALUES (1, ST_GeomFromText('MULTIPOLYGON(

@@ -6,7 +6,8 @@ use crate::support::gate::PASS;
 use crate::support::program::{run, seed_command, start_seed, wait};
 use crate::support::{Archive, Db, Gate, seed};
 
-/// Many rows in few tiles. Their keys say nothing of where they lie in the table; some are NULL, others have many equals.
+/// Many rows in few tiles. Their keys say nothing of where they lie in the table; some are NULL, others have many
+/// equals.
 const MANY: &str = "
     CREATE TABLE many AS SELECT md5(i::text)::uuid AS tag, (i * 7919::int8) % 30011 AS wide, (hashint4(i) % 5)::int2 AS short, hashint4(i * 3) AS whole,
         CASE WHEN i % 9 > 0 THEN left(md5((i * 5)::text), 3) END AS maybe,
@@ -66,7 +67,8 @@ fn the_order_in_tiles_is_that_of_the_key_however_many_sessions_read() {
     }
 }
 
-/// A config of the rows of `from` (a setting with the table or query), and what a seed of it by some workers says and stores.
+/// A config of the rows of `from` (a setting with the table or query), and what a seed of it by some workers says and
+/// stores.
 fn seeded_from(url: &str, folder: &Path, from: &str, workers: &str, more: &[&str]) -> (Archive, String) {
     let (config, output) = (folder.join("v.toml"), folder.join("v.mbtiles"));
     let layer = format!(

@@ -1,5 +1,5 @@
-//! Tiles that are linear in degrees, and features from a part of the buffer: byte for byte what the one-tile query gives that
-//! works in degrees and compares places as doubles.
+//! Tiles that are linear in degrees, and features from a part of the buffer: byte for byte what the one-tile query
+//! gives that works in degrees and compares places as doubles.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -109,7 +109,8 @@ fn tiles_in_degrees_and_from_a_part_of_the_buffer_are_what_the_plain_query_retur
 #[test]
 fn a_feature_on_the_last_place_of_the_candidates_is_not_drawn_and_one_before_it_is() {
     let db = Db::new();
-    // The edge is as ST_MakeEnvelope and the registry work it out; a box of single precision could not tell these apart.
+    // The edge is as ST_MakeEnvelope and the registry work it out; a box of single precision could not tell these
+    // apart.
     db.run(
         "CREATE TABLE p AS
          WITH tile AS (SELECT 2995::float8 / 4096 * 360 - 180 AS west, 2996::float8 / 4096 * 360 - 180 AS east,

@@ -1,5 +1,5 @@
-//! Rows that cannot be drawn, statements that fail or take too long on one of them, tables without rows or index: what is
-//! left out is counted and named, what cannot be left out names its tile.
+//! Rows that cannot be drawn, statements that fail or take too long on one of them, tables without rows or index: what
+//! is left out is counted and named, what cannot be left out names its tile.
 
 use serde_json::{Value, json};
 

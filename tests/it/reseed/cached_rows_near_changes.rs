@@ -99,8 +99,8 @@ fn tiles_patched_with_rows_read_once_are_those_of_a_fresh_seed() {
     }
 }
 
-/// Seeds a target of some layers, changes rows, reseeds, and compares every tile with those of a fresh seed. Gives what the reseed has
-/// said.
+/// Seeds a target of some layers, changes rows, reseeds, and compares every tile with those of a fresh seed. Gives what
+/// the reseed has said.
 #[track_caller]
 fn reseeded(db: &Db, zooms: &str, layers: &str, changes: &str, rows_mb: &str) -> String {
     let folder = tempfile::tempdir().unwrap();

@@ -34,7 +34,8 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
-    /// Runs a command that is to change the target, and checks that the file tells the truth; gives how many tiles it names.
+    /// Runs a command that is to change the target, and checks that the file tells the truth; gives how many tiles it
+    /// names.
     #[track_caller]
     fn tells_the_truth(&self, arguments: &[&str]) -> usize {
         let before = stored(&self.target);
@@ -123,7 +124,8 @@ fn a_watch_lists_the_changes_of_each_of_its_reseeds() {
         let target = tracked.seed(name, &["--zoom", "0-6"]);
         let watching =
             Watching::start(&tracked.db.url, &target, &["--poll", "1h", "--changed-out", file.to_str().unwrap()]);
-        // Written anew each time: a list holds the changes of the last reseed alone. The second change takes tiles away.
+        // Written anew each time: a list holds the changes of the last reseed alone. The second change takes tiles
+        // away.
         for sql in [
             format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"),
             format!("DELETE FROM api_facility WHERE {SOME}"),

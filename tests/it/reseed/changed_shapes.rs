@@ -118,7 +118,8 @@ fn the_inside_of_a_large_polygon_is_seeded_and_a_small_change_is_not() {
     }
 }
 
-/// A row is read, transformed, simplified and cut for each area of a statement in which it lies. A function in a property counts these areas.
+/// A row is read, transformed, simplified and cut for each area of a statement in which it lies. A function in a
+/// property counts these areas.
 #[test]
 fn a_large_row_is_read_about_as_often_as_in_a_seed_and_not_for_each_column_of_tiles() {
     let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
@@ -246,7 +247,8 @@ fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
     assert!(shapes.install().contains("nothing to do") || shapes.install().contains("installed"));
 }
 
-/// Some shape: a star, a line, a ring that crosses itself or is turned round, parts, holes; small, large, beyond the edges of the world.
+/// Some shape: a star, a line, a ring that crosses itself or is turned round, parts, holes; small, large, beyond the
+/// edges of the world.
 fn some_shape(chance: &mut Chance) -> String {
     let (x, y) = (chance.between(-185.0, 185.0), chance.between(-84.0, 84.0));
     let size = *chance.one_of(&[0.3, 5.0, 40.0]);

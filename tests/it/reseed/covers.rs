@@ -1,5 +1,5 @@
-//! Covers of large geometries in other reference systems than EPSG:4326 and 3857: dirty is every tile that the geometry touches, and far fewer than its
-//! box does.
+//! Covers of large geometries in other reference systems than EPSG:4326 and 3857: dirty is every tile that the geometry
+//! touches, and far fewer than its box does.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -262,7 +262,8 @@ fn a_collection_of_three_is_no_cover() {
     }
 }
 
-/// Around a pole, across ±180°, beside the end of the reference system, beyond the end of the world: whatever a cover says, all tiles are found.
+/// Around a pole, across ±180°, beside the end of the reference system, beyond the end of the world: whatever a cover
+/// says, all tiles are found.
 #[test]
 fn where_a_cover_says_nothing_its_box_or_the_world_is_dirty() {
     let begin = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
@@ -281,7 +282,8 @@ fn where_a_cover_says_nothing_its_box_or_the_world_is_dirty() {
     large.install_and_seed();
     let mut shapes: Vec<(System, String)> =
         systems.iter().map(|system| (*system, large_shape(*system, &mut chance))).collect();
-    // Near the end of what PROJ transforms, a circle around 4321000 3210000: a vertex moved lies beyond, and so does a corner of the box of the second.
+    // Near the end of what PROJ transforms, a circle around 4321000 3210000: a vertex moved lies beyond, and so does a
+    // corner of the box of the second.
     let end = |at: &str| {
         format!(
             "(SELECT ST_MakeLine(ST_SetSRID(ST_MakePoint({at}), 3035) ORDER BY n) FROM generate_series(0, 3000) AS n)"

@@ -1,4 +1,5 @@
-//! `--dirty-out` when every tile may have changed, and the manual's script that tells a CDN: no changed tile is kept from it.
+//! `--dirty-out` when every tile may have changed, and the manual's script that tells a CDN: no changed tile is kept
+//! from it.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;

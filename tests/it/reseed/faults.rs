@@ -1,5 +1,5 @@
-//! Reseeds that are interrupted: kill the process, the database or the S3 server at any moment; running the command again converges,
-//! and nothing is missed.
+//! Reseeds that are interrupted: kill the process, the database or the S3 server at any moment; running the command
+//! again converges, and nothing is missed.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;

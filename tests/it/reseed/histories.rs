@@ -1,7 +1,8 @@
-//! Promises 3 and 4: after any history of changes by several sessions at once, a reseed leaves the same tiles as a fresh seed.
+//! Promises 3 and 4: after any history of changes by several sessions at once, a reseed leaves the same tiles as a
+//! fresh seed.
 //!
-//! A history is what happens to one table. Many tables, of every kind that is tracked, live side by side in one database and
-//! one tileset, so that each reseed is about many histories.
+//! A history is what happens to one table. Many tables, of every kind that is tracked, live side by side in one
+//! database and one tileset, so that each reseed is about many histories.
 
 pub(super) mod chance;
 mod tables;

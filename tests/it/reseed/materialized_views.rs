@@ -1,4 +1,5 @@
-//! Layers over materialized views with `refresh = true`: seed and reseed refresh them, and lose no change that comes meanwhile.
+//! Layers over materialized views with `refresh = true`: seed and reseed refresh them, and lose no change that comes
+//! meanwhile.
 
 use crate::support::tracking::Tracking;
 use crate::support::{Archive, until};

@@ -82,7 +82,8 @@ const CASES: &[Case] = &[
 ];
 
 impl Case {
-    /// The key of the row of a number; the numbers of neighbouring rows are far apart, so that no order of keys is that of the rows.
+    /// The key of the row of a number; the numbers of neighbouring rows are far apart, so that no order of keys is that
+    /// of the rows.
     fn id(&self, number: &str) -> String {
         let mixed = format!("(({number}) * 7919 % 100003)");
         match self.key {

@@ -5,8 +5,8 @@ use crate::support::tracked::Tracked;
 
 const ZOOM: [&str; 2] = ["--zoom", "0,2,6,11"];
 
-/// One place for a table and a view of it. The position in the view is computed, so that its column declares no system either, and the
-/// change log asks a query for it.
+/// One place for a table and a view of it. The position in the view is computed, so that its column declares no system
+/// either, and the change log asks a query for it.
 const LAYERS: &str = r#"
 [[layer]]
 name = "t"

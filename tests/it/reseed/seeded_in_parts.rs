@@ -1,4 +1,5 @@
-//! A target that was seeded in parts, by several runs: each part keeps the snapshot of its own run, and `--or-seed` mends them all.
+//! A target that was seeded in parts, by several runs: each part keeps the snapshot of its own run, and `--or-seed`
+//! mends them all.
 
 use std::path::Path;
 
@@ -65,7 +66,8 @@ impl World {
 
 #[test]
 fn or_seed_seeds_every_part_and_the_next_reseed_has_nothing_to_do() {
-    // Transaction ids are the cluster's: one that another test's database holds open would be older than what is pruned here.
+    // Transaction ids are the cluster's: one that another test's database holds open would be older than what is pruned
+    // here.
     let cluster = Cluster::new();
     let world = World::over(Db::with_facilities_on(&cluster.url, 200));
     for name in TARGETS {

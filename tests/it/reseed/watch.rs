@@ -98,7 +98,8 @@ fn whoever_holds_the_advisory_lock_holds_nobody_up() {
     let target = folder.path().join("t.mbtiles");
     seed(&db.url, &target, &["--zoom", "0-8"]).ok();
     let (class, object) = oar_tiles::change_log::WATCHER_LOCK;
-    // Any role may take it. And in the session that holds it, the triggers see nobody who waits, and send no notification.
+    // Any role may take it. And in the session that holds it, the triggers see nobody who waits, and send no
+    // notification.
     db.run(&format!("SELECT pg_advisory_lock({class}, {object})"));
     let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
     watching.says(&format!("another session holds the advisory lock ({class}, {object})"));

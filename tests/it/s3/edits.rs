@@ -29,8 +29,8 @@ fn edit<T: Sink>(mut sink: T, edits: Vec<TileEdit>, run: u32) -> Result<(Written
     Ok((written, sink.finish(&metadata("f", run))?))
 }
 
-/// Of 320 tiles 300 are there. Handed over are 100 of them with the same bytes, 30 others with new ones, 20 that are not there, and
-/// removals of 10 that are there and 10 that are not.
+/// Of 320 tiles 300 are there. Handed over are 100 of them with the same bytes, 30 others with new ones, 20 that are
+/// not there, and removals of 10 that are there and 10 that are not.
 fn edits() -> (Tiles, Vec<TileEdit>, Tiles) {
     let (before, after) = (tiles(330, 1), tiles(330, 2));
     let edits = (0..330).filter_map(|number| match number {

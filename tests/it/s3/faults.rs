@@ -347,8 +347,8 @@ fn listing_and_deleting_that_are_denied_name_the_policy() {
 
 #[test]
 fn four_times_the_limit_gives_close_to_four_times_the_rate() {
-    // Server, proxy and program share the processors, some milliseconds a request: a few requests keep them free, so that the
-    // latency is what one waits for. Without optimization 5 ms of the program's own would hide 20.
+    // Server, proxy and program share the processors, some milliseconds a request: a few requests keep them free, so
+    // that the latency is what one waits for. Without optimization 5 ms of the program's own would hide 20.
     let limits = [2_usize, 8];
     let (latency, count) = if cfg!(debug_assertions) { (150, 100) } else { (20, 1_000) };
     let mut rates = BTreeMap::new();

@@ -1,5 +1,5 @@
-//! A running server is held to the admission rule: seeds and live requests stand still at gates in SQL, end one by one, and after each step
-//! `/status.json` has to show what the rule says.
+//! A running server is held to the admission rule: seeds and live requests stand still at gates in SQL, end one by one,
+//! and after each step `/status.json` has to show what the rule says.
 
 use std::fs;
 use std::io::Write as _;
@@ -154,8 +154,8 @@ impl Play<'_> {
         Load { live: of("live"), seed: of("seed") }
     }
 
-    /// Waits until the server shows what it should, five times in a row: it may show the same before and after a step, and something else in
-    /// between.
+    /// Waits until the server shows what it should, five times in a row: it may show the same before and after a step,
+    /// and something else in between.
     #[track_caller]
     fn shows(&mut self, step: &str) {
         let begun = std::time::Instant::now();

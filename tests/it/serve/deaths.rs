@@ -71,8 +71,8 @@ fn a_writer_that_is_killed_beside_the_server_costs_no_answer() {
     }
 }
 
-/// Dies within a commit: some pages of the archive are written, the old ones are in the journal. With the word `journal`, none is written
-/// yet, and the archive looks untouched.
+/// Dies within a commit: some pages of the archive are written, the old ones are in the journal. With the word
+/// `journal`, none is written yet, and the archive looks untouched.
 const DIES_IN_A_COMMIT: &str = r#"
 import os, signal, sqlite3, sys
 path = sys.argv[1]

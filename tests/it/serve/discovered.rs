@@ -1,4 +1,5 @@
-//! `serve --live` and `preview --live` without a configuration: every table, view and function of the database that can be drawn is a tileset.
+//! `serve --live` and `preview --live` without a configuration: every table, view and function of the database that can
+//! be drawn is a tileset.
 
 use serde_json::Value;
 

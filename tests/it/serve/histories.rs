@@ -1,12 +1,14 @@
-//! Random histories of a fleet: writers change rows, two servers that want to write and one that reads answer clients, from the target,
-//! memory, Redis and the database, and all of them are killed now and then. After quiet every server answers every tile as a fresh seed would. Meanwhile no client of one server sees a tile go
-//! back in time, and entity tags change exactly if bytes do.
+//! Random histories of a fleet: writers change rows, two servers that want to write and one that reads answer clients,
+//! from the target, memory, Redis and the database, and all of them are killed now and then. After quiet every server
+//! answers every tile as a fresh seed would. Meanwhile no client of one server sees a tile go back in time, and entity
+//! tags change exactly if bytes do.
 //!
-//! `OAR_TILES_TEST_ROUNDS` says how many changes are made to each kind of target (2 if it is not set), `OAR_TILES_TEST_SEED` begins another
-//! history; a failing one prints its seed.
+//! `OAR_TILES_TEST_ROUNDS` says how many changes are made to each kind of target (2 if it is not set),
+//! `OAR_TILES_TEST_SEED` begins another history; a failing one prints its seed.
 //!
-//! Under load, without kills: every answer of two servers is noted with its times, while writers count a property up and one server is paused now and
-//! then. `OAR_TILES_TEST_SECONDS` says for how long (2 for each kind of target if it is not set).
+//! Under load, without kills: every answer of two servers is noted with its times, while writers count a property up
+//! and one server is paused now and then. `OAR_TILES_TEST_SECONDS` says for how long (2 for each kind of target if it
+//! is not set).
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -195,8 +197,8 @@ struct Answered {
 /// How long servers of one target may differ (`settle`).
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// Checks that no answer is older than one that had ended when its request began: of the same server, and of any other after `SETTLE`, unless nobody
-/// keeps it. Returns how many answers were older than one of another server.
+/// Checks that no answer is older than one that had ended when its request began: of the same server, and of any other
+/// after `SETTLE`, unless nobody keeps it. Returns how many answers were older than one of another server.
 fn check(answers: &mut [Answered], paths: &[String]) -> usize {
     answers.sort_by_key(|answer| answer.begun);
     let mut by_end: Vec<Answered> = answers.to_vec();

@@ -501,7 +501,8 @@ fn no_url_of_a_request_is_fetched_and_headers_that_lie_change_no_answer() {
     until("the trap hears", || trap.accept().is_ok());
 }
 
-/// A proxy in front may find another end of such a body than the server, and then one client's bytes are another one's request.
+/// A proxy in front may find another end of such a body than the server, and then one client's bytes are another one's
+/// request.
 #[test]
 fn a_body_that_two_readers_may_read_differently_is_refused_and_ends_its_connection() {
     let (_folder, target) = small_target();

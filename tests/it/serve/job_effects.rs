@@ -200,7 +200,8 @@ fn each_key_that_came_with_an_equal_job_stays_a_key_of_that_job() {
         let (code, joined, _) = answers.submit(&served, &key(&format!("k{number}")), &seed);
         assert_eq!((code, joined["id"].as_u64()), (200, Some(id)), "{number}: {joined}");
     }
-    // A key more could not be kept, so the client has to come again. Without a key, and with a known one, the job is the same.
+    // A key more could not be kept, so the client has to come again. Without a key, and with a known one, the job is
+    // the same.
     let (code, refused, answer) = answers.submit(&served, &key("k64"), &seed);
     assert_eq!((code, answer.header("retry-after")), (429, Some("10")), "{refused}");
     assert!(refused["error"].as_str().unwrap().contains("has 64 Idempotency-Keys already"), "{refused}");

@@ -1,4 +1,5 @@
-//! Tiles that the target does not know, rendered on request: the bytes of a seed, one query a tile, bounds, and a database that goes away.
+//! Tiles that the target does not know, rendered on request: the bytes of a seed, one query a tile, bounds, and a
+//! database that goes away.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -161,7 +162,8 @@ fn five_hundred_requests_for_one_cold_tile_make_one_query() {
     let db = Db::with_facilities(300);
     let live = Live::gated(&db, "workers = 4\nlive_timeout = \"10m\"");
     let gate = Gate::close(&db);
-    // One thread sends them all: a connection that has asked for nothing within seconds is closed, and a thread of its own may begin late.
+    // One thread sends them all: a connection that has asked for nothing within seconds is closed, and a thread of its
+    // own may begin late.
     let asked: Vec<TcpStream> = (0..500).map(|_| live.begin("/4/11/6.pbf")).collect();
     until("all requests wait", || live.count("requests") == 500);
     gate.wait_for(1);

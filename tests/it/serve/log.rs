@@ -1,5 +1,5 @@
-//! Tiles age by the change log: stored ones are stale as soon as it knows a change in them, live ones leave memory and Redis, at any zoom,
-//! and all others stay.
+//! Tiles age by the change log: stored ones are stale as soon as it knows a change in them, live ones leave memory and
+//! Redis, at any zoom, and all others stay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,8 @@ struct Tracked {
     config: String,
 }
 
-/// Two facilities far from each other and from the edges of tiles: in 2/3/1, 4/12/6, 11/1564/889, and in 2/1/2, 4/6/8, 7/49/66.
+/// Two facilities far from each other and from the edges of tiles: in 2/3/1, 4/12/6, 11/1564/889, and in 2/1/2, 4/6/8,
+/// 7/49/66.
 const FACILITIES: &str = "TRUNCATE api_facility; \
     INSERT INTO api_facility (id, name, address, country_code, location, created_at, updated_at) \
     SELECT id, 'name', 'address', 'BD', ST_SetSRID(ST_MakePoint(x, y), 4326), now(), now() FROM (VALUES ('BD1', 95, 23), ('BR1', -40, -8)) AS f (id, x, y)";

@@ -219,7 +219,8 @@ fn each_request_is_a_line_of_the_access_log() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();
         let port = first.split("127.0.0.1:").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-        // Without the log nothing is written; a hangup begins it, and the first request that is logged says that it was so.
+        // Without the log nothing is written; a hangup begins it, and the first request that is logged says that it was
+        // so.
         ask(port, "GET", "/1/1/0.pbf", GZIP);
         write(style, true);
         assert!(signal("-HUP").success());

@@ -1,4 +1,5 @@
-//! Live parameters: the bytes of a seed with the same condition, one key however they are written, bounds, and nothing that reaches SQL as text.
+//! Live parameters: the bytes of a seed with the same condition, one key however they are written, bounds, and nothing
+//! that reaches SQL as text.
 
 use std::collections::BTreeMap;
 use std::path::Path;

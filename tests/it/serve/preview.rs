@@ -10,7 +10,8 @@ use crate::support::{Archive, Db};
 /// What is true once features of the layer are drawn.
 const DRAWN: &str = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
 
-/// What is true once they are drawn at a zoom: a change of the address' hash leaves the page, and the map as it was for a moment.
+/// What is true once they are drawn at a zoom: a change of the address' hash leaves the page, and the map as it was for
+/// a moment.
 fn drawn_at(zoom: &str) -> String {
     format!("window.shownMap?.getZoom() === {zoom} && ({DRAWN}) || null")
 }

@@ -1,4 +1,5 @@
-//! The queue: live requests and background work share the workers by the rule, and the server allows as many sessions as that takes.
+//! The queue: live requests and background work share the workers by the rule, and the server allows as many sessions
+//! as that takes.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -104,7 +105,8 @@ fn a_client_that_need_not_wait_gets_what_the_tile_above_shows_and_the_next_one_t
     let tile = served.get("/4/11/6.pbf", "");
     let drawn = decode(&tile.body).unwrap();
     let (drawn, tag) = (ids(&drawn), tile.header("etag"));
-    // Facilities are drawn at all zooms, so both show the same ones, but for those at the edge of the buffer: the tile above has a coarser grid.
+    // Facilities are drawn at all zooms, so both show the same ones, but for those at the edge of the buffer: the tile
+    // above has a coarser grid.
     let both = drawn.intersection(&shown).count();
     assert!(both > 10 && both * 10 > drawn.union(&shown).count() * 9 && tag.is_some(), "{both} {drawn:?} {shown:?}");
 }

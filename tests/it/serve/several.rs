@@ -1,4 +1,5 @@
-//! Several tilesets on one server: each below its name, a catalogue, one admin listener, shared workers and memory, a writer for each.
+//! Several tilesets on one server: each below its name, a catalogue, one admin listener, shared workers and memory, a
+//! writer for each.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,5 @@
-//! Stored tiles that are older than `expires`: sent at once, rendered anew, and never again after a client has seen the fresh one.
+//! Stored tiles that are older than `expires`: sent at once, rendered anew, and never again after a client has seen the
+//! fresh one.
 
 use std::path::Path;
 

@@ -1,5 +1,6 @@
-//! A writer is killed between any two steps of a take-over, of a publish and of a job. With a target in a bucket each step that others can
-//! see is a request that writes; a proxy holds the one at which the writer dies, before the bucket has it or after.
+//! A writer is killed between any two steps of a take-over, of a publish and of a job. With a target in a bucket each
+//! step that others can see is a request that writes; a proxy holds the one at which the writer dies, before the bucket
+//! has it or after.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -39,7 +40,8 @@ struct Door {
 }
 
 impl Door {
-    /// A door that closes at the request that writes with this number, counted from 0. Of even numbers the bucket has got the request.
+    /// A door that closes at the request that writes with this number, counted from 0. Of even numbers the bucket has
+    /// got the request.
     fn at(step: usize, endpoint: &str) -> Door {
         let (counts, is_closed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let (counting, closed, seen) = (Arc::clone(&counts), Arc::clone(&is_closed), AtomicUsize::new(0));

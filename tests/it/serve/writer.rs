@@ -1,4 +1,5 @@
-//! Servers that keep their target up to date: one writes, others stand by or read, and each forgets exactly the tiles that changed.
+//! Servers that keep their target up to date: one writes, others stand by or read, and each forgets exactly the tiles
+//! that changed.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -285,8 +286,8 @@ fn a_watch_from_a_shell_beside_a_writer_does_no_harm() {
     }
 }
 
-/// The most looks at the page until an edit shows, each with a request to the server and a pause of 20 ms: two seconds on a quiet machine,
-/// more where everything takes longer.
+/// The most looks at the page until an edit shows, each with a request to the server and a pause of 20 ms: two seconds
+/// on a quiet machine, more where everything takes longer.
 const MOST_LOOKS: u32 = 90;
 
 #[test]

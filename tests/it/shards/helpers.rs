@@ -79,8 +79,8 @@ pub(super) fn names(folder: &Path, begin: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(begin)).collect()
 }
 
-/// An MBTiles file with one text in the place of its manifest, which holds times, and without the count of transactions that have written it
-/// (SQLite file format, sections 1.3.7 and 1.3.15), so that the other bytes can be compared.
+/// An MBTiles file with one text in the place of its manifest, which holds times, and without the count of transactions
+/// that have written it (SQLite file format, sections 1.3.7 and 1.3.15), so that the other bytes can be compared.
 pub(super) fn without_times(path: &Path) -> Vec<u8> {
     let copy = path.with_extension("compared");
     std::fs::copy(path, &copy).unwrap();

@@ -1,5 +1,6 @@
-//! `begin`, a shard and a commit are killed at each of their steps in turn: at file operations, and before requests. The same command again
-//! makes the target right, and an archive or a version shows the old tiles until it shows all new ones.
+//! `begin`, a shard and a commit are killed at each of their steps in turn: at file operations, and before requests.
+//! The same command again makes the target right, and an archive or a version shows the old tiles until it shows all
+//! new ones.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! One seed in shards: whatever is killed, started twice or comes late, and whoever writes meanwhile, the result is that of one machine.
+//! One seed in shards: whatever is killed, started twice or comes late, and whoever writes meanwhile, the result is
+//! that of one machine.
 
 mod helpers;
 

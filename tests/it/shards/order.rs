@@ -12,7 +12,8 @@ fn place(operations: &[String], names: &[&str], is_first: bool) -> usize {
     found.unwrap_or_else(|| panic!("{names:?} in {operations:#?}")).0
 }
 
-/// Asserts that a commit has put `last`, the last file of its targets, in its place before it ends the run or removes anything of it.
+/// Asserts that a commit has put `last`, the last file of its targets, in its place before it ends the run or removes
+/// anything of it.
 #[track_caller]
 fn ends_after(operations: &[String], last: &[&str]) {
     let ends = place(operations, &["\"ended.json\"", "\"plan.json\"", "\"done-0", "\"shard-0"], true);

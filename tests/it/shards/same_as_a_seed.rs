@@ -8,7 +8,8 @@ use crate::support::program::{run, wait};
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, seed, until};
 
-/// What a manifest says but for its times, its publication, and its snapshot with the witness of it, which other databases of the server move on.
+/// What a manifest says but for its times, its publication, and its snapshot with the witness of it, which other
+/// databases of the server move on.
 fn manifest(text: &str) -> serde_json::Value {
     let mut manifest: serde_json::Value = serde_json::from_str(text).unwrap();
     for name in ["started", "seconds", "publication", "snapshot", "witness"] {
@@ -59,7 +60,8 @@ fn the_rows_of_a_shard_are_read_by_one_session_and_once() {
     }
 }
 
-/// The parts of a PMTiles archive (PMTiles v3, section 3) but its metadata: the counts of the header, root, leaves, tiles.
+/// The parts of a PMTiles archive (PMTiles v3, section 3) but its metadata: the counts of the header, root, leaves,
+/// tiles.
 fn parts(path: &Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap();
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;

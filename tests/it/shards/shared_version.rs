@@ -1,4 +1,5 @@
-//! A new version of an S3 prefix, which shards write themselves: nobody sees it before the commit, and nothing that comes late changes it.
+//! A new version of an S3 prefix, which shards write themselves: nobody sees it before the commit, and nothing that
+//! comes late changes it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -4,7 +4,8 @@ use std::process::Command;
 
 use super::Db;
 
-/// Makes a table `name` (id, name, g in EPSG:4326) of a layer of a `TopoJSON` file below `TEST_ATLAS`. GDAL reads it, with invalid shapes as they are.
+/// Makes a table `name` (id, name, g in EPSG:4326) of a layer of a `TopoJSON` file below `TEST_ATLAS`. GDAL reads it,
+/// with invalid shapes as they are.
 pub(crate) fn load(db: &Db, name: &str, file: &str, layer: &str) {
     let folder = std::env::var("TEST_ATLAS").expect("scripts/test installs the maps");
     let read = Command::new("ogr2ogr")

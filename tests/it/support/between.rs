@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use super::process::{Process, Start as _};
 use super::{Db, until};
 
-/// An address of several servers, like the reader address of a cluster: each new connection goes to the next server. `before` is first
-/// called with the number of each connection. Returns the port.
+/// An address of several servers, like the reader address of a cluster: each new connection goes to the next server.
+/// `before` is first called with the number of each connection. Returns the port.
 pub(crate) fn spread(servers: Vec<String>, before: impl Fn(usize) + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -47,7 +47,8 @@ impl Pooler {
         Pooler::with_options(connections, "")
     }
 
-    /// A pooler on whose connections another client has left prepared statements of the names that this program gives them.
+    /// A pooler on whose connections another client has left prepared statements of the names that this program gives
+    /// them.
     pub(crate) fn with_statements_left(connections: u32) -> Pooler {
         let leave = "DO $$ BEGIN FOR i IN 0..99 LOOP EXECUTE format(''PREPARE s%s AS SELECT 1'', i); END LOOP; END $$";
         Pooler::with_options(connections, &format!("connect_query='{leave}'"))

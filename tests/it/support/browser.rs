@@ -1,4 +1,5 @@
-//! Chromium without a window, controlled through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need it.
+//! Chromium without a window, controlled through its debugging pipe (Chrome `DevTools` Protocol), as far as tests need
+//! it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
@@ -137,7 +138,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // If the browser is asked to close, it ends all of its processes, and nothing writes into the profile any more when that is removed.
+        // If the browser is asked to close, it ends all of its processes, and nothing writes into the profile any more
+        // when that is removed.
         let asked =
             self.commands.write_all(b"{\"id\":0,\"method\":\"Browser.close\"}\0").and_then(|()| self.commands.flush());
         let begun = Instant::now();

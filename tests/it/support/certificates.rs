@@ -10,8 +10,8 @@ fn openssl(folder: &Path, arguments: &str) {
     assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Creates a certificate authority of that name, and a server's certificate for "localhost" signed by it (`server.crt`, `server.key`).
-/// Returns the path of the authority's certificate.
+/// Creates a certificate authority of that name, and a server's certificate for "localhost" signed by it (`server.crt`,
+/// `server.key`). Returns the path of the authority's certificate.
 pub(crate) fn certificates(folder: &Path, name: &str) -> PathBuf {
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     openssl(folder, &format!("req -x509 {key} -days 30 -subj /CN={name} -keyout {name}.key -out {name}.crt"));

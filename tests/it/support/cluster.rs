@@ -1,4 +1,5 @@
-//! A separate server for a test that stops it, copies it or sets it up differently. Stopped and removed when the value is dropped.
+//! A separate server for a test that stops it, copies it or sets it up differently. Stopped and removed when the value
+//! is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,7 +41,8 @@ impl Cluster {
     }
 
     fn begin(arguments: impl Fn(&Path) -> Vec<PathBuf>) -> Cluster {
-        // If the test runs as root, another account runs the server and must be able to enter the folder. A socket's path must be short.
+        // If the test runs as root, another account runs the server and must be able to enter the folder. A socket's
+        // path must be short.
         let base = Some(std::env::temp_dir()).filter(|base| base.as_os_str().len() <= 50);
         let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         let folder = tempfile::Builder::new()
@@ -85,7 +87,8 @@ impl Cluster {
         copy
     }
 
-    /// Replaces its disk by the copy. `meanwhile` gets the URL of the restored server at another port; then it listens on the old port again.
+    /// Replaces its disk by the copy. `meanwhile` gets the URL of the restored server at another port; then it listens
+    /// on the old port again.
     pub(crate) fn restore(&mut self, copy: &Path, meanwhile: impl FnOnce(&str)) {
         let (data, before) = (self.path().join("data"), (self.url.clone(), self.url_tcp.clone()));
         self.crash();

@@ -39,7 +39,8 @@ pub(crate) fn changed_tile(
     path
 }
 
-/// The tiles of an archive as another program keeps them: each image once, plain instead of gzip if `plain`, and only the least metadata.
+/// The tiles of an archive as another program keeps them: each image once, plain instead of gzip if `plain`, and only
+/// the least metadata.
 pub(crate) fn as_images_and_map(archive: &Path, plain: bool) -> PathBuf {
     let path = archive.with_file_name(format!("images {plain}.mbtiles"));
     let connection = Connection::open(&path).unwrap();
@@ -154,7 +155,8 @@ pub(crate) fn pmtiles_directory(entries: &[PmtilesEntry]) -> Vec<u8> {
     bytes
 }
 
-/// A PMTiles archive made of some parts as they are, its directories packed if wanted. The tile data may be declared longer than it is.
+/// A PMTiles archive made of some parts as they are, its directories packed if wanted. The tile data may be declared
+/// longer than it is.
 pub(crate) fn pmtiles(
     root: &[u8],
     leaves: &[u8],

@@ -151,7 +151,8 @@ fn connect(runtime: &tokio::runtime::Runtime, url: &str) -> Client {
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
         tokio::spawn(connection);
-        // The planner overestimates the slow queries that tests compare with: compiling them takes longer than running them.
+        // The planner overestimates the slow queries that tests compare with: compiling them takes longer than running
+        // them.
         client.batch_execute("SET jit = off").await.unwrap();
         client
     })

@@ -10,7 +10,8 @@ pub(crate) struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Mounts a file system of a size, such as "3m", as a new folder. If that is not allowed, reports that the test is skipped.
+    /// Mounts a file system of a size, such as "3m", as a new folder. If that is not allowed, reports that the test is
+    /// skipped.
     pub(crate) fn mount(path: &Path, size: &str) -> Option<SmallDisk> {
         std::fs::create_dir(path).unwrap();
         let mounted =

@@ -1,4 +1,5 @@
-//! A door before the server: it lets the first client in, and no other until it is opened. Connections that exist do not notice.
+//! A door before the server: it lets the first client in, and no other until it is opened. Connections that exist do
+//! not notice.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -13,7 +14,8 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// A door to a database. All clients except the first are disconnected without an answer, as by a server that shuts down.
+    /// A door to a database. All clients except the first are disconnected without an answer, as by a server that shuts
+    /// down.
     pub(crate) fn for_one(database: &str) -> Door {
         let url = std::env::var("TEST_DATABASE_URL_TCP").expect("run scripts/test");
         let url = super::database::with_database(&url, database);

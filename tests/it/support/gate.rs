@@ -1,5 +1,5 @@
-//! A gate in front of a run's statements: while a test holds it, the statement waits in the server, as if it took long. So no test has to
-//! guess how long something takes.
+//! A gate in front of a run's statements: while a test holds it, the statement waits in the server, as if it took long.
+//! So no test has to guess how long something takes.
 
 use std::path::Path;
 
@@ -18,13 +18,14 @@ pub(crate) enum Place {
     Deep,
 }
 
-/// Waits for the gate; returns an empty text for a property. The lock is shared, so sessions do not wait for each other. The wait simulates
-/// a long statement, so it is not limited like a wait for a lock.
+/// Waits for the gate; returns an empty text for a property. The lock is shared, so sessions do not wait for each
+/// other. The wait simulates a long statement, so it is not limited like a wait for a lock.
 pub(crate) const PASS: &str = "(SELECT left(concat(set_config('lock_timeout', '0', true), pg_advisory_xact_lock_shared(1)::text, set_config('lock_timeout', before, true)), 0) FROM (SELECT current_setting('lock_timeout') AS before OFFSET 0) AS gate)";
 
-/// Creates the function `public.pass(door)`. Each statement that calls it takes the next number of the door and waits until nobody holds the
-/// exclusive advisory lock `(door + 100, number)`. So a test that holds these locks lets statements through one by one. Sessions of the program only
-/// read, so the numbers are advisory locks, too: a statement takes the first number that no other session has, and that this session has not had.
+/// Creates the function `public.pass(door)`. Each statement that calls it takes the next number of the door and waits
+/// until nobody holds the exclusive advisory lock `(door + 100, number)`. So a test that holds these locks lets
+/// statements through one by one. Sessions of the program only read, so the numbers are advisory locks, too: a
+/// statement takes the first number that no other session has, and that this session has not had.
 pub(crate) const PASSES_DOORS: &str = "
 CREATE FUNCTION public.pass(door int) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,4 +1,5 @@
-//! Runs that are killed at one of their file operations, by strace, which delivers SIGKILL at the entry of a system call.
+//! Runs that are killed at one of their file operations, by strace, which delivers SIGKILL at the entry of a system
+//! call.
 
 use std::process::{Command, Stdio};
 
@@ -17,9 +18,9 @@ pub(crate) const SYNCS: &str = "fsync,fdatasync";
 /// The system calls that remove a file.
 pub(crate) const REMOVALS: &str = "unlink,unlinkat";
 
-/// Runs a command until one of its threads is about to begin the call with this number of one of the system calls that change files;
-/// returns true if that happened. Strace counts each thread and each system call separately. To reach a call that comes after more calls of
-/// another thread, use [`is_killed_at_one_of`].
+/// Runs a command until one of its threads is about to begin the call with this number of one of the system calls that
+/// change files; returns true if that happened. Strace counts each thread and each system call separately. To reach a
+/// call that comes after more calls of another thread, use [`is_killed_at_one_of`].
 pub(crate) fn is_killed_at(number: usize, command: &Command) -> bool {
     is_killed_at_one_of(FILE_OPERATIONS, number, command)
 }
@@ -38,7 +39,8 @@ pub(crate) fn is_killed_at_one_of(operations: &str, number: usize, command: &Com
     true
 }
 
-/// Runs a command to its end, whether it succeeds or fails. Returns the files that it has renamed or removed, one line of strace for each, in order.
+/// Runs a command to its end, whether it succeeds or fails. Returns the files that it has renamed or removed, one line
+/// of strace for each, in order.
 pub(crate) fn renamed_and_removed(command: &Command) -> Vec<String> {
     let listed = tempfile::NamedTempFile::new().unwrap();
     let mut traced = Command::new("strace");

@@ -59,8 +59,8 @@ pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Writes the message of a failing test to standard error at once, in addition to what the test harness prints at its end. So a log that
-/// was cut off shows it, too.
+/// Writes the message of a failing test to standard error at once, in addition to what the test harness prints at its
+/// end. So a log that was cut off shows it, too.
 pub(crate) fn say_failures_at_once() {
     static HOOK: std::sync::Once = std::sync::Once::new();
     HOOK.call_once(|| {

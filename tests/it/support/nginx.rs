@@ -100,7 +100,8 @@ impl Nginx {
         })
     }
 
-    /// A TLS proxy for `localhost` at a separate port, with the certificate of a folder. It passes requests below `/admin/` to a server.
+    /// A TLS proxy for `localhost` at a separate port, with the certificate of a folder. It passes requests below
+    /// `/admin/` to a server.
     pub(crate) fn with_tls_before(server: &str, folder: &Path) -> Nginx {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let file = |name: &str| folder.join(name).display().to_string();
@@ -155,7 +156,8 @@ impl Nginx {
     }
 }
 
-/// nginx in front of some servers on Unix sockets, as an operator sets it up: it skips a server that refuses a connection.
+/// nginx in front of some servers on Unix sockets, as an operator sets it up: it skips a server that refuses a
+/// connection.
 pub(crate) struct Balancer(Nginx);
 
 impl std::ops::Deref for Balancer {
@@ -229,8 +231,9 @@ fn joined(mut chunks: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Creates a page with a map below `pages` in the tree's folder; returns its name. The page shows the points of a layer of the TileJSON
-/// that the query string names. Once everything is loaded, it reports in `shown` what it shows; it reports errors in `errors`.
+/// Creates a page with a map below `pages` in the tree's folder; returns its name. The page shows the points of a layer
+/// of the TileJSON that the query string names. Once everything is loaded, it reports in `shown` what it shows; it
+/// reports errors in `errors`.
 pub(crate) fn page_with_a_map(tree: &Tree, layer: &str) -> &'static str {
     let folder = tree.beside("pages");
     fs::create_dir(&folder).unwrap();

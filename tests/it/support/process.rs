@@ -1,5 +1,5 @@
-//! Processes that tests start. Each is killed when its value is dropped, so a test that fails leaves none behind. Nothing else in these
-//! tests starts a process without waiting for it (`project::processes`).
+//! Processes that tests start. Each is killed when its value is dropped, so a test that fails leaves none behind.
+//! Nothing else in these tests starts a process without waiting for it (`project::processes`).
 
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Output};
@@ -44,7 +44,8 @@ pub(crate) trait Start {
     fn start(&mut self) -> Process;
 }
 
-/// Takes away the variables of the tester's environment that change what the program and psql do, unless the test has set them.
+/// Takes away the variables of the tester's environment that change what the program and psql do, unless the test has
+/// set them.
 pub(crate) fn shielded(command: &mut Command) -> &mut Command {
     let given: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
     for (name, _) in std::env::vars_os() {

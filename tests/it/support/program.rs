@@ -35,8 +35,8 @@ impl Run {
     }
 }
 
-/// `oar-tiles` without any variable of the tester's environment that could change its behaviour. Without a configuration of its own, a run
-/// draws every facility at every zoom.
+/// `oar-tiles` without any variable of the tester's environment that could change its behaviour. Without a
+/// configuration of its own, a run draws every facility at every zoom.
 pub(crate) fn program() -> Command {
     let mut command = bare_program();
     // Many tests empty tables on purpose; other tests check what `max_shrink` refuses.
@@ -59,8 +59,8 @@ pub(crate) fn over_rows(settings: &str) -> String {
 /// What [`ROWS`] holds.
 pub(crate) const ROWS_LAYER: &str = include_str!("../../../scripts/every-facility.toml");
 
-/// The same without any configuration: the defaults. It stands in a folder that holds no target and no configuration, and into which nobody can write:
-/// whatever lies in the clone changes nothing.
+/// The same without any configuration: the defaults. It stands in a folder that holds no target and no configuration,
+/// and into which nobody can write: whatever lies in the clone changes nothing.
 pub(crate) fn bare_program() -> Command {
     super::say_failures_at_once();
     let mut command = Command::new(env!("CARGO_BIN_EXE_oar-tiles"));
@@ -149,7 +149,8 @@ pub(crate) fn wait(mut child: Process) -> Run {
     }
 }
 
-/// The same command as a user of its own, who may have this many processes and threads, with a timeout of half a minute.
+/// The same command as a user of its own, who may have this many processes and threads, with a timeout of half a
+/// minute.
 pub(crate) fn with_threads(command: &Command, most: u32) -> Command {
     let mut limited = Command::new("timeout");
     limited.args(["-s", "KILL", "30"]);

@@ -1,4 +1,5 @@
-//! A proxy in front of an S3 server that behaves like real networks and servers: it refuses, breaks off, is slow. It also counts.
+//! A proxy in front of an S3 server that behaves like real networks and servers: it refuses, breaks off, is slow. It
+//! also counts.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};

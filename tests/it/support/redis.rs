@@ -25,7 +25,8 @@ impl Redis {
         redis
     }
 
-    /// The same, which also accepts TLS at a separate port, with the certificate of a folder; returns its address for TLS.
+    /// The same, which also accepts TLS at a separate port, with the certificate of a folder; returns its address for
+    /// TLS.
     pub(crate) fn start_with_tls(password: &str, folder: &std::path::Path) -> (Redis, String) {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
         let file = |name: &str| folder.join(name).to_str().unwrap().to_owned();

@@ -70,8 +70,8 @@ impl OldTarget {
         self.refuses_command(command.args(["seed", "--output"]).arg(&self.path).env(name, value), code, texts)
     }
 
-    /// Runs a command that must be refused. Asserts the code, each text, that each cause is printed once, that nothing is on standard
-    /// output, and that the old target and its folder are as they were.
+    /// Runs a command that must be refused. Asserts the code, each text, that each cause is printed once, that nothing
+    /// is on standard output, and that the old target and its folder are as they were.
     #[track_caller]
     pub(crate) fn refuses_command(&self, command: &mut Command, code: i32, texts: &[&str]) -> Run {
         let ended = run(command).fails(code, texts);

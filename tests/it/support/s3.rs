@@ -121,7 +121,8 @@ pub(crate) fn coord(zoom: u8, x: u32, y: u32) -> TileCoord {
     TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap()
 }
 
-/// The first `count` tiles of zoom 6, from the first column on, in the order that the sink wants; their bytes depend on the version.
+/// The first `count` tiles of zoom 6, from the first column on, in the order that the sink wants; their bytes depend on
+/// the version.
 pub(crate) fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
     let mut tiles: Vec<_> = (0..count)
         .map(|number| {

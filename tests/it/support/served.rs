@@ -21,8 +21,8 @@ pub(crate) fn small_target() -> (tempfile::TempDir, String) {
     (folder, target)
 }
 
-/// Waits until the files of a target are old enough for a server to cache what it reads. On a fast machine the server would otherwise read
-/// them too early. Does not wait long, because somebody may write the files all the time.
+/// Waits until the files of a target are old enough for a server to cache what it reads. On a fast machine the server
+/// would otherwise read them too early. Does not wait long, because somebody may write the files all the time.
 fn settles(target: &str) {
     let files = [target.to_owned(), format!("{target}/metadata.json"), format!("{target}/latest.json")];
     let is_old = |file: &String| {
@@ -75,7 +75,8 @@ impl Served {
         Served { child, url, port, admin }
     }
 
-    /// Starts a command whose standard error is piped, does something with the server, and ends it; what it has said there.
+    /// Starts a command whose standard error is piped, does something with the server, and ends it; what it has said
+    /// there.
     pub(crate) fn saying(command: &mut Command, with: impl FnOnce(&Served)) -> String {
         let mut served = Served::of(command);
         let mut stderr = served.child.stderr.take().unwrap();

@@ -19,7 +19,8 @@ pub(crate) enum Silence {
     AtOnce,
     /// It agrees to TLS, and says nothing more.
     AfterTls,
-    /// It lets a client of PostgreSQL in, and does nothing that the client asks for: a pooler without a free connection.
+    /// It lets a client of PostgreSQL in, and does nothing that the client asks for: a pooler without a free
+    /// connection.
     AfterLogin,
 }
 

@@ -31,8 +31,8 @@ pub(crate) trait Target {
     fn reader(&self) -> Option<Box<dyn TileReader>>;
     /// Whether runs change tiles one by one, rather than replacing the whole.
     fn in_line(&self) -> bool;
-    /// Shows for every tile that is stored by itself whether it was written again: the number and time of its file, or the `ETag` and time
-    /// of its object.
+    /// Shows for every tile that is stored by itself whether it was written again: the number and time of its file, or
+    /// the `ETag` and time of its object.
     fn stamps(&self) -> BTreeMap<String, String> {
         BTreeMap::new()
     }
@@ -182,8 +182,8 @@ pub(crate) fn staying() -> Tileset {
     Tileset { unwritten: Unwritten::Keep, ..tileset("0-7", &[]) }
 }
 
-/// Opens a target that was closed just now. A process that another test is about to start holds every lock of this process until it
-/// executes its own program.
+/// Opens a target that was closed just now. A process that another test is about to start holds every lock of this
+/// process until it executes its own program.
 #[track_caller]
 pub(crate) fn once_free<S, E: std::fmt::Display>(open: impl Fn() -> Result<S, E>) -> S {
     let mut opened = None;

@@ -44,7 +44,8 @@ impl Tracked {
         run(command.args(arguments))
     }
 
-    /// Asserts that a target shows the same as a fresh seed. A failure reports how many tiles differ, and the first of them.
+    /// Asserts that a target shows the same as a fresh seed. A failure reports how many tiles differ, and the first of
+    /// them.
     #[track_caller]
     pub(crate) fn is_fresh(&self, path: &Path, arguments: &[&str]) {
         let fresh = self.seed("fresh.mbtiles", arguments);

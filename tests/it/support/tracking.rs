@@ -25,7 +25,8 @@ impl Tracking {
     /// A database with PostGIS and some tables, and a configuration; nothing is installed.
     pub(crate) fn over(tables: &str, config: &str) -> Tracking {
         let db = Db::new();
-        // Our role has the same name as the schema of the log. Without this statement, later tables would be created in that schema.
+        // Our role has the same name as the schema of the log. Without this statement, later tables would be created in
+        // that schema.
         db.run("SET search_path = public");
         db.run(tables);
         Tracking::of(db, config)
@@ -117,7 +118,8 @@ impl Tracking {
         }
     }
 
-    /// The content of the log, in the order of its transactions: how many rows changed, and the positions, or what a query needs.
+    /// The content of the log, in the order of its transactions: how many rows changed, and the positions, or what a
+    /// query needs.
     pub(crate) fn log(&self) -> Vec<String> {
         let sql = "
             SELECT concat_ws(' ', rows,

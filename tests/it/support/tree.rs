@@ -102,8 +102,8 @@ fn address(name: &str) -> Option<Address> {
     (name == format!("{}/{}/{}.pbf", address.0, address.1, address.2)).then_some(address)
 }
 
-/// Every file below a folder except the lock, by its name. A run may be at work there: a file that it renames or removes between the
-/// listing and the reading is left out.
+/// Every file below a folder except the lock, by its name. A run may be at work there: a file that it renames or
+/// removes between the listing and the reading is left out.
 pub(crate) fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];

@@ -9,8 +9,8 @@ use std::time::Duration;
 use super::process::{Process, Start as _};
 use crate::support::program::{program, signal, wait};
 
-/// A watching run, and its output. It is killed when the value is dropped, even if the test fails: otherwise it would keep open what the
-/// test has opened.
+/// A watching run, and its output. It is killed when the value is dropped, even if the test fails: otherwise it would
+/// keep open what the test has opened.
 pub(crate) struct Watching {
     child: Process,
     pub lines: Receiver<String>,

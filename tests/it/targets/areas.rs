@@ -16,7 +16,8 @@ const AREA: &str = r#"{ "type": "FeatureCollection", "features": [
     { "type": "Feature", "properties": {}, "geometry": { "type": "Polygon", "coordinates": [
         [[172.2, -44.4], [-171.7, -40.1], [-174.3, -15.8], [172.2, -44.4]]] } }] }"#;
 
-/// The same as SQL, in metres; the part at the antimeridian is projected half a world farther west, where nothing wraps it.
+/// The same as SQL, in metres; the part at the antimeridian is projected half a world farther west, where nothing wraps
+/// it.
 const AREA_SQL: &str = "ST_Collect(ARRAY[
     ST_Transform(ST_GeomFromText('POLYGON((-20.3 -30.1, 60.7 -20.2, 10.9 55.6, -20.3 -30.1), (10.1 -10.2, 12.3 15.4, 25.2 -5.1, 10.1 -10.2))', 4326), 3857),
     ST_Translate(ST_Transform(ST_GeomFromText('POLYGON((-7.8 -44.4, 8.3 -40.1, 5.7 -15.8, -7.8 -44.4))', 4326), 3857), 20037508.342789244, 0)])";
@@ -77,7 +78,8 @@ fn a_seed_of_an_area_makes_exactly_the_tiles_that_it_touches() {
     run(program().args(["verify", "--database", "--database-url", &db.url]).arg(folder.beside("part.mbtiles"))).ok();
 }
 
-/// A star with 360 tips across the antimeridian, as GeoJSON and as SQL. Boxes of tiles that follow its border are thousands from zoom 7 on.
+/// A star with 360 tips across the antimeridian, as GeoJSON and as SQL. Boxes of tiles that follow its border are
+/// thousands from zoom 7 on.
 #[test]
 fn a_border_with_many_bends_is_followed_at_every_zoom() {
     let (db, folder) = (Db::with_facilities(10), Folder::new());

@@ -51,7 +51,8 @@ impl Chance {
     }
 }
 
-/// Some of the tiles that [`edits`] knows, most of them as they were; others get new bytes, are removed, kept or not handed over.
+/// Some of the tiles that [`edits`] knows, most of them as they were; others get new bytes, are removed, kept or not
+/// handed over.
 fn some(all: &[TileEdit], chance: &mut Chance) -> Vec<TileEdit> {
     let fate = |edit: &TileEdit| {
         let id = edit.id();
@@ -208,7 +209,8 @@ fn an_old_archive_without_an_index_makes_everything_count_as_changed() {
     assert_eq!(told(&target, Some(&tileset("0-7", &[])), &all, "third"), None);
 }
 
-/// A link, a pipe or a broken file in place of the old archive is refused or makes everything count, and the new archive is whole.
+/// A link, a pipe or a broken file in place of the old archive is refused or makes everything count, and the new
+/// archive is whole.
 #[test]
 fn an_old_archive_that_is_damaged_makes_everything_count_as_changed() {
     let target = in_folder(OfMbtiles);

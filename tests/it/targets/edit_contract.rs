@@ -28,7 +28,8 @@ fn fate(tile: TileCoord) -> Fate {
     [NotHandedOver, Equal, Changed, Removed, NotHandedOver, Kept, Changed][(tile.x() + 2 * tile.y()) as usize % 7]
 }
 
-/// Tiles that were put and tiles that were removed before, each with a fate; those that were not there are put or removed.
+/// Tiles that were put and tiles that were removed before, each with a fate; those that were not there are put or
+/// removed.
 fn changes<T: Target>(target: &T) -> Vec<TileEdit> {
     let changed = |edit: TileEdit| {
         let id = edit.id();

@@ -1,5 +1,5 @@
-//! One seed into all kinds of targets: the same tiles, byte for byte, as other people's readers see them; copies and second
-//! runs keep them so.
+//! One seed into all kinds of targets: the same tiles, byte for byte, as other people's readers see them; copies and
+//! second runs keep them so.
 
 use std::path::Path;
 

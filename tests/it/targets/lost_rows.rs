@@ -134,7 +134,8 @@ fn a_layer_that_loses_its_rows_is_refused_though_its_tiles_stay() {
     world.writes("reseed", "tiles/", &[]).ok();
 }
 
-/// What a layer draws of its rows does not count: a cell stays as long as one row is in it, and a thinned tile is full with few rows.
+/// What a layer draws of its rows does not count: a cell stays as long as one row is in it, and a thinned tile is full
+/// with few rows.
 #[test]
 fn rows_count_in_layers_of_every_kind_as_long_as_they_have_a_position() {
     let world = World { db: Db::new(), places: Places::new() };

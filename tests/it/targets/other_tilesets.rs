@@ -1,5 +1,5 @@
-//! What is not the tileset that a run writes is not written over: another tileset, what other programs made, a folder of other things.
-//! All of it is refused before the database is asked.
+//! What is not the tileset that a run writes is not written over: another tileset, what other programs made, a folder
+//! of other things. All of it is refused before the database is asked.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! The addresses of tiles in TileJSON: absolute where somebody said where clients find the target, and a warning where nobody did.
+//! The addresses of tiles in TileJSON: absolute where somebody said where clients find the target, and a warning where
+//! nobody did.
 
 use crate::support::places::Places;
 use crate::support::program::{Run, program, run};

@@ -111,7 +111,8 @@ fn tells_readers_what_changed<T: Target>(target: &T, notes: &Arc<dyn NoteStore>)
     let fourth = shown(target).unwrap();
     assert_eq!((fourth.number, listed(&**notes, &first, &fourth)), (4, Some(differing(target, &held))));
 
-    // Killed before its list, and before its manifest: the next list has what that run changed, and no list leads to it.
+    // Killed before its list, and before its manifest: the next list has what that run changed, and no list leads to
+    // it.
     for (version, end) in [(3, End::BeforeTheList), (4, End::BeforeTheManifest)] {
         let (before, (held, _)) = (shown(target).unwrap(), look(target));
         publish(target, notes, false, &part(version, 7), end);

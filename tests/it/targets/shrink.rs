@@ -1,5 +1,5 @@
-//! An emptied table, or an import half done, does not replace a map by nothing: a run that would take away more than `max_shrink` allows
-//! is refused, whatever the target, before anything is deleted.
+//! An emptied table, or an import half done, does not replace a map by nothing: a run that would take away more than
+//! `max_shrink` allows is refused, whatever the target, before anything is deleted.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};

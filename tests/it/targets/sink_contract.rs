@@ -1,5 +1,5 @@
-//! The sink's contract (`src/target/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting one included.
-//! What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
+//! The sink's contract (`src/target/mod.rs`), held by every sink: one suite, the in-memory sink and the fault-injecting
+//! one included. What concerns edits of a target, whose other tiles stay, is in `edit_contract.rs`.
 
 use oar_tiles::target::{Metadata, Publishing, Sink as _, TileEdit, Tileset, TreeOptions, VectorLayer};
 

@@ -132,7 +132,8 @@ fn old_versions_go_by_count_and_by_age_with_their_files_only() {
     assert_eq!(names(&tree.path.join(".oar-tiles/versions")), versions[1..].iter().cloned().collect());
     publish(&tree, &["--rollback"]).ok();
     publish(&tree, &["--rollback"]).fails(2, &["is the oldest"]);
-    // Young ones stay, whatever the count; then one with other layers and another template, which goes by its own names.
+    // Young ones stay, whatever the count; then one with other layers and another template, which goes by its own
+    // names.
     let young = config(&tree, "keep_versions = 0\nkeep_for = \"1h\"");
     tree.seed(&db.url, &["--config", &young]);
     assert_eq!(known(&tree).len(), 3);
@@ -160,8 +161,8 @@ fn old_versions_go_by_count_and_by_age_with_their_files_only() {
     assert_eq!(left, expected);
 }
 
-/// Starts a run that stops before its second batch, and kills it once some tiles are written, but before it is published. The version shown stays
-/// as it is. Returns the version that lies there.
+/// Starts a run that stops before its second batch, and kills it once some tiles are written, but before it is
+/// published. The version shown stays as it is. Returns the version that lies there.
 fn killed(db: &Db, tree: &Tree, config: &str) -> String {
     let notes =
         || -> Vec<(String, Vec<u8>)> { tree.files().into_iter().filter(|(name, _)| !name.contains('/')).collect() };

@@ -1,4 +1,5 @@
-//! Every text that users see, as snapshots: help, closing tables, `config`, the error catalogue. A changed text shows in review.
+//! Every text that users see, as snapshots: help, closing tables, `config`, the error catalogue. A changed text shows
+//! in review.
 //!
 //! `INSTA_UPDATE=always scripts/test texts` writes the snapshots anew; `scripts/test` and CI only compare.
 

@@ -1,4 +1,5 @@
-//! The schemas of everything that the program prints as JSON: written down as the program knows them, and true of real outputs.
+//! The schemas of everything that the program prints as JSON: written down as the program knows them, and true of real
+//! outputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -155,7 +156,8 @@ fn real_outputs_fit_their_schemas() {
             outputs.written.iter().filter(|(schema, _)| schema == name).map(|(_, path)| &**path).collect();
         fits(name, &files);
     }
-    // Those of a server are checked where one runs (`serve::operation`, `serve::several`, `serve::writer`), that of a configuration in `input::config_check`.
+    // Those of a server are checked where one runs (`serve::operation`, `serve::several`, `serve::writer`), that of a
+    // configuration in `input::config_check`.
     let elsewhere = ["access-log", "catalogue", "changes-changed", "changes-state", "configuration", "variant-list"];
     let missing: Vec<String> =
         known().into_iter().map(|(name, _)| name).filter(|name| !names.contains(&&**name)).collect();

@@ -27,7 +27,8 @@ properties = [\"country_code\"]
 where = \"right(id, 1) < '5'\"
 ";
 
-/// The tilesets: everything, one layer in an archive of the other kind, and a part of the world in a folder. Each is the text of its keys.
+/// The tilesets: everything, one layer in an archive of the other kind, and a part of the world in a folder. Each is
+/// the text of its keys.
 const TILESETS: [&str; 3] = [
     "name = \"whole\"\noutput = \"FOLDER/whole.mbtiles\"",
     "name = \"low\"\nlayers = [\"low\"]\nzoom = \"0-4\"\noutput = \"FOLDER/low.pmtiles\"",

@@ -4,7 +4,8 @@ use super::World;
 use crate::support::program::{Run, program, run};
 use crate::support::{Archive, until};
 
-/// A layer with a property that counts how often it is computed: once for each row that is read, and each time that the database draws it.
+/// A layer with a property that counts how often it is computed: once for each row that is read, and each time that the
+/// database draws it.
 const COUNTED: &str = "[[layer]]
 name = \"facilities\"
 table = \"api_facility\"
@@ -15,7 +16,8 @@ properties = { id = \"id\", counted = \"counted(name::text)\" }
 
 const ROWS: i64 = 4_000;
 
-/// Tilesets of that layer: two parts of the world, the world at other zooms, and a family. Each is the text of its keys.
+/// Tilesets of that layer: two parts of the world, the world at other zooms, and a family. Each is the text of its
+/// keys.
 const SHARING: [&str; 4] = [
     "name = \"east\"\nbbox = [\"60,-60,180,80\"]\noutput = \"FOLDER/east.mbtiles\"",
     "name = \"whole\"\noutput = \"FOLDER/whole.pmtiles\"",

@@ -1,4 +1,5 @@
-//! The addresses of a tile: the one in TileJSON, which purges name, and others, which caches may keep for some seconds only.
+//! The addresses of a tile: the one in TileJSON, which purges name, and others, which caches may keep for some seconds
+//! only.
 
 use super::served::{Listed, served};
 use crate::support::served::{GZIP, status};

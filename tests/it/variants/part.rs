@@ -1,5 +1,5 @@
-//! `seed --variant`: some variants of a family by themselves, in jobs that may run at once. Each adds to the family's manifest, and none takes away
-//! what it did not seed.
+//! `seed --variant`: some variants of a family by themselves, in jobs that may run at once. Each adds to the family's
+//! manifest, and none takes away what it did not seed.
 
 use std::process::{Command, Stdio};
 

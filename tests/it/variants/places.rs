@@ -184,7 +184,8 @@ fn a_killed_reseed_of_a_family_is_made_up_for() {
 
 #[test]
 fn a_family_whose_sessions_are_lost_in_the_middle_shows_all_of_its_rows() {
-    // Rows that are read once for all variants, and variants that the database draws one after the other: the last ones stand before the gate.
+    // Rows that are read once for all variants, and variants that the database draws one after the other: the last ones
+    // stand before the gate.
     for run in ["", "[run]\nrows_mb = 0\nworkers = 2\nbatch_features = 50\n"] {
         let world = World::new(150, 5);
         let config = world.family("FOLDER/by/{slug}.pmtiles", "FOLDER/all.pmtiles", run);

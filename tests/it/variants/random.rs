@@ -1,4 +1,5 @@
-//! Random sets: after any history of changes, a reseed of a family leaves what a seed makes, and touches the variants only whose tiles differ.
+//! Random sets: after any history of changes, a reseed of a family leaves what a seed makes, and touches the variants
+//! only whose tiles differ.
 
 use std::collections::BTreeMap;
 

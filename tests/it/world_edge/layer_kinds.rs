@@ -1,5 +1,5 @@
-//! Every kind of layer over rows beyond ±180° shows what it shows over the same rows wrapped beforehand; and the boxes of tiles are
-//! worked out as `ST_TileEnvelope` does it.
+//! Every kind of layer over rows beyond ±180° shows what it shows over the same rows wrapped beforehand; and the boxes
+//! of tiles are worked out as `ST_TileEnvelope` does it.
 
 use crate::support::Archive;
 use crate::support::program::{run, seed_command};

@@ -1,5 +1,5 @@
-//! The edge of the world: rows beyond it by rounding are drawn; rows farther beyond ±180° are cut there, and drawn on the other
-//! side, clipped or skipped, as the layer says.
+//! The edge of the world: rows beyond it by rounding are drawn; rows farther beyond ±180° are cut there, and drawn on
+//! the other side, clipped or skipped, as the layer says.
 
 use std::path::{Path, PathBuf};
 

@@ -100,8 +100,8 @@ impl Table {
         )
     }
 
-    /// Its rows put together, in another layer or at some zooms of the same: every shape of cell, what stands for one, and both
-    /// ways to work out what is in it.
+    /// Its rows put together, in another layer or at some zooms of the same: every shape of cell, what stands for one,
+    /// and both ways to work out what is in it.
     fn cells(&self, rows: &str, track: &str) -> String {
         let (name, number) = (&self.name, self.name.trim_start_matches('t'));
         let count = "properties = { n = \"count(*)\" }";

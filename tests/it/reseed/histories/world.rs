@@ -260,7 +260,8 @@ enum Step {
     Copy(String, String),
 }
 
-/// Does it. Statements fail now and then: a key is taken, a row is locked, a transaction is broken. A broken transaction ends.
+/// Does it. Statements fail now and then: a key is taken, a row is locked, a transaction is broken. A broken
+/// transaction ends.
 async fn work(mut session: Session, script: Vec<Step>) -> Session {
     for step in script {
         let done = match &step {
