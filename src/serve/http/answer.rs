@@ -18,7 +18,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc::Receiver;
 
 use super::address::ClientKey;
-use super::unread::UnreadHold;
+use super::unread::{Sending, UnreadHold};
 
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
@@ -265,6 +265,14 @@ pub(crate) enum AnswerBody {
 }
 
 impl AnswerBody {
+    /// Notes that this is sent from now on.
+    pub(crate) fn begins(&self, sending: &Sending) {
+        match self {
+            AnswerBody::Full(bytes, client, _) => sending.begins(Some(bytes), *client),
+            AnswerBody::Events(_) => sending.begins(None, ClientKey::default()),
+        }
+    }
+
     /// Says which client the body is for.
     pub(crate) const fn is_for(&mut self, client: ClientKey) {
         if let AnswerBody::Full(_, of, _) = self {

@@ -254,7 +254,7 @@ impl<A: Answers> ServedWith<A> {
             request.extensions_mut().insert(Peer(peer));
             async move {
                 let answer = answers.answer(request).await;
-                open.0.sending.begins(answer.body());
+                answer.body().begins(&open.0.sending);
                 Ok::<_, Infallible>(answer)
             }
         });
@@ -367,7 +367,7 @@ impl<A: Answers> ServedWith<A> {
         connection: &Connection,
     ) -> Result<(), h2::Error> {
         let sending = Arc::new(Sending::default());
-        sending.begins(answer.body());
+        answer.body().begins(&sending);
         let (parts, body) = answer.into_parts();
         let mut head = http::Response::from_parts(parts, ());
         if let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now())) {

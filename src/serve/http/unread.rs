@@ -19,7 +19,6 @@ use futures_util::FutureExt as _;
 use futures_util::task::AtomicWaker;
 
 use super::address::ClientKey;
-use super::answer::AnswerBody;
 
 /// One client may hold one part in this many of the memory.
 const CLIENT_PART: u64 = 2;
@@ -46,14 +45,10 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Notes the answer that is sent from now on.
-    pub(crate) fn begins(&self, body: &AnswerBody) {
-        let (place, bytes, client) = match body {
-            AnswerBody::Full(bytes, client, _) => (bytes.as_ptr().addr(), bytes.len() as u64, *client),
-            AnswerBody::Events(_) => (0, 0, ClientKey::default()),
-        };
-        self.place.store(place, Ordering::Relaxed);
-        self.bytes.store(bytes, Ordering::Relaxed);
+    /// Notes the answer that is sent to a client from now on: its bytes; none for a stream of events.
+    pub(crate) fn begins(&self, bytes: Option<&Bytes>, client: ClientKey) {
+        self.place.store(bytes.map_or(0, |bytes| bytes.as_ptr().addr()), Ordering::Relaxed);
+        self.bytes.store(bytes.map_or(0, |bytes| bytes.len() as u64), Ordering::Relaxed);
         self.client.store(client.number(), Ordering::Relaxed);
     }
 
@@ -218,8 +213,8 @@ impl Drop for UnreadHold {
     }
 }
 
-/// The memory of a tile that is read or unpacked for a client, from before the work until its answer is sent or counts by
-/// itself.
+/// The memory of a tile that is read or unpacked for a client, from before the work until its answer is sent or counts
+/// by itself.
 #[derive(Debug)]
 pub(crate) struct ReservedMemory {
     of: UnreadAnswers,
@@ -236,11 +231,11 @@ impl ReservedMemory {
         self.replace(&sending, bytes)
     }
 
-    /// Counts the bytes of a body, by their place, instead of what was reserved so far. False if the client must not have
-    /// as much.
+    /// Counts the bytes of a body, by their place, instead of what was reserved so far. False if the client must not
+    /// have as much.
     pub(crate) fn becomes(&mut self, body: &Bytes) -> bool {
         let sending = Sending::default();
-        sending.begins(&AnswerBody::Full(body.clone(), self.client, None));
+        sending.begins(Some(body), self.client);
         self.replace(&Arc::new(sending), body.len())
     }
 
@@ -370,8 +365,8 @@ impl UnreadAnswers {
         (UnreadHold { of: self.clone(), number }, is_counted)
     }
 
-    /// Waits; the bytes of an answer to a client count meanwhile, unless the wait ends at once. `None` if the answer has
-    /// to end, because others need the memory or the client has its part.
+    /// Waits; the bytes of an answer to a client count meanwhile, unless the wait ends at once. `None` if the answer
+    /// has to end, because others need the memory or the client has its part.
     pub(crate) async fn while_held<T>(
         &self,
         client: ClientKey,
@@ -383,7 +378,7 @@ impl UnreadAnswers {
             return Some(done);
         }
         let sending = Arc::new(Sending::default());
-        sending.begins(&AnswerBody::Full(bytes.clone(), client, None));
+        sending.begins(Some(bytes), client);
         let _hold = self.hold(&sending);
         let cut = poll_fn(|context| if sending.is_cut(context) { Poll::Ready(()) } else { Poll::Pending });
         tokio::select! {
@@ -418,7 +413,7 @@ mod tests {
 
     fn sending(client: u8, bytes: &Bytes) -> Arc<Sending> {
         let sending = Sending::default();
-        sending.begins(&AnswerBody::Full(bytes.clone(), ClientKey::of(Some([192, 0, 2, client].into())), None));
+        sending.begins(Some(bytes), ClientKey::of(Some([192, 0, 2, client].into())));
         Arc::new(sending)
     }
 

@@ -25,8 +25,8 @@ pub(crate) struct ServedTile {
     pub(crate) body: Bytes,
     /// How the body is encoded.
     pub(crate) encoding: Encoding,
-    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Tiles with equal bytes have
-    /// the same tag, whenever they were rendered.
+    /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Tiles with
+    /// equal bytes have the same tag, whenever they were rendered.
     pub(crate) tag: Arc<str>,
 }
 
@@ -65,7 +65,8 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
 pub(crate) struct CachedForm {
     /// The tile; `None` if the target does not hold it or it is empty.
     pub(crate) tile: Option<ServedTile>,
-    /// What is known of a tile that the database rendered; `None` for stored tiles, which stay until the target changes.
+    /// What is known of a tile that the database rendered; `None` for stored tiles, which stay until the target
+    /// changes.
     live: Option<LiveFacts>,
     /// How it came into the cache.
     pub(crate) way: CachedWay,
@@ -130,8 +131,8 @@ impl CachedForm {
         Some(&self.live.as_ref()?.snapshot)
     }
 
-    /// The later one of two forms of a live tile. It shows all that the other one shows, so it is of the later one of their epochs: flights end in
-    /// another order than they began.
+    /// The later one of two forms of a live tile. It shows all that the other one shows, so it is of the later one of
+    /// their epochs: flights end in another order than they began.
     fn or_later(self, held: CachedForm) -> CachedForm {
         let Some((ours, theirs)) = self.live.as_ref().zip(held.live.as_ref()) else { return self };
         let epoch = ours.epoch.max(theirs.epoch);
@@ -202,9 +203,9 @@ struct CacheKey {
 /// The memory that a cached tile takes in addition to its bytes, for its key, its tag and the cache's own tables.
 const ENTRY_BYTES: u32 = 256;
 
-/// A form of at least this many bytes makes room for itself at once. The cache evicts now and then only, some 64 new forms
-/// later at the latest, and holds more than its limit until then.
-const LARGE: usize = 256 << 10;
+/// A form of at least this many bytes makes room for itself at once. The cache evicts now and then only, some 64 new
+/// forms later at the latest, and holds more than its limit until then.
+const MIN_BYTES_EVICTED_FOR: usize = 256 << 10;
 
 /// Evicts tiles that the database rendered some time after they became stale.
 struct LiveExpiry;
@@ -268,7 +269,8 @@ impl TileCache {
         let made_large = AtomicBool::new(false);
         let make = async {
             let result = make.await;
-            let is_large = |form: &CachedForm| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= LARGE);
+            let is_large =
+                |form: &CachedForm| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= MIN_BYTES_EVICTED_FOR);
             made_large.store(result.as_ref().is_ok_and(is_large), Ordering::Relaxed);
             result
         };
@@ -284,7 +286,8 @@ impl TileCache {
         self.tiles.insert(self.key(from, encoding), form).await;
     }
 
-    /// Caches a live tile in its stored form, unless one of a later database state is cached. Returns the one that is cached.
+    /// Caches a live tile in its stored form, unless one of a later database state is cached. Returns the one that is
+    /// cached.
     pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) -> CachedForm {
         let entry = self.tiles.entry(self.key(key.cached(), Encoding::Gzip));
         let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
@@ -308,8 +311,8 @@ impl TileCache {
         self.tiles.invalidate(&self.key(from, encoding)).await;
     }
 
-    /// Evicts all tiles of the tileset: from now on the tileset has another number, under which no tile is found. The tiles under the old number
-    /// leave the cache because no request asks for them.
+    /// Evicts all tiles of the tileset: from now on the tileset has another number, under which no tile is found. The
+    /// tiles under the old number leave the cache because no request asks for them.
     pub(crate) fn forget_all(&self) {
         self.tileset.store(self.next_number(), Ordering::Relaxed);
     }

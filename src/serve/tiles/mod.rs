@@ -27,13 +27,15 @@ use crate::target::ReadError;
 // What is known of the target apart from its tiles: how old the last look at it is, and which purges wait for its CDNs.
 
 impl ServedTiles {
-    /// The time of the last look at the target: an answer that is begun now shows at least the state of that moment. Files are checked by each
-    /// request, a target in a bucket is polled. Call this before the state is taken, because a newer state does no harm.
+    /// The time of the last look at the target: an answer that is begun now shows at least the state of that moment.
+    /// Files are checked by each request, a target in a bucket is polled. Call this before the state is taken, because
+    /// a newer state does no harm.
     pub(crate) fn look(&self) -> Instant {
         self.target.polled().unwrap_or_else(Instant::now)
     }
 
-    /// The Prometheus metrics of the purges that wait for the CDNs of the target, with some further labels; empty if the outbox cannot be read.
+    /// The Prometheus metrics of the purges that wait for the CDNs of the target, with some further labels; empty if
+    /// the outbox cannot be read.
     pub(crate) async fn purge_metrics(&self, labels: &str) -> String {
         let target = Arc::clone(&self.target);
         let read = tokio::task::spawn_blocking(move || Outbox::read(target.notes())).await;
@@ -119,8 +121,8 @@ impl From<JoinError> for TileError {
 }
 
 impl TileError {
-    /// True if another client than this one is refused. Requests for one tile share a read and its error; those of other
-    /// clients have to read again then.
+    /// True if another client than this one is refused. Requests for one tile share a read and its error; those of
+    /// other clients have to read again then.
     pub(crate) fn refuses_another(&self, client: ClientKey) -> bool {
         matches!(self, TileError::TooMuchUnread(refused) if *refused != client)
     }

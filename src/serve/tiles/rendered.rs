@@ -91,8 +91,9 @@ impl ServedTiles {
         outdated.max(held.stale_for()).unwrap_or_default()
     }
 
-    /// The answer for a stored tile that is stale: the refreshed tile, if there is one. Otherwise the tile is rendered again, and the client gets at
-    /// once the latest state that clients have seen: the stored tile or an older refreshed one.
+    /// The answer for a stored tile that is stale: the refreshed tile, if there is one. Otherwise the tile is rendered
+    /// again, and the client gets at once the latest state that clients have seen: the stored tile or an older
+    /// refreshed one.
     pub(crate) async fn refreshed(
         &self,
         live: &LiveFlights,
@@ -146,8 +147,8 @@ impl ServedTiles {
         live.snapshot().is_some_and(|shown| self.staleness.may_see(tile, shown))
     }
 
-    /// What a client gets that does not wait for the tile any longer: the stale tile, or the content of the nearest ancestor in the target's scope.
-    /// `None` if there is neither.
+    /// What a client gets that does not wait for the tile any longer: the stale tile, or the content of the nearest
+    /// ancestor in the target's scope. `None` if there is neither.
     async fn meanwhile(
         &self,
         state: &Arc<ServedState>,
@@ -189,9 +190,9 @@ impl ServedTiles {
     }
 }
 
-/// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes configurations by their fingerprint,
-/// and databases by a hash of the database's identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which
-/// each publication changes.
+/// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes
+/// configurations by their fingerprint, and databases by a hash of the database's identity in the manifest. If the
+/// manifest has no identity, the hash is that of the whole manifest, which each publication changes.
 pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     let shared = live.shared()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
@@ -202,7 +203,8 @@ pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
         Slice::Whole => "all".to_owned(),
         Slice::Layer(layer) => layer.0.to_string(),
     };
-    // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the values were written.
+    // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the
+    // values were written.
     let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
     Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord)))
 }
@@ -253,7 +255,8 @@ impl Around {
     }
 }
 
-// Tiles of requests that give values for parameters. The database always renders them, because the target only holds tiles of all rows.
+// Tiles of requests that give values for parameters. The database always renders them, because the target only holds
+// tiles of all rows.
 
 /// The values of a request, and the gate that limits how many sets of values may be new.
 #[derive(Clone, Copy)]

@@ -39,8 +39,8 @@ pub(crate) struct StaleTile<'a> {
     pub(crate) age: Option<Duration>,
 }
 
-/// The most tiles that are read from a bucket at once, each by a separate reader. A bucket answers many requests at once; for a file, more readers
-/// than cores would only take memory.
+/// The most tiles that are read from a bucket at once, each by a separate reader. A bucket answers many requests at
+/// once; for a file, more readers than cores would only take memory.
 const READS_OF_A_BUCKET: usize = 64;
 const READS_OF_A_FILE: usize = 8;
 
@@ -114,8 +114,8 @@ impl ServedTiles {
         ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
-    /// The target's present state. While a killed writer's commit cannot be rolled back, this is the state before that commit: its cached tiles stay
-    /// valid, and other tiles cannot be read.
+    /// The target's present state. While a killed writer's commit cannot be rolled back, this is the state before that
+    /// commit: its cached tiles stay valid, and other tiles cannot be read.
     pub(crate) async fn state(&self) -> Result<Arc<ServedState>, TileError> {
         let last = self.target.last();
         if self.target.is_current(&last) {
@@ -199,8 +199,8 @@ impl ServedTiles {
             if !is_stored || self.target.unchanged_since(tile.coord) <= number {
                 return (form.map(|form| form.tile), origin);
             }
-            // The target has changed since this request began. Other requests may have been answered with that change, or with a later state, so
-            // this one must not be answered with less any more.
+            // The target has changed since this request began. Other requests may have been answered with that change,
+            // or with a later state, so this one must not be answered with less any more.
             let state = self.target.last();
             number = state.number;
             (form, origin) = self.form(&state, tile, asked).await;
@@ -366,8 +366,8 @@ impl ServedTiles {
         Ok(permit.ok())
     }
 
-    /// Runs work that unpacks or redraws a tile for a client. While the work waits for others, the tile's bytes count as
-    /// unread; from then on `size` bytes count, and what the work makes, until its answer is sent.
+    /// Runs work that unpacks or redraws a tile for a client. While the work waits for others, the tile's bytes count
+    /// as unread; from then on `size` bytes count, and what the work makes, until its answer is sent.
     ///
     /// # Errors
     /// If the client leaves too many answers unread, or the work fails.
@@ -440,7 +440,8 @@ impl ServedTiles {
         self.target.known()
     }
 
-    /// The key of a live tile that is served together with a state of the target; its epoch says how new the tile must be.
+    /// The key of a live tile that is served together with a state of the target; its epoch says how new the tile must
+    /// be.
     pub(crate) fn live_key(&self, state: &ServedState, tile: TileId) -> FlightKey {
         let epoch = self.known().epochs().of(tile.coord, &state.live_since);
         FlightKey { epoch, tile, parameters: ParametersKey::default() }
@@ -517,10 +518,11 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await?
 }
 
-// Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose run is older than `expires`
-// allows. It also knows which tiles clients have seen in a later state than the stored one.
+// Which stored tiles are stale: those with a change in the change log that the target does not show, and those whose
+// run is older than `expires` allows. It also knows which tiles clients have seen in a later state than the stored one.
 
-/// The most tiles that are sent in a later state than the stored one. Further tiles are sent as stored until the target shows their changes.
+/// The most tiles that are sent in a later state than the stored one. Further tiles are sent as stored until the target
+/// shows their changes.
 const MAX_REFRESHED: usize = 200_000;
 
 /// Decides whether a stored tile is stale, and whether it may be sent.
@@ -557,8 +559,8 @@ impl Staleness {
         since_1970(SystemTime::now()).checked_sub(started + expires)
     }
 
-    /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older. False if the client must not
-    /// see it: clients have seen a later state, or there is no room for a further tile.
+    /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older.
+    /// False if the client must not see it: clients have seen a later state, or there is no room for a further tile.
     pub(crate) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
         let mut refreshed = self.refreshed();
         if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
@@ -581,7 +583,8 @@ impl Staleness {
         let mut refreshed = self.refreshed();
         let Some(seen) = refreshed.get(&tile) else { return false };
         let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
-            // The target may show an older state than the client has seen, but still every change that touches the tile.
+            // The target may show an older state than the client has seen, but still every change that touches the
+            // tile.
             stored.sees_all_of(seen) || self.known.is_unchanged(tile.coord, stored, seen)
         });
         if is_as_new {

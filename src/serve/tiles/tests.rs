@@ -236,7 +236,8 @@ fn on_runtime<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap().block_on(work)
 }
 
-/// A tile is rendered from a state that shows more than the log has told so far. A publication that shows less must not take it back.
+/// A tile is rendered from a state that shows more than the log has told so far. A publication that shows less must not
+/// take it back.
 #[test]
 fn a_publication_does_not_take_back_what_a_refreshed_tile_showed_before_the_log_told_it() {
     on_runtime(async {
@@ -284,7 +285,8 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
     });
 }
 
-/// A live tile is rendered below the target's zooms from a state that is later than that of a publication which reaches these zooms.
+/// A live tile is rendered below the target's zooms from a state that is later than that of a publication which reaches
+/// these zooms.
 #[test]
 fn a_target_that_grows_to_a_tile_does_not_take_back_what_clients_have_seen_of_it() {
     on_runtime(async {
@@ -299,7 +301,8 @@ fn a_target_that_grows_to_a_tile_does_not_take_back_what_clients_have_seen_of_it
     });
 }
 
-/// In a bucket each tile is replaced before the manifest. Memory may have evicted the stored form of the tile before, and not the unpacked one.
+/// In a bucket each tile is replaced before the manifest. Memory may have evicted the stored form of the tile before,
+/// and not the unpacked one.
 #[test]
 fn while_a_tile_is_replaced_no_encoding_is_older_than_another_that_was_sent() {
     on_runtime(async {
