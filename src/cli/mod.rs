@@ -1,4 +1,5 @@
-//! Flags as typed. Nothing is decided here: "not given" stays `None`.
+//! The command line: a file for each verb, or for a few that are alike, with its flags as typed ("not given" stays
+//! `None`), the call of its work in `run`, and what it prints.
 
 mod help;
 mod init;
