@@ -336,7 +336,7 @@ async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W>
 // A run on one thread, for few features.
 
 /// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result
-/// is that of [`run`](run). With few features in all batches, handing them from thread to thread would take longer than
+/// is that of [`run`]. With few features in all batches, handing them from thread to thread would take longer than
 /// to draw them.
 ///
 /// # Errors

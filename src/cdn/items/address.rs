@@ -95,7 +95,7 @@ impl TileAddresses {
     /// Addresses below a URL: one pattern for each layer if layers are stored separately, else one pattern
     /// ([`Template::address`]).
     ///
-    /// [`Template::address`]: crate::sink::Template::address
+    /// [`Template::address`]: crate::target::Template::address
     #[must_use]
     pub fn new(url: CdnUrl, patterns: Vec<String>) -> TileAddresses {
         TileAddresses { url, patterns }
