@@ -55,6 +55,8 @@ def measure(bench):
     tiles = Tiles(archive)
     bench.note(tiles.described())
     servers = [("oar-tiles", lambda: oar_tiles(bench, archive))]
+    if bench.options.before:
+        servers.append(("before", lambda: oar_tiles(bench, archive, program=bench.options.before)))
     if shutil.which("martin"):
         servers.append(("martin", lambda: martin(bench, archive)))
     else:
@@ -139,9 +141,9 @@ def ended(process):
 
 
 @contextlib.contextmanager
-def oar_tiles(bench, archive, *more):
+def oar_tiles(bench, archive, *more, program=None):
     # All connections come from one address here.
-    command = ["taskset", "-c", "0", bench.oar_tiles, "serve", archive, "--listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1",
+    command = ["taskset", "-c", "0", program or bench.oar_tiles, "serve", archive, "--listen", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1",
                "--drain", "0s", *more]
     log = open(bench.file("serve.log"), "w")
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -16,8 +16,8 @@ pub enum SearchBox {
     World(WorldRect),
     /// In these parts of the area's only tile; the source may return more features. It may have cached the rows there.
     Near(Vec<GridBox>),
-    /// In each of these tiles by itself, because the layer's query depends on the tile. The rectangles are one tile
-    /// wide.
+    /// In these tiles. The source asks once for each tile, because the layer's query depends on the tile. The rectangles
+    /// are one tile wide.
     Tiles(Vec<TileRect>),
     /// In this box, which touches the box of every feature of the area, but only for these tiles: the features' boxes
     /// touch other tiles, too.

@@ -142,8 +142,8 @@ FROM (
     )
 }
 
-/// The reference systems of geometries other than `srid`. Systems that the database does not know are left out, because
-/// nothing in them was ever drawn.
+/// The reference systems of geometries other than `srid`. Systems that the database does not know are left out: it
+/// cannot draw rows in them.
 pub(crate) fn other_systems(relation: &str, column: &str, srid: i32) -> String {
     format!(
         "SELECT srid FROM (SELECT DISTINCT ST_SRID({column}::geometry) AS srid FROM {relation} WHERE {column} IS NOT NULL) AS systems

@@ -97,7 +97,7 @@ pub(crate) enum TileError {
     /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
-    /// This client leaves so many answers unread that it gets no further one.
+    /// This client has read too little of its earlier answers; it gets no other one until it reads or closes them.
     #[error("the client has not read its answers")]
     TooMuchUnread(ClientKey),
     /// Too many new values of parameters were asked for.

@@ -254,3 +254,62 @@ impl TreeRun {
         self.changed.as_mut().map_or(Ok(()), |changed| changed.add(id, change))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::{PartialScope, RunKind, Scope};
+    use crate::tile::{TileCoord, Zoom};
+
+    fn tileset() -> Tileset {
+        Tileset {
+            fingerprint: "this".to_owned(),
+            layers: Vec::new(),
+            scope: Scope::read("0-8", &[]).unwrap(),
+            partial: PartialScope::default(),
+            unwritten: Unwritten::Delete,
+            list_changes: false,
+            dirty: None,
+            before_manifest: Vec::new(),
+            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
+        }
+    }
+
+    /// A forced run into a target whose manifest has one fingerprint, and in which a run with another was begun.
+    fn forced(manifest: Option<&str>, begun: Option<&str>) -> TreeRun {
+        let begun = begun.map(|fingerprint| Begun { fingerprint: fingerprint.to_owned(), ..Begun::default() });
+        let state = TreeState { manifest: manifest.map(str::to_owned), begun, ..TreeState::default() };
+        let options = TreeOptions {
+            template: Template::new("{z}/{x}/{y}.pbf").unwrap(),
+            publish: Publishing::InPlace,
+            force: true,
+            public_url: None,
+            packed: true,
+        };
+        assert_eq!(state.refusal(&options, &tileset()), None);
+        TreeRun::new(&state, &options, &tileset(), None, None, None, Vec::new())
+    }
+
+    #[test]
+    fn a_forced_run_keeps_tiles_that_it_cannot_render_only_of_the_same_finished_tileset() {
+        let id: TileId = TileCoord::new(Zoom::MIN, 0, 0).unwrap().into();
+        for (manifest, begun, keeps) in [
+            (Some("this"), None, true),
+            (Some("this"), Some("this"), true),
+            (Some("this"), Some("other"), false),
+            // A killed run of this tileset may have left tiles of the tileset before it.
+            (Some("other"), Some("this"), false),
+            (None, Some("this"), false),
+        ] {
+            let mut written = Written::default();
+            assert_eq!(forced(manifest, begun).apply(TileEdit::Keep(id, None), true, &mut written).unwrap(), None);
+            let expected = Written {
+                unchanged: keeps.into(),
+                missing: (!keeps).into(),
+                deleted: (!keeps).into(),
+                ..Written::default()
+            };
+            assert_eq!(written, expected, "{manifest:?} {begun:?}");
+        }
+    }
+}
