@@ -129,6 +129,9 @@ def main():
         if options.variants:
             variants.measure(bench)
             continue
+        if options.unread:
+            unread.measure(bench)
+            continue
         seeded = seed.measure(bench)
         if options.targets:
             targets.measure(bench)
