@@ -56,6 +56,12 @@ impl Nginx {
         Nginx::with("", &format!("root {};\n{block}", folder.display()))
     }
 
+    /// Serves a folder with pages, scripts and archives.
+    pub(crate) fn of_pages(folder: &Path) -> Nginx {
+        let types = "types { text/html html; text/css css; text/javascript js; } default_type application/octet-stream;";
+        Nginx::with("", &format!("root {};\n{types}", folder.display()))
+    }
+
     /// The cache of `examples/nginx-purge.conf` before a server of this machine.
     pub(crate) fn purging(backend: u16) -> Nginx {
         Nginx::purging_edited(backend, |text| text)

@@ -20,3 +20,4 @@ pub(crate) mod shrink;
 pub(crate) mod since;
 pub(crate) mod sink_contract;
 pub(crate) mod versions;
+pub(crate) mod web;

@@ -1,0 +1,121 @@
+//! The pages of `examples/web`: tiles in the map clients that people have on their own pages, in a browser.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use crate::support::browser::Browser;
+use crate::support::nginx::Nginx;
+use crate::support::program::seed;
+use crate::support::served::Served;
+use crate::support::{Db, manual, repository};
+
+/// From where the pages take their libraries, and where scripts/test has put the same files.
+const CDN: &str = "https://unpkg.com/";
+
+fn libraries() -> String {
+    std::env::var("TEST_WEB_LIBRARIES").expect("scripts/test installs it")
+}
+
+/// Copies a page into a folder, and the files of libraries that it names. It gets the tiles from another address.
+fn page(folder: &Path, name: &str, address: &str, instead: &str) {
+    let text = fs::read_to_string(repository("examples/web").join(name)).unwrap();
+    assert!(text.contains(address), "{name}");
+    for file in text.split(CDN).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+        let copy = folder.join("npm").join(file);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(Path::new(&libraries()).join(file), copy).unwrap_or_else(|error| panic!("{file}: {error}"));
+    }
+    fs::write(folder.join(name), text.replace(CDN, "/npm/").replace(address, instead)).unwrap();
+}
+
+#[test]
+fn every_client_of_the_manual_shows_the_tiles_on_a_page_of_ones_own() {
+    const TILEJSON: &str = "https://tiles.example.org/facilities/tiles.json";
+    const ARCHIVE: &str = "https://tiles.example.org/facilities.pmtiles";
+    let db = Db::with_facilities(300);
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let (archive, target) = (folder.path().join("facilities.pmtiles"), folder.path().join("t.mbtiles"));
+    seed(&db.url, &archive, &["--zoom", "0-3"]).ok();
+    seed(&db.url, &target, &["--zoom", "0-3"]).ok();
+    let tiles = Served::new(target.to_str().unwrap(), &[]);
+    let nginx = Nginx::of_pages(folder.path());
+    let tilejson = format!("{}tiles.json", tiles.url);
+    for name in ["maplibre.html", "leaflet.html", "openlayers.html", "deckgl.html"] {
+        page(folder.path(), name, TILEJSON, &tilejson);
+    }
+    page(folder.path(), "pmtiles.html", ARCHIVE, "/facilities.pmtiles");
+    let mut browser = Browser::new();
+    let address = |name: &str| format!("http://127.0.0.1:{}/{name}", nginx.port);
+
+    browser.open(&address("maplibre.html"));
+    browser.value_once_there("map.getLayer('points') && map.jumpTo({ center: [0, 0], zoom: 0 }) && true || null");
+    let shown = |map: &str, condition: &str| {
+        format!(
+            "(() => {{ const found = {map}.queryRenderedFeatures().map((one) => one.properties); \
+             return {map}.areTilesLoaded() && ({condition}) || null; }})()"
+        )
+    };
+    let all = "new Set(found.map((one) => one.id)).size === 300";
+    browser.value_once_there(&shown("map", all));
+    // A click shows the properties, and a choice leaves one country.
+    browser.value(
+        "(() => {
+            const at = map.project(map.queryRenderedFeatures()[0].geometry.coordinates);
+            for (const kind of ['mousedown', 'mouseup', 'click']) {
+                const where = { clientX: at.x, clientY: at.y, bubbles: true };
+                map.getCanvas().dispatchEvent(new MouseEvent(kind, where));
+            }
+        })()",
+    );
+    browser.value_once_there(
+        "[...document.querySelectorAll('.maplibregl-popup li')].some((one) => one.textContent.startsWith('name: ')) || null",
+    );
+    browser.value(
+        "(() => {
+            const choice = document.querySelector('select');
+            choice.value = 'BD';
+            choice.dispatchEvent(new Event('change'));
+        })()",
+    );
+    browser.value_once_there(&shown("map", "found.length && found.every((one) => one.country_code === 'BD')"));
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+
+    browser.open(&address("pmtiles.html"));
+    browser.value_once_there("map.loaded() && map.jumpTo({ center: [0, 0], zoom: 0 }) && true || null");
+    browser.value_once_there(&shown("map", all));
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+
+    browser.open(&address("leaflet.html"));
+    browser.value_once_there("layer.getMaplibreMap()?.loaded() && map.setView([0, 0], 1) && true || null");
+    browser.value_once_there(&shown("layer.getMaplibreMap()", all));
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+
+    browser.open(&address("openlayers.html"));
+    browser.value_once_there(
+        "(() => {
+            const layer = map.getLayers().item(0);
+            const found = layer?.getFeaturesInExtent(map.getView().calculateExtent()) ?? [];
+            return found.some((one) => one.get('country_code')) || null;
+        })()",
+    );
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+
+    browser.open(&address("deckgl.html"));
+    browser.value_once_there(
+        "(() => {
+            const picked = map.isInitialized && map.pickObjects({ x: 0, y: 0, width: innerWidth, height: innerHeight });
+            return picked && picked.some((one) => one.object.properties.country_code) || null;
+        })()",
+    );
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+}
+
+#[test]
+fn the_manual_shows_every_page() {
+    for page in fs::read_dir(repository("examples/web")).unwrap() {
+        let name = format!("examples/web/{}", page.unwrap().file_name().display());
+        assert!(manual::text().contains(&name), "{name}");
+    }
+}
