@@ -114,7 +114,7 @@ pub enum EncodeError {
 /// A compressor that is reused for tile after tile: creating one costs more than packing a small tile.
 ///
 /// It uses libdeflate, because a tile is packed as a whole. At the fastest level, this program's own encoder packs the
-/// smallest tiles. The output of both does not depend on the processor. docs/benchmarks.md compares them with zlib-ng,
+/// smallest tiles. The output of both does not depend on the processor. benches/RESULTS.md compares them with zlib-ng,
 /// zlib-rs and ISA-L.
 pub struct Gzip {
     compressor: Compressor,

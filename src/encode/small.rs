@@ -3,7 +3,7 @@
 //! Most tiles of a deep zoom have one or two hundred bytes. For each of them libdeflate clears a table of 128 kB and
 //! computes a code for the tile alone. Such a code seldom saves more than its own description takes, compared with the
 //! fixed code. This encoder keeps its table from tile to tile and uses the fixed code (section 3.2.6): it takes a tenth
-//! of the time, and the number of bytes is the same within one percent (docs/benchmarks.md). Its output depends only on
+//! of the time, and the number of bytes is the same within one percent (benches/RESULTS.md). Its output depends only on
 //! the tile.
 
 /// The largest tile that is packed by this encoder, in bytes. For larger tiles, a code for the tile alone saves more

@@ -90,3 +90,19 @@ fn the_readme_is_a_door_and_the_generated_pages_are_up_to_date() {
     assert!(readme <= 8192, "README.md has {readme} bytes");
     run(Command::new(repository("scripts/docs")).arg("--check")).ok();
 }
+
+/// The last cell of a row is what it says about the first; one word in capitals there stands for something that somebody
+/// meant to write.
+#[test]
+fn no_cell_of_a_table_is_left_to_be_filled() {
+    let manual = manual::text();
+    let placeholder = |cell: &str| {
+        let is_word = cell.len() >= 4 && cell.chars().all(|letter| letter.is_ascii_uppercase());
+        is_word || ["TODO", "TBD", "???", "…"].contains(&cell)
+    };
+    let rows = manual.lines().filter(|line| line.starts_with("| ") && line.ends_with('|'));
+    let cells: Vec<&str> = rows.filter_map(|row| row.trim_matches('|').split(" | ").last()).map(str::trim).collect();
+    assert!(cells.len() > 300, "{}", cells.len());
+    let left: Vec<&&str> = cells.iter().filter(|cell| placeholder(cell)).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
