@@ -4,6 +4,7 @@
 mod help;
 mod init;
 mod jobs;
+mod mistakes;
 mod purge;
 mod seed;
 mod serve;
@@ -204,7 +205,8 @@ impl SettingFlags {
 /// Runs the command that was typed, and returns its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let typed = command().get_matches();
+    let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let typed = command().try_get_matches().unwrap_or_else(|error| mistakes::explained(error, &words).exit());
     let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
     if let Some(file) = config_flag(&typed) {
         use_config(&file);

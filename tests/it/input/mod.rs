@@ -10,6 +10,7 @@ pub(crate) mod doctor_of_addresses;
 pub(crate) mod encodings;
 pub(crate) mod layers;
 pub(crate) mod log;
+pub(crate) mod mistakes;
 pub(crate) mod queries;
 pub(crate) mod search_path;
 pub(crate) mod settings;

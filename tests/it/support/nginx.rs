@@ -58,7 +58,8 @@ impl Nginx {
 
     /// Serves a folder with pages, scripts and archives.
     pub(crate) fn of_pages(folder: &Path) -> Nginx {
-        let types = "types { text/html html; text/css css; text/javascript js; } default_type application/octet-stream;";
+        let types =
+            "types { text/html html; text/css css; text/javascript js; } default_type application/octet-stream;";
         Nginx::with("", &format!("root {};\n{types}", folder.display()))
     }
 
