@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import cells, daemon, functions, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
+from . import before, cells, daemon, functions, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -73,7 +73,8 @@ def arguments():
     parser.add_argument("--serve", action="store_true",
                         help="also oar-tiles serve, and martin if it is on the PATH, on one core, with wrk on another: a hot tile with and without gzip, "
                         "304, an empty tile, many tiles by Zipf's law, live tiles, reads beside edits, memory; then --daemon")
-    parser.add_argument("--before", metavar="PROGRAM", help="with --serve: the tiles of stored archives also from this program, such as an older one")
+    parser.add_argument("--before", metavar="PROGRAM", help="only seeds and reseeds of this program, such as an older one, and of the present one, in turns; with --serve: the "
+                        "tiles of stored archives also from this program")
     parser.add_argument("--unread", action="store_true", help="only the memory of oar-tiles serve while clients leave answers unread, with a cold and a "
                         "warm cache; takes three minutes. Use --facilities 1000000 --zoom 0-7: the tiles have to be large")
     parser.add_argument("--serve-seconds", type=number, default=10, metavar="SECONDS", help="how long each load of --serve lasts (default 10)")
@@ -131,6 +132,9 @@ def main():
             continue
         if options.unread:
             unread.measure(bench)
+            continue
+        if options.before and not options.serve:
+            before.measure(bench)
             continue
         seeded = seed.measure(bench)
         if options.targets:
