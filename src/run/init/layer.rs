@@ -257,7 +257,9 @@ impl LayerDraft<'_> {
             RowKey::Content { digest, copy } => format!("key = {}\n", list([digest, copy])),
         });
         text.push_str(&properties.inline());
-        text.push_str(&format!("zoom = \"{}-22\"\n", self.zooms.first));
+        if self.zooms.first > 0 {
+            text.push_str(&format!("zoom = \"{}-{}\"\n", self.zooms.first, self.last_zoom));
+        }
         if let Some(before) = self.last_zoom.checked_sub(1) {
             text.push_str(&format!(
                 "# Below the last zoom, features are left out of tiles that would be too large; \"warn\" draws all.\nmax_tile_features = {{ \"0-{before}\" = {MAX_TILE_FEATURES} }}\nmax_tile_bytes = {{ \"0-{before}\" = {MAX_TILE_BYTES} }}\non_large_tile = \"thin\"\n"
