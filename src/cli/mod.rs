@@ -5,6 +5,7 @@ mod help;
 mod init;
 mod jobs;
 mod mistakes;
+mod own_file;
 mod purge;
 mod seed;
 mod serve;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use init::run_init;
+use own_file::take_own_file;
 use seed::{run_reseed, run_seed};
 use serve::{run_jobs, run_preview, run_serve};
 use settings::{log_form, run_config};
@@ -63,6 +65,9 @@ pub struct Cli {
     /// terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
     pub log: Option<LogFlag>,
+    /// Do not read ./oar-tiles.toml, which commands read that have no other configuration
+    #[arg(long, global = true, display_order = 901)]
+    pub no_config: bool,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
@@ -207,13 +212,18 @@ impl SettingFlags {
 pub fn main() -> ExitCode {
     let words: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let typed = command().try_get_matches().unwrap_or_else(|error| mistakes::explained(error, &words).exit());
-    let cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
+    let mut cli = Cli::from_arg_matches(&typed).unwrap_or_else(|error| error.format(&mut command()).exit());
     if let Some(file) = config_flag(&typed) {
         use_config(&file);
     }
     match log_form(cli.log) {
         Ok(form) => set_log_form(form),
         Err(error) => return failed(&error, None),
+    }
+    if !cli.no_config
+        && let Err(error) = take_own_file(&mut cli.command)
+    {
+        return failed(&error.into(), None);
     }
     // Before anything that may block, such as reading a configuration.
     let stop = Stop::new();

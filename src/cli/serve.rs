@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::init::drafted_catalogue;
 use super::settings::{
-    has_file, lists_tilesets, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read, says_nothing,
+    has_file, lists_tilesets, names_layers, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read,
+    says_nothing, target_of,
 };
 use super::variants::not_for_variants;
 use super::{Jobs, JobsServer, SettingFlags, on_runtime};
@@ -157,9 +158,8 @@ impl Serve {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub struct Preview {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [with --live
-    /// default: everything that the database has]
-    #[arg(required_unless_present = "live")]
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
+    /// output in the configuration; with --live and no configuration, everything that the database has]
     pub target: Option<String>,
     /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
@@ -290,6 +290,9 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
     start_log(0);
     let flags = arguments.given();
     let kind = ServedKind::of(arguments, &flags, stop)?;
+    if arguments.target.is_some() && (arguments.live || arguments.writer.is_some()) {
+        names_layers(&flags)?;
+    }
     if arguments.check {
         return check_ready(&first_of(kind.settings(arguments, &flags, false)?)?.server);
     }
@@ -391,8 +394,11 @@ fn check_ready(options: &ServeOptions) -> Result<(), CommandError> {
 
 pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let Some(target) = &arguments.target else { return preview_database(arguments, stop) };
-    let settings = preview_settings(arguments, target)?;
+    if arguments.live && arguments.target.is_none() {
+        return preview_database(arguments, stop);
+    }
+    let target = target_of(&arguments.given(), arguments.target.as_deref(), "preview", "oar-tiles preview TARGET")?;
+    let settings = preview_settings(arguments, &target)?;
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
@@ -448,6 +454,7 @@ fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &S
 /// The settings of a preview. Only live tiles need the settings of the tileset that the target holds.
 fn preview_settings(arguments: &Preview, target: &str) -> Result<JobSettings, CommandError> {
     if arguments.live {
+        names_layers(&arguments.given())?;
         resolved_for(&arguments.given(), target, "preview --live")
     } else {
         resolved_to_read(&arguments.given(), target)

@@ -110,6 +110,13 @@ pub(crate) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<Job
     tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
 }
 
+/// Refuses a command that draws, and whose configuration names no layer.
+pub(crate) fn names_layers(flags: &SettingFlags) -> Result<(), CommandError> {
+    let file = config_file(flags);
+    let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
+    Ok(tilesets.iter().try_for_each(|values| values.names_layers(file.as_deref()))?)
+}
+
 /// True if the configuration lists tilesets, and the flags choose none of them.
 pub(crate) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError> {
     Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())
@@ -145,6 +152,25 @@ fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Re
 pub(crate) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
     let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
     Ok(tilesets.iter().all(|values| values.names_output().is_ok()))
+}
+
+/// The target of a command: its argument, or else the output of the configuration's only tileset. `called` is how the
+/// command is called with a target.
+pub(crate) fn target_of(
+    flags: &SettingFlags,
+    argument: Option<&str>,
+    verb: &'static str,
+    called: &'static str,
+) -> Result<String, CommandError> {
+    if let Some(target) = argument {
+        return Ok(target.to_owned());
+    }
+    let values = gathered(flags)?;
+    let one = one_of(&values, flags, verb)?;
+    if !has_file(flags) && values.has_default_output() {
+        return Err(ConfigError::NoTarget { verb, called }.into());
+    }
+    Ok(resolved_one(&one, flags, false)?.tileset.output.to_string_lossy().into_owned())
 }
 
 /// The settings of a command whose target is an argument. Of several tilesets, the one with this output is taken.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgAction, Args};
 
-use super::settings::{Closing, first_failure, resolved_all, resolved_for, resolved_to_read, resolved_to_write};
+use super::settings::{
+    Closing, first_failure, names_layers, resolved_all, resolved_for, resolved_to_read, resolved_to_write, target_of,
+};
 use super::tilesets::for_each;
 use super::variants::{targets_of, variant_of_target};
 use super::{Purge, PurgeVerb, SettingFlags, on_runtime};
@@ -74,10 +76,13 @@ pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
 
 pub(crate) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
+    let given = arguments.given();
+    let target = target_of(&given, arguments.target.as_deref(), "verify", "oar-tiles verify TARGET")?;
     let settings = if arguments.database {
-        resolved_for(&arguments.given(), &arguments.target, "verify --database")?
+        names_layers(&given)?;
+        resolved_for(&given, &target, "verify --database")?
     } else {
-        resolved_to_read(&arguments.given(), &arguments.target)?
+        resolved_to_read(&given, &target)?
     };
     let amount = match (arguments.sample, arguments.all) {
         (Some(count), _) => verify::TilesToCheck::Sample(count),
@@ -101,6 +106,7 @@ pub(crate) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
 pub(crate) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), CommandError> {
     let Inspect { target, tile, layer, geojson, png, json, config } = arguments;
     let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
+    let target = &target_of(&flags, target.as_deref(), "inspect", "oar-tiles inspect TARGET")?;
     let settings = resolved_to_read(&flags, target)?;
     let options =
         inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson, png: png.is_some() };
@@ -169,9 +175,13 @@ pub(crate) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError
     start_log(0);
     let Diff { a, b, zoom, bbox, area: wanted, geojson, json, config } = arguments;
     let flags = SettingFlags { config: config.clone(), ..SettingFlags::default() };
-    let settings = resolved_to_read(&flags, a)?;
+    let (first, other) = match b {
+        Some(b) => (a.clone(), b.clone()),
+        None => (target_of(&flags, None, "diff", "oar-tiles diff A B")?, a.clone()),
+    };
+    let settings = resolved_to_read(&flags, &first)?;
     let bbox = area_or_boxes(wanted.as_ref(), bbox)?;
-    let options = diff::DiffOptions { other: b.clone(), zoom: zoom.clone(), bbox };
+    let options = diff::DiffOptions { other, zoom: zoom.clone(), bbox };
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         let found = diff::diff(&job, &options).await?;
@@ -239,10 +249,11 @@ pub struct Copy {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// First target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
+    /// First target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; the
+    /// only one, to compare it with the output in the configuration
     pub a: String,
     /// Second target: the same kinds
-    pub b: String,
+    pub b: Option<String>,
     /// Compare only these zooms, such as 0-14, 7 or 0-4,8,10-12
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
@@ -269,8 +280,9 @@ pub struct Diff {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub target: String,
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
+    /// output in the configuration]
+    pub target: Option<String>,
     /// Decode this many tiles, spread evenly over the target [default: all of up to 100000 tiles, else 10000]
     #[arg(long, value_name = "N")]
     pub sample: Option<NonZeroU64>,
@@ -327,8 +339,9 @@ impl Verify {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles
-    pub target: String,
+    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
+    /// output in the configuration]
+    pub target: Option<String>,
     /// Show the features of this tile instead of a summary of the target
     #[arg(value_name = "Z/X/Y")]
     pub tile: Option<String>,

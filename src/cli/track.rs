@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::settings::{names_output, resolved_all, resolved_for};
+use super::settings::{names_layers, names_output, resolved_all, resolved_for};
 use super::tilesets::for_each;
 use super::{SettingFlags, on_runtime};
 use crate::config::{ConfigError, JobSettings};
@@ -137,6 +137,9 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         Track::Remove(remove) => (&remove.tracked, &[][..], &[][..], false),
     };
     let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
+    if let Track::Install(_) = arguments {
+        names_layers(&flags)?;
+    }
     let tilesets = resolved_all(&flags, needs_target)?;
     // There is one change log for all tilesets.
     let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };

@@ -10,6 +10,31 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: name a TOML file with --config", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
+    /// The file in the working directory that is read without being named.
+    #[error(
+        "./oar-tiles.toml is not read: {cause}. A configuration can run programs and name credentials: if you trust this one, name it with --config oar-tiles.toml; else give --no-config"
+    )]
+    NotOwnFile {
+        /// Whose it is, or where it lies.
+        cause: String,
+    },
+    /// Neither a file nor anything else says what to draw.
+    #[error(
+        "no configuration says what to draw: oar-tiles init --database-url URL writes one for the tables that it finds, as oar-tiles.toml, which is read from the working directory; --config FILE names another, and oar-tiles seed --table NAME needs none"
+    )]
+    NoConfiguration,
+    /// The file has no layer.
+    #[error("{} has no [[layer]], so there is nothing to draw: add [[layer]] with name and table, or have oar-tiles init write a file for the tables that it finds", path.display())]
+    NoLayers { path: PathBuf },
+    /// A command without a target, and without a configuration that names one.
+    #[error(
+        "{verb} needs a target: {called}; or a configuration that names one, in ./oar-tiles.toml or with --config FILE"
+    )]
+    NoTarget {
+        verb: &'static str,
+        /// How the command is called with a target.
+        called: &'static str,
+    },
     /// Something in the file is wrong.
     #[error("{}, line {line}: {message}", path.display())]
     InFile {

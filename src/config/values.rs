@@ -305,6 +305,18 @@ impl ConfigValues {
         }
     }
 
+    /// Refuses to draw the sample's layer, which nobody has asked for. `file` is the configuration file.
+    ///
+    /// # Errors
+    /// If no origin but the sample names a layer.
+    pub(crate) fn names_layers(&self, file: Option<&Path>) -> Result<(), ConfigError> {
+        match (self.origin("layer"), file) {
+            (None | Some(Origin::Default), Some(path)) => Err(ConfigError::NoLayers { path: path.to_owned() }),
+            (None | Some(Origin::Default), None) => Err(ConfigError::NoConfiguration),
+            _ => Ok(()),
+        }
+    }
+
     /// The origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {

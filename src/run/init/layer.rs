@@ -258,7 +258,10 @@ impl LayerDraft<'_> {
         });
         text.push_str(&properties.inline());
         if self.zooms.first > 0 {
-            text.push_str(&format!("zoom = \"{}-{}\"\n", self.zooms.first, self.last_zoom));
+            text.push_str(&format!(
+                "# Its shapes are smaller than a pixel at lower zooms. Beyond the tileset's zooms they can be drawn live.\nzoom = \"{}-22\"\n",
+                self.zooms.first
+            ));
         }
         if let Some(before) = self.last_zoom.checked_sub(1) {
             text.push_str(&format!(

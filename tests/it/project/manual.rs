@@ -23,6 +23,10 @@ fn every_command_of_the_manual_runs() {
         if command.starts_with("oar-tiles serve ") || command.starts_with("oar-tiles preview ") {
             served.push(command.to_owned());
         } else if command.starts_with("oar-tiles ") {
+            if command == "oar-tiles init" {
+                // README and manual each begin in an empty folder, and init overwrites nothing.
+                drop(std::fs::remove_file(folder.path().join("oar-tiles.toml")));
+            }
             let mut shell = Command::new("bash");
             shell.args(["-ec", command]).current_dir(folder.path()).env("PATH", &path).env("DATABASE_URL", &db.url);
             run(&mut shell).ok();
@@ -44,7 +48,7 @@ fn every_command_of_the_manual_runs() {
         let running = Served::of(crate::support::program::program().args(given).current_dir(folder.path()));
         assert_eq!(status(&running.get("/tiles.json", "")), 200, "{command}");
     }
-    assert!(folder.path().join("facilities.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
+    assert!(folder.path().join("api_facility.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());
 }
 
 /// Commands that are shown and not run, because they go on, or need a bucket or an account: the program takes their
