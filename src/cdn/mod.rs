@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  changed tiles ─► outbox ─► items (tags, paths, prefixes) ─► batches ─► provider ─► confirmed: out of the outbox
-//!                   outbox    items                            pace, provider, sender
+//!                   outbox    items                            pace, delivery, provider
 //! ```
 //!
 //! | folder | what |
@@ -12,7 +12,8 @@
 //! | `provider/` | the CDNs and caches, and how each one is asked |
 //! | `planning` | what is known of the target; from waiting entries to items |
 //! | `delivery` | batches sent within the rates, until a deadline; from the outbox to the provider, until it is confirmed |
-//! | `outbox`, `dry_run` | what providers have not confirmed yet, kept with the target; what would be sent; what waits, for Prometheus |
+//! | `outbox` | what providers have not confirmed yet, kept with the target; the same for Prometheus |
+//! | `dry_run` | what would be sent |
 
 mod delivery;
 mod dry_run;

@@ -6,11 +6,11 @@
 //!                                                                                 └─► CellCounts for rendering
 //! ```
 //!
-//! - `grid`: [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit
-//!   for bit.
-//! - `merge`: cells merged into clusters around the cells with the most members.
-//! - `gather`: [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`].
-//! - `fold`: how values of rows become one value of their cell ([`Fold`]).
+//! | file | what |
+//! |---|---|
+//! | `grid` | [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit |
+//! | `gather` | [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`], merged into clusters if asked for |
+//! | `fold` | how values of rows become one value of their cell ([`Fold`]) |
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 

@@ -13,11 +13,13 @@
 //!
 //! | part | subject |
 //! |---|---|
-//! | `untracked`, `error` | settings, why the log may not be complete, errors |
+//! | `error` | settings, why the log may not be complete, errors |
 //! | `log` | the log as it is: layout, state, trust, how logged values are read back, the database's identity |
 //! | `relations` | which tables and columns a layer reads, and what the catalog says about these tables |
 //! | `install/` | what an install writes: tables, functions, triggers, their owner |
 //! | `read` | what changed since a cursor, pruning, waiting for the next change |
+//! | `gap` | the reasons why the change log may not be complete |
+//! | `waking` | wakes `reseed --watch` when there are changes, by the triggers' notifications, or by polling with a small query |
 //!
 //! Imports go down this table; `tests/it/project/imports.rs` holds it.
 

@@ -1,5 +1,24 @@
 //! The command line: a file for each verb, or for a few that are alike, with its flags as typed ("not given" stays
 //! `None`), the call of its work in `run`, and what it prints.
+//!
+//! | file | what |
+//! |---|---|
+//! | `help` | the help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes |
+//! | `init` | the flags of `oar-tiles init` |
+//! | `jobs` | `oar-tiles jobs` |
+//! | `mistakes` | what people type who know other tools: the error names what they meant |
+//! | `own_file` | `./oar-tiles.toml`: which verbs read it without being told, and when it is refused |
+//! | `purge` | the flags of `oar-tiles purge` |
+//! | `seed` | the flags of `seed` and `reseed` |
+//! | `serve` | `oar-tiles serve` and `oar-tiles preview` |
+//! | `settings` | the settings of a verb, from flags, the environment, and a file |
+//! | `shards` | the flags of `oar-tiles shards` |
+//! | `shell` | the flags of `oar-tiles completions` and `oar-tiles man` |
+//! | `targets` | the verbs on a target that exists: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff` |
+//! | `threads` | the threads that the program needs from its start on |
+//! | `tilesets` | runs a verb for each of several tilesets: one after the other, or all in parallel if the verb runs until a signal |
+//! | `track` | the flags of `oar-tiles track` |
+//! | `variants` | verbs on a tileset with variants |
 
 mod help;
 mod init;

@@ -20,6 +20,7 @@
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |
 //! | `fit` | tiles thinned to their budget of bytes |
+//! | `family_tiles` | tiles that are the same in several targets of a family |
 
 mod areas;
 mod cached_rows;

@@ -1,4 +1,8 @@
 //! MVT bytes to stored bytes and back: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
+//!
+//! | file | what |
+//! |---|---|
+//! | `small` | Deflate for the smallest tiles (RFC 1951) |
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 

@@ -3,13 +3,16 @@
 //! Decoding is strict, borrows from the bytes, and never panics on any bytes. Tiles are written byte for byte as
 //! PostGIS's `ST_AsMVT` writes them.
 //!
-//! - `mod`: [`decode`] returns the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
-//! - `geometry`: command integers to points, lines and polygons ([`MvtGeometry`]).
-//! - `features`: rows that were encoded once ([`Features`]); `drawing`: tiles drawn from them ([`Drawer`],
-//!   [`TileInPieces`]).
-//! - `points`: replaces some features of a layer of points ([`replaced`]), which is how tiles are patched.
-//! - `overzoom`: a deeper tile drawn from one of its ancestors ([`overzoomed`]).
-//! - `wire`: the part of Protocol Buffers that tiles use.
+//! [`decode`] returns the layers of a tile as [`MvtLayer`]s with [`Feature`]s and [`MvtValue`]s.
+//!
+//! | file | what |
+//! |---|---|
+//! | `geometry` | command integers to points, lines and polygons ([`MvtGeometry`]) |
+//! | `features` | rows that were encoded once ([`Features`]) |
+//! | `drawing` | tiles drawn from them ([`Drawer`], [`TileInPieces`]) |
+//! | `points` | replaces some features of a layer of points ([`replaced`]), which is how tiles are patched |
+//! | `overzoom` | a deeper tile drawn from one of its ancestors ([`overzoomed`]) |
+//! | `wire` | the part of Protocol Buffers that tiles use |
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 

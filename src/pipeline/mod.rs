@@ -9,9 +9,16 @@
 //! A worker takes a permit first and the next batch second. So the oldest batch that is not stored always holds a
 //! permit: the writer, which stores in order, can never wait for a batch that waits for a permit. The window bounds how
 //! many batches are rendered and not yet stored, however slow the writer or one of the workers is; a batch with many
-//! features takes several permits (`in_flight`). If a run shares the database (`gate`), a worker that has taken a batch
-//! waits for its turn, and holds its turn only while it renders; `batch_queue` joins and cuts batches so that a turn
-//! stays short.
+//! features takes several permits (`in_flight`). If a run shares the database, a worker that has taken a batch waits at
+//! its gate for its turn, and holds its turn only while it renders; `queue` joins and cuts batches so that a turn stays
+//! short.
+//!
+//! | file | what |
+//! |---|---|
+//! | `in_flight` | how many batches, and how many features, are rendered and not yet stored |
+//! | `queue` | the batches of a run that wait for a worker; the gate of runs that share the database, and how large their batches are |
+//! | `stats` | figures for each zoom, collected while tiles are stored, in bounded memory |
+//! | `writer` | the one writer: puts batches back in order and hands them to the sink |
 
 mod in_flight;
 mod queue;

@@ -5,15 +5,12 @@
 //!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               [`batches`]
 //! ```
 //!
-//! - `sweep`: walks the tiles of a zoom column by column and knows at each tile how many features of each layer touch
-//!   it.
-//! - `cut`: closes a batch as soon as it holds enough pairs of a feature and a tile.
-//! - `points`: the points of a layer, in memory or, if they are many, in a scratch file.
-//! - `outlines`: the tiles that lines and polygons touch; `contents`: those that lie wholly inside of the same
-//!   polygons; `touched`: those of a box.
-//! - `quad`: for targets along the Hilbert curve, quarters the square until a block holds few enough features, and
-//!   sweeps each block.
-//! - `dirty`: the tiles in which a change can be seen ([`Dirty`]), and their batches.
+//! | file | what |
+//! |---|---|
+//! | `sweep` | walks the tiles of a zoom column by column: how many features of each layer touch each tile, and which tiles lie wholly inside of the same polygons |
+//! | `cut` | closes a batch as soon as it holds enough pairs of a feature and a tile |
+//! | `quad` | for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block |
+//! | `dirty` | the tiles in which a change can be seen ([`Dirty`]), and their batches |
 
 mod cut;
 mod dirty;

@@ -1,15 +1,15 @@
 //! PostGIS: sessions on one snapshot, what the database holds, layers as SQL, rendering.
 //!
 //! ```text
-//!  session ◄─ layer ◄─ sql ◄─┬─ probe  ◄─┬─ render
-//!                            └─ survey ◄─┘     probe ◄── discover
+//!  session ◄─ layer ◄─ sql ◄─┬─ probe  ◄─── discover
+//!                            └─ survey
 //! ```
 //!
 //! | folder | what |
 //! |---|---|
 //! | `session/` | connections, transactions on one snapshot, locks, cancelling, errors |
 //! | `layer/` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
-//! | `sql/` | every statement about features |
+//! | `sql/` | a layer as SQL: the statements that survey, render and read it |
 //! | `probe/` | the check that everything that the configuration names is there; takes the locks |
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
 //! | `split` | parts of a table that several sessions read in parallel |

@@ -1,5 +1,22 @@
 //! How a run is shown to the user: the run sends events, which become a bar on a terminal, lines in a pipe or JSON for
 //! machines.
+//!
+//! | file | what |
+//! |---|---|
+//! | `backlog` | the content of the change log and how far targets are behind it, as text and as JSON |
+//! | `bar` | a progress bar for terminals |
+//! | `closing` | the result of a copy, as text |
+//! | `contents` | the content of a target, and of a tile, as tables and as JSON |
+//! | `discovered` | the tables and functions that `init` found in a database, as a table, and what to do next |
+//! | `document` | what the program prints as JSON: each document has a version, and a schema that is made from its type |
+//! | `event` | what happens in a run, as the log and `--progress json` show it |
+//! | `family` | the result of a run of a tileset's variants, as text and as JSON |
+//! | `findings` | the findings of `verify`, as a table and as JSON |
+//! | `lines` | sparse progress lines for pipes and log files: one when the run moves on to another zoom, and one every ten seconds |
+//! | `record` | the log on standard error: each event becomes a record with a time, a level and a message |
+//! | `reseeded` | the result of a reseed, or the plan of one, as text and as JSON |
+//! | `run_metrics` | the figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that cron starts |
+//! | `summary` | the closing table of a run and the table of a plan, as text and as JSON |
 
 mod backlog;
 mod bar;

@@ -18,7 +18,6 @@
 //! | `live/` | tiles that are rendered on request: one flight a tile |
 //! | `parameters/` | what requests for live tiles may ask in addition to the address |
 //! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
-//! | `shared/` | tiles that several servers share, in Redis |
 //! | `queue/` | the workers, shared between live requests and background work |
 //! | `public/` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
@@ -26,6 +25,7 @@
 //! | `jobs/` | work for the writer that clients submit to the admin listener |
 //! | `writer`, `write_back` | what the writer inside the server reports; live tiles that the writer will store |
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
+//! | `redis/` | the cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others |
 //!
 //! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed
 //! or switch it while it is served. A request after such a change gets the new state, because each request checks the

@@ -3,19 +3,17 @@
 //! A position is in *world units*: the square of Web Mercator (EPSG:3857) is cut into 2³² by 2³² units, x grows east
 //! and y grows south from the north-west corner, so the tile of a position is a shift of its bits.
 //!
-//! - `coord`, `zoom`, `id`, `order`: [`TileCoord`], [`TileRect`], [`Zoom`], [`LayerId`], and the orders in which
-//!   archives store tiles.
-//! - `rect_list`: many tiles in a short text ([`TileRectList`]).
-//! - `tag`, `text`: the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in
-//!   ([`TileText`]).
-//! - `bbox`, `world_box`: boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own
-//!   reference system ([`SourceBox`]).
-//! - `area`: polygons as the tiles that they touch ([`AreaPart`]).
-//! - `margin`: how far beyond a tile's edge its features are searched ([`Margin`]).
-//! - `feature`: where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn
-//!   ([`Positions`]).
-//! - `batch`: the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]).
-
+//! | file | what |
+//! |---|---|
+//! | `coord`, `zoom` | [`TileCoord`], [`TileRect`], [`Zoom`], [`LayerId`] |
+//! | `order` | the orders in which archives store tiles |
+//! | `rect_list` | many tiles in a short text ([`TileRectList`]) |
+//! | `tag`, `text` | the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]) |
+//! | `bbox`, `world_box` | boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own reference system ([`SourceBox`]) |
+//! | `area` | polygons as the tiles that they touch ([`AreaPart`]) |
+//! | `margin` | how far beyond a tile's edge its features are searched ([`Margin`]) |
+//! | `feature` | where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]) |
+//! | `batch` | the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]) |
 #![warn(missing_docs, reason = "users of the library begin here")]
 
 mod area;

@@ -4,6 +4,12 @@
 //! |---|---|
 //! | `batch` | items in portions that a provider takes in one request |
 //! | `options`, `http` | what the user sets; requests, keys, refusals |
+//! | `cloudflare` | Cloudflare: `purge_cache` of a zone by tag, prefix or file (Cloudflare API, "Purge Cached Content"; all plans since April 2025) |
+//! | `cloudfront` | Amazon CloudFront: `CreateInvalidation` (API version 2020-05-31), signed with Signature Version 4 |
+//! | `command` | a program that the user provides: for webhooks, and for CDNs that are not built in |
+//! | `fastly` | Fastly: batch purges by surrogate key, single purges by URL, purge all (Fastly API reference, "Purging") |
+//! | `nginx` | nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*` |
+//! | `varnish` | Varnish: `PURGE` of exact URLs, xkey, and bans for prefixes, with the VCL that `examples/varnish.vcl` shows |
 
 mod batch;
 mod cloudflare;

@@ -6,9 +6,9 @@
 //! tiles with ambiguous points, which lie so close to the boundary of two grid units that rounding decides; and tiles
 //! from which features are left out, because only the database knows the features' rank.
 //!
-//! - `read`: from the statement's rows to cached rows, in memory or in a scratch file.
-//! - `row_file`: the scratch file of a layer whose rows take more memory than allowed; `memory_limit`: the total memory
-//!   of its batches.
+//! | file | what |
+//! |---|---|
+//! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod row_file;
 

@@ -15,6 +15,10 @@
 //!
 //! Patching the same part twice is harmless, and so is any state of the tile between the target's snapshot and this
 //! run's: afterwards the part shows what this run's snapshot has.
+//!
+//! | file | what |
+//! |---|---|
+//! | `changed_positions` | changed positions of points: the tiles that show them, and the rows around them |
 
 mod changed_positions;
 

@@ -7,6 +7,8 @@
 //! | `layer` | one layer: names, expressions, rows |
 //! | `geometry` | rows beyond ±180°; lines and rings that jump from one side of ±180° to the other |
 //! | `relation` | the columns of a relation, or of a query; locks on everything that the layers read, and a check whether it changed |
+//! | `expressions` | lets the server check the expressions of the configuration with statements that read no row and return the expressions' types |
+//! | `function` | looks up the function of a layer, and checks that it returns tiles |
 
 mod expressions;
 mod function;

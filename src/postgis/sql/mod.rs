@@ -2,6 +2,16 @@
 //! agree about where a feature lies.
 //!
 //! Identifiers are quoted, values are parameters. Property expressions and filters are the configuration's own SQL.
+//!
+//! | file | what |
+//! |---|---|
+//! | `aggregates` | parses the aggregates of the configuration: the calls whose values can be folded row by row, and the text around them |
+//! | `cached_rows` | the statement that reads the rows of a layer of points once, for tiles of all zooms |
+//! | `cells` | cells: rows grouped by their position |
+//! | `edge` | the edge of the world at ±180°: which rows are drawn as they are, and what is drawn of rows that reach beyond it |
+//! | `render` | the statement that renders: many tiles at once |
+//! | `survey` | the statements of the survey: the positions of features, and the rows that are left out |
+//! | `thin` | the part of the rendering statement that leaves out features of the lowest rank |
 
 mod aggregates;
 mod cached_rows;

@@ -1,5 +1,11 @@
-//! The public listener: tiles (`tile`), TileJSON (`tilejson`), and the preview if it is enabled. `freshness` has the
-//! headers that tell caches how long they may keep a tile, `settings` what may change while the server runs.
+//! The public listener: tiles, TileJSON, changes as events, and the preview if it is enabled.
+//!
+//! | file | what |
+//! |---|---|
+//! | `changes` | `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch them again |
+//! | `freshness` | how long caches may keep a tile, by its zoom |
+//! | `tile` | answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none |
+//! | `tilejson` | TileJSON 3.0.0 of the target, with the URLs of this server |
 
 pub(crate) mod changes;
 pub(crate) mod freshness;

@@ -1,5 +1,5 @@
-//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`. Names are written here and read back in
-//! `template/read.rs`.
+//! The names of tiles: a template such as `{z}/{x}/{y}.pbf`. Names are written and read
+//! back here.
 
 use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 

@@ -104,3 +104,40 @@ fn messages_name_commands_by_constants() {
         assert!(verb.get_arguments().any(|argument| argument.get_id() == "config"), "{suggested} takes no --config");
     }
 }
+
+/// The names in backticks in the first column of the tables of a module's documentation.
+fn listed(text: &str) -> Vec<&str> {
+    let doc = text.lines().map_while(|line| line.strip_prefix("//!"));
+    let rows = doc.filter_map(|line| line.trim().strip_prefix("| `"));
+    rows.flat_map(|row| row.split('|').next().unwrap_or_default().split('`').step_by(2))
+        .map(|name| name.trim_end_matches('/'))
+        .collect()
+}
+
+/// Whoever opens a folder finds in its `mod.rs` what each file is, and no file that is gone.
+#[test]
+fn each_module_lists_its_files() {
+    let texts = texts_below("src");
+    let mut wrong = Vec::new();
+    for (name, text) in &texts {
+        let Some(folder) = name.strip_suffix("mod.rs").filter(|folder| !folder.ends_with("tests/")) else { continue };
+        let below = texts.iter().filter_map(|(other, _)| other.strip_prefix(folder));
+        let mut files: Vec<&str> = below
+            .filter_map(|rest| match rest.split_once('/') {
+                Some((inner, "mod.rs")) => Some(inner),
+                Some(_) => None,
+                None => rest.strip_suffix(".rs").filter(|file| *file != "mod"),
+            })
+            .filter(|file| *file != "tests" && !file.ends_with("_tests"))
+            .collect();
+        let mut names = listed(text);
+        files.sort_unstable();
+        names.sort_unstable();
+        let missing: Vec<&&str> = files.iter().filter(|file| !names.contains(file)).collect();
+        let gone: Vec<&&str> = names.iter().filter(|listed| !files.contains(listed)).collect();
+        if !missing.is_empty() || !gone.is_empty() {
+            wrong.push(format!("{name}: missing {missing:?}, gone {gone:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "a row of a table for each file: {wrong:#?}");
+}
