@@ -149,7 +149,7 @@ impl Admin {
         let tilesets = &self.site.tilesets;
         let mut of_purges = Vec::new();
         for tileset in tilesets.all() {
-            tileset.metrics.measured(tileset.measured());
+            tileset.metrics.set_measured(tileset.measured());
             let label = match tilesets.at_root() {
                 Some(_) => String::new(),
                 None => format!("tileset=\"{}\",", tileset.name),

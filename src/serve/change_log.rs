@@ -178,7 +178,7 @@ impl KnownChanges {
 
     /// Notes that the log is about to be followed, so that tiles are not trusted until it was read. Call this before
     /// the first request.
-    pub(crate) fn awaits_log(&self) {
+    pub(crate) fn expect_log(&self) {
         self.0.last_look.set(self.micros(Instant::now()), false);
     }
 
@@ -221,37 +221,37 @@ impl KnownChanges {
 
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at
     /// the target's.
-    pub fn looked(&self, look: LogLook) {
+    pub fn record_look(&self, look: LogLook) {
         let (seen, begun) = (Arc::new(look.seen.clone()), look.begun);
         if look.is_other_history {
-            self.0.epochs.evict();
+            self.0.epochs.evict_all();
         }
         if !self.state().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
             // Nobody knows what has changed before.
             self.0.epochs.lost(&look.since);
         }
         if !look.transactions.is_empty() || look.dirty.is_none() {
-            self.0.epochs.changed(look.dirty.as_deref(), &seen);
+            self.0.epochs.mark_changed(look.dirty.as_deref(), &seen);
         }
         self.change(|state| {
             state.by_log.add(&look);
             (state.seen, state.confirmed, state.failure) = (Some(look.seen), Some(begun), None);
             state.has_looked = true;
         });
-        self.0.epochs.log_reached(&seen);
+        self.0.epochs.record_log_reached(&seen);
         self.0.last_look.set(self.micros(begun), true);
     }
 
     /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found
     /// everything else.
-    pub fn confirmed(&self, begun: Instant) {
+    pub fn record_nothing_new(&self, begun: Instant) {
         self.state().confirmed = Some(begun);
         self.0.last_look.set(self.micros(begun), true);
     }
 
     /// Notes that live tiles of this database state are kept: the next look must find out whether the database's
     /// history has it. It may be a state after the last look that a crash or a failover has lost since.
-    pub(crate) fn keeps(&self, shown: &StateInHistory) {
+    pub(crate) fn add_unconfirmed(&self, shown: &StateInHistory) {
         let mut state = self.state();
         // Without a look, the first one evicts every live tile.
         if state.seen.is_none() || state.unconfirmed.contains(shown) {
@@ -272,17 +272,17 @@ impl KnownChanges {
     }
 
     /// Notes that a look has examined these states.
-    pub fn examined(&self, states: &[StateInHistory]) {
+    pub fn remove_unconfirmed(&self, states: &[StateInHistory]) {
         self.state().unconfirmed.retain(|state| !states.contains(state));
     }
 
     /// Evicts every live tile, because the database is not the one that they show.
     pub fn evict_live(&self) {
-        self.0.epochs.evict();
+        self.0.epochs.evict_all();
     }
 
     /// Notes that a look failed.
-    pub fn failed(&self, why: String, failure: LogFailure) {
+    pub fn record_failed_look(&self, why: String, failure: LogFailure) {
         let mut state = self.state();
         (state.confirmed, state.failure) = (None, Some(why));
         match failure {
@@ -310,19 +310,19 @@ impl KnownChanges {
 
     /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests
     /// see that state.
-    pub(crate) fn shows(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
+    pub(crate) fn set_target_state(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {
         self.change(|state| state.by_log.shows(snapshot, scopes));
     }
 
     /// The least epoch of live tiles that are served together with a publication that requests are about to see. Cached
     /// live tiles stay valid if the log has been read up to the database state of the publication; otherwise they are
     /// evicted until it has.
-    pub(crate) fn beside(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
+    pub(crate) fn live_since_for(&self, snapshot: Option<&Cursor>, last: &LiveSince) -> LiveSince {
         if snapshot.is_some_and(|snapshot| self.has_seen(snapshot)) {
             return last.clone();
         }
         let is_followed = self.is_followed();
-        let since = self.0.epochs.published(snapshot, last, is_followed);
+        let since = self.0.epochs.begin_publication(snapshot, last, is_followed);
         self.0.look_wanted.notify_one();
         since
     }
@@ -338,7 +338,7 @@ impl KnownChanges {
     }
 
     /// Notes that the writer of this process is about to render these tiles; `None` if it may render every tile.
-    pub(crate) fn found_dirty(&self, tiles: Option<&TileRectList>) {
+    pub(crate) fn add_writer_dirty(&self, tiles: Option<&TileRectList>) {
         self.change(|state| {
             let since = state.by_writer.as_ref().map_or_else(Instant::now, |(_, since)| *since);
             let all = match (tiles, state.by_writer.take()) {
@@ -354,7 +354,7 @@ impl KnownChanges {
     }
 
     /// Forgets the dirty tiles of this process's writer: they are published, or another process writes.
-    pub(crate) fn is_clean(&self) {
+    pub(crate) fn clear_writer_dirty(&self) {
         self.change(|state| state.by_writer = None);
     }
 
@@ -638,7 +638,7 @@ impl LiveEpochs {
     }
 
     /// Notes that these tiles have changed (`None` for every tile). The database state `seen` shows the changes.
-    pub(crate) fn changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
+    pub(crate) fn mark_changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();
         match tiles {
@@ -656,13 +656,13 @@ impl LiveEpochs {
     }
 
     /// Evicts the live tiles of these addresses with all parameters, so that they are rendered again.
-    pub(crate) fn evicted(&self, tiles: &[TileCoord]) {
+    pub(crate) fn evict_tiles(&self, tiles: &[TileCoord]) {
         let LiveEpoch(now) = self.now();
         self.changed.change(tiles.iter().copied(), now);
     }
 
     /// Evicts every live tile: the database is another one, so its states do not follow those that clients have seen.
-    pub(crate) fn evict(&self) {
+    pub(crate) fn evict_all(&self) {
         let LiveEpoch(now) = self.now();
         let mut least = self.least();
         least.answered.clear();
@@ -680,7 +680,7 @@ impl LiveEpochs {
     /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are
     /// served together with it must not be older than the database state that it `shows` (`None` if that is not known).
     /// `is_followed` is true if the log will be read up to that state, and will show which tiles have changed.
-    pub(crate) fn published(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
+    pub(crate) fn begin_publication(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
         let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
         let Some(shows) = shows.cloned().map(Arc::new) else { return since };
         let mut least = self.least();
@@ -698,7 +698,7 @@ impl LiveEpochs {
     }
 
     /// Notes that the log has been read up to the database state `seen`.
-    pub(crate) fn log_reached(&self, seen: &Cursor) {
+    pub(crate) fn record_log_reached(&self, seen: &Cursor) {
         let mut least = self.least();
         while let Some(AwaitingLog { since, before, .. }) = least.next_reached(seen) {
             since.0.store(before.get().0, Ordering::Release);
@@ -712,7 +712,7 @@ impl LiveEpochs {
 
     /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and
     /// nothing is noted, if an answer may have been later already.
-    pub(crate) fn answers(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
+    pub(crate) fn try_record_answer(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
         let mut least = self.least();
         let before = least.answered.get(&LastChanged::slot(tile));
         let is_new = before.is_none_or(|before| shown.sees_all_of(before));
@@ -784,42 +784,42 @@ mod tests {
     /// The known changes for a target of zooms 0 to 5 that shows the database state `shown`.
     fn beside(shown: &str) -> KnownChanges {
         let known = KnownChanges::default();
-        known.shows(Some(cursor(shown)), &[Scope::read("0-5", &[]).unwrap()]);
+        known.set_target_state(Some(cursor(shown)), &[Scope::read("0-5", &[]).unwrap()]);
         known
     }
 
     #[test]
     fn a_stored_tile_is_dirty_until_the_target_shows_every_transaction_of_the_look_that_found_it() {
         let known = beside("100:100:");
-        known.looked(look("110:110:", &[101, 105], Some(&[tile(3, 1), tile(9, 9)])));
+        known.record_look(look("110:110:", &[101, 105], Some(&[tile(3, 1), tile(9, 9)])));
         assert!(known.dirty_for(tile(3, 1)).is_some() && known.dirty_for(tile(3, 2)).is_none());
         assert!(known.dirty_for(tile(9, 9)).is_none(), "the target does not hold it");
-        known.looked(look("120:120:", &[111], Some(&[tile(3, 2)])));
+        known.record_look(look("120:120:", &[111], Some(&[tile(3, 2)])));
         // A publication of a state in which one of the two was running, and an unrelated one, too.
-        known.shows(Some(cursor("101:108:105")), &[Scope::read("0-5", &[]).unwrap()]);
+        known.set_target_state(Some(cursor("101:108:105")), &[Scope::read("0-5", &[]).unwrap()]);
         assert!(known.dirty_for(tile(3, 1)).is_some());
-        known.shows(Some(cursor("107:110:107,109")), &[Scope::read("0-5", &[]).unwrap()]);
+        known.set_target_state(Some(cursor("107:110:107,109")), &[Scope::read("0-5", &[]).unwrap()]);
         assert!(known.dirty_for(tile(3, 1)).is_none() && known.dirty_for(tile(3, 2)).is_some());
-        known.shows(Some(cursor("112:112:")), &[Scope::read("0-5", &[]).unwrap()]);
+        known.set_target_state(Some(cursor("112:112:")), &[Scope::read("0-5", &[]).unwrap()]);
         assert!(known.dirty_for(tile(3, 2)).is_none());
         // What the target shows before the look finds it was never dirty.
-        known.looked(look("130:130:", &[111], None));
+        known.record_look(look("130:130:", &[111], None));
         assert!(known.dirty_for(tile(3, 2)).is_none());
         // Too many to list.
-        known.looked(look("140:140:", &[133], None));
+        known.record_look(look("140:140:", &[133], None));
         assert!(known.dirty_for(tile(5, 7)).is_some() && known.dirty_for(tile(6, 7)).is_none());
     }
 
     #[test]
     fn a_tile_that_is_dirty_to_the_writer_is_so_until_it_has_published() {
         let known = beside("100:100:");
-        known.found_dirty(Some(&"3/1/0".parse().unwrap()));
-        known.found_dirty(Some(&"3/2/0".parse().unwrap()));
+        known.add_writer_dirty(Some(&"3/1/0".parse().unwrap()));
+        known.add_writer_dirty(Some(&"3/2/0".parse().unwrap()));
         assert!(known.dirty_for(tile(3, 1)).is_some() && known.dirty_for(tile(3, 2)).is_some());
         assert!(known.dirty_for(tile(3, 3)).is_none() && known.writers_lag().is_some());
-        known.found_dirty(None);
+        known.add_writer_dirty(None);
         assert!(known.dirty_for(tile(3, 3)).is_some());
-        known.is_clean();
+        known.clear_writer_dirty();
         assert!(known.dirty_for(tile(3, 1)).is_none() && known.writers_lag().is_none());
     }
 
@@ -828,39 +828,42 @@ mod tests {
         let known = beside("100:100:");
         let first = LiveSince::default();
         let is_same = |since: &LiveSince, other: &LiveSince| since.get() == other.get();
-        let unfollowed = known.beside(Some(&cursor("101:101:")), &first);
+        let unfollowed = known.live_since_for(Some(&cursor("101:101:")), &first);
         assert!(!is_same(&unfollowed, &first), "nobody follows the log");
-        known.looked(look("110:110:", &[105], Some(&[tile(9, 9)])));
+        known.record_look(look("110:110:", &[105], Some(&[tile(9, 9)])));
         assert!(!is_same(&unfollowed, &first), "what changed before it was followed is not known");
-        assert!(is_same(&known.beside(Some(&cursor("109:109:")), &first), &first), "the log has been read up to it");
+        assert!(
+            is_same(&known.live_since_for(Some(&cursor("109:109:")), &first), &first),
+            "the log has been read up to it"
+        );
         // Two publications that show more than was read of the log; it is read up to both, one after the other.
-        let second = known.beside(Some(&cursor("112:112:")), &first);
-        let third = known.beside(Some(&cursor("115:115:")), &second);
+        let second = known.live_since_for(Some(&cursor("112:112:")), &first);
+        let third = known.live_since_for(Some(&cursor("115:115:")), &second);
         assert!(second.get() > first.get() && third.get() >= second.get());
-        known.looked(look("113:113:", &[111], Some(&[tile(9, 9)])));
+        known.record_look(look("113:113:", &[111], Some(&[tile(9, 9)])));
         assert!(is_same(&second, &first) && !is_same(&third, &first));
-        known.looked(look("116:116:", &[], Some(&[])));
+        known.record_look(look("116:116:", &[], Some(&[])));
         assert!(is_same(&third, &first));
-        assert!(!is_same(&known.beside(None, &first), &first), "nobody knows what it shows");
-        known.failed("away".to_owned(), LogFailure::Passing);
-        assert!(!known.is_followed() && !is_same(&known.beside(Some(&cursor("109:109:")), &first), &first));
+        assert!(!is_same(&known.live_since_for(None, &first), &first), "nobody knows what it shows");
+        known.record_failed_look("away".to_owned(), LogFailure::Passing);
+        assert!(!known.is_followed() && !is_same(&known.live_since_for(Some(&cursor("109:109:")), &first), &first));
     }
 
     #[test]
     fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
         let known = beside("100:100:");
-        known.looked(look("100:100:", &[], Some(&[])));
+        known.record_look(look("100:100:", &[], Some(&[])));
         let (epochs, since) = (known.epochs(), LiveSince::default());
         let first = epochs.of(tile(9, 8), &since);
         std::thread::sleep(Duration::from_millis(1));
-        known.looked(look("110:110:", &[105], Some(&[tile(9, 9), tile(20, 5)])));
+        known.record_look(look("110:110:", &[105], Some(&[tile(9, 9), tile(20, 5)])));
         let changed = epochs.of(tile(9, 9), &since);
         assert!(changed > first && epochs.of(tile(20, 5), &since) == changed && epochs.of(tile(9, 8), &since) == first);
         assert!(epochs.since(tile(9, 9), changed) >= epochs.moment(changed));
-        known.looked(look("120:120:", &[], Some(&[])));
+        known.record_look(look("120:120:", &[], Some(&[])));
         assert_eq!(epochs.of(tile(9, 9), &since), changed, "nothing has changed");
         std::thread::sleep(Duration::from_millis(1));
-        known.looked(look("120:120:", &[115], None));
+        known.record_look(look("120:120:", &[115], None));
         assert!(epochs.of(tile(9, 8), &since) > changed);
     }
 
@@ -868,15 +871,18 @@ mod tests {
     fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_have_seen() {
         let known = beside("100:100:");
         let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
-        known.beside(Some(&cursor("100:100:")), &LiveSince::default());
+        known.live_since_for(Some(&cursor("100:100:")), &LiveSince::default());
         assert!(!epochs.takes(tile(9, 1), &state("99:99:")), "it is older than the target");
         let before = epochs.since(tile(9, 1), LiveEpoch::default());
         assert!(epochs.takes(tile(9, 1), &state("104:104:")));
         assert!(epochs.since(tile(9, 1), LiveEpoch::default()) > before, "nothing older is rendered here afterwards");
         assert!(!epochs.takes(tile(9, 1), &state("103:103:")), "clients have seen a later one");
-        known.looked(look("110:110:", &[105], Some(&[tile(9, 2)])));
+        known.record_look(look("110:110:", &[105], Some(&[tile(9, 2)])));
         assert!(!epochs.takes(tile(9, 2), &state("109:109:")) && epochs.takes(tile(9, 3), &state("109:109:")));
-        assert!(epochs.answers(tile(9, 2), &state("115:115:")) && !epochs.answers(tile(9, 2), &state("114:114:")));
+        assert!(
+            epochs.try_record_answer(tile(9, 2), &state("115:115:"))
+                && !epochs.try_record_answer(tile(9, 2), &state("114:114:"))
+        );
         assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
     }
 
@@ -886,25 +892,31 @@ mod tests {
         let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
         let kept =
             |text: &str, at| StateInHistory { state: cursor(text), newest: NewestLogged::Transaction { xid: 99, at } };
-        known.keeps(&kept("108:108:", 1));
+        known.add_unconfirmed(&kept("108:108:", 1));
         assert_eq!(known.unconfirmed(), [], "the first look evicts every live tile");
-        known.looked(look("110:110:", &[], Some(&[])));
+        known.record_look(look("110:110:", &[], Some(&[])));
         for shown in [kept("112:112:", 1), kept("112:112:", 1), kept("115:115:", 1)] {
-            known.keeps(&shown);
+            known.add_unconfirmed(&shown);
         }
         let (examined, before) = (known.unconfirmed(), epochs.of(tile(9, 1), &LiveSince::default()));
         assert_eq!(examined, [kept("112:112:", 1), kept("115:115:", 1)]);
-        assert!(epochs.answers(tile(9, 1), &state("115:115:")) && !epochs.answers(tile(9, 1), &state("105:105:")));
-        known.keeps(&kept("116:116:", 1));
-        known.looked(LogLook { is_other_history: true, ..look("105:105:", &[], None) });
-        known.examined(&examined);
+        assert!(
+            epochs.try_record_answer(tile(9, 1), &state("115:115:"))
+                && !epochs.try_record_answer(tile(9, 1), &state("105:105:"))
+        );
+        known.add_unconfirmed(&kept("116:116:", 1));
+        known.record_look(LogLook { is_other_history: true, ..look("105:105:", &[], None) });
+        known.remove_unconfirmed(&examined);
         assert_eq!(known.unconfirmed(), [kept("116:116:", 1)]);
         assert!(epochs.of(tile(9, 1), &LiveSince::default()) > before && epochs.of_this_history() > before);
-        assert!(epochs.answers(tile(9, 1), &state("106:106:")) && epochs.takes(tile(9, 2), &state("106:106:")));
+        assert!(
+            epochs.try_record_answer(tile(9, 1), &state("106:106:")) && epochs.takes(tile(9, 2), &state("106:106:"))
+        );
         // Too many to examine.
         let before = epochs.of(tile(9, 1), &LiveSince::default());
         std::thread::sleep(Duration::from_millis(1));
-        (0..=u64::try_from(MAX_UNCONFIRMED).unwrap()).for_each(|number| known.keeps(&kept("120:120:", number)));
+        (0..=u64::try_from(MAX_UNCONFIRMED).unwrap())
+            .for_each(|number| known.add_unconfirmed(&kept("120:120:", number)));
         assert!(known.unconfirmed().len() < MAX_UNCONFIRMED && epochs.of(tile(9, 1), &LiveSince::default()) > before);
     }
 
@@ -914,43 +926,43 @@ mod tests {
         let after = |seconds: u64| start + Duration::from_secs(seconds);
         let age = |seconds: u64| known.log_age(|| after(seconds));
         assert_eq!((age(0), age(900)), (LogAge::Current, LogAge::Current), "nobody is to follow a log");
-        known.awaits_log();
+        known.expect_log();
         assert_eq!((age(0), age(59), age(62)), (LogAge::Old, LogAge::Old, LogAge::LongOutage));
         assert!(
             known.is_starting(after(4)) && !known.is_starting(after(7)),
             "for 5 s a server says that it is not ready"
         );
         let begun = |seconds: u64| LogLook { begun: after(seconds), ..look("110:110:", &[], Some(&[])) };
-        known.looked(begun(10));
+        known.record_look(begun(10));
         assert_eq!((age(11), age(13), age(90)), (LogAge::Current, LogAge::Old, LogAge::LongOutage));
-        known.confirmed(after(20));
+        known.record_nothing_new(after(20));
         assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "the process was paused");
         assert!(
             !known.is_starting(after(23))
                 && known.unread(after(23)).unwrap().ends_with("the database has not answered")
         );
-        known.failed("away".to_owned(), LogFailure::Passing);
+        known.record_failed_look("away".to_owned(), LogFailure::Passing);
         assert_eq!((age(21), age(23)), (LogAge::Current, LogAge::Old), "until then everything was read");
-        known.failed("gone".to_owned(), LogFailure::NoLog);
+        known.record_failed_look("gone".to_owned(), LogFailure::NoLog);
         assert_eq!(age(0), LogAge::Old, "it was followed before");
         let without = KnownChanges::default();
-        without.awaits_log();
-        without.failed("not installed".to_owned(), LogFailure::NoLog);
+        without.expect_log();
+        without.record_failed_look("not installed".to_owned(), LogFailure::NoLog);
         assert_eq!((without.log_age(|| after(900)), without.unread(after(900))), (LogAge::Current, None));
     }
 
     #[test]
     fn a_live_tile_is_not_fresh_after_changes_were_missed() {
         let (known, since) = (beside("100:100:"), LiveSince::default());
-        known.looked(look("110:110:", &[], Some(&[])));
+        known.record_look(look("110:110:", &[], Some(&[])));
         let before = known.epochs().of(tile(9, 1), &since);
         std::thread::sleep(Duration::from_millis(1));
         let next = |from: &str, to: &str| LogLook { since: cursor(from), ..look(to, &[], Some(&[])) };
-        known.looked(next("110:110:", "120:120:"));
+        known.record_look(next("110:110:", "120:120:"));
         assert_eq!(known.epochs().of(tile(9, 1), &since), before, "it goes on where the last look ended");
         // The target was written meanwhile, and the look begins at what it shows.
-        known.failed("the target was replaced".to_owned(), LogFailure::Lost);
-        known.looked(next("130:130:", "131:131:"));
+        known.record_failed_look("the target was replaced".to_owned(), LogFailure::Lost);
+        known.record_look(next("130:130:", "131:131:"));
         assert!(known.epochs().of(tile(9, 1), &since) > before);
         assert!(!known.epochs().takes(tile(9, 1), &Arc::new(cursor("125:125:"))));
     }

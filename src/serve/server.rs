@@ -148,7 +148,7 @@ impl TileServer {
         for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
             // Without a target there is nothing whose changes the log could tell.
             if !tileset.tiles.last().is_live_only() {
-                tileset.tiles.known().awaits_log();
+                tileset.tiles.known().expect_log();
             }
         }
         let (close, closing) = watch::channel(false);

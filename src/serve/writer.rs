@@ -79,29 +79,29 @@ impl WriterHandle {
     }
 
     /// Reports that another process writes the target; `holder` names it.
-    pub fn stands_by(&self, holder: String) {
+    pub fn report_standby(&self, holder: String) {
         self.status().role = WriterRole::Standby(holder);
-        self.tiles.known().is_clean();
+        self.tiles.known().clear_writer_dirty();
         self.jobs.stands_by();
         self.write_back().turn(None);
     }
 
     /// Reports that this process writes the target from now on.
-    pub fn begins(&self) {
+    pub fn report_writing(&self) {
         self.status().role = WriterRole::Writing;
     }
 
     /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
     /// are stale until the next [`WriterHandle::published`].
-    pub fn dirty(&self, tiles: Option<&TileRectList>) {
-        self.tiles.known().found_dirty(tiles);
+    pub fn report_dirty(&self, tiles: Option<&TileRectList>) {
+        self.tiles.known().add_writer_dirty(tiles);
     }
 
     /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no
     /// request is answered with tiles that were cached before.
-    pub async fn published(&self) {
+    pub async fn report_published(&self) {
         self.tiles.refresh().await;
-        self.tiles.known().is_clean();
+        self.tiles.known().clear_writer_dirty();
         let state = self.tiles.last();
         if let (Some(shared), Some(manifest), Some(publication)) = (&self.shared, &state.manifest, state.publication())
         {
@@ -111,13 +111,13 @@ impl WriterHandle {
     }
 
     /// Reports that a look found nothing to do.
-    pub fn is_up_to_date(&self) {
-        self.tiles.known().is_clean();
+    pub fn report_up_to_date(&self) {
+        self.tiles.known().clear_writer_dirty();
         self.status().failure = None;
     }
 
     /// Reports that the writer failed, and will try again.
-    pub fn failed(&self, why: String) {
+    pub fn report_failed(&self, why: String) {
         self.status().failure = Some(why);
     }
 
@@ -194,29 +194,29 @@ impl FamilyWriterHandle {
     }
 
     /// Reports that another process writes the variants; `holder` names it.
-    pub fn stands_by(&self, holder: String) {
+    pub fn report_standby(&self, holder: String) {
         self.status().role = WriterRole::Standby(holder);
     }
 
     /// Reports that this process writes the variants from now on.
-    pub fn begins(&self) {
+    pub fn report_writing(&self) {
         self.status().role = WriterRole::Writing;
     }
 
     /// Reports that variants and the family's manifest are published. When this returns, no request is answered with
     /// tiles of them that were cached before.
-    pub async fn published(&self) {
+    pub async fn report_published(&self) {
         self.family.refresh().await;
         self.status().has_published();
     }
 
     /// Reports that a look found nothing to do.
-    pub fn is_up_to_date(&self) {
+    pub fn report_up_to_date(&self) {
         self.status().failure = None;
     }
 
     /// Reports that the writer failed, and will try again.
-    pub fn failed(&self, why: String) {
+    pub fn report_failed(&self, why: String) {
         self.status().failure = Some(why);
     }
 }

@@ -76,12 +76,12 @@ impl WatchWriter {
     async fn write(self: Arc<Self>, handle: WriterHandle, stop: Stop) {
         let notes = match self.job.target.notes() {
             Ok(notes) => notes,
-            Err(error) => return handle.failed(with_causes(&error)),
+            Err(error) => return handle.report_failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
             let said = Mutex::default();
-            let taken = waiting.taken(|holder| self.is_held(&handle, holder, &said), |why| handle.failed(why));
+            let taken = waiting.taken(|holder| self.is_held(&handle, holder, &said), |why| handle.report_failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = stop.wait() => return,
@@ -95,7 +95,7 @@ impl WatchWriter {
                 );
             }
             // This comes last, because clients submit jobs as soon as they read that this server writes.
-            handle.begins();
+            handle.report_writing();
             let own = Stop::new();
             let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
             let job =
@@ -105,22 +105,22 @@ impl WatchWriter {
                 return lease.release().await;
             }
             tracing::warn!("{} is written by another process now: {lost}", self.job.target);
-            handle.stands_by(lost);
+            handle.report_standby(lost);
         }
     }
 
     /// Another process has the lease. If this server was told to write, it reports each holder once.
     fn is_held(&self, handle: &WriterHandle, holder: String, said: &Mutex<String>) {
         if !self.writer.stands_by {
-            handle.failed(said_once(&self.job.target.to_string(), &holder, said));
+            handle.report_failed(said_once(&self.job.target.to_string(), &holder, said));
         }
-        handle.stands_by(holder);
+        handle.report_standby(holder);
     }
 
     /// Starts the watch again whenever it ends, until the job's stop is asked for.
     async fn watched(&self, job: &Job, handle: &WriterHandle) {
         let listening_handle = handle.clone();
-        let on_dirty = DirtyListener::new(move |tiles| listening_handle.dirty(tiles));
+        let on_dirty = DirtyListener::new(move |tiles| listening_handle.report_dirty(tiles));
         let options = ReseedOptions {
             on_dirty: Some(on_dirty),
             jobs: Some(handle.jobs().clone()),
@@ -132,10 +132,10 @@ impl WatchWriter {
             let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 match outcome {
-                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => handle.is_up_to_date(),
+                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => handle.report_up_to_date(),
                     ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
                         // The watch goes on once the server has noticed the publication.
-                        tokio::task::block_in_place(|| Handle::current().block_on(handle.published()));
+                        tokio::task::block_in_place(|| Handle::current().block_on(handle.report_published()));
                     }
                 }
                 Ok(())
@@ -143,7 +143,7 @@ impl WatchWriter {
             // A job may fix a target that the watch cannot write.
             let mut each = each;
             if let Err(error) = Box::pin(run_queued(job, &options, handle.jobs(), &mut each)).await {
-                handle.failed(with_causes(&error));
+                handle.report_failed(with_causes(&error));
             }
             let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
             let Err(error) = watch(job, &options, self.how, each).await else { return };
@@ -152,7 +152,7 @@ impl WatchWriter {
             }
             let why = with_causes(&error);
             let pause = failures.has_failed(&job.target.to_string(), &why);
-            handle.failed(why);
+            handle.report_failed(why);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = handle.jobs().queued() => {}
@@ -247,23 +247,23 @@ impl FamilyWatchWriter {
         let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
         let (notes, job) = match opened {
             Ok(opened) => opened,
-            Err(error) => return handle.failed(with_causes(&error)),
+            Err(error) => return handle.report_failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
             let said = Mutex::default();
             let held = |holder: String| {
                 if !self.writer.stands_by {
-                    handle.failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
+                    handle.report_failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
                 }
-                handle.stands_by(holder);
+                handle.report_standby(holder);
             };
-            let taken = waiting.taken(held, |why| handle.failed(why));
+            let taken = waiting.taken(held, |why| handle.report_failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = stop.wait() => return,
             };
-            handle.begins();
+            handle.report_writing();
             let own = Stop::new();
             let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
             let job = job.under(Arc::clone(&self.report), own.clone()).with_listener(lease.listener()).behind(gate);
@@ -272,7 +272,7 @@ impl FamilyWatchWriter {
                 return lease.release().await;
             }
             tracing::warn!("the variants of {} are written by another process now: {lost}", self.family.name());
-            handle.stands_by(lost);
+            handle.report_standby(lost);
         }
     }
 
@@ -284,9 +284,9 @@ impl FamilyWatchWriter {
                 failures.has_succeeded();
                 if has_published {
                     // The watch goes on once the server has noticed the publication.
-                    tokio::task::block_in_place(|| Handle::current().block_on(handle.published()));
+                    tokio::task::block_in_place(|| Handle::current().block_on(handle.report_published()));
                 } else {
-                    handle.is_up_to_date();
+                    handle.report_up_to_date();
                 }
                 Ok(())
             };
@@ -297,7 +297,7 @@ impl FamilyWatchWriter {
             }
             let why = with_causes(&error);
             let pause = failures.has_failed(&format!("the variants of {}", self.family.name()), &why);
-            handle.failed(why);
+            handle.report_failed(why);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = job.stop.wait() => return,

@@ -100,7 +100,7 @@ async fn follow_always(job: &Job, known: &KnownChanges) {
             known.evict_live();
         }
         let text = with_causes(&error);
-        known.failed(text.clone(), failure);
+        known.record_failed_look(text.clone(), failure);
         if said != text {
             tracing::info!("the change log cannot be followed, so that live tiles age by live_ttl: {text}");
             said = text;
@@ -143,8 +143,8 @@ async fn followed(
         let look = Box::pin(follower.look(&job, &kept)).await?;
         let took = begun.elapsed();
         let mut confirmed = look.begun;
-        known.looked(look);
-        known.examined(&kept);
+        known.record_look(look);
+        known.remove_unconfirmed(&kept);
         *failures = 0;
         let Some(heard) = &mut waking else {
             // Listens only after a look has found a log. The look that follows at once finds what changed in between.
@@ -170,7 +170,7 @@ async fn followed(
             }
             // The notification of a commit may come a little after it, so this answer vouches for what was committed
             // before the last one.
-            known.confirmed(confirmed);
+            known.record_nothing_new(confirmed);
             confirmed = asked;
         }
     }

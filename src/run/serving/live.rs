@@ -162,7 +162,7 @@ impl LiveSource for DatabaseTiles {
             if self.0.described.is_some() {
                 // A look begins at the snapshot in the target's manifest. Without a target there is no manifest, so the
                 // log is not read.
-                known.failed("the tileset has no target".to_owned(), LogFailure::NoLog);
+                known.record_failed_look("the tileset has no target".to_owned(), LogFailure::NoLog);
                 return std::future::pending().await;
             }
             follow(&self.0.job, &known).await;

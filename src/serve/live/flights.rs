@@ -250,7 +250,7 @@ impl FlightsShared {
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
-        let ticket = if shared_key.is_some() { None } else { Some(self.enters(class, client)) };
+        let ticket = if shared_key.is_some() { None } else { Some(self.enqueue(class, client)) };
         let flight = LiveFlight {
             number,
             ticket: ticket.as_ref().map(WorkTicket::number),
@@ -267,7 +267,7 @@ impl FlightsShared {
 
     /// Puts a flight of a class into the queue. If too many live ones wait, the client with the most of them makes
     /// room.
-    fn enters(&self, class: WorkClass, client: ClientKey) -> WorkTicket {
+    fn enqueue(&self, class: WorkClass, client: ClientKey) -> WorkTicket {
         match class {
             WorkClass::Live => self.queue.enter_for(client, self.options.queue),
             _ => self.queue.enter(class),
@@ -327,7 +327,7 @@ impl FlightsShared {
         loop {
             let mut ticket = match plan.ticket.take() {
                 Some(ticket) => ticket,
-                None => self.entered(plan)?,
+                None => self.enqueue_again(plan)?,
             };
             if let Some(permit) = ticket.permit().await {
                 return Ok(permit);
@@ -341,7 +341,7 @@ impl FlightsShared {
     }
 
     /// Puts a flight into the queue: as a live request if a request waits for it, otherwise with its own class.
-    fn entered(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
+    fn enqueue_again(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
         let mut table = self.table.lock();
         let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
         let Some(flight) = flight.filter(|flight| flight.waiters > 0 || !plan.is_dropped) else {
@@ -350,7 +350,7 @@ impl FlightsShared {
             return Err(LiveError::Abandoned);
         };
         let class = if flight.waiters > 0 { WorkClass::Live } else { plan.class };
-        let ticket = self.enters(class, plan.client);
+        let ticket = self.enqueue(class, plan.client);
         flight.ticket = Some(ticket.number());
         Ok(ticket)
     }
@@ -358,12 +358,12 @@ impl FlightsShared {
     /// The tile from the shared cache, if another server has rendered it from a database state that shows every change
     /// known here, and that this database has in its history. If no change log is followed, the tile must also be
     /// younger than `ttl`.
-    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedTile> {
+    async fn look_up_in_redis(&self, plan: &FlightPlan) -> Option<CachedTile> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
         let FlightKey { tile, .. } = plan.key;
-        match self.judged(&entry.shown).await {
+        match self.compare_history(&entry.shown).await {
             HistoryMatch::Ours => {}
             HistoryMatch::Ahead => {
                 self.metrics.asked_redis("ahead");
@@ -383,7 +383,7 @@ impl FlightsShared {
         self.metrics.asked_redis("hit");
         let form = CachedTile::of_live(stored, plan.key, shown.state.clone());
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CacheOrigin::Shared);
-        Some(self.kept(plan.key, form, &shown).await)
+        Some(self.cache_latest(plan.key, form, &shown).await)
     }
 
     /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a
@@ -406,7 +406,7 @@ impl FlightsShared {
         if let Some(held) = self.fresh(key).await {
             return Ok(held);
         }
-        if let Some(found) = self.found_elsewhere(&plan).await {
+        if let Some(found) = self.look_up_in_redis(&plan).await {
             return Ok(found);
         }
         let limit = self.options.timeout;
@@ -422,7 +422,7 @@ impl FlightsShared {
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
-            let rendered = shared.not_older(LiveRequest { tile: key.tile, given, since }, &of_task).await;
+            let rendered = shared.render_not_older(LiveRequest { tile: key.tile, given, since }, &of_task).await;
             drop(permit);
             rendered
         });
@@ -449,17 +449,17 @@ impl FlightsShared {
         if way == CacheOrigin::Ahead {
             self.metrics.rendered_ahead();
         }
-        Ok(self.kept(key, form, &shown).await)
+        Ok(self.cache_latest(key, form, &shown).await)
     }
 
     /// Caches a tile, and returns the latest one.
-    async fn kept(&self, key: FlightKey, form: CachedTile, shown: &StateInHistory) -> CachedTile {
+    async fn cache_latest(&self, key: FlightKey, form: CachedTile, shown: &StateInHistory) -> CachedTile {
         let of_this_history = self.known.epochs().of_this_history();
         if key.epoch < of_this_history {
             // The database was found to be another one while the tile was in flight.
             return form;
         }
-        self.known.keeps(shown);
+        self.known.add_unconfirmed(shown);
         if form.way != CacheOrigin::Shared {
             self.note_own(shown);
         }
@@ -472,7 +472,7 @@ impl FlightsShared {
     /// Renders a tile from a database state that is not older than what clients may have seen of it. Flights of one
     /// tile end in another order than they began, and a snapshot may be taken late: without this, the answer to a later
     /// request could be older than an answer before it.
-    async fn not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
+    async fn render_not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let mut since = request.since;
         for _ in 0..MAX_RENDERINGS {
             let rendered = self.source.render(LiveRequest { since, ..request.clone() }, stop).await?;
@@ -483,7 +483,7 @@ impl FlightsShared {
                 epochs.answers_with_parameters(coord, &shown);
                 return Ok(rendered);
             }
-            if epochs.answers(coord, &shown) {
+            if epochs.try_record_answer(coord, &shown) {
                 return Ok(rendered);
             }
             since = Instant::now();
@@ -607,7 +607,7 @@ impl FlightsShared {
 
     /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles
     /// show. Requests share its answer, because they wait for the lock.
-    pub(crate) async fn judged(&self, shown: &StateInHistory) -> HistoryMatch {
+    pub(crate) async fn compare_history(&self, shown: &StateInHistory) -> HistoryMatch {
         let asking = async {
             let mut states = self.states.lock().await;
             let states = states.of(self.known.epochs().of_this_history());
@@ -620,7 +620,7 @@ impl FlightsShared {
                 Ok(now) if now.present.sees_all_of(&shown.state) => {
                     let here = StateInHistory { newest: now.newest, ..shown.clone() };
                     // Until the next look, this answer may be about what a crash loses.
-                    self.known.keeps(&here);
+                    self.known.add_unconfirmed(&here);
                     states.note(&here);
                     HistoryMatch::of(shown, now.newest)
                 }
@@ -924,7 +924,7 @@ mod tests {
             assert!(tile(&flights, key(1)).await.landed.is_ok());
             let shows = |form: &CachedTile| form.snapshot().unwrap().to_string();
             let (coord, epochs) = (key(1).tile.coord, flights.0.known.epochs());
-            epochs.evicted(&[coord]);
+            epochs.evict_tiles(&[coord]);
             let next = FlightKey { epoch: epochs.of(coord, &crate::serve::change_log::LiveSince::default()), ..key(1) };
             let asked = tokio::spawn({
                 let flights = flights.clone();
@@ -955,7 +955,7 @@ mod tests {
         let judged = async |xmax: u64, at| {
             let (state, newest) =
                 (format!("{xmax}:{xmax}:").parse().unwrap(), NewestLogged::Transaction { xid: 3, at });
-            flights.judged(&StateInHistory { state, newest }).await
+            flights.compare_history(&StateInHistory { state, newest }).await
         };
         assert_eq!(judged(7, 0).await, Ahead, "the database is away");
         source.state.store(10, Ordering::SeqCst);
@@ -966,7 +966,7 @@ mod tests {
         // What is known is not asked again, unless the database was found to be another one.
         let (since, seen, transactions, dirty) =
             (Cursor::default(), "12:12:".parse().unwrap(), Vec::new(), Some(Vec::new()));
-        known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
+        known.record_look(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
         let asked = source.states.load(Ordering::SeqCst);
         source.history.store(1, Ordering::SeqCst);
         assert_eq!((judged(11, 0).await, source.states.load(Ordering::SeqCst)), (Ours, asked));
@@ -976,7 +976,7 @@ mod tests {
         source.state.store(5, Ordering::SeqCst);
         assert_eq!((judged(13, 1).await, judged(5, 1).await), (Ahead, Ours));
         source.state.store(0, Ordering::SeqCst);
-        known.failed("away".to_owned(), LogFailure::Passing);
+        known.record_failed_look("away".to_owned(), LogFailure::Passing);
         assert_eq!((judged(5, 1).await, judged(4, 1).await), (Ours, Ahead), "the database is away");
     }
 

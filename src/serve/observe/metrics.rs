@@ -343,7 +343,7 @@ impl Metrics {
     }
 
     /// Notes what was measured of the tileset.
-    pub(crate) fn measured(&self, measured: MeasuredTileset) {
+    pub(crate) fn set_measured(&self, measured: MeasuredTileset) {
         let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
         let families = &self.families;
         families.snapshot_age.get_or_create(&self.labels([])).set(known(measured.snapshot_age));
@@ -360,7 +360,7 @@ impl Metrics {
     }
 
     /// Notes what was measured of the variants of the tileset.
-    pub(crate) fn measured_family(&self, measured: MeasuredFamily) {
+    pub(crate) fn set_measured_family(&self, measured: MeasuredFamily) {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.families.variants.get_or_create(&self.labels([])).set(number(measured.variants));
         self.families.open_variants.get_or_create(&self.labels([])).set(number(measured.open));

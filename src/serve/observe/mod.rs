@@ -91,12 +91,12 @@ pub(crate) struct FailureState {
 
 impl FailureState {
     /// The state of something that works.
-    pub(crate) const fn none(what: &'static str, mended: &'static str) -> FailureState {
+    pub(crate) const fn new(what: &'static str, mended: &'static str) -> FailureState {
         FailureState { what, mended, is_there: AtomicBool::new(false), why: Mutex::new(None) }
     }
 
     /// Records that it does not work, and why, with all causes.
-    pub(crate) fn begins(&self, why: &dyn std::error::Error) {
+    pub(crate) fn failed(&self, why: &dyn std::error::Error) {
         let why = with_causes(why);
         let mut now = self.why.lock().unwrap_or_else(PoisonError::into_inner);
         if now.is_none() {
@@ -107,7 +107,7 @@ impl FailureState {
     }
 
     /// Records that it works.
-    pub(crate) fn ends(&self) {
+    pub(crate) fn recovered(&self) {
         if !self.is_there.load(Ordering::Relaxed) {
             return;
         }

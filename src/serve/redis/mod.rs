@@ -112,7 +112,7 @@ impl RedisCache {
             link: RedisLink::new(url)?,
             breaker: CircuitBreaker::default(),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
-            trouble: FailureState::none("Redis does not answer", "Redis answers again"),
+            trouble: FailureState::new("Redis does not answer", "Redis answers again"),
             metrics,
             is_heard: AtomicBool::new(false),
             announced: AtomicU64::new(0),
@@ -141,13 +141,13 @@ impl RedisCache {
         match &done {
             Ok(_) => {
                 self.0.breaker.succeeded();
-                self.0.trouble.ends();
+                self.0.trouble.recovered();
             }
             // A server that is full or still loading answers at once, so asking it again costs no time.
-            Err(error @ LinkError::Refused(_)) => self.0.trouble.begins(error),
+            Err(error @ LinkError::Refused(_)) => self.0.trouble.failed(error),
             Err(error) => {
                 self.0.breaker.failed(Instant::now());
-                self.0.trouble.begins(error);
+                self.0.trouble.failed(error);
             }
         }
         done

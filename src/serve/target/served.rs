@@ -84,8 +84,8 @@ impl ServedTarget {
     ) -> Result<ServedTarget, ReadError> {
         let polled = Mutex::new(Instant::now());
         let mut state = read_state(&source, None)?;
-        state.live_since = known.beside(state.cursor.as_ref(), &state.live_since);
-        known.shows(state.cursor.clone(), &state.kept_scopes());
+        state.live_since = known.live_since_for(state.cursor.as_ref(), &state.live_since);
+        known.set_target_state(state.cursor.clone(), &state.kept_scopes());
         let last_changed = last_changed(state.number);
         let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
         let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
@@ -192,11 +192,11 @@ impl ServedTarget {
             StateChange::Everything => self.last_changed.change_all(state.number),
         }
         if !matches!(changed, StateChange::Nothing) {
-            state.live_since = self.known.beside(state.cursor.as_ref(), &last.live_since);
+            state.live_since = self.known.live_since_for(state.cursor.as_ref(), &last.live_since);
         }
         let state = Arc::new(state);
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
-        self.known.shows(state.cursor.clone(), &state.kept_scopes());
+        self.known.set_target_state(state.cursor.clone(), &state.kept_scopes());
         let tiles = match changed {
             StateChange::Nothing => return state,
             StateChange::Tiles(tiles) => Some(tiles),

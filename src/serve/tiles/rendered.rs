@@ -52,7 +52,7 @@ impl ServedTiles {
                 if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
                     (landed, origin)
                 } else {
-                    if let Some((form, origin)) = self.meanwhile(state, tile, asked, older.as_ref()).await {
+                    if let Some((form, origin)) = self.interim_tile(state, tile, asked, older.as_ref()).await {
                         waiter.keep_going();
                         return (form, origin);
                     }
@@ -94,7 +94,7 @@ impl ServedTiles {
     /// The answer for a stored tile that is stale: the refreshed tile, if there is one. Otherwise the tile is rendered
     /// again, and the client gets at once the latest state that clients have seen: the stored tile or an older
     /// refreshed one.
-    pub(crate) async fn refreshed(
+    pub(crate) async fn answer_stale(
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
@@ -149,7 +149,7 @@ impl ServedTiles {
 
     /// What a client gets that does not wait for the tile any longer: the stale tile, or the content of the nearest
     /// ancestor in the target's scope. `None` if there is neither.
-    async fn meanwhile(
+    async fn interim_tile(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,

@@ -88,12 +88,12 @@ impl ServedTiles {
         live: Option<LiveFlights>,
     ) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
-        let reading = Arc::new(FailureState::none("the target cannot be read", "the target can be read again"));
+        let reading = Arc::new(FailureState::new("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
         let expires = live.as_ref().map(|live| live.options().expires.clone());
         let staleness = Arc::new(Staleness::new(expires.unwrap_or_default(), target.known().clone()));
         let half_written =
-            Arc::new(FailureState::none("only memory can answer", "the target is no longer half written"));
+            Arc::new(FailureState::new("only memory can answer", "the target is no longer half written"));
         ServedTiles {
             target,
             cache,
@@ -122,7 +122,7 @@ impl ServedTiles {
         if self.target.is_current(&last) {
             // Only a poll shows whether a bucket can be reached.
             if !self.target.needs_polling() {
-                self.reading.ends();
+                self.reading.recovered();
             }
             return Ok(last);
         }
@@ -130,8 +130,8 @@ impl ServedTiles {
         match blocking(move || target.current().map_err(read_error)).await {
             Err(error) if self.is_half_written(&error) => Ok(last),
             current => {
-                self.half_written.ends();
-                self.noted(current)
+                self.half_written.recovered();
+                self.record_readability(current)
             }
         }
     }
@@ -141,7 +141,7 @@ impl ServedTiles {
         let is_half_written =
             matches!(error, TileError::Read(error) if matches!(**error, ReadError::HalfWritten { .. }));
         if is_half_written {
-            self.half_written.begins(error);
+            self.half_written.failed(error);
         }
         is_half_written
     }
@@ -150,7 +150,7 @@ impl ServedTiles {
     pub(crate) async fn poll(&self) {
         let target = Arc::clone(&self.target);
         // The log and `/readyz` report an error already.
-        drop(self.noted(blocking(move || target.poll().map_err(read_error)).await));
+        drop(self.record_readability(blocking(move || target.poll().map_err(read_error)).await));
     }
 
     /// The changes of the target from now on.
@@ -173,10 +173,10 @@ impl ServedTiles {
     }
 
     /// Records from the result of a read if the target can be read, and returns the result.
-    fn noted<T>(&self, read: Result<T, TileError>) -> Result<T, TileError> {
+    fn record_readability<T>(&self, read: Result<T, TileError>) -> Result<T, TileError> {
         match &read {
-            Ok(_) => self.reading.ends(),
-            Err(error) => self.reading.begins(error),
+            Ok(_) => self.reading.recovered(),
+            Err(error) => self.reading.failed(error),
         }
         read
     }
@@ -235,7 +235,7 @@ impl ServedTiles {
             let age = self.staleness.age(state, coord);
             return match (live, age) {
                 (Some(live), age) if age.is_some() || self.staleness.was_refreshed(state, tile) => {
-                    self.refreshed(live, state, StaleTile { tile, asked, stored: form, age }).await
+                    self.answer_stale(live, state, StaleTile { tile, asked, stored: form, age }).await
                 }
                 (None, Some(age)) => (Ok(form), TileOrigin::Stale(age)),
                 _ if form.tile.is_some() => (Ok(form), origin),
@@ -263,7 +263,7 @@ impl ServedTiles {
         let from = CacheSource::State { since, tile };
         // A request that began before a change of its tile neither uses the cache nor fills it.
         let may_be_found = since <= state.number && state.described.unfinished.is_empty();
-        if may_be_found && let Some(held) = self.remembered(from, asked).await {
+        if may_be_found && let Some(held) = self.from_cache(from, asked).await {
             return (held, TileOrigin::Memory);
         }
         if !may_be_found || !state.may_be_kept() {
@@ -292,7 +292,7 @@ impl ServedTiles {
     }
 
     /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
-    async fn remembered(&self, from: CacheSource, asked: AskedBy<'_>) -> Option<Result<CachedTile, TileError>> {
+    async fn from_cache(&self, from: CacheSource, asked: AskedBy<'_>) -> Option<Result<CachedTile, TileError>> {
         if let Some(held) = self.cache.get(from, asked.encoding).await {
             return Some(Ok(held));
         }
@@ -415,9 +415,9 @@ impl ServedTiles {
         .await;
         // A bucket may be unreachable. If a file exists and cannot be read, it is broken at this tile.
         let (form, reserved) = match read {
-            read if self.target.needs_polling() => self.noted(read)?,
+            read if self.target.needs_polling() => self.record_readability(read)?,
             Ok(read) => {
-                self.half_written.ends();
+                self.half_written.recovered();
                 read
             }
             Err(error) => {
@@ -480,7 +480,7 @@ impl ServedTiles {
         let layers = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
         let slices: Vec<Slice> = std::iter::once(Slice::Whole).chain(layers).collect();
         // The parameter values of cached live tiles are not known here, so a new epoch makes all of them stale.
-        self.known().epochs().evicted(tiles);
+        self.known().epochs().evict_tiles(tiles);
         for coord in tiles {
             for slice in &slices {
                 let tile = TileId { coord: *coord, slice: *slice };

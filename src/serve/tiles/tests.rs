@@ -189,7 +189,14 @@ impl World {
         let (since, seen): (Cursor, Cursor) = (since.parse().unwrap(), seen.parse().unwrap());
         let (transactions, dirty) = (vec![transaction], Some(vec![tile()]));
         std::thread::sleep(Duration::from_millis(1));
-        self.known.looked(LogLook { since, seen, transactions, dirty, is_other_history: false, begun: Instant::now() });
+        self.known.record_look(LogLook {
+            since,
+            seen,
+            transactions,
+            dirty,
+            is_other_history: false,
+            begun: Instant::now(),
+        });
     }
 
     /// The target has more zooms from its next publication on.

@@ -96,11 +96,11 @@ impl SiteFamily {
             open: open.time_to_idle(IDLE).build(),
             writer,
             status: Mutex::default(),
-            reading: FailureState::none(
+            reading: FailureState::new(
                 "the manifest of the variants cannot be read",
                 "the manifest of the variants can be read again",
             ),
-            opening: FailureState::none("a variant cannot be opened", "a variant was opened again"),
+            opening: FailureState::new("a variant cannot be opened", "a variant was opened again"),
             shared,
             metrics,
         })
@@ -142,8 +142,8 @@ impl SiteFamily {
         };
         let opened = self.open.try_get_with_by_ref(&listed.segments, opening).await;
         match &opened {
-            Ok(_) => self.opening.ends(),
-            Err(error) => self.opening.begins(error),
+            Ok(_) => self.opening.recovered(),
+            Err(error) => self.opening.failed(error),
         }
         opened
     }
@@ -167,10 +167,10 @@ impl SiteFamily {
         });
         let listing = match read.await {
             Ok(Ok(listing)) => listing,
-            Ok(Err(error)) => return self.reading.begins(&error),
-            Err(error) => return self.reading.begins(&error),
+            Ok(Err(error)) => return self.reading.failed(&error),
+            Err(error) => return self.reading.failed(&error),
         };
-        self.reading.ends();
+        self.reading.recovered();
         let Some(listing) = listing else { return };
         let known = Arc::new(KnownVariants::of(listing));
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
@@ -208,7 +208,7 @@ impl SiteFamily {
     /// Updates the values that are measured when the metrics are read.
     pub(crate) fn measured(&self) {
         let variants = self.known().listing.variants.len() as u64;
-        self.metrics.measured_family(MeasuredFamily { variants, open: self.open.entry_count() });
+        self.metrics.set_measured_family(MeasuredFamily { variants, open: self.open.entry_count() });
     }
 }
 
