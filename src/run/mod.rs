@@ -8,6 +8,7 @@
 //! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
 //! | `purge` | notifying CDNs after a publish |
 //! | `rows` | whether a run would lose too many rows of a layer |
+//! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
@@ -26,6 +27,7 @@ mod dirty_file;
 pub mod doctor;
 mod dry_run;
 mod error;
+mod finish;
 pub mod init;
 pub mod inspect;
 pub mod jobs;

@@ -1,6 +1,6 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use futures_util::StreamExt as _;
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::describe::{Before, LogIdentity, Seeded, database, fingerprint, leaves_parts, manifest, metadata, names};
-use super::dirty_file::DirtyScope;
+use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
+use super::finish::{FinishedRun, SeedFigures, StoredRun};
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
@@ -21,15 +21,16 @@ use super::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, interrupted
 use crate::config::JobSettings;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
 use crate::error::ErrorKind;
-use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
+use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness, publication_of, row_counts_of};
 use crate::pipeline;
 use crate::pipeline::{BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
-use crate::report::{Event, PlanReport, Report, Requests, RunReport, RunStages, RunZoom};
+use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
 use crate::run::describe;
+use crate::shards::LayerRecord;
 use crate::stop::Stop;
-use crate::target::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
-use crate::tile::{AreaPart, Batch, Coverage};
+use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten, Written};
+use crate::tile::{AreaPart, Batch, Coverage, LonLatBox};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
@@ -45,11 +46,10 @@ pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
 
 /// One whole seed on one snapshot.
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
-    let (begun, started) = (Instant::now(), SystemTime::now());
+    let started = SystemTime::now();
     // The target is opened first: an hour of work must not end because a folder is missing.
-    let Claimed { sink, before, described } = claim(job).await?;
-    let publication = Publication::after(before.as_ref());
-    let order = sink.needs().order;
+    let claimed = claim(job).await?;
+    let order = claimed.sink.needs().order;
     let mut prepared = match (&job.family_cache, &job.session) {
         (Some(cache), _) => cache.prepared(job, order).await?,
         (None, Some(session)) => session.prepared(job, order).await?,
@@ -60,84 +60,57 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     if !is_reported {
         prepared.warn(layers_that_end_early(&job.settings), &job.report);
     }
-    let cursor = prepared.snapshot.cursor();
+    let cursor = prepared.snapshot.cursor().to_owned();
     let log = match (&job.family_cache, &job.session) {
         (Some(cache), _) => cache.log(),
         (None, Some(session)) => session.log(),
-        (None, None) => LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor]).await?,
+        (None, None) => {
+            LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor.as_str()]).await?
+        }
     };
-    let witness = log.as_ref().and_then(|log| log.witness(cursor)).cloned();
     let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
     // The survey has counted what there is.
-    let rows = judge_rows(job, &prepared.layers, described.as_ref(), &known, async |_layer| Ok(None)).await?;
-    let mark = log.as_ref().map(|log| log.mark(&prepared.server.identity));
-    let opening = Opening {
+    let rows = judge_rows(job, &prepared.layers, claimed.described.as_ref(), &known, async |_layer| Ok(None)).await?;
+    let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let seed = PlannedSeed {
+        job,
         fingerprint: fingerprint(&job.settings, &prepared.layers),
-        layers: names(&prepared.layers),
-        database: database(mark.as_ref(), Some(&prepared.reads.digest)),
-        snapshot: prepared.snapshot.cursor().to_owned(),
-        planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
-        before_manifest: job.target.before_manifest(before.as_ref(), &publication)?,
+        layers: prepared.layers.clone(),
+        database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
+        witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+        reads: prepared.reads.digest.clone(),
+        cursor,
+        rows,
+        planned,
+        started,
     };
-    let (our_fingerprint, planned) = (opening.fingerprint.clone(), opening.planned);
-    let mut open = open(job, sink, opening).await?;
+    let (sink, begun_seed) = seed.begin(claimed).await?;
     if !is_reported {
-        prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
+        prepared.warn(relative(&sink, &job.target).into_iter().collect(), &job.report);
     }
-    let rendered = render(job, &mut prepared, open.sink, planned).await?;
-    let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
-    let report = Arc::clone(&job.report);
-    spawn_blocking(move || open.tiles_before.judge(left, &report)).await??;
-
-    job.report.event(&Event::Finishing);
-    let finishing = Instant::now();
-    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
+    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } =
+        render(job, &mut prepared, sink, planned).await?;
     let names = names(&prepared.layers);
-    let budgets = describe::budgets(&outcome, &names);
-    let mut warned = BTreeMap::new();
-    prepared.warnings.append(&mut describe::warn(&budgets, &mut warned, &job.report));
-    let before = Before { described: open.before.as_ref(), outside: open.outside };
-    let seeded = Seeded {
-        cursor: prepared.snapshot.cursor(),
-        database: mark.as_ref(),
-        witness: witness.as_ref(),
-        reads: &prepared.reads.digest,
-        fingerprint: &our_fingerprint,
+    let stored = SeededTiles {
         planned,
         written: outcome.written,
-        failed: &describe::failed_tiles(&outcome),
-        rows: &rows,
+        record: describe::record(&outcome, &names),
+        bounds: prepared.bounds,
+        warnings: prepared.warnings,
     };
-    let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
-    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
-    let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
-    let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
-    Ok(RunReport {
-        written: outcome.written.stored,
-        unchanged: outcome.written.unchanged,
-        deleted: finished.deleted,
-        requests: requests(&finished),
-        output: finished.place,
-        manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
-        features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
+    let finished = begun_seed.finish(sink, stored).await?;
+    Ok(finished.seed_report(SeedFigures {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
         reading_seconds: reading.as_secs_f64(),
         reading_sessions,
         render_seconds: rendering.as_secs_f64(),
-        finish_seconds: finishing.elapsed().as_secs_f64(),
         stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
         restarts,
         zooms: zooms(&outcome, &names),
-        slowest: outcome.slowest.clone(),
+        slowest: outcome.slowest,
         skipped: prepared.skipped,
-        budgets,
-        failed: describe::failed(&outcome, &names),
-        layers: names,
-        warnings: prepared.warnings,
-    })
+    }))
 }
 
 /// Refuses a seed that would lose too many rows of a layer; otherwise returns the numbers for its manifest. `described`
@@ -190,60 +163,119 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     .await?
 }
 
-/// A target that a seed has begun to write.
-pub(crate) struct OpenTarget {
-    pub(crate) sink: AnySink,
-    /// The target's description of itself before the run.
-    pub(crate) before: Option<Described>,
-    pub(crate) tiles_before: TilesBefore,
-    /// The number of tiles that the target holds outside of the run's scope.
-    pub(crate) outside: u64,
-}
-
-/// What has to be known before a seed writes its target.
-pub(crate) struct Opening {
+/// A seed whose tiles are planned.
+pub(crate) struct PlannedSeed<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) layers: Vec<Arc<Layer>>,
     pub(crate) fingerprint: String,
-    /// The names of the layers, by their ids.
-    pub(crate) layers: Vec<String>,
-    /// Identifies the database and the tables that the run reads.
-    pub(crate) database: String,
     /// The snapshot that its tiles show.
-    pub(crate) snapshot: String,
-    /// Tiles planned.
+    pub(crate) cursor: String,
+    /// The mark of the database that its tiles show.
+    pub(crate) database: Option<DatabaseMark>,
+    /// The witness of the state that its tiles show.
+    pub(crate) witness: Option<Witness>,
+    /// The hash of the tables and views that the layers read.
+    pub(crate) reads: String,
+    /// The numbers of rows.
+    pub(crate) rows: Option<RowCounts>,
+    /// The number of tiles, or an upper bound of it.
     pub(crate) planned: u64,
-    /// Notified of what changed before the manifest becomes visible.
-    pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
+    pub(crate) started: SystemTime,
 }
 
-/// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
-pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Result<OpenTarget, CommandError> {
-    let (settings, planned) = (&job.settings, opening.planned);
-    let target = job.target.clone();
-    let partial = spawn_blocking(move || target.partial()).await??;
-    let tileset = Tileset {
-        fingerprint: opening.fingerprint,
-        layers: opening.layers,
-        scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
-        partial,
-        unwritten: Unwritten::Delete,
-        list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
-        dirty: None,
-        before_manifest: opening.before_manifest,
-        run: RunKind::Seed { database: opening.database, snapshot: opening.snapshot },
-    };
-    let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
-    let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
-    let (target, report) = (job.target.clone(), Arc::clone(&job.report));
-    spawn_blocking(move || {
-        let before = sink.begin(&tileset)?;
-        let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
-        // The plan is an upper bound: the seed cannot leave more tiles than it names.
-        tiles_before.judge(planned.saturating_mul(slices), &report)?;
-        let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
-        let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
-        Ok(OpenTarget { sink, before, tiles_before, outside })
-    })
-    .await?
+/// A seed that has begun to write its target.
+pub(crate) struct BegunSeed<'a> {
+    seed: PlannedSeed<'a>,
+    publication: Publication,
+    /// The target's description of itself before the run.
+    before: Option<Described>,
+    tiles_before: TilesBefore,
+    /// The number of tiles that the target holds outside of the run's scope.
+    outside: u64,
+}
+
+/// What a seed has stored.
+pub(crate) struct SeededTiles {
+    pub(crate) planned: u64,
+    pub(crate) written: Written,
+    pub(crate) record: LayerRecord,
+    /// The box around the features that the run has seen.
+    pub(crate) bounds: LonLatBox,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl<'a> PlannedSeed<'a> {
+    /// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
+    pub(crate) async fn begin(self, claimed: Claimed) -> Result<(AnySink, BegunSeed<'a>), CommandError> {
+        let (job, planned, tileset) = (self.job, self.planned, &self.job.settings.tileset);
+        let publication = Publication::after(claimed.before.as_ref());
+        let (target, max_shrink) = (job.target.clone(), tileset.max_shrink);
+        let partial = spawn_blocking(move || target.partial()).await??;
+        let tileset = Tileset {
+            fingerprint: self.fingerprint.clone(),
+            layers: names(&self.layers),
+            scope: Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) },
+            partial,
+            unwritten: Unwritten::Delete,
+            list_changes: job.changed_out.is_some() || !tileset.purges.is_empty(),
+            dirty: None,
+            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &publication)?,
+            run: RunKind::Seed {
+                database: database(self.database.as_ref(), Some(&self.reads)),
+                snapshot: self.cursor.clone(),
+            },
+        };
+        let mut sink = claimed.sink;
+        let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
+        let (target, report, settings) = (job.target.clone(), Arc::clone(&job.report), job.settings.clone());
+        spawn_blocking(move || {
+            let before = sink.begin(&tileset)?;
+            let scope = tileset.scope.clone();
+            let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
+            // The plan is an upper bound: the seed cannot leave more tiles than it names.
+            tiles_before.judge(planned.saturating_mul(slices), &report)?;
+            let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
+            let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
+            Ok::<_, CommandError>((sink, before, tiles_before, outside))
+        })
+        .await?
+        .map(|(sink, before, tiles_before, outside)| {
+            (sink, BegunSeed { seed: self, publication, before, tiles_before, outside })
+        })
+    }
+}
+
+impl BegunSeed<'_> {
+    /// Makes the tiles visible. Refuses to if too few of the target's tiles would be left.
+    pub(crate) async fn finish(self, sink: AnySink, tiles: SeededTiles) -> Result<FinishedRun, CommandError> {
+        let BegunSeed { seed, publication, before, mut tiles_before, outside } = self;
+        let SeededTiles { planned, written, record, bounds, warnings } = tiles;
+        let (left, report) = (written.stored + written.unchanged, Arc::clone(&seed.job.report));
+        spawn_blocking(move || tiles_before.judge(left, &report)).await??;
+        let scope = Manifest {
+            fingerprint: seed.fingerprint,
+            planned,
+            stored: left + outside,
+            empty: written.removed,
+            ..seeded_scope(&seed.job.settings, &seed.cursor, before.as_ref())
+        };
+        let kept = before.as_ref().filter(|_| !scope.kept.is_empty());
+        let stored = StoredRun {
+            job: seed.job,
+            layers: &seed.layers,
+            database: seed.database,
+            witness: seed.witness,
+            reads: &seed.reads,
+            rows: seed.rows,
+            written,
+            record,
+            bounds,
+            warnings,
+            started: seed.started,
+            publication,
+        };
+        stored.finish(sink, scope, kept).await
+    }
 }
 
 /// The number of tiles that a target holds outside of a scope. May wait for a server.
@@ -357,11 +389,6 @@ where
     let rendering = begun.elapsed();
     let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
     Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
-}
-
-pub(crate) fn requests(finished: &Finished) -> Option<Requests> {
-    let seen = finished.in_flight?;
-    Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
 
 /// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is

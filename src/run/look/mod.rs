@@ -7,7 +7,6 @@
 mod dirty;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -473,25 +472,11 @@ impl TargetState {
             version: MANIFEST_VERSION,
             generator: GENERATOR.to_owned(),
             snapshot: cursor.to_string(),
-            seed_snapshot: None,
-            database: None,
-            witness: None,
-            fingerprint: String::new(),
-            reads: None,
             zooms: tileset.zooms.to_string(),
             bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
-            kept: Vec::new(),
-            partial: Vec::new(),
-            planned: 0,
             // So high that a seed is never chosen instead.
             stored: u64::MAX,
-            empty: 0,
-            unrendered: Vec::new(),
-            warned: BTreeMap::new(),
-            rows: None,
-            started: 0,
-            seconds: 0.0,
-            publication: None,
+            ..Manifest::default()
         };
         let parts = vec![ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) }];
         let (described, partial) = (Described::default(), PartialScope::of(&manifest));

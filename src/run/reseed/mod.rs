@@ -25,11 +25,9 @@ use super::rows::RowsJudge;
 use super::seed::seed_target;
 use super::{CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains};
 use crate::change_log::{Cursor, WatchOptions};
-use crate::clock::seconds;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
-use crate::pipeline;
 use crate::plan::ScopePart;
 use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
@@ -259,40 +257,17 @@ impl ReseedRun<'_> {
         Ok(if changed.complete { Some(rows) } else { before })
     }
 
-    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that
-    /// the target held before; it is given if the old manifest may be wrong about it. `rows` are the numbers of rows
-    /// after the run.
-    pub(crate) fn manifest(
-        &self,
-        changed: &DirtyTiles,
-        outcome: &pipeline::PipelineOutcome,
-        held: Option<u64>,
-        witness: Option<Witness>,
-        rows: Option<RowCounts>,
-    ) -> Manifest {
-        let written = outcome.written;
-        let old = &self.look.state.manifest;
-        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
-        let parts =
-            if changed.complete { old.clone().brought_forward(self.look.snapshot.cursor()) } else { old.clone() };
+    /// The parts of the manifest that depend on which tiles the run covers. A complete run moves the snapshot to its
+    /// own. `stored` is the number of tiles that the target holds after the run.
+    pub(crate) fn scope(&self, changed: &DirtyTiles, stored: u64) -> Manifest {
+        let old = self.look.state.manifest.clone();
+        let parts = if changed.complete { old.brought_forward(self.look.snapshot.cursor()) } else { old };
+        let left = self.look.state.unrendered.iter().filter(|tile| !changed.dirty.is_marked(**tile));
         Manifest {
-            version: Manifest::version_with(&changed.beyond.partial),
-            generator: crate::target::GENERATOR.to_owned(),
-            database: self.mark(changed),
-            witness,
-            reads: Some(self.look.reads.digest.clone()),
-            planned: stored + old.empty,
+            planned: stored + parts.empty,
             stored,
             partial: changed.beyond.partial.clone(),
-            rows,
-            unrendered: describe::unrendered(
-                &self.look.state.unrendered,
-                |tile| changed.dirty.is_marked(tile),
-                &describe::failed_tiles(outcome),
-            ),
-            started: seconds(self.started),
-            seconds: self.begun.elapsed().as_secs_f64(),
-            publication: Some(self.publication.clone()),
+            unrendered: left.map(ToString::to_string).collect(),
             ..parts
         }
     }

@@ -17,8 +17,8 @@ use crate::run::seed::{Rendered, render};
 use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
-    AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
-    ShardsError, StateKind, WorkFolder,
+    AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,
+    StateKind, WorkFolder,
 };
 use crate::target::TargetError;
 
@@ -125,10 +125,7 @@ impl Shard<'_> {
             witness,
             seen,
             zooms: outcome.zooms.iter().map(done_zoom).collect(),
-            layers: LayerRecord {
-                budgets: describe::budgets(&outcome, &names),
-                failed: describe::failed(&outcome, &names),
-            },
+            layers: describe::record(&outcome, &names),
             plan_seconds: (prepared.took + reading).as_secs_f64(),
             reading_seconds: reading.as_secs_f64(),
             reading_sessions,

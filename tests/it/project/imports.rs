@@ -69,7 +69,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "config describe dirty_file init inspect jobs publish rows writer_lease",
             "target",
-            "diff layer_ends look",
+            "diff finish layer_ends look",
             "doctor error prepare+shared_rows+variants purge serving track",
             "dry_run tilesets",
             "seed",
