@@ -100,7 +100,7 @@ impl StoredRun<'_> {
         warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &job.report));
         let metadata = metadata(&job.settings, layers, self.bounds, &manifest, kept)?;
         let target = spawn_blocking(move || sink.finish(&metadata)).await??;
-        job.write_changed(target.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
+        job.changed_out.write(target.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
         let (written, layers, seconds) = (self.written, names(layers), finishing.elapsed().as_secs_f64());
         Ok(FinishedRun { manifest, target, layers, written, record, warnings, started, seconds })
     }

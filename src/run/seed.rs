@@ -1,13 +1,11 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
-use std::collections::HashMap;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
-use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
@@ -17,7 +15,9 @@ use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
-use super::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, interrupted, restarting, with_what_remains};
+use super::{
+    CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, interrupted, restarting, with_what_remains,
+};
 use crate::config::JobSettings;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
 use crate::error::ErrorKind;
@@ -50,24 +50,22 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     // The target is opened first: an hour of work must not end because a folder is missing.
     let claimed = claim(job).await?;
     let order = claimed.sink.needs().order;
-    let mut prepared = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.prepared(job, order).await?,
-        (None, Some(session)) => session.prepared(job, order).await?,
-        (None, None) => prepare_refreshed(job, order, job.settings.run.workers.get()).await?,
+    let schema = &job.settings.database.changes.schema;
+    let (mut prepared, log, cache) = match &job.rows {
+        RowSource::FamilyCache(cache) => (cache.prepared(job, order).await?, cache.log(), Some(cache)),
+        RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
+        RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
+            let prepared = prepare_refreshed(job, order, job.settings.run.workers.get()).await?;
+            let log = LogIdentity::read(&prepared.snapshot, schema, [prepared.snapshot.cursor()]).await?;
+            (prepared, log, None)
+        }
     };
-    // One of thousands of variants reports the warning for all.
-    let is_reported = job.family_cache.as_ref().is_some_and(|cache| cache.variant.is_some_and(|number| number > 0));
-    if !is_reported {
+    // One of thousands of variants reports the warnings for all.
+    let warns = cache.is_none_or(|cache| cache.variant.unwrap_or_default() == 0);
+    if warns {
         prepared.warn(layers_that_end_early(&job.settings), &job.report);
     }
     let cursor = prepared.snapshot.cursor().to_owned();
-    let log = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.log(),
-        (None, Some(session)) => session.log(),
-        (None, None) => {
-            LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor.as_str()]).await?
-        }
-    };
     let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
     // The survey has counted what there is.
     let rows = judge_rows(job, &prepared.layers, claimed.described.as_ref(), &known, async |_layer| Ok(None)).await?;
@@ -85,11 +83,14 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         started,
     };
     let (sink, begun_seed) = seed.begin(claimed).await?;
-    if !is_reported {
+    if warns {
         prepared.warn(relative(&sink, &job.target).into_iter().collect(), &job.report);
     }
-    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } =
-        render(job, &mut prepared, sink, planned).await?;
+    let rendered = match cache {
+        Some(cache) => render_from_cache(job, cache, &mut prepared, sink).await?,
+        None => render(job, &mut prepared, sink, planned).await?,
+    };
+    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
     let stored = SeededTiles {
         planned,
@@ -217,7 +218,7 @@ impl<'a> PlannedSeed<'a> {
             scope: Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) },
             partial,
             unwritten: Unwritten::Delete,
-            list_changes: job.changed_out.is_some() || !tileset.purges.is_empty(),
+            list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
             dirty: None,
             before_manifest: job.target.before_manifest(claimed.before.as_ref(), &publication)?,
             run: RunKind::Seed {
@@ -315,11 +316,8 @@ where
     S: Sink + 'static,
     CommandError: From<S::Error>,
 {
-    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let batches = prepared.take_batches();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    if let Some(cache) = &job.family_cache {
-        return render_from_cache(job, cache, prepared, sink, batches).await;
-    }
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
@@ -357,15 +355,14 @@ const MAX_FEATURES_HERE: u64 = 500_000;
 async fn render_from_cache<S>(
     job: &Job,
     cache: &FamilyCachePart,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     sink: S,
-    batches: Vec<Batch>,
 ) -> Result<Rendered<S>, CommandError>
 where
     S: Sink + 'static,
     CommandError: From<S::Error>,
 {
-    let begun = Instant::now();
+    let (begun, batches) = (Instant::now(), prepared.take_batches());
     let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
     let features: u64 = batches.iter().map(Batch::features).sum();
@@ -489,13 +486,13 @@ pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
 
 // A seed of all variants of a tileset, on one snapshot.
 
-/// The source of the tiles of the family's targets.
-enum FamilySource {
+/// What the targets of a family are drawn from.
+pub(crate) enum FamilySource {
     /// Rows that were read once for all targets.
-    Cache(Arc<FamilyCache>),
+    Cache(FamilyCachePart),
     /// Sessions that draw one variant after the other.
     Sessions(Arc<FamilySessions>),
-    /// Each target's own sessions.
+    /// The target's own sessions, as many as the whole run may have.
     Own,
 }
 
@@ -506,14 +503,15 @@ enum FamilySource {
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let cache = Box::pin(run.cache()).await?.map(Arc::new);
-    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
-    // together.
-    let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
-    let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
+    let cached =
+        |cache: &Arc<FamilyCache>, variant| FamilySource::Cache(FamilyCachePart { cache: Arc::clone(cache), variant });
     let whole = async {
         let all = run.all.clone()?;
         let output = all.tileset.output.clone();
-        Some((output, Box::pin(seeds.one(all, None)).await))
+        // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
+        // together.
+        let source = cache.as_ref().map_or(FamilySource::Own, |cache| cached(cache, None));
+        Some((output, Box::pin(seed_member(&run.targets, all, source)).await))
     };
     let members = async {
         match &cache {
@@ -522,102 +520,93 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         }
     };
     let (whole, has_members) = futures_util::join!(whole, members);
-    drop(seeds);
     if let Some((output, done)) = whole {
-        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+        note(&mut run.tally, output, done, &options.stop)?;
     }
     let has_members = has_members?;
-    let source = match cache.filter(|_| has_members) {
-        Some(cache) => FamilySource::Cache(cache),
-        None => {
-            Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
-        }
+    let cache = cache.filter(|_| has_members);
+    let sessions = match cache {
+        Some(_) => None,
+        None => Box::pin(run.sessions()).await?.map(Arc::new),
+    };
+    let source = |number| match (&cache, &sessions) {
+        (Some(cache), _) => cached(cache, Some(number)),
+        (None, Some(sessions)) => FamilySource::Sessions(Arc::clone(sessions)),
+        (None, None) => FamilySource::Own,
     };
     // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one
     // runs at a time.
-    let side_by_side = match &source {
-        FamilySource::Cache(_) => family.settings().run.workers.get(),
-        FamilySource::Sessions(sessions) => sessions.count(),
-        FamilySource::Own => 1,
+    let side_by_side = match (&cache, &sessions) {
+        (Some(_), _) => family.settings().run.workers.get(),
+        (None, Some(sessions)) => sessions.count(),
+        (None, None) => 1,
     };
-    let (seeds, table) = (TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) }, &run.members.table);
+    let (targets, table) = (&run.targets, &run.members.table);
     let each = table.rows.iter().enumerate().map(|(number, row)| {
-        let (settings, seeds) = (family.variant(&table.parameters, row), &seeds);
+        let (settings, source) = (family.variant(&table.parameters, row), source(number));
         async move {
             let settings = settings?;
             let output = settings.tileset.output.clone();
-            Ok::<_, CommandError>((output, Box::pin(seeds.one(settings, Some(number))).await))
+            Ok::<_, CommandError>((output, Box::pin(seed_member(targets, settings, source)).await))
         }
     });
     let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
     while let Some(target) = ended.next().await {
         let (output, done): (PathBuf, _) = target?;
-        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+        note(&mut run.tally, output, done, &options.stop)?;
     }
     drop(ended);
-    drop(seeds);
     run.finish().await
 }
 
 /// Notes the outcome of a target's seed.
 fn note(
     tally: &mut FamilyTally,
-    published: &mut HashMap<PathBuf, String>,
     output: PathBuf,
     done: Result<RunReport, CommandError>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
     match done {
         Ok(done) => {
-            tally.seeded(&done);
-            published.extend(done.manifest.publication.map(|publication| (output, publication.id)));
+            tally.seeded(output, &done);
             Ok(())
         }
-        Err(error) => tally.failed(output.display().to_string(), error, stop),
+        Err(error) => tally.failed(&output, error, stop),
     }
 }
 
-/// The seeds of a family's targets.
-struct TargetSeeds<'a> {
-    targets: &'a FamilyTargets<'a>,
+/// Seeds one target of a family, and tells CDNs.
+pub(crate) async fn seed_member(
+    targets: &FamilyTargets<'_>,
+    settings: JobSettings,
     source: FamilySource,
-    /// Locked by the one target that has as many sessions as the whole run may have.
-    own: Mutex<()>,
-}
-
-impl TargetSeeds<'_> {
-    /// Seeds one target: the variant with this number, or the tileset without conditions if it is `None`.
-    async fn one(&self, settings: JobSettings, variant: Option<usize>) -> Result<RunReport, CommandError> {
-        let job = self.targets.job(settings)?;
-        let done = match &self.source {
-            FamilySource::Own => None,
-            FamilySource::Cache(cache) => {
-                let cache = Some(FamilyCachePart { cache: Arc::clone(cache), variant });
-                match seed_target(&Job { family_cache: cache, ..job.clone() }).await {
-                    // The target has a point that only the database can draw.
-                    Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
-                    done => Some(done?),
-                }
-            }
-            FamilySource::Sessions(sessions) => in_session(&job, sessions).await?,
-        };
-        let done = if let Some(done) = done {
-            done
-        } else {
-            let _alone = self.own.lock().await;
-            seed_target(&job).await?
-        };
-        job.purge_published(false).await?;
-        describe::complete(&done.output, &done.failed)?;
-        Ok(done)
-    }
+) -> Result<RunReport, CommandError> {
+    let job = targets.job(settings)?;
+    let done = match source {
+        FamilySource::Own => None,
+        FamilySource::Cache(part) => match seed_target(&job.clone().reading(RowSource::FamilyCache(part))).await {
+            // The target has a point that only the database can draw.
+            Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
+            done => Some(done?),
+        },
+        FamilySource::Sessions(sessions) => in_session(&job, &sessions).await?,
+    };
+    let done = if let Some(done) = done {
+        done
+    } else {
+        let _alone = targets.alone.lock().await;
+        seed_target(&job).await?
+    };
+    job.purge_published(false).await?;
+    describe::complete(&done.output, &done.failed)?;
+    Ok(done)
 }
 
 /// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
 async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
     let done = async {
         let part = sessions.take().await?;
-        let done = seed_once(&Job { session: Some(part.clone()), ..job.clone() }).await?;
+        let done = seed_once(&job.clone().reading(RowSource::FamilySession(part.clone()))).await?;
         // After an error the state of the session is unknown, so it is not given back.
         part.give_back();
         Ok::<_, CommandError>(done)

@@ -1,4 +1,5 @@
-//! Several tilesets in one command: the snapshot that their seeds share, and how the command ends.
+//! Several targets in one command, tilesets or variants: the snapshot that their seeds share, which of them failed, and
+//! how the command ends.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +8,7 @@ use super::{CommandError, SeveralError};
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
+use crate::report::{FailedVariant, say_problem};
 use crate::stop::Stop;
 
 /// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed
@@ -76,37 +78,100 @@ impl SharedSnapshot {
     }
 }
 
-/// The tilesets of a command that failed.
+/// The most variants that the closing error names.
+const MAX_NAMED: usize = 5;
+
+/// The targets of a command that failed: tilesets, or variants of one.
 #[derive(Debug)]
-pub struct FailedTilesets {
+pub struct FailedTargets {
+    several: SeveralTargets,
+    /// The number of targets that the command handles.
     of: usize,
-    failed: Vec<(String, ErrorKind)>,
+    failed: Vec<FailedTarget>,
 }
 
-impl FailedTilesets {
-    /// No failure yet of `tilesets` tilesets.
+/// What the targets of a command are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeveralTargets {
+    Tilesets,
+    /// The variants of the tileset with this name, and the tileset without conditions.
+    VariantsOf(String),
+}
+
+/// A target that failed.
+#[derive(Debug)]
+struct FailedTarget {
+    /// The tileset, or the output of the variant.
+    name: String,
+    error: String,
+    kind: ErrorKind,
+}
+
+impl FailedTargets {
+    /// No failure yet of `of` targets.
     #[must_use]
-    pub const fn of(tilesets: usize) -> FailedTilesets {
-        FailedTilesets { of: tilesets, failed: Vec::new() }
+    pub const fn none(several: SeveralTargets, of: usize) -> FailedTargets {
+        FailedTargets { several, of, failed: Vec::new() }
     }
 
-    pub fn add(&mut self, tileset: String, error: &CommandError) {
-        self.failed.push((tileset, error.kind()));
-    }
-
+    /// Reports and counts a target that failed.
+    ///
     /// # Errors
-    /// If any tileset failed.
-    pub fn into_result(self) -> Result<(), CommandError> {
-        let FailedTilesets { of, failed } = self;
-        let Some((_, first)) = failed.first() else { return Ok(()) };
-        let are_alike = failed.len() == of && failed.iter().all(|(_, kind)| kind == first);
+    /// The same error, if it ends the command: a stop was asked for, no other target is left, or the others would fail,
+    /// too. Variants share a database, so its loss is the loss of all; each tileset may have another one.
+    pub fn add(&mut self, name: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
+        let is_of_all = match self.several {
+            SeveralTargets::Tilesets => self.of == 1,
+            SeveralTargets::VariantsOf(_) => {
+                matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::Transient(_))
+                    || matches!(error, CommandError::Restarts { .. } | CommandError::HeldUp { .. })
+            }
+        };
+        if is_of_all || stop.asked().is_some() {
+            return Err(error);
+        }
+        say_problem(&error);
+        self.failed.push(FailedTarget { name, error: error.to_string(), kind: error.kind() });
+        Ok(())
+    }
+
+    /// True if all targets that failed were published, without some of their tiles.
+    pub(crate) fn are_published(&self) -> bool {
+        self.failed.iter().all(|failed| failed.kind == ErrorKind::Partial)
+    }
+
+    /// The failures for the report of a family.
+    pub(crate) fn listed(&self) -> Vec<FailedVariant> {
+        let one = |failed: &FailedTarget| FailedVariant { output: failed.name.clone(), error: failed.error.clone() };
+        self.failed.iter().map(one).collect()
+    }
+
+    /// How the command ends.
+    ///
+    /// # Errors
+    /// If any target failed.
+    pub fn result(&self) -> Result<(), CommandError> {
+        let FailedTargets { several, of, failed } = self;
+        let Some(FailedTarget { kind: first, .. }) = failed.first() else { return Ok(()) };
+        let are_alike = failed.len() == *of && failed.iter().all(|failed| failed.kind == *first);
         let kind = match first {
             _ if !are_alike => ErrorKind::Partial,
             // Each run has already restarted as often as it may.
             ErrorKind::Transient(_) => ErrorKind::Failed,
             kind => *kind,
         };
-        let tilesets = failed.into_iter().map(|(name, _)| name).collect();
-        Err(SeveralError::Tilesets { tilesets, of, kind }.into())
+        let names = failed.iter().map(|failed| failed.name.clone());
+        let (of, failed) = (*of, failed.len());
+        Err(match several {
+            SeveralTargets::Tilesets => SeveralError::Tilesets { tilesets: names.collect(), of, kind },
+            SeveralTargets::VariantsOf(tileset) => SeveralError::Variants {
+                tileset: tileset.clone(),
+                outputs: names.take(MAX_NAMED).collect(),
+                failed,
+                of,
+                kind,
+            },
+        }
+        .into())
     }
 }

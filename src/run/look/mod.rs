@@ -128,9 +128,6 @@ impl<'a> Look<'a> {
         } else {
             Cow::Borrowed(filter)
         };
-        if let Some(known) = &job.known {
-            state.know(known);
-        }
         if let Some(since) = &filter.since {
             state.look_since(since, target)?;
         }
@@ -403,7 +400,7 @@ pub(crate) fn needs_seed(target: &Target, why: impl Into<String>) -> CommandErro
 }
 
 impl TargetState {
-    /// Reads a target's manifest. May wait for a server.
+    /// Reads a target's manifest, and takes over what its family's manifest says of it. May wait for a server.
     pub(crate) fn read(target: &Target) -> Result<TargetState, CommandError> {
         let mut reader = match target.reader() {
             Err(CommandError::Read(ReadError::Missing { .. })) => return Err(needs_seed(target, "there is none yet")),
@@ -450,11 +447,13 @@ impl TargetState {
         for witness in &witnesses {
             state(&witness.snapshot)?;
         }
-        Ok(TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses })
+        let mut state = TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses };
+        target.known.iter().for_each(|known| state.know(known));
+        Ok(state)
     }
 
     /// Takes over the cursor of the family's manifest, if that manifest is about the publication that the target shows.
-    pub(crate) fn know(&mut self, known: &KnownState) {
+    fn know(&mut self, known: &KnownState) {
         if self.needs_repair() {
             return;
         }

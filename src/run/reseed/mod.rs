@@ -23,7 +23,9 @@ use super::dirty_file::{DirtyScope, write_everything};
 use super::look::{DirtyTiles, Look, TargetState};
 use super::rows::RowsJudge;
 use super::seed::seed_target;
-use super::{CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains};
+use super::{
+    ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
+};
 use crate::change_log::{Cursor, WatchOptions};
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
@@ -130,7 +132,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
         dirty_file::write(path, &[])?;
     }
     if matches!(outcome, ReseedOutcome::Nothing) {
-        job.write_unchanged();
+        job.changed_out.write_unchanged();
     }
     Ok(outcome)
 }
@@ -188,7 +190,7 @@ impl ReseedRun<'_> {
             },
             partial: PartialScope::default(),
             unwritten: Unwritten::Keep,
-            list_changes: self.look.job.changed_out.is_some(),
+            list_changes: self.look.job.changed_out.is_wanted(),
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
@@ -297,7 +299,8 @@ pub(crate) async fn seed_instead(
     // With several seeds the list of changes cannot be exact, because each may change tiles that another has already
     // changed.
     let is_alone = seeds.len() == 1;
-    let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
+    let changed_out = if is_alone { job.changed_out.clone() } else { ChangedOut::default() };
+    let each = Job { changed_out, ..job.clone() };
     let mut seeded = None;
     for settings in seeds {
         seeded = Some(seed_target(&each.with_settings(settings)).await?);
@@ -305,7 +308,7 @@ pub(crate) async fn seed_instead(
     if !is_alone {
         let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
         changed.declare_everything("parts of the target were seeded one after the other");
-        job.write_changed(Some(&changed), &scope);
+        job.changed_out.write(Some(&changed), &scope);
     }
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }
