@@ -10,11 +10,11 @@
 //! | `rows` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
-//! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
+//! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
-//! | `variants/` | families: the variants of a tileset, and their own manifest |
+//! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -23,16 +23,17 @@ pub mod config;
 pub mod copy;
 mod describe;
 pub mod diff;
+mod dirty;
 mod dirty_file;
 pub mod doctor;
 mod dry_run;
 mod error;
+mod family;
 mod finish;
 pub mod init;
 pub mod inspect;
 pub mod jobs;
 mod layer_ends;
-mod look;
 mod prepare;
 pub mod publish;
 pub mod purge;
@@ -45,7 +46,6 @@ mod shared_rows;
 mod target;
 mod tilesets;
 pub mod track;
-mod variants;
 pub mod verify;
 mod writer_lease;
 
@@ -54,9 +54,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use family::{FamilyCachePart, SessionPart};
 use target::TargetOptions;
 use tokio::task::spawn_blocking;
-use variants::{FamilyCachePart, SessionPart};
 
 use crate::change_log::Cursor;
 use crate::config::{DatabaseSettings, JobSettings};
@@ -73,18 +73,18 @@ use crate::target::BeforeManifest;
 use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
+pub use dirty::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
 pub use dirty_file::ChangedOut;
 pub(crate) use error::OTHER_HISTORY;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
-pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
-pub use rows::LostRows;
-pub use target::{Target, TargetUrl};
-pub use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
-pub(crate) use variants::FamilyReader;
-pub use variants::{
+pub(crate) use family::FamilyReader;
+pub use family::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
     RecordedVariant,
 };
+pub use rows::LostRows;
+pub use target::{Target, TargetUrl};
+pub use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
 pub use writer_lease::QueueGate;
 
 /// One run: what it renders, where its rows come from, who is told, and the stop that ends it.

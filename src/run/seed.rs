@@ -9,12 +9,12 @@ use futures_util::StreamExt as _;
 use tokio::task::spawn_blocking;
 
 use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
+use super::family::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
 use super::finish::{FinishedRun, SeedFigures, StoredRun};
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
-use super::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
 use super::{
     CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, interrupted, restarting, with_what_remains,
 };
@@ -511,7 +511,7 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
         // together.
         let source = cache.as_ref().map_or(FamilySource::Own, |cache| cached(cache, None));
-        Some((output, Box::pin(seed_member(&run.targets, all, source)).await))
+        Some((output, Box::pin(seed_family_target(&run.targets, all, source)).await))
     };
     let members = async {
         match &cache {
@@ -547,7 +547,7 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         async move {
             let settings = settings?;
             let output = settings.tileset.output.clone();
-            Ok::<_, CommandError>((output, Box::pin(seed_member(targets, settings, source)).await))
+            Ok::<_, CommandError>((output, Box::pin(seed_family_target(targets, settings, source)).await))
         }
     });
     let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
@@ -576,7 +576,7 @@ fn note(
 }
 
 /// Seeds one target of a family, and tells CDNs.
-pub(crate) async fn seed_member(
+pub(crate) async fn seed_family_target(
     targets: &FamilyTargets<'_>,
     settings: JobSettings,
     source: FamilySource,

@@ -14,10 +14,10 @@ use crate::change_log::WatchOptions;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
-use crate::run::look::TargetState;
+use crate::run::dirty::TargetState;
+use crate::run::family::{FamilyLook, FamilyRun, VariantState};
 use crate::run::purge::PurgeTask;
-use crate::run::seed::{FamilySource, seed_member};
-use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
+use crate::run::seed::{FamilySource, seed_family_target};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
 use crate::serve::JobDesk;
 
@@ -153,7 +153,7 @@ async fn one(
             if options.dry_run {
                 return Ok((ReseedOutcome::Nothing, None));
             }
-            let done = seed_member(&run.targets, settings, FamilySource::Own).await?;
+            let done = seed_family_target(&run.targets, settings, FamilySource::Own).await?;
             return Ok((ReseedOutcome::Seeded(Box::new(done)), None));
         }
         let job = run.targets.job(settings)?;

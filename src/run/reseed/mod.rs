@@ -19,8 +19,8 @@ use run::ReseedRun;
 use watch::WatchedTarget;
 
 use super::describe::{LogIdentity, database, names};
+use super::dirty::{DirtyTiles, Look, TargetState};
 use super::dirty_file::{DirtyScope, write_everything};
-use super::look::{DirtyTiles, Look, TargetState};
 use super::rows::RowsJudge;
 use super::seed::seed_target;
 use super::{

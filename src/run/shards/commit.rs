@@ -21,8 +21,8 @@ use crate::plan::{Dirty, DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::describe::{LogIdentity, names};
+use crate::run::dirty::{Look, TargetState, Work, drawn};
 use crate::run::finish::SeedFigures;
-use crate::run::look::{Look, TargetState, Work, drawn};
 use crate::run::rows::KnownRows;
 use crate::run::seed::{
     Claimed, PlannedSeed, SeededTiles, check_tables_unchanged, claim, judge_rows, pipeline_error, relative,

@@ -2,9 +2,9 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `dirty` | which tiles are dirty, and why; the same in partial regions, and the tiles that are to be stored there |
+//! | `tiles` | which tiles are dirty, and why; the same in partial regions, and the tiles that are to be stored there |
 
-mod dirty;
+mod tiles;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::tile::{AreaPart, Batch, Coverage, NoTile, SearchBox, TileCoord, ZoomL
 
 pub(crate) use super::dirty_file::listed;
 pub use super::dirty_file::{TileList, TileListDocument, TileListError, area, area_or_boxes};
-pub(crate) use dirty::{DirtyTiles, Work, drawn};
+pub(crate) use tiles::{DirtyTiles, Work, drawn};
 
 /// Which tiles a reseed renders.
 #[derive(Debug, Clone, Default)]
@@ -192,15 +192,15 @@ impl<'a> Look<'a> {
         match &filter.tiles {
             TilesWanted::Changed => {
                 let watches = self.watches(&state.cursor).await?;
-                dirty::from_log(self, &watches, filter).await
+                tiles::from_log(self, &watches, filter).await
             }
             TilesWanted::List(list) => {
                 self.is_of_this_database()?;
-                dirty::from_list(self, list).await
+                tiles::from_list(self, list).await
             }
             TilesWanted::Area(boxes) => {
                 self.is_of_this_database()?;
-                dirty::from_area(self, boxes).await
+                tiles::from_area(self, boxes).await
             }
         }
     }

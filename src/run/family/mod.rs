@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::look::needs_seed;
+use super::dirty::needs_seed;
 use super::{CommandError, Job, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;

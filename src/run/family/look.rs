@@ -28,7 +28,7 @@ use crate::manifest::{DatabaseIdentity, Witness};
 use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
 use crate::postgis::{Layer, LayerKind, Reads, Rows, Snapshot, probe};
 use crate::run::describe::{LogIdentity, SameDatabase, compare, fingerprint};
-use crate::run::look::{TargetState, drawn, needs_seed};
+use crate::run::dirty::{TargetState, drawn, needs_seed};
 use crate::run::{CommandError, Job, Target};
 use crate::target::read_all;
 use crate::tile::{Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};

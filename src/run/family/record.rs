@@ -13,7 +13,7 @@ use crate::change_log::{Cursor, CursorError};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
-use crate::run::look::needs_seed;
+use crate::run::dirty::needs_seed;
 use crate::run::{CommandError, KnownState, SeveralError, Target, TargetUrl};
 use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, is_own_name};
 
