@@ -18,28 +18,38 @@ use crate::shards::LayerRecord;
 use crate::target::{Described, Finished, GENERATOR, Sink as _, Written};
 use crate::tile::LonLatBox;
 
-/// A run that has stored all of its tiles.
-pub(crate) struct StoredRun<'a> {
-    pub(crate) job: &'a Job,
-    pub(crate) layers: &'a [Arc<Layer>],
+/// What the manifest of a run says, whatever tiles it covers.
+pub(crate) struct Provenance {
     /// The mark of the database that its tiles show.
     pub(crate) database: Option<DatabaseMark>,
     /// The witness of the newest state that its tiles show.
     pub(crate) witness: Option<Witness>,
     /// The hash of the tables and views that the layers read.
-    pub(crate) reads: &'a str,
+    pub(crate) reads: String,
     /// The numbers of rows.
     pub(crate) rows: Option<RowCounts>,
-    pub(crate) written: Written,
-    /// The budgets of layers, and the tiles that could not be rendered.
-    pub(crate) record: LayerRecord,
-    /// The box around the features that it has seen.
-    pub(crate) bounds: LonLatBox,
-    /// The warnings so far.
-    pub(crate) warnings: Vec<String>,
     pub(crate) started: SystemTime,
     /// The publication that its manifest makes.
     pub(crate) publication: Publication,
+}
+
+/// What a run has stored.
+pub(crate) struct StoredTiles {
+    pub(crate) written: Written,
+    /// The budgets of layers, and the tiles that could not be rendered.
+    pub(crate) record: LayerRecord,
+    /// The box around the features that the run has seen.
+    pub(crate) bounds: LonLatBox,
+    /// The warnings so far.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A run that has stored all of its tiles.
+pub(crate) struct StoredRun<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) layers: &'a [Arc<Layer>],
+    pub(crate) provenance: Provenance,
+    pub(crate) tiles: StoredTiles,
 }
 
 /// A run whose manifest is visible.
@@ -81,27 +91,29 @@ impl StoredRun<'_> {
         scope: Manifest,
         kept: Option<&Described>,
     ) -> Result<FinishedRun, CommandError> {
-        let StoredRun { job, layers, record, started, mut warnings, .. } = self;
+        let StoredRun { job, layers, provenance, tiles } = self;
+        let StoredTiles { written, record, bounds, mut warnings } = tiles;
+        let Provenance { database, witness, reads, rows, started, publication } = provenance;
         job.report.event(&Event::Finishing);
         let finishing = Instant::now();
         let mut manifest = Manifest {
             version: Manifest::version_with(&scope.partial),
             generator: GENERATOR.to_owned(),
-            database: self.database,
-            witness: self.witness,
-            reads: Some(self.reads.to_owned()),
-            rows: self.rows,
+            database,
+            witness,
+            reads: Some(reads),
+            rows,
             unrendered: with_failed(scope.unrendered, &record.failed),
             started: seconds(started),
             seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
-            publication: Some(self.publication),
+            publication: Some(publication),
             ..scope
         };
         warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &job.report));
-        let metadata = metadata(&job.settings, layers, self.bounds, &manifest, kept)?;
+        let metadata = metadata(&job.settings, layers, bounds, &manifest, kept)?;
         let target = spawn_blocking(move || sink.finish(&metadata)).await??;
         job.changed_out.write(target.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
-        let (written, layers, seconds) = (self.written, names(layers), finishing.elapsed().as_secs_f64());
+        let (layers, seconds) = (names(layers), finishing.elapsed().as_secs_f64());
         Ok(FinishedRun { manifest, target, layers, written, record, warnings, started, seconds })
     }
 }

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
 use super::family::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
-use super::finish::{FinishedRun, SeedFigures, StoredRun};
+use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
@@ -21,16 +21,15 @@ use super::{
 use crate::config::JobSettings;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
 use crate::error::ErrorKind;
-use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness, publication_of, row_counts_of};
+use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
 use crate::pipeline;
 use crate::pipeline::{BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
 use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
 use crate::run::describe;
-use crate::shards::LayerRecord;
 use crate::stop::Stop;
-use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten, Written};
-use crate::tile::{AreaPart, Batch, Coverage, LonLatBox};
+use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
+use crate::tile::{AreaPart, Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
@@ -74,13 +73,16 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         job,
         fingerprint: fingerprint(&job.settings, &prepared.layers),
         layers: prepared.layers.clone(),
-        database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
-        witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
-        reads: prepared.reads.digest.clone(),
+        provenance: Provenance {
+            database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
+            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            reads: prepared.reads.digest.clone(),
+            rows,
+            started,
+            publication: Publication::after(claimed.before.as_ref()),
+        },
         cursor,
-        rows,
         planned,
-        started,
     };
     let (sink, begun_seed) = seed.begin(claimed).await?;
     if warns {
@@ -92,14 +94,13 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     };
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
-    let stored = SeededTiles {
-        planned,
+    let tiles = StoredTiles {
         written: outcome.written,
         record: describe::record(&outcome, &names),
         bounds: prepared.bounds,
         warnings: prepared.warnings,
     };
-    let finished = begun_seed.finish(sink, stored).await?;
+    let finished = begun_seed.finish(sink, planned, tiles).await?;
     Ok(finished.seed_report(SeedFigures {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
@@ -171,23 +172,14 @@ pub(crate) struct PlannedSeed<'a> {
     pub(crate) fingerprint: String,
     /// The snapshot that its tiles show.
     pub(crate) cursor: String,
-    /// The mark of the database that its tiles show.
-    pub(crate) database: Option<DatabaseMark>,
-    /// The witness of the state that its tiles show.
-    pub(crate) witness: Option<Witness>,
-    /// The hash of the tables and views that the layers read.
-    pub(crate) reads: String,
-    /// The numbers of rows.
-    pub(crate) rows: Option<RowCounts>,
+    pub(crate) provenance: Provenance,
     /// The number of tiles, or an upper bound of it.
     pub(crate) planned: u64,
-    pub(crate) started: SystemTime,
 }
 
 /// A seed that has begun to write its target.
 pub(crate) struct BegunSeed<'a> {
     seed: PlannedSeed<'a>,
-    publication: Publication,
     /// The target's description of itself before the run.
     before: Option<Described>,
     tiles_before: TilesBefore,
@@ -195,21 +187,11 @@ pub(crate) struct BegunSeed<'a> {
     outside: u64,
 }
 
-/// What a seed has stored.
-pub(crate) struct SeededTiles {
-    pub(crate) planned: u64,
-    pub(crate) written: Written,
-    pub(crate) record: LayerRecord,
-    /// The box around the features that the run has seen.
-    pub(crate) bounds: LonLatBox,
-    pub(crate) warnings: Vec<String>,
-}
-
 impl<'a> PlannedSeed<'a> {
     /// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
     pub(crate) async fn begin(self, claimed: Claimed) -> Result<(AnySink, BegunSeed<'a>), CommandError> {
-        let (job, planned, tileset) = (self.job, self.planned, &self.job.settings.tileset);
-        let publication = Publication::after(claimed.before.as_ref());
+        let PlannedSeed { job, planned, provenance, .. } = &self;
+        let (tileset, planned) = (&job.settings.tileset, *planned);
         let (target, max_shrink) = (job.target.clone(), tileset.max_shrink);
         let partial = spawn_blocking(move || target.partial()).await??;
         let tileset = Tileset {
@@ -220,16 +202,16 @@ impl<'a> PlannedSeed<'a> {
             unwritten: Unwritten::Delete,
             list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
             dirty: None,
-            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &publication)?,
+            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &provenance.publication)?,
             run: RunKind::Seed {
-                database: database(self.database.as_ref(), Some(&self.reads)),
+                database: database(provenance.database.as_ref(), Some(&provenance.reads)),
                 snapshot: self.cursor.clone(),
             },
         };
         let mut sink = claimed.sink;
         let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
         let (target, report, settings) = (job.target.clone(), Arc::clone(&job.report), job.settings.clone());
-        spawn_blocking(move || {
+        let begun = spawn_blocking(move || {
             let before = sink.begin(&tileset)?;
             let scope = tileset.scope.clone();
             let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
@@ -238,44 +220,33 @@ impl<'a> PlannedSeed<'a> {
             let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
             let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
             Ok::<_, CommandError>((sink, before, tiles_before, outside))
-        })
-        .await?
-        .map(|(sink, before, tiles_before, outside)| {
-            (sink, BegunSeed { seed: self, publication, before, tiles_before, outside })
-        })
+        });
+        let (sink, before, tiles_before, outside) = begun.await??;
+        Ok((sink, BegunSeed { seed: self, before, tiles_before, outside }))
     }
 }
 
 impl BegunSeed<'_> {
     /// Makes the tiles visible. Refuses to if too few of the target's tiles would be left.
-    pub(crate) async fn finish(self, sink: AnySink, tiles: SeededTiles) -> Result<FinishedRun, CommandError> {
-        let BegunSeed { seed, publication, before, mut tiles_before, outside } = self;
-        let SeededTiles { planned, written, record, bounds, warnings } = tiles;
-        let (left, report) = (written.stored + written.unchanged, Arc::clone(&seed.job.report));
+    pub(crate) async fn finish(
+        self,
+        sink: AnySink,
+        planned: u64,
+        tiles: StoredTiles,
+    ) -> Result<FinishedRun, CommandError> {
+        let BegunSeed { seed, before, mut tiles_before, outside } = self;
+        let PlannedSeed { job, layers, fingerprint, cursor, provenance, .. } = seed;
+        let (left, report) = (tiles.written.stored + tiles.written.unchanged, Arc::clone(&job.report));
         spawn_blocking(move || tiles_before.judge(left, &report)).await??;
         let scope = Manifest {
-            fingerprint: seed.fingerprint,
+            fingerprint,
             planned,
             stored: left + outside,
-            empty: written.removed,
-            ..seeded_scope(&seed.job.settings, &seed.cursor, before.as_ref())
+            empty: tiles.written.removed,
+            ..seeded_scope(&job.settings, &cursor, before.as_ref())
         };
         let kept = before.as_ref().filter(|_| !scope.kept.is_empty());
-        let stored = StoredRun {
-            job: seed.job,
-            layers: &seed.layers,
-            database: seed.database,
-            witness: seed.witness,
-            reads: &seed.reads,
-            rows: seed.rows,
-            written,
-            record,
-            bounds,
-            warnings,
-            started: seed.started,
-            publication,
-        };
-        stored.finish(sink, scope, kept).await
+        StoredRun { job, layers: &layers, provenance, tiles }.finish(sink, scope, kept).await
     }
 }
 

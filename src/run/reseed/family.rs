@@ -153,12 +153,12 @@ async fn one(
             if options.dry_run {
                 return Ok((ReseedOutcome::Nothing, None));
             }
-            let done = seed_family_target(&run.targets, settings, FamilySource::Own).await?;
+            let done = Box::pin(seed_family_target(&run.targets, settings, FamilySource::Own)).await?;
             return Ok((ReseedOutcome::Seeded(Box::new(done)), None));
         }
         let job = run.targets.job(settings)?;
         let before = publication_of(&job.target).await?;
-        let outcome = reseed(&job, options).await?;
+        let outcome = Box::pin(reseed(&job, options)).await?;
         if !options.dry_run {
             job.purge_published(false).await?;
         }

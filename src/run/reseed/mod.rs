@@ -21,6 +21,7 @@ use watch::WatchedTarget;
 use super::describe::{LogIdentity, database, names};
 use super::dirty::{DirtyTiles, Look, TargetState};
 use super::dirty_file::{DirtyScope, write_everything};
+use super::finish::Provenance;
 use super::rows::RowsJudge;
 use super::seed::seed_target;
 use super::{
@@ -201,7 +202,7 @@ impl ReseedRun<'_> {
     }
 
     /// The mark of the database that the manifest has after this run.
-    pub(crate) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
+    fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
         match &self.look.log {
             // After a run of tiles that the user named, the other tiles still belong to the database in the old
@@ -212,7 +213,7 @@ impl ReseedRun<'_> {
     }
 
     /// The witness that the manifest has after this run: that of the newest state which any of its tiles shows.
-    pub(crate) async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
+    async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
         let (before, snapshot) = (&self.look.state.manifest.witness, &self.look.snapshot);
         let cursor = |text: &str| text.parse::<Cursor>();
         let is_newest = match before.as_ref().map(|before| cursor(&before.snapshot)) {
@@ -257,6 +258,22 @@ impl ReseedRun<'_> {
             .await?;
         // Otherwise the same changes are looked at again by the next run.
         Ok(if changed.complete { Some(rows) } else { before })
+    }
+
+    /// What the manifest says of this run. `rows` are the numbers of rows after it.
+    pub(crate) async fn provenance(
+        &self,
+        changed: &DirtyTiles,
+        rows: Option<RowCounts>,
+    ) -> Result<Provenance, CommandError> {
+        Ok(Provenance {
+            database: self.mark(changed),
+            witness: self.witness(changed).await?,
+            reads: self.look.reads.digest.clone(),
+            rows,
+            started: self.started,
+            publication: self.publication.clone(),
+        })
     }
 
     /// The parts of the manifest that depend on which tiles the run covers. A complete run moves the snapshot to its

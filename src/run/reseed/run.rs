@@ -21,7 +21,7 @@ use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::describe::names;
 use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
 use crate::run::dirty_file::DirtyScope;
-use crate::run::finish::{FinishedRun, StoredRun};
+use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, describe, dirty_file};
@@ -207,22 +207,16 @@ impl ReseedRun<'_> {
         if let Some(path) = &self.options.dirty_out {
             dirty_file::write(path, &tiles)?;
         }
-        let stored = StoredRun {
-            job,
-            layers: &self.look.layers,
-            database: self.mark(&changed),
-            witness: self.witness(&changed).await?,
-            reads: &self.look.reads.digest,
-            rows,
+        let provenance = self.provenance(&changed, rows).await?;
+        let stored = StoredTiles {
             written: outcome.written,
             record: describe::record(&outcome, &names),
             bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
             warnings: self.look.superuser.iter().cloned().collect(),
-            started: self.started,
-            publication: self.publication.clone(),
         };
+        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
         let FinishedRun { manifest, target, written, record, warnings, seconds, .. } =
-            stored.finish(sink, self.scope(&changed, left), Some(&before)).await?;
+            run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
         if let Some(desk) = &self.options.write_back {
             desk.stored(&changed.beyond.wanted);
         }

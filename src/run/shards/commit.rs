@@ -14,7 +14,7 @@ use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::change_log::{Cursor, CursorError};
 use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
-use crate::manifest::{RowCounts, Witness};
+use crate::manifest::{Publication, RowCounts, Witness};
 use crate::pipeline;
 use crate::pipeline::{PipelineOutcome, StageTimes};
 use crate::plan::{Dirty, DrawnLayer, batches};
@@ -22,11 +22,9 @@ use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::describe::{LogIdentity, names};
 use crate::run::dirty::{Look, TargetState, Work, drawn};
-use crate::run::finish::SeedFigures;
+use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::rows::KnownRows;
-use crate::run::seed::{
-    Claimed, PlannedSeed, SeededTiles, check_tables_unchanged, claim, judge_rows, pipeline_error, relative,
-};
+use crate::run::seed::{Claimed, PlannedSeed, check_tables_unchanged, claim, judge_rows, pipeline_error, relative};
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
@@ -136,12 +134,15 @@ async fn attempt(
     let seed = PlannedSeed {
         job,
         fingerprint: plan.fingerprint.clone(),
-        database: log.as_ref().map(|log| log.mark(&identity)),
-        witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
-        reads: plan.reads.clone(),
-        rows: rows(job, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
+        provenance: Provenance {
+            database: log.as_ref().map(|log| log.mark(&identity)),
+            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            reads: plan.reads.clone(),
+            rows: rows(job, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
+            started: UNIX_EPOCH + Duration::from_secs(plan.started),
+            publication: Publication::after(claimed.before.as_ref()),
+        },
         planned: expected(shards, repaired.as_ref()),
-        started: UNIX_EPOCH + Duration::from_secs(plan.started),
         layers,
         cursor,
     };
@@ -159,7 +160,7 @@ async fn attempt(
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
     let merged = merging.elapsed();
-    let finished = seed.finish(sink, SeededTiles { planned: tiles, written, record, bounds, warnings }).await?;
+    let finished = seed.finish(sink, tiles, StoredTiles { written, record, bounds, warnings }).await?;
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
     Ok(finished.seed_report(SeedFigures {
         bytes,
