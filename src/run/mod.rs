@@ -56,6 +56,7 @@ use std::time::Duration;
 
 use family::{FamilyCachePart, SessionPart};
 use target::TargetOptions;
+use tilesets::refreshed_snapshot;
 use tokio::task::spawn_blocking;
 
 use crate::change_log::Cursor;
@@ -65,7 +66,7 @@ use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
-use crate::postgis::{Database, Snapshot, refresh_views};
+use crate::postgis::{Database, Snapshot};
 use crate::report::{Event, Report};
 use crate::shards::WorkFolder;
 use crate::stop::Stop;
@@ -282,21 +283,12 @@ impl Job {
     ) -> Result<Arc<Snapshot>, CommandError> {
         Ok(Arc::new(match self.rows.shared() {
             Some(shared) => shared.get(&self.settings.database, database, &self.stop).await?,
-            None if refreshes => self.refreshed_snapshot(database).await?,
+            None if refreshes => {
+                let layers = self.settings.tileset.layers.iter().map(|layer| &layer.options);
+                refreshed_snapshot(database, database, layers).await?
+            }
             None => database.snapshot().await?,
         }))
-    }
-
-    /// Refreshes the materialized views for which layers ask, and takes a snapshot. The snapshot's cursor is from
-    /// before the refresh.
-    pub(crate) async fn refreshed_snapshot(&self, database: &Database) -> Result<Snapshot, CommandError> {
-        let layers: Vec<_> = self.settings.tileset.layers.iter().map(|layer| &layer.options).collect();
-        let before = refresh_views(database, &layers).await?;
-        let snapshot = database.snapshot().await?;
-        Ok(match before {
-            Some(cursor) => snapshot.known_since(cursor),
-            None => snapshot,
-        })
     }
 
     /// Releases a shared snapshot after an attempt that failed.

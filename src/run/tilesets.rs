@@ -55,12 +55,7 @@ impl SharedSnapshot {
             // This session is in addition to the sessions of the run's pool.
             let session = SessionOptions { connections: 1, ..settings.session.clone() };
             let own = Database::new(&settings.connect, session, stop)?;
-            let before = refresh_views(database, &self.refreshed.iter().collect::<Vec<_>>()).await?;
-            let taken = own.snapshot().await?;
-            let taken = match before {
-                Some(cursor) => taken.known_since(cursor),
-                None => taken,
-            };
+            let taken = refreshed_snapshot(database, &own, self.refreshed.iter()).await?;
             self.lock().insert(Arc::new(taken)).clone()
         };
         database.snapshot_of(&held).await
@@ -76,6 +71,21 @@ impl SharedSnapshot {
         // A poisoned lock is harmless, because the value is replaced as a whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Refreshes the materialized views for which `layers` ask, and takes a snapshot in a session of `own`. The snapshot's
+/// cursor is from before the refresh.
+pub(crate) async fn refreshed_snapshot<'a>(
+    database: &Database,
+    own: &Database,
+    layers: impl Iterator<Item = &'a LayerOptions>,
+) -> Result<Snapshot, Error> {
+    let before = refresh_views(database, &layers.collect::<Vec<_>>()).await?;
+    let snapshot = own.snapshot().await?;
+    Ok(match before {
+        Some(cursor) => snapshot.known_since(cursor),
+        None => snapshot,
+    })
 }
 
 /// The most variants that the closing error names.
@@ -117,8 +127,9 @@ impl FailedTargets {
     /// Reports and counts a target that failed.
     ///
     /// # Errors
-    /// The same error, if it ends the command: a stop was asked for, no other target is left, or the others would fail,
-    /// too. Variants share a database, so its loss is the loss of all; each tileset may have another one.
+    /// The same error, if it ends the command: a stop was asked for, no other tileset is left, or the database is lost
+    /// to variants. There may be thousands of them, each of which would wait for it again; tilesets are few, and each
+    /// is tried.
     pub fn add(&mut self, name: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
         let is_of_all = match self.several {
             SeveralTargets::Tilesets => self.of == 1,
@@ -173,5 +184,47 @@ impl FailedTargets {
             },
         }
         .into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> CommandError {
+        CommandError::Contended { target: "t.mbtiles".to_owned() }
+    }
+
+    fn stale() -> CommandError {
+        CommandError::NeedsSeed { target: "t.mbtiles".to_owned(), why: "it is old".to_owned() }
+    }
+
+    /// How a command of `of` targets ends after these failures: at once, or with a kind at its end.
+    fn ended(several: SeveralTargets, of: usize, errors: Vec<CommandError>) -> Result<Option<ErrorKind>, ErrorKind> {
+        let (mut failed, stop) = (FailedTargets::none(several, of), Stop::new());
+        for error in errors {
+            failed.add("t".to_owned(), error, &stop).map_err(|error| error.kind())?;
+        }
+        Ok(failed.result().err().map(|error| error.kind()))
+    }
+
+    #[test]
+    fn a_command_ends_with_the_kind_that_all_failures_have_else_it_is_done_in_part() {
+        let kind = |errors| ended(SeveralTargets::Tilesets, 2, errors);
+        assert_eq!(kind(vec![]), Ok(None));
+        assert_eq!(kind(vec![stale()]), Ok(Some(ErrorKind::Partial)));
+        assert_eq!(kind(vec![stale(), lost()]), Ok(Some(ErrorKind::Partial)));
+        assert_eq!(kind(vec![stale(), stale()]), Ok(Some(ErrorKind::NeedsSeed)));
+        assert_eq!(kind(vec![lost(), lost()]), Ok(Some(ErrorKind::Failed)), "each has restarted often enough");
+    }
+
+    #[test]
+    fn a_lost_database_ends_a_run_of_variants_at_once_and_not_one_of_tilesets() {
+        let variants = || SeveralTargets::VariantsOf("mills".to_owned());
+        assert!(matches!(ended(variants(), 3, vec![lost()]), Err(ErrorKind::Transient(_))));
+        assert_eq!(ended(variants(), 3, vec![stale()]), Ok(Some(ErrorKind::Partial)));
+        assert_eq!(ended(variants(), 1, vec![stale()]), Ok(Some(ErrorKind::NeedsSeed)));
+        assert_eq!(ended(SeveralTargets::Tilesets, 3, vec![lost()]), Ok(Some(ErrorKind::Partial)));
+        assert_eq!(ended(SeveralTargets::Tilesets, 1, vec![stale()]), Err(ErrorKind::NeedsSeed), "no other is left");
     }
 }
