@@ -19,7 +19,7 @@ use crate::run::family::{FamilyLook, FamilyRun, VariantState};
 use crate::run::purge::PurgeTask;
 use crate::run::seed::{FamilySource, seed_family_target};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
-use crate::serve::JobDesk;
+use crate::serve::JobStore;
 
 /// Brings every variant of a tileset up to date.
 ///
@@ -310,7 +310,7 @@ impl Watched for WatchedFamily<'_> {
     async fn run_jobs(
         &self,
         _options: &ReseedOptions,
-        _jobs: &JobDesk,
+        _jobs: &JobStore,
         _each: &mut impl FnMut(&FamilyLooked) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
         // Clients submit jobs for one target.

@@ -217,8 +217,8 @@ impl ReseedRun<'_> {
         let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
         let FinishedRun { manifest, target, written, record, warnings, seconds, .. } =
             run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
-        if let Some(desk) = &self.options.write_back {
-            desk.stored(&changed.beyond.wanted);
+        if let Some(queue) = &self.options.write_back {
+            queue.stored(&changed.beyond.wanted);
         }
         let plan = plan(&changed);
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
