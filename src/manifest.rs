@@ -57,7 +57,7 @@ pub fn row_counts_of(manifest: &str) -> Option<RowCounts> {
 }
 
 /// The manifest of a tileset.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
     /// The version of its layout, up to [`MANIFEST_VERSION`]: the lowest that has what it says. A program that knows
     /// only lower ones leaves the target as it is.

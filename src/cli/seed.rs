@@ -251,7 +251,7 @@ async fn seed_one(
         metrics.wrote(done.written, done.bytes);
         let purged = job.purge_published(false).await.map(drop);
         let noted = note_purges(&mut metrics, &job).await;
-        first_failure([purged, seed::complete(&done), noted, shown, job.listed()])
+        first_failure([purged, seed::complete(&done), noted, shown, job.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
@@ -313,7 +313,7 @@ async fn reseed_one(
         if arguments.watch {
             return reseed::watch(&job, &options, how, |outcome| {
                 let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
-                first_failure([job.listed(), noted, note_watched(&mut metrics, outcome)])
+                first_failure([job.changed_out.result(), noted, note_watched(&mut metrics, outcome)])
             })
             .await;
         }
@@ -340,7 +340,7 @@ async fn reseed_one(
         // Also if nothing changed, because an earlier run may have left something in the outbox.
         let purged = job.purge_published(false).await.map(drop);
         let noted = note_purges(&mut metrics, &job).await;
-        first_failure([purged, outcome.complete(), noted, shown, job.listed()])
+        first_failure([purged, outcome.complete(), noted, shown, job.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)

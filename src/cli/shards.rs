@@ -337,7 +337,7 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
         // The run is committed: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
         let purged = job.purge_published(false).await.map(drop);
-        first_failure([purged, seed::complete(&done), shown, job.listed()])
+        first_failure([purged, seed::complete(&done), shown, job.changed_out.result()])
     })
 }
 

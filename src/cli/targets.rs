@@ -167,7 +167,7 @@ pub(crate) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         let done = copy::copy(&job, &options).await?;
         let shown = if *quiet { Ok(()) } else { print(&render_copy(&done)).map_err(CommandError::from) };
         let purged = job.purge_published(false).await.map(drop);
-        first_failure([purged, shown, job.listed()])
+        first_failure([purged, shown, job.changed_out.result()])
     })
 }
 

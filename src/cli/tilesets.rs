@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use futures_util::future::join_all;
 
 use crate::config::JobSettings;
-use crate::report::{say, say_problem};
-use crate::run::{CommandError, FailedTilesets, WrittenFileError, interrupted};
+use crate::report::say;
+use crate::run::{CommandError, FailedTargets, SeveralTargets, WrittenFileError, interrupted};
 use crate::stop::Stop;
 
 /// Runs a verb for each tileset, and prints which one unless `quiet`. A tileset that fails does not stop the others,
@@ -19,22 +19,17 @@ pub(crate) async fn for_each(
     mut run: impl AsyncFnMut(JobSettings) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let of = tilesets.len();
-    let mut failed = FailedTilesets::of(of);
+    let mut failed = FailedTargets::none(SeveralTargets::Tilesets, of);
     for settings in tilesets {
         let name = settings.tileset.name.clone();
         if of > 1 && !quiet {
             say(&format!("tileset {name}"));
         }
-        match Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {
-            Ok(()) => {}
-            Err(error) if of == 1 || stop.asked().is_some() => return Err(error),
-            Err(error) => {
-                say_problem(&error);
-                failed.add(name, &error);
-            }
+        if let Err(error) = Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {
+            failed.add(name, error, stop)?;
         }
     }
-    failed.into_result()
+    failed.result()
 }
 
 /// Runs a verb that ends with a signal, for all tilesets in parallel. A tileset that fails is reported at once, and
@@ -44,22 +39,18 @@ pub(crate) async fn for_all(
     stop: &Stop,
     run: impl AsyncFn(JobSettings) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let failed = RefCell::new(FailedTilesets::of(tilesets.len()));
+    let failed = RefCell::new(FailedTargets::none(SeveralTargets::Tilesets, tilesets.len()));
     let each = tilesets.into_iter().map(async |settings| {
         let name = settings.tileset.name.clone();
         match Box::pin(run(settings)).await.map_err(|error| interrupted(error, stop)) {
-            Err(error) if stop.asked().is_none() => {
-                say_problem(&error);
-                failed.borrow_mut().add(name, &error);
-                Ok(())
-            }
-            ended => ended,
+            Err(error) => failed.borrow_mut().add(name, error, stop),
+            Ok(()) => Ok(()),
         }
     });
     for ended in join_all(each).await {
         ended?;
     }
-    failed.into_inner().into_result()
+    failed.into_inner().result()
 }
 
 /// Checks that each tileset has its own file for each flag that names one. With several tilesets, a path must contain

@@ -111,7 +111,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         partial: target.partial()?,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
-        list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
+        list_changes: job.changed_out.is_wanted() || !job.settings.tileset.purges.is_empty(),
         dirty: None,
         before_manifest: Vec::new(),
     };
@@ -124,7 +124,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
     let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
-    job.write_changed(copied.changed.as_ref(), &changed_scope);
+    job.changed_out.write(copied.changed.as_ref(), &changed_scope);
     Ok(CopyReport {
         source,
         target: copied.target,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use md5::{Digest as _, Md5};
@@ -10,19 +10,19 @@ use sha2::Sha256;
 
 use super::CommandError;
 use crate::change_log::{Cursor, CursorError, LogState, log_state};
-use crate::clock::{seconds, seconds_now};
+use crate::clock::seconds_now;
 use crate::config::JobSettings;
 use crate::draw::RENDERING_VERSION;
 use crate::encode::PACKING_VERSION;
 use crate::hex::hex;
 use crate::manifest::{
-    DatabaseIdentity, DatabaseMark, DrawingVersions, KeyedIdentity, Manifest, Region, RowCounts, Witness,
-    fingerprint_of,
+    DatabaseIdentity, DatabaseMark, DrawingVersions, KeyedIdentity, Manifest, Region, Witness, fingerprint_of,
 };
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::postgis::{CommentLayer, FunctionComment, Layer, Snapshot};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
-use crate::target::{Described, GENERATOR, Metadata, Scope, VectorLayer, Written};
+use crate::shards::LayerRecord;
+use crate::target::{Described, GENERATOR, Metadata, Scope, VectorLayer};
 use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
 
 /// The fingerprint: a hash of everything but the data that decides a tile's bytes.
@@ -40,75 +40,23 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
     fingerprint_of(&configuration, DrawingVersions { rendering: RENDERING_VERSION, packing: PACKING_VERSION })
 }
 
-/// What a seed finds in its target.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Before<'a> {
-    /// What the target says about itself.
-    pub(crate) described: Option<&'a Described>,
-    /// The number of tiles that the target holds outside of the seed's scope.
-    pub(crate) outside: u64,
-}
-
-/// What a seed has stored, and from which database state.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Seeded<'a> {
-    /// The snapshot that its tiles show.
-    pub(crate) cursor: &'a str,
-    pub(crate) database: Option<&'a DatabaseMark>,
-    /// The witness of the database state that its tiles show.
-    pub(crate) witness: Option<&'a Witness>,
-    /// The hash of the tables and views that the layers read.
-    pub(crate) reads: &'a str,
-    /// The fingerprint of the tileset.
-    pub(crate) fingerprint: &'a str,
-    /// Tiles planned.
-    pub(crate) planned: u64,
-    /// What the sink did with them.
-    pub(crate) written: Written,
-    /// Tiles in which a layer could not be rendered.
-    pub(crate) failed: &'a [TileCoord],
-    /// The numbers of rows.
-    pub(crate) rows: &'a Option<RowCounts>,
-}
-
-/// The manifest of a run that stored everything that could be rendered.
-pub(crate) fn manifest(
-    settings: &JobSettings,
-    seeded: Seeded<'_>,
-    started: SystemTime,
-    before: Before<'_>,
-) -> Manifest {
-    let old = before.described.and_then(manifest_of);
+/// The parts of a seed's manifest that depend on which tiles it covers. `cursor` is its snapshot, `before` what the
+/// target said about itself.
+pub(crate) fn seeded_scope(settings: &JobSettings, cursor: &str, before: Option<&Described>) -> Manifest {
+    let old = before.and_then(manifest_of);
     let tileset = &settings.tileset;
-    let parts = parts(old.as_ref(), seeded.cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
+    let parts = parts(old.as_ref(), cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
     let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
-    let failed_before: Vec<TileCoord> =
-        old.iter().flat_map(|old| &old.unrendered).filter_map(|tile| tile.parse().ok()).collect();
-    let unrendered = unrendered(&failed_before, |tile| scope.holds(tile.into()), seeded.failed);
-    let written = seeded.written;
+    let is_outside = |tile: &String| tile.parse().is_ok_and(|tile: TileCoord| !scope.holds(tile.into()));
     Manifest {
-        version: Manifest::version_with(&[]),
-        generator: GENERATOR.to_owned(),
         snapshot: parts.snapshot,
         seed_snapshot: parts.seed_snapshot,
-        database: seeded.database.cloned(),
-        witness: seeded.witness.cloned(),
-        fingerprint: seeded.fingerprint.to_owned(),
-        reads: Some(seeded.reads.to_owned()),
         zooms: tileset.zooms.to_string(),
         bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
         kept: parts.kept,
-        // A seed deletes the tiles of partial regions.
-        partial: Vec::new(),
-        planned: seeded.planned,
-        stored: written.stored + written.unchanged + before.outside,
-        empty: written.removed,
-        unrendered,
-        warned: BTreeMap::new(),
-        rows: seeded.rows.clone(),
-        started: seconds(started),
-        seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
-        publication: None,
+        // A seed deletes the tiles of partial regions, which are not in the new manifest.
+        unrendered: old.into_iter().flat_map(|old| old.unrendered).filter(is_outside).collect(),
+        ..Manifest::default()
     }
 }
 
@@ -297,25 +245,9 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
     let manifest = Manifest {
         version: Manifest::version_with(&[]),
         generator: GENERATOR.to_owned(),
-        snapshot: String::new(),
-        seed_snapshot: None,
-        database: None,
-        witness: None,
         fingerprint: fingerprint(settings, layers),
-        reads: None,
-        zooms: String::new(),
-        bbox: Vec::new(),
-        kept: Vec::new(),
-        partial: Vec::new(),
-        planned: 0,
-        stored: 0,
-        empty: 0,
-        unrendered: Vec::new(),
-        warned: BTreeMap::new(),
-        rows: None,
         started: seconds_now(),
-        seconds: 0.0,
-        publication: None,
+        ..Manifest::default()
     };
     let boxes = settings.tileset.bbox.iter().flat_map(AreaPart::bounds);
     let bounds = boxes.reduce(LonLatBox::joined).unwrap_or(LonLatBox::WORLD);
@@ -349,7 +281,7 @@ fn name(names: &[String], layer: LayerId) -> String {
 }
 
 /// How far each layer's budget was kept. `names` are the names of the layers, by their ids.
-pub(crate) fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
+fn budgets(outcome: &PipelineOutcome, names: &[String]) -> Vec<LayerBudget> {
     let of_layer = |(layer, stats): (&LayerId, &crate::pipeline::LayerStats)| LayerBudget {
         layer: name(names, *layer),
         thinned_tiles: stats.thinned,
@@ -395,7 +327,7 @@ pub(crate) fn warn(
 }
 
 /// The tiles that could not be rendered, with the names of the layers.
-pub(crate) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
+fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedLayer> {
     let of_tile = |failed: &FailedTile| FailedLayer {
         tile: failed.tile,
         layer: name(names, failed.layer),
@@ -404,9 +336,9 @@ pub(crate) fn failed(outcome: &PipelineOutcome, names: &[String]) -> Vec<FailedL
     outcome.failed.iter().map(of_tile).collect()
 }
 
-/// The tiles that could not be rendered.
-pub(crate) fn failed_tiles(outcome: &PipelineOutcome) -> Vec<TileCoord> {
-    outcome.failed.iter().map(|failed| failed.tile).collect()
+/// What a run says about its layers.
+pub(crate) fn record(outcome: &PipelineOutcome, names: &[String]) -> LayerRecord {
+    LayerRecord { budgets: budgets(outcome, names), failed: failed(outcome, names) }
 }
 
 /// The name of the layer that has the most bytes in the largest tile of a zoom.
@@ -414,23 +346,16 @@ pub(crate) fn largest_layer(zoom: &ZoomStats, names: &[String]) -> Option<String
     zoom.largest.map(|_| name(names, zoom.largest_layer))
 }
 
-/// The tiles that could not be rendered, for the manifest: those of this run (`failed`), and those in `before` that
-/// this run did not render.
-pub(crate) fn unrendered(
-    before: &[TileCoord],
-    is_rendered: impl Fn(TileCoord) -> bool,
-    failed: &[TileCoord],
-) -> Vec<String> {
-    let still = before.iter().filter(|tile| !is_rendered(**tile)).copied();
-    let mut tiles: Vec<String> = Vec::new();
-    for tile in still.chain(failed.iter().copied()) {
-        let tile = tile.to_string();
+/// The tiles that could not be rendered, for the manifest: those of earlier runs, and those of this run (`failed`).
+pub(crate) fn with_failed(mut unrendered: Vec<String>, failed: &[FailedLayer]) -> Vec<String> {
+    for failed in failed {
+        let tile = failed.tile.to_string();
         // A tile in which several layers failed is listed once.
-        if tiles.last() != Some(&tile) {
-            tiles.push(tile);
+        if unrendered.last() != Some(&tile) {
+            unrendered.push(tile);
         }
     }
-    tiles
+    unrendered
 }
 
 /// Fails if the run had to leave tiles as they were: it is done only in part.

@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -81,61 +82,86 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
     }
 }
 
+/// The file of `--changed-out`, if there is one, and whether it could be written.
+#[derive(Debug, Clone, Default)]
+pub struct ChangedOut {
+    path: Option<PathBuf>,
+    failed: Arc<Mutex<Option<CommandError>>>,
+}
+
+impl ChangedOut {
+    /// Checks, before the work, that the file can be written after it.
+    pub(crate) fn new(path: Option<&Path>, output: &Path) -> Result<ChangedOut, CommandError> {
+        if let Some(path) = path {
+            check_writable(path, output).map_err(|source| WrittenFileError::NoChangedList {
+                path: path.to_owned(),
+                moment: FileMoment::Before,
+                source,
+            })?;
+        }
+        Ok(ChangedOut { path: path.map(Path::to_owned), failed: Arc::default() })
+    }
+
+    /// True if there is a file.
+    pub(crate) const fn is_wanted(&self) -> bool {
+        self.path.is_some()
+    }
+
+    /// Writes the tiles that a publish in `scope` has changed. If that fails, the rest of the run goes on, because the
+    /// target is published: [`ChangedOut::result`] returns the error.
+    pub(crate) fn write(&self, changed: Option<&ChangedTiles>, scope: &DirtyScope) {
+        let (Some(path), Some(changed)) = (&self.path, changed) else { return };
+        self.note(path, write_changed(path, changed, scope));
+    }
+
+    /// Writes a list that says that nothing changed, like [`ChangedOut::write`].
+    pub(crate) fn write_unchanged(&self) {
+        let Some(path) = &self.path else { return };
+        self.note(path, std::fs::write(path, list(&Form::of(path), &[])));
+    }
+
+    fn note(&self, path: &Path, written: std::io::Result<()>) {
+        let Err(source) = written else { return };
+        let error = WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source };
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
+    }
+
+    /// Returns once why the list could not be written.
+    ///
+    /// # Errors
+    /// If a run has published its target, and its list of changed tiles could not be written.
+    pub fn result(&self) -> Result<(), CommandError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
 /// Writes, after a run, the tiles whose stored bytes changed and those that were deleted, or "everything" if the list
 /// is not exact. Writes tile by tile to bound the memory.
-pub(crate) fn write_changed(
-    path: Option<&Path>,
-    changed: Option<&ChangedTiles>,
-    scope: &DirtyScope,
-) -> Result<(), CommandError> {
-    let (Some(path), Some(changed)) = (path, changed) else { return Ok(()) };
-    let failed = |source| {
-        CommandError::from(WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source })
-    };
+fn write_changed(path: &Path, changed: &ChangedTiles, scope: &DirtyScope) -> std::io::Result<()> {
     if let Some(why) = changed.everything() {
         tracing::info!("{} says everything: {why}", path.display());
-        return std::fs::write(path, everything(&Form::of(path), scope)).map_err(failed);
+        return std::fs::write(path, everything(&Form::of(path), scope));
     }
-    let written = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(path)?);
-        let form = Form::of(path);
-        let (begin, end) = match form {
-            Form::Json => (JSON_BEGIN, JSON_END),
-            // The order of the keys is the one in which the whole object is written elsewhere.
-            Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
-            Form::Lines => ("", ""),
-        };
-        file.write_all(begin.as_bytes())?;
-        for (number, tile) in changed.coords().enumerate() {
-            let tile = tile.map_err(std::io::Error::other)?;
-            let comma = if number > 0 { "," } else { "" };
-            match form {
-                Form::Json => write!(file, "{comma}{}", json(&tile))?,
-                Form::GeoJson => write!(file, "{comma}{}", feature(&tile))?,
-                Form::Lines => writeln!(file, "{tile}")?,
-            }
-        }
-        file.write_all(end.as_bytes())?;
-        file.flush()
+    let mut file = BufWriter::new(File::create(path)?);
+    let form = Form::of(path);
+    let (begin, end) = match form {
+        Form::Json => (JSON_BEGIN, JSON_END),
+        // The order of the keys is the one in which the whole object is written elsewhere.
+        Form::GeoJson => ("{\"features\":[", "],\"type\":\"FeatureCollection\"}\n"),
+        Form::Lines => ("", ""),
     };
-    written().map_err(failed)
-}
-
-/// Writes a list that says that nothing changed.
-pub(crate) fn write_unchanged(path: Option<&Path>) -> Result<(), CommandError> {
-    let Some(path) = path else { return Ok(()) };
-    let text = list(&Form::of(path), &[]);
-    std::fs::write(path, text).map_err(|source| {
-        WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source }.into()
-    })
-}
-
-/// Checks, before the work, that the file can be written after it.
-pub(crate) fn can_write_changed(path: Option<&Path>, output: &Path) -> Result<(), CommandError> {
-    let Some(path) = path else { return Ok(()) };
-    check_writable(path, output).map_err(|source| {
-        WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::Before, source }.into()
-    })
+    file.write_all(begin.as_bytes())?;
+    for (number, tile) in changed.coords().enumerate() {
+        let tile = tile.map_err(std::io::Error::other)?;
+        let comma = if number > 0 { "," } else { "" };
+        match form {
+            Form::Json => write!(file, "{comma}{}", json(&tile))?,
+            Form::GeoJson => write!(file, "{comma}{}", feature(&tile))?,
+            Form::Lines => writeln!(file, "{tile}")?,
+        }
+    }
+    file.write_all(end.as_bytes())?;
+    file.flush()
 }
 
 /// The zooms and boxes of seeds, in which any tile may change.
@@ -441,7 +467,7 @@ mod tests {
             for name in ["t.txt", "t.json", "t.geojson"] {
                 let (dirty, path) = (folder.path().join(format!("dirty-{name}")), folder.path().join(name));
                 write(&dirty, &tiles[..count]).unwrap();
-                write_changed(Some(&path), Some(&changed), &scope).unwrap();
+                write_changed(&path, &changed, &scope).unwrap();
                 assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&dirty).unwrap(), "{name}");
             }
         }

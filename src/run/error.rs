@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tokio::task::JoinError;
 
 use super::describe::TileCause;
-use super::look::TileListError;
+use super::dirty::TileListError;
 use super::rows::LostRows;
 use crate::cdn::OutboxError;
 use crate::config::ConfigError;

@@ -8,12 +8,13 @@
 //! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
 //! | `purge` | notifying CDNs after a publish |
 //! | `rows` | whether a run would lose too many rows of a layer |
+//! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
-//! | `look/` | the dirty tiles of a target: for `reseed` and `track status` |
+//! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
-//! | `tilesets` | several tilesets in one command: the shared snapshot, and how the command ends |
+//! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
-//! | `variants/` | families: the variants of a tileset, and their own manifest |
+//! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
@@ -22,15 +23,17 @@ pub mod config;
 pub mod copy;
 mod describe;
 pub mod diff;
+mod dirty;
 mod dirty_file;
 pub mod doctor;
 mod dry_run;
 mod error;
+mod family;
+mod finish;
 pub mod init;
 pub mod inspect;
 pub mod jobs;
 mod layer_ends;
-mod look;
 mod prepare;
 pub mod publish;
 pub mod purge;
@@ -43,18 +46,18 @@ mod shared_rows;
 mod target;
 mod tilesets;
 pub mod track;
-mod variants;
 pub mod verify;
 mod writer_lease;
 
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use family::{FamilyCachePart, SessionPart};
 use target::TargetOptions;
+use tilesets::refreshed_snapshot;
 use tokio::task::spawn_blocking;
-use variants::{FamilyCachePart, SessionPart};
 
 use crate::change_log::Cursor;
 use crate::config::{DatabaseSettings, JobSettings};
@@ -63,62 +66,92 @@ use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
-use crate::postgis::{Database, Snapshot, refresh_views};
+use crate::postgis::{Database, Snapshot};
 use crate::report::{Event, Report};
 use crate::shards::WorkFolder;
 use crate::stop::Stop;
-use crate::target::{BeforeManifest, ChangedTiles};
+use crate::target::BeforeManifest;
 use crate::tile::{ColumnRanges, Coverage};
 
 pub use describe::TileCause;
+pub use dirty::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
+pub use dirty_file::ChangedOut;
 pub(crate) use error::OTHER_HISTORY;
 pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
-pub use look::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
-pub use rows::LostRows;
-pub use target::{Target, TargetUrl};
-pub use tilesets::{FailedTilesets, SharedSnapshot};
-pub(crate) use variants::FamilyReader;
-pub use variants::{
+pub(crate) use family::FamilyReader;
+pub use family::{
     Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
     RecordedVariant,
 };
+pub use rows::LostRows;
+pub use target::{Target, TargetUrl};
+pub use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
 pub use writer_lease::QueueGate;
 
-/// One run: its settings, its target, its report, and the stop that ends it.
+/// One run: what it renders, where its rows come from, who is told, and the stop that ends it.
 #[derive(Clone)]
 pub struct Job {
     pub settings: JobSettings,
     /// The target that it reads or writes.
     pub target: Target,
-    /// The file for the list of changed tiles, which is written after the run is published.
-    pub changed_out: Option<PathBuf>,
-    /// Why that list could not be written.
-    pub(crate) unlisted: Arc<Mutex<Option<CommandError>>>,
+    /// The tiles that it renders.
+    pub part: JobPart,
+    /// Where its rows and layers come from.
+    pub(crate) rows: RowSource,
+    /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
+    pub gate: Option<Arc<dyn BatchGate>>,
+    /// Receives the list of changed tiles after the run is published.
+    pub changed_out: ChangedOut,
     /// Receives the events.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
     pub stop: Stop,
-    /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
-    pub gate: Option<Arc<dyn BatchGate>>,
-    /// The snapshot, if the run shares it with the runs of other tilesets.
-    pub snapshot: Option<SharedSnapshot>,
-    /// The part that the run renders; `None` for all tiles within its zooms and boxes.
-    pub part: Option<JobPart>,
-    /// What the target shows according to the family's manifest, if it is a variant.
-    pub(crate) known: Option<KnownState>,
-    /// The rows of its family from which the run draws, if it is a variant that is seeded together with others.
-    pub(crate) family_cache: Option<FamilyCachePart>,
-    /// The session of its family that draws it, if it is a variant that is seeded in parallel with others.
-    pub(crate) session: Option<SessionPart>,
 }
 
-/// A part of a tileset, such as one shard of it.
+/// The tiles of its tileset that a run renders.
 #[derive(Debug, Clone)]
-pub struct JobPart {
-    /// Its columns of tiles.
-    pub columns: ColumnRanges,
-    /// The approximate number of rows that its tiles show, each counted once.
-    pub rows: u64,
+pub enum JobPart {
+    /// All tiles within its zooms and boxes.
+    Whole,
+    /// One shard.
+    Shard {
+        /// Its columns of tiles.
+        columns: ColumnRanges,
+        /// The approximate number of rows that its tiles show, each counted once.
+        rows: u64,
+    },
+}
+
+/// Where the rows and layers of a run come from.
+#[derive(Clone)]
+pub(crate) enum RowSource {
+    /// A snapshot of its own.
+    OwnSnapshot,
+    /// The snapshot that it shares with the runs of other targets.
+    SharedSnapshot(SharedSnapshot),
+    /// The rows of its family, read before. No session is needed.
+    FamilyCache(FamilyCachePart),
+    /// A session of its family.
+    FamilySession(SessionPart),
+}
+
+impl RowSource {
+    /// The snapshot that the run shares with others.
+    fn shared(&self) -> Option<&SharedSnapshot> {
+        match self {
+            RowSource::OwnSnapshot | RowSource::FamilyCache(_) => None,
+            RowSource::SharedSnapshot(shared) => Some(shared),
+            RowSource::FamilySession(session) => Some(session.shared_snapshot()),
+        }
+    }
+
+    /// How many runs share the memory for cached rows at once.
+    fn side_by_side(&self) -> usize {
+        match self {
+            RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) | RowSource::FamilyCache(_) => 1,
+            RowSource::FamilySession(session) => session.side_by_side(),
+        }
+    }
 }
 
 /// The database state that a publication of a target is known to show, in addition to what its own manifest says.
@@ -150,16 +183,12 @@ impl Job {
         Ok(Job {
             settings,
             target,
-            changed_out: None,
-            unlisted: Arc::default(),
+            part: JobPart::Whole,
+            rows: RowSource::OwnSnapshot,
+            gate: None,
+            changed_out: ChangedOut::default(),
             report: Arc::clone(report),
             stop: stop.clone(),
-            gate: None,
-            snapshot: None,
-            part: None,
-            known: None,
-            family_cache: None,
-            session: None,
         })
     }
 
@@ -168,36 +197,13 @@ impl Job {
     /// # Errors
     /// If the file cannot be written, or is the output.
     pub fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
-        dirty_file::can_write_changed(path, &self.settings.tileset.output)?;
-        Ok(Job { changed_out: path.map(Path::to_owned), ..self })
-    }
-
-    /// Writes the list of the tiles that a publish in `scope` has changed, if the run has a file for it. If that fails,
-    /// the rest of the run goes on, because the target is published: [`Job::listed`] returns the error.
-    pub(crate) fn write_changed(&self, changed: Option<&ChangedTiles>, scope: &dirty_file::DirtyScope) {
-        if let Err(error) = dirty_file::write_changed(self.changed_out.as_deref(), changed, scope) {
-            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        }
-    }
-
-    /// Writes a list that says that nothing changed, like [`Job::write_changed`].
-    pub(crate) fn write_unchanged(&self) {
-        if let Err(error) = dirty_file::write_unchanged(self.changed_out.as_deref()) {
-            self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        }
-    }
-
-    /// Returns once why the list of changed tiles could not be written.
-    ///
-    /// # Errors
-    /// If a run has published its target, and its list of changed tiles could not be written.
-    pub fn listed(&self) -> Result<(), CommandError> {
-        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        let changed_out = ChangedOut::new(path, &self.settings.tileset.output)?;
+        Ok(Job { changed_out, ..self })
     }
 
     /// The same run with another report.
     pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
-        let target = Target { url: self.target.url.clone(), options: self.target.options.under(&stop) };
+        let target = self.target.under(&stop);
         Job { target, report, stop, ..self.clone() }
     }
 
@@ -233,7 +239,7 @@ impl Job {
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
     #[must_use]
     pub fn sharing(self, snapshot: &SharedSnapshot) -> Job {
-        Job { snapshot: Some(snapshot.clone()), ..self }
+        Job { rows: RowSource::SharedSnapshot(snapshot.clone()), ..self }
     }
 
     /// The work folder that a text names, for shards of this run.
@@ -244,19 +250,22 @@ impl Job {
         self.target.work_folder(text)
     }
 
-    /// The workers that read rows in parallel; none for a part. The rows of a part lie in pages all over the table.
+    /// The workers that read rows in parallel; none for a shard. The rows of a shard lie in pages all over the table.
     /// Each worker would read all of these pages, and so would the sample by which the workers divide the rows. So one
-    /// session reads the part, and other sessions read other parts.
+    /// session reads the shard, and other sessions read other shards.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
-        if self.part.is_some() { &[] } else { workers }
+        match self.part {
+            JobPart::Whole => workers,
+            JobPart::Shard { .. } => &[],
+        }
     }
 
     /// The area that the run covers.
     pub(crate) fn coverage(&self) -> Coverage {
         let all = Coverage::new(&self.settings.tileset.bbox);
         match &self.part {
-            Some(part) => all.of_columns(part.columns.clone()),
-            None => all,
+            JobPart::Whole => all,
+            JobPart::Shard { columns, .. } => all.of_columns(columns.clone()),
         }
     }
 
@@ -272,33 +281,34 @@ impl Job {
         database: &Database,
         refreshes: bool,
     ) -> Result<Arc<Snapshot>, CommandError> {
-        Ok(Arc::new(match &self.snapshot {
+        Ok(Arc::new(match self.rows.shared() {
             Some(shared) => shared.get(&self.settings.database, database, &self.stop).await?,
-            None if refreshes => self.refreshed_snapshot(database).await?,
+            None if refreshes => {
+                let layers = self.settings.tileset.layers.iter().map(|layer| &layer.options);
+                refreshed_snapshot(database, database, layers).await?
+            }
             None => database.snapshot().await?,
         }))
     }
 
-    /// Refreshes the materialized views for which layers ask, and takes a snapshot. The snapshot's cursor is from
-    /// before the refresh.
-    pub(crate) async fn refreshed_snapshot(&self, database: &Database) -> Result<Snapshot, CommandError> {
-        let layers: Vec<_> = self.settings.tileset.layers.iter().map(|layer| &layer.options).collect();
-        let before = refresh_views(database, &layers).await?;
-        let snapshot = database.snapshot().await?;
-        Ok(match before {
-            Some(cursor) => snapshot.known_since(cursor),
-            None => snapshot,
-        })
-    }
-
     /// Releases a shared snapshot after an attempt that failed.
     pub(crate) fn release_snapshot(&self) {
-        self.snapshot.iter().for_each(SharedSnapshot::release);
+        self.rows.shared().into_iter().for_each(SharedSnapshot::release);
     }
 
     /// The same run, which also notifies `listener` of what it changed before its manifest becomes visible.
     pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
         Job { target: self.target.with_listener(listener), ..self }
+    }
+
+    /// The same run with rows from `rows`.
+    pub(crate) fn reading(self, rows: RowSource) -> Job {
+        Job { rows, ..self }
+    }
+
+    /// The same run of a target of which a family's manifest says what it shows.
+    pub(crate) fn knowing(self, known: Option<KnownState>) -> Job {
+        Job { target: Target { known, ..self.target }, ..self }
     }
 
     /// The same run with other settings.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::shared_rows::RowsToRead;
-use super::{CommandError, Job};
+use super::{CommandError, Job, JobPart};
 use crate::config::JobSettings;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::{CacheLimits, PreparedLayer, Worker};
@@ -97,8 +97,8 @@ pub(crate) async fn prepare_on(
         .filter(|warning| said.insert(warning.clone()))
         .for_each(|warning| warnings.add(warning));
     let mut looked_at = HashSet::new();
-    // A part is not checked: the plan of the whole run has already warned.
-    let is_whole = job.part.is_none();
+    // A shard is not checked: the plan of the whole run has already warned.
+    let is_whole = matches!(job.part, JobPart::Whole);
     for layer in probed.layers.iter().filter(|layer| is_whole && looked_at.insert(layer.name())) {
         if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
             warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
@@ -131,7 +131,7 @@ pub(crate) async fn plan_probed(
 ) -> Result<Prepared, CommandError> {
     let Job { settings, report, stop, .. } = job;
     let ProbedRun { snapshot, server, layers, reads, workers } = probed;
-    let is_whole = job.part.is_none();
+    let is_whole = matches!(job.part, JobPart::Whole);
     let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
     let LayerSurveys { planned, surveyed, skipped, rows, mut has_features, invalid } =
         survey_layers(job, &snapshot, &layers, &workers).await?;
@@ -266,6 +266,11 @@ pub(crate) struct Warnings<'a> {
 }
 
 impl Prepared {
+    /// Takes the batches of all zooms, in their order.
+    pub(crate) fn take_batches(&mut self) -> Vec<Batch> {
+        self.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect()
+    }
+
     /// Reports further warnings and keeps them for the closing report.
     pub(crate) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
         for message in messages {
@@ -438,20 +443,20 @@ async fn cached_first(
     workers: &[Worker],
     memory: usize,
 ) -> Result<Option<(PreparedLayer, LayerFootprints)>, CommandError> {
-    let Some(part) = &job.part else { return Ok(None) };
-    if part.columns.ranges().is_empty() {
+    let JobPart::Shard { columns, rows } = &job.part else { return Ok(None) };
+    if columns.ranges().is_empty() {
         let nowhere = LayerFootprints::Same(Footprints::Points(SortedPoints::default()));
         return Ok(Some((PreparedLayer::new(layer), nowhere)));
     }
     let zooms = &job.settings.tileset.zooms;
     let is_drawn = zooms.iter().any(|zoom| layer.zooms().contains(zoom));
     let is_suited = layer.traits().has_uniform_points && layer.is_found_by_area();
-    let has_room = part.rows.saturating_mul(BYTES_PER_ROW) <= memory as u64;
+    let has_room = rows.saturating_mul(BYTES_PER_ROW) <= memory as u64;
     if !is_drawn || !is_suited || !has_room || memory == 0 {
         return Ok(None);
     }
     job.report.event(&Event::Reading { layer: layer.name().to_owned() });
-    let limits = CacheLimits { rows: ExpectedRows::About(part.rows), memory };
+    let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory };
     let zooms = layer.drawn_zooms(zooms);
     let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
     let places = cached.cached_places();

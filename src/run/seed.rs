@@ -1,23 +1,23 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
-use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt as _;
-use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-use super::describe::{Before, LogIdentity, Seeded, database, fingerprint, leaves_parts, manifest, metadata, names};
-use super::dirty_file::DirtyScope;
+use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
+use super::family::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
+use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
-use super::variants::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
-use super::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, interrupted, restarting, with_what_remains};
+use super::{
+    CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, interrupted, restarting, with_what_remains,
+};
 use crate::config::JobSettings;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
 use crate::error::ErrorKind;
@@ -25,10 +25,10 @@ use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_coun
 use crate::pipeline;
 use crate::pipeline::{BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
-use crate::report::{Event, PlanReport, Report, Requests, RunReport, RunStages, RunZoom};
+use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
 use crate::run::describe;
 use crate::stop::Stop;
-use crate::target::{BeforeManifest, Described, Finished, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
+use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
 use crate::tile::{AreaPart, Batch, Coverage};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
@@ -45,99 +45,74 @@ pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
 
 /// One whole seed on one snapshot.
 async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
-    let (begun, started) = (Instant::now(), SystemTime::now());
+    let started = SystemTime::now();
     // The target is opened first: an hour of work must not end because a folder is missing.
-    let Claimed { sink, before, described } = claim(job).await?;
-    let publication = Publication::after(before.as_ref());
-    let order = sink.needs().order;
-    let mut prepared = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.prepared(job, order).await?,
-        (None, Some(session)) => session.prepared(job, order).await?,
-        (None, None) => prepare_refreshed(job, order, job.settings.run.workers.get()).await?,
+    let claimed = claim(job).await?;
+    let order = claimed.sink.needs().order;
+    let schema = &job.settings.database.changes.schema;
+    let (mut prepared, log, cache) = match &job.rows {
+        RowSource::FamilyCache(cache) => (cache.prepared(job, order).await?, cache.log(), Some(cache)),
+        RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
+        RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
+            let prepared = prepare_refreshed(job, order, job.settings.run.workers.get()).await?;
+            let log = LogIdentity::read(&prepared.snapshot, schema, [prepared.snapshot.cursor()]).await?;
+            (prepared, log, None)
+        }
     };
-    // One of thousands of variants reports the warning for all.
-    let is_reported = job.family_cache.as_ref().is_some_and(|cache| cache.variant.is_some_and(|number| number > 0));
-    if !is_reported {
+    // One of thousands of variants reports the warnings for all.
+    let warns = cache.is_none_or(|cache| cache.variant.unwrap_or_default() == 0);
+    if warns {
         prepared.warn(layers_that_end_early(&job.settings), &job.report);
     }
-    let cursor = prepared.snapshot.cursor();
-    let log = match (&job.family_cache, &job.session) {
-        (Some(cache), _) => cache.log(),
-        (None, Some(session)) => session.log(),
-        (None, None) => LogIdentity::read(&prepared.snapshot, &job.settings.database.changes.schema, [cursor]).await?,
-    };
-    let witness = log.as_ref().and_then(|log| log.witness(cursor)).cloned();
+    let cursor = prepared.snapshot.cursor().to_owned();
     let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
     // The survey has counted what there is.
-    let rows = judge_rows(job, &prepared.layers, described.as_ref(), &known, async |_layer| Ok(None)).await?;
-    let mark = log.as_ref().map(|log| log.mark(&prepared.server.identity));
-    let opening = Opening {
+    let rows = judge_rows(job, &prepared.layers, claimed.described.as_ref(), &known, async |_layer| Ok(None)).await?;
+    let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
+    let seed = PlannedSeed {
+        job,
         fingerprint: fingerprint(&job.settings, &prepared.layers),
-        layers: names(&prepared.layers),
-        database: database(mark.as_ref(), Some(&prepared.reads.digest)),
-        snapshot: prepared.snapshot.cursor().to_owned(),
-        planned: prepared.zooms.iter().map(|zoom| zoom.tiles).sum(),
-        before_manifest: job.target.before_manifest(before.as_ref(), &publication)?,
+        layers: prepared.layers.clone(),
+        provenance: Provenance {
+            database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
+            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            reads: prepared.reads.digest.clone(),
+            rows,
+            started,
+            publication: Publication::after(claimed.before.as_ref()),
+        },
+        cursor,
+        planned,
     };
-    let (our_fingerprint, planned) = (opening.fingerprint.clone(), opening.planned);
-    let mut open = open(job, sink, opening).await?;
-    if !is_reported {
-        prepared.warn(relative(&open.sink, &job.target).into_iter().collect(), &job.report);
+    let (sink, begun_seed) = seed.begin(claimed).await?;
+    if warns {
+        prepared.warn(relative(&sink, &job.target).into_iter().collect(), &job.report);
     }
-    let rendered = render(job, &mut prepared, open.sink, planned).await?;
-    let left = rendered.outcome.written.stored + rendered.outcome.written.unchanged;
-    let report = Arc::clone(&job.report);
-    spawn_blocking(move || open.tiles_before.judge(left, &report)).await??;
-
-    job.report.event(&Event::Finishing);
-    let finishing = Instant::now();
+    let rendered = match cache {
+        Some(cache) => render_from_cache(job, cache, &mut prepared, sink).await?,
+        None => render(job, &mut prepared, sink, planned).await?,
+    };
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
-    let budgets = describe::budgets(&outcome, &names);
-    let mut warned = BTreeMap::new();
-    prepared.warnings.append(&mut describe::warn(&budgets, &mut warned, &job.report));
-    let before = Before { described: open.before.as_ref(), outside: open.outside };
-    let seeded = Seeded {
-        cursor: prepared.snapshot.cursor(),
-        database: mark.as_ref(),
-        witness: witness.as_ref(),
-        reads: &prepared.reads.digest,
-        fingerprint: &our_fingerprint,
-        planned,
+    let tiles = StoredTiles {
         written: outcome.written,
-        failed: &describe::failed_tiles(&outcome),
-        rows: &rows,
+        record: describe::record(&outcome, &names),
+        bounds: prepared.bounds,
+        warnings: prepared.warnings,
     };
-    let manifest = manifest(&job.settings, seeded, started, before);
-    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
-    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
-    let metadata = metadata(&job.settings, &prepared.layers, prepared.bounds, &manifest, stays)?;
-    let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
-    Ok(RunReport {
-        written: outcome.written.stored,
-        unchanged: outcome.written.unchanged,
-        deleted: finished.deleted,
-        requests: requests(&finished),
-        output: finished.place,
-        manifest: Manifest { seconds: begun.elapsed().as_secs_f64(), ..manifest },
-        features: outcome.zooms.iter().map(|zoom| zoom.features).sum(),
+    let finished = begun_seed.finish(sink, planned, tiles).await?;
+    Ok(finished.seed_report(SeedFigures {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
         reading_seconds: reading.as_secs_f64(),
         reading_sessions,
         render_seconds: rendering.as_secs_f64(),
-        finish_seconds: finishing.elapsed().as_secs_f64(),
         stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
         restarts,
         zooms: zooms(&outcome, &names),
-        slowest: outcome.slowest.clone(),
+        slowest: outcome.slowest,
         skipped: prepared.skipped,
-        budgets,
-        failed: describe::failed(&outcome, &names),
-        layers: names,
-        warnings: prepared.warnings,
-    })
+    }))
 }
 
 /// Refuses a seed that would lose too many rows of a layer; otherwise returns the numbers for its manifest. `described`
@@ -190,60 +165,89 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     .await?
 }
 
-/// A target that a seed has begun to write.
-pub(crate) struct OpenTarget {
-    pub(crate) sink: AnySink,
-    /// The target's description of itself before the run.
-    pub(crate) before: Option<Described>,
-    pub(crate) tiles_before: TilesBefore,
-    /// The number of tiles that the target holds outside of the run's scope.
-    pub(crate) outside: u64,
-}
-
-/// What has to be known before a seed writes its target.
-pub(crate) struct Opening {
+/// A seed whose tiles are planned.
+pub(crate) struct PlannedSeed<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) layers: Vec<Arc<Layer>>,
     pub(crate) fingerprint: String,
-    /// The names of the layers, by their ids.
-    pub(crate) layers: Vec<String>,
-    /// Identifies the database and the tables that the run reads.
-    pub(crate) database: String,
     /// The snapshot that its tiles show.
-    pub(crate) snapshot: String,
-    /// Tiles planned.
+    pub(crate) cursor: String,
+    pub(crate) provenance: Provenance,
+    /// The number of tiles, or an upper bound of it.
     pub(crate) planned: u64,
-    /// Notified of what changed before the manifest becomes visible.
-    pub(crate) before_manifest: Vec<Arc<dyn BeforeManifest>>,
 }
 
-/// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
-pub(crate) async fn open(job: &Job, mut sink: AnySink, opening: Opening) -> Result<OpenTarget, CommandError> {
-    let (settings, planned) = (&job.settings, opening.planned);
-    let target = job.target.clone();
-    let partial = spawn_blocking(move || target.partial()).await??;
-    let tileset = Tileset {
-        fingerprint: opening.fingerprint,
-        layers: opening.layers,
-        scope: Scope { zooms: settings.tileset.zooms.clone(), coverage: Coverage::new(&settings.tileset.bbox) },
-        partial,
-        unwritten: Unwritten::Delete,
-        list_changes: job.changed_out.is_some() || !job.settings.tileset.purges.is_empty(),
-        dirty: None,
-        before_manifest: opening.before_manifest,
-        run: RunKind::Seed { database: opening.database, snapshot: opening.snapshot },
-    };
-    let (max_shrink, scope, settings) = (settings.tileset.max_shrink, tileset.scope.clone(), settings.clone());
-    let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
-    let (target, report) = (job.target.clone(), Arc::clone(&job.report));
-    spawn_blocking(move || {
-        let before = sink.begin(&tileset)?;
-        let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
-        // The plan is an upper bound: the seed cannot leave more tiles than it names.
-        tiles_before.judge(planned.saturating_mul(slices), &report)?;
-        let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
-        let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
-        Ok(OpenTarget { sink, before, tiles_before, outside })
-    })
-    .await?
+/// A seed that has begun to write its target.
+pub(crate) struct BegunSeed<'a> {
+    seed: PlannedSeed<'a>,
+    /// The target's description of itself before the run.
+    before: Option<Described>,
+    tiles_before: TilesBefore,
+    /// The number of tiles that the target holds outside of the run's scope.
+    outside: u64,
+}
+
+impl<'a> PlannedSeed<'a> {
+    /// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
+    pub(crate) async fn begin(self, claimed: Claimed) -> Result<(AnySink, BegunSeed<'a>), CommandError> {
+        let PlannedSeed { job, planned, provenance, .. } = &self;
+        let (tileset, planned) = (&job.settings.tileset, *planned);
+        let (target, max_shrink) = (job.target.clone(), tileset.max_shrink);
+        let partial = spawn_blocking(move || target.partial()).await??;
+        let tileset = Tileset {
+            fingerprint: self.fingerprint.clone(),
+            layers: names(&self.layers),
+            scope: Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) },
+            partial,
+            unwritten: Unwritten::Delete,
+            list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
+            dirty: None,
+            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &provenance.publication)?,
+            run: RunKind::Seed {
+                database: database(provenance.database.as_ref(), Some(&provenance.reads)),
+                snapshot: self.cursor.clone(),
+            },
+        };
+        let mut sink = claimed.sink;
+        let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
+        let (target, report, settings) = (job.target.clone(), Arc::clone(&job.report), job.settings.clone());
+        let begun = spawn_blocking(move || {
+            let before = sink.begin(&tileset)?;
+            let scope = tileset.scope.clone();
+            let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
+            // The plan is an upper bound: the seed cannot leave more tiles than it names.
+            tiles_before.judge(planned.saturating_mul(slices), &report)?;
+            let is_left = before.as_ref().is_some_and(|before| leaves_parts(&settings, before));
+            let outside = if is_left { tiles_outside(&target, &scope)? } else { 0 };
+            Ok::<_, CommandError>((sink, before, tiles_before, outside))
+        });
+        let (sink, before, tiles_before, outside) = begun.await??;
+        Ok((sink, BegunSeed { seed: self, before, tiles_before, outside }))
+    }
+}
+
+impl BegunSeed<'_> {
+    /// Makes the tiles visible. Refuses to if too few of the target's tiles would be left.
+    pub(crate) async fn finish(
+        self,
+        sink: AnySink,
+        planned: u64,
+        tiles: StoredTiles,
+    ) -> Result<FinishedRun, CommandError> {
+        let BegunSeed { seed, before, mut tiles_before, outside } = self;
+        let PlannedSeed { job, layers, fingerprint, cursor, provenance, .. } = seed;
+        let (left, report) = (tiles.written.stored + tiles.written.unchanged, Arc::clone(&job.report));
+        spawn_blocking(move || tiles_before.judge(left, &report)).await??;
+        let scope = Manifest {
+            fingerprint,
+            planned,
+            stored: left + outside,
+            empty: tiles.written.removed,
+            ..seeded_scope(&job.settings, &cursor, before.as_ref())
+        };
+        let kept = before.as_ref().filter(|_| !scope.kept.is_empty());
+        StoredRun { job, layers: &layers, provenance, tiles }.finish(sink, scope, kept).await
+    }
 }
 
 /// The number of tiles that a target holds outside of a scope. May wait for a server.
@@ -283,11 +287,8 @@ where
     S: Sink + 'static,
     CommandError: From<S::Error>,
 {
-    let batches: Vec<Batch> = prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let batches = prepared.take_batches();
     let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    if let Some(cache) = &job.family_cache {
-        return render_from_cache(job, cache, prepared, sink, batches).await;
-    }
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
@@ -325,15 +326,14 @@ const MAX_FEATURES_HERE: u64 = 500_000;
 async fn render_from_cache<S>(
     job: &Job,
     cache: &FamilyCachePart,
-    prepared: &Prepared,
+    prepared: &mut Prepared,
     sink: S,
-    batches: Vec<Batch>,
 ) -> Result<Rendered<S>, CommandError>
 where
     S: Sink + 'static,
     CommandError: From<S::Error>,
 {
-    let begun = Instant::now();
+    let (begun, batches) = (Instant::now(), prepared.take_batches());
     let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
     let features: u64 = batches.iter().map(Batch::features).sum();
@@ -357,11 +357,6 @@ where
     let rendering = begun.elapsed();
     let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
     Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
-}
-
-pub(crate) fn requests(finished: &Finished) -> Option<Requests> {
-    let seen = finished.in_flight?;
-    Some(Requests { mean_in_flight: seen.mean, most_in_flight: seen.peak, requests: seen.requests })
 }
 
 /// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is
@@ -462,13 +457,13 @@ pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
 
 // A seed of all variants of a tileset, on one snapshot.
 
-/// The source of the tiles of the family's targets.
-enum FamilySource {
+/// What the targets of a family are drawn from.
+pub(crate) enum FamilySource {
     /// Rows that were read once for all targets.
-    Cache(Arc<FamilyCache>),
+    Cache(FamilyCachePart),
     /// Sessions that draw one variant after the other.
     Sessions(Arc<FamilySessions>),
-    /// Each target's own sessions.
+    /// The target's own sessions, as many as the whole run may have.
     Own,
 }
 
@@ -479,14 +474,15 @@ enum FamilySource {
 pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let cache = Box::pin(run.cache()).await?.map(Arc::new);
-    // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
-    // together.
-    let source = cache.as_ref().map_or(FamilySource::Own, |cache| FamilySource::Cache(Arc::clone(cache)));
-    let seeds = TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) };
+    let cached =
+        |cache: &Arc<FamilyCache>, variant| FamilySource::Cache(FamilyCachePart { cache: Arc::clone(cache), variant });
     let whole = async {
         let all = run.all.clone()?;
         let output = all.tileset.output.clone();
-        Some((output, Box::pin(seeds.one(all, None)).await))
+        // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
+        // together.
+        let source = cache.as_ref().map_or(FamilySource::Own, |cache| cached(cache, None));
+        Some((output, Box::pin(seed_family_target(&run.targets, all, source)).await))
     };
     let members = async {
         match &cache {
@@ -495,102 +491,93 @@ pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<Fam
         }
     };
     let (whole, has_members) = futures_util::join!(whole, members);
-    drop(seeds);
     if let Some((output, done)) = whole {
-        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+        note(&mut run.tally, output, done, &options.stop)?;
     }
     let has_members = has_members?;
-    let source = match cache.filter(|_| has_members) {
-        Some(cache) => FamilySource::Cache(cache),
-        None => {
-            Box::pin(run.sessions()).await?.map_or(FamilySource::Own, |open| FamilySource::Sessions(Arc::new(open)))
-        }
+    let cache = cache.filter(|_| has_members);
+    let sessions = match cache {
+        Some(_) => None,
+        None => Box::pin(run.sessions()).await?.map(Arc::new),
+    };
+    let source = |number| match (&cache, &sessions) {
+        (Some(cache), _) => cached(cache, Some(number)),
+        (None, Some(sessions)) => FamilySource::Sessions(Arc::clone(sessions)),
+        (None, None) => FamilySource::Own,
     };
     // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one
     // runs at a time.
-    let side_by_side = match &source {
-        FamilySource::Cache(_) => family.settings().run.workers.get(),
-        FamilySource::Sessions(sessions) => sessions.count(),
-        FamilySource::Own => 1,
+    let side_by_side = match (&cache, &sessions) {
+        (Some(_), _) => family.settings().run.workers.get(),
+        (None, Some(sessions)) => sessions.count(),
+        (None, None) => 1,
     };
-    let (seeds, table) = (TargetSeeds { targets: &run.targets, source, own: Mutex::new(()) }, &run.members.table);
+    let (targets, table) = (&run.targets, &run.members.table);
     let each = table.rows.iter().enumerate().map(|(number, row)| {
-        let (settings, seeds) = (family.variant(&table.parameters, row), &seeds);
+        let (settings, source) = (family.variant(&table.parameters, row), source(number));
         async move {
             let settings = settings?;
             let output = settings.tileset.output.clone();
-            Ok::<_, CommandError>((output, Box::pin(seeds.one(settings, Some(number))).await))
+            Ok::<_, CommandError>((output, Box::pin(seed_family_target(targets, settings, source)).await))
         }
     });
     let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
     while let Some(target) = ended.next().await {
         let (output, done): (PathBuf, _) = target?;
-        note(&mut run.tally, &mut run.published, output, done, &options.stop)?;
+        note(&mut run.tally, output, done, &options.stop)?;
     }
     drop(ended);
-    drop(seeds);
     run.finish().await
 }
 
 /// Notes the outcome of a target's seed.
 fn note(
     tally: &mut FamilyTally,
-    published: &mut HashMap<PathBuf, String>,
     output: PathBuf,
     done: Result<RunReport, CommandError>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
     match done {
         Ok(done) => {
-            tally.seeded(&done);
-            published.extend(done.manifest.publication.map(|publication| (output, publication.id)));
+            tally.seeded(output, &done);
             Ok(())
         }
-        Err(error) => tally.failed(output.display().to_string(), error, stop),
+        Err(error) => tally.failed(&output, error, stop),
     }
 }
 
-/// The seeds of a family's targets.
-struct TargetSeeds<'a> {
-    targets: &'a FamilyTargets<'a>,
+/// Seeds one target of a family, and tells CDNs.
+pub(crate) async fn seed_family_target(
+    targets: &FamilyTargets<'_>,
+    settings: JobSettings,
     source: FamilySource,
-    /// Locked by the one target that has as many sessions as the whole run may have.
-    own: Mutex<()>,
-}
-
-impl TargetSeeds<'_> {
-    /// Seeds one target: the variant with this number, or the tileset without conditions if it is `None`.
-    async fn one(&self, settings: JobSettings, variant: Option<usize>) -> Result<RunReport, CommandError> {
-        let job = self.targets.job(settings)?;
-        let done = match &self.source {
-            FamilySource::Own => None,
-            FamilySource::Cache(cache) => {
-                let cache = Some(FamilyCachePart { cache: Arc::clone(cache), variant });
-                match seed_target(&Job { family_cache: cache, ..job.clone() }).await {
-                    // The target has a point that only the database can draw.
-                    Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
-                    done => Some(done?),
-                }
-            }
-            FamilySource::Sessions(sessions) => in_session(&job, sessions).await?,
-        };
-        let done = if let Some(done) = done {
-            done
-        } else {
-            let _alone = self.own.lock().await;
-            seed_target(&job).await?
-        };
-        job.purge_published(false).await?;
-        describe::complete(&done.output, &done.failed)?;
-        Ok(done)
-    }
+) -> Result<RunReport, CommandError> {
+    let job = targets.job(settings)?;
+    let done = match source {
+        FamilySource::Own => None,
+        FamilySource::Cache(part) => match seed_target(&job.clone().reading(RowSource::FamilyCache(part))).await {
+            // The target has a point that only the database can draw.
+            Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
+            done => Some(done?),
+        },
+        FamilySource::Sessions(sessions) => in_session(&job, &sessions).await?,
+    };
+    let done = if let Some(done) = done {
+        done
+    } else {
+        let _alone = targets.alone.lock().await;
+        seed_target(&job).await?
+    };
+    job.purge_published(false).await?;
+    describe::complete(&done.output, &done.failed)?;
+    Ok(done)
 }
 
 /// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
 async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
     let done = async {
         let part = sessions.take().await?;
-        let done = seed_once(&Job { session: Some(part.clone()), ..job.clone() }).await?;
+        let done = seed_once(&job.clone().reading(RowSource::FamilySession(part.clone()))).await?;
         // After an error the state of the session is unknown, so it is not given back.
         part.give_back();
         Ok::<_, CommandError>(done)

@@ -1,11 +1,14 @@
 //! The rows of layers that are the same in several tilesets of one seed: read once, and kept in memory until the last
 //! of these tilesets is seeded.
+//!
+//! These are the rows that several targets share. The rows of a family are read and kept here, too; the rest stands
+//! apart because it shares something else: a family's cache adds to them which row belongs to which variant, and its
+//! sessions share locks and a probe, and no rows.
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::Job;
-use super::variants::SessionPart;
+use super::{Job, JobPart};
 use crate::config::JobSettings;
 use crate::draw::PreparedLayer;
 use crate::postgis::{ExportedSnapshot, LayerOptions, Snapshot};
@@ -156,8 +159,8 @@ impl SharedRows {
 impl Job {
     fn shared_rows(&self) -> Option<&SharedRows> {
         // A shard and a variant read their own rows.
-        let is_whole = self.part.is_none() && self.settings.run.rows_memory > 0;
-        self.snapshot.as_ref().filter(|_| is_whole).map(super::SharedSnapshot::rows)
+        let is_whole = matches!(self.part, JobPart::Whole) && self.settings.run.rows_memory > 0;
+        self.rows.shared().filter(|_| is_whole).map(super::SharedSnapshot::rows)
     }
 
     /// What all tilesets of the seed together need of a layer, and what this one needs.
@@ -169,7 +172,7 @@ impl Job {
     /// The memory for cached rows of this tileset, whose seed begins: what the kept rows of earlier tilesets leave of
     /// it.
     pub(crate) fn rows_memory(&self) -> usize {
-        let all = self.settings.run.rows_memory / self.session.as_ref().map_or(1, SessionPart::side_by_side);
+        let all = self.settings.run.rows_memory / self.rows.side_by_side();
         let Some(shared) = self.shared_rows() else { return all };
         shared.begin(&self.settings.tileset.name);
         let own = &self.settings.tileset.layers;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::describe::LogIdentity;
-use super::look::{Look, TargetState, Work};
+use super::dirty::{Look, TargetState, Work};
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, CursorError, InstallRequest, TrackedLayer};

@@ -7,7 +7,7 @@ use crate::change_log::{backlogs, check_safety, namesake_of_log};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, quoted};
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped};
-use crate::run::look::{Look, Work};
+use crate::run::dirty::{Look, Work};
 use crate::run::{CommandError, DirtyFilter, Job};
 use crate::suggested::TRACK_PRUNE;
 

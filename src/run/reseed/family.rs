@@ -14,13 +14,11 @@ use crate::change_log::WatchOptions;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
-use crate::run::look::TargetState;
+use crate::run::dirty::TargetState;
+use crate::run::family::{FamilyLook, FamilyRun, VariantState};
 use crate::run::purge::PurgeTask;
-use crate::run::seed::seed_target;
-use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
-use crate::run::{
-    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target, describe,
-};
+use crate::run::seed::{FamilySource, seed_family_target};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
 use crate::serve::JobStore;
 
 /// Brings every variant of a tileset up to date.
@@ -74,7 +72,7 @@ pub async fn reseed_family(
         let table = &run.members.table;
         let settings = family.variant(&table.parameters, &table.rows[number])?;
         if let Some(publication) = untouched.remove(&number) {
-            run.published.insert(settings.tileset.output.clone(), publication);
+            run.tally.published.insert(settings.tileset.output.clone(), publication);
             if !settings.tileset.purges.is_empty() && !reseeding.dry_run {
                 tell_cdns(&mut run, settings).await?;
             }
@@ -115,9 +113,8 @@ async fn untouched(
                     return Err(CommandError::Interrupted(signal));
                 }
                 let settings = family.variant(&parameters, &row)?;
-                let target = Job::new(settings.clone(), false, &report, &stop)?.target;
-                if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target, known.as_ref())
-                {
+                let target = Job::new(settings.clone(), false, &report, &stop)?.knowing(known).target;
+                if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target) {
                     untouched.push((number, publication));
                 }
             }
@@ -135,10 +132,10 @@ async fn untouched(
 
 /// Sends CDNs what an earlier run of a variant has left in the outbox.
 async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
-    let output = settings.tileset.output.display().to_string();
+    let output = settings.tileset.output.clone();
     let job = run.targets.job(settings)?;
     if let Err(error) = job.purge_published(false).await {
-        run.tally.failed(output, error, &run.options.stop)?;
+        run.tally.failed(&output, error, &run.options.stop)?;
     }
     Ok(())
 }
@@ -150,46 +147,36 @@ async fn one(
     settings: JobSettings,
     is_known: bool,
 ) -> Result<(), CommandError> {
-    let path = settings.tileset.output.clone();
-    let output = path.display().to_string();
+    let output = settings.tileset.output.clone();
     let reseeded = async {
+        if !is_known {
+            if options.dry_run {
+                return Ok((ReseedOutcome::Nothing, None));
+            }
+            let done = Box::pin(seed_family_target(&run.targets, settings, FamilySource::Own)).await?;
+            return Ok((ReseedOutcome::Seeded(Box::new(done)), None));
+        }
         let job = run.targets.job(settings)?;
-        let before = if is_known { publication_of(&job.target).await? } else { None };
-        let outcome = if options.dry_run && !is_known {
-            ReseedOutcome::Nothing
-        } else if is_known {
-            reseed(&job, options).await?
-        } else {
-            let done = seed_target(&job).await?;
-            describe::complete(&done.output, &done.failed)?;
-            ReseedOutcome::Seeded(Box::new(done))
-        };
+        let before = publication_of(&job.target).await?;
+        let outcome = Box::pin(reseed(&job, options)).await?;
         if !options.dry_run {
             job.purge_published(false).await?;
         }
         outcome.complete()?;
-        let publication = match &outcome {
-            // The target shows the state of the run, unless it was replaced meanwhile.
-            ReseedOutcome::Nothing if before.is_some() && publication_of(&job.target).await? == before => before,
-            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => None,
-            ReseedOutcome::Done(done) => {
-                done.manifest.as_ref().and_then(|manifest| Some(manifest.publication.as_ref()?.id.clone()))
-            }
-            ReseedOutcome::Seeded(done) => done.manifest.publication.as_ref().map(|publication| publication.id.clone()),
-        };
-        Ok((outcome, publication))
+        // The target shows the state of the run, unless it was replaced meanwhile.
+        let is_nothing = matches!(outcome, ReseedOutcome::Nothing);
+        let stays = is_nothing && before.is_some() && publication_of(&job.target).await? == before;
+        Ok((outcome, before.filter(|_| stays)))
     };
+    let tally = &mut run.tally;
     match reseeded.await {
-        Ok((outcome, publication)) => {
-            match &outcome {
-                ReseedOutcome::Nothing => {}
-                ReseedOutcome::Planned(plan) => run.tally.planned(plan),
-                ReseedOutcome::Done(done) => run.tally.reseeded(done),
-                ReseedOutcome::Seeded(done) => run.tally.seeded(done),
-            }
-            run.published.extend(publication.map(|publication| (path, publication)));
-        }
-        Err(error) => run.tally.failed(output, error, &run.options.stop)?,
+        Ok((outcome, unchanged)) => match &outcome {
+            ReseedOutcome::Nothing => tally.published.extend(unchanged.map(|publication| (output, publication))),
+            ReseedOutcome::Planned(plan) => tally.planned(plan),
+            ReseedOutcome::Done(done) => tally.reseeded(output, done),
+            ReseedOutcome::Seeded(done) => tally.seeded(output, done),
+        },
+        Err(error) => tally.failed(&output, error, &run.options.stop)?,
     }
     Ok(())
 }

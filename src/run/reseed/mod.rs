@@ -19,17 +19,18 @@ use run::ReseedRun;
 use watch::WatchedTarget;
 
 use super::describe::{LogIdentity, database, names};
+use super::dirty::{DirtyTiles, Look, TargetState};
 use super::dirty_file::{DirtyScope, write_everything};
-use super::look::{DirtyTiles, Look, TargetState};
+use super::finish::Provenance;
 use super::rows::RowsJudge;
 use super::seed::seed_target;
-use super::{CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains};
+use super::{
+    ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
+};
 use crate::change_log::{Cursor, WatchOptions};
-use crate::clock::seconds;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
-use crate::pipeline;
 use crate::plan::ScopePart;
 use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
@@ -132,7 +133,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
         dirty_file::write(path, &[])?;
     }
     if matches!(outcome, ReseedOutcome::Nothing) {
-        job.write_unchanged();
+        job.changed_out.write_unchanged();
     }
     Ok(outcome)
 }
@@ -190,7 +191,7 @@ impl ReseedRun<'_> {
             },
             partial: PartialScope::default(),
             unwritten: Unwritten::Keep,
-            list_changes: self.look.job.changed_out.is_some(),
+            list_changes: self.look.job.changed_out.is_wanted(),
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
@@ -201,7 +202,7 @@ impl ReseedRun<'_> {
     }
 
     /// The mark of the database that the manifest has after this run.
-    pub(crate) fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
+    fn mark(&self, changed: &DirtyTiles) -> Option<DatabaseMark> {
         let before = self.look.state.manifest.database.as_ref();
         match &self.look.log {
             // After a run of tiles that the user named, the other tiles still belong to the database in the old
@@ -212,7 +213,7 @@ impl ReseedRun<'_> {
     }
 
     /// The witness that the manifest has after this run: that of the newest state which any of its tiles shows.
-    pub(crate) async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
+    async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
         let (before, snapshot) = (&self.look.state.manifest.witness, &self.look.snapshot);
         let cursor = |text: &str| text.parse::<Cursor>();
         let is_newest = match before.as_ref().map(|before| cursor(&before.snapshot)) {
@@ -259,40 +260,33 @@ impl ReseedRun<'_> {
         Ok(if changed.complete { Some(rows) } else { before })
     }
 
-    /// The manifest after this run. A complete run moves the snapshot to its own. `held` is the number of tiles that
-    /// the target held before; it is given if the old manifest may be wrong about it. `rows` are the numbers of rows
-    /// after the run.
-    pub(crate) fn manifest(
+    /// What the manifest says of this run. `rows` are the numbers of rows after it.
+    pub(crate) async fn provenance(
         &self,
         changed: &DirtyTiles,
-        outcome: &pipeline::PipelineOutcome,
-        held: Option<u64>,
-        witness: Option<Witness>,
         rows: Option<RowCounts>,
-    ) -> Manifest {
-        let written = outcome.written;
-        let old = &self.look.state.manifest;
-        let stored = (held.unwrap_or(old.stored) + written.added).saturating_sub(written.deleted);
-        let parts =
-            if changed.complete { old.clone().brought_forward(self.look.snapshot.cursor()) } else { old.clone() };
-        Manifest {
-            version: Manifest::version_with(&changed.beyond.partial),
-            generator: crate::target::GENERATOR.to_owned(),
+    ) -> Result<Provenance, CommandError> {
+        Ok(Provenance {
             database: self.mark(changed),
-            witness,
-            reads: Some(self.look.reads.digest.clone()),
-            planned: stored + old.empty,
+            witness: self.witness(changed).await?,
+            reads: self.look.reads.digest.clone(),
+            rows,
+            started: self.started,
+            publication: self.publication.clone(),
+        })
+    }
+
+    /// The parts of the manifest that depend on which tiles the run covers. A complete run moves the snapshot to its
+    /// own. `stored` is the number of tiles that the target holds after the run.
+    pub(crate) fn scope(&self, changed: &DirtyTiles, stored: u64) -> Manifest {
+        let old = self.look.state.manifest.clone();
+        let parts = if changed.complete { old.brought_forward(self.look.snapshot.cursor()) } else { old };
+        let left = self.look.state.unrendered.iter().filter(|tile| !changed.dirty.is_marked(**tile));
+        Manifest {
+            planned: stored + parts.empty,
             stored,
             partial: changed.beyond.partial.clone(),
-            rows,
-            unrendered: describe::unrendered(
-                &self.look.state.unrendered,
-                |tile| changed.dirty.is_marked(tile),
-                &describe::failed_tiles(outcome),
-            ),
-            started: seconds(self.started),
-            seconds: self.begun.elapsed().as_secs_f64(),
-            publication: Some(self.publication.clone()),
+            unrendered: left.map(ToString::to_string).collect(),
             ..parts
         }
     }
@@ -322,7 +316,8 @@ pub(crate) async fn seed_instead(
     // With several seeds the list of changes cannot be exact, because each may change tiles that another has already
     // changed.
     let is_alone = seeds.len() == 1;
-    let each = Job { changed_out: job.changed_out.clone().filter(|_| is_alone), ..job.clone() };
+    let changed_out = if is_alone { job.changed_out.clone() } else { ChangedOut::default() };
+    let each = Job { changed_out, ..job.clone() };
     let mut seeded = None;
     for settings in seeds {
         seeded = Some(seed_target(&each.with_settings(settings)).await?);
@@ -330,7 +325,7 @@ pub(crate) async fn seed_instead(
     if !is_alone {
         let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
         changed.declare_everything("parts of the target were seeded one after the other");
-        job.write_changed(Some(&changed), &scope);
+        job.changed_out.write(Some(&changed), &scope);
     }
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }

@@ -12,15 +12,16 @@ use super::{ReseedOptions, ReseedOutcome};
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{PreparedLayer, RunLayers, Worker, with_neighbourhood};
-use crate::manifest::{Manifest, Publication};
+use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
 use crate::plan::{DrawnLayer, batches};
 use crate::postgis::{Error, Layer, Snapshot, counts_cells, foldable, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
-use crate::run::describe::{metadata, names};
+use crate::run::describe::names;
+use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
 use crate::run::dirty_file::DirtyScope;
-use crate::run::look::{DirtyTiles, Look, Work, drawn};
+use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, describe, dirty_file};
@@ -201,51 +202,49 @@ impl ReseedRun<'_> {
         let left = (held_before + outcome.written.added).saturating_sub(outcome.written.deleted);
         refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held_before, left)?;
 
-        report.event(&Event::Finishing);
-        let finishing = Instant::now();
-        let names = names(&self.look.layers);
-        let budgets = describe::budgets(&outcome, &names);
-        let mut warnings: Vec<String> = self.look.superuser.iter().cloned().collect();
-        let mut warned = state.manifest.warned.clone();
-        warnings.append(&mut describe::warn(&budgets, &mut warned, &report));
-        let witness = self.witness(&changed).await?;
-        let manifest = Manifest { warned, ..self.manifest(&changed, &outcome, held, witness, rows) };
-        let bounds = changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0]));
-        let metadata = metadata(&self.look.job.settings, &self.look.layers, bounds, &manifest, Some(&before))?;
+        let (job, names) = (&self.look.job, names(&self.look.layers));
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
         if let Some(path) = &self.options.dirty_out {
             dirty_file::write(path, &tiles)?;
         }
-        let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
-        self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
+        let provenance = self.provenance(&changed, rows).await?;
+        let stored = StoredTiles {
+            written: outcome.written,
+            record: describe::record(&outcome, &names),
+            bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
+            warnings: self.look.superuser.iter().cloned().collect(),
+        };
+        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
+        let FinishedRun { manifest, target, written, record, warnings, seconds, .. } =
+            run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);
         }
         let plan = plan(&changed);
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
         let done = ReseedReport {
-            output: finished.place,
+            output: target.place,
             dirty: tiles.len() as u64,
             patched: patches.map_or(0, |patches| patches.patched()),
             reasons: plan.reasons,
             zooms: plan.zooms,
-            written: outcome.written.stored,
-            added: outcome.written.added,
-            unchanged: outcome.written.unchanged,
-            deleted: outcome.written.deleted,
-            empty: outcome.written.removed - outcome.written.deleted,
+            written: written.stored,
+            added: written.added,
+            unchanged: written.unchanged,
+            deleted: written.deleted,
+            empty: written.removed - written.deleted,
             bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
             complete: changed.complete && manifest.unrendered.is_empty(),
             since: Some(state.cursor.to_string()),
             manifest: Some(manifest),
             largest: largest.and_then(|zoom| zoom.largest),
             largest_layer: largest.and_then(|zoom| describe::largest_layer(zoom, &names)),
-            budgets,
-            failed: describe::failed(&outcome, &names),
+            budgets: record.budgets,
+            failed: record.failed,
             warnings,
             plan_seconds: planned.as_secs_f64(),
             render_seconds: rendered.as_secs_f64(),
-            finish_seconds: finishing.elapsed().as_secs_f64(),
+            finish_seconds: seconds,
             seconds: self.begun.elapsed().as_secs_f64(),
             latency_seconds: changed.oldest(),
             restarts: self.restarts,

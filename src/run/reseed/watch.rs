@@ -11,7 +11,7 @@ use crate::change_log::{Waking, WatchOptions};
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
-use crate::run::look::TargetState;
+use crate::run::dirty::TargetState;
 use crate::run::purge::PurgeTask;
 use crate::run::{CommandError, Job, reading};
 use crate::serve::{JobStore, WriteBackQueue};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::change_log::{LogGap, Waking};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, SessionOptions};
-use crate::run::look::LogFollower;
+use crate::run::dirty::LogFollower;
 use crate::run::{CommandError, Job};
 use crate::serve::{KnownChanges, LogFailure};
 use crate::stop::Stop;

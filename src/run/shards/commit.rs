@@ -14,23 +14,21 @@ use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::change_log::{Cursor, CursorError};
 use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
-use crate::manifest::{Manifest, Publication, RowCounts, Witness};
+use crate::manifest::{Publication, RowCounts, Witness};
 use crate::pipeline;
 use crate::pipeline::{PipelineOutcome, StageTimes};
 use crate::plan::{Dirty, DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
-use crate::run::describe::{Before, LogIdentity, Seeded, database as database_text, manifest, metadata, names};
-use crate::run::dirty_file::DirtyScope;
-use crate::run::look::{Look, TargetState, Work, drawn};
+use crate::run::describe::{LogIdentity, names};
+use crate::run::dirty::{Look, TargetState, Work, drawn};
+use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::rows::KnownRows;
-use crate::run::seed::{
-    Claimed, Opening, check_tables_unchanged, claim, judge_rows, open, pipeline_error, relative, requests,
-};
+use crate::run::seed::{Claimed, PlannedSeed, check_tables_unchanged, claim, judge_rows, pipeline_error, relative};
 use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
-use crate::target::{Described, Sink as _};
+use crate::target::Described;
 use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
 
 /// The number of threads that read the notes of shards. Each may wait for a server.
@@ -109,8 +107,7 @@ async fn attempt(
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
-    let Claimed { sink, before, described } = claimed(job, plan).await?;
-    let publication = Publication::after(before.as_ref());
+    let claimed = claimed(job, plan).await?;
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
     let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
@@ -120,8 +117,8 @@ async fn attempt(
     let shared = spawn_blocking(move || SharedTiles::of(&folder, &of, &dones)).await??;
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
     let log = history(job, work, plan, shards, shared.as_ref(), &snapshot, &cursor).await?;
-    let mark = log.as_ref().map(|log| log.mark(&probed.server.identity));
-    let (layers, layer_names) = (probed.layers.clone(), names(&probed.layers));
+    let (layers, layer_names, identity) =
+        (probed.layers.clone(), names(&probed.layers), probed.server.identity.clone());
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
         let state = unpublished(job, shards, shared.as_ref())?;
@@ -130,69 +127,47 @@ async fn attempt(
         repaired = Box::pin(repairs(job, work, plan, &look)).await?;
     }
     let order = plan.needs().order;
-    let LayerRecord { budgets, failed } = records(plan, shards, repaired.as_ref(), &layer_names);
+    let record = records(plan, shards, repaired.as_ref(), &layer_names);
     let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
     let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
 
-    let rows = rows(job, plan, described.as_ref(), &layers, &snapshot).await?;
-    let before_manifest = job.target.before_manifest(before.as_ref(), &publication)?;
-    let (planned, reads) = (expected(shards, repaired.as_ref()), &plan.reads);
-    let database = database_text(mark.as_ref(), Some(reads));
-    let (fingerprint, layers_there, snapshot) = (plan.fingerprint.clone(), layer_names.clone(), cursor.clone());
-    let opening = Opening { fingerprint, layers: layers_there, database, snapshot, planned, before_manifest };
-    let mut open = open(job, sink, opening).await?;
+    let seed = PlannedSeed {
+        job,
+        fingerprint: plan.fingerprint.clone(),
+        provenance: Provenance {
+            database: log.as_ref().map(|log| log.mark(&identity)),
+            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            reads: plan.reads.clone(),
+            rows: rows(job, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
+            started: UNIX_EPOCH + Duration::from_secs(plan.started),
+            publication: Publication::after(claimed.before.as_ref()),
+        },
+        planned: expected(shards, repaired.as_ref()),
+        layers,
+        cursor,
+    };
+    let (sink, seed) = seed.begin(claimed).await?;
     let mut warnings = plan.warnings.clone();
-    if let Some(message) = relative(&open.sink, &job.target) {
+    if let Some(message) = relative(&sink, &job.target) {
         job.report.event(&Event::Warning { message: message.clone() });
         warnings.push(message);
     }
     let merging = Instant::now();
     let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
-    let (repairs, sink) = (repaired.map(|repaired| repaired.run), open.sink);
+    let repairs = repaired.map(|repaired| repaired.run);
     let options = StreamOptions { order, packing: job.settings.run.limits.packing, shared };
     let stored = spawn_blocking(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
-    let (left, report) = (written.stored + written.unchanged, Arc::clone(&job.report));
-    spawn_blocking(move || open.tiles_before.judge(left, &report)).await??;
-
-    job.report.event(&Event::Finishing);
-    let (finishing, merged, mut warned) = (Instant::now(), merging.elapsed(), BTreeMap::new());
-    warnings.append(&mut describe::warn(&budgets, &mut warned, &job.report));
-    let seeded = Seeded {
-        cursor: &cursor,
-        database: mark.as_ref(),
-        witness: log.as_ref().and_then(|log| log.witness(&cursor)),
-        reads,
-        fingerprint: &plan.fingerprint,
-        planned: tiles,
-        written,
-        failed: &failed.iter().map(|failed| failed.tile).collect::<Vec<_>>(),
-        rows: &rows,
-    };
-    let before = Before { described: open.before.as_ref(), outside: open.outside };
-    let manifest = manifest(&job.settings, seeded, UNIX_EPOCH + Duration::from_secs(plan.started), before);
-    let manifest = Manifest { publication: Some(publication), warned, ..manifest };
-    let stays = open.before.as_ref().filter(|_| !manifest.kept.is_empty());
-    let metadata = metadata(&job.settings, &layers, bounds, &manifest, stays)?;
-    let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
-    job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
-    let zooms = run_zooms(zooms, shards);
+    let merged = merging.elapsed();
+    let finished = seed.finish(sink, tiles, StoredTiles { written, record, bounds, warnings }).await?;
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
-    Ok(RunReport {
-        written: written.stored,
-        unchanged: written.unchanged,
-        deleted: finished.deleted,
-        requests: requests(&finished),
-        output: finished.place,
-        features: zooms.iter().map(|zoom| zoom.features).sum(),
-        manifest,
+    Ok(finished.seed_report(SeedFigures {
         bytes,
         plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
         reading_seconds: sum(|shard| shard.reading_seconds),
         reading_sessions: shards.iter().map(|shard| shard.reading_sessions).max().unwrap_or_default(),
         render_seconds: sum(|shard| shard.render_seconds),
-        finish_seconds: finishing.elapsed().as_secs_f64(),
         stages: RunStages::new(
             &StageTimes { writing: merged, ..StageTimes::default() },
             Duration::ZERO,
@@ -200,14 +175,10 @@ async fn attempt(
             shards.len(),
         ),
         restarts,
-        zooms,
+        zooms: run_zooms(zooms, shards),
         slowest: Vec::new(),
         skipped: plan.skipped.clone(),
-        budgets,
-        failed,
-        layers: layer_names,
-        warnings,
-    })
+    }))
 }
 
 /// Opens the target. A version that the shards have written is published instead of a new one.
@@ -269,8 +240,9 @@ fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, na
     let mut reported: Vec<LayerBudget> = shards.iter().flat_map(|shard| shard.layers.budgets.clone()).collect();
     if let Some(Repairs { outcome, dirty, .. }) = repaired {
         failed.retain(|failed| !dirty.is_marked(failed.tile));
-        failed.extend(describe::failed(outcome, names));
-        reported.extend(describe::budgets(outcome, names));
+        let own = describe::record(outcome, names);
+        failed.extend(own.failed);
+        reported.extend(own.budgets);
     }
     let order = plan.needs().order;
     failed.sort_by_key(|failed| order.place(failed.tile));

@@ -3,12 +3,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `simulation` | simulates shards of very many features |
 //! | `begin` | the plan; what tiles and rows cost; whether a process has the settings and the database of the plan |
 //! | `run` | an attempt at a shard: its slot, its heartbeat, its end; renders one shard |
 //! | `commit` | waits for a database that is behind; counts, merges, publishes; renders again what changed since the snapshots of the shards |
 //! | `stream` | the edits of all shards, handed to the target |
 //! | `status` | finds out which shards are missing; `status` and `abort` |
+//! | `tests` | a simulation of shards of very many features |
 
 mod begin;
 mod commit;
@@ -165,4 +165,4 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
 }
 
 #[cfg(test)]
-mod simulation;
+mod tests;

@@ -17,8 +17,8 @@ use crate::run::seed::{Rendered, render};
 use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
-    AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, LayerRecord, RunEnd, RunSink, ShardPlan, ShardSink,
-    ShardsError, StateKind, WorkFolder,
+    AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,
+    StateKind, WorkFolder,
 };
 use crate::target::TargetError;
 
@@ -62,7 +62,7 @@ impl Shard<'_> {
         if let Some(zooms) = columns.zooms() {
             part.settings.tileset.zooms = zooms;
         }
-        part.part = Some(JobPart { columns, rows });
+        part.part = JobPart::Shard { columns: columns.clone(), rows };
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         check_database(job, work, plan, &prepared.layers, &prepared.reads, &prepared.server.identity)?;
@@ -88,13 +88,12 @@ impl Shard<'_> {
         }
         let (target, version, layers) = (job.target.clone(), plan.shared_version.clone(), names.clone());
         let (folder, of_run, own) = (work.clone(), run.clone(), adding.clone());
-        let own_columns = part.part.as_ref().map(|part| part.columns.clone()).unwrap_or_default();
         let sink = spawn_blocking(move || {
             let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
             if let (Some(tiles), Some(own)) = (&mut tiles, &own)
                 && folder.was_adding(&of_run, own)?
             {
-                tiles.look(&own_columns).map_err(TargetError::from)?;
+                tiles.look(&columns).map_err(TargetError::from)?;
             }
             let file = files.begin(&run).map_err(ShardsError::from)?;
             Ok::<_, CommandError>(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))
@@ -125,10 +124,7 @@ impl Shard<'_> {
             witness,
             seen,
             zooms: outcome.zooms.iter().map(done_zoom).collect(),
-            layers: LayerRecord {
-                budgets: describe::budgets(&outcome, &names),
-                failed: describe::failed(&outcome, &names),
-            },
+            layers: describe::record(&outcome, &names),
             plan_seconds: (prepared.took + reading).as_secs_f64(),
             reading_seconds: reading.as_secs_f64(),
             reading_sessions,

@@ -12,9 +12,10 @@ use std::sync::Arc;
 
 use targets::location;
 
-use super::CommandError;
 use super::describe::database_of;
+use super::{CommandError, KnownState};
 use crate::manifest::{Manifest, Publication, Region, configuration_of};
+use crate::stop::Stop;
 use crate::target::{
     BeforeManifest, ChangeListWriter, Intent, IntentKind, OpenMode, PartialScope, ReadError, Scope, SharedVersion,
     TargetError, VersionTiles, give_up_shared, remove_archive, remove_prefix,
@@ -30,6 +31,8 @@ pub struct Target {
     pub url: TargetUrl,
     /// How it is reached.
     pub(crate) options: TargetOptions,
+    /// What the manifest of its family says that it shows, if it is a variant whose family was seeded.
+    pub(crate) known: Option<KnownState>,
 }
 
 impl fmt::Display for Target {
@@ -39,6 +42,11 @@ impl fmt::Display for Target {
 }
 
 impl Target {
+    /// The same target with another stop.
+    pub(crate) fn under(&self, stop: &Stop) -> Target {
+        Target { options: self.options.under(stop), ..self.clone() }
+    }
+
     /// Another target with the same options.
     pub(crate) fn beside(&self, text: &str) -> Result<Target, CommandError> {
         self.options.target(text)

@@ -57,7 +57,7 @@ impl TargetOptions {
 
     /// The target that a text names.
     pub(crate) fn target(&self, text: &str) -> Result<Target, CommandError> {
-        Ok(Target { url: TargetUrl::parse(text)?, options: self.clone() })
+        Ok(Target { url: TargetUrl::parse(text)?, options: self.clone(), known: None })
     }
 
     /// What writes a run's changes to the outbox; `None` if there are no CDNs.
@@ -214,7 +214,7 @@ impl Target {
             }
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => return Err(wrong().into()),
         };
-        let folder = Target { url, options: self.options.clone() };
+        let folder = Target { url, options: self.options.clone(), known: None };
         Ok(WorkFolder { name: whole, notes: folder.notes()?, files })
     }
 

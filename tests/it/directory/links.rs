@@ -309,11 +309,11 @@ const BY_PATH: [(&str, &str); 14] = [
     ("src/report/run_metrics.rs", "--metrics: the user named it; a new file replaces it, a device is written to"),
     ("src/run/dirty_file.rs", "--dirty-out and --changed-out"),
     (
-        "src/run/variants/record.rs",
+        "src/run/family/record.rs",
         "the folder that the outputs of a family share is made; --prune-variants: a target that this program wrote, under its lock, and no folder \
          that holds files of others",
     ),
-    ("src/run/variants/run.rs", "the folder of a variant's output is made"),
+    ("src/run/family/run.rs", "the folder of a variant's output is made"),
     ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
     ("src/target/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
     ("src/target/lock_file.rs", "an archive that the user named is opened to be read"),

@@ -69,8 +69,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "config describe dirty_file init inspect jobs publish rows writer_lease",
             "target",
-            "diff layer_ends look",
-            "doctor error prepare+shared_rows+variants purge serving track",
+            "diff dirty finish layer_ends",
+            "doctor error prepare+shared_rows+family purge serving track",
             "dry_run tilesets",
             "seed",
             "copy reseed shards verify",

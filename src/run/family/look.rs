@@ -28,8 +28,8 @@ use crate::manifest::{DatabaseIdentity, Witness};
 use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
 use crate::postgis::{Layer, LayerKind, Reads, Rows, Snapshot, probe};
 use crate::run::describe::{LogIdentity, SameDatabase, compare, fingerprint};
-use crate::run::look::{TargetState, drawn, needs_seed};
-use crate::run::{CommandError, Job, KnownState, Target};
+use crate::run::dirty::{TargetState, drawn, needs_seed};
+use crate::run::{CommandError, Job, Target};
 use crate::target::read_all;
 use crate::tile::{Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
 
@@ -167,26 +167,17 @@ impl FamilyLook {
     }
 
     /// Whether the changes concern the target of a variant. Reads the target, so it may wait for a server.
-    pub(crate) fn state_of(
-        &self,
-        number: usize,
-        settings: &JobSettings,
-        target: &Target,
-        known: Option<&KnownState>,
-    ) -> VariantState {
+    pub(crate) fn state_of(&self, number: usize, settings: &JobSettings, target: &Target) -> VariantState {
         if self.members.contains(&number) {
             return VariantState::Unknown;
         }
-        let untouched = self.untouched(settings, target, known);
+        let untouched = self.untouched(settings, target);
         untouched.map_or(VariantState::Unknown, VariantState::Untouched)
     }
 
     /// The id of the target's publication, if no change concerns it.
-    fn untouched(&self, settings: &JobSettings, target: &Target, known: Option<&KnownState>) -> Option<String> {
-        let mut state = TargetState::read(target).ok()?;
-        if let Some(known) = known {
-            state.know(known);
-        }
+    fn untouched(&self, settings: &JobSettings, target: &Target) -> Option<String> {
+        let state = TargetState::read(target).ok()?;
         let manifest = &state.manifest;
         let tileset = &settings.tileset;
         let is_whole = state.unrendered.is_empty()

@@ -2,12 +2,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `dirty` | which tiles are dirty, and why; the same in partial regions, and the tiles that are to be stored there |
+//! | `tiles` | which tiles are dirty, and why; the same in partial regions, and the tiles that are to be stored there |
 
-mod dirty;
+mod tiles;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -31,7 +30,7 @@ use crate::tile::{AreaPart, Batch, Coverage, NoTile, SearchBox, TileCoord, ZoomL
 
 pub(crate) use super::dirty_file::listed;
 pub use super::dirty_file::{TileList, TileListDocument, TileListError, area, area_or_boxes};
-pub(crate) use dirty::{DirtyTiles, Work, drawn};
+pub(crate) use tiles::{DirtyTiles, Work, drawn};
 
 /// Which tiles a reseed renders.
 #[derive(Debug, Clone, Default)]
@@ -129,9 +128,6 @@ impl<'a> Look<'a> {
         } else {
             Cow::Borrowed(filter)
         };
-        if let Some(known) = &job.known {
-            state.know(known);
-        }
         if let Some(since) = &filter.since {
             state.look_since(since, target)?;
         }
@@ -196,15 +192,15 @@ impl<'a> Look<'a> {
         match &filter.tiles {
             TilesWanted::Changed => {
                 let watches = self.watches(&state.cursor).await?;
-                dirty::from_log(self, &watches, filter).await
+                tiles::from_log(self, &watches, filter).await
             }
             TilesWanted::List(list) => {
                 self.is_of_this_database()?;
-                dirty::from_list(self, list).await
+                tiles::from_list(self, list).await
             }
             TilesWanted::Area(boxes) => {
                 self.is_of_this_database()?;
-                dirty::from_area(self, boxes).await
+                tiles::from_area(self, boxes).await
             }
         }
     }
@@ -402,7 +398,7 @@ pub(crate) fn needs_seed(target: &Target, why: impl Into<String>) -> CommandErro
 }
 
 impl TargetState {
-    /// Reads a target's manifest. May wait for a server.
+    /// Reads a target's manifest, and takes over what its family's manifest says of it. May wait for a server.
     pub(crate) fn read(target: &Target) -> Result<TargetState, CommandError> {
         let mut reader = match target.reader() {
             Err(CommandError::Read(ReadError::Missing { .. })) => return Err(needs_seed(target, "there is none yet")),
@@ -449,11 +445,13 @@ impl TargetState {
         for witness in &witnesses {
             state(&witness.snapshot)?;
         }
-        Ok(TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses })
+        let mut state = TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses };
+        target.known.iter().for_each(|known| state.know(known));
+        Ok(state)
     }
 
     /// Takes over the cursor of the family's manifest, if that manifest is about the publication that the target shows.
-    pub(crate) fn know(&mut self, known: &KnownState) {
+    fn know(&mut self, known: &KnownState) {
         if self.needs_repair() {
             return;
         }
@@ -471,25 +469,11 @@ impl TargetState {
             version: MANIFEST_VERSION,
             generator: GENERATOR.to_owned(),
             snapshot: cursor.to_string(),
-            seed_snapshot: None,
-            database: None,
-            witness: None,
-            fingerprint: String::new(),
-            reads: None,
             zooms: tileset.zooms.to_string(),
             bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
-            kept: Vec::new(),
-            partial: Vec::new(),
-            planned: 0,
             // So high that a seed is never chosen instead.
             stored: u64::MAX,
-            empty: 0,
-            unrendered: Vec::new(),
-            warned: BTreeMap::new(),
-            rows: None,
-            started: 0,
-            seconds: 0.0,
-            publication: None,
+            ..Manifest::default()
         };
         let parts = vec![ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) }];
         let (described, partial) = (Described::default(), PartialScope::of(&manifest));

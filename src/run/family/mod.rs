@@ -22,8 +22,8 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::look::needs_seed;
-use super::{CommandError, Job, KnownState, SeveralError, Target, reading, restarting};
+use super::dirty::needs_seed;
+use super::{CommandError, Job, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;
 use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
@@ -381,21 +381,11 @@ impl Family {
             let tracked = self.settings.tracked(report, stop).await?;
             tracked.into_iter().next_back().unwrap_or_else(|| self.settings.clone())
         };
-        let known = match self.stored(report, stop).await.or_else(unless_needs_seed)? {
-            Some(stored) => {
-                let is_it = |variant: &&RecordedVariant| self.output_of(&variant.segments) == settings.tileset.output;
-                let variant = stored.record.variants.iter().find(is_it);
-                stored.cursor.zip(variant.and_then(|variant| variant.publication.clone())).map(
-                    |(cursor, publication)| KnownState {
-                        cursor,
-                        witnesses: stored.record.witnesses.clone(),
-                        publication,
-                    },
-                )
-            }
-            None => None,
-        };
-        Ok(Job { known, ..Job::new(settings, false, report, stop)? })
+        let known = self.stored(report, stop).await.or_else(unless_needs_seed)?.and_then(|stored| {
+            let is_it = |variant: &&RecordedVariant| self.output_of(&variant.segments) == settings.tileset.output;
+            stored.known(stored.record.variants.iter().find(is_it)?)
+        });
+        Ok(Job::new(settings, false, report, stop)?.knowing(known))
     }
 
     /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is
@@ -404,16 +394,10 @@ impl Family {
     /// # Errors
     /// If the family was never seeded.
     pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
-        let StoredFamily { record, cursor, .. } = self.known(report, stop).await?;
-        let Some(first) = record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
-        let settings = self.variant(&record.parameters(), &first.values)?;
-        let job = Job::new(settings, false, report, stop)?;
-        let known = cursor.zip(first.publication.clone()).map(|(cursor, publication)| KnownState {
-            cursor,
-            witnesses: record.witnesses.clone(),
-            publication,
-        });
-        Ok(Some(Job { known, ..job }))
+        let stored = self.known(report, stop).await?;
+        let Some(first) = stored.record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
+        let settings = self.variant(&stored.record.parameters(), &first.values)?;
+        Ok(Some(Job::new(settings, false, report, stop)?.knowing(stored.known(first))))
     }
 
     /// The values that the database gives now. Must be called on a runtime.

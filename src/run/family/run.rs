@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::look::OtherFamily;
@@ -17,11 +18,13 @@ use super::{
 use crate::change_log::Cursor;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
-use crate::manifest::Witness;
+use crate::manifest::{Manifest, Witness};
 use crate::postgis::{VariantParameter, server_of};
-use crate::report::{DirtyReport, FailedVariant, FamilyReport, Report, ReseedReport, RunReport, say_problem};
+use crate::report::{DirtyReport, FamilyReport, Report, ReseedReport, RunReport};
 use crate::run::describe::LogIdentity;
-use crate::run::{CommandError, Job, KnownState, SeveralError, SharedSnapshot, restarting};
+use crate::run::{
+    CommandError, FailedTargets, Job, KnownState, SeveralError, SeveralTargets, SharedSnapshot, restarting,
+};
 use crate::stop::Stop;
 
 /// The options of a run of a family.
@@ -81,8 +84,6 @@ pub(crate) struct FamilyRun<'a> {
     /// How targets are opened.
     pub(crate) targets: FamilyTargets<'a>,
     pub(crate) tally: FamilyTally,
-    /// The publications of the targets that this run has written, by the targets' outputs.
-    pub(crate) published: HashMap<PathBuf, String>,
     pub(crate) record: FamilyRecord,
     pub(crate) begun: Instant,
 }
@@ -96,6 +97,8 @@ pub(crate) struct FamilyTargets<'a> {
     witnesses: Vec<Witness>,
     /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
+    /// Locked by the one target that has as many sessions as the whole run may have.
+    pub(crate) alone: Mutex<()>,
 }
 
 impl<'a> FamilyRun<'a> {
@@ -169,31 +172,23 @@ impl<'a> FamilyRun<'a> {
         let publications = old.collect();
         let cursor = before.as_ref().and_then(|before| before.cursor.clone());
         let witnesses = before.as_ref().map(|before| before.record.witnesses.clone()).unwrap_or_default();
-        let targets = FamilyTargets { options, cursor, witnesses, publications };
+        let targets = FamilyTargets { options, cursor, witnesses, publications, alone: Mutex::new(()) };
         let count = record.variants.len();
         let tally = FamilyTally::new(family, count, count + usize::from(all.is_some()));
-        Ok(FamilyRun {
-            family,
-            options,
-            before,
-            members,
-            all,
-            targets,
-            tally,
-            published: HashMap::new(),
-            record,
-            begun,
-        })
+        Ok(FamilyRun { family, options, before, members, all, targets, tally, record, begun })
+    }
+
+    /// Runs `step` on the snapshot of the run, and again on a new one if the database goes away.
+    async fn on_snapshot<T>(&self, step: impl AsyncFn(&Job) -> Result<T, CommandError>) -> Result<T, CommandError> {
+        let FamilyOptions { report, stop, snapshot, .. } = self.options;
+        let job = self.family.job(report, stop)?.sharing(snapshot);
+        let step = async |_restarts| step(&job).await.inspect_err(|_error| job.release_snapshot());
+        restarting(&job.settings.database, report, stop, step).await
     }
 
     /// The rows of all variants, read once; `None` if each variant has to read its own.
     pub(crate) async fn cache(&self) -> Result<Option<FamilyCache>, CommandError> {
-        let FamilyOptions { report, stop, snapshot, .. } = self.options;
-        let job = self.family.job(report, stop)?.sharing(snapshot);
-        let read = async |_restarts| {
-            Box::pin(FamilyCache::read(self, &job)).await.inspect_err(|_error| job.release_snapshot())
-        };
-        restarting(&job.settings.database, report, stop, read).await
+        self.on_snapshot(async |job| Box::pin(FamilyCache::read(self, job)).await).await
     }
 
     /// Reads which of the cached rows belong to which variant. The tileset without conditions may be drawn from the
@@ -213,22 +208,12 @@ impl<'a> FamilyRun<'a> {
 
     /// The sessions that draw one variant after the other; `None` if each variant needs sessions of its own.
     pub(crate) async fn sessions(&self) -> Result<Option<FamilySessions>, CommandError> {
-        let FamilyOptions { report, stop, snapshot, .. } = self.options;
-        let job = self.family.job(report, stop)?.sharing(snapshot);
-        let open = async |_restarts| {
-            Box::pin(FamilySessions::open(self, &job)).await.inspect_err(|_error| job.release_snapshot())
-        };
-        restarting(&job.settings.database, report, stop, open).await
+        self.on_snapshot(async |job| Box::pin(FamilySessions::open(self, job)).await).await
     }
 
     /// What the changes mean for all variants; `None` if each has to be looked at by itself.
     pub(crate) async fn look(&self) -> Result<Option<FamilyLook>, CommandError> {
-        let FamilyOptions { report, stop, snapshot, .. } = self.options;
-        let job = self.family.job(report, stop)?.sharing(snapshot);
-        let look = async |_restarts| {
-            Box::pin(FamilyLook::begin(self, &job)).await.inspect_err(|_error| job.release_snapshot())
-        };
-        restarting(&job.settings.database, report, stop, look).await
+        self.on_snapshot(async |job| Box::pin(FamilyLook::begin(self, job)).await).await
     }
 
     /// The outcome of a run that has nothing to do; `None` if there is something to do. There is nothing to do if the
@@ -274,29 +259,29 @@ impl<'a> FamilyRun<'a> {
             let mut settings = self.family.settings().clone();
             settings.tileset.output = self.family.output_of(&variant.segments);
             settings.tileset.variants = None;
-            let output = settings.tileset.output.display().to_string();
+            let output = settings.tileset.output.clone();
             if !prunes {
-                self.tally.report.vanished.push(output);
+                self.tally.report.vanished.push(output.display().to_string());
                 self.record.variants.push(RecordedVariant { vanished: true, publication: None, ..variant });
                 continue;
             }
             let target = Job::new(settings, false, report, stop)?.target;
             match spawn_blocking(move || remove_target(&target)).await? {
-                Ok(_was_there) => self.tally.report.removed.push(output),
+                Ok(_was_there) => self.tally.report.removed.push(output.display().to_string()),
                 Err(error) => {
-                    self.tally.failed(output, error, stop)?;
+                    self.tally.failed(&output, error, stop)?;
                     self.record.variants.push(RecordedVariant { vanished: true, publication: None, ..variant });
                 }
             }
         }
         for variant in self.record.variants.iter_mut().filter(|variant| !variant.vanished) {
             let output = self.family.output_of(&variant.segments);
-            let publication = self.published.get(&output).or_else(|| self.targets.publications.get(&output));
+            let publication = self.tally.published.get(&output).or_else(|| self.targets.publications.get(&output));
             variant.publication = publication.cloned();
         }
         let FamilyRun { family, before, tally, record, begun, .. } = self;
-        let (complete, are_published) = (tally.complete(), tally.are_published());
-        let mut done = tally.report;
+        let are_published = tally.are_published();
+        let (mut done, complete) = tally.ended();
         // A variant that failed is behind, so the manifest keeps its old snapshot, from which the next run begins.
         let snapshot = match (&complete, &before) {
             (Err(_), Some(StoredFamily { record: before, .. })) => before.snapshot.clone(),
@@ -330,7 +315,7 @@ impl FamilyTargets<'_> {
         let FamilyOptions { force, dry_run, report, stop, snapshot, .. } = self.options;
         let output = settings.tileset.output.clone();
         let known = self.known(&output);
-        let job = Job { known, ..Job::new(settings, *force, report, stop)?.sharing(snapshot) };
+        let job = Job::new(settings, *force, report, stop)?.knowing(known).sharing(snapshot);
         let job = match &self.options.like {
             Some(like) => job.like(like),
             None => job,
@@ -348,45 +333,46 @@ impl FamilyTargets<'_> {
 
 // What a run has done to the variants of a family so far.
 
-/// The most outputs that the closing error names.
-const MAX_NAMED: usize = 5;
-
 /// The result of a run so far.
 pub(crate) struct FamilyTally {
     pub(crate) report: FamilyReport,
-    kinds: Vec<ErrorKind>,
-    /// The number of targets that the run handles.
-    of: usize,
+    /// The publications of the targets that the run has written, by the targets' outputs.
+    pub(crate) published: HashMap<PathBuf, String>,
+    failed: FailedTargets,
 }
 
 impl FamilyTally {
-    pub(crate) fn new(family: &Family, variants: usize, of: usize) -> FamilyTally {
+    /// Nothing is done yet of `variants` variants and `of` targets.
+    fn new(family: &Family, variants: usize, of: usize) -> FamilyTally {
         let report = FamilyReport {
             tileset: family.name().to_owned(),
             output: family.output(),
             variants: variants as u64,
             ..FamilyReport::default()
         };
-        FamilyTally { report, kinds: Vec::new(), of }
+        let failed = FailedTargets::none(SeveralTargets::VariantsOf(family.name().to_owned()), of);
+        FamilyTally { report, published: HashMap::new(), failed }
     }
 
     /// Counts a seeded target.
-    pub(crate) fn seeded(&mut self, done: &RunReport) {
+    pub(crate) fn seeded(&mut self, output: PathBuf, done: &RunReport) {
         self.report.seeded += 1;
         self.report.written += done.written;
         self.report.unchanged += done.unchanged;
         self.report.deleted += done.deleted;
         self.report.features += done.features;
         self.report.bytes += done.bytes;
+        self.shows(output, Some(&done.manifest));
     }
 
     /// Counts a target that was brought up to date.
-    pub(crate) fn reseeded(&mut self, done: &ReseedReport) {
+    pub(crate) fn reseeded(&mut self, output: PathBuf, done: &ReseedReport) {
         self.report.reseeded += 1;
         self.report.written += done.written;
         self.report.unchanged += done.unchanged;
         self.report.deleted += done.deleted;
         self.report.bytes += done.bytes;
+        self.shows(output, done.manifest.as_ref());
     }
 
     /// Counts a target that would be brought up to date.
@@ -395,38 +381,23 @@ impl FamilyTally {
         self.report.reseeded += u64::from(is_dirty);
     }
 
+    fn shows(&mut self, output: PathBuf, manifest: Option<&Manifest>) {
+        let publication = manifest.and_then(|manifest| manifest.publication.clone());
+        self.published.extend(publication.map(|publication| (output, publication.id)));
+    }
+
     /// Counts and reports a target that failed. Returns the error if the other targets would fail, too.
-    pub(crate) fn failed(&mut self, output: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
-        let kind = error.kind();
-        if stop.asked().is_some() || matches!(kind, ErrorKind::Interrupted | ErrorKind::Transient(_)) {
-            return Err(error);
-        }
-        if matches!(error, CommandError::Restarts { .. } | CommandError::HeldUp { .. }) {
-            return Err(error);
-        }
-        say_problem(&error);
-        self.report.failed.push(FailedVariant { output, error: error.to_string() });
-        self.kinds.push(kind);
-        Ok(())
+    pub(crate) fn failed(&mut self, output: &Path, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
+        self.failed.add(output.display().to_string(), error, stop)
     }
 
     /// True if all targets that failed were published, without some of their tiles.
-    pub(crate) fn are_published(&self) -> bool {
-        self.kinds.iter().all(|kind| *kind == ErrorKind::Partial)
+    fn are_published(&self) -> bool {
+        self.failed.are_published()
     }
 
-    /// The error of the run, if targets have failed.
-    pub(crate) fn complete(&self) -> Result<(), CommandError> {
-        let Some(first) = self.kinds.first() else { return Ok(()) };
-        let are_alike = self.kinds.len() == self.of && self.kinds.iter().all(|kind| kind == first);
-        let failed = &self.report.failed;
-        Err(SeveralError::Variants {
-            tileset: self.report.tileset.clone(),
-            outputs: failed.iter().take(MAX_NAMED).map(|one| one.output.clone()).collect(),
-            failed: failed.len(),
-            of: self.of,
-            kind: if are_alike { *first } else { ErrorKind::Partial },
-        }
-        .into())
+    /// The report, and the error of the run if targets have failed.
+    pub(crate) fn ended(self) -> (FamilyReport, Result<(), CommandError>) {
+        (FamilyReport { failed: self.failed.listed(), ..self.report }, self.failed.result())
     }
 }

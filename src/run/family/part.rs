@@ -118,13 +118,13 @@ impl FamilyRun<'_> {
     /// Ends a seed of some variants: adds those that were seeded to the family's manifest.
     pub(crate) async fn finish_part(self) -> Result<FamilyOutcome, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
-        let (complete, mut done) = (self.tally.complete(), self.tally.report);
         let variant = |variant: &RecordedVariant| {
-            let publication = self.published.get(&self.family.output_of(&variant.segments))?.clone();
+            let publication = self.tally.published.get(&self.family.output_of(&variant.segments))?.clone();
             Some(RecordedVariant { publication: Some(publication), ..variant.clone() })
         };
         let seeded: Vec<RecordedVariant> = self.record.variants.iter().filter_map(variant).collect();
         let own = FamilyRecord { variants: seeded, ..self.record };
+        let (mut done, complete) = self.tally.ended();
         done.snapshot.clone_from(&own.snapshot);
         for attempt in 1.. {
             if own.variants.is_empty() {

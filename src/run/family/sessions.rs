@@ -13,7 +13,7 @@ use crate::postgis::{
 };
 use crate::run::describe::LogIdentity;
 use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, Job, SharedSnapshot};
 use crate::tile::Order;
 
 /// The sessions of a family, on the snapshot of its run.
@@ -30,6 +30,8 @@ pub(crate) struct FamilySessions {
     idle: Mutex<Vec<Arc<Snapshot>>>,
     /// The most sessions that there may be.
     count: usize,
+    /// The snapshot that the family shares with other tilesets.
+    shared: SharedSnapshot,
 }
 
 /// The session that draws one variant.
@@ -88,6 +90,7 @@ impl FamilySessions {
             locks: conditioned.locks,
             idle: Mutex::default(),
             count: settings.run.workers.get(),
+            shared: run.options.snapshot.clone(),
         }))
     }
 
@@ -127,6 +130,11 @@ impl SessionPart {
     /// What the change log says of the database at the snapshot.
     pub(crate) fn log(&self) -> Option<LogIdentity> {
         self.sessions.log.clone()
+    }
+
+    /// The snapshot that the family shares with other tilesets.
+    pub(crate) fn shared_snapshot(&self) -> &SharedSnapshot {
+        &self.sessions.shared
     }
 
     /// How many variants are drawn in parallel and share the memory of a run.

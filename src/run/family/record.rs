@@ -13,8 +13,8 @@ use crate::change_log::{Cursor, CursorError};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
-use crate::run::look::needs_seed;
-use crate::run::{CommandError, SeveralError, Target, TargetUrl};
+use crate::run::dirty::needs_seed;
+use crate::run::{CommandError, KnownState, SeveralError, Target, TargetUrl};
 use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, is_own_name};
 
 /// The newest version of the manifest's layout.
@@ -77,6 +77,14 @@ pub(crate) struct StoredFamily {
     pub(crate) tag: Option<String>,
     /// True if the stored note contains this record.
     pub(crate) is_written: bool,
+}
+
+impl StoredFamily {
+    /// What the target of a variant shows according to the manifest; `None` if it does not say.
+    pub(crate) fn known(&self, variant: &RecordedVariant) -> Option<KnownState> {
+        let (cursor, publication) = self.cursor.clone().zip(variant.publication.clone())?;
+        Some(KnownState { cursor, witnesses: self.record.witnesses.clone(), publication })
+    }
 }
 
 /// A record to be written, and the manifest that it replaces.

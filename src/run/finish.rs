@@ -1,0 +1,154 @@
+//! The end of a run: the manifest makes visible what the sink has stored, and the report says what was done.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::task::spawn_blocking;
+
+use super::describe::{metadata, names, warn, with_failed};
+use super::dirty_file::DirtyScope;
+use super::target::AnySink;
+use super::{CommandError, Job};
+use crate::clock::seconds;
+use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
+use crate::pipeline::SlowBatch;
+use crate::postgis::Layer;
+use crate::report::{Event, Requests, RunReport, RunStages, RunZoom, SkippedRows};
+use crate::shards::LayerRecord;
+use crate::target::{Described, Finished, GENERATOR, Sink as _, Written};
+use crate::tile::LonLatBox;
+
+/// What the manifest of a run says, whatever tiles it covers.
+pub(crate) struct Provenance {
+    /// The mark of the database that its tiles show.
+    pub(crate) database: Option<DatabaseMark>,
+    /// The witness of the newest state that its tiles show.
+    pub(crate) witness: Option<Witness>,
+    /// The hash of the tables and views that the layers read.
+    pub(crate) reads: String,
+    /// The numbers of rows.
+    pub(crate) rows: Option<RowCounts>,
+    pub(crate) started: SystemTime,
+    /// The publication that its manifest makes.
+    pub(crate) publication: Publication,
+}
+
+/// What a run has stored.
+pub(crate) struct StoredTiles {
+    pub(crate) written: Written,
+    /// The budgets of layers, and the tiles that could not be rendered.
+    pub(crate) record: LayerRecord,
+    /// The box around the features that the run has seen.
+    pub(crate) bounds: LonLatBox,
+    /// The warnings so far.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// A run that has stored all of its tiles.
+pub(crate) struct StoredRun<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) layers: &'a [Arc<Layer>],
+    pub(crate) provenance: Provenance,
+    pub(crate) tiles: StoredTiles,
+}
+
+/// A run whose manifest is visible.
+pub(crate) struct FinishedRun {
+    pub(crate) manifest: Manifest,
+    pub(crate) target: Finished,
+    /// The names of the layers, by their ids.
+    pub(crate) layers: Vec<String>,
+    pub(crate) written: Written,
+    pub(crate) record: LayerRecord,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) started: SystemTime,
+    /// How long it took to finish, in seconds.
+    pub(crate) seconds: f64,
+}
+
+/// What only the run itself knows of a seed, for its report. The fields are those of [`RunReport`].
+pub(crate) struct SeedFigures {
+    pub(crate) bytes: u64,
+    pub(crate) plan_seconds: f64,
+    pub(crate) reading_seconds: f64,
+    pub(crate) reading_sessions: usize,
+    pub(crate) render_seconds: f64,
+    pub(crate) stages: RunStages,
+    pub(crate) restarts: u32,
+    pub(crate) zooms: Vec<RunZoom>,
+    pub(crate) slowest: Vec<SlowBatch>,
+    pub(crate) skipped: Vec<SkippedRows>,
+}
+
+impl StoredRun<'_> {
+    /// Makes visible what `sink` has stored, and writes the list of changed tiles. `scope` has the parts of the
+    /// manifest that depend on which tiles the run covers: snapshots, zooms and boxes, regions, counts, the tiles that
+    /// earlier runs could not render, and when layers were warned of. `kept` is what the target said about itself, if
+    /// the run keeps some of its earlier tiles.
+    pub(crate) async fn finish(
+        self,
+        sink: AnySink,
+        scope: Manifest,
+        kept: Option<&Described>,
+    ) -> Result<FinishedRun, CommandError> {
+        let StoredRun { job, layers, provenance, tiles } = self;
+        let StoredTiles { written, record, bounds, mut warnings } = tiles;
+        let Provenance { database, witness, reads, rows, started, publication } = provenance;
+        job.report.event(&Event::Finishing);
+        let finishing = Instant::now();
+        let mut manifest = Manifest {
+            version: Manifest::version_with(&scope.partial),
+            generator: GENERATOR.to_owned(),
+            database,
+            witness,
+            reads: Some(reads),
+            rows,
+            unrendered: with_failed(scope.unrendered, &record.failed),
+            started: seconds(started),
+            seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+            publication: Some(publication),
+            ..scope
+        };
+        warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &job.report));
+        let metadata = metadata(&job.settings, layers, bounds, &manifest, kept)?;
+        let target = spawn_blocking(move || sink.finish(&metadata)).await??;
+        job.changed_out.write(target.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
+        let (layers, seconds) = (names(layers), finishing.elapsed().as_secs_f64());
+        Ok(FinishedRun { manifest, target, layers, written, record, warnings, started, seconds })
+    }
+}
+
+impl FinishedRun {
+    /// The report of a seed.
+    pub(crate) fn seed_report(self, figures: SeedFigures) -> RunReport {
+        let FinishedRun { manifest, target, layers, written, record, warnings, started, seconds } = self;
+        RunReport {
+            output: target.place,
+            written: written.stored,
+            unchanged: written.unchanged,
+            deleted: target.deleted,
+            requests: target.in_flight.map(|seen| Requests {
+                mean_in_flight: seen.mean,
+                most_in_flight: seen.peak,
+                requests: seen.requests,
+            }),
+            layers,
+            manifest: Manifest { seconds: started.elapsed().unwrap_or_default().as_secs_f64(), ..manifest },
+            features: figures.zooms.iter().map(|zoom| zoom.features).sum(),
+            bytes: figures.bytes,
+            plan_seconds: figures.plan_seconds,
+            reading_seconds: figures.reading_seconds,
+            reading_sessions: figures.reading_sessions,
+            render_seconds: figures.render_seconds,
+            finish_seconds: seconds,
+            stages: figures.stages,
+            restarts: figures.restarts,
+            zooms: figures.zooms,
+            slowest: figures.slowest,
+            skipped: figures.skipped,
+            budgets: record.budgets,
+            failed: record.failed,
+            warnings,
+        }
+    }
+}
