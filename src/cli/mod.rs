@@ -19,7 +19,7 @@ mod variants;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand};
 use init::run_init;
 use seed::{run_reseed, run_seed};
 use serve::{run_jobs, run_preview, run_serve};
@@ -31,7 +31,7 @@ use track::{run_doctor, run_track};
 
 use crate::config::{Flag, Progress};
 use crate::exit::Exit;
-use crate::report::{say, say_failure, set_log_form};
+use crate::report::{LogForm, say, say_failure, set_log_form};
 use crate::run::{CommandError, interrupted};
 use crate::signals;
 use crate::stop::{Signal, Stop};
@@ -43,7 +43,7 @@ pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use seed::{Reseed, Seed};
-pub use serve::{EmptyStatusFlag, Preview, Serve};
+pub use serve::{Preview, Serve};
 pub use settings::ConfigFlags;
 pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
@@ -61,23 +61,10 @@ pub struct Cli {
     /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a
     /// terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
-    pub log: Option<LogFlag>,
+    pub log: Option<LogForm>,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFlag {
-    /// Plain on a terminal, timed elsewhere
-    Auto,
-    /// The text alone
-    Plain,
-    /// Time and level before each line
-    Timed,
-    /// A JSON object a line
-    Json,
 }
 
 /// The verbs.
