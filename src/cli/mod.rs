@@ -156,34 +156,24 @@ impl SettingFlags {
     /// The settings that were given as flags, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<Flag> {
-        let mut flags: Vec<Flag> = Vec::new();
-        if let Some(url) = &self.database_url {
-            flags.push(("--database-url", "database.url", url.as_str().into()));
-        }
-        if let Some(zoom) = &self.zoom {
-            flags.push(("--zoom", "tileset.zoom", zoom.to_string().into()));
-        }
-        if !self.bbox.is_empty() {
-            let boxes: Vec<toml::Value> = self.bbox.iter().map(|bbox| bbox.to_string().into()).collect();
-            flags.push(("--bbox", "tileset.bbox", boxes.into()));
-        }
-        if let Some(output) = &self.output {
-            flags.push(("--output", "tileset.output", output.to_string_lossy().into_owned().into()));
-        }
-        if let Some(url) = &self.public_url {
-            flags.push(("--public-url", "target.public_url", url.as_str().into()));
-        }
-        if let Some(workers) = self.workers {
-            flags.push(("--workers", "run.workers", i64::from(workers).into()));
-        }
-        if let Some(progress) = self.progress
-            && let Ok(value) = toml::Value::try_from(progress)
-        {
-            flags.push(("--progress", "run.progress", value));
-        }
+        let boxes = || self.bbox.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+        let mut flags = typed([
+            ("--database-url", "database.url", self.database_url.as_deref().map(toml::Value::from)),
+            ("--zoom", "tileset.zoom", self.zoom.as_ref().map(|zoom| zoom.to_string().into())),
+            ("--bbox", "tileset.bbox", (!self.bbox.is_empty()).then(boxes)),
+            ("--output", "tileset.output", self.output.as_ref().map(|output| output.to_string_lossy().as_ref().into())),
+            ("--public-url", "target.public_url", self.public_url.as_deref().map(toml::Value::from)),
+            ("--workers", "run.workers", self.workers.map(|workers| i64::from(workers).into())),
+            ("--progress", "run.progress", self.progress.and_then(|style| toml::Value::try_from(style).ok())),
+        ]);
         flags.extend(self.more.iter().cloned());
         flags
     }
+}
+
+/// The flags that were typed: their names, keys and values.
+fn typed<const N: usize>(flags: [(&'static str, &'static str, Option<toml::Value>); N]) -> Vec<Flag> {
+    flags.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect()
 }
 
 // Parses the command line, starts logging, runs the command, and ends with an exit code.

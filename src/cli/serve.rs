@@ -13,7 +13,7 @@ use super::settings::{
     has_file, lists_tilesets, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read, says_nothing,
 };
 use super::variants::not_for_variants;
-use super::{Jobs, JobsServer, SettingFlags, on_runtime};
+use super::{Jobs, JobsServer, SettingFlags, on_runtime, typed};
 use crate::config::{ConfigError, JobSettings};
 use crate::report::{Style, print, print_as_json, report, start_log};
 use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
@@ -116,7 +116,7 @@ impl Serve {
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         let text = |value: Option<String>| value.map(toml::Value::from);
-        let given = [
+        let more = typed([
             ("--listen", "serve.listen", text(self.listen.as_ref().map(ToString::to_string))),
             ("--admin", "serve.admin", text(self.admin.as_ref().map(ToString::to_string))),
             ("--public-url", "serve.public_url", text(self.public_url.clone())),
@@ -143,8 +143,7 @@ impl Serve {
                 (!self.trusted_proxy.is_empty())
                     .then(|| self.trusted_proxy.iter().map(ToString::to_string).collect::<Vec<_>>().into()),
             ),
-        ];
-        let more = given.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect();
+        ]);
         SettingFlags {
             config: self.config.clone(),
             database_url: self.database_url.clone(),

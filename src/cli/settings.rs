@@ -136,6 +136,12 @@ fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Re
     }
 }
 
+/// The error of a command or flag that is for one tileset, and got several.
+pub(crate) fn several_tilesets(what: &'static str, tilesets: Vec<JobSettings>) -> CommandError {
+    let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+    ConfigError::NotOneTileset { what, names }.into()
+}
+
 /// True if the settings of a command name an output.
 pub(crate) fn names_output(flags: &SettingFlags) -> Result<bool, CommandError> {
     let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
@@ -273,7 +279,7 @@ pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
 
 /// The style in which the run is shown.
 pub(crate) fn style(settings: &JobSettings, quiet: bool) -> Style {
-    match settings.run.progress {
+    match settings.run.section.progress {
         _ if quiet => Style::Quiet,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cdn::{CloudflarePlan, PurgeBy};
 use crate::cells::{CellGeometry, CellShape};
+use crate::change_log::ChangesOptions;
 use crate::postgis::{Beyond, OnLargeTile, OnTileError};
 use crate::serve::{LetterCase, ParameterType, ServeSection};
 use crate::setting::{Named, Secret, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
@@ -31,7 +32,7 @@ pub(crate) struct ConfigFile {
     pub(crate) tileset_defaults: Option<TilesetSection>,
     pub(crate) target: TargetSection,
     pub(crate) s3: S3Section,
-    pub(crate) changes: ChangesSection,
+    pub(crate) changes: ChangesOptions,
     pub(crate) run: RunSection,
     pub(crate) serve: ServeSection,
     #[serde(default)]
@@ -80,16 +81,6 @@ pub(crate) enum Compression {
 pub(crate) enum PublishMode {
     InPlace,
     Versioned,
-}
-
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(transform = no_key_is_required)]
-pub(crate) struct ChangesSection {
-    pub(crate) schema: String,
-    pub(crate) truncate_rows: u32,
-    pub(crate) debounce: TimeSpan,
-    pub(crate) poll: TimeSpan,
 }
 
 #[derive(Debug, Clone, Deserialize, JsonSchema)]

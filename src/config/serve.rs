@@ -148,9 +148,8 @@ impl Check<'_> {
     /// The address under which clients find the server.
     fn own_url(&self, url: &str) -> Result<String, ConfigError> {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
         let host = rest.map_or("", |rest| rest.split('/').next().unwrap_or_default());
-        if host.is_empty() || host.contains('@') || rest.is_some_and(|rest| rest.contains(is_odd)) {
+        if host.is_empty() || host.contains('@') || rest.is_some_and(|rest| rest.contains(Self::is_odd_in_address)) {
             let what =
                 format!("{url:?} is no address of a server: write https://host/path, under which clients find it");
             return Err(self.wrong("serve.public_url", what));

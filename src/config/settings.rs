@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AutoWord, ChangesSection, ConfigFile, DatabaseSection, Progress, RowsMb, TilesetSection};
+use super::file::{AutoWord, ConfigFile, DatabaseSection, RowsMb, RunSection, TilesetSection};
 use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
@@ -71,8 +71,8 @@ pub struct RunSettings {
     pub rows_memory: usize,
     /// The memory for the rows that a reseed caches near changes, in bytes.
     pub near_rows_memory: usize,
-    /// How to show progress.
-    pub progress: Progress,
+    /// The keys that need no more than their type.
+    pub(crate) section: RunSection,
 }
 
 /// A tileset: its layers, its target, and how that is written.
@@ -219,7 +219,7 @@ impl JobSettings {
             },
             rows_memory,
             near_rows_memory,
-            progress: run.progress,
+            section: given.run.clone(),
         };
         let tileset = check.tileset(&given, section, only_layers)?;
         let server = check.serve(&given.serve, tileset.s3.headers.names.clone())?;
@@ -265,6 +265,11 @@ impl Check<'_> {
             return Ok(value);
         }
         Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
+    }
+
+    /// True for a character that no address of a server or folder has.
+    pub(crate) fn is_odd_in_address(c: char) -> bool {
+        c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\')
     }
 
     /// A duration within two others.
@@ -358,7 +363,7 @@ impl Check<'_> {
         self.within_times("database.lock_timeout", timeout, SHORTEST..=LONGEST)
     }
 
-    fn changes(&self, changes: &ChangesSection) -> Result<ChangesOptions, ConfigError> {
+    fn changes(&self, changes: &ChangesOptions) -> Result<ChangesOptions, ConfigError> {
         let schema = &changes.schema;
         // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted
         // text in the scripts of `track install`.
@@ -369,7 +374,7 @@ impl Check<'_> {
                 format!("{schema:?} cannot name it: write 1 to 63 bytes, not pg_…, without $, {{ and }}"),
             ));
         }
-        Ok(ChangesOptions { schema: schema.clone(), truncate_rows: changes.truncate_rows })
+        Ok(changes.clone())
     }
 }
 

@@ -199,8 +199,7 @@ impl Check<'_> {
         if host.contains('@') {
             return wrong("holds a user or password, and every visitor would read it");
         }
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
-        if host.is_empty() || rest.contains(is_odd) {
+        if host.is_empty() || rest.contains(Self::is_odd_in_address) {
             return wrong("is no address of a folder");
         }
         Ok(url.trim_end_matches('/').to_owned())

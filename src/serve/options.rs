@@ -20,8 +20,9 @@ use crate::setting::{Named, Secret, TextByZoom, TimeSpan, by_name, names_schema,
 use crate::target::CacheRule;
 use crate::tile::{TileText, TileTextNames};
 
-/// The section `[serve]` as it is written; `sample-config.toml` says what each key means. Where a check makes something
-/// else of a key, such as an address of a text, the result stands in [`ServeOptions`].
+// `sample-config.toml` says what each key means. Where a check makes something else of a key, such as an address of a
+// text, the result stands in `ServeOptions`.
+/// The section `[serve]`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(transform = no_key_is_required)]
