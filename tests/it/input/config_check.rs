@@ -147,7 +147,7 @@ fn what_does_not_go_together_is_refused_in_one_sentence() {
         assert_eq!(checked.code, 2, "{text}");
     }
     let nowhere = config(&folder, &for_output("t.tiles", ""), &["--check"]);
-    assert!(problems(&nowhere)[0].starts_with("t.tiles "), "{}", nowhere.stderr);
+    assert!(problems(&nowhere)[0].starts_with("\"t.tiles\" names no target: "), "{}", nowhere.stderr);
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn what_goes_together_has_no_problem() {
     let apart = "[target]\ntemplate = \"{layer}/{z}/{x}/{y}.pbf\"\n";
     let kinds = ["t.mbtiles", "t.pmtiles", "tiles/", "s3://b/tiles/", "s3://b/t.pmtiles"];
     let all = kinds.into_iter().flat_map(|kind| {
-        let family = format!("{BY_COUNTRY}\"{}\"\n", kind.replace('t', "t{c}"));
+        let family = format!("{BY_COUNTRY}\"{}\"\n", kind.replacen('t', "{c}t", 1));
         let plain = [VERSIONS, WRITER, apart, "area = \"0,0,10,10\"\n", "[serve]\nlive = true\n"];
         let plain = plain.map(|more| (kind, for_output(kind, more)));
         plain.into_iter().chain([(kind, format!("[tileset]\nname = \"f\"\n{family}"))])
