@@ -13,7 +13,7 @@ use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
 use super::parameters::UndeclaredNames;
 use super::queue::WorkerShares;
-use super::shared::{RedisUrl, SharedSecret};
+use super::redis::{RedisUrl, SharedSecret};
 use super::target::watch::POLL;
 use super::write_back::WriteBackLimits;
 use crate::setting::{Named, Secret, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
