@@ -37,7 +37,7 @@
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values |
 //! | [`cursor`], [`manifest`] | a transaction snapshot as a cursor into the change log; what a target says about its run |
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
-//! | `clock`, `hex`, `prometheus` | times since 1970; hexadecimal digits and random ids; metrics as text |
+//! | `clock`, `hex`, `prometheus`, `setting` | times since 1970; hexadecimal digits and random ids; metrics as text; types of values in a configuration |
 //! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the commands that messages suggest |
 
 pub mod cdn;
@@ -63,6 +63,7 @@ pub mod report;
 pub mod run;
 pub mod scratch;
 pub mod serve;
+mod setting;
 pub mod shards;
 pub mod signals;
 pub mod source;

@@ -4,12 +4,17 @@
 //! drawn. The database computes the same numbers by the same operations (`postgis/sql/cells.rs`): additions, products
 //! and floors of doubles give the same bits in both (IEEE 754).
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use crate::tile::{LAST_UNIT, WORLD_UNITS, WorldBox, Zoom};
 
 /// The shape of a cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum CellShape {
     /// Squares along the tiles' edges; four squares of a zoom form one square of the next shallower zoom.
+    #[default]
     Square,
     /// Regular hexagons with a corner in the north and the south. The lowest corners lie at (i·w, j·√3·w) and
     /// ((i+½)·w, (j+½)·√3·w), counted in EPSG:3857 from its origin, for a width w and all whole i and j.
@@ -17,9 +22,11 @@ pub enum CellShape {
 }
 
 /// The geometry by which a cell is drawn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum CellGeometry {
     /// A point in its middle.
+    #[default]
     Center,
     /// A point at the mean position of its members.
     Centroid,

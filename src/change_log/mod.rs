@@ -34,9 +34,12 @@ mod waking;
 use std::time::Duration;
 
 use md5::{Digest as _, Md5};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::hex::hex;
 use crate::postgis::Layer;
+use crate::setting::{TimeSpan, no_key_is_required};
 
 pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
 pub use error::ChangeLogError;
@@ -52,13 +55,17 @@ pub use read::{
 
 // The change log in the configuration.
 
-/// The schema of the log, and what the log holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The section `[changes]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = no_key_is_required)]
 pub struct ChangesOptions {
     /// The schema of the log.
     pub schema: String,
     /// A `TRUNCATE` of more rows is logged as "everything" instead of the position of each row.
     pub truncate_rows: u32,
+    pub(crate) debounce: TimeSpan,
+    pub(crate) poll: TimeSpan,
 }
 
 /// How `reseed --watch` waits for changes.

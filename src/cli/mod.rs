@@ -40,7 +40,7 @@ mod variants;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand};
 use init::run_init;
 use own_file::take_own_file;
 use seed::{run_reseed, run_seed};
@@ -53,7 +53,7 @@ use track::{run_doctor, run_track};
 
 use crate::config::{Flag, Progress};
 use crate::exit::Exit;
-use crate::report::{say, say_failure, set_log_form};
+use crate::report::{LogForm, say, say_failure, set_log_form};
 use crate::run::{CommandError, interrupted};
 use crate::signals;
 use crate::stop::{Signal, Stop};
@@ -65,7 +65,7 @@ pub use init::Init;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use seed::{Reseed, Seed};
-pub use serve::{EmptyStatusFlag, Preview, Serve};
+pub use serve::{Preview, Serve};
 pub use settings::ConfigFlags;
 pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
@@ -83,26 +83,13 @@ pub struct Cli {
     /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a
     /// terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
-    pub log: Option<LogFlag>,
+    pub log: Option<LogForm>,
     /// Do not read ./oar-tiles.toml, which commands read that have no other configuration
     #[arg(long, global = true, display_order = 901)]
     pub no_config: bool,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
-}
-
-/// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFlag {
-    /// Plain on a terminal, timed elsewhere
-    Auto,
-    /// The text alone
-    Plain,
-    /// Time and level before each line
-    Timed,
-    /// A JSON object a line
-    Json,
 }
 
 /// The verbs.
@@ -194,34 +181,24 @@ impl SettingFlags {
     /// The settings that were given as flags, by key.
     #[must_use]
     pub fn flags(&self) -> Vec<Flag> {
-        let mut flags: Vec<Flag> = Vec::new();
-        if let Some(url) = &self.database_url {
-            flags.push(("--database-url", "database.url", url.as_str().into()));
-        }
-        if let Some(zoom) = &self.zoom {
-            flags.push(("--zoom", "tileset.zoom", zoom.to_string().into()));
-        }
-        if !self.bbox.is_empty() {
-            let boxes: Vec<toml::Value> = self.bbox.iter().map(|bbox| bbox.to_string().into()).collect();
-            flags.push(("--bbox", "tileset.bbox", boxes.into()));
-        }
-        if let Some(output) = &self.output {
-            flags.push(("--output", "tileset.output", output.to_string_lossy().into_owned().into()));
-        }
-        if let Some(url) = &self.public_url {
-            flags.push(("--public-url", "target.public_url", url.as_str().into()));
-        }
-        if let Some(workers) = self.workers {
-            flags.push(("--workers", "run.workers", i64::from(workers).into()));
-        }
-        if let Some(progress) = self.progress
-            && let Ok(value) = toml::Value::try_from(progress)
-        {
-            flags.push(("--progress", "run.progress", value));
-        }
+        let boxes = || self.bbox.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+        let mut flags = typed([
+            ("--database-url", "database.url", self.database_url.as_deref().map(toml::Value::from)),
+            ("--zoom", "tileset.zoom", self.zoom.as_ref().map(|zoom| zoom.to_string().into())),
+            ("--bbox", "tileset.bbox", (!self.bbox.is_empty()).then(boxes)),
+            ("--output", "tileset.output", self.output.as_ref().map(|output| output.to_string_lossy().as_ref().into())),
+            ("--public-url", "target.public_url", self.public_url.as_deref().map(toml::Value::from)),
+            ("--workers", "run.workers", self.workers.map(|workers| i64::from(workers).into())),
+            ("--progress", "run.progress", self.progress.and_then(|style| toml::Value::try_from(style).ok())),
+        ]);
         flags.extend(self.more.iter().cloned());
         flags
     }
+}
+
+/// The flags that were typed: their names, keys and values.
+fn typed<const N: usize>(flags: [(&'static str, &'static str, Option<toml::Value>); N]) -> Vec<Flag> {
+    flags.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect()
 }
 
 // Parses the command line, starts logging, runs the command, and ends with an exit code.

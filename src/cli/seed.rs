@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::init::drafted_settings;
 use super::serve::preview;
 use super::settings::{
-    Closing, first_failure, names_layers, noted, reseed_options, resolved_all, style, watch_options,
+    Closing, first_failure, names_layers, noted, reseed_options, resolved_all, several_tilesets, style, watch_options,
 };
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
@@ -172,8 +172,7 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     )?;
     let shown = tilesets.first().filter(|_| arguments.preview).cloned();
     if shown.is_some() && tilesets.len() > 1 {
-        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
-        return Err(ConfigError::NotOneTileset { what: "--preview", names }.into());
+        return Err(several_tilesets("--preview", tilesets));
     }
     if let Some(shown) = &shown {
         not_for_variants(shown, "--preview", "run oar-tiles preview with the output of one variant")?;
@@ -199,14 +198,11 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
 }
 
 /// Refuses `--variant` unless it names variants of one tileset.
-fn has_variants(tilesets: &[JobSettings]) -> Result<(), ConfigError> {
+fn has_variants(tilesets: &[JobSettings]) -> Result<(), CommandError> {
     match tilesets {
         [one] if one.tileset.variants.is_some() => Ok(()),
-        [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }),
-        several => {
-            let names = several.iter().map(|settings| settings.tileset.name.clone()).collect();
-            Err(ConfigError::NotOneTileset { what: "--variant", names })
-        }
+        [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }.into()),
+        several => Err(several_tilesets("--variant", several.to_vec())),
     }
 }
 
@@ -346,7 +342,6 @@ async fn reseed_one(
     noted(&metrics, ended, stop)
 }
 
-/// The waiting times of a watch.
 /// Writes the purges that wait into the file of `--metrics`.
 async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
     if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {

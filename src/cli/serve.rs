@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::{ArgAction, Args};
 use http::Method;
 use serde_json::Value;
 
@@ -14,14 +14,14 @@ use super::settings::{
     says_nothing, target_of,
 };
 use super::variants::not_for_variants;
-use super::{Jobs, JobsServer, SettingFlags, on_runtime};
+use super::{Jobs, JobsServer, SettingFlags, on_runtime, typed};
 use crate::config::{ConfigError, JobSettings};
 use crate::report::{Style, print, print_as_json, report, start_log};
 use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use crate::run::{CommandError, Family, Job, jobs, serving};
 use crate::serve::{
-    AddressRange, FamilyWriter, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter,
+    AddressRange, EmptyStatus, FamilyWriter, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter,
     TilesetHeaders,
 };
 use crate::stop::Stop;
@@ -55,7 +55,7 @@ pub struct Serve {
     pub cdn_cache_control: Option<String>,
     /// HTTP status of a tile in which nothing is drawn [env: OAR_TILES_EMPTY_STATUS]
     #[arg(long, value_name = "STATUS", value_enum)]
-    pub empty_status: Option<EmptyStatusFlag>,
+    pub empty_status: Option<EmptyStatus>,
     /// Cache up to N megabytes of tiles in memory [env: OAR_TILES_CACHE_MB]
     #[arg(long, value_name = "N")]
     pub cache_mb: Option<u32>,
@@ -117,14 +117,18 @@ impl Serve {
     #[must_use]
     pub fn given(&self) -> SettingFlags {
         let text = |value: Option<String>| value.map(toml::Value::from);
-        let given = [
+        let more = typed([
             ("--listen", "serve.listen", text(self.listen.as_ref().map(ToString::to_string))),
             ("--admin", "serve.admin", text(self.admin.as_ref().map(ToString::to_string))),
             ("--public-url", "serve.public_url", text(self.public_url.clone())),
             ("--base-path", "serve.base_path", text(self.base_path.clone())),
             ("--cache-control", "serve.cache_control", text(self.cache_control.clone())),
             ("--cdn-cache-control", "serve.cdn_cache_control", text(self.cdn_cache_control.clone())),
-            ("--empty-status", "serve.empty_status", self.empty_status.map(|flag| flag.number().into())),
+            (
+                "--empty-status",
+                "serve.empty_status",
+                self.empty_status.map(|status| i64::from(status.status().as_u16()).into()),
+            ),
             ("--cache-mb", "serve.cache_mb", self.cache_mb.map(|megabytes| i64::from(megabytes).into())),
             ("--changes", "serve.changes", self.changes.then_some(true.into())),
             ("--preview", "serve.preview", self.preview.then_some(true.into())),
@@ -140,8 +144,7 @@ impl Serve {
                 (!self.trusted_proxy.is_empty())
                     .then(|| self.trusted_proxy.iter().map(ToString::to_string).collect::<Vec<_>>().into()),
             ),
-        ];
-        let more = given.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect();
+        ]);
         SettingFlags {
             config: self.config.clone(),
             database_url: self.database_url.clone(),
@@ -210,30 +213,6 @@ impl Preview {
             tileset: self.tileset.iter().cloned().collect(),
             more: live.into_iter().collect(),
             ..SettingFlags::default()
-        }
-    }
-}
-
-/// The status of an empty tile, as typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum EmptyStatusFlag {
-    /// No Content
-    #[value(name = "204")]
-    NoContent,
-    /// OK: a tile of 0 bytes, which is valid
-    #[value(name = "200")]
-    Ok,
-    /// Not Found: some clients then enlarge the tile of the next lower zoom
-    #[value(name = "404")]
-    NotFound,
-}
-
-impl EmptyStatusFlag {
-    const fn number(self) -> i64 {
-        match self {
-            EmptyStatusFlag::NoContent => 204,
-            EmptyStatusFlag::Ok => 200,
-            EmptyStatusFlag::NotFound => 404,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum as _};
 use serde::Serialize;
 
-use super::{LogFlag, Reseed, SettingFlags, on_runtime};
+use super::{Reseed, SettingFlags, on_runtime};
 use crate::change_log::WatchOptions;
 use crate::config::{
     CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather,
@@ -20,20 +20,15 @@ use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or
 use crate::stop::Stop;
 
 /// The form of the log, from the flag or else from the environment.
-pub(crate) fn log_form(flag: Option<LogFlag>) -> Result<LogForm, CommandError> {
-    let flag = match (flag, std::env::var(LOG_VARIABLE)) {
-        (None, Ok(value)) if !value.is_empty() => LogFlag::from_str(&value, false).map_err(|_unknown| {
+pub(crate) fn log_form(flag: Option<LogForm>) -> Result<LogForm, CommandError> {
+    match (flag, std::env::var(LOG_VARIABLE)) {
+        (Some(form), _) => Ok(form),
+        (None, Ok(value)) if !value.is_empty() => Ok(LogForm::from_str(&value, false).map_err(|_unknown| {
             let message = format!("\"{value}\" is no form of the log: write auto, plain, timed or json");
             ConfigError::BadVariable { variable: LOG_VARIABLE.to_owned(), message }
-        })?,
-        (flag, _) => flag.unwrap_or(LogFlag::Auto),
-    };
-    Ok(match flag {
-        LogFlag::Auto => LogForm::Auto,
-        LogFlag::Plain => LogForm::Plain,
-        LogFlag::Timed => LogForm::Timed,
-        LogFlag::Json => LogForm::Json,
-    })
+        })?),
+        (None, _) => Ok(LogForm::Auto),
+    }
 }
 
 pub(crate) fn environment() -> Parts {
@@ -146,6 +141,12 @@ fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Re
             names: values.tileset_names().into_iter().map(str::to_owned).collect(),
         }),
     }
+}
+
+/// The error of a command or flag that is for one tileset, and got several.
+pub(crate) fn several_tilesets(what: &'static str, tilesets: Vec<JobSettings>) -> CommandError {
+    let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
+    ConfigError::NotOneTileset { what, names }.into()
 }
 
 /// True if the settings of a command name an output.
@@ -304,7 +305,7 @@ pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
 
 /// The style in which the run is shown.
 pub(crate) fn style(settings: &JobSettings, quiet: bool) -> Style {
-    match settings.run.progress {
+    match settings.run.section.progress {
         _ if quiet => Style::Quiet,
         Progress::Auto => Style::Auto,
         Progress::Bar => Style::Bar,

@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args};
 
 use super::settings::{
-    Closing, first_failure, names_layers, resolved_all, resolved_for, resolved_to_read, resolved_to_write, target_of,
+    Closing, first_failure, names_layers, resolved_all, resolved_for, resolved_to_read, resolved_to_write, several_tilesets, target_of,
 };
 use super::tilesets::for_each;
 use super::variants::{targets_of, variant_of_target};
 use super::{Purge, PurgeVerb, SettingFlags, on_runtime};
-use crate::config::ConfigError;
 use crate::report::{
     PurgeStatusList, Style, print, print_bytes, print_document, print_json, render_contents, render_copy,
     render_delivered, render_diff, render_features, render_findings, render_planned_purges, render_purge_status,
@@ -53,8 +52,7 @@ pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
         None => resolved_all(&flags, true)?,
     };
     if is_json == Some(true) && tilesets.len() > 1 {
-        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
-        return Err(ConfigError::NotOneTileset { what: "--json", names }.into());
+        return Err(several_tilesets("--json", tilesets));
     }
     let what = &arguments.what;
     let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };

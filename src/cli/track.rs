@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::settings::{names_layers, names_output, resolved_all, resolved_for};
+use super::settings::{names_layers, names_output, resolved_all, resolved_for, several_tilesets};
 use super::tilesets::for_each;
 use super::{SettingFlags, on_runtime};
-use crate::config::{ConfigError, JobSettings};
+use crate::config::JobSettings;
 use crate::report::{
     Report, Style, grouped, print, print_document, print_script, render_backlog, render_checkup, report, say_warning,
     start_log,
@@ -190,8 +190,7 @@ pub(crate) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         None => resolved_all(&flags, false)?,
     };
     if arguments.json && tilesets.len() > 1 {
-        let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
-        return Err(ConfigError::NotOneTileset { what: "--json", names }.into());
+        return Err(several_tilesets("--json", tilesets));
     }
     let options = doctor::DoctorOptions {
         transaction_age: arguments.transaction_age,

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Flag;
 use super::error::ConfigError;
-use super::file::ConfigFile;
+use super::sample::read;
 use super::settings::JobSettings;
 use super::values::{ConfigValues, Origin};
 use crate::config::variables;
@@ -108,7 +108,7 @@ fn without_problems(
         }
     }
     while problems.len() < MAX_PROBLEMS {
-        let Err(error) = toml::from_str::<ConfigFile>(&text) else { break };
+        let Err(error) = read(&text) else { break };
         problems.push(ConfigError::in_file(path, &text, &error));
         if !error.span().is_some_and(|span| blank(&mut text, span.start)) {
             // No part of the file can be read.
@@ -243,12 +243,12 @@ fn drop_value(values: &mut ConfigValues, defaults: &ConfigValues, key: &str) -> 
     let section = key.split('.').next().unwrap_or(key);
     // The sections of a list have no values of their own.
     let place = [key, section].into_iter().find(|place| values.values.contains_key(*place));
-    let Some(place) = place.map(str::to_owned) else { return false };
-    let old = values.values.remove(&place);
-    if let Some(default) = defaults.values.get(&place).filter(|_| !matches!(old, Some((_, Origin::Default)))) {
-        values.values.insert(place, default.clone());
-    }
-    old.is_some_and(|(_, origin)| origin != Origin::Default)
+    let Some(place) = place.filter(|place| values.origin(place) != Some(&Origin::Default)) else { return false };
+    match defaults.values.get(place) {
+        Some(default) => values.values.insert(place.to_owned(), default.clone()),
+        None => values.values.remove(place),
+    };
+    true
 }
 
 /// Removes a field of a layer, or the whole layer if it has no such field.

@@ -6,16 +6,16 @@ use std::path::Path;
 
 use super::error::{ConfigError, nearest};
 use super::file::{
-    AggregateSection, CellDrawing, CellShapeName, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Limit,
-    Properties, RowCondition, SimplifySection, TileBoundsName,
+    AggregateSection, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Limit, Properties, RowCondition,
+    SimplifySection,
 };
 use super::settings::{Check, LayerSettings, LayerTexts};
 use super::values::Origin;
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::change_log::TrackOptions;
 use crate::postgis::{
-    Budget, Cells, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, Query, ROW_NUMBER,
-    RowZooms, Rows, Simplify, TileFunction, TilePart,
+    Budget, Cells, LayerKind, LayerOptions, OnLargeTile, Property, PropertySource, Query, ROW_NUMBER, RowZooms, Rows,
+    Simplify, TileFunction, TilePart,
 };
 use crate::target::is_own_name;
 use crate::tile::{
@@ -43,7 +43,7 @@ impl Band {
 
 impl Check<'_> {
     pub(crate) fn layers(&self, given: &ConfigFile, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
-        let layers = self.present("layer", given.layer.as_ref())?;
+        let layers = &given.layer;
         if layers.is_empty() || layers.len() > MOST_LAYERS {
             return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
         }
@@ -93,7 +93,7 @@ impl Check<'_> {
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
-        let zooms = self.present("layer_defaults.zoom", layer.zoom.as_ref().or(defaults.zoom.as_ref()).cloned())?;
+        let zooms = layer.zoom.as_ref().unwrap_or(&defaults.zoom).clone();
         let track: Vec<TrackOptions> = (layer.track.iter())
             .map(|track| TrackOptions {
                 table: track.table.clone(),
@@ -101,11 +101,10 @@ impl Check<'_> {
                 geometry: track.geometry.clone(),
             })
             .collect();
-        let (mut budget, on_tile_error) = (self.budget(layer, defaults)?, self.on_tile_error(layer, defaults)?);
+        let mut budget = self.budget(layer, defaults)?;
         if function.is_some() {
             budget = budget.of_whole_tiles();
         }
-        let beyond = self.present("layer_defaults.beyond", layer.beyond.or(defaults.beyond))?;
         let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
         let refresh = layer.refresh.unwrap_or(false);
         if refresh && matches!(rows, Rows::Query(_)) {
@@ -136,8 +135,8 @@ impl Check<'_> {
                 kind: band.kind,
                 simplify: band.simplify,
                 budget: budget.clone(),
-                on_tile_error,
-                beyond,
+                on_tile_error: layer.on_tile_error.unwrap_or(defaults.on_tile_error),
+                beyond: layer.beyond.unwrap_or(defaults.beyond),
                 refresh,
                 is_sample: self.is_sample(),
             },
@@ -160,7 +159,7 @@ impl Check<'_> {
             }
             Ok(LayerTexts { name: layer.name.clone(), description: layer.description.clone(), of_properties })
         };
-        given.layer.iter().flatten().map(texts).collect()
+        given.layer.iter().map(texts).collect()
     }
 
     /// The ways in which the layer is drawn, each with its zooms, ordered by the first zoom. Together they cover all
@@ -345,37 +344,21 @@ impl Check<'_> {
 impl Check<'_> {
     /// A layer's budget.
     pub(crate) fn budget(&self, layer: &LayerSection, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
-        let limits = |field: &str, own: Option<&Limit>, default: Option<&Limit>| {
-            let name = format!("layer_defaults.{field}");
-            match own {
-                Some(own) => self.limits(&format!("layer[{}].{field}", layer.name), own),
-                None => self.limits(&name, self.present(&name, default)?),
-            }
+        let limits = |field: &str, own: Option<&Limit>, default: &Limit| match own {
+            Some(own) => self.limits(&format!("layer[{}].{field}", layer.name), own),
+            None => self.limits(&format!("layer_defaults.{field}"), default),
         };
-        let on_large_tile =
-            self.present("layer_defaults.on_large_tile", layer.on_large_tile.or(defaults.on_large_tile))?;
+        let on_large_tile = layer.on_large_tile.unwrap_or(defaults.on_large_tile);
         if layer.rank.is_some() && on_large_tile != OnLargeTile::Thin {
             let what = "does nothing, for no feature is left out: write on_large_tile = \"thin\" beside it".to_owned();
             return Err(self.wrong(&format!("layer[{}].rank", layer.name), what));
         }
         Ok(Budget {
-            features: limits(
-                "max_tile_features",
-                layer.max_tile_features.as_ref(),
-                defaults.max_tile_features.as_ref(),
-            )?,
-            bytes: limits("max_tile_bytes", layer.max_tile_bytes.as_ref(), defaults.max_tile_bytes.as_ref())?,
+            features: limits("max_tile_features", layer.max_tile_features.as_ref(), &defaults.max_tile_features)?,
+            bytes: limits("max_tile_bytes", layer.max_tile_bytes.as_ref(), &defaults.max_tile_bytes)?,
             on_large_tile,
             rank: layer.rank.clone(),
         })
-    }
-
-    pub(crate) fn on_tile_error(
-        &self,
-        layer: &LayerSection,
-        defaults: &LayerDefaults,
-    ) -> Result<OnTileError, ConfigError> {
-        self.present("layer_defaults.on_tile_error", layer.on_tile_error.or(defaults.on_tile_error))
     }
 
     /// Refuses a rank of rows in a layer that draws only cells.
@@ -540,13 +523,6 @@ const CLUSTER_SIZE: f64 = 1.0 / 8.0;
 /// The placeholders of an aggregate: the bounds of its cell, and the cell's number.
 const CELL: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
 
-const fn shape_of(name: CellShapeName) -> CellShape {
-    match name {
-        CellShapeName::Square => CellShape::Square,
-        CellShapeName::Hexagon => CellShape::Hexagon,
-    }
-}
-
 impl Check<'_> {
     /// The cells of an aggregate layer, and their properties.
     pub(crate) fn aggregate(
@@ -555,13 +531,7 @@ impl Check<'_> {
         aggregate: &AggregateSection,
         limit: Option<NonZeroU64>,
     ) -> Result<(Cells, Vec<Property>), ConfigError> {
-        let shape = shape_of(aggregate.cell);
-        let geometry = match aggregate.draw {
-            CellDrawing::Center => CellGeometry::Center,
-            CellDrawing::Centroid => CellGeometry::Centroid,
-            CellDrawing::Polygon => CellGeometry::Polygon,
-        };
-        let grid = CellGrid { shape, size: aggregate.size.0, geometry, merges: false };
+        let grid = CellGrid { shape: aggregate.cell, size: aggregate.size.0, geometry: aggregate.draw, merges: false };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let having = aggregate.having.clone();
         if let Some(having) = &having {
@@ -584,7 +554,7 @@ impl Check<'_> {
             return Err(self.wrong(key, what));
         };
         let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
-        let shape = cluster.cell.map_or(CellShape::Square, shape_of);
+        let shape = cluster.cell.unwrap_or_default();
         let merges = cluster.merge.unwrap_or(false);
         let grid = CellGrid { shape, size, geometry: CellGeometry::Centroid, merges };
         self.size(&format!("{key}.size"), &grid, limit)?;
@@ -746,16 +716,12 @@ impl Check<'_> {
         let field = |field: &str, own: bool| {
             if own { format!("layer[{}].{field}", layer.name) } else { format!("layer_defaults.{field}") }
         };
-        let extent = self.present("layer_defaults.extent", layer.extent.or(defaults.extent))?;
+        let extent = layer.extent.unwrap_or(defaults.extent);
         let extent = self.within(&field("extent", layer.extent.is_some()), extent, 256..=65_536)?;
-        let buffer = self.present("layer_defaults.buffer", layer.buffer.or(defaults.buffer))?;
+        let buffer = layer.buffer.unwrap_or(defaults.buffer);
         let buffer = self.within(&field("buffer", layer.buffer.is_some()), buffer, 0..=2 * extent)?;
-        let bounds = self.present("layer_defaults.tile_bounds", layer.tile_bounds.or(defaults.tile_bounds))?;
-        let bounds = match bounds {
-            TileBoundsName::Mercator => TileBounds::Mercator,
-            TileBoundsName::Degrees => TileBounds::Degrees,
-        };
-        let are_polygons = layer.aggregate.as_ref().is_some_and(|aggregate| aggregate.draw == CellDrawing::Polygon);
+        let bounds = layer.tile_bounds.unwrap_or(defaults.tile_bounds);
+        let are_polygons = layer.aggregate.as_ref().is_some_and(|aggregate| aggregate.draw == CellGeometry::Polygon);
         if bounds == TileBounds::Degrees && are_polygons {
             let what = "\"degrees\" is for points, lines and polygons of a table, and for cells that stand as points: set draw = \"center\", or tile_bounds = \"mercator\"";
             return Err(self.wrong(&field("tile_bounds", layer.tile_bounds.is_some()), what.to_owned()));

@@ -4,6 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `file` | the keys of a configuration file |
+//! | `sample` | the compiled-in sample: defaults, comments, and the variables of keys |
 //! | `values` | the values of all origins; the last origin that has a value takes precedence |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
@@ -25,6 +26,7 @@ mod parameters;
 mod placeholders;
 mod purge;
 mod s3;
+mod sample;
 mod serve;
 mod settings;
 mod show;
@@ -42,12 +44,13 @@ pub use error::ConfigError;
 pub(crate) use error::nearest;
 pub use file::Progress;
 pub use layer::area_parts;
+pub use sample::SAMPLE;
 pub use settings::{
     DatabaseSettings, JobSettings, LayerSettings, LayerTexts, ParameterSettings, RunSettings, TilesetSettings,
     layer_names,
 };
 pub use show::{ShownConfig, schema};
-pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin, SAMPLE};
+pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin};
 pub use variants::{
     BoundValue, OutputTemplate, ValueSegment, Variant, VariantCondition, VariantSettings, VariantValues,
 };

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
-use super::file::{CaseName, ParameterSection, ParameterTypeName};
+use super::file::{ParameterSection, ValueType};
 use super::settings::ParameterSettings;
 use super::settings::{Check, LayerSettings};
 use crate::postgis::parameter_array;
@@ -97,16 +97,7 @@ impl Check<'_> {
             );
             return Err(wrong("", what));
         }
-        let (kind, is_list) = match section.kind {
-            ParameterTypeName::Text => (ParameterType::Text, false),
-            ParameterTypeName::Texts => (ParameterType::Text, true),
-            ParameterTypeName::Integer => (ParameterType::Integer, false),
-            ParameterTypeName::Integers => (ParameterType::Integer, true),
-            ParameterTypeName::Number => (ParameterType::Number, false),
-            ParameterTypeName::Numbers => (ParameterType::Number, true),
-            ParameterTypeName::Boolean => (ParameterType::Boolean, false),
-            ParameterTypeName::Box => (ParameterType::Box, false),
-        };
+        let ValueType { of_each: kind, is_list } = section.kind;
         let is_text = kind == ParameterType::Text;
         let is_number = matches!(kind, ParameterType::Integer | ParameterType::Number);
         for (field, is_set, fits) in [
@@ -131,11 +122,7 @@ impl Check<'_> {
             }
         };
         let max_values = most("max_values", section.max_values, MAX_VALUES)?;
-        let case = match section.case.unwrap_or_default() {
-            CaseName::Keep => LetterCase::Keep,
-            CaseName::Lower => LetterCase::Lower,
-            CaseName::Upper => LetterCase::Upper,
-        };
+        let case = section.case.unwrap_or_default();
         let pattern = section.pattern.as_ref().map(|pattern| {
             let whole = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_PATTERN_BYTES).build();
             whole.map_err(|error| wrong("pattern", format!("is no pattern ({error})")))

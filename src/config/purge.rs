@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{CloudflarePlanName, PurgeByName, PurgeProviderName, PurgeSection};
+use super::file::{PurgeProvider, PurgeSection};
 use super::settings::Check;
 use crate::cdn::{
-    CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions,
-    NginxOptions, ProviderOptions, PurgeBudget, PurgeBy, PurgeOptions, SecretSource, VarnishOptions,
+    CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CommandOptions, FastlyOptions, NginxOptions,
+    ProviderOptions, PurgeBudget, PurgeOptions, SecretSource, VarnishOptions,
 };
 
 /// The default time for which a command waits for a provider.
@@ -28,7 +28,7 @@ impl Check<'_> {
         let mut purges = given.iter().map(|section| self.purge(section)).collect::<Result<Vec<_>, _>>()?;
         let variables = given.iter().map(|section| (section.provider, section.token_variable.clone()));
         let secrets: Vec<String> = variables
-            .filter(|(provider, _)| *provider != PurgeProviderName::Command)
+            .filter(|(provider, _)| *provider != PurgeProvider::Command)
             .filter_map(|(_, variable)| variable)
             .collect();
         for purge in &mut purges {
@@ -45,26 +45,24 @@ impl Check<'_> {
             .parse()
             .map_err(|error: CdnUrlError| self.wrong("purge.url", format!("{:?} {error}", given.url)))?;
         self.purge_keys_fit(given)?;
-        let costs = given.provider == PurgeProviderName::CloudFront;
-        let rebound = given.rebound.unwrap_or(if costs { Duration::ZERO } else { REBOUND });
+        let costs = given.provider == PurgeProvider::CloudFront;
+        let rebound = given.rebound.map(Duration::from).unwrap_or(if costs { Duration::ZERO } else { REBOUND });
         Ok(PurgeOptions {
             provider: self.purge_provider(given)?,
             url,
-            by: match given.by.unwrap_or(PurgeByName::Auto) {
-                PurgeByName::Auto => None,
-                PurgeByName::Tag => Some(PurgeBy::Tag),
-                PurgeByName::Path => Some(PurgeBy::Path),
-                PurgeByName::Url => Some(PurgeBy::Url),
-                PurgeByName::All => Some(PurgeBy::All),
-            },
+            by: given.by,
             budget: PurgeBudget {
                 items_per_month: given.budget_per_month,
-                min_interval: given.min_interval.unwrap_or(if costs { MIN_INTERVAL } else { Duration::ZERO }),
+                min_interval: given.min_interval.map(Duration::from).unwrap_or(if costs {
+                    MIN_INTERVAL
+                } else {
+                    Duration::ZERO
+                }),
             },
-            wait: given.wait.unwrap_or(WAIT),
+            wait: given.wait.map_or(WAIT, Duration::from),
             required: given.required.unwrap_or(false),
             rebound: (rebound > Duration::ZERO).then_some(rebound),
-            settle: given.settle,
+            settle: given.settle.map(Duration::from),
         })
     }
 
@@ -72,41 +70,36 @@ impl Check<'_> {
         let endpoint = given.endpoint.as_deref().map(|url| self.server("purge.endpoint", url)).transpose()?;
         let soft = given.soft.unwrap_or(true);
         Ok(match given.provider {
-            PurgeProviderName::CloudFront => ProviderOptions::CloudFront(CloudFrontOptions {
+            PurgeProvider::CloudFront => ProviderOptions::CloudFront(CloudFrontOptions {
                 distribution: self.name_in_path("purge.distribution", given.distribution.as_deref())?,
                 profile: given.profile.clone(),
                 endpoint,
             }),
-            PurgeProviderName::Fastly => ProviderOptions::Fastly(FastlyOptions {
+            PurgeProvider::Fastly => ProviderOptions::Fastly(FastlyOptions {
                 service: self.name_in_path("purge.service", given.service.as_deref())?,
                 token: self.token(given, "FASTLY_API_TOKEN")?,
                 soft,
                 endpoint,
             }),
-            PurgeProviderName::Cloudflare => ProviderOptions::Cloudflare(CloudflareOptions {
+            PurgeProvider::Cloudflare => ProviderOptions::Cloudflare(CloudflareOptions {
                 zone: self.name_in_path("purge.zone", given.zone.as_deref())?,
                 token: self.token(given, "CLOUDFLARE_API_TOKEN")?,
-                plan: match given.plan.unwrap_or(CloudflarePlanName::Free) {
-                    CloudflarePlanName::Free => CloudflarePlan::Free,
-                    CloudflarePlanName::Pro => CloudflarePlan::Pro,
-                    CloudflarePlanName::Business => CloudflarePlan::Business,
-                    CloudflarePlanName::Enterprise => CloudflarePlan::Enterprise,
-                },
+                plan: given.plan.unwrap_or_default(),
                 origins: given.origins.clone().unwrap_or_default(),
                 endpoint,
             }),
-            PurgeProviderName::Varnish => ProviderOptions::Varnish(VarnishOptions {
+            PurgeProvider::Varnish => ProviderOptions::Varnish(VarnishOptions {
                 caches: self.caches(given)?,
                 token: self.token_of_cache(given)?,
                 soft,
             }),
-            PurgeProviderName::Nginx => ProviderOptions::Nginx(NginxOptions {
+            PurgeProvider::Nginx => ProviderOptions::Nginx(NginxOptions {
                 caches: self.caches(given)?,
                 token: self.token_of_cache(given)?,
                 wildcards: given.wildcards.unwrap_or(false),
             }),
-            PurgeProviderName::Command => {
-                let program = self.present("purge.program", given.program.clone())?;
+            PurgeProvider::Command => {
+                let program = self.required("purge.program", given.program.clone())?;
                 if program.first().is_none_or(String::is_empty) {
                     return Err(
                         self.wrong("purge.program", "names no program: write [\"/path/to/program\"]".to_owned())
@@ -125,10 +118,10 @@ impl Check<'_> {
 
     /// Refuses keys of another provider, because the user expects them to have an effect.
     fn purge_keys_fit(&self, given: &PurgeSection) -> Result<(), ConfigError> {
-        use PurgeProviderName::{CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
-        let clouds: &[PurgeProviderName] = &[CloudFront, Fastly, Cloudflare];
-        let with_token: &[PurgeProviderName] = &[Fastly, Cloudflare, Varnish, Nginx];
-        let keys: [(&str, bool, &[PurgeProviderName]); 13] = [
+        use PurgeProvider::{CloudFront, Cloudflare, Command, Fastly, Nginx, Varnish};
+        let clouds: &[PurgeProvider] = &[CloudFront, Fastly, Cloudflare];
+        let with_token: &[PurgeProvider] = &[Fastly, Cloudflare, Varnish, Nginx];
+        let keys: [(&str, bool, &[PurgeProvider]); 13] = [
             ("distribution", given.distribution.is_some(), &[CloudFront]),
             ("profile", given.profile.is_some(), &[CloudFront]),
             ("service", given.service.is_some(), &[Fastly]),
@@ -167,9 +160,14 @@ impl Check<'_> {
         }
     }
 
+    /// The value of a key that the provider needs.
+    fn required<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
+        value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
+    }
+
     /// A name that becomes a part of a URL's path.
     fn name_in_path(&self, key: &str, given: Option<&str>) -> Result<String, ConfigError> {
-        let name = self.present(key, given)?;
+        let name = self.required(key, given)?;
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
             return Err(self.wrong(key, format!("{name:?} is no id: write letters and digits")));
         }
@@ -177,7 +175,7 @@ impl Check<'_> {
     }
 
     fn caches(&self, given: &PurgeSection) -> Result<Vec<String>, ConfigError> {
-        let caches = self.present("purge.caches", given.caches.as_deref())?;
+        let caches = self.required("purge.caches", given.caches.as_deref())?;
         if caches.is_empty() {
             return Err(self.wrong("purge.caches", "names no server: write [\"http://127.0.0.1:6081\"]".to_owned()));
         }

@@ -5,44 +5,42 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::error::ConfigError;
-use super::file::{CacheControl, EncryptionName, S3Section, ServeSection, TagHeaderName};
+use super::file::S3Section;
 use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
-use crate::serve::{ServeOptions, TileHeader};
+use crate::serve::{ServeOptions, ServeSection, TagHeader, TileHeader};
+use crate::setting::TextByZoom;
 use crate::target::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
     pub(crate) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<S3Options, ConfigError> {
-        let encryption = match (self.present("s3.encryption", given.encryption)?, &given.kms_key) {
-            (EncryptionName::Kms, key) => Encryption::Kms { key: key.clone() },
+        let encryption = match (&given.encryption, &given.kms_key) {
+            (Encryption::Kms { .. }, key) => Encryption::Kms { key: key.clone() },
             (_, Some(_)) => {
                 return Err(self.wrong("s3.kms_key", "needs encryption = \"aws:kms\" beside it".to_owned()));
             }
-            (EncryptionName::Aes256, None) => Encryption::Aes256,
-            (EncryptionName::Bucket, None) => Encryption::Bucket,
+            (other, None) => other.clone(),
         };
-        let attempts = self.present("s3.attempts", given.attempts)?;
-        let part_size = self.present("s3.part_size_mb", given.part_size_mb)?;
         Ok(S3Options {
             endpoint: given.endpoint.as_deref().map(without_user),
             region: given.region.clone(),
             profile: given.profile.clone(),
             keys: None,
-            path_style: self.present("s3.path_style", given.path_style)?,
-            in_flight: self.present("s3.in_flight", given.in_flight)?,
-            attempts: self.within("s3.attempts", attempts, 1..=100)?,
-            backoff: self.present("s3.backoff", given.backoff)?,
-            connect_timeout: self.present("s3.connect_timeout", given.connect_timeout)?,
-            attempt_timeout: self.present("s3.attempt_timeout", given.attempt_timeout)?,
-            request_timeout: self.present("s3.request_timeout", given.request_timeout)?,
-            lease: self.present("s3.lease", given.lease)?,
-            conditional_writes: self.present("s3.conditional_writes", given.conditional_writes)?,
-            checksums: self.present("s3.checksums", given.checksums)?,
-            part_size: self.within("s3.part_size_mb", part_size, 5..=5_000)? << 20,
+            path_style: given.path_style,
+            in_flight: given.in_flight,
+            attempts: self.within("s3.attempts", given.attempts, 1..=100)?,
+            backoff: *given.backoff,
+            connect_timeout: *given.connect_timeout,
+            attempt_timeout: *given.attempt_timeout,
+            request_timeout: *given.request_timeout,
+            lease: *given.lease,
+            conditional_writes: given.conditional_writes,
+            checksums: given.checksums,
+            part_size: self.within("s3.part_size_mb", given.part_size_mb, 5..=5_000)? << 20,
             headers: S3Headers {
                 cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
-                notes_cache_control: given.notes_cache_control.clone(),
+                notes_cache_control: Some(given.notes_cache_control.clone()),
                 metadata: given
                     .metadata
                     .iter()
@@ -58,12 +56,12 @@ impl Check<'_> {
     }
 
     /// `Cache-Control` by zoom.
-    pub(crate) fn cache_rules(&self, key: &str, given: Option<&CacheControl>) -> Result<Vec<CacheRule>, ConfigError> {
+    pub(crate) fn cache_rules(&self, key: &str, given: Option<&TextByZoom>) -> Result<Vec<CacheRule>, ConfigError> {
         let wrong = |zooms: &str, what: String| self.wrong(key, format!("\"{zooms}\": {what}"));
         match given {
             None => Ok(Vec::new()),
-            Some(CacheControl::All(value)) => Ok(vec![CacheRule { zooms: None, value: value.clone() }]),
-            Some(CacheControl::ByZoom(table)) => table
+            Some(TextByZoom::All(value)) => Ok(vec![CacheRule { zooms: None, value: value.clone() }]),
+            Some(TextByZoom::ByZoom(table)) => table
                 .iter()
                 .map(|(zooms, value)| match value {
                     toml::Value::String(value) => {
@@ -81,15 +79,15 @@ impl Check<'_> {
 // Headers and metadata with placeholders that each tile fills in. Also checks that the tags by which a CDN purges are
 // sent.
 
-impl TagHeaderName {
+impl TagHeader {
     /// The header, and its text: the tags with the separator between them.
     const fn parts(self) -> (&'static str, &'static str) {
         match self {
-            TagHeaderName::CacheTag => ("cache-tag", "{name},{band}"),
-            TagHeaderName::SurrogateKey => ("surrogate-key", "{name} {band}"),
-            TagHeaderName::CdnTag => ("cdn-tag", "{name},{band}"),
-            TagHeaderName::EdgeCacheTag => ("edge-cache-tag", "{name},{band}"),
-            TagHeaderName::Xkey => ("xkey", "{name} {band}"),
+            TagHeader::CacheTag => ("cache-tag", "{name},{band}"),
+            TagHeader::SurrogateKey => ("surrogate-key", "{name} {band}"),
+            TagHeader::CdnTag => ("cdn-tag", "{name},{band}"),
+            TagHeader::EdgeCacheTag => ("edge-cache-tag", "{name},{band}"),
+            TagHeader::Xkey => ("xkey", "{name} {band}"),
         }
     }
 }
@@ -119,9 +117,8 @@ const OWN_HEADERS: [&str; 18] = [
 impl Check<'_> {
     /// The headers of tiles that the server sends in addition to its own.
     pub(crate) fn tile_headers(&self, given: &ServeSection) -> Result<Vec<TileHeader>, ConfigError> {
-        let tags = self.present("serve.tag_headers", given.tag_headers.as_deref())?;
         let mut all: BTreeMap<String, String> = BTreeMap::new();
-        for (name, text) in tags.iter().map(|tag| tag.parts()) {
+        for (name, text) in given.tag_headers.iter().map(|tag| tag.parts()) {
             all.insert(name.to_owned(), text.to_owned());
         }
         for (name, text) in given.headers.iter().flatten() {

@@ -1,99 +1,58 @@
 //! The section `[serve]`, checked.
 
-use std::num::NonZeroUsize;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AccessLogName, CdnHeaderName, RefreshName, ServeSection, UndeclaredName, WriterName};
 use super::settings::Check;
 use crate::serve::{
-    AccessLogStyle, AddressRange, CdnHeader, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl,
-    RedisUrlError, SETTLE, ServeOptions, SharedSecret, TileHeaders, UndeclaredNames, WorkerShares, WorkerSharesError,
-    WriteBackLimits, WriterOptions,
+    AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl, RedisUrlError, RefreshMode,
+    SETTLE, ServeOptions, ServeSection, SharedSecret, TileHeaders, WorkerShares, WorkerSharesError, WriteBackLimits,
+    WriterMode, WriterOptions,
 };
+use crate::setting::TimeSpan;
 use crate::target::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
 
-impl From<CdnHeaderName> for CdnHeader {
-    fn from(name: CdnHeaderName) -> CdnHeader {
-        match name {
-            CdnHeaderName::CdnCacheControl => CdnHeader::CdnCacheControl,
-            CdnHeaderName::SurrogateControl => CdnHeader::SurrogateControl,
-            CdnHeaderName::SharedMaxAge => CdnHeader::SharedMaxAge,
-        }
-    }
-}
-
 impl Check<'_> {
     pub(crate) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {
-        let cache_mb = self.present("serve.cache_mb", given.cache_mb)?;
-        let unread_mb = self.present("serve.unread_mb", given.unread_mb)?;
-        let connections = self.present("serve.max_connections", given.max_connections)?;
-        let of_address = self.present("serve.max_connections_of_address", given.max_connections_of_address)?;
-        let drain = self.present("serve.drain", given.drain)?;
-        if drain > MAX_DRAIN {
-            let drain = humantime::format_duration(drain);
-            return Err(self.wrong("serve.drain", format!("{drain} must not be more than 1h")));
+        if *given.drain > MAX_DRAIN {
+            return Err(self.wrong("serve.drain", format!("{} must not be more than 1h", given.drain)));
         }
-        let listen = self.present("serve.listen", given.listen.as_deref())?;
-        let cdn_headers = self.present("serve.cdn_headers", given.cdn_headers.as_deref())?;
+        for (key, count) in [
+            ("serve.max_connections", given.max_connections),
+            ("serve.max_connections_of_address", given.max_connections_of_address),
+        ] {
+            self.within(key, count, 1..=100_000)?;
+        }
+        self.within("serve.parameter_keys", given.parameter_keys, 1..=1_000_000)?;
         Ok(ServeOptions {
-            listen: self.address("serve.listen", listen)?,
+            listen: self.address("serve.listen", &given.listen)?,
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
             public_url: given.public_url.as_deref().map(|url| self.own_url(url)).transpose()?,
-            base_path: self.base_path(self.present("serve.base_path", given.base_path.as_deref())?)?,
-            hosts: self.present("serve.hosts", given.hosts.clone())?,
+            base_path: self.base_path(&given.base_path)?,
             is_private: false,
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
-            cdn_headers: cdn_headers.iter().map(|name| CdnHeader::from(*name)).collect(),
-            outage_cdn_max_age: self.present("serve.outage_cdn_max_age", given.outage_cdn_max_age)?,
             tile_headers: TileHeaders { headers: self.tile_headers(given)?, names },
             settle: SETTLE,
-            empty_status: self.empty_status(self.present("serve.empty_status", given.empty_status)?)?,
-            cache_bytes: self.within("serve.cache_mb", cache_mb, 0..=1 << 20)? << 20,
-            unread_bytes: self.within("serve.unread_mb", unread_mb, 1..=1 << 20)? << 20,
+            empty_status: self.empty_status(given.empty_status)?,
+            cache_bytes: self.within("serve.cache_mb", given.cache_mb, 0..=1 << 20)? << 20,
+            unread_bytes: self.within("serve.unread_mb", given.unread_mb, 1..=1 << 20)? << 20,
             lists_tiles: true,
-            max_connections: self.within("serve.max_connections", connections, 1..=100_000)?,
-            max_connections_of_address: self.within("serve.max_connections_of_address", of_address, 1..=100_000)?,
-            trusted_proxies: self.ranges(self.present("serve.trusted_proxies", given.trusted_proxies.as_deref())?)?,
+            trusted_proxies: self.ranges(&given.trusted_proxies)?,
             redis: self.redis(given)?,
             redis_secret: self.redis_secret(given)?,
-            changes: self.present("serve.changes", given.changes)?,
-            token_file: given.token_file.clone(),
-            preview: self.present("serve.preview", given.preview)?,
-            assets: given.assets.clone(),
             shares: self.shares(given)?,
             live: self.live(given)?,
-            undeclared: match self.present("serve.undeclared_parameters", given.undeclared_parameters)? {
-                UndeclaredName::Drop => UndeclaredNames::Drop,
-                UndeclaredName::Refuse => UndeclaredNames::Refuse,
-            },
-            parameter_keys: self.within(
-                "serve.parameter_keys",
-                self.present("serve.parameter_keys", given.parameter_keys)?,
-                1..=1_000_000,
-            )?,
             writer: self.writer(given)?,
-            access_log: match self.present("serve.access_log", given.access_log)? {
-                AccessLogName::None => None,
-                AccessLogName::Text => Some(AccessLogStyle::Text),
-                AccessLogName::Json => Some(AccessLogStyle::Json),
-            },
-            server_timing: self.present("serve.server_timing", given.server_timing)?,
-            drain,
+            section: given.clone(),
         })
     }
 
     /// How the workers are shared between live requests and background work.
     fn shares(&self, given: &ServeSection) -> Result<WorkerShares, ConfigError> {
-        let workers = match self.present("serve.workers", given.workers)? {
-            0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            count => {
-                let count = self.within("serve.workers", count, 1..=256)?;
-                NonZeroUsize::new(count).unwrap_or(NonZeroUsize::MIN)
-            }
-        };
+        let workers = self.workers("serve.workers", given.workers)?;
         WorkerShares::new(workers, given.live_reserved, given.background_guaranteed).map_err(|error| {
             let key = match error {
                 WorkerSharesError::ReservesAll { .. } => "serve.live_reserved",
@@ -104,46 +63,33 @@ impl Check<'_> {
     }
 
     fn live(&self, given: &ServeSection) -> Result<Option<LiveOptions>, ConfigError> {
-        let queue =
-            self.within("serve.live_queue", self.present("serve.live_queue", given.live_queue)?, 0..=100_000)?;
-        let timeout = self.present("serve.live_timeout", given.live_timeout)?;
-        if !(SHORTEST_LIVE_TIMEOUT..=LONGEST_LIVE_TIMEOUT).contains(&timeout) {
-            let timeout = humantime::format_duration(timeout);
-            return Err(self.wrong("serve.live_timeout", format!("{timeout} must lie between 100ms and 10m")));
-        }
         let options = LiveOptions {
-            queue,
-            timeout,
-            ttl: self.present("serve.live_ttl", given.live_ttl)?,
-            answer_within: given.answer_within,
+            queue: self.within("serve.live_queue", given.live_queue, 0..=100_000)?,
+            timeout: self.within_times("serve.live_timeout", given.live_timeout, LIVE_TIMEOUTS)?,
+            ttl: *given.live_ttl,
+            answer_within: given.answer_within.map(Duration::from),
             expires: self.expires(given)?,
-            refresh_patience: match self.present("serve.refresh", given.refresh)? {
-                RefreshName::Background => None,
-                RefreshName::Patient => Some(REFRESH_PATIENCE),
+            refresh_patience: match given.refresh {
+                RefreshMode::Background => None,
+                RefreshMode::Patient => Some(REFRESH_PATIENCE),
             },
-            neighbours: self.present("serve.neighbours", given.neighbours)?,
-            explain_after: given.explain_after,
+            neighbours: given.neighbours,
+            explain_after: given.explain_after.map(Duration::from),
         };
-        Ok(self.present("serve.live", given.live)?.then_some(options))
+        Ok(given.live.then_some(options))
     }
 
     fn writer(&self, given: &ServeSection) -> Result<Option<WriterOptions>, ConfigError> {
-        let lease = self.present("serve.writer_lease", given.writer_lease)?;
-        if !(SHORTEST_WRITER_LEASE..=LONGEST_WRITER_LEASE).contains(&lease) {
-            let lease = humantime::format_duration(lease);
-            return Err(self.wrong("serve.writer_lease", format!("{lease} must lie between 1s and 10m")));
-        }
-        let rate = self.present("serve.write_back_rate", given.write_back_rate)?;
-        let mb = self.present("serve.write_back_mb", given.write_back_mb)?;
+        let lease = self.within_times("serve.writer_lease", given.writer_lease, WRITER_LEASES)?;
         let limits = WriteBackLimits {
-            tiles_per_second: self.within("serve.write_back_rate", rate, 1..=10_000)?,
-            bytes_per_day: self.within("serve.write_back_mb", mb, 1..=1 << 20)? << 20,
+            tiles_per_second: self.within("serve.write_back_rate", given.write_back_rate, 1..=10_000)?,
+            bytes_per_day: self.within("serve.write_back_mb", given.write_back_mb, 1..=1 << 20)? << 20,
         };
-        let write_back = self.present("serve.write_back", given.write_back)?.then_some(limits);
-        Ok(match self.present("serve.writer", given.writer)? {
-            WriterName::Never => None,
-            WriterName::Always => Some(WriterOptions { stands_by: false, lease, write_back }),
-            WriterName::Auto => Some(WriterOptions { stands_by: true, lease, write_back }),
+        let write_back = given.write_back.then_some(limits);
+        Ok(match given.writer {
+            WriterMode::Never => None,
+            WriterMode::Always => Some(WriterOptions { stands_by: false, lease, write_back }),
+            WriterMode::Auto => Some(WriterOptions { stands_by: true, lease, write_back }),
         })
     }
 
@@ -175,12 +121,7 @@ impl Check<'_> {
                 return Err(self.wrong("serve.redis_url", what));
             }
             (Some(url), None) => ("serve.redis_url", url.0.clone()),
-            (None, Some(path)) => {
-                let failed = |error: std::io::Error| {
-                    self.wrong("serve.redis_url_file", format!("{} cannot be read ({error})", path.display()))
-                };
-                ("serve.redis_url_file", std::fs::read_to_string(path).map_err(failed)?)
-            }
+            (None, Some(path)) => ("serve.redis_url_file", self.text_of("serve.redis_url_file", path)?),
         };
         text.parse().map(Some).map_err(|error: RedisUrlError| self.wrong(key, error.to_string()))
     }
@@ -207,9 +148,8 @@ impl Check<'_> {
     /// The address under which clients find the server.
     fn own_url(&self, url: &str) -> Result<String, ConfigError> {
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
         let host = rest.map_or("", |rest| rest.split('/').next().unwrap_or_default());
-        if host.is_empty() || host.contains('@') || rest.is_some_and(|rest| rest.contains(is_odd)) {
+        if host.is_empty() || host.contains('@') || rest.is_some_and(|rest| rest.contains(Self::is_odd_in_address)) {
             let what =
                 format!("{url:?} is no address of a server: write https://host/path, under which clients find it");
             return Err(self.wrong("serve.public_url", what));
@@ -249,14 +189,13 @@ impl Check<'_> {
     }
 }
 
-/// The bounds of the time that a client may have to wait for a tile that is rendered for it.
-const SHORTEST_LIVE_TIMEOUT: Duration = Duration::from_millis(100);
-const LONGEST_LIVE_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a client may have to wait for a tile that is rendered for it.
+const LIVE_TIMEOUTS: RangeInclusive<TimeSpan> =
+    TimeSpan(Duration::from_millis(100))..=TimeSpan(Duration::from_secs(600));
 
-/// The bounds of the writer's lease. With a shorter lease, a busy machine loses it; with a longer one, a standby waits
-/// for a long time.
-const SHORTEST_WRITER_LEASE: Duration = Duration::from_secs(1);
-const LONGEST_WRITER_LEASE: Duration = Duration::from_secs(600);
+/// The writer's lease. With a shorter lease, a busy machine loses it; with a longer one, a standby waits for a long
+/// time.
+const WRITER_LEASES: RangeInclusive<TimeSpan> = TimeSpan(Duration::from_secs(1))..=TimeSpan(Duration::from_secs(600));
 
 /// How long a client waits for the fresh tile with `refresh = "patient"`.
 const REFRESH_PATIENCE: Duration = Duration::from_millis(100);

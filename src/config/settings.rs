@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
-use std::path::PathBuf;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AutoWord, ChangesSection, ConfigFile, DatabaseSection, Progress, RowsMb};
+use super::file::{AutoWord, ConfigFile, DatabaseSection, RowsMb, RunSection, TilesetSection};
 use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
@@ -17,11 +18,15 @@ use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
 use crate::serve::{Parameter, ParameterType, ServeOptions};
+use crate::setting::TimeSpan;
 use crate::target::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
 use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
+
+/// The most sessions that render in parallel.
+const MAX_WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
 
 /// The share for `rows_mb = "auto"`: the usable memory of the process divided by this number.
 const AUTO_ROWS_SHARE: usize = 4;
@@ -66,8 +71,8 @@ pub struct RunSettings {
     pub rows_memory: usize,
     /// The memory for the rows that a reseed caches near changes, in bytes.
     pub near_rows_memory: usize,
-    /// How to show progress.
-    pub progress: Progress,
+    /// The keys that need no more than their type.
+    pub(crate) section: RunSection,
 }
 
 /// A tileset: its layers, its target, and how that is written.
@@ -150,32 +155,30 @@ impl JobSettings {
         environment: &Parts,
         only_layers: &[String],
     ) -> Result<JobSettings, ConfigError> {
+        let several = || ConfigError::NotOneTileset {
+            what: "this command",
+            names: values.tileset_names().into_iter().map(str::to_owned).collect(),
+        };
         if values.lists_tilesets() {
-            let names = values.tileset_names().into_iter().map(str::to_owned).collect();
-            return Err(ConfigError::NotOneTileset { what: "this command", names });
+            return Err(several());
         }
         let given = values.together()?;
+        let Some(section) = given.tileset.one() else { return Err(several()) };
         let check = Check { values };
-        let application_name = check.present("database.application_name", given.database.application_name.clone())?;
-        let connect_timeout = check.present("database.connect_timeout", given.database.connect_timeout)?;
         let url = check.database_url(&given.database)?;
         let url = url.as_deref();
         // The PG* variables override a URL from a file. A URL from a flag or from DATABASE_URL is only completed by
         // them.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
-        let connect = ConnectOptions::new(url, environment, url_is_weak, &application_name, connect_timeout)?;
-        let workers = match check.present("run.workers", given.run.workers)? {
-            0 => std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
-            count => {
-                check.within("run.workers", count, 1..=256).map(|count| NonZeroUsize::MIN.saturating_add(count - 1))?
-            }
-        };
-        let window = check.present("run.window", given.run.window)?;
-        let window = NonZeroUsize::new(check.within("run.window", window, 1..=10_000)?).unwrap_or(NonZeroUsize::MIN);
-        let batch = check.present("run.batch_features", given.run.batch_features)?;
-        let batch =
-            NonZeroU64::new(check.within("run.batch_features", batch, 1..=10_000_000)?).unwrap_or(NonZeroU64::MIN);
-        let (rows_memory, near_rows_memory) = match check.present("run.rows_mb", given.run.rows_mb)? {
+        let (name, timeout) = (&given.database.application_name, *given.database.connect_timeout);
+        let connect = ConnectOptions::new(url, environment, url_is_weak, name, timeout)?;
+        let run = &given.run;
+        let workers = check.workers("run.workers", run.workers)?;
+        let window =
+            NonZeroUsize::new(check.within("run.window", run.window, 1..=10_000)?).unwrap_or(NonZeroUsize::MIN);
+        let batch = check.within("run.batch_features", run.batch_features, 1..=10_000_000)?;
+        let batch = NonZeroU64::new(batch).unwrap_or(NonZeroU64::MIN);
+        let (rows_memory, near_rows_memory) = match run.rows_mb {
             RowsMb::Megabytes(rows_mb) => {
                 let bytes = check.within("run.rows_mb", rows_mb, 0..=MAX_ROWS_MB)? * 1_000_000;
                 (bytes, bytes)
@@ -185,7 +188,7 @@ impl JobSettings {
                 (bytes, bytes.min(FALLBACK_ROWS_MEMORY))
             }
         };
-        let level = check.present("tileset.gzip_level", given.tileset.one().gzip_level)?;
+        let level = section.gzip_level;
         let Some(level) = Level::new(level) else {
             return Err(
                 check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
@@ -195,15 +198,15 @@ impl JobSettings {
         let database = DatabaseSettings {
             connect,
             session: SessionOptions {
-                statement_timeout: check.present("database.statement_timeout", given.database.statement_timeout)?,
-                lock_timeout: check.lock_timeout(&given.database)?,
-                work_mem: check.present("database.work_mem", given.database.work_mem.clone())?,
+                statement_timeout: *given.database.statement_timeout,
+                lock_timeout: check.lock_timeout(given.database.lock_timeout)?,
+                work_mem: given.database.work_mem.clone(),
                 // One more for the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
                 parameters: Vec::new(),
                 change_log: changes.schema.clone(),
             },
-            restarts: check.present("database.restarts", given.database.restarts)?,
+            restarts: given.database.restarts,
             changes,
         };
         let run = RunSettings {
@@ -216,9 +219,9 @@ impl JobSettings {
             },
             rows_memory,
             near_rows_memory,
-            progress: check.present("run.progress", given.run.progress)?,
+            section: given.run.clone(),
         };
-        let tileset = check.tileset(&given, only_layers)?;
+        let tileset = check.tileset(&given, section, only_layers)?;
         let server = check.serve(&given.serve, tileset.s3.headers.names.clone())?;
         check.tags_are_sent(&tileset, &server)?;
         Ok(JobSettings { database, run, server, tileset })
@@ -252,15 +255,11 @@ impl Check<'_> {
         self.values.origin("layer") == Some(&Origin::Default)
     }
 
-    pub(crate) fn present<T>(&self, key: &str, value: Option<T>) -> Result<T, ConfigError> {
-        value.ok_or_else(|| self.wrong(key, "has no value: write one".to_owned()))
-    }
-
     pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
         &self,
         key: &str,
         value: T,
-        range: std::ops::RangeInclusive<T>,
+        range: RangeInclusive<T>,
     ) -> Result<T, ConfigError> {
         if range.contains(&value) {
             return Ok(value);
@@ -268,44 +267,70 @@ impl Check<'_> {
         Err(self.wrong(key, format!("{value} must lie between {} and {}", range.start(), range.end())))
     }
 
-    fn tileset(&self, given: &ConfigFile, only_layers: &[String]) -> Result<TilesetSettings, ConfigError> {
-        let tileset = given.tileset.one();
-        let name = self.present("tileset.name", tileset.name.clone())?;
+    /// True for a character that no address of a server or folder has.
+    pub(crate) fn is_odd_in_address(c: char) -> bool {
+        c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\')
+    }
+
+    /// A duration within two others.
+    pub(crate) fn within_times(
+        &self,
+        key: &str,
+        time: TimeSpan,
+        range: RangeInclusive<TimeSpan>,
+    ) -> Result<Duration, ConfigError> {
+        self.within(key, time, range).map(Duration::from)
+    }
+
+    /// A number of sessions that render in parallel; 0 for one per processor.
+    pub(crate) fn workers(&self, key: &str, count: usize) -> Result<NonZeroUsize, ConfigError> {
+        match NonZeroUsize::new(count) {
+            None => Ok(std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+            Some(count) => self.within(key, count, NonZeroUsize::MIN..=MAX_WORKERS),
+        }
+    }
+
+    /// The text of a file that holds a secret or an address.
+    pub(crate) fn text_of(&self, key: &str, path: &Path) -> Result<String, ConfigError> {
+        let failed = |error: std::io::Error| self.wrong(key, format!("{} cannot be read ({error})", path.display()));
+        std::fs::read_to_string(path).map_err(failed)
+    }
+
+    fn tileset(
+        &self,
+        given: &ConfigFile,
+        tileset: &TilesetSection,
+        only_layers: &[String],
+    ) -> Result<TilesetSettings, ConfigError> {
         let chosen = tileset.layers.as_deref().filter(|_| only_layers.is_empty()).unwrap_or(only_layers);
         let layers = self.layers(given, chosen)?;
-        let variants = self.variants(given, &layers)?.map(Arc::new);
+        let variants = self.variants(given, tileset, &layers)?.map(Arc::new);
         let (mut target, mut purges) = (given.target.clone(), given.purge.clone());
         if variants.is_some() {
             let urls = target.public_url.iter_mut().chain(purges.iter_mut().map(|purge| &mut purge.url));
             urls.for_each(|url| *url = without_names(url));
         }
-        let zooms = self.present("tileset.zoom", tileset.zoom.clone())?;
-        let names = TileTextNames { tag: TilesetTag::of(&name), layers: layer_names(&layers) };
+        let names = TileTextNames { tag: TilesetTag::of(&tileset.name), layers: layer_names(&layers) };
         Ok(TilesetSettings {
-            name,
+            name: tileset.name.clone(),
             description: tileset.description.clone(),
             attribution: tileset.attribution.clone(),
             version: tileset.version.clone(),
-            zooms: zooms.clone(),
+            zooms: tileset.zoom.clone(),
             center: tileset.center,
             layer_texts: self.layer_texts(given)?,
-            bbox: self.boxes(self.present("tileset.bbox", tileset.bbox.clone())?, tileset.area.as_ref(), &zooms)?,
-            output: self.present("tileset.output", tileset.output.clone())?,
-            max_shrink: self
-                .present("tileset.max_shrink", tileset.max_shrink.clone())?
-                .parse()
+            bbox: self.boxes(tileset.bbox.clone(), tileset.area.as_ref(), &tileset.zoom)?,
+            output: tileset.output.clone(),
+            max_shrink: (tileset.max_shrink.parse())
                 .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
             tree: self.tree(&target)?,
             s3: self.s3(&given.s3, names)?,
             purges: self.purges(&purges)?,
-            watch: WatchOptions {
-                debounce: self.present("changes.debounce", given.changes.debounce)?,
-                poll: self.present("changes.poll", given.changes.poll)?,
-            },
+            watch: WatchOptions { debounce: *given.changes.debounce, poll: *given.changes.poll },
             parameters: self.parameters(
-                tileset.parameter.as_deref().unwrap_or_default(),
+                &tileset.parameter,
                 &layers,
-                &given.layer.iter().flatten().map(|layer| layer.name.clone()).collect::<Vec<_>>(),
+                &given.layer.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>(),
             )?,
             layers,
             variants,
@@ -326,29 +351,20 @@ impl Check<'_> {
                 return Err(self.wrong("database.url", what));
             }
         }
-        let failed = |error: std::io::Error| {
-            self.wrong("database.url_file", format!("{} cannot be read ({error})", path.display()))
-        };
-        let text = std::fs::read_to_string(path).map_err(failed)?;
-        match text.trim() {
+        match self.text_of("database.url_file", path)?.trim() {
             "" => Err(self.wrong("database.url_file", format!("{} is empty: write the URL into it", path.display()))),
             url => Ok(Some(url.to_owned())),
         }
     }
 
-    fn lock_timeout(&self, database: &DatabaseSection) -> Result<Duration, ConfigError> {
-        const SHORTEST: Duration = Duration::from_millis(10);
-        const LONGEST: Duration = Duration::from_secs(3_600);
-        let timeout = self.present("database.lock_timeout", database.lock_timeout)?;
-        if (SHORTEST..=LONGEST).contains(&timeout) {
-            return Ok(timeout);
-        }
-        let timeout = humantime::format_duration(timeout);
-        Err(self.wrong("database.lock_timeout", format!("{timeout} must lie between 10ms and 1h")))
+    fn lock_timeout(&self, timeout: TimeSpan) -> Result<Duration, ConfigError> {
+        const SHORTEST: TimeSpan = TimeSpan(Duration::from_millis(10));
+        const LONGEST: TimeSpan = TimeSpan(Duration::from_secs(3_600));
+        self.within_times("database.lock_timeout", timeout, SHORTEST..=LONGEST)
     }
 
-    fn changes(&self, changes: &ChangesSection) -> Result<ChangesOptions, ConfigError> {
-        let schema = self.present("changes.schema", changes.schema.clone())?;
+    fn changes(&self, changes: &ChangesOptions) -> Result<ChangesOptions, ConfigError> {
+        let schema = &changes.schema;
         // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted
         // text in the scripts of `track install`.
         let is_odd = |c: char| c.is_control() || matches!(c, '$' | '{' | '}');
@@ -358,7 +374,7 @@ impl Check<'_> {
                 format!("{schema:?} cannot name it: write 1 to 63 bytes, not pg_…, without $, {{ and }}"),
             ));
         }
-        Ok(ChangesOptions { schema, truncate_rows: self.present("changes.truncate_rows", changes.truncate_rows)? })
+        Ok(changes.clone())
     }
 }
 

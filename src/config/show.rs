@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::file::ConfigFile;
-use super::values::{ConfigValues, Origin, SAMPLE};
+use super::sample::{KeyComment, SAMPLE, comments};
+use super::values::{ConfigValues, Origin};
 use crate::target::without_user;
 
 /// The output of `config --json`.
@@ -159,38 +160,6 @@ pub fn schema() -> Value {
         }
     }
     schema
-}
-
-/// The sample's comment on a key.
-struct KeyComment {
-    section: String,
-    key: String,
-    comment: String,
-}
-
-/// The comments of the sample. Each is in front of its key, which is itself commented out if it has no default.
-fn comments() -> Vec<KeyComment> {
-    let (mut found, mut section, mut comment) = (Vec::new(), String::new(), Vec::<&str>::new());
-    for line in SAMPLE.lines() {
-        let bare = line.strip_prefix("# ").unwrap_or(line);
-        let key = bare.split_once(" = ").map(|(key, _)| key).filter(|key| is_key(key));
-        if let Some(header) = line.strip_prefix('[') {
-            header.trim_matches(['[', ']']).clone_into(&mut section);
-            comment.clear();
-        } else if let Some(key) = key {
-            found.push(KeyComment { section: section.clone(), key: key.to_owned(), comment: comment.join(" ") });
-            comment.clear();
-        } else if line.starts_with("# ") && !bare.starts_with(' ') {
-            comment.push(bare);
-        } else if line.is_empty() {
-            comment.clear();
-        }
-    }
-    found
-}
-
-fn is_key(text: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// The schema of a key, in a section such as `database`, `layer` or `layer.cluster`.

@@ -157,14 +157,11 @@ impl JobSettings {
 impl Check<'_> {
     /// How tiles are stored in a directory or bucket, and how they are published.
     pub(crate) fn tree(&self, target: &TargetSection) -> Result<TreeOptions, ConfigError> {
-        let text = self.present("target.template", target.template.as_deref())?;
+        let text = &target.template;
         let template = Template::new(text).map_err(|error| self.wrong("target.template", error.to_string()))?;
-        let publish = match self.present("target.publish", target.publish)? {
+        let publish = match target.publish {
             PublishMode::InPlace => Publishing::InPlace,
-            PublishMode::Versioned => Publishing::Versioned {
-                keep: self.present("target.keep_versions", target.keep_versions)?,
-                keep_for: self.present("target.keep_for", target.keep_for)?,
-            },
+            PublishMode::Versioned => Publishing::Versioned { keep: target.keep_versions, keep_for: *target.keep_for },
         };
         match (publish, template.is_versioned()) {
             (Publishing::InPlace, true) => {
@@ -181,7 +178,7 @@ impl Check<'_> {
             }
             _ => {}
         }
-        let packed = self.present("target.compression", target.compression)? == Compression::Gzip;
+        let packed = target.compression == Compression::Gzip;
         let public_url = target.public_url.as_deref().map(|url| self.public_url(url)).transpose()?;
         Ok(TreeOptions { template, publish, force: false, public_url, packed })
     }
@@ -202,8 +199,7 @@ impl Check<'_> {
         if host.contains('@') {
             return wrong("holds a user or password, and every visitor would read it");
         }
-        let is_odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '?' | '#' | '"' | '\\');
-        if host.is_empty() || rest.contains(is_odd) {
+        if host.is_empty() || rest.contains(Self::is_odd_in_address) {
             return wrong("is no address of a folder");
         }
         Ok(url.trim_end_matches('/').to_owned())

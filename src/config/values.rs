@@ -9,11 +9,9 @@ use serde::Deserialize as _;
 
 use super::error::ConfigError;
 use super::file::ConfigFile;
+use super::sample::{KeyVariable, SAMPLE, VariableKind, key_variables, read};
 use super::variables::expanded;
 use crate::serve::TOKEN_VARIABLE;
-
-/// The sample configuration, which holds all defaults.
-pub const SAMPLE: &str = include_str!("../../sample-config.toml");
 
 /// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,65 +47,6 @@ pub struct ConfigValues {
     /// The name of the listed tileset to which these values belong.
     pub(crate) tileset: Option<String>,
 }
-
-/// How the text of an environment variable becomes a value.
-#[derive(Clone, Copy)]
-enum VariableKind {
-    Text,
-    Number,
-    NumberOrWord,
-    Truth,
-    List,
-}
-
-/// The environment variables and the keys that they set.
-const VARIABLES: [(&str, &str, VariableKind); 45] = [
-    ("DATABASE_URL", "database.url", VariableKind::Text),
-    ("OAR_TILES_STATEMENT_TIMEOUT", "database.statement_timeout", VariableKind::Text),
-    ("OAR_TILES_LOCK_TIMEOUT", "database.lock_timeout", VariableKind::Text),
-    ("OAR_TILES_CONNECT_TIMEOUT", "database.connect_timeout", VariableKind::Text),
-    ("OAR_TILES_APPLICATION_NAME", "database.application_name", VariableKind::Text),
-    ("OAR_TILES_WORK_MEM", "database.work_mem", VariableKind::Text),
-    ("OAR_TILES_RESTARTS", "database.restarts", VariableKind::Number),
-    ("OAR_TILES_ZOOM", "tileset.zoom", VariableKind::Text),
-    ("OAR_TILES_BBOX", "tileset.bbox", VariableKind::List),
-    ("OAR_TILES_AREA", "tileset.area", VariableKind::Text),
-    ("OAR_TILES_OUTPUT", "tileset.output", VariableKind::Text),
-    ("OAR_TILES_MAX_SHRINK", "tileset.max_shrink", VariableKind::Text),
-    ("OAR_TILES_GZIP_LEVEL", "tileset.gzip_level", VariableKind::Number),
-    ("OAR_TILES_TEMPLATE", "target.template", VariableKind::Text),
-    ("OAR_TILES_COMPRESSION", "target.compression", VariableKind::Text),
-    ("OAR_TILES_PUBLISH", "target.publish", VariableKind::Text),
-    ("OAR_TILES_KEEP_VERSIONS", "target.keep_versions", VariableKind::Number),
-    ("OAR_TILES_KEEP_FOR", "target.keep_for", VariableKind::Text),
-    ("OAR_TILES_PUBLIC_URL", "target.public_url", VariableKind::Text),
-    ("OAR_TILES_S3_ENDPOINT", "s3.endpoint", VariableKind::Text),
-    ("OAR_TILES_S3_REGION", "s3.region", VariableKind::Text),
-    ("OAR_TILES_S3_PROFILE", "s3.profile", VariableKind::Text),
-    ("OAR_TILES_S3_PATH_STYLE", "s3.path_style", VariableKind::Truth),
-    ("OAR_TILES_S3_IN_FLIGHT", "s3.in_flight", VariableKind::Number),
-    ("OAR_TILES_CHANGES_SCHEMA", "changes.schema", VariableKind::Text),
-    ("OAR_TILES_WORKERS", "run.workers", VariableKind::Number),
-    ("OAR_TILES_BATCH_FEATURES", "run.batch_features", VariableKind::Number),
-    ("OAR_TILES_WINDOW", "run.window", VariableKind::Number),
-    ("OAR_TILES_ROWS_MB", "run.rows_mb", VariableKind::NumberOrWord),
-    ("OAR_TILES_PROGRESS", "run.progress", VariableKind::Text),
-    ("OAR_TILES_LISTEN", "serve.listen", VariableKind::Text),
-    ("OAR_TILES_ADMIN", "serve.admin", VariableKind::Text),
-    ("OAR_TILES_SERVE_PUBLIC_URL", "serve.public_url", VariableKind::Text),
-    ("OAR_TILES_BASE_PATH", "serve.base_path", VariableKind::Text),
-    ("OAR_TILES_CACHE_MB", "serve.cache_mb", VariableKind::Number),
-    ("OAR_TILES_EMPTY_STATUS", "serve.empty_status", VariableKind::Number),
-    ("OAR_TILES_TRUSTED_PROXIES", "serve.trusted_proxies", VariableKind::List),
-    ("OAR_TILES_MAX_CONNECTIONS", "serve.max_connections", VariableKind::Number),
-    ("OAR_TILES_TOKEN_FILE", "serve.token_file", VariableKind::Text),
-    ("OAR_TILES_DRAIN", "serve.drain", VariableKind::Text),
-    ("OAR_TILES_ACCESS_LOG", "serve.access_log", VariableKind::Text),
-    ("OAR_TILES_LIVE", "serve.live", VariableKind::Truth),
-    ("OAR_TILES_REDIS_URL", "serve.redis_url", VariableKind::Text),
-    ("OAR_TILES_SERVE_WORKERS", "serve.workers", VariableKind::Number),
-    ("OAR_TILES_WRITER", "serve.writer", VariableKind::Text),
-];
 
 /// The variable that names the file; it sets no key.
 pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
@@ -159,7 +98,7 @@ impl ConfigValues {
 
     fn add_text(&mut self, text: &str, origin: &Origin, path: &Path) -> Result<(), ConfigError> {
         let wrong = |error| ConfigError::in_file(path, text, &error);
-        toml::from_str::<ConfigFile>(text).map_err(wrong)?;
+        read(text).map_err(wrong)?;
         let table: toml::Table = toml::from_str(text).map_err(wrong)?;
         for (section, value) in table {
             match value {
@@ -210,45 +149,15 @@ impl ConfigValues {
             if [CONFIG_VARIABLE, LOG_VARIABLE, TOKEN_VARIABLE].contains(&&*name) || text.is_empty() {
                 continue;
             }
-            let Some((_, key, kind)) = VARIABLES.iter().find(|(variable, _, _)| *variable == name) else {
+            let Some(variable) = key_variables().iter().find(|variable| variable.name == name) else {
                 if name.starts_with("OAR_TILES_") {
-                    let known =
-                        VARIABLES.iter().map(|(variable, _, _)| *variable).chain([CONFIG_VARIABLE, LOG_VARIABLE]);
-                    return Err(ConfigError::unknown_variable(name, known));
+                    let known = key_variables().iter().map(|variable| &*variable.name);
+                    return Err(ConfigError::unknown_variable(name, known.chain([CONFIG_VARIABLE, LOG_VARIABLE])));
                 }
                 continue;
             };
-            let value = match kind {
-                VariableKind::Text => toml::Value::String(text),
-                VariableKind::Truth => match text.trim() {
-                    "true" => toml::Value::Boolean(true),
-                    "false" => toml::Value::Boolean(false),
-                    _ => {
-                        let message = format!("\"{text}\" is neither true nor false");
-                        return Err(ConfigError::BadVariable { variable: name, message });
-                    }
-                },
-                VariableKind::List => toml::Value::Array(
-                    text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect(),
-                ),
-                VariableKind::NumberOrWord => {
-                    text.trim().parse::<i64>().map_or_else(|_word| toml::Value::from(text.trim()), toml::Value::Integer)
-                }
-                VariableKind::Number => match text.trim().parse::<i64>() {
-                    Ok(number) => toml::Value::Integer(number),
-                    Err(source) => return Err(ConfigError::NotANumber { variable: name, text, source }),
-                },
-            };
-            let (section, field) = key.split_once('.').unwrap_or((key, ""));
-            let alone = toml::Table::from_iter([(
-                section.to_owned(),
-                toml::Value::Table(toml::Table::from_iter([(field.to_owned(), value.clone())])),
-            )]);
-            ConfigFile::deserialize(alone).map_err(|error| ConfigError::BadVariable {
-                variable: name.clone(),
-                message: error.message().to_owned(),
-            })?;
-            self.values.insert((*key).to_owned(), (value, Origin::Environment(name)));
+            let value = value_of(variable, text)?;
+            self.values.insert(format!("{}.{}", variable.section, variable.key), (value, Origin::Environment(name)));
         }
         Ok(())
     }
@@ -269,6 +178,8 @@ impl ConfigValues {
         let mut table = toml::Table::new();
         for (key, (value, _)) in &self.values {
             match key.split_once('.') {
+                // A part of each tileset by now.
+                Some(("tileset_defaults", _)) => {}
                 Some((section, field)) => {
                     let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
                     if let toml::Value::Table(section) = section {
@@ -280,7 +191,7 @@ impl ConfigValues {
                 }
             }
         }
-        // Each origin was parsed before, so this does not fail.
+        // Each origin was read before, and the sample has what is left out, so this does not fail.
         ConfigFile::deserialize(table).map_err(|error| ConfigError::Setting {
             key: "configuration".to_owned(),
             origin: "all layers together".to_owned(),
@@ -321,5 +232,39 @@ impl ConfigValues {
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)
+    }
+}
+
+/// The value that a variable gives its key.
+fn value_of(variable: &KeyVariable, text: String) -> Result<toml::Value, ConfigError> {
+    let name = || variable.name.clone();
+    let value = match variable.kind() {
+        VariableKind::Text => toml::Value::String(text),
+        VariableKind::Truth => match text.trim() {
+            "true" => toml::Value::Boolean(true),
+            "false" => toml::Value::Boolean(false),
+            _ => {
+                let message = format!("\"{text}\" is neither true nor false");
+                return Err(ConfigError::BadVariable { variable: name(), message });
+            }
+        },
+        VariableKind::List => {
+            toml::Value::Array(text.split(';').filter(|part| !part.trim().is_empty()).map(toml::Value::from).collect())
+        }
+        VariableKind::Number => match text.trim().parse::<i64>() {
+            Ok(number) => toml::Value::Integer(number),
+            Err(source) => return Err(ConfigError::NotANumber { variable: name(), text, source }),
+        },
+    };
+    let fits = |value: &toml::Value| {
+        let keys = toml::Table::from_iter([(variable.key.clone(), value.clone())]);
+        read(&toml::Table::from_iter([(variable.section.clone(), toml::Value::Table(keys))]).to_string())
+    };
+    let Err(error) = fits(&value) else { return Ok(value) };
+    // A key that takes a word or a number, such as rows_mb.
+    let number = value.as_str().and_then(|text| text.trim().parse().ok()).map(toml::Value::Integer);
+    match number.filter(|number| fits(number).is_ok()) {
+        Some(number) => Ok(number),
+        None => Err(ConfigError::BadVariable { variable: name(), message: error.message().to_owned() }),
     }
 }

@@ -1,7 +1,7 @@
 //! The checks of `[tileset.variants]`.
 
 use super::error::{ConfigError, nearest};
-use super::file::{ConfigFile, VariantList, VariantsSection};
+use super::file::{ConfigFile, TilesetSection, VariantList, VariantsSection};
 use super::settings::{Check, LayerSettings};
 use super::values::Origin;
 use super::variants::{NoTemplate, OutputTemplate, VariantCondition, VariantSettings, VariantValues, table_of};
@@ -12,9 +12,10 @@ impl Check<'_> {
     pub(crate) fn variants(
         &self,
         given: &ConfigFile,
+        tileset: &TilesetSection,
         layers: &[LayerSettings],
     ) -> Result<Option<VariantSettings>, ConfigError> {
-        let Some(section) = given.tileset.one().variants else { return Ok(None) };
+        let Some(section) = &tileset.variants else { return Ok(None) };
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("tileset.variants.{field}"), what));
         if let Some(Origin::File(_) | Origin::Flag(_) | Origin::Environment(_)) = self.origin("tileset.output") {
             let what = "stands beside variants, which have an output of their own: leave it out, or write all = \"…\" below [tileset.variants] for a tileset of everything";
@@ -41,9 +42,9 @@ impl Check<'_> {
                 );
             }
         };
-        let conditions = self.variant_conditions(&section, layers)?;
-        let values = match section.values {
-            VariantList::Query(text) => match Query::new(&text) {
+        let conditions = self.variant_conditions(section, layers)?;
+        let values = match &section.values {
+            VariantList::Query(text) => match Query::new(text) {
                 Ok(query) if query.asks_box() || query.asks_zoom() => {
                     return wrong(
                         "values",
@@ -53,7 +54,7 @@ impl Check<'_> {
                 Ok(query) => VariantValues::Query(query),
                 Err(error) => return wrong("values", error.to_string()),
             },
-            VariantList::Listed(tables) => match table_of(&tables) {
+            VariantList::Listed(tables) => match table_of(tables) {
                 Ok(table) => VariantValues::Listed(table),
                 Err(what) => return wrong("values", what),
             },
@@ -73,7 +74,7 @@ impl Check<'_> {
             values,
             conditions,
             output,
-            all: section.all,
+            all: section.all.clone(),
             public_url: given.target.public_url.clone().filter(|url| url != "relative"),
             purge_urls: given.purge.iter().map(|purge| purge.url.clone()).collect(),
         }))

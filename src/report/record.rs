@@ -14,6 +14,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -22,16 +23,16 @@ use super::document::JSON_VERSION;
 use super::event::{Event, LogLevel};
 use crate::error::ErrorKind;
 
-/// The form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The form of the log. The texts are the help of `--log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogForm {
-    /// Plain on a terminal, timed elsewhere.
+    /// Plain on a terminal, timed elsewhere
     Auto,
-    /// The text alone.
+    /// The text alone
     Plain,
-    /// Time and level before each line.
+    /// Time and level before each line
     Timed,
-    /// A JSON object a line.
+    /// A JSON object a line
     Json,
 }
 

@@ -1,6 +1,6 @@
 //! `oar-tiles config`: the settings, the origin of each value, and what is wrong with them.
 
-use super::{CommandError, Family, TileListDocument};
+use super::{CommandError, Family, TargetUrl, TileListDocument};
 use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check, schema,
 };
@@ -9,6 +9,7 @@ use crate::postgis::{Database, Parts, try_layers};
 use crate::report::{DocumentSchema, JsonDocument, report_schemas};
 use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 use crate::stop::Stop;
+use crate::target::Publishing;
 
 /// The values as TOML, each with its origin.
 ///
@@ -57,6 +58,7 @@ pub async fn check_config(
     let Checked { problems, settings } = check(sources)?;
     let mut found =
         ConfigProblems { problems: problems.into_iter().map(CommandError::from).collect(), warnings: Vec::new() };
+    found.problems.extend(settings.iter().flat_map(conflicts));
     if let Some(first) = settings.first().filter(|_| database) {
         match ask_database(&first.database, &settings, stop, &mut found).await {
             Err(error @ CommandError::Interrupted(_)) => return Err(error),
@@ -65,6 +67,30 @@ pub async fn check_config(
         }
     }
     Ok(found)
+}
+
+/// What does not go together in the settings of a tileset (the table in `docs/limits.md`), with its target.
+fn conflicts(settings: &JobSettings) -> Vec<CommandError> {
+    let variants = settings.tileset.variants.as_ref();
+    let target = match variants {
+        Some(variants) => variants.output.to_string(),
+        None => settings.tileset.output.display().to_string(),
+    };
+    let url = match TargetUrl::parse(&target) {
+        Ok(url) => url,
+        Err(error) => return vec![error],
+    };
+    let Some(writer) = &settings.server.writer else { return Vec::new() };
+    let is_tree = matches!(url, TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. });
+    let is_pmtiles = matches!(url, TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. });
+    let mut found = Vec::new();
+    if is_tree && matches!(settings.tileset.tree.publish, Publishing::Versioned { .. }) {
+        found.push(CommandError::WriterOfVersions { target: target.clone() });
+    }
+    if is_pmtiles && settings.server.live.is_some() && writer.write_back.is_some() {
+        found.push(CommandError::WrittenAsAWhole { target });
+    }
+    found
 }
 
 async fn ask_database(

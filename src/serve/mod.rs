@@ -64,6 +64,7 @@ pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
+pub(crate) use options::{RefreshMode, ServeSection, TagHeader, WriterMode};
 pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
     ParametersKey, TilesetParameters, UndeclaredNames,

@@ -1,9 +1,13 @@
-//! The options of a server.
+//! The options of a server: the keys of the section `[serve]`, and what checks make of them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use http::{HeaderName, StatusCode};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
@@ -12,18 +16,116 @@ use super::queue::WorkerShares;
 use super::redis::{RedisUrl, SharedSecret};
 use super::target::watch::POLL;
 use super::write_back::WriteBackLimits;
+use crate::setting::{Named, Secret, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
 use crate::target::CacheRule;
 use crate::tile::{TileText, TileTextNames};
 
-/// The status of the answer for an empty tile in the scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum EmptyStatus {
-    /// 204: nothing, and no error in a browser's console.
+// `sample-config.toml` says what each key means. Where a check makes something else of a key, such as an address of a
+// text, the result stands in `ServeOptions`.
+/// The section `[serve]`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = no_key_is_required)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
+pub(crate) struct ServeSection {
+    pub(crate) listen: String,
+    pub(crate) admin: Option<String>,
+    pub(crate) public_url: Option<String>,
+    pub(crate) base_path: String,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) cache_mb: u64,
+    pub(crate) unread_mb: u64,
+    pub(crate) empty_status: u16,
+    pub(crate) cache_control: Option<TextByZoom>,
+    pub(crate) cdn_cache_control: Option<TextByZoom>,
+    pub(crate) cdn_headers: Vec<CdnHeader>,
+    pub(crate) outage_cdn_max_age: TimeSpan,
+    pub(crate) tag_headers: Vec<TagHeader>,
+    pub(crate) headers: Option<BTreeMap<String, String>>,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_of_address: usize,
+    pub(crate) trusted_proxies: Vec<String>,
+    pub(crate) drain: TimeSpan,
+    pub(crate) changes: bool,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) preview: bool,
+    pub(crate) assets: Option<PathBuf>,
+    #[serde(deserialize_with = "by_name")]
+    #[schemars(schema_with = "names_schema::<Option<AccessLogStyle>>")]
+    pub(crate) access_log: Option<AccessLogStyle>,
+    pub(crate) server_timing: bool,
+    pub(crate) workers: usize,
+    pub(crate) live_reserved: Option<usize>,
+    pub(crate) background_guaranteed: Option<usize>,
+    pub(crate) live: bool,
+    pub(crate) live_queue: usize,
+    pub(crate) live_timeout: TimeSpan,
+    pub(crate) writer: WriterMode,
+    pub(crate) write_back: bool,
+    pub(crate) write_back_rate: u32,
+    pub(crate) write_back_mb: u64,
+    pub(crate) writer_lease: TimeSpan,
+    pub(crate) live_ttl: TimeSpan,
+    pub(crate) answer_within: Option<TimeSpan>,
+    pub(crate) expires: Option<TextByZoom>,
+    pub(crate) refresh: RefreshMode,
+    pub(crate) neighbours: bool,
+    pub(crate) explain_after: Option<TimeSpan>,
+    pub(crate) undeclared_parameters: UndeclaredNames,
+    pub(crate) parameter_keys: usize,
+    pub(crate) redis_url: Option<Secret>,
+    pub(crate) redis_url_file: Option<PathBuf>,
+    pub(crate) redis_secret_file: Option<PathBuf>,
+}
+
+/// Whether a server writes the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WriterMode {
     #[default]
+    Never,
+    Always,
+    Auto,
+}
+
+/// What a client gets where the stored tile is stale.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum RefreshMode {
+    /// The stale tile, at once.
+    #[default]
+    Background,
+    /// The fresh tile, if it is there soon.
+    Patient,
+}
+
+/// A header in which a CDN expects tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+pub(crate) enum TagHeader {
+    #[serde(rename = "Cache-Tag")]
+    CacheTag,
+    #[serde(rename = "Surrogate-Key")]
+    SurrogateKey,
+    #[serde(rename = "CDN-Tag")]
+    CdnTag,
+    #[serde(rename = "Edge-Cache-Tag")]
+    EdgeCacheTag,
+    #[serde(rename = "xkey")]
+    Xkey,
+}
+
+/// The status of the answer for an empty tile in the scope. The texts are the help of `--empty-status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum EmptyStatus {
+    /// No Content
+    #[default]
+    #[value(name = "204")]
     NoContent,
-    /// 200 with an empty body, which is a valid tile, for clients that accept no other status.
+    /// OK: a tile of 0 bytes, which is valid
+    #[value(name = "200")]
     Ok,
-    /// 404, on which some clients draw the tile of a lower zoom instead.
+    /// Not Found: some clients then enlarge the tile of the next lower zoom
+    #[value(name = "404")]
     NotFound,
 }
 
@@ -49,14 +151,17 @@ impl EmptyStatus {
 }
 
 /// The header that tells CDNs how long they may keep a tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 pub enum CdnHeader {
     /// `CDN-Cache-Control` (RFC 9213): Cloudflare, Akamai.
+    #[serde(rename = "CDN-Cache-Control")]
     CdnCacheControl,
     /// `Surrogate-Control` (Edge Architecture Specification 1.0): Fastly.
+    #[serde(rename = "Surrogate-Control")]
     SurrogateControl,
     /// `s-maxage` in `Cache-Control` (RFC 9111, section 5.2.2.10), with the seconds from `max-age` of the CDN's rule:
     /// for `CloudFront`, and every other shared cache.
+    #[serde(rename = "s-maxage")]
     SharedMaxAge,
 }
 
@@ -67,6 +172,11 @@ pub enum AccessLogStyle {
     Text,
     /// The same as a JSON object.
     Json,
+}
+
+impl Named for Option<AccessLogStyle> {
+    const NAMES: &'static [(&'static str, Option<AccessLogStyle>)] =
+        &[("none", None), ("text", Some(AccessLogStyle::Text)), ("json", Some(AccessLogStyle::Json))];
 }
 
 /// How tiles are rendered on request.
@@ -103,8 +213,9 @@ pub struct WriterOptions {
 
 /// The options of a server.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub struct ServeOptions {
+    /// The keys that need no more than their type and range.
+    pub(crate) section: ServeSection,
     /// The address of the public listener.
     pub listen: ListenAddress,
     /// The address of the admin listener (metrics, health, status); `None` for no such listener.
@@ -114,9 +225,6 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
-    /// Names, besides `localhost` and the host of `public_url`, by which clients may ask listeners that only programs
-    /// of this machine reach.
-    pub hosts: Vec<String>,
     /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a
     /// preview.
     pub is_private: bool,
@@ -125,10 +233,6 @@ pub struct ServeOptions {
     pub cache_control: Vec<CacheRule>,
     /// The same for CDNs; empty if they may keep tiles as long as browsers.
     pub cdn_cache_control: Vec<CacheRule>,
-    /// The headers that carry these rules to CDNs.
-    pub cdn_headers: Vec<CdnHeader>,
-    /// How long CDNs may keep a tile once the change log could not be read for longer than a minute.
-    pub outage_cdn_max_age: Duration,
     /// Further headers of tiles.
     pub tile_headers: TileHeaders,
     /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged
@@ -142,10 +246,6 @@ pub struct ServeOptions {
     pub unread_bytes: u64,
     /// True to list the tiles that the target holds, so that missing ones are known without a lookup.
     pub lists_tiles: bool,
-    /// The most connections that a listener serves at once.
-    pub max_connections: usize,
-    /// The most connections of one client address at once.
-    pub max_connections_of_address: usize,
     /// Trusted proxies: connections from them are not counted by address, and their `X-Forwarded-For` is trusted.
     pub trusted_proxies: Vec<AddressRange>,
     /// The Redis in which servers share rendered tiles, and through which they notify each other of publications;
@@ -153,33 +253,12 @@ pub struct ServeOptions {
     pub redis: Option<RedisUrl>,
     /// The key with which tiles in Redis are signed; `None` for one that is derived from the change log's key.
     pub redis_secret: Option<SharedSecret>,
-    /// True to notify clients at `/changes` of tiles that change.
-    pub changes: bool,
-    /// The file with the token that clients of the admin listener need to submit jobs or evict tiles. Without a file,
-    /// the token is in the variable [`TOKEN_VARIABLE`](super::TOKEN_VARIABLE); without both, nobody may.
-    pub token_file: Option<PathBuf>,
-    /// True to show a map at `/`.
-    pub preview: bool,
-    /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public
-    /// CDN.
-    pub assets: Option<PathBuf>,
     /// How the workers, each with a database session of its own, are shared between live requests and background work.
     pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
     pub live: Option<LiveOptions>,
-    /// What is done with names in a tile's query that its tileset does not declare.
-    pub undeclared: UndeclaredNames,
-    /// The most new sets of parameter values within a minute, for each tileset.
-    pub parameter_keys: usize,
     /// How to keep the target up to date; `None` to leave that to others.
     pub writer: Option<WriterOptions>,
-    /// The format of the access log on standard output; `None` for no log.
-    pub access_log: Option<AccessLogStyle>,
-    /// True to say in each answer how long it took (`Server-Timing`).
-    pub server_timing: bool,
-    /// How long the server still accepts connections after SIGTERM, so that a load balancer can notice the 503 of
-    /// `/readyz` first.
-    pub drain: Duration,
 }
 
 /// Further headers of tiles, such as the tags by which CDNs purge them.
@@ -218,47 +297,44 @@ const PREVIEW_CONNECTIONS: usize = 64;
 impl ServeOptions {
     /// The limits for the connections of client addresses.
     pub(crate) fn address_limits(&self) -> AddressLimits {
-        AddressLimits { most: self.max_connections_of_address, trusted_proxies: self.trusted_proxies.clone() }
+        AddressLimits { most: self.section.max_connections_of_address, trusted_proxies: self.trusted_proxies.clone() }
     }
 
     /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may
     /// look at a target that is still being written and wants to see its present state.
     #[must_use]
     pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>) -> ServeOptions {
+        let section = ServeSection {
+            outage_cdn_max_age: TimeSpan(PREVIEW_OUTAGE),
+            max_connections: PREVIEW_CONNECTIONS,
+            max_connections_of_address: PREVIEW_CONNECTIONS,
+            changes: true,
+            preview: true,
+            assets,
+            parameter_keys: PREVIEW_PARAMETER_KEYS,
+            ..ServeSection::default()
+        };
         ServeOptions {
+            section,
             listen,
             admin: None,
             public_url: None,
             base_path: String::new(),
-            hosts: Vec::new(),
             is_private: true,
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
-            cdn_headers: Vec::new(),
-            outage_cdn_max_age: PREVIEW_OUTAGE,
             tile_headers: TileHeaders::default(),
             settle: SETTLE,
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
             unread_bytes: PREVIEW_UNREAD_BYTES,
             lists_tiles: false,
-            max_connections: PREVIEW_CONNECTIONS,
-            max_connections_of_address: PREVIEW_CONNECTIONS,
             trusted_proxies: Vec::new(),
             redis: None,
             redis_secret: None,
-            changes: true,
-            token_file: None,
-            preview: true,
-            assets,
             shares: WorkerShares::SINGLE,
             live: None,
-            undeclared: UndeclaredNames::Drop,
-            parameter_keys: PREVIEW_PARAMETER_KEYS,
             writer: None,
-            access_log: None,
-            server_timing: false,
-            drain: Duration::ZERO,
         }
     }
 }

@@ -154,7 +154,7 @@ impl TileServer {
         let (close, closing) = watch::channel(false);
         let draining = Arc::new(AtomicBool::new(false));
         let (address_limits, by_address) = watch::channel(self.options.address_limits());
-        let all = raise_descriptors(self.options.max_connections);
+        let all = raise_descriptors(self.options.section.max_connections);
         let (times, unread) = (ConnectionTimes::default(), site.unread.clone());
         let limits = ConnectionLimits { all, by_address, times, unread };
         let public = Public(Arc::clone(&site));
@@ -185,13 +185,13 @@ impl TileServer {
         });
         let writers: Vec<_> = writers.chain(of_families).map(tokio::spawn).collect();
         // The program ends soon after a stop, unless work in flight has asked for more time.
-        let _grace = stop.grant(self.options.drain + LAST_ANSWERS);
+        let _grace = stop.grant(*self.options.section.drain + LAST_ANSWERS);
         tell(ServerState::Ready);
         let signal = stop.wait().await;
         draining.store(true, Ordering::Relaxed);
         tell(ServerState::Stopping);
         let parting = async {
-            tokio::time::sleep(self.options.drain).await;
+            tokio::time::sleep(*self.options.section.drain).await;
             // Subscriptions would otherwise never end.
             site.tilesets.all().iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
             join_all(site.tilesets.families().iter().map(|family| family.close())).await;
@@ -218,7 +218,7 @@ impl TileServer {
 /// The names by which clients may ask a listener: all, unless only programs of this machine reach it.
 fn known_hosts(listener: &HttpListener, options: &ServeOptions) -> KnownHosts {
     if listener.is_loopback() {
-        return KnownHosts::of(options.public_url.as_deref(), &options.hosts);
+        return KnownHosts::of(options.public_url.as_deref(), &options.section.hosts);
     }
     KnownHosts::ALL
 }

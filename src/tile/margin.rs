@@ -2,10 +2,14 @@
 
 use std::f64::consts::TAU;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{WORLD_UNITS, Zoom};
 
 /// The coordinates in which a tile's grid is linear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum TileBounds {
     /// Metres of EPSG:3857, as map clients expect.
     Mercator,

@@ -4,6 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use super::{ItemPrice, ProviderError, ProviderFacts};
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::PurgeBudget;
@@ -123,8 +126,10 @@ pub struct CloudflareOptions {
 }
 
 /// Cloudflare's plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum CloudflarePlan {
+    #[default]
     Free,
     Pro,
     Business,

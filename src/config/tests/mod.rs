@@ -2,6 +2,7 @@ mod layers;
 mod purge;
 mod values;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use super::*;
@@ -73,36 +74,31 @@ fn the_sample_configuration_holds_every_key() {
     // One address is enough.
     let text = text.replace("\nurl_file = ", "\n# url_file = ");
     resolve(&text).unwrap();
-    for (section, keys) in [
-        ("database", "application_name connect_timeout lock_timeout restarts statement_timeout url url_file work_mem"),
-        ("tileset", "area attribution bbox center description gzip_level layers max_shrink name output version zoom"),
-        ("target", "compression keep_for keep_versions public_url publish template"),
-        (
-            "s3",
-            "attempt_timeout attempts backoff cache_control checksums conditional_writes connect_timeout encryption endpoint in_flight kms_key lease metadata notes_cache_control part_size_mb path_style profile region request_timeout storage_class",
-        ),
-        ("changes", "debounce poll schema truncate_rows"),
-        ("run", "batch_features progress rows_mb window workers"),
-        (
-            "serve",
-            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires explain_after headers hosts listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours outage_cdn_max_age parameter_keys preview public_url redis_secret_file redis_url redis_url_file refresh server_timing tag_headers token_file trusted_proxies undeclared_parameters unread_mb workers write_back write_back_mb write_back_rate writer writer_lease",
-        ),
-        (
-            "layer_defaults",
-            "beyond buffer extent max_tile_bytes max_tile_features on_large_tile on_tile_error tile_bounds zoom",
-        ),
-        (
-            "layer",
-            "candidates cluster description feature_id geometry key max_zoom min_zoom name properties rank schema table where",
-        ),
-    ] {
-        let section = match &table[section] {
-            toml::Value::Array(layers) => layers[0].as_table().unwrap(),
-            section => section.as_table().unwrap(),
+    let schema = schema();
+    for section in ["database", "tileset", "target", "s3", "changes", "run", "serve", "layer_defaults"] {
+        let keys = |section: &serde_json::Value| -> BTreeSet<String> {
+            section["properties"].as_object().unwrap().keys().cloned().collect()
         };
-        let mut found: Vec<&str> = section.keys().map(String::as_str).collect();
-        found.sort_unstable();
-        assert_eq!(found.join(" "), keys);
+        let known = match &schema["properties"][section] {
+            several if several.get("anyOf").is_some() => keys(&several["anyOf"][0]),
+            one => keys(one),
+        };
+        let found: BTreeSet<String> = table[section].as_table().unwrap().keys().cloned().collect();
+        // Tables of a tileset stand in the sample as indented examples.
+        let tables = ["parameter", "target", "variants"].map(str::to_owned).into();
+        let missing: Vec<&String> = known.difference(&found).filter(|key| !BTreeSet::contains(&tables, *key)).collect();
+        assert!(missing.is_empty(), "[{section}]: {missing:?}");
+    }
+    // What excludes each other in a layer stands in the sample as indented examples.
+    let layer = table["layer"][0].as_table().unwrap();
+    let known = schema["properties"]["layer"]["items"]["properties"].as_object().unwrap();
+    for key in known.keys() {
+        let shown = layer.contains_key(key) || table["layer_defaults"].get(key).is_some();
+        let example = |line: &str| {
+            let line = line.trim_start_matches("#   ");
+            line.starts_with(&format!("{key} = ")) || line.trim_matches(['[', ']']) == format!("layer.{key}")
+        };
+        assert!(shown || SAMPLE.lines().any(example), "[[layer]]: {key}");
     }
 }
 

@@ -134,13 +134,13 @@ pub async fn run(
     let url = server.public_url();
     match jobs {
         ServedJobs::One(one) => {
-            let shown = if options.preview { "a map of it at" } else { "its tiles at" };
+            let shown = if options.section.preview { "a map of it at" } else { "its tiles at" };
             print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
         }
         ServedJobs::ByName(named) => {
             let count = named.tilesets.len();
             let lone = named.families.iter().filter(|served| !named.has(served.family.name())).count();
-            let maps = if options.preview { format!(", maps of them at {url}") } else { String::new() };
+            let maps = if options.section.preview { format!(", maps of them at {url}") } else { String::new() };
             let noun = if count + lone == 1 { "tileset" } else { "tilesets" };
             print(&format!("{} {noun}: listed at {url}catalog{maps}\n", count + lone))?;
         }

@@ -18,6 +18,8 @@ mod given;
 use std::num::NonZeroUsize;
 
 use regex_lite::Regex;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub(crate) use gate::{KeyGate, NewKey, TooManyKeys};
@@ -56,7 +58,8 @@ impl ParameterType {
 }
 
 /// The case of a text's letters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum LetterCase {
     /// As it was written.
     #[default]

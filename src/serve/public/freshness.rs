@@ -35,7 +35,7 @@ impl TileFreshness {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
         let stale = fresh.iter().map(stale).collect();
-        let outage = fresh.iter().map(|fresh| outage(fresh, options.outage_cdn_max_age)).collect();
+        let outage = fresh.iter().map(|fresh| outage(fresh, *options.section.outage_cdn_max_age)).collect();
         Ok(TileFreshness { fresh, stale, outage })
     }
 
@@ -72,7 +72,7 @@ fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> 
     let mut cache_control = value(&options.cache_control).unwrap_or_else(|| UNNAMED_ZOOM.to_owned());
     let mut freshness = Freshness::of(HeaderValue::from_static(UNNAMED_ZOOM));
     if let Some(of_cdns) = value(&options.cdn_cache_control) {
-        for way in &options.cdn_headers {
+        for way in &options.section.cdn_headers {
             match way {
                 CdnHeader::CdnCacheControl => {
                     freshness.cdns = Some(header("CDN-Cache-Control", &of_cdns)?);
@@ -160,13 +160,9 @@ mod tests {
             };
             rules.iter().map(rule).collect()
         };
-        let preview = ServeOptions::of_preview("127.0.0.1:0".parse().unwrap(), None);
-        ServeOptions {
-            cache_control: rules(cache),
-            cdn_cache_control: rules(cdn),
-            cdn_headers: headers.to_vec(),
-            ..preview
-        }
+        let mut preview = ServeOptions::of_preview("127.0.0.1:0".parse().unwrap(), None);
+        preview.section.cdn_headers = headers.to_vec();
+        ServeOptions { cache_control: rules(cache), cdn_cache_control: rules(cdn), ..preview }
     }
 
     #[test]

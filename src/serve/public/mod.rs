@@ -419,14 +419,15 @@ impl SiteSettings {
         tile_headers: Vec<TilesetHeaders>,
         own_url: Option<&str>,
     ) -> Result<SiteSettings, ServeError> {
+        let section = &options.section;
         let public_url = match (&options.public_url, own_url) {
             (Some(url), _) => format!("{}/", url.trim_end_matches('/')),
             (None, Some(own)) => format!("{own}{}/", options.base_path),
             (None, None) => return Err(ServeError::NoPublicUrl { address: options.listen.clone() }),
         };
-        let preview = if options.preview {
-            let client = MapClient::of(options.assets.clone())?;
-            Some(Arc::new(PreviewPage { client, has_changes: options.changes }))
+        let preview = if section.preview {
+            let client = MapClient::of(section.assets.clone())?;
+            Some(Arc::new(PreviewPage { client, has_changes: section.changes }))
         } else {
             None
         };
@@ -435,13 +436,13 @@ impl SiteSettings {
             tile_headers,
             settle: options.settle,
             empty_status: options.empty_status,
-            undeclared: options.undeclared,
-            server_timing: options.server_timing,
+            undeclared: section.undeclared_parameters,
+            server_timing: section.server_timing,
             public_url,
             preview,
-            access_log: options.access_log,
+            access_log: section.access_log,
             trusted_proxies: options.trusted_proxies.clone(),
-            token: AdminToken::find(options.token_file.as_deref())?,
+            token: AdminToken::find(section.token_file.as_deref())?,
         })
     }
 

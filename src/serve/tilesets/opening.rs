@@ -128,7 +128,7 @@ impl OpenedTarget {
             tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset(), shared.unread.clone()),
             target,
             live: None,
-            changes: shared.options.changes.then(ChangeEvents::default),
+            changes: shared.options.section.changes.then(ChangeEvents::default),
             writer: None,
             jobs: JobStore::new(parts.source.notes),
             parameters: SiteParameters { declared: TilesetParameters::default(), gate: Arc::new(KeyGate::new(0)) },
@@ -158,8 +158,9 @@ impl OpenedTarget {
             SiteWriter { writer, handle }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
-        let parameters = SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.parameter_keys)) };
-        let changes = shared.options.changes.then(ChangeEvents::default);
+        let parameters =
+            SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.section.parameter_keys)) };
+        let changes = shared.options.section.changes.then(ChangeEvents::default);
         let name: Arc<str> = parts.name.into();
         SiteTileset {
             headers: TilesetHeadersOf { tileset: Arc::clone(&name), names: parts.headers.names },

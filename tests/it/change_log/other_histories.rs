@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::support::cluster::psql;
 use crate::support::database::with_database;
-use crate::support::others::Connection;
+use crate::support::other_sessions::Connection;
 use crate::support::program::{ROWS_LAYER, Run, program, run, seed};
 use crate::support::redis::Redis;
 use crate::support::served::{GZIP, Served};
 use crate::support::tracked::differences;
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Archive, Cluster, Db, until};
 
 const ZOOM: [&str; 2] = ["--zoom", "0-5"];

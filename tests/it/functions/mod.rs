@@ -1,8 +1,8 @@
 //! Layers that a function of the database gives as whole tiles, as other tile servers call them.
 
 mod changing;
-mod giving;
 mod refused;
+mod tiles;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -117,6 +117,59 @@ fn problems_of_layers_and_of_the_environment_are_named_with_each_other() {
     assert!(!checked.stderr.contains("layer[c]"), "{}", checked.stderr);
 }
 
+/// A configuration for an output with further lines.
+fn for_output(output: &str, more: &str) -> String {
+    format!("[tileset]\noutput = \"{output}\"\n{more}")
+}
+
+const VERSIONS: &str = "[target]\npublish = \"versioned\"\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\n";
+const WRITER: &str = "[serve]\nwriter = \"auto\"\n";
+const WRITE_BACK: &str = "[serve]\nwriter = \"always\"\nlive = true\nwrite_back = true\n";
+const BY_COUNTRY: &str =
+    "[tileset.variants]\nvalues = [{ c = \"de\" }]\nwhere = { facilities = \"country_code = !c!\" }\noutput = ";
+
+#[test]
+fn what_does_not_go_together_is_refused_in_one_sentence() {
+    let folder = Folder::new();
+    let family = format!("{BY_COUNTRY}\"by/{{c}}.pmtiles\"\n");
+    let pmtiles = "live tiles cannot be written back into PLACE: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out";
+    let versions = "a server cannot keep PLACE up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run oar-tiles seed --config c.toml when something has changed";
+    for (place, text, refused) in [
+        ("t.pmtiles", for_output("t.pmtiles", WRITE_BACK), pmtiles),
+        ("s3://b/t.pmtiles", for_output("s3://b/t.pmtiles", WRITE_BACK), pmtiles),
+        ("by/{c}.pmtiles", format!("{WRITE_BACK}[tileset]\nname = \"f\"\n{family}"), pmtiles),
+        ("tiles/", for_output("tiles/", &format!("{VERSIONS}{WRITER}")), versions),
+        ("s3://b/tiles/", for_output("s3://b/tiles/", &format!("{VERSIONS}{WRITER}")), versions),
+    ] {
+        let checked = config(&folder, &text, &["--check"]);
+        let expected = [&*refused.replace("PLACE", place), "the configuration has problems: 1, each named above"];
+        assert_eq!(problems(&checked), expected, "{text}");
+        assert_eq!(checked.code, 2, "{text}");
+    }
+    let nowhere = config(&folder, &for_output("t.tiles", ""), &["--check"]);
+    assert!(problems(&nowhere)[0].starts_with("\"t.tiles\" names no target: "), "{}", nowhere.stderr);
+}
+
+#[test]
+fn what_goes_together_has_no_problem() {
+    let folder = Folder::new();
+    let apart = "[target]\ntemplate = \"{layer}/{z}/{x}/{y}.pbf\"\n";
+    let kinds = ["t.mbtiles", "t.pmtiles", "tiles/", "s3://b/tiles/", "s3://b/t.pmtiles"];
+    let all = kinds.into_iter().flat_map(|kind| {
+        let family = format!("{BY_COUNTRY}\"{}\"\n", kind.replacen('t', "{c}t", 1));
+        let plain = [VERSIONS, WRITER, apart, "area = \"0,0,10,10\"\n", "[serve]\nlive = true\n"];
+        let plain = plain.map(|more| (kind, for_output(kind, more)));
+        plain.into_iter().chain([(kind, format!("[tileset]\nname = \"f\"\n{family}"))])
+    });
+    // Versions are for targets of tiles by themselves, so a writer of an archive has none.
+    let archives = ["t.mbtiles", "t.pmtiles"].map(|kind| (kind, for_output(kind, &format!("{VERSIONS}{WRITER}"))));
+    let trees = ["t.mbtiles", "tiles/", "s3://b/tiles/"].map(|kind| (kind, for_output(kind, WRITE_BACK)));
+    for (kind, text) in all.chain(archives).chain(trees) {
+        let checked = config(&folder, &text, &["--check"]);
+        assert_eq!(problems(&checked), Vec::<&str>::new(), "{kind}: {text}");
+    }
+}
+
 #[test]
 fn what_is_no_toml_has_one_problem() {
     let folder = Folder::new();

@@ -6,7 +6,7 @@ use crate::support::database::with_database;
 use crate::support::program::{program, run};
 use crate::support::refusal::NOWHERE;
 use crate::support::tracked::Tracked;
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Archive, Db, OldTarget, seed, until};
 
 /// The server's URL over TCP, for a database: the parts before and after the password, and the password.

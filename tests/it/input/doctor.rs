@@ -5,8 +5,8 @@ use std::path::Path;
 use oar_tiles::target::S3Keys;
 use serde_json::Value;
 
-use crate::support::between::Pooler;
 use crate::support::places::Places;
+use crate::support::pooler::Pooler;
 use crate::support::program::{Run, humble, program, run};
 use crate::support::s3::{keys, reader_keys};
 use crate::support::{Cluster, Db, seed, until};

@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::support::program::{Run, program, run};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Db, seed};
 
 const LAYER: &str =

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use crate::support::between::{Pooler, address, spread};
 use crate::support::certificates::certificates;
 use crate::support::gate::gated;
+use crate::support::pooler::{Pooler, address, spread};
 use crate::support::program::{signal, start_seed, wait};
 use crate::support::served::{Served, status};
 use crate::support::{Archive, Cluster, Db, Gate, Place, database, seed, until};

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::support::gate::gated;
-use crate::support::others::Connection;
+use crate::support::other_sessions::Connection;
 use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, wait};
 use crate::support::served::{GZIP, Served, status};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::support::gate::gated;
-use crate::support::others::{Reader, Statements};
+use crate::support::other_sessions::{Reader, Statements};
 use crate::support::process::Process;
 use crate::support::program::{Run, start_seed, wait};
 use crate::support::{Archive, Db, Gate, Place, seed, until};

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use crate::support::gate::gated;
-use crate::support::others::Statements;
+use crate::support::other_sessions::Statements;
 use crate::support::process::Start as _;
 use crate::support::program::{program, run, wait};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Archive, Db, Gate, Place, seed, until};
 
 /// A database with a change log, a configuration whose statements come to the gate, and a target that a change has made

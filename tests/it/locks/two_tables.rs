@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::others::Connection;
+use crate::support::other_sessions::Connection;
 use crate::support::program::{program, run, start_seed, wait};
 use crate::support::{Archive, Db, until};
 

@@ -4,7 +4,7 @@
 use std::process::{Command, Stdio};
 
 use crate::support::gate::gated;
-use crate::support::others::{Connection, Statements};
+use crate::support::other_sessions::{Connection, Statements};
 use crate::support::process::Start as _;
 use crate::support::program::{over_rows, program, run, wait};
 use crate::support::{Archive, Cluster, Db, Gate, OldTarget, Place, database, seed, until};

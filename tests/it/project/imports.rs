@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "clock hex prometheus",
+            "clock hex prometheus setting",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
@@ -32,7 +32,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "config",
         &[
             "file memory tests",
-            "error",
+            "error sample",
             "variables variants",
             "values",
             "settings show",

@@ -1,13 +1,13 @@
 //! Tags of tiles in a bucket: when they are relied on, and what is purged by address beside them.
 
-use super::told::{ONE, ToldPlaces};
+use super::delivery::{ONE, PurgedPlaces};
 
 const METADATA: &str = "metadata = { \"cache-tag\" = \"{name},{band}\" }\n";
 const BY_TAG: &str = "by = \"tag\"\nsettle = \"0s\"";
 
 /// A target that was seeded before anybody thought of tags.
-fn seeded_without_tags() -> ToldPlaces {
-    let told = ToldPlaces::new("s3:tiles/", "settle = \"0s\"");
+fn seeded_without_tags() -> PurgedPlaces {
+    let told = PurgedPlaces::new("s3:tiles/", "settle = \"0s\"");
     told.verb("seed", &[]).ok();
     told.told();
     told.configure(|config| config.replace("[s3]\n", &format!("[s3]\n{METADATA}")).replace("settle = \"0s\"", BY_TAG));
@@ -16,7 +16,7 @@ fn seeded_without_tags() -> ToldPlaces {
 
 #[test]
 fn a_bucket_that_was_seeded_with_tags_is_purged_by_them_once_everything_was_purged() {
-    let told = ToldPlaces::with("s3:tiles/", BY_TAG, |config| config.replace("[s3]\n", &format!("[s3]\n{METADATA}")));
+    let told = PurgedPlaces::with("s3:tiles/", BY_TAG, |config| config.replace("[s3]\n", &format!("[s3]\n{METADATA}")));
     told.verb("seed", &[]).ok();
     assert_eq!(told.told(), ["https://tiles.test/*"], "what the CDN has cached before may carry no tags");
     told.change(ONE).0.ok();
@@ -63,6 +63,6 @@ fn tags_of_a_bucket_are_relied_on_after_one_pass_and_one_purge_of_everything() {
 
 #[test]
 fn only_a_prefix_in_place_has_headers_to_rewrite() {
-    let told = ToldPlaces::new("tiles/", "");
+    let told = PurgedPlaces::new("tiles/", "");
     told.verb("publish", &["--rewrite-headers"]).fails(2, &["only tiles in an s3://bucket/prefix/"]);
 }

@@ -2,7 +2,7 @@
 //! call). The next run makes the tiles right, and the CDN has heard of every tile that differs from what it may have
 //! cached.
 
-use super::told::{ONE, ToldPlaces};
+use super::delivery::{ONE, PurgedPlaces};
 use crate::support::killed::is_killed_at;
 use crate::support::places::Tiles;
 
@@ -28,7 +28,7 @@ enum Next {
 }
 
 fn is_right_after_any_kill(kind: &'static str, next: Next, least_kills: u32) {
-    let told = ToldPlaces::new(kind, "");
+    let told = PurgedPlaces::new(kind, "");
     told.verb("seed", &[]).ok();
     let (mut step, mut kills, mut cached) = (1, 0, told.places.read_by_others(kind));
     loop {

@@ -3,17 +3,17 @@
 mod bucket_tags;
 mod clouds;
 mod command_line;
+mod copies_and_versions;
+mod delivery;
 mod example_programs;
 mod killed;
 mod moto_cloudfront;
 mod planning;
 mod real_caches;
+mod refusing_provider;
 mod simulated_month;
-mod stopped;
 mod tiers;
 mod tls;
-mod told;
-mod told_elsewhere;
 
 use oar_tiles::cdn::{ProviderOptions, PurgeBudget, PurgeOptions};
 

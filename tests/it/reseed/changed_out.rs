@@ -7,7 +7,7 @@ use oar_tiles::target::{DirectoryReader, MbtilesReader, PmtilesReader, Template,
 
 use crate::support::program::{program, run};
 use crate::support::tracked::{SOME, Tiles, Tracked, differences, listed};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 
 /// The stored tiles of a target of any kind.
 fn stored(target: &Path) -> Tiles {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::support::gate::gated;
 use crate::support::program::{program, run};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
 fn install(url: &str) {

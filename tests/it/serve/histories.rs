@@ -289,7 +289,7 @@ fn history_under_load(kind: &str, lines: &str, time: Duration) {
         for number in 0..2 {
             let (url, is_over) = (&fleet.db.url, &is_over);
             scope.spawn(move || {
-                let writer = crate::support::others::Connection::open(url, &format!("writer {number}"));
+                let writer = crate::support::other_sessions::Connection::open(url, &format!("writer {number}"));
                 while !is_over.load(Ordering::Relaxed) {
                     writer.run(&format!(
                         "UPDATE api_facility SET name = 'round' || lpad((substr(name, 6)::int + 1)::text, 6, '0') WHERE id = {first}"

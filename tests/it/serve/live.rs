@@ -94,7 +94,7 @@ fn kinds_of_layers() -> [(&'static str, String); 5] {
 #[test]
 fn live_tiles_have_the_bytes_of_a_seed_for_every_kind_of_layer() {
     let db = Db::with_facilities(300);
-    for (kind, layers) in kinds_of_layers() {
+    for ((kind, layers), name) in kinds_of_layers().into_iter().zip(["t.mbtiles", "t.pmtiles"].into_iter().cycle()) {
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
         fs::write(&config, layers).unwrap();
@@ -102,7 +102,7 @@ fn live_tiles_have_the_bytes_of_a_seed_for_every_kind_of_layer() {
         let whole = folder.path().join("whole.mbtiles");
         seed(&db.url, &whole, &["--config", config, "--zoom", "0-4"]).ok();
         let stored = Archive::open(&whole).stored();
-        let target = folder.path().join("t.mbtiles");
+        let target = folder.path().join(name);
         seed(&db.url, &target, &["--config", config, "--zoom", "0-1"]).ok();
         let served = served(&db.url, target.to_str().unwrap(), config, &[]);
         let (mut drawn, mut empty) = (0, 0);

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::door::Door;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::Answer;
-use crate::support::others::Connection;
+use crate::support::one_client_listener::Door;
+use crate::support::other_sessions::Connection;
 use crate::support::program::{ROWS_LAYER, program, run, seed};
 use crate::support::redis::Redis;
 use crate::support::served::{GZIP, Served, status};

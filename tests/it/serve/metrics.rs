@@ -10,7 +10,7 @@ use crate::support::process::Start as _;
 use crate::support::program::seed;
 use crate::support::served::{GZIP, Served, small_target};
 use crate::support::tracked::Tracked;
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Db, until};
 
 /// Feeds a program; its exit code and everything that it said.

@@ -115,7 +115,7 @@ fn subscribed(served: &Served) -> impl Iterator<Item = (String, Value)> + use<> 
 
 #[test]
 fn writer_and_reader_forget_exactly_the_tiles_that_changed() {
-    for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"] {
+    for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"] {
         let fleet = Fleet::new();
         fleet.seeded(kind);
         let before = fleet.fresh();

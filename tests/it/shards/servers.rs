@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::helpers::{Sharded, names, write};
-use crate::support::between::{Pooler, address, spread};
 use crate::support::database::with_database;
 use crate::support::gate::gated;
+use crate::support::pooler::{Pooler, address, spread};
 use crate::support::program::{Run, program, run, seed, signal, wait};
 use crate::support::tracked::{Tracked, differences};
 use crate::support::{Archive, Cluster, Db, Gate, Place, until};

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::support::archive::Address;
 use crate::support::folder::Folder;
+use crate::support::places::Places;
 use crate::support::program::{program, run, seed_command};
 use crate::support::{Archive, Db};
 
@@ -55,6 +56,23 @@ fn database() -> Db {
     let db = Db::with_facilities(300);
     db.run("INSERT INTO api_facility (id, name, address, country_code, location, is_closed, created_at, updated_at) SELECT 'X' || i, 'n', 'a', 'FR', ST_SetSRID(ST_MakePoint((i * 7919 % 36000) / 100.0 - 180, (i * 104729 % 14000) / 100.0 - 70), 4326), false, now(), now() FROM generate_series(1, 3000) AS i");
     db
+}
+
+#[test]
+fn an_area_has_the_same_tiles_in_every_kind_of_target() {
+    let (db, places) = (database(), Places::new());
+    let area = places.place("area.geojson");
+    std::fs::write(&area, AREA).unwrap();
+    let flags = ["--zoom", "0-4", "--public-url", "relative", "--area", &area];
+    let seeded = |kind: &str| {
+        places.seed(&db, kind, &flags).ok();
+        places.read_by_others_or_copy(kind)
+    };
+    let expected = seeded("t.mbtiles");
+    assert!(expected.len() > 20, "{}", expected.len());
+    for kind in ["t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"] {
+        assert!(seeded(kind) == expected, "{kind}");
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::support::places::{Places, Tiles};
 use crate::support::program::{Run, program, run};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Db, until};
 
 /// One target of each kind.

@@ -2,7 +2,7 @@
 
 use super::{NAMES, World};
 use crate::support::program::{program, run};
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 use crate::support::{Archive, until};
 
 #[test]

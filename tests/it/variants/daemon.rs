@@ -9,7 +9,7 @@ use crate::support::program::{program, run, signal};
 use crate::support::served::{GZIP, Served, status};
 use crate::support::tracked::Tiles;
 use crate::support::until;
-use crate::support::watching::Watching;
+use crate::support::watch_process::Watching;
 
 /// Short waits, and a lease that ends soon.
 const QUICK: &str = "[changes]\ndebounce = \"20ms\"\n[serve]\nwriter_lease = \"1s\"\n";

@@ -1,14 +1,14 @@
 //! Variants: one configuration makes a family of tilesets that differ in the values of parameters.
 
 mod addresses;
+mod buckets_and_versions;
 mod changing;
 mod daemon;
 mod kinds;
-mod looking;
 mod messages;
 mod part;
-mod places;
 mod random;
+mod reseeding;
 mod seeding;
 mod served;
 mod verbs;

@@ -8,7 +8,7 @@ use crate::support::places::Places;
 use crate::support::program::{Run, program, run};
 
 /// A target whose CDN is a script: it appends what it is told to `told`, and ends as `ends` says.
-pub(super) struct ToldPlaces {
+pub(super) struct PurgedPlaces {
     pub(super) db: Db,
     pub(super) places: Places,
     kind: &'static str,
@@ -17,15 +17,15 @@ pub(super) struct ToldPlaces {
 const SCRIPT: &str =
     r#"cd "$0"; cat "$OAR_TILES_PURGE_LIST" >>told; echo "$OAR_TILES_PURGE_REFERENCE" >>references; . ./ends"#;
 
-impl ToldPlaces {
-    pub(super) fn new(kind: &'static str, more: &str) -> ToldPlaces {
-        ToldPlaces::with(kind, &format!("settle = \"0s\"\n{}", more.replace("settle = \"0s\"", "")), |config| config)
+impl PurgedPlaces {
+    pub(super) fn new(kind: &'static str, more: &str) -> PurgedPlaces {
+        PurgedPlaces::with(kind, &format!("settle = \"0s\"\n{}", more.replace("settle = \"0s\"", "")), |config| config)
     }
 
     /// The same with another configuration from the beginning.
-    pub(super) fn with(kind: &'static str, more: &str, change: impl Fn(String) -> String) -> ToldPlaces {
+    pub(super) fn with(kind: &'static str, more: &str, change: impl Fn(String) -> String) -> PurgedPlaces {
         let (db, places) = (Db::with_facilities(60), Places::new());
-        let told = ToldPlaces { db, places, kind };
+        let told = PurgedPlaces { db, places, kind };
         told.end_with("exit 0");
         let folder = told.places.folder.path().to_str().unwrap().to_owned();
         let purge = format!(
@@ -106,7 +106,7 @@ pub(super) const OTHER: &str = "id = (SELECT max(id) FROM api_facility)";
 #[test]
 fn each_publish_of_every_kind_of_target_is_told_exactly() {
     for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"] {
-        let told = ToldPlaces::new(kind, "");
+        let told = PurgedPlaces::new(kind, "");
         told.verb("seed", &[]).ok();
         assert_eq!(told.told(), ["https://tiles.test/*"], "{kind}: of a first seed nothing else is known");
         let (ran, expected) = told.change(ONE);
@@ -125,7 +125,7 @@ fn each_publish_of_every_kind_of_target_is_told_exactly() {
 
 #[test]
 fn what_is_refused_waits_and_is_sent_together_when_the_cause_is_gone() {
-    let told = ToldPlaces::new("tiles/", "");
+    let told = PurgedPlaces::new("tiles/", "");
     told.verb("seed", &[]).ok();
     told.end_with("exit 78");
     told.told();
@@ -153,7 +153,7 @@ fn what_is_refused_waits_and_is_sent_together_when_the_cause_is_gone() {
 
 #[test]
 fn a_required_cdn_that_was_not_told_makes_exit_code_3_and_the_target_is_published() {
-    let told = ToldPlaces::new("t.mbtiles", "required = true");
+    let told = PurgedPlaces::new("t.mbtiles", "required = true");
     told.end_with("exit 75");
     told.verb("seed", &[]).fails(3, &["not every CDN that is required was told", "oar-tiles purge"]);
     told.verb("verify", &[&told.places.place(told.kind)]).ok();
@@ -166,7 +166,7 @@ fn a_required_cdn_that_was_not_told_makes_exit_code_3_and_the_target_is_publishe
 
 #[test]
 fn a_kill_while_the_cdn_is_told_loses_nothing_and_the_repeat_has_the_same_reference() {
-    let told = ToldPlaces::new("s3:tiles/", "");
+    let told = PurgedPlaces::new("s3:tiles/", "");
     told.verb("seed", &[]).ok();
     std::fs::write(told.file("references"), "").unwrap();
     told.told();
@@ -187,7 +187,7 @@ fn a_kill_while_the_cdn_is_told_loses_nothing_and_the_repeat_has_the_same_refere
 
 #[test]
 fn tiles_that_the_user_names_are_purged_and_what_waits_can_be_forgotten() {
-    let told = ToldPlaces::new("t.pmtiles", "");
+    let told = PurgedPlaces::new("t.pmtiles", "");
     told.verb("seed", &[]).ok();
     told.told();
     let list = told.file("list.txt");
@@ -210,7 +210,7 @@ fn tiles_that_the_user_names_are_purged_and_what_waits_can_be_forgotten() {
 #[test]
 fn what_is_sent_once_more_is_paid_from_the_same_budget() {
     let rebound = |config: String| config.replace("rebound = \"0s\"", "rebound = \"1s\"");
-    let told = ToldPlaces::with("tiles/", "settle = \"0s\"", rebound);
+    let told = PurgedPlaces::with("tiles/", "settle = \"0s\"", rebound);
     told.verb("seed", &[]).ok();
     assert_eq!(told.told(), ["https://tiles.test/*"; 2]);
     assert_eq!((&told.status()[0]["spent_this_month"], &told.status()[0]["again"]), (&2.into(), &0.into()));
@@ -226,7 +226,7 @@ fn what_is_sent_once_more_is_paid_from_the_same_budget() {
 #[test]
 fn what_is_sent_once_more_keeps_the_least_time_between_two_purges() {
     let rebound = |config: String| config.replace("rebound = \"0s\"", "rebound = \"1s\"");
-    let told = ToldPlaces::with("tiles/", "settle = \"0s\"\nmin_interval = \"1h\"", rebound);
+    let told = PurgedPlaces::with("tiles/", "settle = \"0s\"\nmin_interval = \"1h\"", rebound);
     let warned = told.verb("seed", &[]).ok().stderr;
     assert_eq!(told.told(), ["https://tiles.test/*"], "{warned}");
     std::thread::sleep(std::time::Duration::from_millis(1_100));

@@ -1,12 +1,12 @@
 //! What is told when tiles come by other ways than a run: by a copy, by a switch to another version.
 
-use super::told::{ONE, ToldPlaces};
+use super::delivery::{ONE, PurgedPlaces};
 use crate::support::killed::is_killed_at;
 use crate::support::program::run;
 
 #[test]
 fn a_copy_into_the_configured_target_is_told_and_one_to_elsewhere_is_not() {
-    let told = ToldPlaces::new("tiles/", "");
+    let told = PurgedPlaces::new("tiles/", "");
     told.verb("seed", &[]).ok();
     let (other, tiles) = (told.places.place("other.mbtiles"), told.places.place("tiles/"));
     told.db.run(&format!("UPDATE api_facility SET name = 'copied' WHERE {ONE}"));
@@ -22,7 +22,7 @@ fn a_copy_into_the_configured_target_is_told_and_one_to_elsewhere_is_not() {
 
 #[test]
 fn a_switch_to_another_version_purges_the_documents_that_lead_to_it() {
-    let told = ToldPlaces::with("tiles/", "settle = \"0s\"", |config| {
+    let told = PurgedPlaces::with("tiles/", "settle = \"0s\"", |config| {
         config.replace("[target]\n", "[target]\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\npublish = \"versioned\"\n")
     });
     let documents = ["latest.json", "metadata.json", "tiles.json"].map(|name| format!("https://tiles.test/{name}"));
@@ -55,7 +55,7 @@ fn a_switch_to_another_version_purges_the_documents_that_lead_to_it() {
 #[test]
 fn a_commit_of_shards_tells_what_it_changed_whenever_it_is_killed() {
     for kind in ["tiles/", "t.mbtiles"] {
-        let told = ToldPlaces::new(kind, "");
+        let told = PurgedPlaces::new(kind, "");
         told.verb("seed", &[]).ok();
         let work = told.places.place("work/");
         let command = |verb: &str, more: &[&str]| {

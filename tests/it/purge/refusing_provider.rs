@@ -1,11 +1,11 @@
 //! A provider that refuses keeps its backlog, and everything that speaks of the target says so; no publish is held up.
 
-use super::told::{ONE, OTHER, ToldPlaces};
+use super::delivery::{ONE, OTHER, PurgedPlaces};
 use crate::support::served::Served;
 
 #[test]
 fn a_provider_that_refuses_is_named_by_status_metrics_and_the_change_log() {
-    let told = ToldPlaces::new("tiles/", "");
+    let told = PurgedPlaces::new("tiles/", "");
     told.verb("seed", &[]).ok();
     told.told();
     told.end_with("exit 78");
@@ -45,7 +45,7 @@ fn a_provider_that_refuses_is_named_by_status_metrics_and_the_change_log() {
 
 #[test]
 fn what_waits_for_a_cache_that_was_removed_from_the_settings_is_shown_until_it_is_forgotten() {
-    let told = ToldPlaces::new("tiles/", "");
+    let told = PurgedPlaces::new("tiles/", "");
     told.verb("seed", &[]).ok();
     told.end_with("exit 75");
     told.change(ONE).0.ok();
