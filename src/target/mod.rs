@@ -17,8 +17,6 @@
 //! watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and `cli/`. The behaviour tests
 //! in `tests/it/targets/` run on every kind.
 
-#![cfg_attr(not(feature = "s3"), expect(dead_code, reason = "what only targets in S3 use"))]
-
 mod changed;
 mod compare;
 mod directory;
@@ -50,13 +48,11 @@ pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStor
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{Described, ReadError, TileReader, read_all};
-#[cfg(feature = "s3")]
-pub use s3::S3Archive;
 pub use s3::{
-    Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3, S3Cause,
-    S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared,
-    S3WorkObjects, SharedVersion, VersionTiles, give_up_shared, remove_archive, remove_prefix, s3_versions,
-    without_user,
+    Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3,
+    S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles,
+    S3Reader, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared, remove_archive,
+    remove_prefix, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};

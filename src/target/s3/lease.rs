@@ -15,8 +15,9 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use super::client::Condition;
 use super::refusal::{Meaning, Refusal};
-use super::store::{Condition, Store};
+use super::store::Store;
 use super::{Action, S3Error};
 use crate::clock::milliseconds;
 use crate::hex::random_hex;

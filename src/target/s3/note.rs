@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::client::{Condition, Object};
 use super::header_note::{HEADERS, HeaderNote};
 use super::refusal::Meaning;
-use super::store::{Condition, Object, Store};
+use super::store::Store;
 use super::{Action, S3Error};
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, OWN_FOLDER, notes};
@@ -12,23 +13,10 @@ use crate::target::tree::{Latest, OWN_FOLDER, notes};
 /// The note of a version that was begun.
 pub(crate) const BEGUN: &str = "begun.json";
 
-/// The names that begin with a text.
-pub(crate) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
-    let (mut names, mut from) = (Vec::new(), None);
-    loop {
-        let page = store.list(begin, from).await?;
-        names.extend(page.found.into_iter().map(|(name, _)| name));
-        from = page.next;
-        if from.is_none() {
-            return Ok(names);
-        }
-    }
-}
-
 /// The versions of which there are notes: those that are published, were begun, or are being removed.
 pub(crate) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3Error> {
     let begin = format!("{OWN_FOLDER}/versions/");
-    let all = names(store, &begin).await?;
+    let all = store.names(&begin).await?;
     Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
 }
 

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::client::Condition;
 use super::refusal::{Meaning, Refusal};
-use super::store::{Condition, Store};
+use super::store::Store;
 use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
-use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
+use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, parts};
 use crate::target::tree::OWN_FOLDER;
 
 /// The notes of a target in S3.
@@ -30,11 +31,7 @@ impl S3Notes {
     /// The notes next to an archive. Sends no request.
     #[must_use]
     pub fn beside(archive: &S3Key, options: S3Options, runtime: Handle) -> S3Notes {
-        let (above, name) = match archive.key.rsplit_once('/') {
-            Some((above, name)) => (format!("{above}/"), name),
-            None => (String::new(), &*archive.key),
-        };
-        let folder = format!("{above}{}/", folder_beside(name));
+        let folder = format!("{}/", archive.folder_beside());
         S3Notes { location: archive.bucket_as_location(), folder, options, runtime }
     }
 
@@ -90,24 +87,11 @@ impl S3Notes {
     }
 
     async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
-        let store = self.store().await?;
-        let (mut names, mut from) = (Vec::new(), None);
-        loop {
-            let page = store.list(begin, from).await?;
-            names.extend(page.found.into_iter().map(|(name, _)| name));
-            from = page.next;
-            if from.is_none() {
-                return Ok(names);
-            }
-        }
+        self.store().await?.names(begin).await
     }
 
     async fn delete(&self, name: String) -> Result<(), S3Error> {
-        let store = self.store().await?;
-        match store.delete(&[name]).await.into_iter().next() {
-            None => Ok(()),
-            Some((name, refusal)) => Err(store.error(Action::Delete, &name, refusal)),
-        }
+        self.store().await?.remove(&[name]).await
     }
 }
 

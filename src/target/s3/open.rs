@@ -6,9 +6,10 @@ use std::time::SystemTime;
 use tokio::runtime::Handle;
 
 use super::S3Error;
+use super::client::{Condition, Listed};
 use super::lease::Lease;
 use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_noted, write_note};
-use super::store::{Condition, Store, digest};
+use super::store::Store;
 use super::uploads::Uploads;
 use super::version::SharedVersion;
 use crate::stop::Stop;
@@ -172,7 +173,7 @@ pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
     loop {
         let page = store.list(&tree.template.prefix(), from).await?;
         let is_tile = |name: &String| tree.template.read(name).is_some();
-        if let Some((example, _)) = page.found.into_iter().find(|(name, _)| is_tile(name)) {
+        if let Some(example) = page.found.into_iter().map(|object| object.name).find(is_tile) {
             return Err(S3Error::Foreign { place: place(), example });
         }
         from = page.next;
@@ -195,13 +196,12 @@ async fn inventory(
     let mut from = None;
     loop {
         let page = store.list(&begin, from).await?;
-        for (name, tag) in page.found {
+        for Listed { name, digest: tag, .. } in page.found {
             let Some(id) = template.read(&name) else { continue };
             if !foreign_allowed {
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
             // A version that was begun is continued as a whole: all of its tiles count.
-            let tag = tag.as_deref().and_then(digest);
             if template.is_versioned() {
                 inventory.add(id, tag)?;
             } else {

@@ -6,10 +6,11 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
+use super::client::{Condition, MAX_NAMES_PER_DELETE};
 use super::lease::Lease;
 use super::note::write_note;
 use super::open::{Open, note_template};
-use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::store::Store;
 use super::version::{SharedVersion, VersionNote};
 use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
 use crate::stop::Stop;

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
+use super::S3Error;
+use super::client::Condition;
 use super::lease::Lease;
-use super::note::{BEGUN, names, noted_versions, read_latest, read_noted, replace_note, write_note};
+use super::note::{BEGUN, noted_versions, read_latest, read_noted, replace_note, write_note};
 use super::open::Open;
-use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::store::Store;
 use super::version::{is_awaited, note_published};
-use super::{Action, S3Error};
 use crate::target::Metadata;
 use crate::target::tree::{Latest, Publishing, Template, TreeOptions, notes};
 
@@ -56,11 +57,11 @@ pub(crate) async fn finish(
 /// not.
 async fn remove_gone(store: &Store, before: &str, own: &BTreeSet<&str>) -> Result<(), S3Error> {
     let begin = notes::of_version(before, "");
-    let shown = names(store, &begin).await?;
+    let shown = store.names(&begin).await?;
     let shown = shown.iter().filter_map(|name| name.strip_prefix(&begin));
     let gone: Vec<String> =
         shown.filter(|name| notes::is_tilejson(name) && !own.contains(name)).map(str::to_owned).collect();
-    remove(store, &gone).await
+    store.remove(&gone).await
 }
 
 async fn manifest(store: &Store, notes: &[notes::NoteFile], open: &Open) -> Result<(), S3Error> {
@@ -83,7 +84,7 @@ pub(crate) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> 
     lease.confirm().await?;
     let begin = notes::of_version(&latest.version, "");
     let mut own = Vec::new();
-    for name in names(store, &begin).await? {
+    for name in store.names(&begin).await? {
         let short = name.strip_prefix(&begin).unwrap_or_default().to_owned();
         if short != BEGUN {
             let body = store.get(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?.body;
@@ -121,14 +122,14 @@ async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<()
         loop {
             let page = store.list(&old.prefix(), from).await?;
             let tiles: Vec<String> =
-                page.found.into_iter().map(|(name, _)| name).filter(|name| old.read(name).is_some()).collect();
-            remove(store, &tiles).await?;
+                page.found.into_iter().map(|object| object.name).filter(|name| old.read(name).is_some()).collect();
+            store.remove(&tiles).await?;
             from = page.next;
             if from.is_none() {
                 break;
             }
         }
-        remove(store, &names(store, &notes::of_version(&version, "")).await?).await?;
+        store.remove(&store.names(&notes::of_version(&version, "")).await?).await?;
     }
     Ok(())
 }
@@ -141,13 +142,4 @@ async fn template_of(store: &Store, version: &str) -> Result<Option<Template>, S
     let noted = read_noted(store, &object).unwrap_or_default();
     let template = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
     Ok(template.map(|template| template.with_layers(noted.layers.iter().map(String::as_str))))
-}
-
-pub(crate) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
-    for names in names.chunks(MAX_NAMES_PER_DELETE) {
-        if let Some((name, refusal)) = store.delete(names).await.into_iter().next() {
-            return Err(store.error(Action::Delete, &name, refusal));
-        }
-    }
-    Ok(())
 }

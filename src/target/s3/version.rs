@@ -14,8 +14,9 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
+use super::client::{Condition, Object};
 use super::note::{BEGUN, write_note};
-use super::store::{Condition, Object, Store, digest};
+use super::store::Store;
 use super::uploads::Uploads;
 use super::{S3Error, S3Location, S3Options, wait};
 use crate::clock::seconds_now;
@@ -182,9 +183,7 @@ impl VersionTiles {
             loop {
                 let page = store.list(&prefix, from).await?;
                 found.extend(
-                    page.found
-                        .into_iter()
-                        .filter_map(|(name, tag)| Some((template.read(&name)?, tag.as_deref().and_then(digest)?))),
+                    page.found.into_iter().filter_map(|object| Some((template.read(&object.name)?, object.digest?))),
                 );
                 from = page.next;
                 if from.is_none() {

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 pub(crate) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
-#[cfg(feature = "s3")]
 pub(crate) use inventory::Tag;
 pub(crate) use inventory::{Doomed, Inventory};
 pub use inventory::{PartialScope, Scope};
