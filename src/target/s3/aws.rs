@@ -24,7 +24,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::client::{Answer, Condition, Head, Listed, Object, ObjectClient, ObjectHeaders, Page, Part, Put};
+use super::client::{
+    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put,
+};
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
 use super::store::{digest, too_large};
@@ -70,7 +72,7 @@ macro_rules! with_condition {
         match $condition {
             Condition::Always => $request,
             Condition::Absent => $request.if_none_match("*"),
-            Condition::Still(tag) => $request.if_match(tag),
+            Condition::Unchanged(tag) => $request.if_match(tag),
         }
     };
 }
@@ -269,6 +271,10 @@ impl ObjectClient for AwsClient {
     fn has_conditional_parts(&self) -> bool {
         true
     }
+
+    fn lists_digests(&self) -> bool {
+        true
+    }
 }
 
 /// The body of an answer; `None` if it has more than `most` bytes.
@@ -329,9 +335,6 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
 }
 
 // The client of a bucket: credentials, region, endpoint, time limits, retries.
-
-/// The longest pause between two attempts of a request: a run that pauses longer looks dead.
-const MAX_BACKOFF: Duration = Duration::from_secs(20);
 
 /// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
 pub(crate) async fn connect(

@@ -3,6 +3,7 @@
 //! | client | servers | feature |
 //! |---|---|---|
 //! | `aws` | Amazon S3 and what speaks its protocol | `s3` |
+//! | `cloud` | Azure Blob Storage, Google Cloud Storage | `clouds` |
 //!
 //! Everything above ([`Store`](super::store::Store), the lease, the sinks, the readers, notes and work files) knows one
 //! [`ObjectClient`] and no library. A program that was built without the feature of a scheme has no client for it:
@@ -17,6 +18,7 @@ use futures_util::future::BoxFuture;
 
 use super::Encryption;
 use super::refusal::Refusal;
+pub(crate) use crate::target::note_store::NoteCondition as Condition;
 use crate::target::tree::Tag;
 
 /// The most names in one request that deletes objects (Amazon S3 API Reference, `DeleteObjects`).
@@ -59,23 +61,6 @@ pub(crate) struct Page {
     pub(crate) found: Vec<Listed>,
     /// The continuation token of the next page; `None` after the last.
     pub(crate) next: Option<String>,
-}
-
-/// The condition under which an object is written (RFC 9110, section 13.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Condition {
-    Always,
-    /// There is no such object.
-    Absent,
-    /// The object still has this `ETag`.
-    Still(String),
-}
-
-impl Condition {
-    /// The object is as it was when it had this `ETag`; `None`: when there was none.
-    pub(crate) fn as_seen(tag: Option<&String>) -> Condition {
-        tag.map_or(Condition::Absent, |tag| Condition::Still(tag.clone()))
-    }
 }
 
 /// The headers with which an object is stored (RFC 9110, section 8).
@@ -162,4 +147,19 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
 
     /// True if [`ObjectClient::complete_parts`] honours its condition. If not, an archive is written under a lease.
     fn has_conditional_parts(&self) -> bool;
+
+    /// True if [`ObjectClient::list`] gives the digest of each object that one request stored. If not, a run asks for
+    /// the objects whose digest it needs.
+    fn lists_digests(&self) -> bool;
+}
+
+/// The longest pause between two attempts of a request: a run that pauses longer looks dead.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(20);
+
+/// The slowest line that the time limits allow for, in bytes a second.
+const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
+
+/// How much longer a request with so many bytes may take than the limits in the settings, which are meant for tiles.
+pub(crate) fn line_time(bytes: u64) -> Duration {
+    Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
 }

@@ -13,7 +13,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `options`, `location`, `headers` | what the user sets, and how requests use it |
-//! | `client`, `aws` | the seam: what a client of one kind of server does; Amazon's SDK, the only file that knows it |
+//! | `client`, `aws`, `cloud` | the seam: what a client of one kind of server does; the only files that know Amazon's SDK and `object_store` |
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
@@ -29,6 +29,8 @@
 #[cfg(feature = "s3")]
 mod aws;
 mod client;
+#[cfg(feature = "clouds")]
+mod cloud;
 mod error;
 mod flight;
 mod header_note;

@@ -172,6 +172,8 @@ async fn connect(
     match location.scheme {
         #[cfg(feature = "s3")]
         Scheme::S3 => super::aws::connect(location, options).await,
+        #[cfg(feature = "clouds")]
+        Scheme::Azure | Scheme::Google => super::cloud::connect(location, options),
         #[cfg(not(all(feature = "s3", feature = "clouds")))]
         scheme => {
             Err(S3Error::NotBuilt { place: location.to_string(), what: scheme.service(), feature: scheme.feature() })

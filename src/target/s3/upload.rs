@@ -6,13 +6,13 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Part, Put};
+use super::client::{Condition, Part, Put, line_time};
+use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
@@ -33,10 +33,6 @@ const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// The slowest line that the time limits allow for, in bytes a second: an upload may take
-/// `bytes / MIN_BYTES_PER_SECOND` longer than the limits in the settings, which are meant for tiles.
-const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
-
 /// An archive in S3 that a run is going to replace.
 #[derive(Debug)]
 pub struct S3Archive {
@@ -48,6 +44,8 @@ pub struct S3Archive {
     seen: Condition,
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
+    /// The lease on the archive, where an upload in parts honours no condition.
+    lease: Option<Lease>,
 }
 
 impl S3Archive {
@@ -56,16 +54,41 @@ impl S3Archive {
     /// # Errors
     /// If the bucket cannot be read.
     pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
+        S3Archive::begin_with(key, options, runtime, stop, Writers::Several)
+    }
+
+    /// As [`S3Archive::begin`], for an object whose name nobody else writes.
+    pub(crate) fn begin_alone(
+        key: &S3Key,
+        options: S3Options,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<S3Archive, S3Error> {
+        S3Archive::begin_with(key, options, runtime, stop, Writers::One)
+    }
+
+    fn begin_with(
+        key: &S3Key,
+        options: S3Options,
+        runtime: Handle,
+        stop: &Stop,
+        writers: Writers,
+    ) -> Result<S3Archive, S3Error> {
         let name = key.key.clone();
         let looking = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // Lists first, because the answer to HEAD has no body that could report a missing bucket.
             store.list(&name, None).await?;
+            let lease = if writers == Writers::One || store.client.has_conditional_parts() {
+                None
+            } else {
+                Some(Lease::take_beside(&store, key, &runtime).await?)
+            };
             let there = store.head(&name).await?;
-            Ok::<_, S3Error>((store, there))
+            Ok::<_, S3Error>((store, lease, there))
         };
         let place = key.to_string();
-        let (store, there) = wait(&runtime, async {
+        let (store, lease, there) = wait(&runtime, async {
             tokio::select! {
                 biased;
                 _ = stop.wait() => Err(S3Error::Interrupted { place }),
@@ -74,7 +97,7 @@ impl S3Archive {
         })?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let seen = Condition::as_seen(tag.as_ref());
-        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length })
+        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length, lease })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
@@ -110,7 +133,7 @@ impl S3Archive {
         let object = self.store.read(&self.name, Some(range.clone()), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         let same = match &self.seen {
-            Condition::Still(tag) => *tag == object.tag,
+            Condition::Unchanged(tag) => *tag == object.tag,
             Condition::Always | Condition::Absent => true,
         };
         if same && object.body.len() as u64 == range.end - range.start {
@@ -143,6 +166,36 @@ impl S3Archive {
         wait(&self.runtime, upload.send())?;
         Ok(self.store.place(&self.name))
     }
+
+    /// Fails if somebody else has replaced the object since the beginning, where the server does not see to it.
+    async fn check_unchanged(&self) -> Result<(), S3Error> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        lease.confirm().await?;
+        let tag = self.store.head(&self.name).await?.and_then(|head| head.tag);
+        if Condition::as_seen(tag.as_ref()) == self.seen {
+            return Ok(());
+        }
+        Err(S3Error::Changed { place: self.store.place(&self.name) })
+    }
+}
+
+impl Drop for S3Archive {
+    /// Gives the lease back, so that the next run does not have to wait until it expires.
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let released = wait(&self.runtime, tokio::time::timeout(MAX_UNDO_TIME, lease.release()));
+        if !matches!(released, Ok(Ok(()))) {
+            let place = self.store.place(&self.name);
+            tracing::warn!("the lease on {place} could not be given back, and expires by itself");
+        }
+    }
+}
+
+/// How many runs may write an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    One,
+    Several,
 }
 
 /// A file that is being uploaded.
@@ -257,6 +310,7 @@ impl Upload<'_> {
             });
         let parts: Vec<([u8; 16], String)> = sent.buffered(at_once).try_collect::<Vec<_>>().await?;
         let (digests, parts): (Vec<[u8; 16]>, Vec<String>) = parts.into_iter().unzip();
+        self.archive.check_unchanged().await?;
         match store.client.complete_parts(&key, id, parts, seen, line_time(self.length)).await {
             Ok(()) => Ok(()),
             Err(refusal) => {
@@ -283,9 +337,4 @@ impl Upload<'_> {
             ),
         }
     }
-}
-
-/// How much longer than the settings allow a request with so many bytes may take.
-fn line_time(bytes: u64) -> Duration {
-    Duration::from_secs(bytes / MIN_BYTES_PER_SECOND)
 }

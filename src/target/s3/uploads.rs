@@ -240,6 +240,11 @@ impl Uploads {
         })
     }
 
+    /// True if the listing of the target says the digests of tiles.
+    pub(crate) fn lists_digests(&self) -> bool {
+        self.store.client.lists_digests()
+    }
+
     /// True if an upload or a deletion was started.
     pub(crate) const fn has_sent(&self) -> bool {
         self.has_sent

@@ -45,7 +45,7 @@ impl S3WorkObjects {
     /// # Errors
     /// If it cannot be read, or the bucket cannot be written.
     pub fn store(&self, name: &str, file: &Path) -> Result<(), S3Error> {
-        let archive = S3Archive::begin(&self.key(name), self.options.clone(), self.runtime.clone(), &self.stop)?;
+        let archive = S3Archive::begin_alone(&self.key(name), self.options.clone(), self.runtime.clone(), &self.stop)?;
         archive.upload(file).map(drop)
     }
 
