@@ -9,7 +9,7 @@ use super::file::{CacheControl, EncryptionName, S3Section, ServeSection, TagHead
 use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
 use crate::serve::{ServeOptions, TileHeader};
-use crate::target::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
+use crate::target::{CacheRule, CloudSettings, Encryption, S3Headers, S3Options, S3Shared, without_user};
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
@@ -53,6 +53,7 @@ impl Check<'_> {
                 storage_class: given.storage_class.clone(),
                 encryption,
             },
+            cloud: CloudSettings::default(),
             shared: S3Shared::default(),
         })
     }

@@ -49,10 +49,10 @@ pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
-    Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3,
-    S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles,
-    S3Reader, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared, remove_archive,
-    remove_prefix, s3_versions, without_user,
+    Action, CacheRule, CloudSettings, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError,
+    RewrittenHeaders, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object,
+    S3Options, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared,
+    remove_archive, remove_prefix, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};

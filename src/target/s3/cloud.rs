@@ -75,16 +75,22 @@ pub(crate) fn connect(
     let http = Http::new(options.attempt_timeout)?;
     // The library refuses plain HTTP unless it is allowed; a user who names an http:// endpoint means it.
     let plain = ClientOptions::new().with_allow_http(true);
+    // The names of one service's settings are none of the other's.
+    let set = options.cloud.0.iter();
     let (store, endpoint): (Result<Arc<dyn CloudStore>, _>, _) = match location.scheme {
         Scheme::Google => {
-            let builder = GoogleCloudStorageBuilder::from_env();
+            let builder = set.fold(GoogleCloudStorageBuilder::from_env(), |builder, (name, value)| {
+                name.parse().map_or(builder.clone(), |key: GoogleConfigKey| builder.with_config(key, value))
+            });
             let endpoint = builder.get_config_value(&GoogleConfigKey::BaseUrl);
             let builder = builder.with_bucket_name(&location.bucket).with_client_options(plain).with_retry(retry);
             let store = builder.with_http_connector(http).build();
             (store.map(|store| Arc::new(store) as _), endpoint.unwrap_or_else(|| "Google Cloud Storage".to_owned()))
         }
         Scheme::Azure | Scheme::S3 => {
-            let builder = MicrosoftAzureBuilder::from_env();
+            let builder = set.fold(MicrosoftAzureBuilder::from_env(), |builder, (name, value)| {
+                name.parse().map_or(builder.clone(), |key: AzureConfigKey| builder.with_config(key, value))
+            });
             let value = |key| builder.get_config_value(&key).filter(|value| !value.is_empty());
             let account = value(AzureConfigKey::AccountName).unwrap_or_default();
             let endpoint = value(AzureConfigKey::Endpoint).map(|url| without_user(&url));

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::ObjectClient;
 use super::refusal::RequestContext;
-use super::{S3Error, S3Keys, S3Location, S3Options, Scheme};
+use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options, Scheme};
 use crate::target::tree::Tag;
 
 /// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open
@@ -75,6 +75,7 @@ struct ClientSettings {
     region: Option<String>,
     profile: Option<String>,
     keys: Option<S3Keys>,
+    cloud: CloudSettings,
     path_style: bool,
     checksums: bool,
     attempts: u32,
@@ -89,6 +90,7 @@ impl ClientSettings {
             region: options.region.clone(),
             profile: options.profile.clone(),
             keys: options.keys.clone(),
+            cloud: options.cloud.clone(),
             path_style: options.path_style,
             checksums: options.checksums,
             attempts: options.attempts,
