@@ -328,8 +328,9 @@ impl ObjectClient for CloudClient {
     }
 }
 
+/// The library knows no object whose key has an empty part.
 fn path(key: &str) -> Result<Path, Refusal> {
-    Path::parse(key).map_err(|error| Refusal::other(&error))
+    Path::parse(key).map_err(|error| Refusal { meaning: Meaning::Missing, cause: S3Cause(error.to_string()) })
 }
 
 fn attributes(headers: ObjectHeaders, digest: Tag) -> Attributes {
@@ -394,6 +395,8 @@ fn of_text(text: &str) -> Refusal {
         "PublicAccessNotPermitted" => Meaning::Denied,
         "ContainerBeingDeleted" | "ServerBusy" => Meaning::Busy,
         "OperationTimedOut" => Meaning::Timeout,
+        // A wrong key, as Azurite says it.
+        "AuthorizationFailure" if message.contains("failed to authenticate") => Meaning::Keys,
         _ if status == 401 => Meaning::Keys,
         _ => meaning(Some(status), code).unwrap_or(Meaning::Other),
     };

@@ -26,6 +26,8 @@
 //! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
 
+#![cfg_attr(not(feature = "s3"), allow(dead_code, reason = "what only a client of a service uses"))]
+
 #[cfg(feature = "s3")]
 mod aws;
 mod client;

@@ -39,7 +39,7 @@ elif what == "list":
         print(blob.name[len(name):])
         print(blob.etag, blob.last_modified)
         print(blob.content_settings.cache_control)
-        print(container.download_blob(blob.name).readall().hex())
+        print(container.download_blob(blob.name, decompress=False).readall().hex())
 else:
     container.upload_blob(name, sys.stdin.buffer.read(), overwrite=True)
 "#;
