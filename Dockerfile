@@ -13,7 +13,7 @@ ARG SOURCE_DATE_EPOCH=
 RUN target="$(uname -m)-unknown-linux-musl" \
  && rustup target add "$target" \
  && scripts/assets \
- && cargo build --release --locked --features embedded-map --target "$target" \
+ && cargo build --release --locked --features clouds,embedded-map --target "$target" \
  && strip --strip-all -o /oar-tiles "target/$target/release/oar-tiles"
 
 FROM gcr.io/distroless/static-debian12:nonroot

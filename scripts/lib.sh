@@ -110,7 +110,16 @@ start_s3() {
   s3_reader=$(cat "$server/s3/reader")
 }
 
+# start_azurite: a private server of Azure Blob Storage's protocol in the folder of start_server, which has to come first. Sets
+# azure_endpoint, azure_account and azure_key.
+start_azurite() {
+  local said
+  said=$("$root/scripts/azurite" start "$server/azurite")
+  { read -r azure_endpoint; read -r azure_account; read -r azure_key; } <<<"$said"
+}
+
 stop_server() {
+  "$root/scripts/azurite" stop "$server/azurite" || true
   "$root/scripts/s3" stop "$server/s3" || true
   "$root/scripts/postgres" stop "$server/pg" immediate || true
   rm -rf "$server"

@@ -10,7 +10,7 @@ use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
 use crate::serve::{ServeOptions, ServeSection, TagHeader, TileHeader};
 use crate::setting::TextByZoom;
-use crate::target::{CacheRule, Encryption, S3Headers, S3Options, S3Shared, without_user};
+use crate::target::{CacheRule, CloudSettings, Encryption, S3Headers, S3Options, S3Shared, without_user};
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
@@ -51,6 +51,7 @@ impl Check<'_> {
                 storage_class: given.storage_class.clone(),
                 encryption,
             },
+            cloud: CloudSettings::default(),
             shared: S3Shared::default(),
         })
     }

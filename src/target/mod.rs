@@ -12,12 +12,12 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
+//! "S3" stands for buckets of all services: the files of `s3/` know one trait, and each library behind it has one file.
+//!
 //! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told
 //! apart: in `run/target/` (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`, `run/serving/mod.rs` (what is
 //! watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and `cli/`. The behaviour tests
 //! in `tests/it/targets/` run on every kind.
-
-#![cfg_attr(not(feature = "s3"), expect(dead_code, reason = "what only targets in S3 use"))]
 
 mod changed;
 mod compare;
@@ -50,13 +50,11 @@ pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStor
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{Described, ReadError, TileReader, read_all};
-#[cfg(feature = "s3")]
-pub use s3::S3Archive;
 pub use s3::{
-    Action, CacheRule, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError, RewrittenHeaders, S3, S3Cause,
-    S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3Shared,
-    S3WorkObjects, SharedVersion, VersionTiles, give_up_shared, remove_archive, remove_prefix, s3_versions,
-    without_user,
+    Action, CacheRule, CloudSettings, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError,
+    RewrittenHeaders, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object,
+    S3Options, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared,
+    remove_archive, remove_prefix, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
@@ -260,6 +258,7 @@ pub struct Finished {
 /// - After an error the sink accepts nothing more; the caller must drop it.
 /// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and the error names the holder.
 ///   Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
+///   (Where an upload in parts honours no condition, as in Azure, there is a lease.)
 pub trait Sink: Send {
     type Error: std::error::Error + Send + Sync + 'static;
 

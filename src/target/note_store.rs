@@ -26,7 +26,8 @@ pub struct KeptNote {
     pub tag: String,
 }
 
-/// The condition under which a note is written.
+/// The condition under which named bytes are written: notes of all targets, and objects in buckets (RFC 9110, section
+/// 13.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoteCondition {
     Always,
@@ -34,6 +35,13 @@ pub enum NoteCondition {
     Absent,
     /// The note still has this [`KeptNote::tag`].
     Unchanged(String),
+}
+
+impl NoteCondition {
+    /// It is as it was when it had this tag; `None`: when there was none.
+    pub(crate) fn as_seen(tag: Option<&String>) -> NoteCondition {
+        tag.map_or(NoteCondition::Absent, |tag| NoteCondition::Unchanged(tag.clone()))
+    }
 }
 
 /// Why a note could not be read or written.

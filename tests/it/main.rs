@@ -19,6 +19,8 @@ mod archives;
 mod by_zoom;
 mod cells;
 mod change_log;
+#[cfg(feature = "clouds")]
+mod clouds;
 mod directory;
 mod functions;
 mod init;

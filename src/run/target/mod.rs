@@ -17,8 +17,8 @@ use super::{CommandError, KnownState};
 use crate::manifest::{Manifest, Publication, Region, configuration_of};
 use crate::stop::Stop;
 use crate::target::{
-    BeforeManifest, ChangeListWriter, Intent, IntentKind, OpenMode, PartialScope, ReadError, Scope, SharedVersion,
-    TargetError, VersionTiles, give_up_shared, remove_archive, remove_prefix,
+    BeforeManifest, ChangeListWriter, Intent, IntentKind, OpenMode, PartialScope, ReadError, Scheme, Scope,
+    SharedVersion, TargetError, VersionTiles, give_up_shared, remove_archive, remove_prefix,
 };
 use crate::tile::ZoomList;
 
@@ -243,9 +243,10 @@ pub enum TargetUrl {
     /// A directory of tiles.
     Directory(PathBuf),
     /// Tiles beneath a prefix of a bucket; the prefix is empty or ends with a slash.
-    S3Prefix { bucket: String, prefix: String },
+    S3Prefix { scheme: Scheme, bucket: String, prefix: String },
     /// A PMTiles object in a bucket.
     S3Pmtiles {
+        scheme: Scheme,
         bucket: String,
         /// The object's key.
         key: String,
@@ -259,13 +260,13 @@ impl TargetUrl {
     /// If the text names no kind of target.
     pub fn parse(text: &str) -> Result<TargetUrl, CommandError> {
         let wrong = || CommandError::NoTarget { text: text.to_owned() };
-        if let Some(rest) = text.strip_prefix("s3://") {
+        if let Some((scheme, rest)) = Scheme::split(text) {
             let (bucket, key) = rest.split_once('/').ok_or_else(wrong)?;
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
             return match ending(Path::new(&key)).as_deref() {
                 _ if bucket.is_empty() => Err(wrong()),
-                _ if key.is_empty() || key.ends_with('/') => Ok(TargetUrl::S3Prefix { bucket, prefix: key }),
-                Some("pmtiles") => Ok(TargetUrl::S3Pmtiles { bucket, key }),
+                _ if key.is_empty() || key.ends_with('/') => Ok(TargetUrl::S3Prefix { scheme, bucket, prefix: key }),
+                Some("pmtiles") => Ok(TargetUrl::S3Pmtiles { scheme, bucket, key }),
                 _ => Err(wrong()),
             };
         }
@@ -310,8 +311,8 @@ impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.display().fmt(f),
-            TargetUrl::S3Prefix { bucket, prefix: key } | TargetUrl::S3Pmtiles { bucket, key } => {
-                write!(f, "s3://{bucket}/{key}")
+            TargetUrl::S3Prefix { scheme, bucket, prefix: key } | TargetUrl::S3Pmtiles { scheme, bucket, key } => {
+                write!(f, "{}://{bucket}/{key}", scheme.name())
             }
         }
     }
@@ -348,9 +349,16 @@ mod tests {
             ("nowhere/tiles", TargetUrl::Directory("nowhere/tiles".into())),
             ("src", TargetUrl::Directory("src".into())),
             (".", TargetUrl::Directory(".".into())),
-            ("s3://b/", TargetUrl::S3Prefix { bucket: bucket(), prefix: String::new() }),
-            ("s3://b/p/q/", TargetUrl::S3Prefix { bucket: bucket(), prefix: "p/q/".to_owned() }),
-            ("s3://b/p/x.pmtiles", TargetUrl::S3Pmtiles { bucket: bucket(), key: "p/x.pmtiles".to_owned() }),
+            ("s3://b/", TargetUrl::S3Prefix { scheme: Scheme::S3, bucket: bucket(), prefix: String::new() }),
+            (
+                "az://b/p/x.pmtiles",
+                TargetUrl::S3Pmtiles { scheme: Scheme::Azure, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
+            ),
+            ("s3://b/p/q/", TargetUrl::S3Prefix { scheme: Scheme::S3, bucket: bucket(), prefix: "p/q/".to_owned() }),
+            (
+                "s3://b/p/x.pmtiles",
+                TargetUrl::S3Pmtiles { scheme: Scheme::S3, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
+            ),
         ] {
             assert_eq!(TargetUrl::parse(text).unwrap(), url, "{text}");
             assert_eq!(url.to_string(), text);
@@ -366,12 +374,12 @@ mod tests {
             "~maps/tiles/",
             "~/t.mbtiles",
             "$HOME/tiles",
-            "gs://bucket/prefix/",
-            "gs://bucket/x.pmtiles",
+            "abfs://bucket/prefix/",
+            "abfs://bucket/x.pmtiles",
             "https://example.org/tiles/",
             "http://example.org/t.mbtiles",
             "file:///srv/tiles/",
-            "az://container/x",
+            "wasb://container/x",
             "S3://bucket/prefix/",
             "s3:/bucket/prefix/",
             "postgresql://host/db",

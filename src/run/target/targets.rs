@@ -15,8 +15,8 @@ use crate::stop::Stop;
 use crate::target::{
     BeforeManifest, Described, Directory, DirectoryReader, Finished, FolderNotes, GENERATOR, Latest, LocationError,
     MaxShrink, Mbtiles, MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing,
-    ReadError, RewrittenHeaders, S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, Scope, Sink,
-    TargetError, TileEdit, TileReader, Tileset, TreeOptions, WorkFiles, Written, s3_versions,
+    ReadError, RewrittenHeaders, S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, Scheme, Scope,
+    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, WorkFiles, Written, s3_versions,
 };
 
 /// How targets are opened and written.
@@ -201,7 +201,7 @@ impl Target {
     pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         let wrong = || ShardsError::NoWorkFolder { text: text.to_owned() };
         let whole =
-            if text.starts_with("s3://") && !text.ends_with('/') { format!("{text}/") } else { text.to_owned() };
+            if Scheme::split(text).is_some() && !text.ends_with('/') { format!("{text}/") } else { text.to_owned() };
         let url = TargetUrl::parse(&whole).map_err(|_no_target| wrong())?;
         if url.is(&self.url) {
             return Err(ShardsError::WorkIsTarget { text: text.to_owned() }.into());

@@ -4,7 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `lock`, `found`, `folder`, `files` | the lock of the one writer; may this run write here; the notes of the directory; the beginning of a run; file operations that follow no link, by several threads, made durable; notes that are kept in the directory, or next to an archive |
-//! | `versions` | the versions of a directory: listed, switched, removed |
+//! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
 //! | `read` | the reader |
 
 mod error;
@@ -16,18 +16,17 @@ mod read;
 mod versions;
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use files::{Files, TileFile, WRITERS, staged_tile, synchronize};
-use found::{BEGUN, Started, read_state, refuse_other_template, walk};
+use found::{BEGUN, read_state, refuse_other_template, walk};
 use lock::Lock;
+use versions::{FolderEnd, note_begun};
 
-use super::publication::tell;
 use super::staging::NoFolder;
 use super::tree::notes::Begun;
 use super::tree::{
-    Inventory, Latest, OWN_FOLDER, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun, TreeState,
-    template_of_run,
+    self, Inventory, Latest, OWN_FOLDER, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun,
+    TreeState, VERSIONS, template_of_run, unused_version,
 };
 use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten, Written};
 use crate::stop::Stop;
@@ -86,38 +85,6 @@ impl Directory {
             Some(_) => Err(DirectoryError::Interrupted { path: self.root.clone() }),
             None => Ok(()),
         }
-    }
-
-    /// Writes the notes, the manifest last; with versions, switches clients to the new one and removes expired
-    /// versions.
-    fn publish(&mut self, run: TreeRun, metadata: &Metadata) -> Result<(), DirectoryError> {
-        let failed = |path: PathBuf| move |source| DirectoryError::Note { path, source };
-        let notes = notes::finished(metadata, &run.layers, &run.template, &self.options)
-            .map_err(failed(self.root.join(notes::METADATA)))?;
-        let begun = run.begun_at_the_end();
-        let Some(version) = run.version else {
-            for note in notes {
-                self.files.keep_durably(&note.name, &note.body)?;
-            }
-            return self.note_begun(begun);
-        };
-        for note in &notes {
-            self.files.put_durably(&notes::of_version(&version, &note.name), &note.body)?;
-        }
-        let shown = run.published.as_ref().map(|before| before.version.clone());
-        let mut latest = Latest::published(run.published, &version, SystemTime::now());
-        if let Publishing::Versioned { keep, keep_for } = self.options.publish {
-            // `remove_others` finds the expired versions, because `latest.json` no longer lists them.
-            latest.take_expired(keep, keep_for, SystemTime::now());
-        }
-        versions::show(&mut self.files, &latest, shown.as_deref())?;
-        self.note_begun(begun)?;
-        // Clients have been switched: a failure from here on leaves old tiles and does no other harm. If `latest.json`
-        // was lost, it is not known which versions are old, so no version is removed.
-        if shown.is_some() {
-            versions::remove_others(&mut self.files, &latest, &run.template, &self.stop)?;
-        }
-        Ok(())
     }
 
     fn refused(&self, refusal: TreeRefusal, tileset: &Tileset) -> DirectoryError {
@@ -191,28 +158,12 @@ impl Sink for Directory {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(DirectoryRun { tree: mut run, .. }) = self.run.take() else {
+        let Some(DirectoryRun { tree: run, .. }) = self.run.take() else {
             return Ok(Finished { place, deleted: 0, in_flight: None, changed: None });
         };
-        let mut deleted = 0;
-        loop {
-            let vanished = run.vanished()?;
-            if vanished.is_empty() {
-                break;
-            }
-            self.stopped()?;
-            for id in vanished {
-                if self.files.remove(&run.template.name(id))? {
-                    deleted += 1;
-                    run.note_change(id, TileChange::Deleted)?;
-                }
-            }
-        }
-        self.files.sync(&mut self.others)?;
-        self.stopped()?;
-        let changed = run.changed.take();
-        tell(&run.before_manifest, changed.as_ref())?;
-        self.publish(run, metadata)?;
+        let Directory { options, stop, files, others, lock, .. } = &mut self;
+        let mut folder = FolderEnd { files, others, lock, stop, template: options.template.text() };
+        let (deleted, changed) = tree::end(&mut folder, run, options, metadata)?;
         Ok(Finished { place, deleted, in_flight: None, changed })
     }
 }
@@ -248,16 +199,14 @@ impl Directory {
         }
         let has_same_template = state.template.as_deref() == Some(self.options.template.text());
         let pending = state.pending(tileset, published).filter(|_| has_same_template);
-        pending.map_or_else(|| versions::unused(&self.files, published), |pending| Ok(pending.to_owned())).map(Some)
+        Ok(Some(match pending {
+            Some(pending) => pending.to_owned(),
+            None => unused_version(published, versions::entries(&self.files, VERSIONS)?),
+        }))
     }
 
-    pub(crate) fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
-        let started = Started { begun, template: self.options.template.text().to_owned() };
-        let body = serde_json::to_vec(&started)
-            .map_err(|source| DirectoryError::Note { path: self.root.join(BEGUN), source })?;
-        self.files.keep_durably(BEGUN, &body)?;
-        self.lock.keep();
-        Ok(())
+    fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
+        note_begun(&mut self.files, &mut self.lock, self.options.template.text(), begun)
     }
 
     /// Lists the existing tiles of the run's scope; of a version, all tiles. Removes files that a killed run left next

@@ -1,23 +1,20 @@
-//! The versions of a directory: listed, switched, removed.
+//! The end of a run into a directory, by file operations; its versions: listed, switched, removed.
 
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::SystemTime;
 
 use super::DirectoryError;
 use super::files::Files;
-use super::folder::{OpenFolder, split};
-use super::found::walk;
+use super::folder::OpenFolder;
+use super::found::{BEGUN, Started, walk};
 use super::lock::Lock;
 use crate::stop::Stop;
 use crate::target::SwitchError;
 use crate::target::read::MAX_NOTE;
-use crate::target::tree::notes::TargetNotes;
-use crate::target::tree::{Inventory, Latest, Template, Version, new_version, notes};
-
-/// The folder that has a folder for the notes of each version.
-const VERSIONS: &str = ".oar-tiles/versions";
+use crate::target::tree::notes::Begun;
+use crate::target::tree::{Inventory, Latest, Template, TreeStore, VERSIONS, notes, switch};
 
 /// `latest.json`, if there is one.
 pub(crate) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError> {
@@ -27,113 +24,155 @@ pub(crate) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
-/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
-/// being removed.
-pub(crate) fn unused(files: &Files, latest: Option<&Latest>) -> Result<String, DirectoryError> {
-    let left = entries(files, VERSIONS)?.into_iter().map(|version| Version { version, published: 0 });
-    let published = latest.map_or_else(Vec::new, |latest| latest.versions.clone());
-    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
-    Ok(new_version(SystemTime::now(), Some(&taken)))
-}
-
-/// Switches clients to the version that `latest` names: writes its TileJSON, then `latest.json`. `before` is the
-/// current version until then.
-pub(crate) fn show(files: &mut Files, latest: &Latest, before: Option<&str>) -> Result<(), DirectoryError> {
-    let own = tilejson_of(files, &latest.version)?;
-    for name in &own {
-        if let Some(body) = files.read(&notes::of_version(&latest.version, name))? {
-            files.put_durably(name, &body)?;
-        }
-    }
-    let body = serde_json::to_vec_pretty(latest)
-        .map_err(|source| DirectoryError::Note { path: files.path(notes::LATEST), source })?;
-    files.put_durably(notes::LATEST, &body)?;
-    // Removes the TileJSON of layers that the new version does not have.
-    if let Some(before) = before {
-        for gone in tilejson_of(files, before)?.difference(&own) {
-            files.remove(gone)?;
-        }
-    }
-    Ok(())
-}
-
-/// The names of a version's TileJSON files.
-fn tilejson_of(files: &Files, version: &str) -> Result<BTreeSet<String>, DirectoryError> {
-    let mut names = entries(files, split(&notes::of_version(version, "")).0)?;
-    names.remove(notes::METADATA);
-    Ok(names)
-}
-
 /// The names in one of the program's folders; none if the folder does not exist.
-fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
+pub(crate) fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
     let mut names = BTreeSet::new();
-    let read = files.root().find(folder).and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
+    let read = files
+        .root()
+        .find(folder.trim_end_matches('/'))
+        .and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
     match read {
         Err(error) if !error.is_missing() => Err(error.into_error("read the folder")),
         _ => Ok(names),
     }
 }
 
-/// Removes every version that `latest` does not list: expired versions, versions that were begun and not finished, and
-/// versions whose removal was interrupted. A stop ends the removal early; the next run continues it.
-pub(crate) fn remove_others(
+/// Notes what was begun in a target, by the holder of its lock.
+pub(crate) fn note_begun(
     files: &mut Files,
-    latest: &Latest,
-    template: &Template,
-    stop: &Stop,
+    lock: &mut Lock,
+    template: &str,
+    begun: Begun,
 ) -> Result<(), DirectoryError> {
-    for version in entries(files, VERSIONS)? {
-        if latest.versions.iter().any(|known| known.version == version) {
-            continue;
-        }
-        remove(files, &version, template, stop)?;
-        if stop.asked().is_some() {
-            break;
-        }
-    }
+    let started = Started { begun, template: template.to_owned() };
+    let body =
+        serde_json::to_vec(&started).map_err(|source| DirectoryError::Note { path: files.path(BEGUN), source })?;
+    files.keep_durably(BEGUN, &body)?;
+    lock.keep();
     Ok(())
 }
 
-/// Removes the tiles of a version, then its notes. `template`, with its layers, is used for a version without notes.
-fn remove(files: &mut Files, version: &str, template: &Template, stop: &Stop) -> Result<(), DirectoryError> {
-    let noted = match files.read(&notes::of_version(version, notes::METADATA)) {
-        Ok(Some(body)) => notes::read(&body).unwrap_or_default(),
-        // An entry that is not a version, such as a link, is removed itself.
-        Ok(None) | Err(DirectoryError::LinkInTheWay { .. }) => TargetNotes::default(),
-        Err(error) => return Err(error),
-    };
-    // The version may have another template and other layers than this run.
-    let own = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
-    let template = match own {
-        Some(own) => own.with_layers(noted.layers.iter().map(String::as_str)),
-        None => template.clone(),
-    };
-    let template = template.with_version(version);
-    let mut held = Inventory::new()?;
-    let walked = walk(files.root(), &template, stop, |name| {
-        template.read(name).map_or(Ok(()), |id| held.add(id, None).map_err(DirectoryError::from))
-    });
-    match walked {
-        Ok(done) => done?,
-        Err(_) if stop.asked().is_some() => return Ok(()),
-        Err(error) => return Err(error.into_error("read the folder")),
-    }
-    loop {
-        let tiles = held.rest()?;
-        if tiles.is_empty() {
-            break;
-        }
-        for id in tiles {
-            files.remove(&template.name(id))?;
-        }
-        if stop.asked().is_some() {
-            return Ok(());
+/// A directory whose run ends, or whose version is switched.
+pub(crate) struct FolderEnd<'a> {
+    pub(crate) files: &'a mut Files,
+    pub(crate) others: &'a mut Vec<Files>,
+    pub(crate) lock: &'a mut Lock,
+    pub(crate) stop: &'a Stop,
+    /// The template of the tiles' names, for `begun.json`.
+    pub(crate) template: &'a str,
+}
+
+impl FolderEnd<'_> {
+    fn stopped(&self) -> Result<(), DirectoryError> {
+        match self.stop.asked() {
+            Some(_) => Err(DirectoryError::Interrupted { path: self.files.root().path().to_owned() }),
+            None => Ok(()),
         }
     }
-    match files.root().find(VERSIONS) {
-        Ok(versions) => versions.remove_filled(version).map_err(|error| error.into_error("remove")),
-        Err(missing) if missing.is_missing() => Ok(()),
-        Err(error) => Err(error.into_error("remove")),
+}
+
+impl TreeStore for FolderEnd<'_> {
+    type Error = DirectoryError;
+
+    const SHOWS_METADATA: bool = false;
+
+    fn note_error(&self, name: &str, source: serde_json::Error) -> DirectoryError {
+        DirectoryError::Note { path: self.files.path(name), source }
+    }
+
+    fn wait_for_tiles(&mut self) -> Result<(), DirectoryError> {
+        self.stopped()
+    }
+
+    fn delete_tile(&mut self, name: String) -> Result<bool, DirectoryError> {
+        self.stopped()?;
+        self.files.remove(&name)
+    }
+
+    fn sync_tiles(&mut self) -> Result<(), DirectoryError> {
+        self.files.sync(self.others)?;
+        self.stopped()
+    }
+
+    /// The lock holds as long as the process lives.
+    fn confirm(&mut self) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+
+    fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+        self.files.read(name)
+    }
+
+    fn metadata_of_old(&mut self, version: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+        match self.files.read(&notes::of_version(version, notes::METADATA)) {
+            // An entry that is not a version, such as a link, is removed itself.
+            Err(DirectoryError::LinkInTheWay { .. }) => Ok(None),
+            read => read,
+        }
+    }
+
+    fn put(&mut self, name: &str, body: &[u8]) -> Result<(), DirectoryError> {
+        self.files.put_durably(name, body)
+    }
+
+    fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), DirectoryError> {
+        self.files.keep_durably(name, body)
+    }
+
+    fn replace(&mut self, name: &str, body: &[u8]) -> Result<(), DirectoryError> {
+        self.files.keep_durably(name, body)
+    }
+
+    fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
+        entries(self.files, folder)
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
+        self.files.remove(name).map(drop)
+    }
+
+    fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
+        note_begun(self.files, self.lock, self.template, begun)
+    }
+
+    /// `latest.json` alone says it.
+    fn note_published(&mut self, _version: &str) -> Result<(), DirectoryError> {
+        Ok(())
+    }
+
+    /// Shards write no version of a directory.
+    fn is_awaited(&mut self, _version: &str) -> Result<bool, DirectoryError> {
+        Ok(false)
+    }
+
+    fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, DirectoryError> {
+        let mut held = Inventory::new()?;
+        let walked = walk(self.files.root(), template, self.stop, |name| {
+            template.read(name).map_or(Ok(()), |id| held.add(id, None).map_err(DirectoryError::from))
+        });
+        match walked {
+            Ok(done) => done?,
+            Err(_) if self.stop.asked().is_some() => return Ok(ControlFlow::Break(())),
+            Err(error) => return Err(error.into_error("read the folder")),
+        }
+        loop {
+            let tiles = held.rest()?;
+            if tiles.is_empty() {
+                break;
+            }
+            for id in tiles {
+                self.files.remove(&template.name(id))?;
+            }
+            if self.stop.asked().is_some() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        match self.files.root().find(VERSIONS.trim_end_matches('/')) {
+            Ok(versions) => versions.remove_filled(version).map_err(|error| error.into_error("remove"))?,
+            Err(missing) if missing.is_missing() => {}
+            Err(error) => return Err(error.into_error("remove")),
+        }
+        Ok(if self.stop.asked().is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 }
 
@@ -161,11 +200,14 @@ pub fn switch_directory(root: &Path, to: Option<&str>) -> Result<Result<Latest, 
     lock.keep();
     let before = directory_versions(root)?;
     let shown = before.version.clone();
-    match before.switched(to) {
-        Ok(latest) => {
-            let other = Some(shown.as_str()).filter(|shown| *shown != latest.version);
-            show(&mut Files::new(&lock.root, &lock.own), &latest, other).map(|()| Ok(latest))
-        }
-        Err(refused) => Ok(Err(refused)),
-    }
+    let latest = match before.switched(to) {
+        Ok(latest) => latest,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let mut files = Files::new(&lock.root, &lock.own);
+    let stop = Stop::new();
+    let mut folder =
+        FolderEnd { files: &mut files, others: &mut Vec::new(), lock: &mut lock, stop: &stop, template: "" };
+    switch(&mut folder, &latest, &shown)?;
+    Ok(Ok(latest))
 }

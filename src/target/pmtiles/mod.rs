@@ -40,7 +40,6 @@ use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 
-#[cfg(feature = "s3")]
 pub(crate) use layout::ReadAt;
 pub use read::PmtilesReader;
 

@@ -46,11 +46,16 @@ pub enum S3Error {
     /// No region is known.
     #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
     NoRegion { place: String },
-    /// This program was built without S3.
+    /// This program was built without the client of a service.
     #[error(
-        "{place} is in S3, and this oar-tiles was built without S3: use a released program, or build one with --features s3"
+        "{place} is in {what}, and this oar-tiles was built without {what}: use a released program, or build one with --features {feature}"
     )]
-    NotBuilt { place: String },
+    NotBuilt {
+        place: String,
+        /// The service, such as S3.
+        what: &'static str,
+        feature: &'static str,
+    },
     /// The server does not honour conditional writes.
     #[error(
         "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
@@ -62,38 +67,44 @@ pub enum S3Error {
         what: String,
     },
     /// There is no such bucket.
-    #[error("there is no bucket \"{bucket}\" at {endpoint}: create it, or correct --output or [s3] endpoint")]
+    #[error("there is no {kind} \"{bucket}\" at {endpoint}: create it, or correct --output or {setting}")]
     NoBucket {
+        /// What the service calls it: "bucket".
+        kind: &'static str,
         bucket: String,
         endpoint: String,
+        /// The setting with the endpoint.
+        setting: &'static str,
         /// What the server said.
         source: S3Cause,
     },
     /// The user may not do this.
-    #[error("not allowed to {} {place}: a policy has to allow {policy}", action.verb())]
+    #[error("not allowed to {} {place}: {policy}", action.verb())]
     Denied {
         action: Action,
         /// The target or object.
         place: String,
-        /// The line that a policy needs.
+        /// What has to be allowed, and where, as a clause.
         policy: String,
         /// What the server said.
         source: S3Cause,
     },
     /// The server does not accept the access keys.
-    #[error("{endpoint} refuses the credentials for {place}: check the access key, its secret and [s3] profile")]
+    #[error("{endpoint} refuses the credentials for {place}: {next}")]
     Keys {
         endpoint: String,
         place: String,
+        /// What to check.
+        next: &'static str,
         /// What the server said.
         source: S3Cause,
     },
     /// No credentials were found.
-    #[error(
-        "no credentials for {place}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role"
-    )]
+    #[error("no credentials for {place}: {next}")]
     NoKeys {
         place: String,
+        /// What to set.
+        next: &'static str,
         /// What the chain of credentials said.
         source: S3Cause,
     },
@@ -118,12 +129,14 @@ pub enum S3Error {
         source: S3Cause,
     },
     /// No connection to the server.
-    #[error("cannot reach {endpoint} to {} {place}: check [s3] endpoint, the network and the proxy", action.verb())]
+    #[error("cannot reach {endpoint} to {} {place}: check {setting}, the network and the proxy", action.verb())]
     Unreachable {
         endpoint: String,
         action: Action,
         /// The target or object.
         place: String,
+        /// The setting with the endpoint.
+        setting: &'static str,
         source: S3Cause,
     },
     /// No answer in time.

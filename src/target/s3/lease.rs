@@ -15,9 +15,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
+use super::client::Condition;
 use super::refusal::{Meaning, Refusal};
-use super::store::{Condition, Store};
-use super::{Action, S3Error};
+use super::store::Store;
+use super::{Action, S3Error, S3Key};
 use crate::clock::milliseconds;
 use crate::hex::random_hex;
 use crate::target::metadata::GENERATOR;
@@ -28,7 +29,9 @@ use crate::target::tree::notes::Begun;
 /// A lease that this run holds. A task renews it whenever a third of its duration has passed.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    store: Arc<Store>,
+    /// The URL of the target.
+    place: String,
+    lasts: Duration,
     note: Arc<Mutex<LeaseNote>>,
     lost: watch::Receiver<Option<String>>,
     /// When the note was last written, by the monotonic clock.
@@ -40,6 +43,8 @@ pub(crate) struct Lease {
 #[derive(Debug)]
 struct LeaseNote {
     store: Arc<Store>,
+    /// The URL of the target.
+    place: String,
     name: String,
     document: Document,
     /// The id of this run, by which it recognizes its own note.
@@ -91,12 +96,20 @@ pub(crate) async fn begun(store: &Store) -> Result<Begun, S3Error> {
 }
 
 impl Lease {
-    /// Takes the lease.
+    /// Takes the lease on a prefix.
     ///
     /// # Errors
     /// If another run holds it, or the bucket cannot be written.
     pub(crate) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
-        let name = name();
+        Lease::take_on(store, store.location.to_string(), name(), runtime).await
+    }
+
+    /// Takes the lease on an archive; its note lies with the archive's notes. `store` holds the whole bucket.
+    pub(crate) async fn take_beside(store: &Arc<Store>, archive: &S3Key, runtime: &Handle) -> Result<Lease, S3Error> {
+        Lease::take_on(store, archive.to_string(), format!("{}/lease.json", archive.folder_beside()), runtime).await
+    }
+
+    async fn take_on(store: &Arc<Store>, place: String, name: String, runtime: &Handle) -> Result<Lease, S3Error> {
         let now = SystemTime::now();
         let before = store.get(&name).await?;
         let mut document = match &before {
@@ -105,7 +118,7 @@ impl Lease {
                 .map_err(|source| S3Error::Note { place: store.place(&name), source })?,
         };
         if let Some(holder) = document.held(now) {
-            return Err(held(store, holder, &document));
+            return Err(held(place, holder, &document));
         }
         let holder = Holder::this_run(now);
         let id = holder.id.clone();
@@ -115,6 +128,7 @@ impl Lease {
         let (store_of_note, tag) = (Arc::clone(store), String::new());
         let mut note = LeaseNote {
             store: store_of_note,
+            place: place.clone(),
             name,
             document,
             id,
@@ -127,21 +141,20 @@ impl Lease {
             Ok(()) => {}
             Err(Failed::Lost(_)) => return Err(note.held_by_another().await),
             Err(Failed::Refused(refusal)) if refusal.meaning == Meaning::Unknown && note.conditional => {
-                return Err(no_conditions(store, format!("it refuses them: {}", refusal.cause)));
+                return Err(note.no_conditions(format!("it refuses them: {}", refusal.cause)));
             }
             Err(Failed::Refused(refusal)) => return Err(store.error(Action::Put, &note.name, refusal)),
         }
         if note.conditional {
             note.prove_conditions().await?;
         } else {
-            let place = &store.location;
             tracing::warn!("conditional_writes is false: nothing keeps two runs from writing {place} at once");
         }
         let pause = store.options.lease / 3;
         let note = Arc::new(Mutex::new(note));
         let (losing, lost) = watch::channel(None);
         let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
-        Ok(Lease { store: Arc::clone(store), note, lost, renewed: of_lease, renewing })
+        Ok(Lease { place, lasts: store.options.lease, note, lost, renewed: of_lease, renewing })
     }
 
     /// What was begun in the target before this run.
@@ -169,14 +182,14 @@ impl Lease {
 
     /// Fails if a renewal has found that the lease is lost. Sends no request.
     pub(crate) fn check(&self) -> Result<(), S3Error> {
-        let lost = |how: &String| S3Error::Lost { place: self.store.location.to_string(), how: how.clone() };
+        let lost = |how: &String| S3Error::Lost { place: self.place.clone(), how: how.clone() };
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
     }
 
     /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow.
     /// Then another run may have taken it; [`Lease::confirm`] checks that.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.renewed.borrow().elapsed() >= self.store.options.lease
+        self.renewed.borrow().elapsed() >= self.lasts
     }
 
     /// Gives the lease back. What was begun stays noted.
@@ -189,7 +202,7 @@ impl Lease {
             Ok(()) => Ok(()),
             // Another run has it now.
             Err(Failed::Lost(how)) => {
-                tracing::warn!("the lease on {} was not given back: it was lost ({how})", note.store.location);
+                tracing::warn!("the lease on {} was not given back: it was lost ({how})", note.place);
                 Ok(())
             }
             Err(Failed::Refused(refusal)) => Err(note.store.error(Action::Put, &note.name, refusal)),
@@ -219,7 +232,7 @@ async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>,
             }
             // The next renewal may succeed: no other run takes the lease before it expires.
             Err(Failed::Refused(refusal)) => {
-                tracing::warn!("cannot renew the lease on {}: {}", note.store.location, refusal.cause);
+                tracing::warn!("cannot renew the lease on {}: {}", note.place, refusal.cause);
                 note.document.expires = expires;
             }
         }
@@ -239,7 +252,7 @@ impl LeaseNote {
     }
 
     async fn rewrite(&mut self) -> Result<(), Failed> {
-        let condition = Condition::Still(self.tag.clone());
+        let condition = Condition::Unchanged(self.tag.clone());
         self.write(&condition).await
     }
 
@@ -266,7 +279,7 @@ impl LeaseNote {
         let body = serde_json::to_vec_pretty(&self.document)
             .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
         for (condition, name) in
-            [(Condition::Absent, "If-None-Match"), (Condition::Still(NO_TAG.to_owned()), "If-Match")]
+            [(Condition::Absent, "If-None-Match"), (Condition::Unchanged(NO_TAG.to_owned()), "If-Match")]
         {
             match self.store.put_note(&self.name, body.clone(), &condition).await {
                 Err(refusal) if refusal.meaning == Meaning::Condition => {}
@@ -279,7 +292,7 @@ impl LeaseNote {
                         Err(refusal) => format!("it refuses {name}: {}", refusal.cause),
                     };
                     self.give_back().await?;
-                    return Err(no_conditions(&self.store, what));
+                    return Err(self.no_conditions(what));
                 }
             }
         }
@@ -317,7 +330,7 @@ impl LeaseNote {
                     }
                     Ok(object) => match serde_json::from_slice::<Document>(&object.body) {
                         Ok(Document { holder: Some(holder), .. }) if holder.id == self.id => {
-                            let ours = Condition::Still(object.tag);
+                            let ours = Condition::Unchanged(object.tag);
                             self.tag = self.store.put_note(&self.name, body, &ours).await.map_err(Failed::Refused)?;
                             Ok(())
                         }
@@ -336,8 +349,12 @@ impl LeaseNote {
         }
     }
 
+    fn no_conditions(&self, what: String) -> S3Error {
+        S3Error::NoConditions { endpoint: self.store.requests.endpoint.clone(), place: self.place.clone(), what }
+    }
+
     fn lost(&self, how: String) -> S3Error {
-        S3Error::Lost { place: self.store.location.to_string(), how }
+        S3Error::Lost { place: self.place.clone(), how }
     }
 
     /// The error if another run took the lease first. It names the holder, if the note can be read.
@@ -345,7 +362,7 @@ impl LeaseNote {
         match self.store.get(&self.name).await {
             Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {
                 Ok(document) => match &document.holder {
-                    Some(holder) => held(&self.store, holder, &document),
+                    Some(holder) => held(self.place.clone(), holder, &document),
                     None => self.lost("another run was first and is done already".to_owned()),
                 },
                 Err(source) => S3Error::Note { place: self.store.place(&self.name), source },
@@ -356,12 +373,8 @@ impl LeaseNote {
     }
 }
 
-fn no_conditions(store: &Store, what: String) -> S3Error {
-    S3Error::NoConditions { endpoint: store.requests.endpoint.clone(), place: store.location.to_string(), what }
-}
-
-fn held(store: &Store, holder: &Holder, document: &Document) -> S3Error {
-    S3Error::Held { place: store.location.to_string(), holder: holder.to_string(), until: document.until() }
+fn held(place: String, holder: &Holder, document: &Document) -> S3Error {
+    S3Error::Held { place, holder: holder.to_string(), until: document.until() }
 }
 
 // The lease as it is written in the bucket: who holds it, and until when.

@@ -1,11 +1,75 @@
-//! The bucket and the prefix or key of a target in S3.
+//! The service, the bucket and the prefix or key of a target in a bucket.
 
 use std::fmt;
 use std::str::FromStr;
 
+use crate::target::note_store::folder_beside;
+
+/// The service that a bucket is in, as the scheme of its address says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `s3://`: Amazon S3, or another server of its protocol.
+    S3,
+    /// `az://`: Azure Blob Storage, where a bucket is called a container.
+    Azure,
+    /// `gs://`: Google Cloud Storage.
+    Google,
+}
+
+impl Scheme {
+    const ALL: [Scheme; 3] = [Scheme::S3, Scheme::Azure, Scheme::Google];
+
+    /// The scheme of an address, and what follows `://`; `None` if it is no address of a bucket.
+    #[must_use]
+    pub fn split(text: &str) -> Option<(Scheme, &str)> {
+        let (name, rest) = text.split_once("://")?;
+        Some((Scheme::ALL.into_iter().find(|scheme| scheme.name() == name)?, rest))
+    }
+
+    /// What stands before `://`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scheme::S3 => "s3",
+            Scheme::Azure => "az",
+            Scheme::Google => "gs",
+        }
+    }
+
+    /// The service, for messages.
+    #[must_use]
+    pub const fn service(self) -> &'static str {
+        match self {
+            Scheme::S3 => "S3",
+            Scheme::Azure => "Azure Blob Storage",
+            Scheme::Google => "Google Cloud Storage",
+        }
+    }
+
+    /// The feature that a program with a client of the service was built with.
+    #[must_use]
+    pub const fn feature(self) -> &'static str {
+        match self {
+            Scheme::S3 => "s3",
+            Scheme::Azure | Scheme::Google => "clouds",
+        }
+    }
+
+    /// What the service calls a bucket, and the setting that says where it is.
+    pub(crate) const fn bucket(self) -> (&'static str, &'static str) {
+        match self {
+            Scheme::S3 => ("bucket", "[s3] endpoint"),
+            Scheme::Azure => ("container", "AZURE_STORAGE_ACCOUNT_NAME and AZURE_ENDPOINT"),
+            Scheme::Google => ("bucket", "GOOGLE_BASE_URL"),
+        }
+    }
+}
+
 /// A prefix of a bucket, below which a tileset lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Location {
+    /// The service.
+    pub scheme: Scheme,
     /// The bucket.
     pub bucket: String,
     /// The beginning of every key: empty, or ending with `/`.
@@ -15,6 +79,8 @@ pub struct S3Location {
 /// An object in a bucket: an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct S3Key {
+    /// The service.
+    pub scheme: Scheme,
     /// The bucket.
     pub bucket: String,
     /// The key.
@@ -43,8 +109,8 @@ pub enum LocationError {
     Path(String),
 }
 
-fn parse(text: &str) -> Result<(&str, &str), LocationError> {
-    let Some(rest) = text.strip_prefix("s3://") else { return Err(LocationError::Form(text.to_owned())) };
+fn parse(text: &str) -> Result<(Scheme, &str, &str), LocationError> {
+    let Some((scheme, rest)) = Scheme::split(text) else { return Err(LocationError::Form(text.to_owned())) };
     let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     if !(3..=63).contains(&bucket.len()) || !bucket.bytes().all(letter) {
@@ -56,48 +122,55 @@ fn parse(text: &str) -> Result<(&str, &str), LocationError> {
     if !path.bytes().all(plain) || (!path.is_empty() && !parts.split('/').all(part)) {
         return Err(LocationError::Path(text.to_owned()));
     }
-    Ok((bucket, path))
+    Ok((scheme, bucket, path))
 }
 
 impl FromStr for S3Location {
     type Err = LocationError;
     fn from_str(text: &str) -> Result<S3Location, LocationError> {
-        let (bucket, path) = parse(text)?;
+        let (scheme, bucket, path) = parse(text)?;
         let mut prefix = path.to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        Ok(S3Location { bucket: bucket.to_owned(), prefix })
+        Ok(S3Location { scheme, bucket: bucket.to_owned(), prefix })
     }
 }
 
 impl FromStr for S3Key {
     type Err = LocationError;
     fn from_str(text: &str) -> Result<S3Key, LocationError> {
-        let (bucket, key) = parse(text)?;
+        let (scheme, bucket, key) = parse(text)?;
         if key.is_empty() || key.ends_with('/') {
             return Err(LocationError::Form(text.to_owned()));
         }
-        Ok(S3Key { bucket: bucket.to_owned(), key: key.to_owned() })
+        Ok(S3Key { scheme, bucket: bucket.to_owned(), key: key.to_owned() })
     }
 }
 
 impl fmt::Display for S3Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.prefix)
+        write!(f, "{}://{}/{}", self.scheme.name(), self.bucket, self.prefix)
     }
 }
 
 impl fmt::Display for S3Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "s3://{}/{}", self.bucket, self.key)
+        write!(f, "{}://{}/{}", self.scheme.name(), self.bucket, self.key)
     }
 }
 
 impl S3Key {
+    /// The name of the folder with the archive's notes, which lies next to it.
+    pub(crate) fn folder_beside(&self) -> String {
+        let (above, name) = self.key.rsplit_once('/').map_or(("", &*self.key), |(above, name)| (above, name));
+        let slash = if above.is_empty() { "" } else { "/" };
+        format!("{above}{slash}{}", folder_beside(name))
+    }
+
     /// The whole bucket as a location: the key is a name below it.
     pub(crate) fn bucket_as_location(&self) -> S3Location {
-        S3Location { bucket: self.bucket.clone(), prefix: String::new() }
+        S3Location { scheme: self.scheme, bucket: self.bucket.clone(), prefix: String::new() }
     }
 }
 
@@ -112,6 +185,8 @@ mod tests {
             ("s3://maps/", "s3://maps/"),
             ("s3://maps/facilities", "s3://maps/facilities/"),
             ("s3://maps.example.org/a/b=1/", "s3://maps.example.org/a/b=1/"),
+            ("az://maps/a", "az://maps/a/"),
+            ("gs://maps/a/", "gs://maps/a/"),
         ] {
             assert_eq!(text.parse::<S3Location>().unwrap().to_string(), shown);
         }

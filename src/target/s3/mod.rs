@@ -13,7 +13,8 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `options`, `location`, `headers` | what the user sets, and how requests use it |
-//! | `store`, `shared`, `flight` | requests below a prefix, with retries; the client that readers and the sink share; how many are in flight |
+//! | `client`, `aws`, `cloud` | the seam: what a client of one kind of server does; the only files that know Amazon's SDK and `object_store` |
+//! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
 //! | `prefix`, `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
@@ -24,97 +25,63 @@
 //! | `read` | reads tiles and archives back |
 //! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
-//! | `absent` | replaces all of it in a program that was built without the feature `s3`: each target is refused |
 
+#![cfg_attr(not(feature = "s3"), allow(dead_code, reason = "what only a client of a service uses"))]
+
+#[cfg(feature = "s3")]
+mod aws;
+mod client;
+#[cfg(feature = "clouds")]
+mod cloud;
 mod error;
 mod flight;
 mod header_note;
+mod headers;
+mod lease;
 mod location;
+mod note;
+mod object_notes;
+mod open;
 mod options;
+mod pmtiles;
+mod prefix;
+mod publish;
+mod read;
+mod refusal;
+mod removal;
+mod rewrite;
+mod shared;
+mod store;
+mod upload;
+mod uploads;
+mod version;
+mod work_objects;
 
-#[cfg(feature = "s3")]
 use std::future::Future;
-#[cfg(feature = "s3")]
 use std::time::Duration;
 
-#[cfg(feature = "s3")]
 use tokio::runtime::Handle;
 
-#[cfg(not(feature = "s3"))]
-pub use absent::{
-    S3, S3Notes, S3Object, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, SharedVersion, VersionTiles, give_up_shared,
-    remove_archive, remove_prefix, s3_versions,
-};
 pub use error::{Action, S3Cause, S3Error};
 pub use flight::{Flight, Flights, InFlight};
 pub use header_note::{HeaderNote, RewrittenHeaders};
-pub use location::{LocationError, S3Key, S3Location};
-#[cfg(feature = "s3")]
+pub use location::{LocationError, S3Key, S3Location, Scheme};
 pub use object_notes::S3Notes;
-pub use options::{CacheRule, Encryption, S3Headers, S3Keys, S3Options, without_user};
-#[cfg(feature = "s3")]
+pub use options::{CacheRule, CloudSettings, Encryption, S3Headers, S3Keys, S3Options, without_user};
 pub use pmtiles::S3Pmtiles;
-#[cfg(feature = "s3")]
 pub use prefix::S3;
-#[cfg(feature = "s3")]
 pub use read::{S3Object, S3Reader, s3_versions};
-#[cfg(feature = "s3")]
 pub use removal::{remove_archive, remove_prefix};
-#[cfg(feature = "s3")]
 pub use shared::S3Shared;
-#[cfg(feature = "s3")]
 pub use upload::S3Archive;
-#[cfg(feature = "s3")]
 pub use version::{SharedVersion, VersionTiles, give_up_shared};
-#[cfg(feature = "s3")]
 pub use work_objects::S3WorkObjects;
 
 /// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
 /// aborts an upload. The process ends 2 s after the signal.
-#[cfg(feature = "s3")]
 const MAX_UNDO_TIME: Duration = Duration::from_secs(1);
 
 /// Runs a future to its end, from a thread that may block.
-#[cfg(feature = "s3")]
 fn wait<F: Future>(runtime: &Handle, future: F) -> F::Output {
     tokio::task::block_in_place(|| runtime.block_on(future))
 }
-
-#[cfg(not(feature = "s3"))]
-mod absent;
-#[cfg(feature = "s3")]
-mod headers;
-#[cfg(feature = "s3")]
-mod lease;
-#[cfg(feature = "s3")]
-mod note;
-#[cfg(feature = "s3")]
-mod object_notes;
-#[cfg(feature = "s3")]
-mod open;
-#[cfg(feature = "s3")]
-mod pmtiles;
-#[cfg(feature = "s3")]
-mod prefix;
-#[cfg(feature = "s3")]
-mod publish;
-#[cfg(feature = "s3")]
-mod read;
-#[cfg(feature = "s3")]
-mod refusal;
-#[cfg(feature = "s3")]
-mod removal;
-#[cfg(feature = "s3")]
-mod rewrite;
-#[cfg(feature = "s3")]
-mod shared;
-#[cfg(feature = "s3")]
-mod store;
-#[cfg(feature = "s3")]
-mod upload;
-#[cfg(feature = "s3")]
-mod uploads;
-#[cfg(feature = "s3")]
-mod version;
-#[cfg(feature = "s3")]
-mod work_objects;

@@ -2,34 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use super::client::{Condition, Object};
 use super::header_note::{HEADERS, HeaderNote};
-use super::refusal::Meaning;
-use super::store::{Condition, Object, Store};
+use super::refusal::{Meaning, Refusal};
+use super::store::Store;
 use super::{Action, S3Error};
+use crate::target::note_store::MAX_KEPT_NOTE;
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, OWN_FOLDER, notes};
 
-/// The note of a version that was begun.
-pub(crate) const BEGUN: &str = "begun.json";
-
-/// The names that begin with a text.
-pub(crate) async fn names(store: &Store, begin: &str) -> Result<Vec<String>, S3Error> {
-    let (mut names, mut from) = (Vec::new(), None);
-    loop {
-        let page = store.list(begin, from).await?;
-        names.extend(page.found.into_iter().map(|(name, _)| name));
-        from = page.next;
-        if from.is_none() {
-            return Ok(names);
-        }
-    }
-}
-
-/// The versions of which there are notes: those that are published, were begun, or are being removed.
-pub(crate) async fn noted_versions(store: &Store) -> Result<BTreeSet<String>, S3Error> {
-    let begin = format!("{OWN_FOLDER}/versions/");
-    let all = names(store, &begin).await?;
-    Ok(all.iter().filter_map(|name| Some(name.strip_prefix(&begin)?.split('/').next()?.to_owned())).collect())
+/// The names of the files and folders in a folder, which ends with `/`.
+pub(crate) async fn entries(store: &Store, folder: &str) -> Result<BTreeSet<String>, S3Error> {
+    let all = store.names(folder).await?;
+    Ok(all.iter().filter_map(|name| Some(name.strip_prefix(folder)?.split('/').next()?.to_owned())).collect())
 }
 
 pub(crate) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, S3Error> {
@@ -46,31 +31,41 @@ pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
     if before.as_ref().is_some_and(|object| object.body == body) {
         return Ok(());
     }
-    write_note(store, name, body.to_vec(), &Condition::as_seen(before.as_ref().map(|object| &object.tag))).await
+    let seen = Condition::as_seen(before.as_ref().map(|object| &object.tag));
+    write_note(store, name, body.to_vec(), &seen).await.map(drop)
 }
 
-/// Writes a note.
+/// Writes a note; returns its new tag. If two writers write equal bodies, both succeed; so notes that must differ name
+/// their writer.
 ///
 /// # Errors
 /// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's
 /// refusal.
-pub(crate) async fn write_note(store: &Store, name: &str, body: Vec<u8>, condition: &Condition) -> Result<(), S3Error> {
+pub(crate) async fn write_note(
+    store: &Store,
+    name: &str,
+    body: Vec<u8>,
+    condition: &Condition,
+) -> Result<String, S3Error> {
+    let refused = |refusal| store.error(Action::Put, name, refusal);
     match store.put_note(name, body.clone(), condition).await {
-        Ok(_) => Ok(()),
         // The user was warned about a server without conditional writes when the lease was taken.
         Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
-            let written = store.put_note(name, body, &Condition::Always).await;
-            written.map(|_| ()).map_err(|refusal| store.error(Action::Put, name, refusal))
+            store.put_note(name, body, &Condition::Always).await.map_err(refused)
         }
         // The server may have stored the first attempt while its answer was lost, and then refused the second attempt.
-        Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
-            match store.get(name).await? {
-                Some(object) if object.body == body => Ok(()),
-                _ if refusal.meaning == Meaning::Condition => Err(S3Error::Changed { place: store.place(name) }),
-                _ => Err(store.error(Action::Put, name, refusal)),
+        Err(refusal)
+            if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) && *condition != Condition::Always =>
+        {
+            match store.read(name, None, MAX_KEPT_NOTE.max(body.len())).await {
+                Ok(object) if object.body == body => Ok(object.tag),
+                Ok(_) | Err(Refusal { meaning: Meaning::Missing, .. }) => {
+                    Err(S3Error::Changed { place: store.place(name) })
+                }
+                Err(refusal) => Err(store.error(Action::Get, name, refusal)),
             }
         }
-        Err(refusal) => Err(store.error(Action::Put, name, refusal)),
+        written => written.map_err(refused),
     }
 }
 
@@ -88,7 +83,7 @@ pub(crate) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>
 pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), S3Error> {
     let body =
         serde_json::to_vec(note).map_err(|source| S3Error::Note { place: store.place(&header_note_name()), source })?;
-    write_note(store, &header_note_name(), body, &Condition::Always).await
+    write_note(store, &header_note_name(), body, &Condition::Always).await.map(drop)
 }
 
 /// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no

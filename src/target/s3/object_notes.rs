@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
+use super::note::write_note;
 use super::refusal::{Meaning, Refusal};
-use super::store::{Condition, Store};
+use super::store::Store;
 use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
-use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
+use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, parts};
 use crate::target::tree::OWN_FOLDER;
 
 /// The notes of a target in S3.
@@ -30,11 +31,7 @@ impl S3Notes {
     /// The notes next to an archive. Sends no request.
     #[must_use]
     pub fn beside(archive: &S3Key, options: S3Options, runtime: Handle) -> S3Notes {
-        let (above, name) = match archive.key.rsplit_once('/') {
-            Some((above, name)) => (format!("{above}/"), name),
-            None => (String::new(), &*archive.key),
-        };
-        let folder = format!("{above}{}/", folder_beside(name));
+        let folder = format!("{}/", archive.folder_beside());
         S3Notes { location: archive.bucket_as_location(), folder, options, runtime }
     }
 
@@ -68,46 +65,12 @@ impl S3Notes {
         }
     }
 
-    async fn put(&self, name: &str, body: &[u8], condition: Condition) -> Result<String, S3Error> {
-        let store = self.store().await?;
-        match store.put_note(name, body.to_vec(), &condition).await {
-            Ok(tag) => Ok(tag),
-            // The user was warned about a server without conditional writes when the lease was taken.
-            Err(refusal) if refusal.meaning == Meaning::Unknown && condition != Condition::Always => {
-                let written = store.put_note(name, body.to_vec(), &Condition::Always).await;
-                written.map_err(|refusal| store.error(Action::Put, name, refusal))
-            }
-            // The server may have stored the first attempt while its answer was lost, and then refused the second
-            // attempt. If two writers write equal bodies, both succeed; so notes that must differ name their writer.
-            Err(refusal) if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) => {
-                match self.get(name).await? {
-                    Some(found) if found.body == body => Ok(found.tag),
-                    _ => Err(S3Error::Changed { place: store.place(name) }),
-                }
-            }
-            Err(refusal) => Err(store.error(Action::Put, name, refusal)),
-        }
-    }
-
     async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
-        let store = self.store().await?;
-        let (mut names, mut from) = (Vec::new(), None);
-        loop {
-            let page = store.list(begin, from).await?;
-            names.extend(page.found.into_iter().map(|(name, _)| name));
-            from = page.next;
-            if from.is_none() {
-                return Ok(names);
-            }
-        }
+        self.store().await?.names(begin).await
     }
 
     async fn delete(&self, name: String) -> Result<(), S3Error> {
-        let store = self.store().await?;
-        match store.delete(&[name]).await.into_iter().next() {
-            None => Ok(()),
-            Some((name, refusal)) => Err(store.error(Action::Delete, &name, refusal)),
-        }
+        self.store().await?.remove(&[name]).await
     }
 }
 
@@ -119,12 +82,8 @@ impl NoteStore for S3Notes {
 
     fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
         let full = self.name(name)?;
-        let condition = match condition {
-            NoteCondition::Always => Condition::Always,
-            NoteCondition::Absent => Condition::Absent,
-            NoteCondition::Unchanged(tag) => Condition::Still(tag.clone()),
-        };
-        wait(&self.runtime, self.put(&full, body, condition)).map_err(|error| self.refused("write", name, error))
+        let writing = async { write_note(&*self.store().await?, &full, body.to_vec(), condition).await };
+        wait(&self.runtime, writing).map_err(|error| self.refused("write", name, error))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>, NoteError> {

@@ -1,21 +1,21 @@
 //! The beginning of a run: checks whose target it is, reads what it holds, and notes the intent of the run.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
 use super::S3Error;
+use super::client::{Condition, Listed};
 use super::lease::Lease;
-use super::note::{BEGUN, begin_header_note, noted_versions, read_latest, read_noted, write_note};
-use super::store::{Condition, Store, digest};
+use super::note::{begin_header_note, entries, read_latest, read_noted, write_note};
+use super::store::Store;
 use super::uploads::Uploads;
 use super::version::SharedVersion;
 use crate::stop::Stop;
 use crate::target::tree::notes::Begun;
 use crate::target::tree::{
-    Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun, TreeState, Version,
-    new_version, notes, template_of_run,
+    BEGUN, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun, TreeState,
+    VERSIONS, notes, template_of_run, unused_version,
 };
 use crate::target::{ChangedTiles, Described, Tileset, Unwritten};
 
@@ -74,7 +74,7 @@ pub(crate) async fn open(
         Some(adopted) => Some(adopted.version.clone()),
         None => Some(match pending(store, &state, tree, tileset, published.as_ref()).await? {
             Some(pending) => pending,
-            None => unused(store, published.as_ref()).await?,
+            None => unused_version(published.as_ref(), entries(store, VERSIONS).await?),
         }),
     };
     let template = template_of_run(tree, tileset, version.as_deref());
@@ -131,16 +131,6 @@ async fn pending(
     Ok(is_same.then(|| version.to_owned()))
 }
 
-/// The name of a new version. It differs from the names of published versions, and of versions that were begun or are
-/// being removed: their notes say how their tiles are named.
-async fn unused(store: &Store, published: Option<&Latest>) -> Result<String, S3Error> {
-    let left = noted_versions(store).await?.into_iter();
-    let left = left.map(|version| Version { version, published: 0 });
-    let published = published.map_or_else(Vec::new, |latest| latest.versions.clone());
-    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
-    Ok(new_version(SystemTime::now(), Some(&taken)))
-}
-
 /// Notes how the tiles of a version are named, before the first of them is written.
 pub(crate) async fn note_template(
     store: &Store,
@@ -150,7 +140,7 @@ pub(crate) async fn note_template(
 ) -> Result<(), S3Error> {
     let name = notes::of_version(version, notes::METADATA);
     let body = notes::begun(layers, template).map_err(|source| S3Error::Note { place: store.place(&name), source })?;
-    write_note(store, &name, body, &Condition::Always).await
+    write_note(store, &name, body, &Condition::Always).await.map(drop)
 }
 
 /// Refuses a target that others wrote, like [`open`], but before the database is probed.
@@ -172,7 +162,7 @@ pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
     loop {
         let page = store.list(&tree.template.prefix(), from).await?;
         let is_tile = |name: &String| tree.template.read(name).is_some();
-        if let Some((example, _)) = page.found.into_iter().find(|(name, _)| is_tile(name)) {
+        if let Some(example) = page.found.into_iter().map(|object| object.name).find(is_tile) {
             return Err(S3Error::Foreign { place: place(), example });
         }
         from = page.next;
@@ -195,13 +185,12 @@ async fn inventory(
     let mut from = None;
     loop {
         let page = store.list(&begin, from).await?;
-        for (name, tag) in page.found {
+        for Listed { name, digest: tag, .. } in page.found {
             let Some(id) = template.read(&name) else { continue };
             if !foreign_allowed {
                 return Err(S3Error::Foreign { place: store.location.to_string(), example: name });
             }
             // A version that was begun is continued as a whole: all of its tiles count.
-            let tag = tag.as_deref().and_then(digest);
             if template.is_versioned() {
                 inventory.add(id, tag)?;
             } else {

@@ -49,8 +49,21 @@ pub struct S3Options {
     pub part_size: u64,
     /// The headers of stored objects.
     pub headers: S3Headers,
+    /// What Azure's and Google's services are told beyond the environment.
+    pub cloud: CloudSettings,
     /// The client and its connections, which all clones of these options share.
     pub shared: S3Shared,
+}
+
+/// Settings of the crate `object_store` by its own names, such as `azure_storage_account_name`; they come before the
+/// environment's. Their `Debug` text hides them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct CloudSettings(pub BTreeMap<String, String>);
+
+impl fmt::Debug for CloudSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CloudSettings(…)")
+    }
 }
 
 /// Access keys; their `Debug` text hides them.

@@ -6,16 +6,17 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
+use super::client::Condition;
 use super::lease::Lease;
 use super::note::write_note;
 use super::open::{Open, note_template};
-use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::publish::PrefixEnd;
+use super::store::Store;
 use super::version::{SharedVersion, VersionNote};
 use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
 use crate::stop::Stop;
-use crate::target::publication::tell;
 use crate::target::s3::{open, publish};
-use crate::target::tree::{Latest, Tag, TreeOptions};
+use crate::target::tree::{self, Latest, Tag, TreeOptions};
 use crate::target::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::tile::Order;
 
@@ -77,13 +78,7 @@ impl S3 {
     /// If there is no such version, or the bucket cannot be written.
     pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let switched = wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(self.not_open()),
-                switched = publish::rollback(&self.store, lease, to) => switched,
-            }
-        })?;
+        let switched = publish::rollback(&self.store, lease, &self.runtime, &self.stop, to)?;
         self.release()?;
         Ok(switched)
     }
@@ -111,9 +106,21 @@ impl S3 {
 impl Open {
     /// Applies edits to a target that was listed.
     fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+        let mut found: Vec<Option<Tag>> =
+            edits.iter().map(|edit| self.run.meet(edit.id())).collect::<Result<_, _>>()?;
+        if !self.uploads.lists_digests() {
+            let is_unknown =
+                |(edit, here): (&TileEdit, &Option<Tag>)| *here == Some(None) && matches!(edit, TileEdit::Put(..));
+            let unknown: Vec<usize> =
+                (0..edits.len()).filter(|place| is_unknown((&edits[*place], &found[*place]))).collect();
+            let names: Vec<String> = unknown.iter().map(|at| self.run.template.name(edits[*at].id())).collect();
+            for (at, here) in unknown.into_iter().zip(self.uploads.look(&names)?) {
+                // A tile that vanished since the listing is written; it counts as one that was there.
+                found[at] = Some(here.flatten());
+            }
+        }
         let mut written = Written::default();
-        for edit in edits {
-            let here = self.run.meet(edit.id())?;
+        for (edit, here) in edits.into_iter().zip(found) {
             self.edit(edit, here, packed, &mut written)?;
         }
         Ok(written)
@@ -170,25 +177,6 @@ impl Open {
             changed.add_new(id)?;
         }
         Ok(())
-    }
-
-    /// Deletes the tiles that are no longer in the tileset; returns how many there were.
-    fn delete_vanished(&mut self) -> Result<u64, S3Error> {
-        let (mut names, mut deleted) = (Vec::new(), 0);
-        loop {
-            let vanished = self.run.vanished()?;
-            let is_end = vanished.is_empty();
-            deleted += vanished.len() as u64;
-            vanished.iter().try_for_each(|id| self.run.note_change(*id, TileChange::Deleted))?;
-            names.extend(vanished.into_iter().map(|id| self.run.template.name(id)));
-            while names.len() >= MAX_NAMES_PER_DELETE || is_end && !names.is_empty() {
-                let rest = names.split_off(names.len().min(MAX_NAMES_PER_DELETE));
-                self.uploads.delete(std::mem::replace(&mut names, rest))?;
-            }
-            if is_end {
-                return Ok(deleted);
-            }
-        }
     }
 }
 
@@ -258,28 +246,26 @@ impl Sink for S3 {
     }
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
-        let Some(mut open) = self.open.take() else { return Err(self.not_open()) };
-        // Every new tile is stored before the first old one is deleted.
-        open.uploads.settle()?;
-        let deleted = open.delete_vanished()?;
-        open.uploads.settle()?;
-        tell(&open.run.before_manifest, open.run.changed.as_ref())?;
+        let Some(open) = self.open.take() else { return Err(self.not_open()) };
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let place = self.store.location.to_string();
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                done = publish::finish(&self.store, lease, &self.tree, &open, metadata) => done,
-            }
-        })?;
-        if let Some(lease) = &self.lease {
-            wait(&self.runtime, lease.finish(open.run.begun_at_the_end()));
-        }
+        let Open { run, mut uploads, metadata: seen, latest, .. } = open;
+        let is_versioned = run.version.is_some();
+        let mut prefix = PrefixEnd {
+            runtime: &self.runtime,
+            stop: &self.stop,
+            store: &self.store,
+            lease,
+            uploads: Some(&mut uploads),
+            doomed: Vec::new(),
+            metadata: Some(seen),
+            latest,
+            is_versioned,
+        };
+        let (deleted, changed) = tree::end(&mut prefix, run, &self.tree, metadata)?;
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, deleted, in_flight, changed: open.run.changed.take() })
+        Ok(Finished { place, deleted, in_flight, changed })
     }
 }
 

@@ -1,153 +1,188 @@
-//! The end of a run: writes the notes, the manifest last; with versions, switches clients and removes old versions.
+//! The end of a run below a prefix: what [`tree::end`](crate::target::tree::end) does by requests to the server.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::ops::ControlFlow;
 
+use tokio::runtime::Handle;
+
+use super::client::{Condition, MAX_NAMES_PER_DELETE};
 use super::lease::Lease;
-use super::note::{BEGUN, names, noted_versions, read_latest, read_noted, replace_note, write_note};
-use super::open::Open;
-use super::store::{Condition, MAX_NAMES_PER_DELETE, Store};
+use super::note::{entries, read_latest, replace_note, write_note};
+use super::store::Store;
+use super::uploads::Uploads;
 use super::version::{is_awaited, note_published};
-use super::{Action, S3Error};
-use crate::target::Metadata;
-use crate::target::tree::{Latest, Publishing, Template, TreeOptions, notes};
+use super::{S3Error, wait};
+use crate::stop::Stop;
+use crate::target::tree::notes::Begun;
+use crate::target::tree::{Latest, Template, TreeStore, notes, switch};
 
-/// Writes the notes of a run whose tiles are all stored; with versions, switches clients to the new one and deletes
-/// expired versions.
-pub(crate) async fn finish(
-    store: &Store,
-    lease: &Lease,
-    tree: &TreeOptions,
-    open: &Open,
-    metadata: &Metadata,
-) -> Result<(), S3Error> {
-    let place = |source| S3Error::Note { place: store.place(notes::METADATA), source };
-    let notes = notes::finished(metadata, &open.run.layers, &open.run.template, tree).map_err(place)?;
-    if let Some(version) = &open.run.version {
-        for own in &notes {
-            let name = notes::of_version(version, &own.name);
-            write_note(store, &name, own.body.clone(), &Condition::Always).await?;
+/// A prefix whose run ends, or whose version is switched.
+pub(crate) struct PrefixEnd<'a> {
+    pub(crate) runtime: &'a Handle,
+    pub(crate) stop: &'a Stop,
+    pub(crate) store: &'a Store,
+    pub(crate) lease: &'a Lease,
+    /// The tiles in flight; `None` if no tile is written.
+    pub(crate) uploads: Option<&'a mut Uploads>,
+    /// Names of tiles to be deleted, fewer than one request takes.
+    pub(crate) doomed: Vec<String>,
+    /// The condition for replacing `metadata.json`; `None`: it is replaced as it is then.
+    pub(crate) metadata: Option<Condition>,
+    /// The condition for replacing `latest.json`.
+    pub(crate) latest: Condition,
+    pub(crate) is_versioned: bool,
+}
+
+impl PrefixEnd<'_> {
+    /// Waits for requests, unless a stop is asked for.
+    fn wait<T>(&self, requests: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
+        wait(self.runtime, async {
+            tokio::select! {
+                biased;
+                _ = self.stop.wait() => Err(S3Error::Interrupted { place: self.store.location.to_string() }),
+                done = requests => done,
+            }
+        })
+    }
+
+    fn delete_doomed(&mut self) -> Result<(), S3Error> {
+        let names = std::mem::take(&mut self.doomed);
+        match &mut self.uploads {
+            Some(uploads) if !names.is_empty() => uploads.delete(names),
+            _ => Ok(()),
         }
     }
-    lease.confirm().await?;
-    for own in notes.iter().filter(|own| own.name != notes::METADATA) {
-        replace_note(store, &own.name, &own.body).await?;
+
+    fn settle(&mut self) -> Result<(), S3Error> {
+        self.uploads.as_mut().map_or(Ok(()), |uploads| uploads.settle())
     }
-    let Publishing::Versioned { keep, keep_for } = tree.publish else {
-        return manifest(store, &notes, open).await;
-    };
-    let Some(version) = &open.run.version else { return Ok(()) };
-    let now = SystemTime::now();
-    let mut latest = Latest::published(open.run.published.clone(), version, now);
-    latest.take_expired(keep, keep_for, now);
-    let body = serde_json::to_vec_pretty(&latest).map_err(place)?;
-    write_note(store, notes::LATEST, body, &open.latest).await?;
-    manifest(store, &notes, open).await?;
-    lease.note(open.run.begun_at_the_end()).await?;
-    note_published(store, version).await?;
-    // If `latest.json` was lost, it is not known which versions are old, so no version is removed.
-    let Some(before) = &open.run.published else { return Ok(()) };
-    let own: BTreeSet<&str> = notes.iter().map(|own| own.name.as_str()).collect();
-    remove_gone(store, &before.version, &own).await?;
-    sweep(store, &tree.template.clone().with_layers(open.run.layers.iter().map(String::as_str)), &latest).await
 }
 
-/// Removes the TileJSON of layers that the version `before` has, and the current version, whose notes are `own`, does
-/// not.
-async fn remove_gone(store: &Store, before: &str, own: &BTreeSet<&str>) -> Result<(), S3Error> {
-    let begin = notes::of_version(before, "");
-    let shown = names(store, &begin).await?;
-    let shown = shown.iter().filter_map(|name| name.strip_prefix(&begin));
-    let gone: Vec<String> =
-        shown.filter(|name| notes::is_tilejson(name) && !own.contains(name)).map(str::to_owned).collect();
-    remove(store, &gone).await
-}
+impl TreeStore for PrefixEnd<'_> {
+    type Error = S3Error;
 
-async fn manifest(store: &Store, notes: &[notes::NoteFile], open: &Open) -> Result<(), S3Error> {
-    for own in notes.iter().filter(|own| own.name == notes::METADATA) {
-        write_note(store, &own.name, own.body.clone(), &open.metadata).await?;
+    /// A reader finds the metadata by one request.
+    const SHOWS_METADATA: bool = true;
+
+    fn note_error(&self, name: &str, source: serde_json::Error) -> S3Error {
+        S3Error::Note { place: self.store.place(name), source }
     }
-    Ok(())
+
+    fn wait_for_tiles(&mut self) -> Result<(), S3Error> {
+        self.settle()
+    }
+
+    fn delete_tile(&mut self, name: String) -> Result<bool, S3Error> {
+        self.doomed.push(name);
+        if self.doomed.len() == MAX_NAMES_PER_DELETE {
+            self.delete_doomed()?;
+        }
+        Ok(true)
+    }
+
+    fn sync_tiles(&mut self) -> Result<(), S3Error> {
+        self.delete_doomed()?;
+        self.settle()
+    }
+
+    fn confirm(&mut self) -> Result<(), S3Error> {
+        self.wait(self.lease.confirm())
+    }
+
+    fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, S3Error> {
+        Ok(self.wait(self.store.get(name))?.map(|object| object.body))
+    }
+
+    fn put(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+        self.wait(write_note(self.store, name, body.to_vec(), &Condition::Always)).map(drop)
+    }
+
+    fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+        self.wait(replace_note(self.store, name, body))
+    }
+
+    fn replace(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+        let seen = if name == notes::LATEST { Some(&self.latest) } else { self.metadata.as_ref() };
+        match seen {
+            Some(seen) => self.wait(write_note(self.store, name, body.to_vec(), seen)).map(drop),
+            None => self.keep(name, body),
+        }
+    }
+
+    fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, S3Error> {
+        self.wait(entries(self.store, folder))
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), S3Error> {
+        self.wait(self.store.remove(&[name.to_owned()]))
+    }
+
+    /// In place, the note is written when the lease is given back.
+    fn note_begun(&mut self, begun: Begun) -> Result<(), S3Error> {
+        if self.is_versioned {
+            return self.wait(self.lease.note(begun));
+        }
+        wait(self.runtime, self.lease.finish(begun));
+        Ok(())
+    }
+
+    fn note_published(&mut self, version: &str) -> Result<(), S3Error> {
+        self.wait(note_published(self.store, version))
+    }
+
+    fn is_awaited(&mut self, version: &str) -> Result<bool, S3Error> {
+        self.wait(is_awaited(self.store, version))
+    }
+
+    fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, S3Error> {
+        let store = self.store;
+        self.wait(async {
+            let mut from = None;
+            loop {
+                let page = store.list(&template.prefix(), from).await?;
+                let names = page.found.into_iter().map(|object| object.name);
+                let tiles: Vec<String> = names.filter(|name| template.read(name).is_some()).collect();
+                store.remove(&tiles).await?;
+                from = page.next;
+                if from.is_none() {
+                    break;
+                }
+            }
+            store.remove(&store.names(&notes::of_version(version, "")).await?).await
+        })?;
+        Ok(ControlFlow::Continue(()))
+    }
 }
 
 /// Switches clients to the version `to`, or to the one before the current one, and copies its notes to where clients
 /// look for them.
-pub(crate) async fn rollback(store: &Store, lease: &Lease, to: Option<&str>) -> Result<Latest, S3Error> {
-    let Some(object) = store.get(notes::LATEST).await? else {
+pub(crate) fn rollback(
+    store: &Store,
+    lease: &Lease,
+    runtime: &Handle,
+    stop: &Stop,
+    to: Option<&str>,
+) -> Result<Latest, S3Error> {
+    let (metadata, doomed) = (None, Vec::new());
+    let mut end = PrefixEnd {
+        runtime,
+        stop,
+        store,
+        lease,
+        uploads: None,
+        doomed,
+        metadata,
+        latest: Condition::Always,
+        is_versioned: true,
+    };
+    let Some(object) = end.wait(store.get(notes::LATEST))? else {
         return Err(S3Error::Missing { place: store.place(notes::LATEST) });
     };
     let before = read_latest(store, &object)?;
     let shown = before.version.clone();
     let switched = before.switched(to);
     let latest = switched.map_err(|source| S3Error::Switch { place: store.location.to_string(), source })?;
-    lease.confirm().await?;
-    let begin = notes::of_version(&latest.version, "");
-    let mut own = Vec::new();
-    for name in names(store, &begin).await? {
-        let short = name.strip_prefix(&begin).unwrap_or_default().to_owned();
-        if short != BEGUN {
-            let body = store.get(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?.body;
-            own.push((short, body));
-        }
-    }
-    // The manifest is replaced last, after the switch.
-    for (short, body) in own.iter().filter(|(short, _)| short != notes::METADATA) {
-        replace_note(store, short, body).await?;
-    }
-    let body = serde_json::to_vec_pretty(&latest)
-        .map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })?;
-    write_note(store, notes::LATEST, body, &Condition::Still(object.tag)).await?;
-    for (short, body) in own.iter().filter(|(short, _)| short == notes::METADATA) {
-        replace_note(store, short, body).await?;
-    }
-    let own = own.iter().map(|(short, _)| short.as_str()).collect();
-    remove_gone(store, &shown, &own).await?;
+    end.latest = Condition::Unchanged(object.tag);
+    switch(&mut end, &latest, &shown)?;
     Ok(latest)
-}
-
-/// Deletes every version that `latest` does not list: expired versions, and versions that were begun and never
-/// published. A version's notes are deleted last, so that the next run finds what an interrupted deletion left.
-/// `template`, with its layers, is used for a version without notes.
-async fn sweep(store: &Store, template: &Template, latest: &Latest) -> Result<(), S3Error> {
-    for version in noted_versions(store).await? {
-        if latest.versions.iter().any(|stays| stays.version == version) {
-            continue;
-        }
-        if is_awaited(store, &version).await? {
-            continue;
-        }
-        let old = template_of(store, &version).await?.unwrap_or_else(|| template.clone()).with_version(&version);
-        let mut from = None;
-        loop {
-            let page = store.list(&old.prefix(), from).await?;
-            let tiles: Vec<String> =
-                page.found.into_iter().map(|(name, _)| name).filter(|name| old.read(name).is_some()).collect();
-            remove(store, &tiles).await?;
-            from = page.next;
-            if from.is_none() {
-                break;
-            }
-        }
-        remove(store, &names(store, &notes::of_version(&version, "")).await?).await?;
-    }
-    Ok(())
-}
-
-/// The template of a version, with its layers, by its notes: the version may have another template and other layers
-/// than this run. `None` if the notes do not name a template of versions.
-async fn template_of(store: &Store, version: &str) -> Result<Option<Template>, S3Error> {
-    let Some(object) = store.get(&notes::of_version(version, notes::METADATA)).await? else { return Ok(None) };
-    // Damaged notes of an old version do not prevent a new one from being published.
-    let noted = read_noted(store, &object).unwrap_or_default();
-    let template = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
-    Ok(template.map(|template| template.with_layers(noted.layers.iter().map(String::as_str))))
-}
-
-pub(crate) async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
-    for names in names.chunks(MAX_NAMES_PER_DELETE) {
-        if let Some((name, refusal)) = store.delete(names).await.into_iter().next() {
-            return Err(store.error(Action::Delete, &name, refusal));
-        }
-    }
-    Ok(())
 }

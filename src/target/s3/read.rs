@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::note::read_latest;
 use super::refusal::{Meaning, Refusal};
 use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
-use super::store::{Store, digest};
+use super::store::Store;
 use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
 use crate::encode::MAX_STORED_TILE;
 use crate::target::read::ReadAllowance;
@@ -93,7 +93,7 @@ impl TileReader for S3Reader {
             let (mut tiles, mut from) = (Vec::new(), None);
             loop {
                 let page = self.store.list(&self.template.prefix(), from).await?;
-                tiles.extend(page.found.iter().filter_map(|(name, _)| self.template.read(name)));
+                tiles.extend(page.found.iter().filter_map(|object| self.template.read(&object.name)));
                 from = page.next;
                 if from.is_none() {
                     return Ok(tiles);
@@ -122,7 +122,7 @@ impl TileReader for S3Reader {
             match self.store.list(&self.template.prefix(), None).await {
                 Ok(page)
                     if page.next.is_none()
-                        && !page.found.iter().any(|(name, _)| self.template.read(name).is_some()) =>
+                        && !page.found.iter().any(|object| self.template.read(&object.name).is_some()) =>
                 {
                     Err(foreign())
                 }
@@ -164,7 +164,7 @@ async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]
     let _flight = store.flights.begin();
     match store.read(name, None, most).await {
         Ok(object) => {
-            store.options.shared.note(name, ReadTile::Present(digest(object.tag.trim_matches('"'))));
+            store.options.shared.note(name, ReadTile::Present(object.digest));
             Ok(Some(object.body.into_boxed_slice()))
         }
         Err(refusal) if refusal.meaning == Meaning::Missing => {
@@ -209,10 +209,8 @@ impl S3Object {
         let name = key.key.clone();
         let (store, length, tag) = wait(&runtime, async {
             let store = Store::open(key.bucket_as_location(), options).await?;
-            let (length, tag) = super::upload::head(&store, &name)
-                .await?
-                .ok_or_else(|| S3Error::Missing { place: store.place(&name) })?;
-            Ok::<_, S3Error>((store, length, tag))
+            let head = store.head(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?;
+            Ok::<_, S3Error>((store, head.length, head.tag))
         })?;
         Ok(S3Object { runtime, place: store.place(&name), store, name, tag, length })
     }
@@ -261,10 +259,9 @@ impl S3Object {
 
     async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {
         let wanted = range.end - range.start;
-        let text = format!("bytes={}-{}", range.start, range.end - 1);
         let most = usize::try_from(wanted).unwrap_or(usize::MAX);
         let _permit = self.store.options.shared.begin_read(wanted).await;
-        let object = self.store.read(&self.name, Some(&text), most).await;
+        let object = self.store.read(&self.name, Some(range.clone()), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         if self.tag.as_ref().is_some_and(|tag| *tag != object.tag) {
             return Err(ReadError::Damaged {
@@ -273,7 +270,7 @@ impl S3Object {
             });
         }
         if object.body.len() as u64 != wanted {
-            let what = format!("bytes {text} are {} bytes", object.body.len());
+            let what = format!("bytes={}-{} are {} bytes", range.start, range.end - 1, object.body.len());
             return Err(ReadError::Damaged { place: self.place.clone(), what });
         }
         Ok(object.body)

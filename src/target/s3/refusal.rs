@@ -1,12 +1,6 @@
 //! The errors of servers and of the network, classified by what they mean for a run.
 
-use std::error::Error;
-
-use aws_sdk_s3::config::http::HttpResponse;
-use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
-
-use super::error::chain;
-use super::{Action, S3Cause, S3Error};
+use super::{Action, S3Cause, S3Error, Scheme};
 
 /// What a failed request means for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,53 +60,19 @@ impl Refusal {
         )
     }
 
+    /// An error that is none of a server's or the network's.
+    pub(crate) fn other(error: &dyn std::error::Error) -> Refusal {
+        Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }
+    }
+
     /// From the code and message of one object in the answer to `DeleteObjects`.
     pub(crate) fn of_code(code: &str, message: &str) -> Refusal {
         Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
     }
 }
 
-impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> for Refusal {
-    fn from(error: SdkError<E, HttpResponse>) -> Refusal {
-        match &error {
-            SdkError::ServiceError(answer) => {
-                let status = answer.raw().status().as_u16();
-                let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
-                let cause = S3Cause(said(Some(status), code, message));
-                let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
-                let region = header.or_else(|| expected_region(message));
-                let meaning = match meaning(Some(status), code) {
-                    Some(Meaning::Region(_)) => Meaning::Region(region),
-                    Some(meaning) => meaning,
-                    None => Meaning::Other,
-                };
-                Refusal { meaning, cause }
-            }
-            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
-            SdkError::DispatchFailure(failure) => {
-                let text = chain(&error);
-                // The SDK's own type of this error is in a crate that the SDK does not re-export.
-                let meaning = if text.contains("credential") {
-                    Meaning::NoKeys
-                } else if failure.is_timeout() {
-                    Meaning::Timeout
-                } else {
-                    Meaning::Unreachable
-                };
-                Refusal { meaning, cause: S3Cause(text) }
-            }
-            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
-            _ => {
-                let text = chain(&error);
-                let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
-                Refusal { meaning, cause: S3Cause(text) }
-            }
-        }
-    }
-}
-
 /// The meaning of an HTTP status and an error code; the code counts first (Amazon S3 API Reference, "Error responses").
-fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
+pub(crate) fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
     Some(match (code, status) {
         ("NoSuchBucket", _) => Meaning::NoBucket,
         ("NoSuchKey" | "NotFound", _) => Meaning::Missing,
@@ -150,13 +110,13 @@ fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
 }
 
 /// The region that a message names: "… the region 'us-east-1' is wrong; expecting 'eu-west-1'".
-fn expected_region(message: &str) -> Option<String> {
+pub(crate) fn expected_region(message: &str) -> Option<String> {
     let (_, rest) = message.split_once("expecting '")?;
     rest.split_once('\'').map(|(region, _)| region.to_owned())
 }
 
 /// Status, code and message on one line, as far as the server sent them.
-fn said(status: Option<u16>, code: &str, message: &str) -> String {
+pub(crate) fn said(status: Option<u16>, code: &str, message: &str) -> String {
     let mut text = status.map_or_else(String::new, |status| format!("HTTP {status}"));
     for part in [code, message.trim_end_matches('.')] {
         if !part.is_empty() {
@@ -171,6 +131,50 @@ fn said(status: Option<u16>, code: &str, message: &str) -> String {
         }
     }
     text
+}
+
+impl Scheme {
+    /// What an administrator has to allow, as a clause.
+    fn policy(self, action: Action, bucket: &str, prefix: &str) -> String {
+        match self {
+            Scheme::S3 => format!("a policy has to allow {}", action.policy(bucket, prefix)),
+            Scheme::Azure => format!(
+                "a role of this account has to allow Microsoft.Storage/storageAccounts/blobServices/containers/blobs/{} on the container \"{bucket}\"",
+                match action {
+                    Action::Put | Action::Abort => "write",
+                    Action::Get | Action::List => "read",
+                    Action::Delete => "delete",
+                }
+            ),
+            Scheme::Google => format!(
+                "a role of this account has to allow storage.objects.{} on the bucket \"{bucket}\"",
+                match action {
+                    Action::Put | Action::Abort => "create",
+                    Action::Get => "get",
+                    Action::List => "list",
+                    Action::Delete => "delete",
+                }
+            ),
+        }
+    }
+
+    /// Which settings say who asks, and what to do where none does.
+    const fn keys_advice(self) -> (&'static str, &'static str) {
+        match self {
+            Scheme::S3 => (
+                "check the access key, its secret and [s3] profile",
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile in [s3] profile, or give the machine a role",
+            ),
+            Scheme::Azure => (
+                "check AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or what else says who asks",
+                "set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN, or give the machine an identity",
+            ),
+            Scheme::Google => (
+                "check GOOGLE_APPLICATION_CREDENTIALS",
+                "set GOOGLE_APPLICATION_CREDENTIALS, or give the machine a service account",
+            ),
+        }
+    }
 }
 
 impl Action {
@@ -191,6 +195,7 @@ impl Action {
 /// The facts about the server and the bucket of a request that an error names.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestContext {
+    pub(crate) scheme: Scheme,
     pub(crate) endpoint: String,
     pub(crate) region: String,
     pub(crate) bucket: String,
@@ -200,22 +205,28 @@ pub(crate) struct RequestContext {
 
 impl RequestContext {
     pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
-        let RequestContext { endpoint, region, bucket, prefix, attempts } = self.clone();
-        let place = format!("s3://{bucket}/{key}");
+        let RequestContext { scheme, endpoint, region, bucket, prefix, attempts } = self.clone();
+        let place = format!("{}://{bucket}/{key}", scheme.name());
         let source = refusal.cause;
         match refusal.meaning {
             Meaning::Missing => S3Error::Missing { place },
-            Meaning::NoBucket => S3Error::NoBucket { bucket, endpoint, source },
+            Meaning::NoBucket => {
+                let (kind, setting) = scheme.bucket();
+                S3Error::NoBucket { kind, bucket, endpoint, setting, source }
+            }
             Meaning::Condition => S3Error::Changed { place },
             Meaning::Denied => {
-                let policy = action.policy(&bucket, &prefix);
+                let policy = scheme.policy(action, &bucket, &prefix);
                 S3Error::Denied { action, place, policy, source }
             }
-            Meaning::Keys => S3Error::Keys { endpoint, place, source },
-            Meaning::NoKeys => S3Error::NoKeys { place, source },
+            Meaning::Keys => S3Error::Keys { endpoint, place, next: scheme.keys_advice().0, source },
+            Meaning::NoKeys => S3Error::NoKeys { place, next: scheme.keys_advice().1, source },
             Meaning::Expired => S3Error::Expired { place, source },
             Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
-            Meaning::Unreachable => S3Error::Unreachable { endpoint, action, place, source },
+            Meaning::Unreachable => {
+                let setting = scheme.bucket().1;
+                S3Error::Unreachable { endpoint, action, place, setting, source }
+            }
             Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
             Meaning::Clock => S3Error::Clock { endpoint, source },
             Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },

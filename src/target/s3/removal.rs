@@ -2,8 +2,8 @@
 
 use tokio::runtime::Handle;
 
-use super::store::{MAX_NAMES_PER_DELETE, Store};
-use super::{Action, S3Error, S3Key, S3Location, S3Options};
+use super::store::Store;
+use super::{S3Error, S3Key, S3Location, S3Options};
 
 /// Deletes every object below a prefix. May wait for the server.
 ///
@@ -12,16 +12,7 @@ use super::{Action, S3Error, S3Key, S3Location, S3Options};
 pub fn remove_prefix(location: S3Location, options: S3Options, runtime: &Handle) -> Result<(), S3Error> {
     super::wait(runtime, async {
         let store = Store::open(location, options).await?;
-        let (mut names, mut from) = (Vec::new(), None);
-        loop {
-            let page = store.list("", from).await?;
-            names.extend(page.found.into_iter().map(|(name, _)| name));
-            from = page.next;
-            if from.is_none() {
-                break;
-            }
-        }
-        remove(&store, &names).await
+        store.remove(&store.names("").await?).await
     })
 }
 
@@ -32,27 +23,8 @@ pub fn remove_prefix(location: S3Location, options: S3Options, runtime: &Handle)
 pub fn remove_archive(archive: &S3Key, options: S3Options, runtime: &Handle) -> Result<(), S3Error> {
     super::wait(runtime, async {
         let store = Store::open(archive.bucket_as_location(), options).await?;
-        let (above, name) = archive.key.rsplit_once('/').map_or(("", &*archive.key), |(above, name)| (above, name));
-        let slash = if above.is_empty() { "" } else { "/" };
-        let notes = format!("{above}{slash}.{name}.oar-tiles/");
-        let (mut names, mut from) = (vec![archive.key.clone()], None);
-        loop {
-            let page = store.list(&notes, from).await?;
-            names.extend(page.found.into_iter().map(|(name, _)| name));
-            from = page.next;
-            if from.is_none() {
-                break;
-            }
-        }
-        remove(&store, &names).await
+        let mut names = vec![archive.key.clone()];
+        names.extend(store.names(&format!("{}/", archive.folder_beside())).await?);
+        store.remove(&names).await
     })
-}
-
-async fn remove(store: &Store, names: &[String]) -> Result<(), S3Error> {
-    for some in names.chunks(MAX_NAMES_PER_DELETE) {
-        if let Some((name, refusal)) = store.delete(some).await.into_iter().next() {
-            return Err(store.error(Action::Delete, &name, refusal));
-        }
-    }
-    Ok(())
 }

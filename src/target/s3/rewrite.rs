@@ -2,20 +2,15 @@
 //! under the lease. The bytes stay as they are.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::client::Listed;
 use super::lease::Lease;
 use super::note::{read_header_note, write_header_note};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::upload::head;
 use super::{Action, HeaderNote, RewrittenHeaders, S3, S3Error, wait};
 use crate::target::tree::Template;
 use crate::tile::TileId;
-
-/// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be
-/// URL-encoded").
-const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The most attempts to copy an object that is replaced in the meantime.
 const MAX_COPIES: u32 = 5;
@@ -69,7 +64,7 @@ impl HeaderPass<'_> {
         loop {
             let page = store.list(&self.template.prefix(), from).await?;
             let mut wanted = Vec::new();
-            for (name, tag) in page.found {
+            for Listed { name, tag, .. } in page.found {
                 // Amazon lists in the order of names. If a server does not, no position in the list shows which tiles
                 // are done.
                 is_ordered &= last < name;
@@ -78,7 +73,7 @@ impl HeaderPass<'_> {
                 if before.as_ref().is_some_and(|before| name <= *before) {
                     done.before += 1;
                 } else {
-                    wanted.push(ListedTile { name, tile, tag: tag.map(|tag| format!("\"{tag}\"")) });
+                    wanted.push(ListedTile { name, tile, tag });
                 }
             }
             let count = wanted.len() as u64;
@@ -102,14 +97,14 @@ impl HeaderPass<'_> {
         Ok(done)
     }
 
-    /// Copies a tile onto itself. If it was replaced since it was listed, copies the new one. A deleted tile needs no
+    /// Gives a tile the headers. If it was replaced since it was listed, the new one gets them. A deleted tile needs no
     /// headers.
     async fn copied(&self, listed: ListedTile) -> Result<(), S3Error> {
         let (mut tag, mut copies) = (listed.tag, 1);
         loop {
             if tag.is_none() {
-                let Some((_, found)) = head(self.store, &listed.name).await? else { return Ok(()) };
-                tag = found;
+                let Some(found) = self.store.head(&listed.name).await? else { return Ok(()) };
+                tag = found.tag;
             }
             match self.copy(&listed.name, listed.tile, tag.as_deref()).await {
                 Ok(()) | Err(Refusal { meaning: Meaning::Missing, .. }) => return Ok(()),
@@ -121,14 +116,10 @@ impl HeaderPass<'_> {
         }
     }
 
-    /// Copies an object with this `ETag` onto itself.
+    /// Gives a tile with this `ETag` the headers.
     async fn copy(&self, name: &str, tile: TileId, tag: Option<&str>) -> Result<(), Refusal> {
-        let (bucket, key) = (&self.store.location.bucket, self.store.key(name));
-        let source = format!("{bucket}/{}", utf8_percent_encode(&key, IN_KEY));
+        let headers = super::headers::of_tile(&self.store.options.headers, tile, self.packed);
         let _flight = self.store.flights.begin();
-        let request = self.store.client.copy_object().bucket(bucket).key(key).copy_source(source);
-        let request = super::headers::of_copy(request, &self.store.options.headers, tile, self.packed);
-        let copied = request.set_copy_source_if_match(tag.map(str::to_owned)).send().await;
-        copied.map(drop).map_err(Refusal::from)
+        self.store.client.set_headers(&self.store.key(name), headers, tag).await
     }
 }

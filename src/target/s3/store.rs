@@ -1,62 +1,23 @@
 //! Requests for objects below a prefix: read, write, list, delete. Each failure comes with its meaning.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
-use aws_sdk_s3::types::{Delete, ObjectIdentifier};
-
+use super::client::{Condition, Head, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
 use super::{Action, S3Cause, S3Error, S3Location, S3Options};
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::Tag;
 
-/// The most names in one `DeleteObjects` request (Amazon S3 API Reference).
-pub(crate) const MAX_NAMES_PER_DELETE: usize = 1_000;
-
 /// The objects below a prefix of a bucket. Names are relative to the prefix.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) location: S3Location,
     pub(crate) options: S3Options,
-    pub(crate) client: Client,
+    pub(crate) client: Arc<dyn ObjectClient>,
     pub(crate) requests: RequestContext,
     pub(crate) flights: Flights,
-}
-
-/// An object that was read.
-#[derive(Debug, Clone)]
-pub(crate) struct Object {
-    pub(crate) body: Vec<u8>,
-    pub(crate) tag: String,
-}
-
-/// The condition under which an object is written (RFC 9110, section 13.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Condition {
-    Always,
-    /// There is no such object.
-    Absent,
-    /// The object still has this `ETag`.
-    Still(String),
-}
-
-impl Condition {
-    /// The object is as it was when it had this `ETag`; `None`: when there was none.
-    pub(crate) fn as_seen(tag: Option<&String>) -> Condition {
-        tag.map_or(Condition::Absent, |tag| Condition::Still(tag.clone()))
-    }
-}
-
-/// A page of a listing.
-#[derive(Debug, Default)]
-pub(crate) struct Page {
-    /// Names and `ETag`s.
-    pub(crate) found: Vec<(String, Option<String>)>,
-    /// The continuation token of the next page; `None` after the last.
-    pub(crate) next: Option<String>,
 }
 
 impl Store {
@@ -90,130 +51,86 @@ impl Store {
     }
 
     /// Reads an object, or a range of it (RFC 9110, section 14.1.2). Refuses more than `most` bytes, whatever length
-    /// the server announces. Repeats a request whose answer breaks off: the SDK repeats only requests that fail before
-    /// the first byte of the body.
-    pub(crate) async fn read(&self, name: &str, range: Option<&str>, most: usize) -> Result<Object, Refusal> {
-        let mut attempt = 1;
-        loop {
-            let request = self.client.get_object().bucket(&self.location.bucket).key(self.key(name));
-            let answer = request.set_range(range.map(str::to_owned)).send().await.map_err(Refusal::from)?;
-            let tag = answer.e_tag().unwrap_or_default().to_owned();
-            if answer.content_length().is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > most)) {
-                return Err(too_large(most));
-            }
-            match body(answer.body, most).await {
-                Ok(Some(body)) => return Ok(Object { body, tag }),
-                Ok(None) => return Err(too_large(most)),
-                Err(_broken) if attempt < self.options.attempts => attempt += 1,
-                Err(broken) => {
-                    let cause = S3Cause(format!("the answer broke off: {}", super::error::chain(&broken)));
-                    return Err(Refusal { meaning: Meaning::Server, cause });
-                }
-            }
+    /// the server announces.
+    pub(crate) async fn read(&self, name: &str, range: Option<Range<u64>>, most: usize) -> Result<Object, Refusal> {
+        self.client.get(&self.key(name), range, most).await
+    }
+
+    /// What the server says of an object; `None` if there is none.
+    pub(crate) async fn head(&self, name: &str) -> Result<Option<Head>, S3Error> {
+        match self.client.head(&self.key(name)).await {
+            Ok(head) => Ok(Some(head)),
+            Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
+            Err(refusal) => Err(self.error(Action::Get, name, refusal)),
         }
     }
 
     /// Writes an object; returns its new `ETag`.
-    pub(crate) async fn put(&self, request: PutObjectFluentBuilder, name: &str) -> Result<String, Refusal> {
-        let answer = request.bucket(&self.location.bucket).key(self.key(name)).send().await.map_err(Refusal::from)?;
-        Ok(answer.e_tag().unwrap_or_default().to_owned())
+    pub(crate) async fn put(&self, name: &str, put: Put) -> Result<String, Refusal> {
+        self.client.put(&self.key(name), put).await
     }
 
     /// Writes a note if the condition holds; returns its new `ETag`.
     pub(crate) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
-        let request = self.client.put_object().body(ByteStream::from(body));
-        let request = super::headers::of_note(request, &self.options.headers);
-        let request = match condition {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Still(tag) => request.if_match(tag),
-        };
-        self.put(request, name).await
+        let headers = super::headers::of_note(&self.options.headers);
+        let line_time = std::time::Duration::ZERO;
+        self.put(name, Put { body, headers, digest: None, condition: condition.clone(), line_time }).await
     }
 
     /// Lists one page of the objects whose names start with `begin`; `from` is the continuation token of the page
     /// before.
     pub(crate) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
-        let request = self.client.list_objects_v2().bucket(&self.location.bucket).prefix(self.key(begin));
-        let answer = request.set_continuation_token(from.clone()).send().await;
-        let answer = answer.map_err(|error| self.error(Action::List, begin, error.into()))?;
-        let name = |key: &str| key.strip_prefix(&self.location.prefix).map(str::to_owned);
-        let found = answer.contents().iter().filter_map(|object| {
-            let tag = object.e_tag().map(|tag| tag.trim_matches('"').to_owned());
-            Some((name(object.key()?)?, tag))
-        });
-        let next = answer.next_continuation_token().filter(|_| answer.is_truncated() == Some(true));
-        if next.is_some() && next == from.as_deref() {
+        let page = self.client.list(&self.key(begin), from.clone()).await;
+        let Page { found, next } = page.map_err(|refusal| self.error(Action::List, begin, refusal))?;
+        if next.is_some() && next == from {
             let cause = S3Cause("the next page of the list is the same one again".to_owned());
             return Err(self.error(Action::List, begin, Refusal { meaning: Meaning::Server, cause }));
         }
-        Ok(Page { found: found.collect(), next: next.map(str::to_owned) })
+        let found = found.into_iter().filter_map(|mut object| {
+            object.name = object.name.strip_prefix(&self.location.prefix)?.to_owned();
+            Some(object)
+        });
+        Ok(Page { found: found.collect(), next })
     }
 
-    /// Deletes up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) objects by one request; returns those that
-    /// could not be deleted.
+    /// The names that begin with a text.
+    pub(crate) async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
+        let (mut names, mut from) = (Vec::new(), None);
+        loop {
+            let page = self.list(begin, from).await?;
+            names.extend(page.found.into_iter().map(|object| object.name));
+            from = page.next;
+            if from.is_none() {
+                return Ok(names);
+            }
+        }
+    }
+
+    /// Deletes up to [`MAX_NAMES_PER_DELETE`] objects; returns those that could not be deleted.
     pub(crate) async fn delete(&self, names: &[String]) -> Vec<(String, Refusal)> {
-        let mut objects = Vec::with_capacity(names.len());
-        for name in names {
-            match ObjectIdentifier::builder().key(self.key(name)).build() {
-                Ok(object) => objects.push(object),
-                Err(error) => {
-                    return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) });
-                }
-            }
-        }
-        let delete = match Delete::builder().set_objects(Some(objects)).quiet(true).build() {
-            Ok(delete) => delete,
-            Err(error) => return all(names, &Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }),
-        };
-        let request = self.client.delete_objects().bucket(&self.location.bucket).delete(delete);
-        match request.send().await.map_err(Refusal::from) {
-            Ok(answer) => {
-                let left = answer.errors().iter().map(|error| {
-                    let key = error.key().unwrap_or_default();
-                    let name = key.strip_prefix(&self.location.prefix).unwrap_or(key).to_owned();
-                    (name, Refusal::of_code(error.code().unwrap_or_default(), error.message().unwrap_or_default()))
-                });
-                left.filter(|(_, refusal)| refusal.meaning != Meaning::Missing).collect()
-            }
-            // Google's S3 interface has no DeleteObjects.
-            Err(refusal) if refusal.meaning == Meaning::Unknown => self.delete_each(names).await,
-            Err(refusal) => all(names, &refusal),
-        }
+        let keys: Vec<String> = names.iter().map(|name| self.key(name)).collect();
+        let left = self.client.delete(&keys).await.into_iter();
+        left.map(|(key, refusal)| {
+            let name = key.strip_prefix(&self.location.prefix).unwrap_or(&key).to_owned();
+            (name, refusal)
+        })
+        .collect()
     }
 
-    async fn delete_each(&self, names: &[String]) -> Vec<(String, Refusal)> {
-        let mut left = Vec::new();
-        for name in names {
-            let request = self.client.delete_object().bucket(&self.location.bucket).key(self.key(name));
-            match request.send().await.map_err(Refusal::from) {
-                Ok(_) | Err(Refusal { meaning: Meaning::Missing, .. }) => {}
-                Err(refusal) => left.push((name.clone(), refusal)),
+    /// Deletes any number of objects.
+    pub(crate) async fn remove(&self, names: &[String]) -> Result<(), S3Error> {
+        for names in names.chunks(MAX_NAMES_PER_DELETE) {
+            if let Some((name, refusal)) = self.delete(names).await.into_iter().next() {
+                return Err(self.error(Action::Delete, &name, refusal));
             }
         }
-        left
+        Ok(())
     }
 }
 
-/// The body of an answer; `None` if it has more than `most` bytes.
-async fn body(mut stream: ByteStream, most: usize) -> Result<Option<Vec<u8>>, ByteStreamError> {
-    let mut body = Vec::new();
-    while let Some(bytes) = stream.try_next().await? {
-        if bytes.len() > most - body.len() {
-            return Ok(None);
-        }
-        body.extend_from_slice(&bytes);
-    }
-    Ok(Some(body))
-}
-
-fn too_large(most: usize) -> Refusal {
+pub(crate) fn too_large(most: usize) -> Refusal {
     let cause = S3Cause(format!("it has more than {most} bytes, the most that are read of such an object"));
     Refusal { meaning: Meaning::TooLarge, cause }
-}
-
-fn all(names: &[String], refusal: &Refusal) -> Vec<(String, Refusal)> {
-    names.iter().map(|name| (name.clone(), refusal.clone())).collect()
 }
 
 /// The MD5 of an object's bytes, if its `ETag` looks like one (Amazon S3 API Reference, "Object"). The `ETag` of an

@@ -6,17 +6,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
+use super::client::{Condition, Part, Put, line_time};
+use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
-use super::store::{Condition, Store};
+use super::store::Store;
 use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
 use crate::hex::hex;
 use crate::stop::Stop;
@@ -35,10 +33,6 @@ const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// The slowest line that the time limits allow for, in bytes a second: an upload may take
-/// `bytes / MIN_BYTES_PER_SECOND` longer than the limits in the settings, which are meant for tiles.
-const MIN_BYTES_PER_SECOND: u64 = 256 << 10;
-
 /// An archive in S3 that a run is going to replace.
 #[derive(Debug)]
 pub struct S3Archive {
@@ -50,19 +44,8 @@ pub struct S3Archive {
     seen: Condition,
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
-}
-
-/// The length and the `ETag` of an object.
-pub(crate) async fn head(store: &Store, name: &str) -> Result<Option<(u64, Option<String>)>, S3Error> {
-    let request = store.client.head_object().bucket(&store.location.bucket).key(store.key(name));
-    match request.send().await.map_err(Refusal::from) {
-        Ok(answer) => {
-            let length = answer.content_length().and_then(|length| u64::try_from(length).ok()).unwrap_or_default();
-            Ok(Some((length, answer.e_tag().map(str::to_owned))))
-        }
-        Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
-        Err(refusal) => Err(store.error(Action::Get, name, refusal)),
-    }
+    /// The lease on the archive, where an upload in parts honours no condition.
+    lease: Option<Lease>,
 }
 
 impl S3Archive {
@@ -71,25 +54,50 @@ impl S3Archive {
     /// # Errors
     /// If the bucket cannot be read.
     pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
+        S3Archive::begin_with(key, options, runtime, stop, Writers::Several)
+    }
+
+    /// As [`S3Archive::begin`], for an object whose name nobody else writes.
+    pub(crate) fn begin_alone(
+        key: &S3Key,
+        options: S3Options,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<S3Archive, S3Error> {
+        S3Archive::begin_with(key, options, runtime, stop, Writers::One)
+    }
+
+    fn begin_with(
+        key: &S3Key,
+        options: S3Options,
+        runtime: Handle,
+        stop: &Stop,
+        writers: Writers,
+    ) -> Result<S3Archive, S3Error> {
         let name = key.key.clone();
         let looking = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // Lists first, because the answer to HEAD has no body that could report a missing bucket.
             store.list(&name, None).await?;
-            let there = head(&store, &name).await?;
-            Ok::<_, S3Error>((store, there))
+            let lease = if writers == Writers::One || store.client.has_conditional_parts() {
+                None
+            } else {
+                Some(Lease::take_beside(&store, key, &runtime).await?)
+            };
+            let there = store.head(&name).await?;
+            Ok::<_, S3Error>((store, lease, there))
         };
         let place = key.to_string();
-        let (store, there) = wait(&runtime, async {
+        let (store, lease, there) = wait(&runtime, async {
             tokio::select! {
                 biased;
                 _ = stop.wait() => Err(S3Error::Interrupted { place }),
                 looked = looking => looked,
             }
         })?;
-        let (length, tag) = there.map_or((None, None), |(length, tag)| (Some(length), tag));
+        let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let seen = Condition::as_seen(tag.as_ref());
-        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length })
+        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length, lease })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
@@ -120,13 +128,12 @@ impl S3Archive {
     }
 
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, S3Error> {
-        let text = format!("bytes={}-{}", range.start, range.end - 1);
         let _flight = self.store.flights.begin();
         let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let object = self.store.read(&self.name, Some(&text), most).await;
+        let object = self.store.read(&self.name, Some(range.clone()), most).await;
         let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
         let same = match &self.seen {
-            Condition::Still(tag) => *tag == object.tag,
+            Condition::Unchanged(tag) => *tag == object.tag,
             Condition::Always | Condition::Absent => true,
         };
         if same && object.body.len() as u64 == range.end - range.start {
@@ -159,6 +166,36 @@ impl S3Archive {
         wait(&self.runtime, upload.send())?;
         Ok(self.store.place(&self.name))
     }
+
+    /// Fails if somebody else has replaced the object since the beginning, where the server does not see to it.
+    async fn check_unchanged(&self) -> Result<(), S3Error> {
+        let Some(lease) = &self.lease else { return Ok(()) };
+        lease.confirm().await?;
+        let tag = self.store.head(&self.name).await?.and_then(|head| head.tag);
+        if Condition::as_seen(tag.as_ref()) == self.seen {
+            return Ok(());
+        }
+        Err(S3Error::Changed { place: self.store.place(&self.name) })
+    }
+}
+
+impl Drop for S3Archive {
+    /// Gives the lease back, so that the next run does not have to wait until it expires.
+    fn drop(&mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let released = wait(&self.runtime, tokio::time::timeout(MAX_UNDO_TIME, lease.release()));
+        if !matches!(released, Ok(Ok(()))) {
+            let place = self.store.place(&self.name);
+            tracing::warn!("the lease on {place} could not be given back, and expires by itself");
+        }
+    }
+}
+
+/// How many runs may write an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writers {
+    One,
+    Several,
 }
 
 /// A file that is being uploaded.
@@ -202,18 +239,6 @@ impl Upload<'_> {
         self.archive.store.error(Action::Put, &self.archive.name, refusal)
     }
 
-    /// The time limits of a request that sends `bytes`.
-    fn time_limits(&self, bytes: u64) -> aws_sdk_s3::config::Builder {
-        let options = &self.archive.store.options;
-        let line = Duration::from_secs(bytes / MIN_BYTES_PER_SECOND);
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(options.connect_timeout)
-            .operation_attempt_timeout(options.attempt_timeout + line)
-            .operation_timeout(options.request_timeout + line * options.attempts)
-            .build();
-        aws_sdk_s3::Config::builder().timeout_config(timeouts)
-    }
-
     async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, S3Error> {
         let file = Arc::clone(&self.file);
         let read = move || {
@@ -228,17 +253,11 @@ impl Upload<'_> {
         let S3Archive { store, name, seen, .. } = self.archive;
         let bytes = self.read(0, self.length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
-        let request = store.client.put_object().body(ByteStream::from(bytes));
-        let request = super::headers::of_archive(request, &store.options.headers, PMTILES);
-        let request = request.content_md5(aws_smithy_types::base64::encode(digest)).bucket(&store.location.bucket);
-        let request = match seen {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Still(tag) => request.if_match(tag),
-        };
+        let headers = super::headers::of_archive(&store.options.headers, PMTILES);
+        let line_time = line_time(self.length);
+        let put = Put { body: bytes, headers, digest: Some(digest), condition: seen.clone(), line_time };
         let _flight = store.flights.begin();
-        let sent = request.key(store.key(name)).customize().config_override(self.time_limits(self.length)).send().await;
-        match sent.map_err(Refusal::from) {
+        match store.put(name, put).await {
             Ok(_) => Ok(()),
             Err(refusal) => self.unless_stored(&hex(digest), refusal).await,
         }
@@ -248,9 +267,10 @@ impl Upload<'_> {
     /// lost, and the second attempt refused because the object had changed.
     async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
-            && let Some((length, Some(tag))) = head(&self.archive.store, &self.archive.name).await?
-            && length == self.length
-            && tag.trim_matches('"') == digest
+            && let Some(head) = self.archive.store.head(&self.archive.name).await?
+            && head.length == self.length
+            && (head.tag.is_some_and(|tag| tag.trim_matches('"') == digest)
+                || head.digest.is_some_and(|found| hex(found) == digest))
         {
             return Ok(());
         }
@@ -259,10 +279,8 @@ impl Upload<'_> {
 
     async fn begin_parts(&self) -> Result<String, S3Error> {
         let S3Archive { store, name, .. } = self.archive;
-        let request = store.client.create_multipart_upload().bucket(&store.location.bucket).key(store.key(name));
-        let request = super::headers::of_parts(request, &store.options.headers, PMTILES);
-        let begun = request.send().await.map_err(|error| self.error(error.into()))?;
-        Ok(begun.upload_id().unwrap_or_default().to_owned())
+        let headers = super::headers::of_archive(&store.options.headers, PMTILES);
+        store.client.begin_parts(&store.key(name), headers).await.map_err(|refusal| self.error(refusal))
     }
 
     async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
@@ -270,24 +288,31 @@ impl Upload<'_> {
         let size = store.options.part_size.max(self.length.div_ceil(MAX_PARTS));
         let at_once =
             usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
-        let parts = (0..self.length.div_ceil(size)).map(|number| {
-            let offset = number * size;
-            self.send_part(id, number, offset, size.min(self.length - offset))
-        });
-        let parts: Vec<([u8; 16], CompletedPart)> = stream::iter(parts).buffered(at_once).try_collect().await?;
-        let (digests, parts): (Vec<[u8; 16]>, Vec<CompletedPart>) = parts.into_iter().unzip();
-        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
-        let request = store.client.complete_multipart_upload().bucket(&store.location.bucket);
-        let request = request.key(store.key(name)).upload_id(id).multipart_upload(parts);
-        let request = match seen {
-            Condition::Always => request,
-            Condition::Absent => request.if_none_match("*"),
-            Condition::Still(tag) => request.if_match(tag),
-        };
-        // The server assembles the parts before it answers.
-        let sent = request.customize().config_override(self.time_limits(self.length)).send().await;
-        match sent.map_err(Refusal::from) {
-            Ok(_) => Ok(()),
+        let key = store.key(name);
+        // One part after the other is read and handed over, as the client wants it; they are sent at once.
+        let sent = stream::iter(0..self.length.div_ceil(size))
+            .then(|number| {
+                let offset = number * size;
+                let length = size.min(self.length - offset);
+                async move {
+                    let bytes = self.read(offset, length).await?;
+                    let digest: [u8; 16] = Md5::digest(&bytes).into();
+                    Ok::<_, S3Error>(Part { number, bytes, digest, line_time: line_time(length) })
+                }
+            })
+            .map(|part| {
+                let part = part.map(|part| (part.digest, store.client.put_part(&key, id, part)));
+                async move {
+                    let (digest, sending) = part?;
+                    let _flight = store.flights.begin();
+                    Ok::<_, S3Error>((digest, sending.await.map_err(|refusal| self.error(refusal))?))
+                }
+            });
+        let parts: Vec<([u8; 16], String)> = sent.buffered(at_once).try_collect::<Vec<_>>().await?;
+        let (digests, parts): (Vec<[u8; 16]>, Vec<String>) = parts.into_iter().unzip();
+        self.archive.check_unchanged().await?;
+        match store.client.complete_parts(&key, id, parts, seen, line_time(self.length)).await {
+            Ok(()) => Ok(()),
             Err(refusal) => {
                 let digest = format!("{}-{}", hex(Md5::digest(digests.concat())), digests.len());
                 self.unless_stored(&digest, refusal).await
@@ -295,34 +320,12 @@ impl Upload<'_> {
         }
     }
 
-    async fn send_part(
-        &self,
-        id: &str,
-        number: u64,
-        offset: u64,
-        length: u64,
-    ) -> Result<([u8; 16], CompletedPart), S3Error> {
-        let S3Archive { store, name, .. } = self.archive;
-        let bytes = self.read(offset, length).await?;
-        let digest: [u8; 16] = Md5::digest(&bytes).into();
-        let number = i32::try_from(number + 1).unwrap_or(i32::MAX);
-        let request = store.client.upload_part().bucket(&store.location.bucket).key(store.key(name));
-        let request = request.upload_id(id).part_number(number).body(ByteStream::from(bytes));
-        let request = request.content_md5(aws_smithy_types::base64::encode(digest));
-        let _flight = store.flights.begin();
-        let sent = request.customize().config_override(self.time_limits(length)).send().await;
-        let sent = sent.map_err(|error| self.error(error.into()))?;
-        let part = CompletedPart::builder().part_number(number).set_e_tag(sent.e_tag().map(str::to_owned)).build();
-        Ok((digest, part))
-    }
-
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
     async fn abort(&self, id: &str) {
         let S3Archive { store, name, stop, .. } = self.archive;
-        let request = store.client.abort_multipart_upload().bucket(&store.location.bucket);
-        let aborting = request.key(store.key(name)).upload_id(id).send();
-        match Box::pin(stop.within(MAX_UNDO_TIME, aborting)).await.map(|aborted| aborted.map_err(Refusal::from)) {
+        let key = store.key(name);
+        match stop.within(MAX_UNDO_TIME, store.client.abort_parts(&key, id)).await {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
                 let error = store.error(Action::Abort, name, refusal.clone());
                 tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);

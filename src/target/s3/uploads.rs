@@ -4,16 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder;
-use aws_sdk_s3::primitives::ByteStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::client::{Condition, Put};
 use super::refusal::{Meaning, Refusal};
-use super::store::{Store, digest};
-use super::upload::head;
+use super::store::Store;
 use super::{Action, S3Cause, S3Error, wait};
 use crate::stop::Stop;
 use crate::target::tree::Tag;
@@ -69,11 +67,10 @@ const MAX_CONFLICTS: u32 = 5;
 /// The pause between these attempts.
 const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The request for a tile. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
-fn tile_request(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], packed: bool) -> PutObjectFluentBuilder {
-    let request = store.client.put_object().body(ByteStream::from(bytes));
-    super::headers::of_tile(request, &store.options.headers, tile, packed)
-        .content_md5(aws_smithy_types::base64::encode(digest))
+/// A tile to be written. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
+fn put_of_tile(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], packed: bool) -> Put {
+    let headers = super::headers::of_tile(&store.options.headers, tile, packed);
+    Put { body: bytes, headers, digest: Some(digest), condition: Condition::Always, line_time: Duration::ZERO }
 }
 
 /// Adds a tile unless it exists. If a tile with other bytes exists, counts it in `found`.
@@ -88,17 +85,15 @@ async fn add(
 ) -> Result<(), Refusal> {
     let mut attempt = 1;
     loop {
-        let request = tile_request(store, tile, bytes.clone(), wanted, packed).if_none_match("*");
-        let refusal = match store.put(request, name).await {
+        let put = put_of_tile(store, tile, bytes.clone(), wanted, packed);
+        let refusal = match store.put(name, Put { condition: Condition::Absent, ..put }).await {
             Err(refusal) if refusal.meaning == Meaning::Condition => refusal,
             outcome => return outcome.map(drop),
         };
-        let there = store.client.head_object().bucket(&store.location.bucket).key(store.key(name)).send().await;
-        match there.map_err(Refusal::from) {
+        match store.client.head(&store.key(name)).await {
             Ok(there) => {
-                let tag = there.e_tag().and_then(|tag| digest(tag.trim_matches('"')));
                 // An earlier attempt of this request may have stored it.
-                if tag != Some(wanted) {
+                if there.digest != Some(wanted) {
                     found.fetch_add(1, Ordering::Relaxed);
                 }
                 return Ok(());
@@ -174,7 +169,8 @@ impl Uploads {
                 let outcome = match found {
                     Some(found) => add(&store, &name, tile, bytes.into_vec(), digest, packed, &found).await,
                     None => {
-                        store.put(tile_request(&store, tile, bytes.into_vec(), digest, packed), &name).await.map(drop)
+                        let put = put_of_tile(&store, tile, bytes.into_vec(), digest, packed);
+                        store.put(&name, put).await.map(drop)
                     }
                 };
                 drop(flight);
@@ -190,7 +186,7 @@ impl Uploads {
         Ok(())
     }
 
-    /// Starts to delete up to [`MAX_NAMES_PER_DELETE`](super::MAX_NAMES_PER_DELETE) tiles, once there is room.
+    /// Starts to delete up to [`MAX_NAMES_PER_DELETE`](super::client::MAX_NAMES_PER_DELETE) tiles, once there is room.
     pub(crate) fn delete(&mut self, names: Vec<String>) -> Result<(), S3Error> {
         self.check()?;
         let permit = self.permit(&self.room, 1)?;
@@ -233,8 +229,7 @@ impl Uploads {
             }
             let _permit = self.room.acquire().await.map_err(|_closed| interrupted())?;
             let _flight = self.store.flights.begin();
-            let found = head(&self.store, name).await?;
-            Ok(found.map(|(_, tag)| tag.and_then(|tag| digest(tag.trim_matches('"')))))
+            Ok(self.store.head(name).await?.map(|head| head.digest))
         });
         wait(&self.runtime, async {
             tokio::select! {
@@ -243,6 +238,11 @@ impl Uploads {
                 found = looks.buffered(self.store.options.in_flight.get()).try_collect() => found,
             }
         })
+    }
+
+    /// True if the listing of the target says the digests of tiles.
+    pub(crate) fn lists_digests(&self) -> bool {
+        self.store.client.lists_digests()
     }
 
     /// True if an upload or a deletion was started.

@@ -14,13 +14,14 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::note::{BEGUN, write_note};
-use super::store::{Condition, Object, Store, digest};
+use super::client::{Condition, Object};
+use super::note::write_note;
+use super::store::Store;
 use super::uploads::Uploads;
 use super::{S3Error, S3Location, S3Options, wait};
 use crate::clock::seconds_now;
 use crate::stop::Stop;
-use crate::target::tree::{Latest, Template, notes};
+use crate::target::tree::{BEGUN, Latest, Template, notes};
 use crate::tile::{ColumnRanges, TileId};
 
 /// How long a version of shards that was never published is protected from other runs, which remove versions that
@@ -59,7 +60,7 @@ impl VersionNote {
 /// Removes the run from the note of a published version, so that the version is removed like any other once it has
 /// expired.
 pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), S3Error> {
-    write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await
+    write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await.map(drop)
 }
 
 /// A version, and the run of shards that writes it.
@@ -107,7 +108,7 @@ pub fn give_up_shared(
         if VersionNote::read(Some(&object)).shards.as_deref() != Some(&*version.run) {
             return Ok(());
         }
-        write_note(&store, &version.note(), b"{}".to_vec(), &Condition::Still(object.tag)).await
+        write_note(&store, &version.note(), b"{}".to_vec(), &Condition::Unchanged(object.tag)).await.map(drop)
     })
 }
 
@@ -121,7 +122,7 @@ pub(crate) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3E
         return Ok(true);
     }
     if let (Some(object), Some(_)) = (found, note.shards) {
-        write_note(store, &name, b"{}".to_vec(), &Condition::Still(object.tag)).await?;
+        write_note(store, &name, b"{}".to_vec(), &Condition::Unchanged(object.tag)).await?;
     }
     Ok(false)
 }
@@ -182,9 +183,7 @@ impl VersionTiles {
             loop {
                 let page = store.list(&prefix, from).await?;
                 found.extend(
-                    page.found
-                        .into_iter()
-                        .filter_map(|(name, tag)| Some((template.read(&name)?, tag.as_deref().and_then(digest)?))),
+                    page.found.into_iter().filter_map(|object| Some((template.read(&object.name)?, object.digest?))),
                 );
                 from = page.next;
                 if from.is_none() {

@@ -5,8 +5,6 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::note::names;
-use super::publish::remove;
 use super::store::Store;
 use super::{S3Archive, S3Error, S3Key, S3Location, S3Object, S3Options, wait};
 use crate::stop::Stop;
@@ -35,7 +33,11 @@ impl S3WorkObjects {
     }
 
     fn key(&self, name: &str) -> S3Key {
-        S3Key { bucket: self.location.bucket.clone(), key: format!("{}{name}", self.location.prefix) }
+        S3Key {
+            scheme: self.location.scheme,
+            bucket: self.location.bucket.clone(),
+            key: format!("{}{name}", self.location.prefix),
+        }
     }
 
     /// Stores a file.
@@ -43,7 +45,7 @@ impl S3WorkObjects {
     /// # Errors
     /// If it cannot be read, or the bucket cannot be written.
     pub fn store(&self, name: &str, file: &Path) -> Result<(), S3Error> {
-        let archive = S3Archive::begin(&self.key(name), self.options.clone(), self.runtime.clone(), &self.stop)?;
+        let archive = S3Archive::begin_alone(&self.key(name), self.options.clone(), self.runtime.clone(), &self.stop)?;
         archive.upload(file).map(drop)
     }
 
@@ -62,7 +64,7 @@ impl S3WorkObjects {
     pub fn first_names(&self) -> Result<Vec<String>, S3Error> {
         wait(&self.runtime, async {
             let store: Arc<Store> = Store::open(self.location.clone(), self.options.clone()).await?;
-            Ok(store.list("", None).await?.found.into_iter().map(|(name, _)| name).collect())
+            Ok(store.list("", None).await?.found.into_iter().map(|object| object.name).collect())
         })
     }
 
@@ -73,8 +75,8 @@ impl S3WorkObjects {
     pub fn remove_all(&self, begin: &str) -> Result<(), S3Error> {
         wait(&self.runtime, async {
             let store: Arc<Store> = Store::open(self.location.clone(), self.options.clone()).await?;
-            let found = names(&store, begin).await?;
-            remove(&store, &found).await
+            let found = store.names(begin).await?;
+            store.remove(&found).await
         })
     }
 }

@@ -8,8 +8,10 @@
 //! | `inventory` | the tiles that the target holds at the beginning of a run |
 //! | `intent` | runs that have begun to change the target and have not finished |
 //! | `run` | what a run may do with a target, and what becomes of each edit |
+//! | `end` | the end of a run: deletions, notes with the manifest last, versions |
 //! | `notes` | the files next to the tiles: TileJSON, metadata, `latest.json` |
 
+mod end;
 mod intent;
 mod inventory;
 pub(crate) mod notes;
@@ -19,12 +21,13 @@ mod template;
 
 use std::time::Duration;
 
+pub(crate) use end::{BEGUN, TreeStore, VERSIONS, end, switch};
 pub(crate) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
-#[cfg(feature = "s3")]
 pub(crate) use inventory::Tag;
 pub(crate) use inventory::{Doomed, Inventory};
 pub use inventory::{PartialScope, Scope};
+pub(crate) use publish::unused_version;
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(crate) use run::{TreeRefusal, TreeRun, TreeState, template_of_run};
 pub(crate) use template::OWN_FOLDER;

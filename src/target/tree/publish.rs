@@ -104,6 +104,15 @@ impl Latest {
     }
 }
 
+/// The name of a version that begins now. It differs from the names of published versions, and of the versions `left`,
+/// which were begun or are being removed: their notes say how their tiles are named.
+pub(crate) fn unused_version(published: Option<&Latest>, left: impl IntoIterator<Item = String>) -> String {
+    let left = left.into_iter().map(|version| Version { version, published: 0 });
+    let published = published.map_or_else(Vec::new, |latest| latest.versions.clone());
+    let taken = Latest { version: String::new(), versions: published.into_iter().chain(left).collect() };
+    new_version(SystemTime::now(), Some(&taken))
+}
+
 /// The name of a version that begins now, such as `20261121T131500Z`: names sort by time. Differs from all names in
 /// `latest`.
 #[must_use]

@@ -96,7 +96,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "compare error lock_file metadata note_store read scratch shrink work_files",
             "changed staging",
-            "publication tree",
+            "publication",
+            "tree",
             "directory mbtiles pmtiles",
             "s3",
         ],

@@ -119,7 +119,7 @@ fn a_run_on_which_everything_fails_gives_up_early() {
     });
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
     let error = run(sink, &tiles(2_000, 1), 1).unwrap_err();
-    let S3Location { bucket, prefix: begin } = &prefix.location;
+    let S3Location { bucket, prefix: begin, .. } = &prefix.location;
     let text = told(&error);
     assert!(text.starts_with(&format!("not allowed to write s3://{bucket}/{begin}6/")), "{text}");
     assert!(
@@ -219,7 +219,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
 fn what_is_wrong_is_said_with_the_next_step() {
     let prefix = Prefix::new();
     let good = options(&prefix.endpoint);
-    let (endpoint, S3Location { bucket, prefix: begin }) = (&prefix.endpoint, &prefix.location);
+    let (endpoint, S3Location { bucket, prefix: begin, .. }) = (&prefix.endpoint, &prefix.location);
     let lease = format!("s3://{bucket}/{begin}.oar-tiles/lease.json");
     let try_with = |options: S3Options| told(&prefix.sink_with(options, tree()).unwrap_err());
     let create = |location: &str, options: S3Options| {
@@ -322,7 +322,7 @@ fn keys_are_never_printed() {
 fn listing_and_deleting_that_are_denied_name_the_policy() {
     let prefix = Prefix::new();
     run(prefix.sink(), &tiles(5, 1), 1).unwrap();
-    let S3Location { bucket, prefix: begin } = &prefix.location;
+    let S3Location { bucket, prefix: begin, .. } = &prefix.location;
     let denied = Fault::Error(403, "AccessDenied", "Access Denied.");
     let proxy = Proxy::before(
         &prefix.endpoint,

@@ -2,6 +2,8 @@
 
 pub(crate) mod archive;
 pub(crate) mod atlas;
+#[cfg(feature = "clouds")]
+pub(crate) mod azure;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod cluster;

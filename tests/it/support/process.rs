@@ -51,6 +51,7 @@ pub(crate) fn shielded(command: &mut Command) -> &mut Command {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         let is_setting = text.starts_with("PG") || text.starts_with("OAR_TILES_") || text == "DATABASE_URL";
+        let is_setting = is_setting || text.starts_with("AZURE_") || text.starts_with("GOOGLE_");
         if is_setting && !given.contains(&name) {
             command.env_remove(&name);
         }

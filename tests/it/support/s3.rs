@@ -9,8 +9,9 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures_util::{StreamExt as _, stream};
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    CacheRule, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Headers, S3Keys,
-    S3Location, S3Options, S3Shared, Scope, Sink, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
+    CacheRule, CloudSettings, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error,
+    S3Headers, S3Keys, S3Location, S3Options, S3Shared, Scheme, Scope, Sink, Template, TileEdit, Tileset, TreeOptions,
+    Unwritten, Written,
 };
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
@@ -71,6 +72,7 @@ pub(crate) fn options(endpoint: &str) -> S3Options {
             storage_class: Some("STANDARD_IA".to_owned()),
             encryption: Encryption::Bucket,
         },
+        cloud: CloudSettings::default(),
         shared: S3Shared::default(),
     }
 }
@@ -164,7 +166,7 @@ impl Prefix {
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         let prefix = format!("{since}-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let location = S3Location { bucket: BUCKET.to_owned(), prefix };
+        let location = S3Location { scheme: Scheme::S3, bucket: BUCKET.to_owned(), prefix };
         Prefix { runtime, location, endpoint: endpoint.to_owned(), keys, client }
     }
 

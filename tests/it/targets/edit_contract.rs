@@ -190,7 +190,7 @@ fn an_empty_target_is_edited_and_edited_empty<T: Target>(target: &T) {
 }
 
 /// Every promise, each on a target of its own.
-fn edits_keep_the_contract<T: Target>(new: impl Fn() -> T) {
+pub(crate) fn edits_keep_the_contract<T: Target>(new: impl Fn() -> T) {
     what_is_not_handed_over_stays_and_the_rest_is_counted(&new());
     dropped_before_the_end_it_shows_the_old_manifest_and_the_next_run_is_right(&new());
     of_two_writers_the_second_is_told(&new());

@@ -6,7 +6,7 @@ use oar_tiles::target::{FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, No
 
 use crate::support::s3::{Prefix, options};
 
-fn keeps_notes(notes: &dyn NoteStore) {
+pub(crate) fn keeps_notes(notes: &dyn NoteStore) {
     let read = |name: &str| notes.read(name).unwrap().map(|note| String::from_utf8(note.body).unwrap());
     let none: [String; 0] = [];
     assert_eq!((read("a.json"), notes.list("jobs").unwrap().as_slice()), (None, none.as_slice()));

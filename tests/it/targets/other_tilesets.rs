@@ -204,7 +204,7 @@ fn layers_of_ones_own_need_an_output() {
 #[test]
 fn what_is_no_target_makes_no_folder() {
     let folder = tempfile::tempdir().unwrap();
-    for text in ["gs://bucket/tiles/", "https://example.org/tiles/", "-", "~/tiles", "$HOME/tiles/"] {
+    for text in ["abfs://bucket/tiles/", "https://example.org/tiles/", "-", "~/tiles", "$HOME/tiles/"] {
         let shown = format!(
             "error: {text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/"
         );

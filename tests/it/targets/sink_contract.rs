@@ -117,7 +117,7 @@ fn an_empty_tileset_is_a_valid_target<T: Target>(target: &T) {
 }
 
 /// Every promise, each on a target of its own.
-fn keeps_the_contract<T: Target>(new: impl Fn() -> T) {
+pub(crate) fn keeps_the_contract<T: Target>(new: impl Fn() -> T) {
     holds_what_was_put_and_nothing_else(&new());
     what_is_outside_of_the_scope_stays(&new());
     an_unfinished_run_shows_no_manifest_and_the_next_one_is_right(&new());

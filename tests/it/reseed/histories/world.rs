@@ -118,7 +118,7 @@ impl World {
     }
 
     fn settings(&self, output: &str) -> JobSettings {
-        let S3Location { bucket, prefix } = &self.prefix.location;
+        let S3Location { bucket, prefix, .. } = &self.prefix.location;
         let output = match output {
             "s3" => PathBuf::from(format!("s3://{bucket}/{prefix}")),
             _ => self.folder.path().join(output),

@@ -1,0 +1,6 @@
+//! Azure Blob Storage: what every target promises, archives in parts, whole runs, messages.
+
+mod archives;
+mod contract;
+mod messages;
+mod runs;
