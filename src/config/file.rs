@@ -630,6 +630,7 @@ pub(crate) struct ServeSection {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) preview: Option<bool>,
     pub(crate) assets: Option<PathBuf>,
+    pub(crate) basemap: Option<String>,
     pub(crate) access_log: Option<AccessLogName>,
     pub(crate) server_timing: Option<bool>,
     pub(crate) workers: Option<usize>,

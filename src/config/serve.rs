@@ -63,6 +63,7 @@ impl Check<'_> {
             token_file: given.token_file.clone(),
             preview: self.present("serve.preview", given.preview)?,
             assets: given.assets.clone(),
+            basemap: given.basemap.clone(),
             shares: self.shares(given)?,
             live: self.live(given)?,
             undeclared: match self.present("serve.undeclared_parameters", given.undeclared_parameters)? {

@@ -160,9 +160,10 @@ pub struct ServeOptions {
     pub token_file: Option<PathBuf>,
     /// True to show a map at `/`.
     pub preview: bool,
-    /// The folder with the map client's files; `None` to use those in the program if it has them, otherwise a public
-    /// CDN.
+    /// The folder with the map client's files; `None` to use those in the program.
     pub assets: Option<PathBuf>,
+    /// The URL of a MapLibre style that the map draws below the tiles; `None` for the base map of the program.
+    pub basemap: Option<String>,
     /// How the workers, each with a database session of its own, are shared between live requests and background work.
     pub shares: WorkerShares,
     /// How to render tiles outside of the target's scope on request; `None` to answer 404.
@@ -251,6 +252,7 @@ impl ServeOptions {
             token_file: None,
             preview: true,
             assets,
+            basemap: None,
             shares: WorkerShares::SINGLE,
             live: None,
             undeclared: UndeclaredNames::Drop,

@@ -85,7 +85,7 @@ fn the_sample_configuration_holds_every_key() {
         ("run", "batch_features progress rows_mb window workers"),
         (
             "serve",
-            "access_log admin answer_within assets background_guaranteed base_path cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires explain_after headers hosts listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours outage_cdn_max_age parameter_keys preview public_url redis_secret_file redis_url redis_url_file refresh server_timing tag_headers token_file trusted_proxies undeclared_parameters unread_mb workers write_back write_back_mb write_back_rate writer writer_lease",
+            "access_log admin answer_within assets background_guaranteed base_path basemap cache_control cache_mb cdn_cache_control cdn_headers changes drain empty_status expires explain_after headers hosts listen live live_queue live_reserved live_timeout live_ttl max_connections max_connections_of_address neighbours outage_cdn_max_age parameter_keys preview public_url redis_secret_file redis_url redis_url_file refresh server_timing tag_headers token_file trusted_proxies undeclared_parameters unread_mb workers write_back write_back_mb write_back_rate writer writer_lease",
         ),
         (
             "layer_defaults",

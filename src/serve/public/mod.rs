@@ -257,7 +257,7 @@ impl Site {
                 Counted::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
-                let asset = settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name));
+                let asset = settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
                 Counted::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {
@@ -420,7 +420,7 @@ impl SiteSettings {
         };
         let preview = if options.preview {
             let client = MapClient::of(options.assets.clone())?;
-            Some(Arc::new(PreviewPage { client, has_changes: options.changes }))
+            Some(Arc::new(PreviewPage { client, has_changes: options.changes, basemap: options.basemap.clone() }))
         } else {
             None
         };
