@@ -427,12 +427,8 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
     };
     let of_first = first_of(settings.clone())?.server;
     let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
-    let options = ServeOptions {
-        live: of_first.live,
-        shares: of_first.shares,
-        basemap: arguments.basemap.clone(),
-        ..preview
-    };
+    let options =
+        ServeOptions { live: of_first.live, shares: of_first.shares, basemap: arguments.basemap.clone(), ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
         let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedJob::live_only);

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use embedded::Packed;
+use embedded::{BasemapTile, Packed};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use sha2::{Digest as _, Sha256};
@@ -175,8 +175,8 @@ impl PreviewPage {
         if let Some(tile) = embedded::basemap_tile(name) {
             let freshness = Freshness::of(BASEMAP_CACHE_CONTROL);
             return match tile {
-                Some(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),
-                None => answer::empty(StatusCode::NO_CONTENT, &freshness),
+                BasemapTile::Gzip(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),
+                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, &freshness),
             };
         }
         let file = match (name, &self.client) {

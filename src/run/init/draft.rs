@@ -55,6 +55,29 @@ pub(crate) struct DraftPart {
     body: String,
 }
 
+/// The order of layers: maps that draw them as the file lists them then have no point below a polygon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DrawingOrder {
+    Polygons,
+    Lines,
+    Points,
+}
+
+impl DrawingOrder {
+    /// The order of a column: that of the lowest geometries in it.
+    fn of(geometry: &GeometryColumn) -> DrawingOrder {
+        let types = geometry.rows.as_ref().map_or_else(|_| geometry.shape.clone(), |rows| rows.shapes.join(" "));
+        let types = types.to_ascii_uppercase();
+        if ["POLYGON", "SURFACE", "COLLECTION", "TIN", "TRIANGLE"].iter().any(|part| types.contains(part)) {
+            DrawingOrder::Polygons
+        } else if types.contains("POINT") && !["LINE", "CURVE", "CIRCULAR"].iter().any(|part| types.contains(part)) {
+            DrawingOrder::Points
+        } else {
+            DrawingOrder::Lines
+        }
+    }
+}
+
 /// A file name that every system accepts; "tiles" if nothing of the text is left.
 fn file_name(text: &str) -> String {
     let fitting = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
@@ -123,7 +146,7 @@ impl Draft {
             }
             DraftFor::File | DraftFor::Seed => last_zoom(&sizes),
         };
-        let mut parts = Vec::new();
+        let mut drawn = Vec::new();
         for (number, found) in discovery.relations.iter().enumerate() {
             for (place, geometry) in found.geometries.iter().enumerate() {
                 let name = names.get(&(number, place)).cloned().unwrap_or_default();
@@ -153,9 +176,14 @@ impl Draft {
                 if part.problem.is_none() {
                     part.remarks = layer.remarks();
                 }
-                parts.push(part);
+                drawn.push((DrawingOrder::of(geometry), part));
             }
         }
+        // Each tileset of a catalogue has one layer.
+        if made_for != DraftFor::Catalogue {
+            drawn.sort_by_key(|(order, _)| *order);
+        }
+        let mut parts: Vec<DraftPart> = drawn.into_iter().map(|(_, part)| part).collect();
         parts.extend(functions(discovery, made_for, is_called, &parts));
         let most = if made_for == DraftFor::Catalogue { usize::MAX } else { MAX_LAYERS };
         for part in parts.iter_mut().filter(|part| part.problem.is_none()).skip(most) {

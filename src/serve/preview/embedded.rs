@@ -57,9 +57,17 @@ pub(crate) fn file(name: &str) -> Option<Packed> {
     }
 }
 
-/// The tile of the base map with the file name `name`, packed as gzip. `Some(None)` if it is empty, `None` if there is
-/// no such tile.
-pub(crate) fn basemap_tile(name: &str) -> Option<Option<Bytes>> {
+/// A tile of the base map.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum BasemapTile {
+    /// Its bytes, packed as gzip.
+    Gzip(Bytes),
+    /// Nothing is drawn in it.
+    Empty,
+}
+
+/// The tile of the base map with the file name `name`; `None` if there is no such tile.
+pub(crate) fn basemap_tile(name: &str) -> Option<BasemapTile> {
     static TILES: LazyLock<HashMap<TileId, Bytes>> = LazyLock::new(|| basemap().unwrap_or_default());
     let mut numbers = name.strip_prefix(BASEMAP_TILE)?.strip_suffix(".pbf")?.split('-').map(str::parse);
     let (Some(Ok(z)), Some(Ok(x)), Some(Ok(y)), None) =
@@ -68,7 +76,8 @@ pub(crate) fn basemap_tile(name: &str) -> Option<Option<Bytes>> {
         return None;
     };
     let zoom = u8::try_from(z).ok().filter(|z| *z <= BASEMAP_MAXZOOM).and_then(Zoom::new)?;
-    TileCoord::new(zoom, x, y).map(|coord| TILES.get(&coord.into()).cloned())
+    let coord = TileCoord::new(zoom, x, y)?;
+    Some(TILES.get(&coord.into()).cloned().map_or(BasemapTile::Empty, BasemapTile::Gzip))
 }
 
 /// All tiles of the base map: about 1 MB, read when the first page asks.
@@ -99,7 +108,7 @@ mod tests {
         assert!(BASEMAP.len() <= 1_500_000, "{} bytes", BASEMAP.len());
         let sums = include_str!("embedded/SHA256SUMS");
         for (name, bytes) in [("basemap.pmtiles", BASEMAP), ("places.json", PLACES)] {
-            let line = format!("{}  {name}", hex(&Sha256::digest(bytes)));
+            let line = format!("{}  {name}", hex(Sha256::digest(bytes)));
             assert!(sums.lines().any(|one| one == line), "scripts/basemap has not made this {name}: {line}");
         }
         let tiles = basemap().unwrap();
@@ -109,11 +118,19 @@ mod tests {
 
     #[test]
     fn a_tile_of_the_base_map_is_found_by_its_name_and_the_sea_is_empty() {
-        assert!(basemap_tile("basemap-0-0-0.pbf").unwrap().is_some());
-        assert!(basemap_tile("basemap-5-23-13.pbf").unwrap().is_some());
+        for name in ["basemap-0-0-0.pbf", "basemap-5-23-13.pbf"] {
+            assert!(matches!(basemap_tile(name), Some(BasemapTile::Gzip(_))), "{name}");
+        }
         // In the Southern Pacific.
-        assert!(basemap_tile("basemap-5-3-21.pbf").unwrap().is_none());
-        for name in ["basemap-6-0-0.pbf", "basemap-1-2-0.pbf", "basemap-0-0.pbf", "basemap-0-0-0-0.pbf", "basemap-0-0-0", "0-0-0.pbf"] {
+        assert_eq!(basemap_tile("basemap-5-3-21.pbf"), Some(BasemapTile::Empty));
+        for name in [
+            "basemap-6-0-0.pbf",
+            "basemap-1-2-0.pbf",
+            "basemap-0-0.pbf",
+            "basemap-0-0-0-0.pbf",
+            "basemap-0-0-0",
+            "0-0-0.pbf",
+        ] {
             assert!(basemap_tile(name).is_none(), "{name}");
         }
     }
@@ -122,7 +139,8 @@ mod tests {
     fn the_map_client_is_the_version_that_pages_in_files_name() {
         let script = Gunzip::new().unpack(SCRIPT).unwrap();
         let begin = String::from_utf8_lossy(&script[..300]).into_owned();
-        let version = super::super::MAPLIBRE.split(['@', '/']).find(|part| part.starts_with(|c: char| c.is_ascii_digit()));
+        let version =
+            super::super::MAPLIBRE.split(['@', '/']).find(|part| part.starts_with(|c: char| c.is_ascii_digit()));
         assert!(begin.contains(&format!("v{}", version.unwrap())), "{begin}");
     }
 }

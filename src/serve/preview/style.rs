@@ -27,7 +27,9 @@ pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> V
     let read = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (colours, expressions, templates) = (read(COLOURS)["dark"].take(), read(EXPRESSIONS), read(LAYERS));
     let each: Vec<Vec<Value>> = (described.vector_layers.iter().enumerate())
-        .map(|(number, layer)| layers_of(layer, number, &templates, &Values { colours: &colours, expressions: &expressions }))
+        .map(|(number, layer)| {
+            layers_of(layer, number, &templates, &Values { colours: &colours, expressions: &expressions })
+        })
         .collect();
     // All polygons come first, then all lines, points and counts, whatever the order of the layers.
     let kinds = templates.as_array().map_or(0, Vec::len);

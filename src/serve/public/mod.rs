@@ -257,7 +257,8 @@ impl Site {
                 Counted::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
-                let asset = settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
+                let asset =
+                    settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
                 Counted::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {

@@ -8,7 +8,9 @@ function ownBasemap(address) {
   const source = { type: "vector", tiles: [new URL(address, location.href).href.replaceAll("%7B", "{").replaceAll("%7D", "}")],
     minzoom: 0, maxzoom: 5, attribution: "Natural Earth" };
   const layer = (id, type, sourceLayer, rest) => ({ id: `basemap/${id}`, type, source: "basemap", "source-layer": sourceLayer, ...rest });
-  const text = (rest) => ({ "text-field": ["get", "name"], "text-font": LABEL_FONT, "symbol-sort-key": ["get", "rank"], "text-max-width": 7, ...rest });
+  // Where a cluster stands on a name, the name moves aside.
+  const text = (rest) => ({ "text-field": ["get", "name"], "text-font": LABEL_FONT, "symbol-sort-key": ["get", "rank"], "text-max-width": 7,
+    "text-variable-anchor": ["center", "top", "bottom", "left", "right"], "text-radial-offset": 1.8, "text-justify": "auto", ...rest });
   const ink = { "text-color": colours.label, "text-halo-color": colours.halo, "text-halo-width": 1.5 };
   return {
     sources: { basemap: source },

@@ -46,14 +46,14 @@ function hover(map) {
   const leave = () => {
     title.remove();
     map.getCanvas().style.cursor = "";
-    map.getSource("highlight").setData(NOTHING);
+    map.getSource("highlight")?.setData(NOTHING);
   };
   map.on("mousemove", (event) => {
     if (map.isMoving()) return leave();
     const [feature] = near(map, event.point);
     if (!feature) return leave();
     map.getCanvas().style.cursor = "pointer";
-    map.getSource("highlight").setData(plain(feature));
+    map.getSource("highlight")?.setData(plain(feature));
     const at = feature.geometry.type === "Point" ? feature.geometry.coordinates : event.lngLat;
     title.setLngLat(at).setDOMContent(made("div", {}, titleOf(feature), made("br"), made("small", {}, feature.layer.metadata.layer))).addTo(map);
   });

@@ -78,7 +78,7 @@ function sharesOf(name, features) {
   for (const { properties } of features) {
     if (properties[name] !== undefined) counts.set(properties[name], (counts.get(properties[name]) ?? 0) + 1);
   }
-  const heading = made("h3", {}, name);
+  const heading = made("h2", {}, name);
   const total = features.length;
   if (counts.size === 0) return [heading, made("p", {}, "no value")];
   const values = [...counts].sort((one, other) => other[1] - one[1]);

@@ -1,11 +1,11 @@
 // The search: a tile, a position, or a place of the base map.
 
-// Names of countries and places, in places.json; fetched when somebody searches.
+// Names of countries and places, in places.json beside the base map; fetched when somebody searches.
 let places;
 
 async function loadPlaces() {
   if (basemapAddress === "" || isOtherBasemap) return { countries: [], places: [] };
-  return places ??= fetch("assets/places.json").then((answer) => answer.json()).then((found) => {
+  return places ??= fetch(basemapAddress.replace(/basemap-.*/, "places.json")).then((answer) => answer.json()).then((found) => {
     const names = [...found.countries, ...found.places].map(([name]) => name);
     element("places").append(...[...new Set(names)].map((name) => made("option", { value: name })));
     return found;
