@@ -141,13 +141,15 @@ impl Browser {
         self.call("Input.dispatchKeyEvent", &params);
     }
 
-    /// Sets the size of the page in pixels, and whether the visitor prefers dark colours.
+    /// Sets the size of the page in pixels, and whether the visitor prefers dark colours. Animations are left out.
     #[track_caller]
     pub(crate) fn screen(&mut self, width: u32, height: u32, is_dark: bool) {
         let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
         self.call("Emulation.setDeviceMetricsOverride", &size);
-        let scheme = json!([{ "name": "prefers-color-scheme", "value": if is_dark { "dark" } else { "light" } }]);
-        self.call("Emulation.setEmulatedMedia", &json!({ "features": scheme }));
+        let scheme = json!({ "name": "prefers-color-scheme", "value": if is_dark { "dark" } else { "light" } });
+        // Without a graphics card, the frames of an animation take seconds.
+        let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": [scheme, still] }));
     }
 
     /// Goes to a page.
