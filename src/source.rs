@@ -22,7 +22,7 @@ pub struct RenderedTile {
     /// Notes on single layers; usually none.
     pub notes: Vec<Note>,
     /// Where the packed tile is kept for other targets of the run, if they may have the same tile.
-    pub shared: Option<Arc<SharedTile>>,
+    pub shared: Option<Arc<PackedOnce>>,
 }
 
 impl RenderedTile {
@@ -35,7 +35,7 @@ impl RenderedTile {
     /// True if a layer of the tile could not be rendered, so that the tile's correct content is unknown.
     #[must_use]
     pub fn is_failed(&self) -> bool {
-        self.notes.iter().any(|note| matches!(note.what, Noted::Failed { .. }))
+        self.notes.iter().any(|note| matches!(note.what, LayerIssueKind::Failed { .. }))
     }
 }
 
@@ -70,12 +70,12 @@ pub struct Note {
     /// Which layer.
     pub layer: LayerId,
     /// What happened to it.
-    pub what: Noted,
+    pub what: LayerIssueKind,
 }
 
 /// What happened to a layer in a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Noted {
+pub enum LayerIssueKind {
     /// Features were left out to keep within the layer's budget.
     Thinned {
         /// How many.
@@ -109,17 +109,17 @@ pub trait Source: Send {
 
 /// The bytes of a tile as targets store them, once one of them has packed it.
 #[derive(Debug, PartialEq, Eq)]
-pub struct SharedTile {
+pub struct PackedOnce {
     packed: OnceLock<Box<[u8]>>,
     most: usize,
 }
 
-impl SharedTile {
+impl PackedOnce {
     /// A tile that nobody has packed. One with more than `most` bytes is not kept: they are all the memory that there
     /// is for it.
     #[must_use]
-    pub const fn new(most: usize) -> SharedTile {
-        SharedTile { packed: OnceLock::new(), most }
+    pub const fn new(most: usize) -> PackedOnce {
+        PackedOnce { packed: OnceLock::new(), most }
     }
 
     /// The packed bytes; `None` as long as nobody has packed them.

@@ -1,6 +1,6 @@
 //! Errors of the change log.
 
-use super::untracked::Untracked;
+use super::gap::LogGap;
 use crate::error::ErrorKind;
 use crate::postgis;
 use crate::postgis::{Cause, ServerName};
@@ -14,10 +14,10 @@ pub enum ChangeLogError {
     Database(#[from] postgis::Error),
     /// The log may not be complete.
     #[error(transparent)]
-    Untracked(#[from] Untracked),
+    LogGap(#[from] LogGap),
     /// An install found a log that it cannot read or change.
     #[error(transparent)]
-    Installed(Untracked),
+    Installed(LogGap),
     /// No trigger can log the changes of a table.
     #[error("layer \"{layer}\": {what}. {next}")]
     NotTrackable {
@@ -139,7 +139,7 @@ impl ChangeLogError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             ChangeLogError::Database(error) => error.kind(),
-            ChangeLogError::Untracked(_) => ErrorKind::NeedsSeed,
+            ChangeLogError::LogGap(_) => ErrorKind::NeedsSeed,
             ChangeLogError::NotTrackable { .. }
             | ChangeLogError::Query { .. }
             | ChangeLogError::Foreign { .. }

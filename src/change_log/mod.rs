@@ -22,11 +22,11 @@
 //! Imports go down this table; `tests/it/project/imports.rs` holds it.
 
 mod error;
+mod gap;
 mod install;
 mod log;
 mod read;
 mod relations;
-mod untracked;
 mod waking;
 
 use std::time::Duration;
@@ -38,6 +38,7 @@ use crate::postgis::Layer;
 
 pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
 pub use error::ChangeLogError;
+pub use gap::LogGap;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
 pub use log::{
     DecodingMethod, LogState, Presence, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now,
@@ -46,7 +47,6 @@ pub use read::{
     NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
     notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,
 };
-pub use untracked::Untracked;
 
 // The change log in the configuration.
 

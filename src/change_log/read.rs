@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::TrackedLayer;
 use super::error::ChangeLogError;
+use super::gap::LogGap;
 use super::log::{
     DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, SchemaFlaws, WatchFacts, newest_transactions,
 };
-use super::untracked::Untracked;
 use crate::cursor::Cursor;
 use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snapshot, changed_positions, quoted};
 use crate::suggested::TRACK_INSTALL;
-use crate::tile::Spot;
+use crate::tile::ChangeLocation;
 
 pub use super::waking::{NotifyObstacle, Waking, notify_obstacle};
 
@@ -85,9 +85,9 @@ pub async fn backlogs(
     let schema = quoted(schema);
     match presence {
         Presence::Readable => {}
-        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema }.into()),
+        Presence::Unreadable { role } => return Err(LogGap::Unreadable { role, schema }.into()),
         Presence::Nothing | Presence::Foreign => {
-            return Err(Untracked::NotInstalled { server: database.server().clone(), schema }.into());
+            return Err(LogGap::NotInstalled { server: database.server().clone(), schema }.into());
         }
     }
     let sql = format!(
@@ -206,7 +206,7 @@ const CONTEXT: &str = "reading the state of the change log";
 /// found in the schema.
 ///
 /// # Errors
-/// [`ChangeLogError::Untracked`] with the first reason why the log is not complete.
+/// [`ChangeLogError::LogGap`] with the first reason why the log is not complete.
 pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,
@@ -223,9 +223,9 @@ pub async fn tracked(
     };
     match presence {
         Presence::Readable => {}
-        Presence::Unreadable { role } => return Err(Untracked::Unreadable { role, schema: quoted(schema) }.into()),
+        Presence::Unreadable { role } => return Err(LogGap::Unreadable { role, schema: quoted(schema) }.into()),
         Presence::Nothing | Presence::Foreign => {
-            return Err(Untracked::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
+            return Err(LogGap::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
         }
     }
     let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
@@ -250,22 +250,22 @@ fn check_log(
     snapshot: &Snapshot,
     facts: &Facts,
     cursor: &Cursor,
-) -> Result<(), Untracked> {
+) -> Result<(), LogGap> {
     if facts.layout > LAYOUT {
-        return Err(Untracked::Newer { schema: quoted(schema), found: facts.layout, known: LAYOUT });
+        return Err(LogGap::Newer { schema: quoted(schema), found: facts.layout, known: LAYOUT });
     }
     if let Ok(now) = snapshot.cursor().parse::<Cursor>() {
         let now = now.xmax();
         // This is checked first: after a restore both conditions hold, and an install is needed before the seed.
         if let Some(known) = facts.ahead {
-            return Err(Untracked::Ahead { server: server.clone(), known, now });
+            return Err(LogGap::Ahead { server: server.clone(), known, now });
         }
         if cursor.xmax() > now {
-            return Err(Untracked::Older { server: server.clone(), now, seen: cursor.xmax() });
+            return Err(LogGap::Older { server: server.clone(), now, seen: cursor.xmax() });
         }
     }
     if facts.pruned >= cursor.xmin() {
-        return Err(Untracked::Pruned { pruned: facts.pruned, seen: cursor.xmin() });
+        return Err(LogGap::Pruned { pruned: facts.pruned, seen: cursor.xmin() });
     }
     Ok(())
 }
@@ -276,17 +276,17 @@ fn watches_of(
     definition: &str,
     facts: &Facts,
     cursor: &Cursor,
-) -> Result<Vec<Watch>, Untracked> {
+) -> Result<Vec<Watch>, LogGap> {
     let (layer, track) = (layer.layer.name().to_owned(), layer.track);
     let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
     if needs.peek().is_none() {
-        return Err(Untracked::Layer { layer });
+        return Err(LogGap::Layer { layer });
     }
     let mut watches = Vec::new();
     for need in needs {
         let Some(id) = need.watch else { continue };
         let Some(watch) = facts.watches.iter().find(|watch| watch.id == id) else {
-            return Err(Untracked::Layer { layer });
+            return Err(LogGap::Layer { layer });
         };
         check_watch(&layer, watch, cursor)?;
         // The key is checked, too: it pairs the old and the new version of a row.
@@ -300,7 +300,7 @@ fn watches_of(
         // Checked after the columns, because an altered column is the reason why everything is logged, until another
         // install.
         if watch.everything {
-            return Err(Untracked::Everything { layer, table: watch.name.clone() });
+            return Err(LogGap::Everything { layer, table: watch.name.clone() });
         }
         let (source, methods) = match &watch.query {
             None => {
@@ -310,7 +310,7 @@ fn watches_of(
                 // The query in the configuration is run, never one stored in the log: a role that can write to the log
                 // could store its own.
                 let Some(track) = track.iter().find(|track| track.geometry == *sql) else {
-                    return Err(Untracked::Layer { layer });
+                    return Err(LogGap::Layer { layer });
                 };
                 let (columns, methods) = query_columns(&layer, watch)?.into_iter().unzip();
                 (PositionSource::Query { sql: track.geometry.clone(), columns }, methods)
@@ -319,7 +319,7 @@ fn watches_of(
         watches.push(Watch { id: watch.id, table: watch.name.clone(), source, methods });
     }
     if watches.is_empty() {
-        return Err(Untracked::Undeclared { layer });
+        return Err(LogGap::Undeclared { layer });
     }
     Ok(watches)
 }
@@ -328,45 +328,45 @@ fn watches_of(
 type DecodedColumn = ((String, String), DecodingMethod);
 
 /// The columns that the query of a watch refers to.
-fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, Untracked> {
+fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, LogGap> {
     let mut columns = Vec::new();
     for name in &watch.logged {
         let decoding = watch.column(name).and_then(|column| column.decoding.as_ref());
         let Some((type_name, method)) = decoding.and_then(|decoding| Some((&decoding.type_name, decoding.method?)))
         else {
             let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
-            return Err(Untracked::Undecodable { layer, table, column });
+            return Err(LogGap::Undecodable { layer, table, column });
         };
         columns.push(((name.clone(), type_name.clone()), method));
     }
     Ok(columns)
 }
 
-fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), Untracked> {
+fn check_watch(layer: &str, watch: &WatchFacts, cursor: &Cursor) -> Result<(), LogGap> {
     let (layer, table) = (layer.to_owned(), watch.name.clone());
     match &watch.current_name {
         Some(name) if *name == table => {}
         Some(name) => {
-            return Err(Untracked::Replaced { layer, table, now: format!(": that one is called {name} now") });
+            return Err(LogGap::Replaced { layer, table, now: format!(": that one is called {name} now") });
         }
-        None => return Err(Untracked::Replaced { layer, table, now: ": that one is gone".to_owned() }),
+        None => return Err(LogGap::Replaced { layer, table, now: ": that one is gone".to_owned() }),
     }
     if let Some(member) = watch.members.iter().find(|member| member.is_subscribed) {
-        return Err(Untracked::Subscribed { layer, table: member.name.clone() });
+        return Err(LogGap::Subscribed { layer, table: member.name.clone() });
     }
     if let Some(member) = watch.members.iter().find(|member| !member.is_kept) {
         let what = format!("{} is unlogged, so a crash empties it without a trigger", member.name);
-        return Err(Untracked::Triggers { layer, table, what });
+        return Err(LogGap::Triggers { layer, table, what });
     }
     if let Some(what) = watch.members.iter().find_map(flaw) {
-        return Err(Untracked::Triggers { layer, table, what });
+        return Err(LogGap::Triggers { layer, table, what });
     }
     if !watch.function_is_ours {
         let what = "the function of its triggers is not the one that was installed".to_owned();
-        return Err(Untracked::Triggers { layer, table, what });
+        return Err(LogGap::Triggers { layer, table, what });
     }
     if !cursor.sees(watch.since) {
-        return Err(Untracked::InstalledSince { layer, table });
+        return Err(LogGap::InstalledSince { layer, table });
     }
     Ok(())
 }
@@ -399,13 +399,13 @@ fn flaw(member: &MemberFacts) -> Option<String> {
 /// The number of triggers on one table: for INSERT, UPDATE, DELETE and TRUNCATE.
 const TRIGGERS: usize = 4;
 
-fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), Untracked> {
+fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) -> Result<(), LogGap> {
     let (layer, table, column) = (layer.to_owned(), watch.name.clone(), quoted(name));
     match watch.column(name) {
-        Some(found) if !found.is_same => Err(Untracked::Altered { layer, table, column }),
+        Some(found) if !found.is_same => Err(LogGap::Altered { layer, table, column }),
         Some(found) if cursor.sees(found.since) => Ok(()),
-        Some(_) => Err(Untracked::ColumnSince { layer, table, column }),
-        None => Err(Untracked::Altered { layer, table, column }),
+        Some(_) => Err(LogGap::ColumnSince { layer, table, column }),
+        None => Err(LogGap::Altered { layer, table, column }),
     }
 }
 
@@ -470,7 +470,7 @@ pub async fn unseen_positions(
     cursor: &Cursor,
     watch: &Watch,
     layer: &Layer,
-    each: impl FnMut(Spot),
+    each: impl FnMut(ChangeLocation),
 ) -> Result<(), Error> {
     let context = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
     let unseen = format!("{} AND noted.watch = {}", unseen_entries(schema, cursor), watch.id);

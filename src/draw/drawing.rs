@@ -12,7 +12,7 @@ use super::{BatchTiles, PreparedLayer, Worker};
 use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
-use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
+use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
 
 /// How the database would run the statement of a layer.
@@ -82,7 +82,7 @@ impl<'a> BatchDrawing<'a> {
             tile.mvt.extend_from_slice(mvt);
             tile.layers.push(RenderedLayer { layer, bytes: mvt.len() });
             if left_out > 0 {
-                tile.notes.push(Note { layer, what: Noted::Thinned { left_out: left_out.cast_unsigned() } });
+                tile.notes.push(Note { layer, what: LayerIssueKind::Thinned { left_out: left_out.cast_unsigned() } });
             }
         };
         let mut found = self.rows(work, each).await?;
@@ -180,7 +180,7 @@ impl<'a> BatchDrawing<'a> {
                         && matches!(error, Error::Query { .. })
                     {
                         // The failing row may lie outside of these tiles.
-                        waiting.push((areas, Candidates::Touching));
+                        waiting.push((areas, Candidates::SearchBounds));
                     } else if let Some((first, second)) = halves(&areas) {
                         tracing::debug!("{error}: trying again in two parts");
                         waiting.extend([(second, candidates), (first, candidates)]);
@@ -306,7 +306,7 @@ fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedT
         Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
         other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
     };
-    let notes = vec![Note { layer: layer.id, what: Noted::Failed { cause } }];
+    let notes = vec![Note { layer: layer.id, what: LayerIssueKind::Failed { cause } }];
     Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
 }
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::source::SharedTile;
+use crate::source::PackedOnce;
 
 /// The parts of the table, each with a lock of its own, so that workers seldom wait for each other.
 const PARTS: usize = 64;
@@ -38,7 +38,7 @@ struct KnownTile {
     place: u64,
     /// The numbers of the rows in the tile, ascending.
     rows: Box<[u32]>,
-    tile: Arc<SharedTile>,
+    tile: Arc<PackedOnce>,
 }
 
 impl FamilyTiles {
@@ -51,7 +51,7 @@ impl FamilyTiles {
 
     /// The tile at `place` with the rows `rows`; it is added if it is new. `None` if there are no rows, or if the tile
     /// is new and there is no memory left for it.
-    pub(crate) fn tile(&self, place: u64, rows: &[u32]) -> Option<Arc<SharedTile>> {
+    pub(crate) fn tile(&self, place: u64, rows: &[u32]) -> Option<Arc<PackedOnce>> {
         if rows.is_empty() {
             return None;
         }
@@ -67,7 +67,7 @@ impl FamilyTiles {
                 let most = TILE_BYTES + rows.len() * ROW_BYTES;
                 let bytes = ENTRY_BYTES + size_of_val(rows) + most;
                 self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).ok()?;
-                let tile = Arc::new(SharedTile::new(most));
+                let tile = Arc::new(PackedOnce::new(most));
                 free.insert(KnownTile { place, rows: rows.into(), tile: Arc::clone(&tile) });
                 Some(tile)
             }

@@ -13,7 +13,7 @@ use crate::mvt;
 use crate::postgis::layer::{CalledFunction, Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql;
-use crate::source::{Note, Noted, RenderedLayer, RenderedTile};
+use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
 use crate::tile::{Area, LayerCount, Order, TileCoord};
 
 /// The tiles of a statement, and their addresses as arrays.
@@ -95,8 +95,10 @@ fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: 
     if layer.on_tile_error == OnTileError::Fail {
         return Err(wrong_tile(layer, function, tile, &what));
     }
-    let notes =
-        vec![Note { layer: layer.id(), what: Noted::Failed { cause: format!("{} {what}", function.signature()) } }];
+    let notes = vec![Note {
+        layer: layer.id(),
+        what: LayerIssueKind::Failed { cause: format!("{} {what}", function.signature()) },
+    }];
     let layers = vec![RenderedLayer { layer: layer.id(), bytes: 0 }];
     Ok(RenderedTile { layers, notes, ..RenderedTile::empty(tile) })
 }

@@ -32,11 +32,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use writer::{PackedTiles, Storing, pack};
 
 use crate::encode::{EncodeError, Packer, Packing};
-use crate::source::{Note, Noted, RenderedTile, Source};
+use crate::source::{LayerIssueKind, Note, RenderedTile, Source};
 use crate::target::{Needs, Sink, TileEdit, Written};
 use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
-pub use queue::{BatchGate, BatchKind, BatchPace, BatchPass, BatchTurns};
+pub use queue::{BatchGate, BatchKind, BatchPace, BatchTurn, BatchTurns};
 pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
 
 /// How a run is bounded.
@@ -144,7 +144,7 @@ struct PackedBatch {
     edits: Vec<TileEdit>,
     /// One for each of `edits`, in the same order.
     contents: Vec<EditContents>,
-    notes: Vec<TileNote>,
+    notes: Vec<TileIssue>,
     planned_features: u64,
     /// Time spent on rendering it.
     rendering: Duration,
@@ -156,10 +156,10 @@ struct PackedBatch {
 
 /// A note on a layer, and the tile that it is about.
 #[derive(Debug)]
-pub(crate) struct TileNote {
+pub(crate) struct TileIssue {
     tile: TileCoord,
     note: Note,
-    /// For [`Noted::Heavy`]: the bytes of the layer, compressed by itself.
+    /// For [`LayerIssueKind::Heavy`]: the bytes of the layer, compressed by itself.
     bytes: u64,
 }
 
@@ -262,7 +262,7 @@ impl EditRules {
             count += 1;
             if self.failed.fetch_add(1, Relaxed) >= MAX_FAILED_TILES {
                 let cause = tile.notes.iter().find_map(|note| match &note.what {
-                    Noted::Failed { cause } => Some(cause.clone()),
+                    LayerIssueKind::Failed { cause } => Some(cause.clone()),
                     _ => None,
                 });
                 return Err(PipelineError::ManyFailed { tile: tile.tile, cause: cause.unwrap_or_default() });
@@ -416,16 +416,16 @@ pub(crate) struct LayerFigures {
 
 impl LayerFigures {
     /// Counts a note.
-    pub(crate) fn add(&mut self, TileNote { tile, note: Note { layer, what }, bytes }: TileNote) {
+    pub(crate) fn add(&mut self, TileIssue { tile, note: Note { layer, what }, bytes }: TileIssue) {
         let limit = match what {
-            Noted::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
-            Noted::Thinned { left_out } => {
+            LayerIssueKind::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
+            LayerIssueKind::Thinned { left_out } => {
                 let stats = self.stats.entry(layer).or_default();
                 stats.thinned += 1;
                 stats.left_out += left_out;
                 return;
             }
-            Noted::Heavy { limit } => limit,
+            LayerIssueKind::Heavy { limit } => limit,
         };
         if bytes <= limit {
             return;

@@ -95,30 +95,30 @@ pub enum BatchKind {
 /// Decides when a worker may render its next batch.
 ///
 /// The contract: [`BatchGate::enter`] returns soon after a stop was asked for, because the run has to end. A worker
-/// holds at most one [`BatchPass`], and only while it renders; it then waits for nothing else in the pipeline. Dropping
+/// holds at most one [`BatchTurn`], and only while it renders; it then waits for nothing else in the pipeline. Dropping
 /// the future gives up the turn.
 pub trait BatchGate: Send + Sync + 'static {
     /// Waits until a batch may be rendered.
-    fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchPass>;
+    fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchTurn>;
 
     /// The measured pace of the batches of a kind.
     fn pace(&self, kind: BatchKind) -> &BatchPace;
 }
 
 /// The turn of a worker: held while it renders one batch.
-pub struct BatchPass(#[expect(dead_code, reason = "it is held until the batch is rendered")] Option<Box<dyn Send>>);
+pub struct BatchTurn(#[expect(dead_code, reason = "it is held until the batch is rendered")] Option<Box<dyn Send>>);
 
-impl BatchPass {
+impl BatchTurn {
     /// A turn that ends when `held` is dropped.
     #[must_use]
-    pub fn holding(held: impl Send + 'static) -> BatchPass {
-        BatchPass(Some(Box::new(held)))
+    pub fn holding(held: impl Send + 'static) -> BatchTurn {
+        BatchTurn(Some(Box::new(held)))
     }
 
     /// A turn that takes no place at a gate, so that no other worker waits for it.
     #[must_use]
-    pub const fn free() -> BatchPass {
-        BatchPass(None)
+    pub const fn free() -> BatchTurn {
+        BatchTurn(None)
     }
 }
 

@@ -6,9 +6,9 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::stats::Stats;
-use super::{EditContents, LayerFigures, PackedBatch, PipelineError, PipelineOutcome, StoredBatch, TileNote};
+use super::{EditContents, LayerFigures, PackedBatch, PipelineError, PipelineOutcome, StoredBatch, TileIssue};
 use crate::encode::Packer;
-use crate::source::{Noted, RenderedTile, SharedTile, bytes_of, split_layers};
+use crate::source::{LayerIssueKind, PackedOnce, RenderedTile, bytes_of, split_layers};
 use crate::target::{Needs, Sink, TileEdit, Written};
 use crate::tile::{LayerId, Slice, TileId};
 
@@ -90,7 +90,7 @@ pub(crate) struct PackedTiles {
     pub(crate) edits: Vec<TileEdit>,
     /// One for each of `edits`, in the same order.
     pub(crate) contents: Vec<EditContents>,
-    pub(crate) notes: Vec<TileNote>,
+    pub(crate) notes: Vec<TileIssue>,
 }
 
 /// The most bytes of a tile that is kept to compare the next tile with it: larger tiles are hardly ever equal.
@@ -129,8 +129,9 @@ pub(crate) fn pack<R, W>(
             });
             Ok(())
         };
-        let is_failed =
-            |layer: LayerId| notes.iter().any(|note| note.layer == layer && matches!(note.what, Noted::Failed { .. }));
+        let is_failed = |layer: LayerId| {
+            notes.iter().any(|note| note.layer == layer && matches!(note.what, LayerIssueKind::Failed { .. }))
+        };
         if needs.layers_apart {
             let mut slices: Vec<(LayerId, &[u8])> = split_layers(&mvt, &layers).collect();
             slices.sort_by_key(|(layer, _)| *layer);
@@ -139,7 +140,7 @@ pub(crate) fn pack<R, W>(
                 contents.push(EditContents { features: 0, heaviest: layer });
             }
         } else {
-            if let Some(known) = shared.as_deref().and_then(SharedTile::packed) {
+            if let Some(known) = shared.as_deref().and_then(PackedOnce::packed) {
                 edits.push(TileEdit::Put(TileId { coord: tile, slice: Slice::Whole }, known.into()));
             } else {
                 add(Slice::Whole, &mvt, !layers.iter().any(|rendered| is_failed(rendered.layer)))?;
@@ -156,7 +157,7 @@ pub(crate) fn pack<R, W>(
         }
         for note in notes {
             let mut bytes = 0;
-            if let Noted::Heavy { .. } = note.what {
+            if let LayerIssueKind::Heavy { .. } = note.what {
                 let part = bytes_of(&mvt, &layers, note.layer);
                 // If the tile has only one layer, this layer is compressed already.
                 bytes = match &edits[first..] {
@@ -164,7 +165,7 @@ pub(crate) fn pack<R, W>(
                     _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),
                 } as u64;
             }
-            all_notes.push(TileNote { tile, note, bytes });
+            all_notes.push(TileIssue { tile, note, bytes });
         }
     }
     Ok(PackedTiles { edits, contents, notes: all_notes })

@@ -16,23 +16,23 @@ use crate::tile::{
 /// The smallest box that touches the boxes of all features that were added: along each axis, from the least upper side
 /// to the greatest lower side. A feature that is larger than the area does not enlarge it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Touching {
+pub(crate) struct SearchBounds {
     least_upper: [f32; 2],
     greatest_lower: [f32; 2],
 }
 
-impl Touching {
-    pub(crate) const NONE: Touching =
-        Touching { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
+impl SearchBounds {
+    pub(crate) const NONE: SearchBounds =
+        SearchBounds { least_upper: [f32::INFINITY; 2], greatest_lower: [f32::NEG_INFINITY; 2] };
 
     pub(crate) fn add(&mut self, source: SourceBox<f32>) {
-        self.join(&Touching {
+        self.join(&SearchBounds {
             least_upper: [source.max_x, source.max_y],
             greatest_lower: [source.min_x, source.min_y],
         });
     }
 
-    pub(crate) fn join(&mut self, other: &Touching) {
+    pub(crate) fn join(&mut self, other: &SearchBounds) {
         for axis in 0..2 {
             self.least_upper[axis] = self.least_upper[axis].min(other.least_upper[axis]);
             self.greatest_lower[axis] = self.greatest_lower[axis].max(other.greatest_lower[axis]);
@@ -73,7 +73,7 @@ struct OpenArea {
     part: usize,
     columns: (u32, u32),
     rows: (u32, u32),
-    touching: Vec<Touching>,
+    touching: Vec<SearchBounds>,
     /// The occupied tiles, for each layer whose batches list its tiles.
     tiles: Vec<Vec<TileRect>>,
 }
@@ -97,7 +97,7 @@ struct ColumnPiece<'a> {
     tiles: u64,
     content: Option<ContentNumber>,
     counts: &'a [u64],
-    touching: &'a [Touching],
+    touching: &'a [SearchBounds],
 }
 
 /// Adds a piece of a column, joined to the piece south of it if they touch. Pieces of a column come from south to
@@ -127,7 +127,7 @@ pub(crate) struct Cutter<'a> {
     searches_by_members: bool,
     column: Vec<ColumnRun>,
     counts: Vec<u64>,
-    touching: Vec<Touching>,
+    touching: Vec<SearchBounds>,
     open: Option<OpenBatch>,
     plan: ZoomPlan,
 }
@@ -175,7 +175,7 @@ impl<'a> Cutter<'a> {
         self.column.push(ColumnRun { start: touched.start, tiles: touched.tiles, weight, content });
         self.counts.extend_from_slice(touched.counts);
         let first = self.touching.len();
-        self.touching.resize(first + self.layers.len(), Touching::NONE);
+        self.touching.resize(first + self.layers.len(), SearchBounds::NONE);
         if self.searches_by_members {
             let in_west = self.column_of(touched.start) <= self.zoom.last() / 2;
             for (layer, feature) in touched.members() {
@@ -281,7 +281,7 @@ impl<'a> Cutter<'a> {
         let part = self.part_of(column, first);
         let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
         let at = open.areas.iter().rposition(|area| area.part == part).unwrap_or_else(|| {
-            let (touching, tiles) = (vec![Touching::NONE; counts.len()], vec![Vec::new(); counts.len()]);
+            let (touching, tiles) = (vec![SearchBounds::NONE; counts.len()], vec![Vec::new(); counts.len()]);
             open.areas.push(OpenArea { part, columns: (column, column), rows: (first, last), touching, tiles });
             open.areas.len() - 1
         });

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 
-use super::cut::Touching;
+use super::cut::SearchBounds;
 use super::sweep::{common_parts, distinct_columns};
 use super::touched_tiles;
 use crate::cells::CellGrid;
 use crate::tile::{
-    Area, Batch, Coverage, LayerCount, LayerFootprints, LayerIndex, MIN_TILES_OF_OUTLINE, Margin, Order, Outline,
-    OutlineRun, Planned, SearchBox, Spot, TileCoord, TileRect, WorldBox, Zoom, ZoomList, joined_columns, outline_reach,
+    Area, Batch, ChangeLocation, Coverage, LayerCount, LayerFootprints, LayerIndex, MIN_TILES_OF_OUTLINE, Margin,
+    Order, Outline, OutlineRun, Planned, SearchBox, TileCoord, TileRect, WorldBox, Zoom, ZoomList, joined_columns,
+    outline_reach,
 };
 
 /// At which zooms a layer is drawn, and how far beyond its tiles.
@@ -25,12 +26,12 @@ pub struct DrawnLayer {
 impl DrawnLayer {
     /// The box in which a change is visible at a zoom. In a layer of cells, it is the box of the drawn cell, or of all
     /// cells that the change touches.
-    fn change_box(&self, zoom: Zoom, spot: &Spot) -> WorldBox {
+    fn change_box(&self, zoom: Zoom, spot: &ChangeLocation) -> WorldBox {
         match (self.grid, spot) {
             (None, spot) => spot.world(),
-            (Some(grid), Spot::Point(at)) => grid.change_box(zoom, *at),
+            (Some(grid), ChangeLocation::Point(at)) => grid.change_box(zoom, *at),
             // The change may be in any of the cells that the box touches.
-            (Some(grid), Spot::Box(world) | Spot::Shape { world, .. }) => {
+            (Some(grid), ChangeLocation::Box(world) | ChangeLocation::Shape { world, .. }) => {
                 let WorldBox { west, north, east, south } = *world;
                 let reach = u32::try_from(grid.reach(zoom)).unwrap_or(u32::MAX);
                 let (less, more) = (|end: u32| end.saturating_sub(reach), |end: u32| end.saturating_add(reach));
@@ -53,7 +54,7 @@ pub struct ScopePart {
 
 /// The error if a full seed is cheaper than the dirty tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooMany;
+pub struct TooManyDirtyTiles;
 
 /// The set of dirty tiles. A tile is dirty if the old or new position of a changed feature lies in the tile grown by
 /// the layer's margin, by the arithmetic of the seed's plan.
@@ -85,14 +86,14 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark(&mut self, layer: &DrawnLayer, spot: &Spot) -> Result<(), TooMany> {
+    pub fn mark(&mut self, layer: &DrawnLayer, spot: &ChangeLocation) -> Result<(), TooManyDirtyTiles> {
         for (zoom, parts) in &self.parts {
             if !layer.zooms.contains(*zoom) {
                 continue;
             }
             let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), layer.change_box(*zoom, spot));
             let rects = match (spot, others) {
-                (Spot::Shape { outline, .. }, None) if layer.grid.is_none() => {
+                (ChangeLocation::Shape { outline, .. }, None) if layer.grid.is_none() => {
                     DirtyShape { outline, layer, most: self.most }.rects(parts, &touched)?
                 }
                 _ => std::iter::once(touched).chain(others).map(|rect| ShapeRect { rect, is_inside: false }).collect(),
@@ -120,7 +121,7 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark_all(&mut self, layer: &DrawnLayer, places: &LayerFootprints) -> Result<(), TooMany> {
+    pub fn mark_all(&mut self, layer: &DrawnLayer, places: &LayerFootprints) -> Result<(), TooManyDirtyTiles> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
                 let footprints = places.at(*zoom);
@@ -139,7 +140,7 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark_tile(&mut self, tile: TileCoord) -> Result<bool, TooMany> {
+    pub fn mark_tile(&mut self, tile: TileCoord) -> Result<bool, TooManyDirtyTiles> {
         let belongs = self.holds(tile);
         if belongs {
             add(&mut self.tiles, self.most, &TileRect::from(tile))?;
@@ -156,7 +157,7 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark_below(&mut self, tile: TileCoord, zoom: Zoom) -> Result<bool, TooMany> {
+    pub fn mark_below(&mut self, tile: TileCoord, zoom: Zoom) -> Result<bool, TooManyDirtyTiles> {
         let down = zoom.get().saturating_sub(tile.zoom().get());
         let last = (1 << down) - 1;
         let (x0, y0) = (tile.x() << down, tile.y() << down);
@@ -246,13 +247,13 @@ impl Dirty {
 /// Where a layer's features are searched in each dirty tile. Needed if a tile's area cannot be converted to the layer's
 /// reference system by a closed formula.
 #[derive(Debug)]
-pub struct FeatureSearch(HashMap<TileCoord, Touching>);
+pub struct FeatureSearch(HashMap<TileCoord, SearchBounds>);
 
 impl FeatureSearch {
     /// Finds the features that each dirty tile shows.
     #[must_use]
     pub fn new(dirty: &Dirty, layer: &DrawnLayer, places: &LayerFootprints) -> FeatureSearch {
-        let mut found: HashMap<TileCoord, Touching> = HashMap::new();
+        let mut found: HashMap<TileCoord, SearchBounds> = HashMap::new();
         let zooms: BTreeSet<Zoom> =
             dirty.marked_zooms().into_iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         for zoom in &zooms {
@@ -261,7 +262,7 @@ impl FeatureSearch {
             for feature in 0..features {
                 let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
                 let mut note = |tile: TileCoord| {
-                    let touching = found.entry(tile).or_insert(Touching::NONE);
+                    let touching = found.entry(tile).or_insert(SearchBounds::NONE);
                     let in_west = tile.x() <= zoom.last() / 2;
                     footprints.sources(feature, in_west).for_each(|source| touching.add(source));
                 };
@@ -282,7 +283,7 @@ impl FeatureSearch {
     /// Where the features of some dirty tiles are searched.
     #[must_use]
     pub fn search(&self, rect: &TileRect) -> SearchBox {
-        let mut all = Touching::NONE;
+        let mut all = SearchBounds::NONE;
         for tile in rect.iter().filter_map(|tile| self.0.get(&tile)) {
             all.join(tile);
         }
@@ -295,19 +296,19 @@ fn add_within(
     most: usize,
     parts: &[TileRect],
     touched: &TileRect,
-) -> Result<(), TooMany> {
+) -> Result<(), TooManyDirtyTiles> {
     for inside in common_parts(parts, touched) {
         add(tiles, most, &inside)?;
     }
     Ok(())
 }
 
-fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(), TooMany> {
+fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(), TooManyDirtyTiles> {
     if rect.tiles() > most as u64 {
-        return Err(TooMany);
+        return Err(TooManyDirtyTiles);
     }
     tiles.extend(rect.iter());
-    if tiles.len() > most { Err(TooMany) } else { Ok(()) }
+    if tiles.len() > most { Err(TooManyDirtyTiles) } else { Ok(()) }
 }
 
 // Cuts dirty tiles into batches.
@@ -433,7 +434,7 @@ impl DirtyShape<'_> {
     ///
     /// # Errors
     /// If there are more than may be dirty.
-    pub(crate) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<ShapeRect>, TooMany> {
+    pub(crate) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<ShapeRect>, TooManyDirtyTiles> {
         if touched.tiles() < MIN_TILES_OF_OUTLINE {
             return Ok(vec![ShapeRect { rect: *touched, is_inside: false }]);
         }
@@ -453,7 +454,7 @@ impl DirtyShape<'_> {
     }
 
     /// The tiles of `within` that the shape touches.
-    fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooMany> {
+    fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooManyDirtyTiles> {
         let zoom = within.zoom.get();
         // Each touched tile contains touched tiles of deeper zooms. So a count at a shallower zoom shows whether there
         // are too many, before the runs of a deep zoom fill the memory.
@@ -466,7 +467,7 @@ impl DirtyShape<'_> {
             let tiles: u64 = runs.iter().map(|run| u64::from(run.y1 - run.y0) + 1).sum();
             // At a lower zoom the margin is wider, so more tiles are allowed there.
             if tiles > (self.most as u64).saturating_mul(4) {
-                return Err(TooMany);
+                return Err(TooManyDirtyTiles);
             }
         }
         let margin = self.layer.margin;
@@ -503,7 +504,10 @@ mod tests {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         // One unit east of the middle of the world, ten south of it.
         dirty
-            .mark(&drawn("1-2", 64), &Spot::Box(WorldBox::new(0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a)))
+            .mark(
+                &drawn("1-2", 64),
+                &ChangeLocation::Box(WorldBox::new(0x8000_0001, 0x8000_000a, 0x8000_0001, 0x8000_000a)),
+            )
             .unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
@@ -511,7 +515,10 @@ mod tests {
         );
         let mut dirty = Dirty::new(&[whole("3")], 100);
         dirty
-            .mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000)))
+            .mark(
+                &drawn("0-22", 64),
+                &ChangeLocation::Box(WorldBox::new(0x9000_0000, 0x1000_0000, 0x9000_0000, 0x1000_0000)),
+            )
             .unwrap();
         assert_eq!(names(&dirty.in_order(Order::Hilbert)), ["3/4/0"]);
     }
@@ -521,7 +528,7 @@ mod tests {
         let west =
             ScopePart { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
-        dirty.mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
+        dirty.mark(&drawn("0-22", 64), &ChangeLocation::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
         assert_eq!(dirty.len(), 4 + 8);
         let tile = |z, x, y| TileCoord::new(zoom(z), x, y).unwrap();
         assert_eq!(dirty.mark_tile(tile(2, 3, 0)), Ok(false));
@@ -534,7 +541,9 @@ mod tests {
     fn a_box_over_the_antimeridian_dirties_the_tiles_at_both_ends() {
         let mut dirty = Dirty::new(&[whole("0-3")], 100);
         let (west, east) = (0xf000_0000, 0x0800_0000);
-        dirty.mark(&drawn("0-22", 0), &Spot::Box(WorldBox::new(west, 0x1000_0000, east, 0x1000_0000))).unwrap();
+        dirty
+            .mark(&drawn("0-22", 0), &ChangeLocation::Box(WorldBox::new(west, 0x1000_0000, east, 0x1000_0000)))
+            .unwrap();
         assert_eq!(
             names(&dirty.in_order(Order::ZoomColumnTmsRow)),
             ["0/0/0", "1/0/0", "1/1/0", "2/0/0", "2/3/0", "3/0/0", "3/7/0"]
@@ -548,14 +557,19 @@ mod tests {
         };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };
-        dirty.mark(&layer, &Spot::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000))).unwrap();
+        dirty
+            .mark(&layer, &ChangeLocation::Box(WorldBox::new(0xa000_0000, 0x1000_0000, 0x6000_0000, 0x1000_0000)))
+            .unwrap();
         assert_eq!(names(&dirty.in_order(Order::ZoomColumnTmsRow)).len(), 8);
     }
 
     #[test]
     fn too_many_tiles_are_an_error_before_they_fill_the_memory() {
         let mut dirty = Dirty::new(&[whole("0-22")], 1_000);
-        assert_eq!(dirty.mark(&drawn("0-22", 0), &Spot::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))), Err(TooMany));
+        assert_eq!(
+            dirty.mark(&drawn("0-22", 0), &ChangeLocation::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))),
+            Err(TooManyDirtyTiles)
+        );
         assert!(dirty.len() <= 2_000);
     }
 
@@ -563,7 +577,9 @@ mod tests {
     fn a_feature_is_searched_in_the_dirty_tiles_that_show_it() {
         let mut dirty = Dirty::new(&[whole("1-4")], 100);
         let layer = drawn("0-22", 0);
-        dirty.mark(&layer, &Spot::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000))).unwrap();
+        dirty
+            .mark(&layer, &ChangeLocation::Box(WorldBox::new(0x9000_0000, 0x1800_0000, 0x9000_0000, 0x1800_0000)))
+            .unwrap();
         let feature = |world: WorldBox, at: f32| BoxFootprint {
             world,
             source: SourceBox { min_x: at, min_y: at, max_x: at + 1.0, max_y: at + 1.0 },
@@ -587,7 +603,7 @@ mod tests {
 mod batches_tests {
     use super::*;
     use super::{Dirty, ScopePart};
-    use crate::tile::{Coverage, Margin, Order, Spot, WorldBox};
+    use crate::tile::{ChangeLocation, Coverage, Margin, Order, WorldBox};
 
     fn drawn(zooms: &str, buffer: u32) -> DrawnLayer {
         DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
@@ -602,7 +618,7 @@ mod batches_tests {
         let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
         for place in 0..400_u32 {
             let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
-            dirty.mark(&drawn("0-22", 64), &Spot::Box(WorldBox::new(x, y, x, y))).unwrap();
+            dirty.mark(&drawn("0-22", 64), &ChangeLocation::Box(WorldBox::new(x, y, x, y))).unwrap();
         }
         for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
             let tiles = dirty.in_order(order);

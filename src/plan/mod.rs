@@ -40,7 +40,7 @@ use crate::tile::{
     WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
-pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooMany, batches};
+pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooManyDirtyTiles, batches};
 pub use sweep::Touched;
 
 /// What planning needs of a layer.

@@ -287,7 +287,7 @@ pub enum TileListError {
     },
     /// The list is too long.
     #[error("{} names more than {most} tiles: seed the target instead", path.display())]
-    TooMany {
+    TooManyDirtyTiles {
         /// The file.
         path: PathBuf,
         /// How many tiles it may have.
@@ -354,7 +354,7 @@ impl TileList {
 
     /// Marks the tiles of the list as dirty.
     pub(crate) fn mark(&self, tiles: Vec<(usize, TileCoord)>, dirty: &mut Dirty) -> Result<(), TileListError> {
-        let too_many = |_too_many| TileListError::TooMany { path: self.path.clone(), most: MAX_LISTED_TILES };
+        let too_many = |_too_many| TileListError::TooManyDirtyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in tiles {
             let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
             for zoom in dirty.zooms() {

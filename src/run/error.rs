@@ -281,10 +281,10 @@ pub enum CommandError {
     WriterOfVersions { target: String },
     /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]
-    Untracked {
+    LogGap {
         target: String,
         /// Why, and what to do.
-        why: crate::change_log::Untracked,
+        why: crate::change_log::LogGap,
     },
     /// Standard output is closed.
     #[error("cannot write to standard output")]
@@ -465,7 +465,7 @@ impl CommandError {
             CommandError::NeedsSeed { .. }
             | CommandError::OtherHistory { .. }
             | CommandError::NeedSeeds { .. }
-            | CommandError::Untracked { .. } => ErrorKind::NeedsSeed,
+            | CommandError::LogGap { .. } => ErrorKind::NeedsSeed,
             CommandError::Unrendered { .. } | CommandError::NotPurged { .. } => ErrorKind::Partial,
             CommandError::Contended { .. } => ErrorKind::Transient(Obstacle::HeldUp),
             // A run ends with `Restarts` or `HeldUp` once it has started over as often as it may.

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::CommandError;
 use crate::hex::random_hex;
-use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchPass};
+use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurn};
 use crate::serve::{WorkClass, WorkQueue};
 use crate::stop::Stop;
 use crate::target::{
@@ -257,7 +257,7 @@ impl QueueGate {
 }
 
 impl BatchGate for QueueGate {
-    fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchPass> {
+    fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchTurn> {
         let class = match kind {
             BatchKind::Seed => WorkClass::Seed,
             BatchKind::Reseed => WorkClass::Reseed,
@@ -266,8 +266,8 @@ impl BatchGate for QueueGate {
             let mut ticket = self.queue.enter(class);
             tokio::select! {
                 // The queue drops only work of the class `Neighbour`.
-                permit = ticket.permit() => permit.map_or_else(BatchPass::free, BatchPass::holding),
-                _ = self.stop.wait() => BatchPass::free(),
+                permit = ticket.permit() => permit.map_or_else(BatchTurn::free, BatchTurn::holding),
+                _ = self.stop.wait() => BatchTurn::free(),
             }
         })
     }
@@ -359,7 +359,7 @@ mod queue_gate_tests {
         let (queue, stop) = (WorkQueue::new(shares), Stop::new());
         let gate = QueueGate::new(queue.clone(), &stop);
         // MapProxy-Renderd's example: 10 workers, 4 of them reserved.
-        let passes: Vec<BatchPass> =
+        let passes: Vec<BatchTurn> =
             std::iter::repeat_with(|| now(pin!(gate.enter(BatchKind::Seed)))).map_while(|pass| pass).collect();
         assert_eq!(passes.len(), 6);
         let live: Vec<_> = (0..8).map(|_| queue.enter(WorkClass::Live)).collect();

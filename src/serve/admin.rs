@@ -14,7 +14,7 @@ use super::jobs::JobRoutes;
 use super::observe::metrics::Measured;
 use super::public::Site;
 use super::queue::{ClassCounts, WorkClass};
-use super::shared::SharedCache;
+use super::redis::RedisCache;
 use super::tilesets::SiteTileset;
 use crate::prometheus::gathered;
 
@@ -175,7 +175,7 @@ impl Admin {
             "ready": reasons.is_empty(),
             "reasons": reasons,
             "notes": self.notes(),
-            "redis": self.site.shared.as_ref().map(SharedCache::describe),
+            "redis": self.site.shared.as_ref().map(RedisCache::describe),
             "cached_bytes": self.site.cache.bytes(),
             "unread_bytes": self.site.unread.counts().held,
             "live": self.live(),

@@ -7,7 +7,7 @@ use tokio::task::JoinError;
 use super::http::address::ListenAddress;
 use super::jobs::TokenError;
 use super::live::LiveError;
-use super::shared::RedisUrlError;
+use super::redis::RedisUrlError;
 use crate::error::ErrorKind;
 use crate::target::ReadError;
 

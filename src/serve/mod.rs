@@ -43,8 +43,8 @@ mod parameters;
 mod preview;
 mod public;
 mod queue;
+mod redis;
 mod server;
-mod shared;
 mod target;
 mod tiles;
 mod tilesets;
@@ -56,10 +56,10 @@ pub use error::ServeError;
 pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
 pub use http::route::CACHE_PROBE;
 pub use jobs::{
-    AdminToken, JobDesk, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobWork, MIN_TOKEN_BYTES,
+    AdminToken, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobStore, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
-pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
+pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck};
 pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
@@ -74,14 +74,14 @@ pub use public::{PROBE_QUERY, TilesetHeaders};
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };
+pub use redis::{RedisUrl, RedisUrlError, SharedSecret};
 pub use server::{RereadSettings, Rereader, SettingsReader, TileServer};
-pub use shared::{RedisUrl, RedisUrlError, SharedSecret};
 pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
-pub use target::watch::{POLL, TargetWatch, files_of_archive, files_of_directory};
+pub use target::watch::{ChangeDetection, POLL, files_of_archive, files_of_directory};
 pub use tilesets::catalogue::{CatalogueDocument, CatalogueFamily, CatalogueTileset};
 pub use tilesets::family::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
 pub use tilesets::opening::TilesetParts;
 pub use tilesets::{Addressing, VariantInList, VariantListDocument, tileset_segment};
-pub use write_back::{WriteBackDesk, WriteBackLimits};
-pub use writer::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk};
+pub use write_back::{WriteBackLimits, WriteBackQueue};
+pub use writer::{FamilyWriter, FamilyWriterHandle, TargetWriter, WriterHandle};

@@ -9,7 +9,7 @@ use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
 use super::parameters::UndeclaredNames;
 use super::queue::WorkerShares;
-use super::shared::{RedisUrl, SharedSecret};
+use super::redis::{RedisUrl, SharedSecret};
 use super::target::watch::POLL;
 use super::write_back::WriteBackLimits;
 use crate::target::CacheRule;

@@ -24,14 +24,14 @@ use super::public::changes::ChangeEvents;
 use super::public::freshness::TileFreshness;
 use super::public::{Public, Site, SiteSettings, TilesetHeaders};
 use super::queue::WorkQueue;
-use super::shared::SharedCache;
+use super::redis::RedisCache;
 use super::target::listing::keep_listed;
 use super::target::watch::POLL;
 use super::tiles::cache::TileCache;
 use super::tilesets::family::{FamilyParts, SiteFamily};
 use super::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::tilesets::{Addressing, SiteTileset, SiteTilesets};
-use super::writer::{FamilyDesk, WrittenVariants};
+use super::writer::{FamilyWriterHandle, WrittenVariants};
 use crate::error::with_causes;
 use crate::stop::{Signal, Stop};
 
@@ -89,7 +89,7 @@ impl TileServer {
         let metrics = Metrics::new();
         let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
         queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
-        let redis = options.redis.as_ref().map(|url| SharedCache::new(url, of_redis)).transpose();
+        let redis = options.redis.as_ref().map(|url| RedisCache::new(url, of_redis)).transpose();
         let shared = SiteParts {
             cache: TileCache::new(options.cache_bytes),
             unread: UnreadAnswers::new(options.unread_bytes),
@@ -177,11 +177,11 @@ impl TileServer {
         let families = site.tilesets.families().iter().map(|family| tokio::spawn(Arc::clone(family).follow()));
         let tasks: Vec<_> = tasks.into_iter().chain(families).collect();
         let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
-        let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.desk.clone(), stop.clone()));
+        let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.handle.clone(), stop.clone()));
         let of_families = site.tilesets.families().iter().filter_map(|family| {
             let variants: Arc<dyn WrittenVariants> = Arc::<SiteFamily>::clone(family);
-            let desk = FamilyDesk { family: variants, queue: site.queue.clone() };
-            Some(Arc::clone(family.writer.as_ref()?).run(desk, stop.clone()))
+            let handle = FamilyWriterHandle { family: variants, queue: site.queue.clone() };
+            Some(Arc::clone(family.writer.as_ref()?).run(handle, stop.clone()))
         });
         let writers: Vec<_> = writers.chain(of_families).map(tokio::spawn).collect();
         // The program ends soon after a stop, unless work in flight has asked for more time.

@@ -109,12 +109,12 @@ impl WriteBackRoom {
 
 /// The queue into which the server puts the names of live tiles, and from which the writer takes them. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct WriteBackDesk {
+pub struct WriteBackQueue {
     waiting: Arc<Mutex<WaitingTiles>>,
     arrived: Arc<Notify>,
 }
 
-impl WriteBackDesk {
+impl WriteBackQueue {
     fn waiting(&self) -> MutexGuard<'_, WaitingTiles> {
         // Each update leaves consistent values.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -135,8 +135,8 @@ impl WriteBackDesk {
         }
     }
 
-    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackDesk::stored`]
-    /// or [`WriteBackDesk::given_up`] is called.
+    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackQueue::stored`]
+    /// or [`WriteBackQueue::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
         let mut waiting = self.waiting();
@@ -200,18 +200,18 @@ mod tests {
 
     #[test]
     fn tiles_wait_while_the_process_writes_and_no_more_than_there_is_room_for() {
-        let desk = WriteBackDesk::default();
+        let queue = WriteBackQueue::default();
         let tile = |x| TileCoord::new(Zoom::new(20).unwrap(), x, 0).unwrap();
-        desk.note(tile(1), 1);
-        assert!(desk.batch().is_empty(), "another process writes");
-        desk.turn(Some(WriteBackLimits { tiles_per_second: 10_000, bytes_per_day: 1 << 20 }));
-        (0..20_000).for_each(|x| desk.note(tile(x), 1));
-        assert_eq!(desk.waiting().tiles.len(), MAX_WAITING_TILES);
-        let first = desk.batch();
-        assert_eq!((first.len(), desk.batch() == first), (MAX_TILES_PER_BATCH, true), "until they are stored");
-        desk.stored(&first);
-        assert!(desk.batch() != first);
-        desk.turn(None);
-        assert!(desk.batch().is_empty());
+        queue.note(tile(1), 1);
+        assert!(queue.batch().is_empty(), "another process writes");
+        queue.turn(Some(WriteBackLimits { tiles_per_second: 10_000, bytes_per_day: 1 << 20 }));
+        (0..20_000).for_each(|x| queue.note(tile(x), 1));
+        assert_eq!(queue.waiting().tiles.len(), MAX_WAITING_TILES);
+        let first = queue.batch();
+        assert_eq!((first.len(), queue.batch() == first), (MAX_TILES_PER_BATCH, true), "until they are stored");
+        queue.stored(&first);
+        assert!(queue.batch() != first);
+        queue.turn(None);
+        assert!(queue.batch().is_empty());
     }
 }

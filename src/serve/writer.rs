@@ -7,20 +7,20 @@ use std::time::SystemTime;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 
-use super::jobs::JobDesk;
+use super::jobs::JobStore;
 use super::queue::WorkQueue;
-use super::shared::SharedCache;
+use super::redis::RedisCache;
 use super::tiles::served::ServedTiles;
-use super::write_back::WriteBackDesk;
+use super::write_back::WriteBackQueue;
 use crate::clock::seconds;
 use crate::stop::Stop;
 use crate::tile::TileRectList;
 
 /// Keeps the target that is served up to date.
 pub trait TargetWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done
+    /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is done
     /// or given up.
-    fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()>;
+    fn run(self: Arc<Self>, handle: WriterHandle, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
 /// The role of the writer of this process.
@@ -46,16 +46,16 @@ pub(crate) struct WriterStatus {
 
 /// The interface through which the writer reports to the server what it does. Clones share it.
 #[derive(Clone)]
-pub struct WriterDesk {
+pub struct WriterHandle {
     pub(crate) tiles: ServedTiles,
     pub(crate) queue: WorkQueue,
-    pub(crate) jobs: JobDesk,
+    pub(crate) jobs: JobStore,
     /// Announces publications to other servers.
-    pub(crate) shared: Option<SharedCache>,
+    pub(crate) shared: Option<RedisCache>,
     pub(crate) status: Arc<Mutex<WriterStatus>>,
 }
 
-impl WriterDesk {
+impl WriterHandle {
     /// The queue in which batches wait for the server's workers, behind live requests.
     #[must_use]
     pub const fn queue(&self) -> &WorkQueue {
@@ -64,13 +64,13 @@ impl WriterDesk {
 
     /// The live tiles that wait to be stored.
     #[must_use]
-    pub fn write_back(&self) -> &WriteBackDesk {
+    pub fn write_back(&self) -> &WriteBackQueue {
         self.tiles.write_back()
     }
 
     /// The jobs that wait for the writer.
     #[must_use]
-    pub const fn jobs(&self) -> &JobDesk {
+    pub const fn jobs(&self) -> &JobStore {
         &self.jobs
     }
 
@@ -92,7 +92,7 @@ impl WriterDesk {
     }
 
     /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
-    /// are stale until the next [`WriterDesk::published`].
+    /// are stale until the next [`WriterHandle::published`].
     pub fn dirty(&self, tiles: Option<&TileRectList>) {
         self.tiles.known().found_dirty(tiles);
     }
@@ -161,9 +161,9 @@ impl WriterStatus {
 
 /// Keeps all variants of a tileset up to date.
 pub trait FamilyWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `desk` what it does. Returns once the work in progress is done
+    /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is done
     /// or given up.
-    fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()>;
+    fn run(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) -> BoxFuture<'static, ()>;
 }
 
 /// The variants of a tileset that a server has, as their writer reaches them.
@@ -177,12 +177,12 @@ pub(crate) trait WrittenVariants: Send + Sync {
 
 /// The interface through which the writer of a family reports to the server what it does. Clones share it.
 #[derive(Clone)]
-pub struct FamilyDesk {
+pub struct FamilyWriterHandle {
     pub(crate) family: Arc<dyn WrittenVariants>,
     pub(crate) queue: WorkQueue,
 }
 
-impl FamilyDesk {
+impl FamilyWriterHandle {
     /// The queue in which batches wait for the server's workers, behind live requests.
     #[must_use]
     pub const fn queue(&self) -> &WorkQueue {

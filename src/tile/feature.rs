@@ -194,7 +194,7 @@ impl LayerFootprints {
 
 /// The position of a change: where a row was before the change, or is after it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Spot {
+pub enum ChangeLocation {
     /// A box in world units.
     Box(WorldBox),
     /// A line or polygon.
@@ -208,13 +208,13 @@ pub enum Spot {
     Point([f64; 2]),
 }
 
-impl Spot {
+impl ChangeLocation {
     /// The box in world units.
     #[must_use]
     pub fn world(&self) -> WorldBox {
         match self {
-            Spot::Box(world) | Spot::Shape { world, .. } => *world,
-            Spot::Point(at) => WorldBox::of_position(*at),
+            ChangeLocation::Box(world) | ChangeLocation::Shape { world, .. } => *world,
+            ChangeLocation::Point(at) => WorldBox::of_position(*at),
         }
     }
 }

@@ -36,8 +36,8 @@ pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighb
 pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
 pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{
-    BoxFootprint, Candidate, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun, OutlinedBoxes,
-    Positions, RingDirection, SortedPoints, Spot, Unit, outline_reach,
+    BoxFootprint, Candidate, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun,
+    OutlinedBoxes, Positions, RingDirection, SortedPoints, Unit, outline_reach,
 };
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};

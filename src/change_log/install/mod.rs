@@ -17,9 +17,9 @@ use script::{
 use tokio_postgres::types::Type;
 
 use super::error::ChangeLogError;
+use super::gap::LogGap;
 use super::log::{Facts, LAYOUT, Presence, SAFE_LAYOUT, SchemaFlaws, literal, literal_in_block, namesake, of_schema};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
-use super::untracked::Untracked;
 use super::{ChangesOptions, TrackedLayer};
 use crate::cursor::Cursor;
 use crate::hex::hex;
@@ -201,7 +201,7 @@ impl Plan<'_> {
             // A schema with other tables is an error that was returned before.
             Presence::Nothing | Presence::Foreign => return Ok(None),
             Presence::Unreadable { role } => {
-                return Err(ChangeLogError::Installed(Untracked::Unreadable { role, schema: quoted(schema) }));
+                return Err(ChangeLogError::Installed(LogGap::Unreadable { role, schema: quoted(schema) }));
             }
         }
         let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
@@ -209,7 +209,7 @@ impl Plan<'_> {
         let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         if facts.layout > LAYOUT {
             let schema = quoted(schema);
-            return Err(ChangeLogError::Installed(Untracked::Newer { schema, found: facts.layout, known: LAYOUT }));
+            return Err(ChangeLogError::Installed(LogGap::Newer { schema, found: facts.layout, known: LAYOUT }));
         }
         if facts.layout < LAYOUT {
             let sql = format!("SELECT array_agg(relation) FROM {}.watch", quoted(schema));

@@ -460,7 +460,7 @@ enum RowsRefused {
     /// The tiles of single rows are not plain points, so tiles cannot be put together from them.
     NotPlain,
     /// There are too many rows to cache.
-    TooMany,
+    TooManyDirtyTiles,
     /// The rows take too much memory.
     TooLarge,
     /// The number of rows differs from the number that the survey counted.
@@ -473,7 +473,7 @@ impl RowsRefused {
     fn text(&self) -> String {
         match self {
             RowsRefused::NotPlain => "ST_AsMVT does not write them as plain points".to_owned(),
-            RowsRefused::TooMany => "they are too many".to_owned(),
+            RowsRefused::TooManyDirtyTiles => "they are too many".to_owned(),
             RowsRefused::TooLarge => "they take more memory than rows_mb allows".to_owned(),
             RowsRefused::Others => "other rows come with each query".to_owned(),
             RowsRefused::NoRoom(error) => format!(
@@ -689,7 +689,7 @@ impl CachedRows {
         let rows = reading.rows();
         let read = match refused {
             Some(refused) => Err(refused),
-            None if rows >= max_rows => Err(RowsRefused::TooMany),
+            None if rows >= max_rows => Err(RowsRefused::TooManyDirtyTiles),
             None if matches!(expected, Some(ExpectedRows::Counted(counted)) if counted != rows) => {
                 Err(RowsRefused::Others)
             }

@@ -16,7 +16,7 @@
 //! Patching the same part twice is harmless, and so is any state of the tile between the target's snapshot and this
 //! run's: afterwards the part shows what this run's snapshot has.
 
-mod spots;
+mod changed_positions;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -27,14 +27,14 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE, most_packed};
 use crate::mvt;
 use crate::mvt::PointLayer;
-use crate::source::{Note, Noted, RenderedLayer, RenderedTile, Source, bytes_of};
+use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
 use crate::target::{ReadError, TileReader, read_all};
 use crate::tile::{
     Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Order, Planned, SearchBox, Slice, TileCoord,
     TileId, TileRect, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
-pub use spots::{ChangedPositions, PositionsInTiles};
+pub use changed_positions::{ChangedPositions, PositionsInTiles};
 
 /// What patching needs to know of a layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -322,7 +322,7 @@ impl Patches {
                 }
             } else {
                 // The size of a part says nothing about the size of the tile.
-                if notes.clone().any(|note| !matches!(note.what, Noted::Heavy { .. })) {
+                if notes.clone().any(|note| !matches!(note.what, LayerIssueKind::Heavy { .. })) {
                     return None;
                 }
                 let stored = one.stored.as_ref()?.get(&layer.id);
@@ -346,7 +346,7 @@ impl Patches {
             // The source has already noted the size of layers that it rendered.
             let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *patch != LayerPatch::Render);
             if let Some(limit) = limit.filter(|limit| most_packed(own as u64) > limit.get()) {
-                tile.notes.push(Note { layer: layer.id, what: Noted::Heavy { limit: limit.get() } });
+                tile.notes.push(Note { layer: layer.id, what: LayerIssueKind::Heavy { limit: limit.get() } });
             }
         }
         Some(tile)

@@ -214,7 +214,7 @@ fn a_run_on_one_thread_ends_as_a_run_on_several() {
 
 #[test]
 fn a_tile_that_another_target_has_packed_is_copied() {
-    let shared = Arc::new(crate::source::SharedTile::new(1_000));
+    let shared = Arc::new(crate::source::PackedOnce::new(1_000));
     let packed = || {
         let render = |batch: &Batch| {
             let tile = |y| TileCoord::new(batch.areas[0].rect.zoom, 0, y).unwrap();

@@ -10,12 +10,12 @@ struct OneAtATime {
 }
 
 impl BatchGate for OneAtATime {
-    fn enter(&self, kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchPass> {
+    fn enter(&self, kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchTurn> {
         assert_eq!(kind, BatchKind::Reseed);
         Box::pin(async {
             let turn = Arc::clone(&self.turn).acquire_owned().await.unwrap();
             self.entered.fetch_add(1, SeqCst);
-            BatchPass::holding(turn)
+            BatchTurn::holding(turn)
         })
     }
 
@@ -85,8 +85,8 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
 struct OpenGate(BatchPace);
 
 impl BatchGate for OpenGate {
-    fn enter(&self, _kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchPass> {
-        Box::pin(async { BatchPass::free() })
+    fn enter(&self, _kind: BatchKind) -> futures_util::future::BoxFuture<'_, BatchTurn> {
+        Box::pin(async { BatchTurn::free() })
     }
 
     fn pace(&self, _kind: BatchKind) -> &BatchPace {

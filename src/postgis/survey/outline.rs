@@ -7,7 +7,9 @@ use tokio_postgres::Row;
 use crate::postgis::layer::{Layer, Placement};
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql;
-use crate::tile::{BoxFootprint, Footprints, HALF_WORLD_METRES, Outline, OutlinedBoxes, Spot, WORLD_UNITS, WorldBox};
+use crate::tile::{
+    BoxFootprint, ChangeLocation, Footprints, HALF_WORLD_METRES, Outline, OutlinedBoxes, WORLD_UNITS, WorldBox,
+};
 
 /// The most memory for the outlines of a layer. Further features are planned by their boxes.
 const MAX_OUTLINES_BYTES: usize = 64 << 20;
@@ -175,7 +177,7 @@ impl Covers<'_> {
         snapshot: &Snapshot,
         layer: &Layer,
         context: &str,
-        each: &mut impl FnMut(Spot),
+        each: &mut impl FnMut(ChangeLocation),
     ) -> Result<(), Error> {
         snapshot.keeper.set_savepoint().await?;
         for with_shapes in [true, false] {
@@ -197,12 +199,12 @@ impl Covers<'_> {
                 done => return done,
             }
         }
-        each(Spot::Box(EVERYWHERE));
+        each(ChangeLocation::Box(EVERYWHERE));
         Ok(())
     }
 
     /// The place of a row of the statement.
-    fn place(&self, row: &Row, with_shapes: bool, outlined: bool) -> Spot {
+    fn place(&self, row: &Row, with_shapes: bool, outlined: bool) -> ChangeLocation {
         let wkb = |column: usize| row.get::<_, Option<&[u8]>>(column);
         if with_shapes
             && let Some([at, moved @ ..]) = positions_of([1, 2, 3, 4, 5].map(wkb))
@@ -212,19 +214,19 @@ impl Covers<'_> {
             if self.placement.is_gathered() {
                 // In a grid of cells, the position of a geometry is the middle of its box.
                 let middle = [0, 1].map(|axis| f64::midpoint(low[axis], high[axis]));
-                return Spot::Box(world_box(middle, middle, [reach; 2]));
+                return ChangeLocation::Box(world_box(middle, middle, [reach; 2]));
             }
             let world = world_box(low, high, [reach; 2]);
             return match wkb(0).filter(|_| outlined).and_then(outline) {
                 Some((mut outline, _)) => {
                     outline.blur = reach / (2.0 * HALF_WORLD_METRES);
-                    Spot::Shape { world, outline }
+                    ChangeLocation::Shape { world, outline }
                 }
-                None => Spot::Box(world),
+                None => ChangeLocation::Box(world),
             };
         }
         let sides = wkb(if with_shapes { 6 } else { 0 }).and_then(positions);
-        Spot::Box(sides.and_then(|sides| box_of(&sides)).unwrap_or(EVERYWHERE))
+        ChangeLocation::Box(sides.and_then(|sides| box_of(&sides)).unwrap_or(EVERYWHERE))
     }
 }
 

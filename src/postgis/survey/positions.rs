@@ -9,7 +9,7 @@ use super::{box_footprint, position};
 use crate::postgis::layer::{EdgeUnits, Layer, Placement, Shape, explain};
 use crate::postgis::session::{Error, Snapshot, quoted};
 use crate::postgis::sql;
-use crate::tile::{HALF_WORLD_METRES, Spot, WorldBox, Zoom, latitude};
+use crate::tile::{ChangeLocation, HALF_WORLD_METRES, WorldBox, Zoom, latitude};
 
 /// Geometries of any kind, each in any reference system.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub async fn changed_positions(
     layer: &Layer,
     context: &str,
     geometries: ChangedGeometries<'_>,
-    mut each: impl FnMut(Spot),
+    mut each: impl FnMut(ChangeLocation),
 ) -> Result<(), Error> {
     let own = Shape { points: false, geography: false, ..layer.shape };
     in_one_system(snapshot, layer, context, geometries, own, &mut each).await?;
@@ -96,7 +96,7 @@ async fn in_one_system(
     context: &str,
     geometries: ChangedGeometries<'_>,
     shape: Shape,
-    each: &mut impl FnMut(Spot),
+    each: &mut impl FnMut(ChangeLocation),
 ) -> Result<(), Error> {
     let column = quoted(geometries.column);
     let placement = Placement { shape, ..placement_of_changes(layer, geometries, &column) };
@@ -121,13 +121,13 @@ async fn read(
     placement: Placement<'_>,
     relation: &str,
     outlined: Option<Zoom>,
-    each: &mut impl FnMut(Spot),
+    each: &mut impl FnMut(ChangeLocation),
 ) -> Result<(), Error> {
     let is_in_degrees = placement.shape.srid == 4326 || placement.shape.edge == Some(EdgeUnits::Degrees);
     let each = |row: &Row| {
         if placement.is_gathered() {
             if let Some(at) = position(row) {
-                each(Spot::Point(at));
+                each(ChangeLocation::Point(at));
             }
         } else if let Some(footprint) = box_footprint(row) {
             let far = outlined.and_then(|_| row.get::<_, Option<f64>>(7)).unwrap_or_default();
@@ -135,9 +135,9 @@ async fn read(
             each(match wkb.and_then(outline) {
                 Some((mut outline, _)) => {
                     outline.has_interior = true;
-                    reaching(Spot::Shape { world: footprint.world, outline }, far, is_in_degrees)
+                    reaching(ChangeLocation::Shape { world: footprint.world, outline }, far, is_in_degrees)
                 }
-                None => reaching(Spot::Box(footprint.world), far, is_in_degrees),
+                None => reaching(ChangeLocation::Box(footprint.world), far, is_in_degrees),
             });
         }
         Ok(())
@@ -147,7 +147,7 @@ async fn read(
 }
 
 /// Expands a place by up to `far` metres of EPSG:3857, or degrees. The place lies within ±85 degrees.
-fn reaching(place: Spot, far: f64, is_in_degrees: bool) -> Spot {
+fn reaching(place: ChangeLocation, far: f64, is_in_degrees: bool) -> ChangeLocation {
     if far <= 0.0 {
         return place;
     }
@@ -165,10 +165,10 @@ fn reaching(place: Spot, far: f64, is_in_degrees: bool) -> Spot {
     let (less, more) = (|end: u32| end.saturating_sub(units), |end: u32| end.saturating_add(units));
     let world = WorldBox { west: less(west), north: less(north), east: more(east), south: more(south) };
     match place {
-        Spot::Shape { mut outline, .. } => {
+        ChangeLocation::Shape { mut outline, .. } => {
             outline.blur = share;
-            Spot::Shape { world, outline }
+            ChangeLocation::Shape { world, outline }
         }
-        Spot::Box(_) | Spot::Point(_) => Spot::Box(world),
+        ChangeLocation::Box(_) | ChangeLocation::Point(_) => ChangeLocation::Box(world),
     }
 }

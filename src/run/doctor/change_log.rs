@@ -44,7 +44,7 @@ pub(crate) async fn check(
         checkup.add(AREA, CheckLevel::Warning, namesake);
     }
     let logged = match backlogs(database, &snapshot, schema).await {
-        Err(change_log::ChangeLogError::Untracked(why)) => {
+        Err(change_log::ChangeLogError::LogGap(why)) => {
             // A target that is only seeded needs no change log.
             checkup.add(AREA, CheckLevel::Warning, why.to_string());
             return Ok(());

@@ -18,7 +18,7 @@ use crate::run::rows::KnownRows;
 use crate::run::{CommandError, Target};
 use crate::target::{ReadError, Scope, read_all};
 use crate::tile::{
-    AreaPart, Coverage, LayerIndex, LonLatBox, Spot, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
+    AreaPart, ChangeLocation, Coverage, LayerIndex, LonLatBox, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
     area_for_people,
 };
 
@@ -96,7 +96,7 @@ impl DirtyTiles {
         ages.reduce(f64::max).map(|age| age + self.looked.elapsed().as_secs_f64())
     }
 
-    fn note(&mut self, spot: &Spot) {
+    fn note(&mut self, spot: &ChangeLocation) {
         let mut world = spot.world();
         // Bounds do not cross ±180°.
         if world.crosses_antimeridian() {
@@ -242,7 +242,7 @@ pub(crate) async fn from_log(
                 if is_query {
                     touched += 1;
                     // The area that a declared query returns may hold any number of rows.
-                    is_known &= matches!(spot, Spot::Point(_));
+                    is_known &= matches!(spot, ChangeLocation::Point(_));
                 }
                 changed.spots.add(LayerIndex(index), &spot);
                 beyond.mark(&drawn, &spot);
@@ -382,7 +382,7 @@ impl WorkBeyondScope {
     }
 
     /// Marks the tiles in which a change of a layer can be seen.
-    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: &Spot) {
+    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: &ChangeLocation) {
         if self.touched.as_mut().is_some_and(|touched| touched.mark(layer, spot).is_err()) {
             self.touched = None;
         }

@@ -224,14 +224,12 @@ impl<'a> Look<'a> {
         let presence = self.log.as_ref().map(|_| Presence::Readable);
         let watches = tracked(&self.database, snapshot, schema, presence, &reading, since).await;
         let watches = watches.map_err(|error| match error {
-            change_log::ChangeLogError::Untracked(why) => {
-                CommandError::Untracked { target: job.target.to_string(), why }
-            }
+            change_log::ChangeLogError::LogGap(why) => CommandError::LogGap { target: job.target.to_string(), why },
             other => other.into(),
         })?;
         if let Some((now, seen)) = self.log.as_ref().and_then(|log| log.is_behind(&self.state.witnesses)) {
-            let why = change_log::Untracked::Older { server: self.database.server().clone(), now, seen };
-            return Err(CommandError::Untracked { target: job.target.to_string(), why });
+            let why = change_log::LogGap::Older { server: self.database.server().clone(), now, seen };
+            return Err(CommandError::LogGap { target: job.target.to_string(), why });
         }
         self.is_of_this_database()?;
         Ok(watches)

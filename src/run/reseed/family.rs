@@ -21,7 +21,7 @@ use crate::run::variants::{FamilyLook, FamilyRun, VariantState};
 use crate::run::{
     CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target, describe,
 };
-use crate::serve::JobDesk;
+use crate::serve::JobStore;
 
 /// Brings every variant of a tileset up to date.
 ///
@@ -323,7 +323,7 @@ impl Watched for WatchedFamily<'_> {
     async fn run_jobs(
         &self,
         _options: &ReseedOptions,
-        _jobs: &JobDesk,
+        _jobs: &JobStore,
         _each: &mut impl FnMut(&FamilyLooked) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
         // Clients submit jobs for one target.

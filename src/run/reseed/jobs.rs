@@ -11,7 +11,7 @@ use super::{ReseedOptions, ReseedOutcome, SeedInstead, once, seed_instead};
 use crate::error::with_causes;
 use crate::report::{Event, Report, ReseedReport};
 use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
-use crate::serve::{JobDesk, JobEnd, JobProgress, JobSpec, JobWork, StartedJob};
+use crate::serve::{JobEnd, JobProgress, JobSpec, JobStore, JobWork, StartedJob};
 use crate::stop::Stop;
 
 /// Passes events on, and reports the progress of the job.
@@ -48,7 +48,7 @@ impl Report for JobReport {
 pub(crate) async fn run_queued(
     job: &Job,
     options: &ReseedOptions,
-    jobs: &JobDesk,
+    jobs: &JobStore,
     each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     while job.stop.asked().is_none() {

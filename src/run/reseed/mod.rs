@@ -34,7 +34,7 @@ use crate::plan::ScopePart;
 use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
-use crate::serve::{JobDesk, WriteBackDesk};
+use crate::serve::{JobStore, WriteBackQueue};
 use crate::target::{ChangedTiles, PartialScope, RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{AreaPart, BoxError, Coverage, Order, TileRectList, ZoomList};
 
@@ -59,9 +59,9 @@ pub struct ReseedOptions {
     /// Notified of the dirty tiles before they are rendered.
     pub on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
-    pub write_back: Option<WriteBackDesk>,
+    pub write_back: Option<WriteBackQueue>,
     /// Jobs of clients, which a watch runs between two looks.
-    pub jobs: Option<JobDesk>,
+    pub jobs: Option<JobStore>,
 }
 
 /// When a reseed seeds its target instead.

@@ -218,8 +218,8 @@ impl ReseedRun<'_> {
         }
         let finished = spawn_blocking(move || sink.finish(&metadata)).await??;
         self.look.job.write_changed(finished.changed.as_ref(), &DirtyScope::of(&self.look.job.settings, &[]));
-        if let Some(desk) = &self.options.write_back {
-            desk.stored(&changed.beyond.wanted);
+        if let Some(queue) = &self.options.write_back {
+            queue.stored(&changed.beyond.wanted);
         }
         let plan = plan(&changed);
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));

@@ -14,7 +14,7 @@ use crate::report::{Event, Report};
 use crate::run::look::TargetState;
 use crate::run::purge::PurgeTask;
 use crate::run::{CommandError, Job, reading};
-use crate::serve::{JobDesk, WriteBackDesk};
+use crate::serve::{JobStore, WriteBackQueue};
 use crate::stop::{Grace, Signal, Stop};
 
 /// The pause after the first failure, which doubles with each further one, and the longest pause.
@@ -177,7 +177,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
     async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
         let mut options = self.options.clone();
-        options.filter.written_back = options.write_back.as_ref().map(WriteBackDesk::batch).unwrap_or_default();
+        options.filter.written_back = options.write_back.as_ref().map(WriteBackQueue::batch).unwrap_or_default();
         let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
@@ -198,9 +198,9 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 }
             }
         };
-        if let (Err(_), Some(desk)) = (&ended, &options.write_back) {
+        if let (Err(_), Some(queue)) = (&ended, &options.write_back) {
             // A tile that cannot be rendered must not keep others from being published.
-            desk.given_up(&options.filter.written_back);
+            queue.given_up(&options.filter.written_back);
         }
         work.end();
         (ended, work.is_begun())
@@ -220,7 +220,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
         let written_back = self.options.write_back.as_ref();
         let due = async {
             match written_back {
-                Some(desk) => desk.due().await,
+                Some(queue) => queue.due().await,
                 None => std::future::pending().await,
             }
         };
@@ -406,7 +406,7 @@ pub(crate) trait Watched {
     async fn run_jobs(
         &self,
         options: &ReseedOptions,
-        jobs: &JobDesk,
+        jobs: &JobStore,
         each: &mut impl FnMut(&Self::Outcome) -> Result<(), CommandError>,
     ) -> Result<(), CommandError>;
 }
@@ -471,7 +471,7 @@ impl Watched for WatchedTarget<'_> {
     async fn run_jobs(
         &self,
         options: &ReseedOptions,
-        jobs: &JobDesk,
+        jobs: &JobStore,
         each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
         Box::pin(run_queued(self.0, options, jobs, each)).await

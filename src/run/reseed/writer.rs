@@ -16,7 +16,7 @@ use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::{LeaseWait, WriterLease};
 use crate::run::{CommandError, Family, Job, QueueGate};
-use crate::serve::{FamilyDesk, FamilyWriter, TargetWriter, WriterDesk, WriterOptions};
+use crate::serve::{FamilyWriter, FamilyWriterHandle, TargetWriter, WriterHandle, WriterOptions};
 use crate::stop::{Signal, Stop};
 
 /// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The
@@ -73,21 +73,21 @@ impl WatchWriter {
         Arc::new(WatchWriter { job, options, how, writer })
     }
 
-    async fn write(self: Arc<Self>, desk: WriterDesk, stop: Stop) {
+    async fn write(self: Arc<Self>, handle: WriterHandle, stop: Stop) {
         let notes = match self.job.target.notes() {
             Ok(notes) => notes,
-            Err(error) => return desk.failed(with_causes(&error)),
+            Err(error) => return handle.failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
             let said = Mutex::default();
-            let taken = waiting.taken(|holder| self.is_held(&desk, holder, &said), |why| desk.failed(why));
+            let taken = waiting.taken(|holder| self.is_held(&handle, holder, &said), |why| handle.failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = stop.wait() => return,
             };
-            desk.write_back().turn(self.writer.write_back);
-            if let Err(error) = tokio::task::block_in_place(|| desk.jobs().take_over()) {
+            handle.write_back().turn(self.writer.write_back);
+            if let Err(error) = tokio::task::block_in_place(|| handle.jobs().take_over()) {
                 tracing::warn!(
                     "the jobs that are kept with {} cannot be read: {}",
                     self.job.target,
@@ -95,36 +95,36 @@ impl WatchWriter {
                 );
             }
             // This comes last, because clients submit jobs as soon as they read that this server writes.
-            desk.begins();
+            handle.begins();
             let own = Stop::new();
-            let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+            let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
             let job =
                 self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
-            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &desk)).await;
+            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &handle)).await;
             if stop.asked().is_some() {
                 return lease.release().await;
             }
             tracing::warn!("{} is written by another process now: {lost}", self.job.target);
-            desk.stands_by(lost);
+            handle.stands_by(lost);
         }
     }
 
     /// Another process has the lease. If this server was told to write, it reports each holder once.
-    fn is_held(&self, desk: &WriterDesk, holder: String, said: &Mutex<String>) {
+    fn is_held(&self, handle: &WriterHandle, holder: String, said: &Mutex<String>) {
         if !self.writer.stands_by {
-            desk.failed(said_once(&self.job.target.to_string(), &holder, said));
+            handle.failed(said_once(&self.job.target.to_string(), &holder, said));
         }
-        desk.stands_by(holder);
+        handle.stands_by(holder);
     }
 
     /// Starts the watch again whenever it ends, until the job's stop is asked for.
-    async fn watched(&self, job: &Job, desk: &WriterDesk) {
-        let listening_desk = desk.clone();
-        let on_dirty = DirtyListener::new(move |tiles| listening_desk.dirty(tiles));
+    async fn watched(&self, job: &Job, handle: &WriterHandle) {
+        let listening_handle = handle.clone();
+        let on_dirty = DirtyListener::new(move |tiles| listening_handle.dirty(tiles));
         let options = ReseedOptions {
             on_dirty: Some(on_dirty),
-            jobs: Some(desk.jobs().clone()),
-            write_back: Some(desk.write_back().clone()),
+            jobs: Some(handle.jobs().clone()),
+            write_back: Some(handle.write_back().clone()),
             ..self.options.clone()
         };
         let failures = WriterFailures::default();
@@ -132,18 +132,18 @@ impl WatchWriter {
             let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 match outcome {
-                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => desk.is_up_to_date(),
+                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => handle.is_up_to_date(),
                     ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
                         // The watch goes on once the server has noticed the publication.
-                        tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
+                        tokio::task::block_in_place(|| Handle::current().block_on(handle.published()));
                     }
                 }
                 Ok(())
             };
             // A job may fix a target that the watch cannot write.
             let mut each = each;
-            if let Err(error) = Box::pin(run_queued(job, &options, desk.jobs(), &mut each)).await {
-                desk.failed(with_causes(&error));
+            if let Err(error) = Box::pin(run_queued(job, &options, handle.jobs(), &mut each)).await {
+                handle.failed(with_causes(&error));
             }
             let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
             let Err(error) = watch(job, &options, self.how, each).await else { return };
@@ -152,10 +152,10 @@ impl WatchWriter {
             }
             let why = with_causes(&error);
             let pause = failures.has_failed(&job.target.to_string(), &why);
-            desk.failed(why);
+            handle.failed(why);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = desk.jobs().queued() => {}
+                () = handle.jobs().queued() => {}
                 _ = job.stop.wait() => return,
             }
         }
@@ -163,8 +163,8 @@ impl WatchWriter {
 }
 
 impl TargetWriter for WatchWriter {
-    fn run(self: Arc<Self>, desk: WriterDesk, stop: Stop) -> BoxFuture<'static, ()> {
-        on_thread(move || self.write(desk, stop))
+    fn run(self: Arc<Self>, handle: WriterHandle, stop: Stop) -> BoxFuture<'static, ()> {
+        on_thread(move || self.write(handle, stop))
     }
 }
 
@@ -242,51 +242,51 @@ impl FamilyWatchWriter {
         Arc::new(FamilyWatchWriter { family, how, writer, report: Arc::clone(report) })
     }
 
-    async fn write(self: Arc<Self>, desk: FamilyDesk, stop: Stop) {
+    async fn write(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) {
         let opened = self.family.watched(&self.report, &stop);
         let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
         let (notes, job) = match opened {
             Ok(opened) => opened,
-            Err(error) => return desk.failed(with_causes(&error)),
+            Err(error) => return handle.failed(with_causes(&error)),
         };
         loop {
             let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
             let said = Mutex::default();
             let held = |holder: String| {
                 if !self.writer.stands_by {
-                    desk.failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
+                    handle.failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
                 }
-                desk.stands_by(holder);
+                handle.stands_by(holder);
             };
-            let taken = waiting.taken(held, |why| desk.failed(why));
+            let taken = waiting.taken(held, |why| handle.failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = stop.wait() => return,
             };
-            desk.begins();
+            handle.begins();
             let own = Stop::new();
-            let gate = Arc::new(QueueGate::new(desk.queue().clone(), &own));
+            let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
             let job = job.under(Arc::clone(&self.report), own.clone()).with_listener(lease.listener()).behind(gate);
-            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &desk)).await;
+            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &handle)).await;
             if stop.asked().is_some() {
                 return lease.release().await;
             }
             tracing::warn!("the variants of {} are written by another process now: {lost}", self.family.name());
-            desk.stands_by(lost);
+            handle.stands_by(lost);
         }
     }
 
     /// Starts the watch again whenever it ends, until the job's stop is asked for.
-    async fn watched(&self, job: &Job, desk: &FamilyDesk) {
+    async fn watched(&self, job: &Job, handle: &FamilyWriterHandle) {
         let failures = WriterFailures::default();
         while job.stop.asked().is_none() {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 if has_published {
                     // The watch goes on once the server has noticed the publication.
-                    tokio::task::block_in_place(|| Handle::current().block_on(desk.published()));
+                    tokio::task::block_in_place(|| Handle::current().block_on(handle.published()));
                 } else {
-                    desk.is_up_to_date();
+                    handle.is_up_to_date();
                 }
                 Ok(())
             };
@@ -297,7 +297,7 @@ impl FamilyWatchWriter {
             }
             let why = with_causes(&error);
             let pause = failures.has_failed(&format!("the variants of {}", self.family.name()), &why);
-            desk.failed(why);
+            handle.failed(why);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 _ = job.stop.wait() => return,
@@ -307,8 +307,8 @@ impl FamilyWatchWriter {
 }
 
 impl FamilyWriter for FamilyWatchWriter {
-    fn run(self: Arc<Self>, desk: FamilyDesk, stop: Stop) -> BoxFuture<'static, ()> {
-        on_thread(move || self.write(desk, stop))
+    fn run(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) -> BoxFuture<'static, ()> {
+        on_thread(move || self.write(handle, stop))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::change_log::{Untracked, Waking};
+use crate::change_log::{LogGap, Waking};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, SessionOptions};
 use crate::run::look::LogFollower;
@@ -77,8 +77,8 @@ async fn report(job: &Job, known: &KnownChanges) {
 /// Why a look failed.
 fn failure(error: &CommandError) -> LogFailure {
     match error {
-        CommandError::Untracked {
-            why: Untracked::NotInstalled { .. } | Untracked::Layer { .. } | Untracked::Undeclared { .. },
+        CommandError::LogGap {
+            why: LogGap::NotInstalled { .. } | LogGap::Layer { .. } | LogGap::Undeclared { .. },
             ..
         } => LogFailure::NoLog,
         error if matches!(error.kind(), ErrorKind::Transient(_)) => LogFailure::Passing,
@@ -116,7 +116,7 @@ fn is_of_another_history(error: &CommandError) -> bool {
         error,
         CommandError::OtherHistory { .. }
             | CommandError::NeedsSeed { .. }
-            | CommandError::Untracked { why: Untracked::Older { .. }, .. }
+            | CommandError::LogGap { why: LogGap::Older { .. }, .. }
     )
 }
 

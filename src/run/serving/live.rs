@@ -17,9 +17,9 @@ use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
 use crate::serve::{
     GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
-    StateNow,
+    StateCheck,
 };
-use crate::source::{Noted, RenderedTile, bytes_of};
+use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::target::Described;
 use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
@@ -143,13 +143,13 @@ impl LiveSource for DatabaseTiles {
         self.0.shared_secret.clone()
     }
 
-    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
         Box::pin(async {
             let schema = &self.0.job.settings.database.changes.schema;
             let asked = newest_logged_now(&self.0.database, schema, state).await;
             let (present, newest) = asked.map_err(|error| live_error(&error, error.kind()))?;
             let present = present.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
-            Ok(StateNow { present, newest })
+            Ok(StateCheck { present, newest })
         })
     }
 
@@ -240,7 +240,7 @@ impl DatabaseTilesShared {
     /// The tile as the target would store it; `None` if it is empty.
     async fn packed(&self, rendered: RenderedTile, tile: TileId) -> Result<Option<Box<[u8]>>, LiveError> {
         let failed = rendered.notes.iter().find_map(|note| match &note.what {
-            Noted::Failed { cause } => Some(cause.clone()),
+            LayerIssueKind::Failed { cause } => Some(cause.clone()),
             _ => None,
         });
         if let Some(cause) = failed {

@@ -22,9 +22,9 @@ use snapshot::LiveBounds;
 use super::{CommandError, Family, Job, Target, TargetUrl, WrittenFileError, reading};
 use crate::report::{print, say_warning, write_document};
 use crate::serve::{
-    Addressing, FamilyWriter, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
-    TargetOpener, TargetWatch, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue, files_of_archive,
-    files_of_directory, live_only, standalone, style,
+    Addressing, ChangeDetection, FamilyWriter, LiveSource, Rereader, ServeError, ServeOptions, ServedSource,
+    SettingsReader, TargetOpener, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue,
+    files_of_archive, files_of_directory, live_only, standalone, style,
 };
 use crate::stop::Stop;
 use crate::target::{Described, ReadError};
@@ -242,7 +242,7 @@ fn source(target: &Target) -> Result<ServedSource, CommandError> {
     let watched = match &target.url {
         TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
         TargetUrl::Directory(path) => files_of_directory(path),
-        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => TargetWatch::Description,
+        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => ChangeDetection::Description,
     };
     let notes = target.notes()?;
     let target = target.clone();

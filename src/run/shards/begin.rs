@@ -183,7 +183,7 @@ async fn check_tracked(
     let schema = &job.settings.database.changes.schema;
     match tracked(database, snapshot, schema, None, &reading, &cursor).await {
         Ok(_) => Ok(()),
-        Err(change_log::ChangeLogError::Untracked(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
+        Err(change_log::ChangeLogError::LogGap(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
         Err(other) => Err(other.into()),
     }
 }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, FamilyRecord, FamilyRun, RecordedVariant, StoredFamily};
 use crate::change_log;
-use crate::change_log::{Cursor, TrackedLayer, Untracked, Watch, tracked, unseen_changes, unseen_positions};
+use crate::change_log::{Cursor, LogGap, TrackedLayer, Watch, tracked, unseen_changes, unseen_positions};
 use crate::config::{ConfigError, JobSettings, VariantValues};
 use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
@@ -241,13 +241,13 @@ impl FamilyLog<'_> {
         let schema = &settings.database.changes.schema;
         let watches = tracked(database, self.snapshot, schema, None, &reading, self.cursor).await;
         watches.map_err(|error| match error {
-            change_log::ChangeLogError::Untracked(why) => self.untracked(why),
+            change_log::ChangeLogError::LogGap(why) => self.untracked(why),
             other => other.into(),
         })
     }
 
-    fn untracked(&self, why: Untracked) -> CommandError {
-        CommandError::Untracked { target: self.job.target.to_string(), why }
+    fn untracked(&self, why: LogGap) -> CommandError {
+        CommandError::LogGap { target: self.job.target.to_string(), why }
     }
 
     /// The places of all changes; `None` if a change may concern every variant, or there are too many.
@@ -268,7 +268,7 @@ impl FamilyLog<'_> {
                     return Ok(None);
                 }
                 let mut fits = true;
-                let each = |spot: crate::tile::Spot| fits = fits && found.add(scope, index, spot.world());
+                let each = |spot: crate::tile::ChangeLocation| fits = fits && found.add(scope, index, spot.world());
                 unseen_positions(self.snapshot, schema, self.cursor, watch, layer, each).await?;
                 if !fits {
                     return Ok(None);

@@ -1,23 +1,23 @@
 //! Jobs: work for the writer that clients submit to the admin listener.
 //!
 //! ```text
-//! POST /jobs ─► token, form, bounds (routes) ─► a note next to the target (desk), durable ─► 202
+//! POST /jobs ─► token, form, bounds (routes) ─► a note next to the target (store), durable ─► 202
 //!                                                  └► the writer takes it: running ─► done, failed, cancelled
 //! ```
 //!
 //! | file | subject |
 //! |---|---|
 //! | `spec` | the work of a job: parsed, checked, serialized |
-//! | `desk` | the jobs of a target: notes, the queue, and how the writer takes and ends jobs |
+//! | `store` | the jobs of a target: notes, the queue, and how the writer takes and ends jobs |
 //! | `token` | who may change something |
 //! | `routes` | the HTTP routes; `openapi.json` describes them for clients |
 //!
-//! The desk knows nothing of databases: the implementation of the writer takes a [`StartedJob`] and ends it. Notes are
+//! The store knows nothing of databases: the implementation of the writer takes a [`StartedJob`] and ends it. Notes are
 //! stored with the target, so that the next writer finds the jobs of one that was killed.
 
-mod desk;
 mod routes;
 mod spec;
+mod store;
 mod token;
 
 use serde::{Deserialize, Serialize};
@@ -25,9 +25,9 @@ use serde_json::{Value, json};
 
 use crate::clock::moment;
 
-pub use desk::{JobDesk, JobEnd, StartedJob};
 pub(crate) use routes::JobRoutes;
 pub use spec::{JobPriority, JobSpec, JobSpecError, JobWork};
+pub use store::{JobEnd, JobStore, StartedJob};
 pub use token::{AdminToken, MIN_TOKEN_BYTES, TOKEN_VARIABLE, TokenError};
 
 // A job as it is stored with the target and shown to clients.

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::desk::{JobDesk, JobError};
 use super::spec::{JobSpec, JobSpecError};
+use super::store::{JobError, JobStore};
 use super::token::AdminToken;
 use crate::clock::seconds_now;
 use crate::error::with_causes;
@@ -104,7 +104,7 @@ struct EvictRequest {
 /// Answers requests about jobs. Clones share the jobs.
 #[derive(Clone)]
 pub(crate) struct JobRoutes {
-    desk: JobDesk,
+    store: JobStore,
     tiles: ServedTiles,
     followers: Arc<Semaphore>,
     /// True if the server was asked to end.
@@ -117,9 +117,9 @@ pub(crate) struct JobRoutes {
 pub(crate) type Refused = Answer;
 
 impl JobRoutes {
-    /// The routes below `base` for the jobs of `desk`, and for the cached tiles of `tiles`.
-    pub(crate) fn new(desk: JobDesk, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
-        JobRoutes { desk, tiles, followers: JobRoutes::followers(), draining, base }
+    /// The routes below `base` for the jobs of `store`, and for the cached tiles of `tiles`.
+    pub(crate) fn new(store: JobStore, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
+        JobRoutes { store, tiles, followers: JobRoutes::followers(), draining, base }
     }
 
     /// The permits for clients that follow jobs.
@@ -170,16 +170,16 @@ impl JobRoutes {
     }
 
     /// Runs `work` on a thread for blocking work. A node that does not write the target reads the jobs first.
-    async fn with_desk<T: Send + 'static>(
+    async fn with_store<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&JobDesk) -> Result<T, JobError> + Send + 'static,
+        work: impl FnOnce(&JobStore) -> Result<T, JobError> + Send + 'static,
     ) -> Result<T, Refused> {
-        let desk = self.desk.clone();
+        let store = self.store.clone();
         let done = tokio::task::spawn_blocking(move || {
-            if !desk.is_writer() {
-                desk.reload()?;
+            if !store.is_writer() {
+                store.reload()?;
             }
-            work(&desk)
+            work(&store)
         });
         match done.await {
             Ok(Ok(done)) => Ok(done),
@@ -190,7 +190,7 @@ impl JobRoutes {
 
     /// The jobs as JSON.
     pub(crate) async fn listed(&self) -> Result<Vec<Value>, Refused> {
-        let jobs = self.with_desk(|desk| Ok(desk.all())).await?;
+        let jobs = self.with_store(|store| Ok(store.all())).await?;
         let now = seconds_now();
         Ok(jobs.iter().map(|job| job.json(now)).collect())
     }
@@ -201,7 +201,7 @@ impl JobRoutes {
     }
 
     async fn show(&self, id: u64) -> Result<Answer, Refused> {
-        let job = self.with_desk(move |desk| Ok(desk.get(id))).await?.ok_or_else(no_such_job)?;
+        let job = self.with_store(move |store| Ok(store.get(id))).await?.ok_or_else(no_such_job)?;
         Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
     }
 
@@ -216,7 +216,7 @@ impl JobRoutes {
             JobSpecError::Wrong(_) => error(StatusCode::BAD_REQUEST, &failure.to_string()),
         })?;
         self.needs_writer()?;
-        let submitted = self.with_desk(move |desk| desk.submit(spec, key)).await?;
+        let submitted = self.with_store(move |store| store.submit(spec, key)).await?;
         let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
         let mut answer = text(status, submitted.record.json(seconds_now()).to_string());
         if let Ok(location) = HeaderValue::from_str(&format!("{}/jobs/{}", self.base, submitted.record.id)) {
@@ -227,7 +227,7 @@ impl JobRoutes {
 
     async fn cancel(&self, id: u64) -> Result<Answer, Refused> {
         self.needs_writer()?;
-        let job = self.with_desk(move |desk| desk.cancel(id)).await?.ok_or_else(no_such_job)?;
+        let job = self.with_store(move |store| store.cancel(id)).await?.ok_or_else(no_such_job)?;
         Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
     }
 
@@ -253,7 +253,7 @@ impl JobRoutes {
 
     /// A job as server-sent events, from now until it has ended.
     async fn follow(&self, id: u64) -> Result<Answer, Refused> {
-        self.with_desk(move |desk| Ok(desk.get(id))).await?.ok_or_else(no_such_job)?;
+        self.with_store(move |store| Ok(store.get(id))).await?.ok_or_else(no_such_job)?;
         let Ok(permit) = Arc::clone(&self.followers).try_acquire_owned() else {
             return Err(retry_later(StatusCode::SERVICE_UNAVAILABLE, "too many clients follow jobs"));
         };
@@ -267,9 +267,9 @@ impl JobRoutes {
 
     /// Sends a job at each change, until it has ended, the client is gone or the server ends.
     async fn tell(self, id: u64, events: mpsc::Sender<Bytes>, _permit: OwnedSemaphorePermit) {
-        let (mut changes, mut last) = (self.desk.changes(), String::new());
+        let (mut changes, mut last) = (self.store.changes(), String::new());
         loop {
-            let Ok(Some(job)) = self.with_desk(move |desk| Ok(desk.get(id))).await else { return };
+            let Ok(Some(job)) = self.with_store(move |store| Ok(store.get(id))).await else { return };
             let state = job.json(seconds_now()).to_string();
             // If nothing has changed, a comment is sent, so that a disconnected client is noticed.
             let event = if state == last { ":\n\n".to_owned() } else { format!("event: job\ndata: {state}\n\n") };
@@ -284,7 +284,7 @@ impl JobRoutes {
     }
 
     fn needs_writer(&self) -> Result<(), Refused> {
-        if self.desk.is_writer() {
+        if self.store.is_writer() {
             return Ok(());
         }
         Err(error(StatusCode::CONFLICT, "this server does not write the target: submit the job to the one that does"))
@@ -339,7 +339,9 @@ async fn body_of(request: Request<RequestBody>) -> Result<Bytes, Refused> {
 
 fn refusal(failure: &JobError) -> Refused {
     match failure {
-        JobError::TooMany | JobError::TooManyKeys => retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string()),
+        JobError::TooManyDirtyTiles | JobError::TooManyKeys => {
+            retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string())
+        }
         JobError::OtherWithKey => error(StatusCode::UNPROCESSABLE_ENTITY, &failure.to_string()),
         JobError::Ended => error(StatusCode::CONFLICT, &failure.to_string()),
         JobError::Note(cause) => {

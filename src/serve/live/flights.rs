@@ -17,8 +17,8 @@ use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::parameters::{GivenParameters, NewKey};
 use crate::serve::queue::{WorkClass, WorkPermit, WorkQueue, WorkTicket};
-use crate::serve::shared::{SharedEntry, SharedTiles};
-use crate::serve::tiles::cache::{CachedForm, CachedWay, TileCache};
+use crate::serve::redis::{RedisEntry, RedisTiles};
+use crate::serve::tiles::cache::{CacheOrigin, CachedTile, TileCache};
 use crate::stop::{Signal, Stop};
 
 /// How long to wait for the flights at the server's end: cancelling a statement takes a round trip to the database.
@@ -55,12 +55,12 @@ pub(crate) struct FlightPlan {
 struct FlightStart {
     key: FlightKey,
     class: WorkClass,
-    notes: FlightNotes,
+    notes: FlightRequest,
 }
 
 /// What a request knows of its tile in addition to the key.
 #[derive(Default)]
-pub(crate) struct FlightNotes {
+pub(crate) struct FlightRequest {
     /// The client that asks.
     pub(crate) client: ClientKey,
     /// Its name in the cache that servers share.
@@ -78,7 +78,7 @@ pub(crate) struct FlightsShared {
     options: LiveOptions,
     table: SharedTable,
     queue: WorkQueue,
-    shared: Option<SharedTiles>,
+    shared: Option<RedisTiles>,
     /// The database states of shared tiles about which the database was asked.
     states: tokio::sync::Mutex<KnownStates>,
     known: KnownChanges,
@@ -99,7 +99,7 @@ pub(crate) struct FlightParts {
     /// The workers.
     pub(crate) queue: WorkQueue,
     /// The tileset's tiles in the cache that servers share.
-    pub(crate) shared: Option<SharedTiles>,
+    pub(crate) shared: Option<RedisTiles>,
     /// The known changes, which decide whether a cached tile is fresh.
     pub(crate) known: KnownChanges,
 }
@@ -156,12 +156,12 @@ impl LiveFlights {
 
     /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed
     /// or the change log is followed.
-    pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
+    pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
         self.0.fresh(key).await
     }
 
     /// True if a cached live tile is fresh.
-    pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedForm) -> bool {
+    pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         self.0.is_fresh(key, held)
     }
 
@@ -170,7 +170,7 @@ impl LiveFlights {
     ///
     /// # Errors
     /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
-    pub(crate) fn ask(&self, key: FlightKey, notes: FlightNotes) -> Result<FlightWaiter, LiveError> {
+    pub(crate) fn ask(&self, key: FlightKey, notes: FlightRequest) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
         let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
@@ -199,7 +199,7 @@ impl LiveFlights {
         let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
         let is_full = shared.queue.counts().waiting.of(class) >= limit;
         if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
-            let notes = FlightNotes { shared_key, ..FlightNotes::default() };
+            let notes = FlightRequest { shared_key, ..FlightRequest::default() };
             shared.begin(&mut table, FlightStart { key, class, notes });
         }
     }
@@ -218,7 +218,7 @@ impl LiveFlights {
     }
 
     /// The tiles that are shared with other servers.
-    pub(crate) fn shared(&self) -> Option<&SharedTiles> {
+    pub(crate) fn shared(&self) -> Option<&RedisTiles> {
         self.0.shared.as_ref()
     }
 
@@ -246,7 +246,7 @@ impl FlightsShared {
     /// one request that waits for it, others have none. The flight enters the queue at once, unless its tile is first
     /// looked up in the shared cache.
     fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
-        let FlightStart { key, class, notes: FlightNotes { client, shared_key, given, new_key } } = start;
+        let FlightStart { key, class, notes: FlightRequest { client, shared_key, given, new_key } } = start;
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
@@ -279,12 +279,12 @@ impl FlightsShared {
         self.queue.shares().workers().get() * NEIGHBOURS_PER_WORKER
     }
 
-    async fn fresh(&self, key: FlightKey) -> Option<CachedForm> {
+    async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
         let held = self.cache.get(key.cached(), Encoding::Gzip).await?;
         self.is_fresh(key, &held).then_some(held)
     }
 
-    fn is_fresh(&self, key: FlightKey, held: &CachedForm) -> bool {
+    fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }
 
@@ -358,31 +358,31 @@ impl FlightsShared {
     /// The tile from the shared cache, if another server has rendered it from a database state that shows every change
     /// known here, and that this database has in its history. If no change log is followed, the tile must also be
     /// younger than `ttl`.
-    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedForm> {
+    async fn found_elsewhere(&self, plan: &FlightPlan) -> Option<CachedTile> {
         let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
         let FlightKey { tile, .. } = plan.key;
         match self.judged(&entry.shown).await {
-            Judgement::Ours => {}
-            Judgement::Ahead => {
+            HistoryMatch::Ours => {}
+            HistoryMatch::Ahead => {
                 self.metrics.asked_redis("ahead");
                 return None;
             }
-            Judgement::Other => {
+            HistoryMatch::Other => {
                 self.metrics.asked_redis("other");
                 shared.forget(name, &entry);
                 return None;
             }
         }
-        let SharedEntry { stored, shown, .. } = entry;
+        let RedisEntry { stored, shown, .. } = entry;
         if !self.known.epochs().takes(tile.coord, &Arc::new(shown.state.clone())) {
             self.metrics.asked_redis("old");
             return None;
         }
         self.metrics.asked_redis("hit");
-        let form = CachedForm::of_live(stored, plan.key, shown.state.clone());
-        let form = form.kept_for(self.options.ttl.saturating_sub(age), CachedWay::Shared);
+        let form = CachedTile::of_live(stored, plan.key, shown.state.clone());
+        let form = form.kept_for(self.options.ttl.saturating_sub(age), CacheOrigin::Shared);
         Some(self.kept(plan.key, form, &shown).await)
     }
 
@@ -415,7 +415,7 @@ impl FlightsShared {
             _ = stop.wait() => return Err(LiveError::Abandoned),
             () = tokio::time::sleep(limit) => return Err(self.too_late(key, number)),
         };
-        let way = if permit.class() == WorkClass::Neighbour { CachedWay::Ahead } else { CachedWay::Asked };
+        let way = if permit.class() == WorkClass::Neighbour { CacheOrigin::Ahead } else { CacheOrigin::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         let given = plan.given.take();
         plan.new_key.take().into_iter().for_each(NewKey::begins);
@@ -445,22 +445,22 @@ impl FlightsShared {
             let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
             shared.put(name, stored.as_deref(), &shown, life);
         }
-        let form = CachedForm::of_live(stored, key, shown.state.clone()).kept_for(self.options.ttl, way);
-        if way == CachedWay::Ahead {
+        let form = CachedTile::of_live(stored, key, shown.state.clone()).kept_for(self.options.ttl, way);
+        if way == CacheOrigin::Ahead {
             self.metrics.rendered_ahead();
         }
         Ok(self.kept(key, form, &shown).await)
     }
 
     /// Caches a tile, and returns the latest one.
-    async fn kept(&self, key: FlightKey, form: CachedForm, shown: &StateInHistory) -> CachedForm {
+    async fn kept(&self, key: FlightKey, form: CachedTile, shown: &StateInHistory) -> CachedTile {
         let of_this_history = self.known.epochs().of_this_history();
         if key.epoch < of_this_history {
             // The database was found to be another one while the tile was in flight.
             return form;
         }
         self.known.keeps(shown);
-        if form.way != CachedWay::Shared {
+        if form.way != CacheOrigin::Shared {
             self.note_own(shown);
         }
         if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < Some(of_this_history)) {
@@ -566,7 +566,7 @@ pub(crate) struct KnownStates {
 
 /// Whether this database has a state that a shared tile shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Judgement {
+pub(crate) enum HistoryMatch {
     Ours,
     /// It has not reached the state, or does not say so at once.
     Ahead,
@@ -574,9 +574,9 @@ pub(crate) enum Judgement {
     Other,
 }
 
-impl Judgement {
-    fn of(shown: &StateInHistory, newest: NewestLogged) -> Judgement {
-        if shown.newest == newest { Judgement::Ours } else { Judgement::Other }
+impl HistoryMatch {
+    fn of(shown: &StateInHistory, newest: NewestLogged) -> HistoryMatch {
+        if shown.newest == newest { HistoryMatch::Ours } else { HistoryMatch::Other }
     }
 }
 
@@ -607,14 +607,14 @@ impl FlightsShared {
 
     /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles
     /// show. Requests share its answer, because they wait for the lock.
-    pub(crate) async fn judged(&self, shown: &StateInHistory) -> Judgement {
+    pub(crate) async fn judged(&self, shown: &StateInHistory) -> HistoryMatch {
         let asking = async {
             let mut states = self.states.lock().await;
             let states = states.of(self.known.epochs().of_this_history());
             let remembered = states.answers.get(&shown.state.to_string()).copied();
             let is_believed = |answer: &Answered| self.known.is_followed() || answer.at.elapsed() < UNFOLLOWED_LIFE;
             if let Some(Answered { newest, .. }) = remembered.filter(is_believed) {
-                return Judgement::of(shown, newest);
+                return HistoryMatch::of(shown, newest);
             }
             match self.source.ask_about(&shown.state).await {
                 Ok(now) if now.present.sees_all_of(&shown.state) => {
@@ -622,15 +622,15 @@ impl FlightsShared {
                     // Until the next look, this answer may be about what a crash loses.
                     self.known.keeps(&here);
                     states.note(&here);
-                    Judgement::of(shown, now.newest)
+                    HistoryMatch::of(shown, now.newest)
                 }
                 // A database that was set back comes to these transactions again, and they will be others.
-                Ok(_) => Judgement::Ahead,
+                Ok(_) => HistoryMatch::Ahead,
                 // As long as the database is away, nothing else has happened in it.
-                Err(_) => remembered.map_or(Judgement::Ahead, |answer| Judgement::of(shown, answer.newest)),
+                Err(_) => remembered.map_or(HistoryMatch::Ahead, |answer| HistoryMatch::of(shown, answer.newest)),
             }
         };
-        tokio::time::timeout(ASK_LIMIT, asking).await.unwrap_or(Judgement::Ahead)
+        tokio::time::timeout(ASK_LIMIT, asking).await.unwrap_or(HistoryMatch::Ahead)
     }
 }
 
@@ -643,15 +643,15 @@ mod tests {
     use futures_util::future::BoxFuture;
     use tokio::sync::Notify;
 
-    use super::Judgement;
+    use super::HistoryMatch;
     use super::*;
     use crate::cursor::{Cursor, NewestLogged, StateInHistory};
     use crate::serve::change_log::{LiveEpoch, LogFailure, LogLook};
-    use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateNow};
+    use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateCheck};
     use crate::serve::parameters::ParametersKey;
     use crate::serve::queue::WorkerShares;
-    use crate::serve::shared::SharedSecret;
-    use crate::serve::tiles::cache::{CachedForm, CachedWay};
+    use crate::serve::redis::SharedSecret;
+    use crate::serve::tiles::cache::{CacheOrigin, CachedTile};
     use crate::tile::{TileCoord, Zoom};
 
     /// A source that waits until the test releases it; then it fails or returns one byte.
@@ -681,13 +681,13 @@ mod tests {
             None
         }
 
-        fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
+        fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
             self.states.fetch_add(1, Ordering::SeqCst);
             let (state, at) = (self.state.load(Ordering::SeqCst), self.history.load(Ordering::SeqCst));
             let away = || LiveError::Away("as it was told".to_owned());
             let present = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
             let newest = NewestLogged::Transaction { xid: 3, at };
-            Box::pin(std::future::ready(present.map(|present| StateNow { present, newest }).ok_or_else(away)))
+            Box::pin(std::future::ready(present.map(|present| StateCheck { present, newest }).ok_or_else(away)))
         }
 
         fn sessions(&self) -> usize {
@@ -759,12 +759,12 @@ mod tests {
 
     /// The result of a request for a live tile.
     struct Joined {
-        landed: Result<CachedForm, LiveError>,
+        landed: Result<CachedTile, LiveError>,
         is_collapsed: bool,
     }
 
     async fn tile(flights: &LiveFlights, key: FlightKey) -> Joined {
-        match flights.ask(key, FlightNotes::default()) {
+        match flights.ask(key, FlightRequest::default()) {
             Ok(mut waiter) => Joined { landed: waiter.landed().await, is_collapsed: waiter.is_collapsed },
             Err(error) => Joined { landed: Err(error), is_collapsed: false },
         }
@@ -860,7 +860,7 @@ mod tests {
             assert!(!first.await.unwrap().is_collapsed);
             source.go.notify_one();
             let second = second.await.unwrap();
-            assert!(second.is_collapsed && second.landed.unwrap().way == CachedWay::Asked);
+            assert!(second.is_collapsed && second.landed.unwrap().way == CacheOrigin::Asked);
             until(&flights, 0, 0, 0).await;
             assert_eq!(source.renders.load(Ordering::SeqCst), 2);
             // With nothing else to do a neighbour is rendered, and marked.
@@ -869,7 +869,7 @@ mod tests {
             while flights.fresh(key(5)).await.is_none() {
                 tokio::task::yield_now().await;
             }
-            assert!(flights.fresh(key(5)).await.unwrap().way == CachedWay::Ahead);
+            assert!(flights.fresh(key(5)).await.unwrap().way == CacheOrigin::Ahead);
         });
     }
 
@@ -882,8 +882,8 @@ mod tests {
             flights.ask_ahead(key(1), WorkClass::Neighbour, None);
             // The queue drops the neighbour before its flight is notified: nothing runs between these two lines.
             let (other, mut joined) = (
-                flights.ask(key(2), FlightNotes::default()).unwrap(),
-                flights.ask(key(1), FlightNotes::default()).unwrap(),
+                flights.ask(key(2), FlightRequest::default()).unwrap(),
+                flights.ask(key(1), FlightRequest::default()).unwrap(),
             );
             until(&flights, 1, 2, 3).await;
             for _ in 0..3 {
@@ -904,7 +904,7 @@ mod tests {
     fn a_flight_that_goes_on_is_not_ended_when_its_last_request_leaves() {
         on_runtime(async {
             let (flights, source) = flights(1, 8);
-            let waiter = flights.ask(key(1), FlightNotes::default()).unwrap();
+            let waiter = flights.ask(key(1), FlightRequest::default()).unwrap();
             waiter.keep_going();
             drop(waiter);
             until(&flights, 1, 0, 0).await;
@@ -922,7 +922,7 @@ mod tests {
             *source.snapshots.lock().unwrap() = ["120:120:", "110:110:", "130:130:"].into();
             source.go.notify_one();
             assert!(tile(&flights, key(1)).await.landed.is_ok());
-            let shows = |form: &CachedForm| form.snapshot().unwrap().to_string();
+            let shows = |form: &CachedTile| form.snapshot().unwrap().to_string();
             let (coord, epochs) = (key(1).tile.coord, flights.0.known.epochs());
             epochs.evicted(&[coord]);
             let next = FlightKey { epoch: epochs.of(coord, &crate::serve::change_log::LiveSince::default()), ..key(1) };
@@ -938,10 +938,10 @@ mod tests {
             }
             assert_eq!(shows(&asked.await.unwrap().landed.unwrap()), "130:130:");
             // A flight that nobody waits for any more may end late.
-            let late = CachedForm::of_live(None, next, "125:125:".parse().unwrap());
+            let late = CachedTile::of_live(None, next, "125:125:".parse().unwrap());
             assert_eq!(shows(&flights.0.cache.keep_live(next, late).await), "130:130:");
             // One of an older epoch may have got a later state.
-            let early = CachedForm::of_live(None, key(1), "140:140:".parse().unwrap());
+            let early = CachedTile::of_live(None, key(1), "140:140:".parse().unwrap());
             let kept = flights.0.cache.keep_live(key(1), early).await;
             assert_eq!((shows(&kept), kept.epoch()), ("140:140:".to_owned(), Some(next.epoch)));
         });
@@ -949,7 +949,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_shared_state_is_taken_only_if_the_database_has_reached_it_in_this_history() {
-        use Judgement::{Ahead, Other, Ours};
+        use HistoryMatch::{Ahead, Other, Ours};
         let (flights, source) = flights(1, 1);
         let (flights, known) = (&flights.0, flights.0.known.clone());
         let judged = async |xmax: u64, at| {

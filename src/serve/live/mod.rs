@@ -22,12 +22,12 @@ use futures_util::future::BoxFuture;
 
 use super::change_log::KnownChanges;
 use super::parameters::GivenParameters;
-use super::shared::SharedSecret;
+use super::redis::SharedSecret;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
-pub(crate) use flights::{FlightCounts, FlightNotes, FlightParts, LiveFlights};
+pub(crate) use flights::{FlightCounts, FlightParts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 
 // The trait for what renders live tiles.
@@ -105,7 +105,7 @@ pub struct LiveTile {
 
 /// What the database says of a state that a tile shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateNow {
+pub struct StateCheck {
     /// The database state at this moment.
     pub present: Cursor,
     /// The newest transaction in the change log that the tile's state sees.
@@ -134,7 +134,7 @@ pub trait LiveSource: Send + Sync + 'static {
     fn shared_secret(&self) -> Option<SharedSecret>;
 
     /// What the database says at this moment of a state that a tile shows.
-    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>>;
+    fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>>;
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;

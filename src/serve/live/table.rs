@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::LiveError;
 use crate::serve::change_log::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
-use crate::serve::tiles::cache::{CachedForm, CachedFrom};
+use crate::serve::tiles::cache::{CacheSource, CachedTile};
 use crate::stop::{Signal, Stop};
 use crate::tile::TileId;
 
@@ -31,12 +31,12 @@ pub(crate) struct FlightKey {
 
 impl FlightKey {
     /// The place of its result in the cache.
-    pub(crate) const fn cached(self) -> CachedFrom {
-        CachedFrom::Live { tile: self.tile, parameters: self.parameters }
+    pub(crate) const fn cached(self) -> CacheSource {
+        CacheSource::Live { tile: self.tile, parameters: self.parameters }
     }
 }
 
-pub(crate) type Landed = Result<CachedForm, LiveError>;
+pub(crate) type Landed = Result<CachedTile, LiveError>;
 
 /// A flight that is queued or running.
 pub(crate) struct LiveFlight {

@@ -79,7 +79,7 @@ fn send(socket: &str, message: &str) -> io::Result<()> {
 
 /// Records if something works, and if not, why.
 #[derive(Debug)]
-pub(crate) struct Trouble {
+pub(crate) struct FailureState {
     /// What does not work, in words, such as "the target cannot be read".
     what: &'static str,
     /// The message for the log when it works again.
@@ -89,10 +89,10 @@ pub(crate) struct Trouble {
     why: Mutex<Option<String>>,
 }
 
-impl Trouble {
+impl FailureState {
     /// The state of something that works.
-    pub(crate) const fn none(what: &'static str, mended: &'static str) -> Trouble {
-        Trouble { what, mended, is_there: AtomicBool::new(false), why: Mutex::new(None) }
+    pub(crate) const fn none(what: &'static str, mended: &'static str) -> FailureState {
+        FailureState { what, mended, is_there: AtomicBool::new(false), why: Mutex::new(None) }
     }
 
     /// Records that it does not work, and why, with all causes.

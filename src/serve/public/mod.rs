@@ -31,7 +31,7 @@ use super::options::{AccessLogStyle, EmptyStatus, ServeOptions, TileHeaders};
 use super::parameters::UndeclaredNames;
 use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
-use super::shared::SharedCache;
+use super::redis::RedisCache;
 use super::target::state::ServedState;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
@@ -49,7 +49,7 @@ pub(crate) struct Site {
     /// The answers that clients are slow to read.
     pub(crate) unread: UnreadAnswers,
     /// Redis; `None` if none is used.
-    pub(crate) shared: Option<SharedCache>,
+    pub(crate) shared: Option<RedisCache>,
     /// True if only pages of this server may read its answers.
     pub(crate) is_private: bool,
     /// The names by which clients may ask.

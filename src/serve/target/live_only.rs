@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::served::{ServedSource, TargetOpener};
-use super::watch::TargetWatch;
+use super::watch::ChangeDetection;
 use crate::target::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
 use crate::tile::TileId;
 
@@ -52,5 +52,5 @@ impl NoteStore for NoNotes {
 #[must_use]
 pub fn live_only(described: Described) -> ServedSource {
     let open: TargetOpener = Arc::new(move || Ok(Box::new(LiveOnly(described.clone()))));
-    ServedSource { open, watched: TargetWatch::Notes(Vec::new()), notes: Arc::new(NoNotes) }
+    ServedSource { open, watched: ChangeDetection::Notes(Vec::new()), notes: Arc::new(NoNotes) }
 }

@@ -7,7 +7,7 @@ use tokio::sync::broadcast;
 
 use super::last_changed::LastChanged;
 use super::state::{ServedState, scopes};
-use super::watch::{Stamp, TargetWatch};
+use super::watch::{ChangeDetection, Stamp};
 use crate::error::with_causes;
 use crate::manifest::{Manifest, Publication};
 use crate::serve::change_log::{KnownChanges, LiveSince};
@@ -22,7 +22,7 @@ pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> +
 pub struct ServedSource {
     pub open: TargetOpener,
     /// How its changes are noticed.
-    pub watched: TargetWatch,
+    pub watched: ChangeDetection,
     /// The notes that are stored with it: the lists of changed tiles.
     pub notes: Arc<dyn NoteStore>,
 }
@@ -113,10 +113,10 @@ impl ServedTarget {
         match &self.source.watched {
             // Tiles that are read in an unsettled state are not cached, so answers stay correct. Once the files are
             // settled, the description is read again.
-            TargetWatch::Archive(paths) | TargetWatch::Notes(paths) => {
+            ChangeDetection::Archive(paths) | ChangeDetection::Notes(paths) => {
                 Stamp::of(paths) == state.stamp && (state.is_settled || !state.stamp.is_settled())
             }
-            TargetWatch::Description => true,
+            ChangeDetection::Description => true,
         }
     }
 
@@ -159,7 +159,7 @@ impl ServedTarget {
 
     /// True if changes of the target are noticed by polling only.
     pub(crate) const fn needs_polling(&self) -> bool {
-        matches!(self.source.watched, TargetWatch::Description)
+        matches!(self.source.watched, ChangeDetection::Description)
     }
 
     /// Lists every tile that the target holds. Blocks.
@@ -218,8 +218,8 @@ impl ServedTarget {
             // Another program has written an archive, or the notes. A write of an archive in the same tick of the file
             // system's clock as a run of this program is not noticed.
             let is_rewritten = match self.source.watched {
-                TargetWatch::Archive(_) => last.stamp != next.stamp,
-                TargetWatch::Notes(_) | TargetWatch::Description => !next.is_described_as(last),
+                ChangeDetection::Archive(_) => last.stamp != next.stamp,
+                ChangeDetection::Notes(_) | ChangeDetection::Description => !next.is_described_as(last),
             };
             return if is_rewritten { StateChange::Everything } else { StateChange::Nothing };
         }
@@ -300,7 +300,7 @@ fn read_state(source: &ServedSource, last: Option<&ServedState>) -> Result<Serve
 
 fn read_state_once(
     open: &TargetOpener,
-    watched: &TargetWatch,
+    watched: &ChangeDetection,
     last: Option<&ServedState>,
 ) -> Result<ServedState, ReadError> {
     // Take the stamp before reading, so that any later change gives another stamp.

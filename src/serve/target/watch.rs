@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// How the server notices that the target has changed.
 #[derive(Debug, Clone)]
-pub enum TargetWatch {
+pub enum ChangeDetection {
     /// By the metadata of an archive and SQLite's files beside it, checked at each request. Files may appear and
     /// disappear.
     Archive(Vec<PathBuf>),
@@ -16,12 +16,12 @@ pub enum TargetWatch {
     Description,
 }
 
-impl TargetWatch {
+impl ChangeDetection {
     /// The files whose metadata are checked.
     pub(crate) fn files(&self) -> &[PathBuf] {
         match self {
-            TargetWatch::Archive(paths) | TargetWatch::Notes(paths) => paths,
-            TargetWatch::Description => &[],
+            ChangeDetection::Archive(paths) | ChangeDetection::Notes(paths) => paths,
+            ChangeDetection::Description => &[],
         }
     }
 }
@@ -65,18 +65,18 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
 /// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in
 /// WAL mode the write-ahead log).
 #[must_use]
-pub fn files_of_archive(path: &Path) -> TargetWatch {
+pub fn files_of_archive(path: &Path) -> ChangeDetection {
     let beside = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(ending);
         PathBuf::from(name)
     };
-    TargetWatch::Archive(vec![path.to_owned(), beside("-wal")])
+    ChangeDetection::Archive(vec![path.to_owned(), beside("-wal")])
 }
 
 /// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a
 /// run that replaces tiles one by one writes the third as its first step.
 #[must_use]
-pub fn files_of_directory(path: &Path) -> TargetWatch {
-    TargetWatch::Notes(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())
+pub fn files_of_directory(path: &Path) -> ChangeDetection {
+    ChangeDetection::Notes(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())
 }

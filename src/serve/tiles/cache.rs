@@ -20,7 +20,7 @@ use crate::tile::TileId;
 
 /// A tile in the form in which it is sent.
 #[derive(Debug, Clone)]
-pub(crate) struct ServedTile {
+pub(crate) struct EncodedTile {
     /// The body.
     pub(crate) body: Bytes,
     /// How the body is encoded.
@@ -30,25 +30,25 @@ pub(crate) struct ServedTile {
     pub(crate) tag: Arc<str>,
 }
 
-impl ServedTile {
+impl EncodedTile {
     /// A tile as it is stored: gzip, for clients that accept it, or not packed, for all clients.
-    pub(crate) fn as_stored(stored: Box<[u8]>) -> ServedTile {
+    pub(crate) fn as_stored(stored: Box<[u8]>) -> EncodedTile {
         let hash = hex(&Sha256::digest(&stored)[..16]);
         let encoding = if is_gzip(&stored) { Encoding::Gzip } else { Encoding::Identity };
-        ServedTile { tag: tag(&hash, encoding), body: stored.into(), encoding }
+        EncodedTile { tag: tag(&hash, encoding), body: stored.into(), encoding }
     }
 
     /// The tile for clients that do not accept gzip. Unpacking a large tile may take long.
     ///
     /// # Errors
     /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
-    pub(crate) fn unpacked(&self, most: usize) -> Result<ServedTile, DecodeError> {
+    pub(crate) fn unpacked(&self, most: usize) -> Result<EncodedTile, DecodeError> {
         if self.encoding == Encoding::Identity {
             return Ok(self.clone());
         }
         let body = Gunzip::new().unpack_at_most(&self.body, most)?.into();
         let hash = self.tag.get(1..33).unwrap_or_default();
-        Ok(ServedTile { body, encoding: Encoding::Identity, tag: tag(hash, Encoding::Identity) })
+        Ok(EncodedTile { body, encoding: Encoding::Identity, tag: tag(hash, Encoding::Identity) })
     }
 }
 
@@ -62,14 +62,14 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
 
 /// The cached answer for a tile in one encoding.
 #[derive(Debug, Clone)]
-pub(crate) struct CachedForm {
+pub(crate) struct CachedTile {
     /// The tile; `None` if the target does not hold it or it is empty.
-    pub(crate) tile: Option<ServedTile>,
+    pub(crate) tile: Option<EncodedTile>,
     /// What is known of a tile that the database rendered; `None` for stored tiles, which stay until the target
     /// changes.
     live: Option<LiveFacts>,
     /// How it came into the cache.
-    pub(crate) way: CachedWay,
+    pub(crate) way: CacheOrigin,
 }
 
 /// What is known of a tile that the database rendered.
@@ -84,7 +84,7 @@ struct LiveFacts {
 
 /// How a tile came into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CachedWay {
+pub(crate) enum CacheOrigin {
     /// A request asked for it.
     Asked,
     /// It was rendered before a client asked for it.
@@ -96,24 +96,24 @@ pub(crate) enum CachedWay {
 /// How long a live tile is kept after it became stale, for the case that no fresh one can be rendered.
 const STALE_KEPT: Duration = Duration::from_secs(24 * 3_600);
 
-impl CachedForm {
+impl CachedTile {
     /// The form of a tile that was read from the target.
-    pub(crate) const fn of_target(tile: Option<ServedTile>) -> CachedForm {
-        CachedForm { tile, live: None, way: CachedWay::Asked }
+    pub(crate) const fn of_target(tile: Option<EncodedTile>) -> CachedTile {
+        CachedTile { tile, live: None, way: CacheOrigin::Asked }
     }
 
     /// The form of a tile that the database rendered for a flight, from a database state.
-    pub(crate) fn of_live(stored: Option<Box<[u8]>>, key: FlightKey, snapshot: Cursor) -> CachedForm {
+    pub(crate) fn of_live(stored: Option<Box<[u8]>>, key: FlightKey, snapshot: Cursor) -> CachedTile {
         let live = LiveFacts { epoch: key.epoch, snapshot: Arc::new(snapshot), fresh_until: Instant::now() };
-        CachedForm { tile: stored.map(ServedTile::as_stored), live: Some(live), way: CachedWay::Asked }
+        CachedTile { tile: stored.map(EncodedTile::as_stored), live: Some(live), way: CacheOrigin::Asked }
     }
 
     /// The same form with another `way`, which is fresh for `time` if no change log is followed.
-    pub(crate) fn kept_for(mut self, time: Duration, way: CachedWay) -> CachedForm {
+    pub(crate) fn kept_for(mut self, time: Duration, way: CacheOrigin) -> CachedTile {
         if let Some(live) = &mut self.live {
             live.fresh_until = Instant::now() + time;
         }
-        CachedForm { way, ..self }
+        CachedTile { way, ..self }
     }
 
     /// How long the tile has been stale by its age; `None` if it is not stale.
@@ -133,7 +133,7 @@ impl CachedForm {
 
     /// The later one of two forms of a live tile. It shows all that the other one shows, so it is of the later one of
     /// their epochs: flights end in another order than they began.
-    fn or_later(self, held: CachedForm) -> CachedForm {
+    fn or_later(self, held: CachedTile) -> CachedTile {
         let Some((ours, theirs)) = self.live.as_ref().zip(held.live.as_ref()) else { return self };
         let epoch = ours.epoch.max(theirs.epoch);
         let held_is_later =
@@ -151,8 +151,8 @@ impl CachedForm {
     }
 
     /// True if both have the same content, no matter how they are encoded.
-    pub(crate) fn shows_the_same(&self, other: &CachedForm) -> bool {
-        fn hash(form: &CachedForm) -> Option<&str> {
+    pub(crate) fn shows_the_same(&self, other: &CachedTile) -> bool {
+        fn hash(form: &CachedTile) -> Option<&str> {
             form.tile.as_ref()?.tag.get(1..33)
         }
         hash(self) == hash(other)
@@ -162,9 +162,9 @@ impl CachedForm {
     ///
     /// # Errors
     /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
-    pub(crate) fn unpacked(&self, most: usize) -> Result<CachedForm, DecodeError> {
+    pub(crate) fn unpacked(&self, most: usize) -> Result<CachedTile, DecodeError> {
         let tile = self.tile.as_ref().map(|tile| tile.unpacked(most)).transpose()?;
-        Ok(CachedForm { tile, ..self.clone() })
+        Ok(CachedTile { tile, ..self.clone() })
     }
 
     /// True if the tile is gzip, so that it has to be unpacked for clients that do not accept gzip.
@@ -175,7 +175,7 @@ impl CachedForm {
 
 /// The source of a cached tile. A change of the source makes the entry useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum CachedFrom {
+pub(crate) enum CacheSource {
     /// The target.
     State {
         /// The number of the state since which the tile is unchanged.
@@ -196,7 +196,7 @@ pub(crate) enum CachedFrom {
 struct CacheKey {
     /// The number of the tileset.
     tileset: u64,
-    from: CachedFrom,
+    from: CacheSource,
     encoding: Encoding,
 }
 
@@ -210,8 +210,8 @@ const MIN_BYTES_EVICTED_FOR: usize = 256 << 10;
 /// Evicts tiles that the database rendered some time after they became stale.
 struct LiveExpiry;
 
-impl Expiry<CacheKey, CachedForm> for LiveExpiry {
-    fn expire_after_create(&self, _key: &CacheKey, form: &CachedForm, now: Instant) -> Option<Duration> {
+impl Expiry<CacheKey, CachedTile> for LiveExpiry {
+    fn expire_after_create(&self, _key: &CacheKey, form: &CachedTile, now: Instant) -> Option<Duration> {
         form.live.as_ref().map(|live| live.fresh_until.saturating_duration_since(now) + STALE_KEPT)
     }
 }
@@ -219,7 +219,7 @@ impl Expiry<CacheKey, CachedForm> for LiveExpiry {
 /// The cache for one of the tilesets that share its memory. Clones are of the same tileset.
 #[derive(Clone)]
 pub(crate) struct TileCache {
-    tiles: Cache<CacheKey, CachedForm>,
+    tiles: Cache<CacheKey, CachedTile>,
     /// The number that distinguishes its tiles from those of other tilesets.
     tileset: Arc<AtomicU64>,
     /// The last number that was given to a tileset.
@@ -229,7 +229,7 @@ pub(crate) struct TileCache {
 impl TileCache {
     /// A cache that holds at most `bytes` bytes.
     pub(crate) fn new(bytes: u64) -> TileCache {
-        let weigh = |_: &CacheKey, form: &CachedForm| {
+        let weigh = |_: &CacheKey, form: &CachedTile| {
             let bytes = form.tile.as_ref().map_or(0, |tile| tile.body.len());
             u32::try_from(bytes).unwrap_or(u32::MAX).saturating_add(ENTRY_BYTES)
         };
@@ -247,12 +247,12 @@ impl TileCache {
         self.numbers.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    fn key(&self, from: CachedFrom, encoding: Encoding) -> CacheKey {
+    fn key(&self, from: CacheSource, encoding: Encoding) -> CacheKey {
         CacheKey { tileset: self.tileset.load(Ordering::Relaxed), from, encoding }
     }
 
     /// The cached form of a tile in an encoding.
-    pub(crate) async fn get(&self, from: CachedFrom, encoding: Encoding) -> Option<CachedForm> {
+    pub(crate) async fn get(&self, from: CacheSource, encoding: Encoding) -> Option<CachedTile> {
         self.tiles.get(&self.key(from, encoding)).await
     }
 
@@ -262,15 +262,15 @@ impl TileCache {
     /// If `make` fails.
     pub(crate) async fn get_or_make<E: Clone + Send + Sync + 'static>(
         &self,
-        from: CachedFrom,
+        from: CacheSource,
         encoding: Encoding,
-        make: impl Future<Output = Result<CachedForm, E>>,
-    ) -> Result<CachedForm, E> {
+        make: impl Future<Output = Result<CachedTile, E>>,
+    ) -> Result<CachedTile, E> {
         let made_large = AtomicBool::new(false);
         let make = async {
             let result = make.await;
             let is_large =
-                |form: &CachedForm| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= MIN_BYTES_EVICTED_FOR);
+                |form: &CachedTile| form.tile.as_ref().is_some_and(|tile| tile.body.len() >= MIN_BYTES_EVICTED_FOR);
             made_large.store(result.as_ref().is_ok_and(is_large), Ordering::Relaxed);
             result
         };
@@ -282,15 +282,15 @@ impl TileCache {
     }
 
     /// Replaces a cached form.
-    pub(crate) async fn replace(&self, from: CachedFrom, encoding: Encoding, form: CachedForm) {
+    pub(crate) async fn replace(&self, from: CacheSource, encoding: Encoding, form: CachedTile) {
         self.tiles.insert(self.key(from, encoding), form).await;
     }
 
     /// Caches a live tile in its stored form, unless one of a later database state is cached. Returns the one that is
     /// cached.
-    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedForm) -> CachedForm {
+    pub(crate) async fn keep_live(&self, key: FlightKey, form: CachedTile) -> CachedTile {
         let entry = self.tiles.entry(self.key(key.cached(), Encoding::Gzip));
-        let newest = |held: Option<Entry<CacheKey, CachedForm>>| {
+        let newest = |held: Option<Entry<CacheKey, CachedTile>>| {
             std::future::ready(match held {
                 Some(held) => form.or_later(held.into_value()),
                 None => form,
@@ -300,14 +300,14 @@ impl TileCache {
     }
 
     /// Evicts a tile in every encoding.
-    pub(crate) async fn forget(&self, from: CachedFrom) {
+    pub(crate) async fn forget(&self, from: CacheSource) {
         for encoding in [Encoding::Gzip, Encoding::Identity] {
             self.forget_form(from, encoding).await;
         }
     }
 
     /// Evicts a tile in one encoding.
-    pub(crate) async fn forget_form(&self, from: CachedFrom, encoding: Encoding) {
+    pub(crate) async fn forget_form(&self, from: CacheSource, encoding: Encoding) {
         self.tiles.invalidate(&self.key(from, encoding)).await;
     }
 
@@ -336,9 +336,9 @@ mod tests {
         let mut tags = Vec::new();
         for x in 0..32 {
             let tile = TileId::from(format!("5/{x}/0").parse::<crate::tile::TileCoord>().unwrap());
-            let form = CachedForm::of_target(Some(ServedTile::as_stored(vec![7; 1 << 20].into())));
+            let form = CachedTile::of_target(Some(EncodedTile::as_stored(vec![7; 1 << 20].into())));
             tags.push(Arc::downgrade(&form.tile.as_ref().unwrap().tag));
-            let from = CachedFrom::State { since: 0, tile };
+            let from = CacheSource::State { since: 0, tile };
             let make = std::future::ready(Ok::<_, Infallible>(form));
             cache.get_or_make(from, Encoding::Gzip, make).await.unwrap();
             let in_memory = tags.iter().filter(|tag| tag.strong_count() > 0).count();
@@ -349,13 +349,13 @@ mod tests {
     #[test]
     fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {
         let packed = Packer::new(Packing::Gzip(Level::new(6).unwrap())).pack(b"some bytes of a tile").unwrap();
-        let gzip = ServedTile::as_stored(packed.clone());
+        let gzip = EncodedTile::as_stored(packed.clone());
         assert_eq!((&*gzip.body, gzip.encoding), (&*packed, Encoding::Gzip));
         let plain = gzip.unpacked(1 << 10).unwrap();
         assert_eq!((&*plain.body, plain.encoding), (&b"some bytes of a tile"[..], Encoding::Identity));
         assert_ne!(gzip.tag, plain.tag);
         assert_eq!(plain.unpacked(1 << 10).unwrap().tag, plain.tag);
-        assert_eq!(gzip.tag, ServedTile::as_stored(packed).tag);
+        assert_eq!(gzip.tag, EncodedTile::as_stored(packed).tag);
         assert!(gzip.tag.starts_with('"') && gzip.tag.ends_with("-g\"") && gzip.tag.len() == 36, "{}", gzip.tag);
     }
 }

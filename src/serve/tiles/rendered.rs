@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
-use super::cache::{CachedForm, CachedWay, ServedTile};
+use super::cache::{CacheOrigin, CachedTile, EncodedTile};
 use super::served::{ServedTiles, StaleTile};
 use super::{AskedBy, TileError, TileOrigin};
 use crate::hex::hex;
 use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
-use crate::serve::live::{FlightKey, FlightNotes, LiveFlights, draws};
+use crate::serve::live::{FlightKey, FlightRequest, LiveFlights, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
@@ -27,7 +27,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         asked: AskedBy<'_>,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
         if let Err(error) = state.is_of(live.source().fingerprint()) {
             if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
                 tracing::warn!("live tiles are not rendered: {error}");
@@ -38,7 +38,7 @@ impl ServedTiles {
         let from = key.cached();
         let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
-            let origin = if held.way == CachedWay::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
+            let origin = if held.way == CacheOrigin::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
             return (self.cached_in(from, held, asked).await, origin);
         }
         let older = held.map(|held| {
@@ -46,7 +46,7 @@ impl ServedTiles {
             (held, age)
         });
         let (client, shared_key) = (asked.client, shared_key(live, state, key));
-        let (landed, origin) = match live.ask(key, FlightNotes { client, shared_key, ..FlightNotes::default() }) {
+        let (landed, origin) = match live.ask(key, FlightRequest { client, shared_key, ..FlightRequest::default() }) {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
                 if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
@@ -69,7 +69,7 @@ impl ServedTiles {
                 if origin == TileOrigin::Live && live.options().neighbours {
                     self.render_neighbours(live, state, tile).await;
                 }
-                let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
+                let origin = if packed.way == CacheOrigin::Shared { TileOrigin::Shared } else { origin };
                 (self.cached_in(from, &packed, asked).await, origin)
             }
             // A stale tile is better than none.
@@ -79,13 +79,13 @@ impl ServedTiles {
     }
 
     /// The cached live tile, fresh or stale, unless it may show another history of the database.
-    pub(crate) async fn held_live(&self, key: FlightKey) -> Option<CachedForm> {
+    pub(crate) async fn held_live(&self, key: FlightKey) -> Option<CachedTile> {
         let of_this_history = Some(self.known().epochs().of_this_history());
         self.cache.get(key.cached(), Encoding::Gzip).await.filter(|held| held.epoch() >= of_this_history)
     }
 
     /// How long a cached live tile has been stale.
-    pub(crate) fn live_age(&self, key: FlightKey, held: &CachedForm) -> Duration {
+    pub(crate) fn live_age(&self, key: FlightKey, held: &CachedTile) -> Duration {
         let outdated = self.known().epochs().moment(key.epoch).elapsed();
         let outdated = (held.epoch() < Some(key.epoch)).then_some(outdated);
         outdated.max(held.stale_for()).unwrap_or_default()
@@ -99,7 +99,7 @@ impl ServedTiles {
         live: &LiveFlights,
         state: &Arc<ServedState>,
         outdated: StaleTile<'_>,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
         let StaleTile { tile, asked, stored, age } = outdated;
         let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
         if state.is_of(live.source().fingerprint()).is_err() {
@@ -143,7 +143,7 @@ impl ServedTiles {
     }
 
     /// Notes that a client sees a live tile instead of the stored one; false if the client must not see it.
-    fn may_see(&self, tile: TileId, live: &CachedForm) -> bool {
+    fn may_see(&self, tile: TileId, live: &CachedTile) -> bool {
         live.snapshot().is_some_and(|shown| self.staleness.may_see(tile, shown))
     }
 
@@ -154,8 +154,8 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         asked: AskedBy<'_>,
-        older: Option<&(CachedForm, Duration)>,
-    ) -> Option<(Result<CachedForm, TileError>, TileOrigin)> {
+        older: Option<&(CachedTile, Duration)>,
+    ) -> Option<(Result<CachedTile, TileError>, TileOrigin)> {
         if let Some((held, age)) = older {
             return Some((self.in_encoding(held, asked).await, TileOrigin::Stale(*age)));
         }
@@ -167,8 +167,8 @@ impl ServedTiles {
         // The tile is a part of its ancestor, so that it has hardly more bytes.
         let draw = move |_: &mut ReservedMemory| {
             let drawn = overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string()))?;
-            let drawn = (!drawn.is_empty()).then(|| ServedTile::as_stored(drawn.into()));
-            Ok(CachedForm::of_target(drawn))
+            let drawn = (!drawn.is_empty()).then(|| EncodedTile::as_stored(drawn.into()));
+            Ok(CachedTile::of_target(drawn))
         };
         // If this drawing fails, the client gets no error, because the tile itself is being rendered.
         let drawn = self.unpacking(asked, &body, body.len(), draw).await.ok()?;
@@ -273,7 +273,7 @@ impl ServedTiles {
         tile: TileId,
         gated: GatedParameters<'_>,
         asked: AskedBy<'_>,
-    ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
+    ) -> (Result<Option<EncodedTile>, TileError>, TileOrigin) {
         let (form, origin) = self.form_with(state, tile, gated, asked).await;
         (form.map(|form| form.tile), origin)
     }
@@ -284,7 +284,7 @@ impl ServedTiles {
         tile: TileId,
         GatedParameters { given, gate }: GatedParameters<'_>,
         asked: AskedBy<'_>,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
         let drawn =
             |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
         let Some(live) = self.live.as_ref().filter(drawn) else { return (Err(TileError::Beyond), TileOrigin::Empty) };
@@ -299,7 +299,7 @@ impl ServedTiles {
         let client = asked.client;
         let ask = |new_key| {
             let shared_key = shared_key(live, state, key);
-            live.ask(key, FlightNotes { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
+            live.ask(key, FlightRequest { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
                 .map_err(TileError::Live)
         };
         let (landed, origin) = match gate.admits(given.key, client).map_err(TileError::TooManyKeys).and_then(ask) {
@@ -311,7 +311,7 @@ impl ServedTiles {
         };
         match (landed, held) {
             (Ok(packed), _) => {
-                let origin = if packed.way == CachedWay::Shared { TileOrigin::Shared } else { origin };
+                let origin = if packed.way == CacheOrigin::Shared { TileOrigin::Shared } else { origin };
                 (self.cached_in(key.cached(), &packed, asked).await, origin)
             }
             // A stale tile is better than none.

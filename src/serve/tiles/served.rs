@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
-use super::cache::{CachedForm, CachedFrom, ServedTile, TileCache};
+use super::cache::{CacheSource, CachedTile, EncodedTile, TileCache};
 use super::{AskedBy, TileError, TileOrigin};
 use crate::clock::since_1970;
 use crate::cursor::Cursor;
@@ -19,11 +19,11 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
-use crate::serve::observe::Trouble;
+use crate::serve::observe::FailureState;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
 use crate::serve::target::state::ServedState;
-use crate::serve::write_back::WriteBackDesk;
+use crate::serve::write_back::WriteBackQueue;
 use crate::target::ReadError;
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
@@ -34,7 +34,7 @@ pub(crate) struct StaleTile<'a> {
     /// Who asks for it.
     pub(crate) asked: AskedBy<'a>,
     /// The stored tile, in the encoding that the client accepts.
-    pub(crate) stored: CachedForm,
+    pub(crate) stored: CachedTile,
     /// How long it has been stale; `None` if it is not stale, but clients have seen a later state.
     pub(crate) age: Option<Duration>,
 }
@@ -68,15 +68,15 @@ pub(crate) struct ServedTiles {
     unpacks: Arc<Semaphore>,
     pub(crate) live: Option<LiveFlights>,
     /// Records if the target can be read, and why not.
-    reading: Arc<Trouble>,
+    reading: Arc<FailureState>,
     /// Records if a killed writer has left the target half written, in a commit that this process may not roll back.
-    half_written: Arc<Trouble>,
+    half_written: Arc<FailureState>,
     /// The last generation of the target that live tiles did not fit, so that this is logged once for each generation.
     pub(crate) unfit: Arc<AtomicU64>,
     /// Which stored tiles are stale.
     pub(crate) staleness: Arc<Staleness>,
     /// Live tiles that the writer will store.
-    write_back: WriteBackDesk,
+    write_back: WriteBackQueue,
 }
 
 impl ServedTiles {
@@ -88,11 +88,12 @@ impl ServedTiles {
         live: Option<LiveFlights>,
     ) -> ServedTiles {
         let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
-        let reading = Arc::new(Trouble::none("the target cannot be read", "the target can be read again"));
+        let reading = Arc::new(FailureState::none("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
         let expires = live.as_ref().map(|live| live.options().expires.clone());
         let staleness = Arc::new(Staleness::new(expires.unwrap_or_default(), target.known().clone()));
-        let half_written = Arc::new(Trouble::none("only memory can answer", "the target is no longer half written"));
+        let half_written =
+            Arc::new(FailureState::none("only memory can answer", "the target is no longer half written"));
         ServedTiles {
             target,
             cache,
@@ -104,7 +105,7 @@ impl ServedTiles {
             half_written,
             unfit: Arc::default(),
             staleness,
-            write_back: WriteBackDesk::default(),
+            write_back: WriteBackQueue::default(),
         }
     }
 
@@ -191,7 +192,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         asked: AskedBy<'_>,
-    ) -> (Result<Option<ServedTile>, TileError>, TileOrigin) {
+    ) -> (Result<Option<EncodedTile>, TileError>, TileOrigin) {
         let (mut form, mut origin) = self.form(state, tile, asked).await;
         let mut number = state.number;
         for _ in 0..MAX_STATES {
@@ -217,7 +218,7 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         asked: AskedBy<'_>,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
         let (form, origin) = self.stored(state, tile, asked).await;
         let form = match form {
             Ok(form) => form,
@@ -254,12 +255,12 @@ impl ServedTiles {
         state: &Arc<ServedState>,
         tile: TileId,
         asked: AskedBy<'_>,
-    ) -> (Result<CachedForm, TileError>, TileOrigin) {
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
         if state.stored().is_some_and(|stored| !stored.holds(tile)) {
-            return (Ok(CachedForm::of_target(None)), TileOrigin::Empty);
+            return (Ok(CachedTile::of_target(None)), TileOrigin::Empty);
         }
         let since = self.target.unchanged_since(tile.coord);
-        let from = CachedFrom::State { since, tile };
+        let from = CacheSource::State { since, tile };
         // A request that began before a change of its tile neither uses the cache nor fills it.
         let may_be_found = since <= state.number && state.described.unfinished.is_empty();
         if may_be_found && let Some(held) = self.remembered(from, asked).await {
@@ -291,7 +292,7 @@ impl ServedTiles {
     }
 
     /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
-    async fn remembered(&self, from: CachedFrom, asked: AskedBy<'_>) -> Option<Result<CachedForm, TileError>> {
+    async fn remembered(&self, from: CacheSource, asked: AskedBy<'_>) -> Option<Result<CachedTile, TileError>> {
         if let Some(held) = self.cache.get(from, asked.encoding).await {
             return Some(Ok(held));
         }
@@ -305,10 +306,10 @@ impl ServedTiles {
     /// The tile in another encoding, which is cached in addition to the stored form.
     pub(crate) async fn cached_in(
         &self,
-        from: CachedFrom,
-        packed: &CachedForm,
+        from: CacheSource,
+        packed: &CachedTile,
         asked: AskedBy<'_>,
-    ) -> Result<CachedForm, TileError> {
+    ) -> Result<CachedTile, TileError> {
         if asked.encoding == Encoding::Gzip || !packed.is_packed() {
             return Ok(packed.clone());
         }
@@ -328,7 +329,7 @@ impl ServedTiles {
     }
 
     /// The tile in the encoding that a client accepts.
-    pub(crate) async fn in_encoding(&self, packed: &CachedForm, asked: AskedBy<'_>) -> Result<CachedForm, TileError> {
+    pub(crate) async fn in_encoding(&self, packed: &CachedTile, asked: AskedBy<'_>) -> Result<CachedTile, TileError> {
         let stored = match &packed.tile {
             Some(stored) if asked.encoding == Encoding::Identity && packed.is_packed() => stored,
             _ => return Ok(packed.clone()),
@@ -376,8 +377,8 @@ impl ServedTiles {
         asked: AskedBy<'_>,
         bytes: &Bytes,
         size: usize,
-        work: impl FnOnce(&mut ReservedMemory) -> Result<CachedForm, TileError> + Send + 'static,
-    ) -> Result<CachedForm, TileError> {
+        work: impl FnOnce(&mut ReservedMemory) -> Result<CachedTile, TileError> + Send + 'static,
+    ) -> Result<CachedTile, TileError> {
         let client = asked.client;
         let permit = self.unread.while_held(client, bytes, self.permit(&self.unpacks, client)).await;
         let permit = permit.unwrap_or(Err(TileError::TooMuchUnread(client)))?;
@@ -399,13 +400,13 @@ impl ServedTiles {
         Ok(made)
     }
 
-    async fn read(&self, state: &Arc<ServedState>, tile: TileId, asked: AskedBy<'_>) -> Result<CachedForm, TileError> {
+    async fn read(&self, state: &Arc<ServedState>, tile: TileId, asked: AskedBy<'_>) -> Result<CachedTile, TileError> {
         let (target, state, client) = (Arc::clone(&self.target), Arc::clone(state), asked.client);
         let permit = self.permit(&self.reads, client).await?;
         let mut reserved = self.unread.reserved_for(client);
         let read = blocking(move || {
             let stored = target.read(&state, tile).map_err(read_error)?;
-            let form = CachedForm::of_target(stored.map(ServedTile::as_stored));
+            let form = CachedTile::of_target(stored.map(EncodedTile::as_stored));
             // Nobody knows the size of a tile before it is read. It counts before another one is read instead.
             let is_counted = form.tile.as_ref().is_none_or(|tile| reserved.becomes(&tile.body));
             drop(permit);
@@ -431,7 +432,7 @@ impl ServedTiles {
     }
 
     /// The live tiles that wait to be stored.
-    pub(crate) const fn write_back(&self) -> &WriteBackDesk {
+    pub(crate) const fn write_back(&self) -> &WriteBackQueue {
         &self.write_back
     }
 
@@ -484,8 +485,8 @@ impl ServedTiles {
             for slice in &slices {
                 let tile = TileId { coord: *coord, slice: *slice };
                 let since = self.target.unchanged_since(*coord);
-                self.cache.forget(CachedFrom::State { since, tile }).await;
-                self.cache.forget(CachedFrom::Live { tile, parameters: ParametersKey::default() }).await;
+                self.cache.forget(CacheSource::State { since, tile }).await;
+                self.cache.forget(CacheSource::Live { tile, parameters: ParametersKey::default() }).await;
             }
         }
     }

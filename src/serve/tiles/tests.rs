@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::cache::{CachedFrom, TileCache};
+use super::cache::{CacheSource, TileCache};
 use super::served::ServedTiles;
 use super::{AskedBy, TileError};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
@@ -17,14 +17,16 @@ use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{AnswerMemory, UnreadAnswers};
-use crate::serve::live::{FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateNow};
+use crate::serve::live::{
+    FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck,
+};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::queue::{WorkQueue, WorkerShares};
-use crate::serve::shared::SharedSecret;
+use crate::serve::redis::SharedSecret;
 use crate::serve::target::live_only::live_only;
 use crate::serve::target::served::{ServedSource, ServedTarget, TargetOpener};
-use crate::serve::target::watch::TargetWatch;
+use crate::serve::target::watch::ChangeDetection;
 use crate::stop::Stop;
 use crate::target::{Described, ReadError, TileReader};
 use crate::tile::{LayerId, TileCoord, TileId, ZoomList};
@@ -94,8 +96,8 @@ impl LiveSource for StubDatabase {
         None
     }
 
-    fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateNow, LiveError>> {
-        Box::pin(std::future::ready(Ok(StateNow { present: Cursor::default(), newest: NewestLogged::Nothing })))
+    fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
+        Box::pin(std::future::ready(Ok(StateCheck { present: Cursor::default(), newest: NewestLogged::Nothing })))
     }
 
     fn sessions(&self) -> usize {
@@ -149,7 +151,7 @@ impl World {
         let open: TargetOpener = Arc::new(move || Ok(Box::new(of_opener.clone())));
         let notes = live_only(Described::default()).notes;
         let known = KnownChanges::default();
-        let source = ServedSource { open, watched: TargetWatch::Description, notes };
+        let source = ServedSource { open, watched: ChangeDetection::Description, notes };
         let target = Arc::new(ServedTarget::open(source, known.clone()).unwrap());
         let layer = LiveLayer { name: "l".to_owned(), id: LayerId(0), zooms: ZoomList::all() };
         let database = Arc::new(StubDatabase { layers: vec![layer], states: Mutex::default() });
@@ -270,7 +272,7 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
         world.looked("100:100:", "110:110:", 105);
         world.asked_until(2).await;
         let (since, tile) = (world.tiles.last().number, TileId::from(tile()));
-        world.tiles.cache.forget(CachedFrom::State { since, tile }).await;
+        world.tiles.cache.forget(CacheSource::State { since, tile }).await;
         world.holds_readers(true);
         let tiles = world.tiles.clone();
         let slow = tokio::spawn(async move { asked(&tiles).await });
@@ -309,7 +311,7 @@ fn while_a_tile_is_replaced_no_encoding_is_older_than_another_that_was_sent() {
         let world = World::new("100:100:", 1);
         assert_eq!(world.asked().await, 1);
         let (since, tile) = (world.tiles.last().number, TileId::from(tile()));
-        world.tiles.cache.forget_form(CachedFrom::State { since, tile }, Encoding::Gzip).await;
+        world.tiles.cache.forget_form(CacheSource::State { since, tile }, Encoding::Gzip).await;
         world.stored.0.0.lock().unwrap().body = 2;
         let state = world.tiles.state().await.unwrap();
         let reserved = AnswerMemory::default();

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use super::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::{NamedVariant, SiteTileset, tileset_segment};
 use crate::serve::error::ServeError;
-use crate::serve::observe::Trouble;
+use crate::serve::observe::FailureState;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
 use crate::serve::target::watch::POLL;
 use crate::serve::writer::{FamilyWriter, WriterStatus, WrittenVariants, described};
@@ -47,9 +47,9 @@ pub(crate) struct SiteFamily {
     /// The state of the writer.
     status: Mutex<WriterStatus>,
     /// Records if the manifest can be read.
-    reading: Trouble,
+    reading: FailureState,
     /// Records if the last attempt to open a variant failed.
-    opening: Trouble,
+    opening: FailureState,
     shared: SiteParts,
     /// The counters, which all variants share: the number of metrics does not grow with them.
     metrics: Metrics,
@@ -96,11 +96,11 @@ impl SiteFamily {
             open: open.time_to_idle(IDLE).build(),
             writer,
             status: Mutex::default(),
-            reading: Trouble::none(
+            reading: FailureState::none(
                 "the manifest of the variants cannot be read",
                 "the manifest of the variants can be read again",
             ),
-            opening: Trouble::none("a variant cannot be opened", "a variant was opened again"),
+            opening: FailureState::none("a variant cannot be opened", "a variant was opened again"),
             shared,
             metrics,
         })

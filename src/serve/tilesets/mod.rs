@@ -20,7 +20,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::jobs::JobDesk;
+use super::jobs::JobStore;
 use super::live::LiveSource;
 use super::observe::metrics::{MeasuredTileset, Metrics};
 use super::parameters::{KeyGate, TilesetParameters};
@@ -28,7 +28,7 @@ use super::public::changes::ChangeEvents;
 use super::target::served::ServedTarget;
 use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
-use super::writer::{TargetWriter, WriterDesk};
+use super::writer::{TargetWriter, WriterHandle};
 use crate::clock::seconds_now;
 use crate::error::with_causes;
 use crate::tile::TileTextNames;
@@ -250,7 +250,7 @@ pub(crate) struct SiteTileset {
     /// The writer that keeps its target up to date; `None` if another process does.
     pub(crate) writer: Option<SiteWriter>,
     /// The jobs of its target.
-    pub(crate) jobs: JobDesk,
+    pub(crate) jobs: JobStore,
     /// What requests for its live tiles may ask.
     pub(crate) parameters: SiteParameters,
     /// The counters.
@@ -277,8 +277,8 @@ pub(crate) struct SiteParameters {
 pub(crate) struct SiteWriter {
     /// The writer.
     pub(crate) writer: Arc<dyn TargetWriter>,
-    /// The desk to which the writer reports.
-    pub(crate) desk: WriterDesk,
+    /// The handle to which the writer reports.
+    pub(crate) handle: WriterHandle,
 }
 
 impl SiteTileset {
@@ -326,7 +326,7 @@ impl SiteTileset {
             "changes_noticed": state.generation - 1,
             "publication": state.publication().map(|publication| publication.number),
             "subscribers": self.changes.as_ref().map(ChangeEvents::count),
-            "writer": self.writer.as_ref().map(|writer| writer.desk.describe()),
+            "writer": self.writer.as_ref().map(|writer| writer.handle.describe()),
             "change_log": self.tiles.live_layers().map(|_| self.tiles.known().describe()),
             "known_tiles": state.stored().map(StoredTiles::count),
         });
@@ -343,7 +343,7 @@ impl SiteTileset {
             snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
             known_tiles: state.stored().map(StoredTiles::count),
             publication: state.publication().map(|publication| publication.number),
-            lag: self.writer.as_ref().map(|writer| writer.desk.lag_seconds()),
+            lag: self.writer.as_ref().map(|writer| writer.handle.lag_seconds()),
         }
     }
 }

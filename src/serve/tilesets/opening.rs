@@ -6,7 +6,7 @@ use super::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
 use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::unread::UnreadAnswers;
-use crate::serve::jobs::JobDesk;
+use crate::serve::jobs::JobStore;
 use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::{ServeOptions, TileHeaders};
@@ -14,11 +14,11 @@ use crate::serve::parameters::{KeyGate, TilesetParameters};
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::queue::WorkQueue;
-use crate::serve::shared::{SharedCache, SharedTiles};
+use crate::serve::redis::{RedisCache, RedisTiles};
 use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
-use crate::serve::writer::{TargetWriter, WriterDesk};
+use crate::serve::writer::{TargetWriter, WriterHandle};
 use crate::target::ReadError;
 
 /// The parts of a tileset that a server will serve.
@@ -42,12 +42,12 @@ pub(crate) struct SiteParts {
     pub(crate) cache: TileCache,
     pub(crate) unread: UnreadAnswers,
     pub(crate) queue: WorkQueue,
-    pub(crate) redis: Option<SharedCache>,
+    pub(crate) redis: Option<RedisCache>,
 }
 
 impl SiteParts {
     /// A tileset's tiles in Redis; `None`, with a warning if there is a Redis, without a key to sign them.
-    fn tiles(&self, source: &dyn LiveSource, name: &str) -> Option<SharedTiles> {
+    fn tiles(&self, source: &dyn LiveSource, name: &str) -> Option<RedisTiles> {
         let redis = self.redis.as_ref()?;
         let secret = self.options.redis_secret.clone().or_else(|| source.shared_secret());
         if secret.is_none() {
@@ -130,7 +130,7 @@ impl OpenedTarget {
             live: None,
             changes: shared.options.changes.then(ChangeEvents::default),
             writer: None,
-            jobs: JobDesk::new(parts.source.notes),
+            jobs: JobStore::new(parts.source.notes),
             parameters: SiteParameters { declared: TilesetParameters::default(), gate: Arc::new(KeyGate::new(0)) },
             metrics: Arc::new(metrics),
         }
@@ -146,16 +146,16 @@ impl OpenedTarget {
             LiveFlights::new(FlightParts { source, cache: cache.clone(), metrics, options, queue, shared, known })
         });
         let tiles = ServedTiles::new(Arc::clone(&target), cache, shared.unread.clone(), flights);
-        let jobs = JobDesk::new(Arc::clone(&parts.source.notes));
+        let jobs = JobStore::new(Arc::clone(&parts.source.notes));
         let writer = parts.writer.map(|writer| {
-            let desk = WriterDesk {
+            let handle = WriterHandle {
                 tiles: tiles.clone(),
                 queue: shared.queue.clone(),
                 jobs: jobs.clone(),
                 shared: shared.redis.clone(),
                 status: Arc::default(),
             };
-            SiteWriter { writer, desk }
+            SiteWriter { writer, handle }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
         let parameters = SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.parameter_keys)) };

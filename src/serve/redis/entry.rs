@@ -83,7 +83,7 @@ impl SharedSecret {
 
 /// A tile of the shared cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct SharedEntry {
+pub(crate) struct RedisEntry {
     /// The tile as the target would store it; `None` if it is empty.
     pub(crate) stored: Option<Box<[u8]>>,
     /// The database state that it shows.
@@ -92,7 +92,7 @@ pub(crate) struct SharedEntry {
     pub(crate) rendered: Duration,
 }
 
-impl SharedEntry {
+impl RedisEntry {
     /// The value of the tile under a name; `None` if the text of its database state is too long.
     pub(crate) fn value(&self, secret: &SharedSecret, name: &str) -> Option<Vec<u8>> {
         let StateInHistory { state, newest } = &self.shown;
@@ -115,7 +115,7 @@ impl SharedEntry {
     }
 
     /// The tile in a value; `None` if the value was not signed for this name with this key, or is damaged.
-    pub(crate) fn read(secret: &SharedSecret, name: &str, value: &[u8]) -> Option<SharedEntry> {
+    pub(crate) fn read(secret: &SharedSecret, name: &str, value: &[u8]) -> Option<RedisEntry> {
         let number = |at: usize, digits: usize| {
             let digits = std::str::from_utf8(value.get(at..at + digits)?).ok()?;
             u64::from_str_radix(digits, 16).ok()
@@ -138,7 +138,7 @@ impl SharedEntry {
             1 => Some(tile.into()),
             _ => return None,
         };
-        Some(SharedEntry { stored, shown, rendered })
+        Some(RedisEntry { stored, shown, rendered })
     }
 
     /// Its age at the time `now` since 1970; `None` if it comes from a clock that is too far ahead.
@@ -154,10 +154,10 @@ mod tests {
 
     const THEN: Duration = Duration::from_millis(1_795_000_000_123);
 
-    fn entry(stored: Option<&[u8]>, snapshot: &str, rendered: Duration) -> SharedEntry {
+    fn entry(stored: Option<&[u8]>, snapshot: &str, rendered: Duration) -> RedisEntry {
         let newest = NewestLogged::Transaction { xid: 998, at: 0x0002_a1f3_57b9_dce0 };
         let shown = StateInHistory { state: snapshot.parse().unwrap(), newest };
-        SharedEntry { stored: stored.map(Into::into), shown, rendered }
+        RedisEntry { stored: stored.map(Into::into), shown, rendered }
     }
 
     fn secret(text: &str) -> SharedSecret {
@@ -170,19 +170,19 @@ mod tests {
         for stored in [None, Some(&b""[..]), Some(b"a tile")] {
             let entry = entry(stored, "1000:1010:1003,1007", THEN);
             let value = entry.value(&own, "k").unwrap();
-            assert_eq!(SharedEntry::read(&own, "k", &value), Some(entry));
-            assert_eq!(SharedEntry::read(&own, "another name", &value), None);
-            assert_eq!(SharedEntry::read(&secret("another"), "k", &value), None);
+            assert_eq!(RedisEntry::read(&own, "k", &value), Some(entry));
+            assert_eq!(RedisEntry::read(&own, "another name", &value), None);
+            assert_eq!(RedisEntry::read(&secret("another"), "k", &value), None);
             for at in 0..value.len() {
                 let mut damaged = value.clone();
                 damaged[at] ^= 1;
-                assert_eq!(SharedEntry::read(&own, "k", &damaged), None, "byte {at}");
-                assert_eq!(SharedEntry::read(&own, "k", &value[..at]), None, "cut at {at}");
+                assert_eq!(RedisEntry::read(&own, "k", &damaged), None, "byte {at}");
+                assert_eq!(RedisEntry::read(&own, "k", &value[..at]), None, "cut at {at}");
             }
-            assert_eq!(SharedEntry::read(&own, "k", &[&value[..], b"x"].concat()), None);
+            assert_eq!(RedisEntry::read(&own, "k", &[&value[..], b"x"].concat()), None);
         }
         assert_eq!(
-            SharedEntry::read(&own, "k", b"a stranger's bytes, which are long enough to hold a head and a sum"),
+            RedisEntry::read(&own, "k", b"a stranger's bytes, which are long enough to hold a head and a sum"),
             None
         );
         let running: Vec<String> = (10..20_000).map(|number| number.to_string()).collect();

@@ -5,7 +5,7 @@ use crate::suggested::{SEED, TRACK_INSTALL};
 
 /// Why the log may not hold all changes that a target has not seen. The target needs a full seed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Untracked {
+pub enum LogGap {
     /// There is no log.
     #[error(
         "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run {TRACK_INSTALL}, then {SEED} once"

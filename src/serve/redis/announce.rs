@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::SharedCache;
+use super::RedisCache;
 use crate::manifest::Publication;
 use crate::serve::tiles::served::ServedTiles;
 
@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// before it.
 const MAX_WAITING_MESSAGES: usize = 16;
 
-impl SharedCache {
+impl RedisCache {
     /// Announces a publication to the other servers. Without Redis they find it by their next poll.
     pub(crate) async fn announce(&self, fingerprint: &str, publication: &Publication) {
         let message = format!("{fingerprint} {}", publication.id);

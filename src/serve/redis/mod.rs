@@ -27,12 +27,12 @@ use entry::MAX_VALUE_BYTES;
 use link::{CircuitBreaker, LinkError, RedisLink};
 use tokio::sync::Semaphore;
 
-use super::observe::Trouble;
+use super::observe::FailureState;
 use super::observe::metrics::Metrics;
 use crate::clock::since_1970;
 use crate::cursor::StateInHistory;
 
-pub(crate) use entry::SharedEntry;
+pub(crate) use entry::RedisEntry;
 pub use entry::SharedSecret;
 pub use link::{RedisUrl, RedisUrlError};
 
@@ -54,11 +54,11 @@ const COMPARED_BYTES: usize = 256;
 /// The most by which another server's clock may be ahead.
 const MAX_CLOCK_SKEW: Duration = Duration::from_secs(2);
 
-struct SharedCacheParts {
+struct RedisCacheParts {
     link: RedisLink,
     breaker: CircuitBreaker,
     writes: Arc<Semaphore>,
-    trouble: Trouble,
+    trouble: FailureState,
     metrics: Arc<Metrics>,
     /// True while announcements are received.
     is_heard: AtomicBool,
@@ -68,12 +68,12 @@ struct SharedCacheParts {
 
 /// The shared cache. Clones share the connection.
 #[derive(Clone)]
-pub(crate) struct SharedCache(Arc<SharedCacheParts>);
+pub(crate) struct RedisCache(Arc<RedisCacheParts>);
 
 /// The tiles of one tileset in the shared cache, signed with its key.
 #[derive(Clone)]
-pub(crate) struct SharedTiles {
-    cache: SharedCache,
+pub(crate) struct RedisTiles {
+    cache: RedisCache,
     secret: SharedSecret,
     /// The beginning of all names: the version of the values' form, and the key's name.
     prefix: String,
@@ -102,17 +102,17 @@ impl SharedResult {
     }
 }
 
-impl SharedCache {
+impl RedisCache {
     /// A cache at an address, to which it begins to connect. Must be called on a runtime.
     ///
     /// # Errors
     /// If the program was built without Redis, or the address is not that of a Redis server.
-    pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<SharedCache, RedisUrlError> {
-        let shared = SharedCache(Arc::new(SharedCacheParts {
+    pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<RedisCache, RedisUrlError> {
+        let shared = RedisCache(Arc::new(RedisCacheParts {
             link: RedisLink::new(url)?,
             breaker: CircuitBreaker::default(),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
-            trouble: Trouble::none("Redis does not answer", "Redis answers again"),
+            trouble: FailureState::none("Redis does not answer", "Redis answers again"),
             metrics,
             is_heard: AtomicBool::new(false),
             announced: AtomicU64::new(0),
@@ -126,9 +126,9 @@ impl SharedCache {
     }
 
     /// The tiles that are signed with a key.
-    pub(crate) fn tiles(&self, secret: SharedSecret) -> SharedTiles {
+    pub(crate) fn tiles(&self, secret: SharedSecret) -> RedisTiles {
         let prefix = format!("oar-tiles:v{}:{}", entry::VERSION, secret.name());
-        SharedTiles { cache: self.clone(), secret, prefix }
+        RedisTiles { cache: self.clone(), secret, prefix }
     }
 
     /// Runs an exchange within a limit, and notes whether Redis works.
@@ -154,7 +154,7 @@ impl SharedCache {
     }
 }
 
-impl SharedTiles {
+impl RedisTiles {
     /// The name of a tile in Redis.
     pub(crate) fn name(&self, tile: &str) -> String {
         format!("{}:{tile}", self.prefix)
@@ -163,7 +163,7 @@ impl SharedTiles {
     /// The entry of a name that is younger than `max_age` (`None` for any age), with its age. `None` if there is none,
     /// or if Redis does not answer within [`BUDGET`]. The caller counts an entry that is found, because it knows
     /// whether the entry is new enough.
-    pub(crate) async fn get(&self, name: &str, max_age: Option<Duration>) -> Option<(SharedEntry, Duration)> {
+    pub(crate) async fn get(&self, name: &str, max_age: Option<Duration>) -> Option<(RedisEntry, Duration)> {
         match self.asked(name, max_age).await {
             Ok(found) => Some(found),
             Err(result) => {
@@ -173,7 +173,7 @@ impl SharedTiles {
         }
     }
 
-    async fn asked(&self, name: &str, max_age: Option<Duration>) -> Result<(SharedEntry, Duration), SharedResult> {
+    async fn asked(&self, name: &str, max_age: Option<Duration>) -> Result<(RedisEntry, Duration), SharedResult> {
         let parts = &self.cache.0;
         if !parts.breaker.may_try(Instant::now()) {
             return Err(SharedResult::Skipped);
@@ -184,7 +184,7 @@ impl SharedTiles {
             Ok(value) => value,
             Err(_noted) => return Err(SharedResult::Error),
         };
-        let entry = if value.len() > MAX_VALUE_BYTES { None } else { SharedEntry::read(&self.secret, name, &value) };
+        let entry = if value.len() > MAX_VALUE_BYTES { None } else { RedisEntry::read(&self.secret, name, &value) };
         let Some(entry) = entry else {
             // It would keep the tile's next value out, if it looks like one of a later database state.
             self.remove(name, &value);
@@ -212,7 +212,7 @@ impl SharedTiles {
 
     /// Removes an entry that shows another history of the database: it would keep the tile's next value out, if its
     /// state looks like a later one.
-    pub(crate) fn forget(&self, name: &str, entry: &SharedEntry) {
+    pub(crate) fn forget(&self, name: &str, entry: &RedisEntry) {
         if let Some(value) = entry.value(&self.secret, name) {
             self.remove(name, &value);
         }
@@ -227,7 +227,7 @@ impl SharedTiles {
         if is_too_large || !parts.breaker.may_try(Instant::now()) {
             return;
         }
-        let entry = SharedEntry {
+        let entry = RedisEntry {
             stored: stored.map(Into::into),
             shown: shown.clone(),
             rendered: since_1970(SystemTime::now()),
@@ -251,7 +251,7 @@ mod tests {
     async fn a_redis_that_never_answers_is_given_up_within_the_budget_and_not_only_when_its_client_gives_up() {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", silent.local_addr().unwrap()).parse().unwrap();
-        let shared = SharedCache::new(&url, Arc::new(Metrics::new())).unwrap();
+        let shared = RedisCache::new(&url, Arc::new(Metrics::new())).unwrap();
         let tiles = shared.tiles(SharedSecret::new(b"x").unwrap());
         tokio::select! {
             biased;

@@ -33,7 +33,7 @@ const MAX_NUMBER_TRIES: usize = 10;
 pub(crate) enum JobError {
     /// Too many jobs wait.
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
-    TooMany,
+    TooManyDirtyTiles,
     /// An equal job waits, and no further key of it can be kept.
     #[error("an equal job waits, and has {MAX_KEYS_PER_JOB} Idempotency-Keys already: try again later")]
     TooManyKeys,
@@ -62,7 +62,7 @@ struct JobTable {
     running: Option<(u64, Stop)>,
 }
 
-struct DeskParts {
+struct JobStoreParts {
     notes: Arc<dyn NoteStore>,
     table: Mutex<JobTable>,
     /// Locked while a job is submitted, begins or ends, so that the second of two equal jobs finds the first, and no
@@ -76,11 +76,11 @@ struct DeskParts {
 
 /// The jobs of a target. Clones share them.
 #[derive(Clone)]
-pub struct JobDesk(Arc<DeskParts>);
+pub struct JobStore(Arc<JobStoreParts>);
 
-impl std::fmt::Debug for JobDesk {
+impl std::fmt::Debug for JobStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JobDesk")
+        f.write_str("JobStore")
     }
 }
 
@@ -88,13 +88,13 @@ fn name(id: u64) -> String {
     format!("{FOLDER}/{id:010}.json")
 }
 
-impl JobDesk {
+impl JobStore {
     /// The jobs that are stored with a target. Nothing is read yet.
     #[must_use]
-    pub fn new(notes: Arc<dyn NoteStore>) -> JobDesk {
+    pub fn new(notes: Arc<dyn NoteStore>) -> JobStore {
         let (changes, _) = watch::channel(0);
         let (table, changing, is_writer) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        JobDesk(Arc::new(DeskParts { notes, table, changing, is_writer, changes }))
+        JobStore(Arc::new(JobStoreParts { notes, table, changing, is_writer, changes }))
     }
 
     /// True while this process writes the target.
@@ -194,7 +194,7 @@ impl JobDesk {
             (Some(record), _) if record.spec == spec => return Ok(Submitted { record, is_new: false }),
             (Some(_), _) => return Err(JobError::OtherWithKey),
             (None, Some(record)) => return self.join(record, key),
-            (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooMany),
+            (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooManyDirtyTiles),
             (None, None) => {}
         }
         let mut record = JobRecord {
@@ -284,7 +284,7 @@ impl JobDesk {
         let (id, spec) = (next.id, next.spec.clone());
         self.table().running = Some((id, stop.clone()));
         self.keep(JobRecord { state: JobState::Running, started: Some(seconds_now()), ..next })?;
-        Ok(Some(StartedJob { desk: self.clone(), id, spec, stop: stop.clone() }))
+        Ok(Some(StartedJob { store: self.clone(), id, spec, stop: stop.clone() }))
     }
 
     fn end(&self, id: u64, change: impl FnOnce(JobRecord) -> JobRecord) -> Result<(), NoteError> {
@@ -317,7 +317,7 @@ pub enum JobEnd {
 
 /// A job that the writer works on.
 pub struct StartedJob {
-    pub(crate) desk: JobDesk,
+    pub(crate) store: JobStore,
     pub(crate) id: u64,
     pub(crate) spec: JobSpec,
     pub(crate) stop: Stop,
@@ -344,10 +344,10 @@ impl StartedJob {
 
     /// Sets the progress of the job.
     pub fn progress(&self, progress: JobProgress) {
-        if let Some(job) = self.desk.table().jobs.get_mut(&self.id) {
+        if let Some(job) = self.store.table().jobs.get_mut(&self.id) {
             job.progress = progress;
         }
-        self.desk.has_changed();
+        self.store.has_changed();
     }
 
     /// Ends the job. Blocks.
@@ -361,7 +361,7 @@ impl StartedJob {
             JobEnd::Cancelled => (JobState::Cancelled, None, None),
             JobEnd::CutOff => (JobState::Queued, None, None),
         };
-        self.desk.end(self.id, |record| {
+        self.store.end(self.id, |record| {
             let (started, ended) = if state.is_final() { (record.started, Some(seconds_now())) } else { (None, None) };
             JobRecord { state, started, ended, report, cause, ..record }
         })
@@ -375,10 +375,10 @@ mod tests {
     use super::*;
     use crate::target::FolderNotes;
 
-    fn desk(folder: &std::path::Path) -> JobDesk {
-        let desk = JobDesk::new(Arc::new(FolderNotes::beside(&folder.join("t.mbtiles"))));
-        desk.take_over().unwrap();
-        desk
+    fn store(folder: &std::path::Path) -> JobStore {
+        let store = JobStore::new(Arc::new(FolderNotes::beside(&folder.join("t.mbtiles"))));
+        store.take_over().unwrap();
+        store
     }
 
     fn spec(text: &str) -> JobSpec {
@@ -388,7 +388,7 @@ mod tests {
     #[test]
     fn jobs_outlive_their_process_and_run_once_more_if_it_died() {
         let folder = tempfile::tempdir().unwrap();
-        let first = desk(folder.path());
+        let first = store(folder.path());
         let log = first.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap();
         assert!(log.is_new && log.record.id == 1);
         // Equal waiting jobs become one, and so do repeated requests.
@@ -402,7 +402,7 @@ mod tests {
         let started = first.begin_next(&Stop::new()).unwrap().unwrap();
         assert_eq!(started.id(), urgent);
         // The process dies here.
-        let second = desk(folder.path());
+        let second = store(folder.path());
         assert!(second.all().iter().all(|job| job.state == JobState::Queued) && second.all().len() == 3);
         for expected in [urgent, 1, seed] {
             let started = second.begin_next(&Stop::new()).unwrap().unwrap();
@@ -410,7 +410,7 @@ mod tests {
             started.end(JobEnd::Done(serde_json::json!({ "written": 1 }))).unwrap();
         }
         assert!(second.begin_next(&Stop::new()).unwrap().is_none());
-        let third = desk(folder.path());
+        let third = store(folder.path());
         assert_eq!(third.get(urgent).unwrap().report, Some(serde_json::json!({ "written": 1 })));
         // A repeated request finds the job that has ended; without a key it is another job.
         assert_eq!(third.submit(spec(r#"{"what":"log"}"#), Some("k".to_owned())).unwrap().record.id, 1);
@@ -420,32 +420,32 @@ mod tests {
     #[test]
     fn jobs_are_taken_back_and_bounded() {
         let folder = tempfile::tempdir().unwrap();
-        let desk = desk(folder.path());
+        let store = store(folder.path());
         let tile = |number: usize| spec(&format!(r#"{{"what":"tiles","tiles":["10/{number}/0"]}}"#));
         for number in 0..MAX_WAITING_JOBS {
-            assert!(desk.submit(tile(number), None).unwrap().is_new);
+            assert!(store.submit(tile(number), None).unwrap().is_new);
         }
-        assert!(matches!(desk.submit(tile(1_000), None), Err(JobError::TooMany)));
-        assert_eq!(desk.cancel(1).unwrap().unwrap().state, JobState::Cancelled);
-        assert!(matches!(desk.cancel(1), Err(JobError::Ended)));
-        assert!(desk.cancel(999).unwrap().is_none());
+        assert!(matches!(store.submit(tile(1_000), None), Err(JobError::TooManyDirtyTiles)));
+        assert_eq!(store.cancel(1).unwrap().unwrap().state, JobState::Cancelled);
+        assert!(matches!(store.cancel(1), Err(JobError::Ended)));
+        assert!(store.cancel(999).unwrap().is_none());
         let stop = Stop::new();
-        let running = desk.begin_next(&stop).unwrap().unwrap();
+        let running = store.begin_next(&stop).unwrap().unwrap();
         assert_eq!(running.id(), 2);
-        desk.cancel(2).unwrap();
+        store.cancel(2).unwrap();
         assert!(running.is_cancelled());
         running.end(JobEnd::Cancelled).unwrap();
         // A job that was cut off waits again.
-        desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::CutOff).unwrap();
-        assert_eq!(desk.get(3).unwrap().state, JobState::Queued);
-        while let Some(next) = desk.begin_next(&Stop::new()).unwrap() {
+        store.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::CutOff).unwrap();
+        assert_eq!(store.get(3).unwrap().state, JobState::Queued);
+        while let Some(next) = store.begin_next(&Stop::new()).unwrap() {
             next.end(JobEnd::Failed("x".to_owned())).unwrap();
         }
         for number in 0..50 {
-            desk.submit(tile(number), None).unwrap();
-            desk.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::Done(Value::Null)).unwrap();
+            store.submit(tile(number), None).unwrap();
+            store.begin_next(&Stop::new()).unwrap().unwrap().end(JobEnd::Done(Value::Null)).unwrap();
         }
-        assert_eq!(desk.all().len(), MAX_ENDED_JOBS);
-        assert_eq!(desk.0.notes.list(FOLDER).unwrap().len(), MAX_ENDED_JOBS);
+        assert_eq!(store.all().len(), MAX_ENDED_JOBS);
+        assert_eq!(store.0.notes.list(FOLDER).unwrap().len(), MAX_ENDED_JOBS);
     }
 }

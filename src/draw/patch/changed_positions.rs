@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::parts;
 use crate::plan::{Dirty, DrawnLayer, touched_tiles};
-use crate::tile::{LayerIndex, Neighbourhood, Order, Spot, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
+use crate::tile::{ChangeLocation, LayerIndex, Neighbourhood, Order, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
 
 /// The most positions that are kept, 8 bytes each.
 const MAX_POSITIONS: usize = 50_000;
@@ -29,7 +29,7 @@ impl ChangedPositions {
 
     /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many
     /// positions, the layer's positions are no longer known.
-    pub fn add(&mut self, layer: LayerIndex, spot: &Spot) {
+    pub fn add(&mut self, layer: LayerIndex, spot: &ChangeLocation) {
         let at = spot.world();
         let Some(Some(positions)) = self.layers.get_mut(layer.0) else { return };
         self.count += 1;
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn too_many_positions_are_not_kept() {
         let mut spots = ChangedPositions::new([true, false, true].into_iter());
-        let at = |x: u32| Spot::Box(WorldBox::new(x, 1, x, 1));
+        let at = |x: u32| ChangeLocation::Box(WorldBox::new(x, 1, x, 1));
         spots.add(LayerIndex(1), &at(1));
         for x in 0..50_000 {
             spots.add(LayerIndex(0), &at(x));
@@ -271,7 +271,7 @@ mod tests {
         spots.add(LayerIndex(2), &at(1));
         assert!(spots.layers[2].is_none());
         assert!(spots.layers[0].is_some());
-        spots.add(LayerIndex(0), &Spot::Box(WorldBox::new(1, 1, 2, 1)));
+        spots.add(LayerIndex(0), &ChangeLocation::Box(WorldBox::new(1, 1, 2, 1)));
         assert!(spots.layers[0].is_none());
     }
 }
