@@ -1,9 +1,9 @@
-# The image of oar-tiles: one static program with the map client in it, certificates, no shell, no root.
+# The image of oar-tiles: one static program, certificates, no shell, no root.
 #   docker build -t oar-tiles --build-arg SOURCE_COMMIT=$(git rev-parse HEAD) .
 #   docker run --rm -p 8080:8080 -v "$PWD:/tiles:ro" oar-tiles serve facilities.mbtiles
 FROM rust:1.95-bookworm AS build
 RUN apt-get update \
- && apt-get install -y --no-install-recommends musl-tools nodejs npm \
+ && apt-get install -y --no-install-recommends musl-tools \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
@@ -12,8 +12,7 @@ ARG SOURCE_COMMIT=
 ARG SOURCE_DATE_EPOCH=
 RUN target="$(uname -m)-unknown-linux-musl" \
  && rustup target add "$target" \
- && scripts/assets \
- && cargo build --release --locked --features clouds,embedded-map --target "$target" \
+ && cargo build --release --locked --features clouds --target "$target" \
  && strip --strip-all -o /oar-tiles "target/$target/release/oar-tiles"
 
 FROM gcr.io/distroless/static-debian12:nonroot

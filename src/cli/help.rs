@@ -37,7 +37,10 @@ const HEADINGS: &[(&str, &[&str])] = &[
     ("Change log", &["reader", "owner", "older-than"]),
     ("What is a finding", &["transaction-age", "clock-difference"]),
     ("Server", &["listen", "admin", "token-file", "base-path", "trusted-proxy", "drain", "open"]),
-    ("Answers", &["cache-control", "cdn-cache-control", "empty-status", "cache-mb", "changes", "preview", "assets"]),
+    (
+        "Answers",
+        &["cache-control", "cdn-cache-control", "empty-status", "cache-mb", "changes", "preview", "assets", "basemap"],
+    ),
     ("Live tiles and updates", &["live", "writer"]),
     (
         "Output",
@@ -78,6 +81,7 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
     ("seed", "preview", "Output"),
     ("preview", "html", "Output"),
     ("preview", "assets", "Server"),
+    ("preview", "basemap", "Output"),
     ("purge", "all", "Which tiles"),
 ];
 

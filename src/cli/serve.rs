@@ -66,10 +66,13 @@ pub struct Serve {
     /// Show a map at /
     #[arg(long)]
     pub preview: bool,
-    /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads
-    /// them from unpkg.com]
+    /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the program's
+    /// own]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
+    /// With --preview: the URL of a MapLibre style to draw below the tiles [default: the program's own base map]
+    #[arg(long, value_name = "URL")]
+    pub basemap: Option<String>,
     /// Write a line to standard output for each request: none, text or json [env: OAR_TILES_ACCESS_LOG]
     #[arg(long, value_name = "STYLE")]
     pub access_log: Option<String>,
@@ -136,6 +139,7 @@ impl Serve {
             ("--live", "serve.live", self.live.then_some(true.into())),
             ("--workers", "serve.workers", self.workers.map(|workers| i64::from(workers).into())),
             ("--writer", "serve.writer", text(self.writer.clone())),
+            ("--basemap", "serve.basemap", text(self.basemap.clone())),
             ("--assets", "serve.assets", text(self.assets.as_ref().map(|path| path.to_string_lossy().into_owned()))),
             ("--drain", "serve.drain", text(self.drain.map(|drain| humantime::format_duration(drain).to_string()))),
             (
@@ -167,10 +171,12 @@ pub struct Preview {
     /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub listen: ListenAddress,
-    /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the page loads them from
-    /// unpkg.com]
+    /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the program's own]
     #[arg(long, value_name = "FOLDER")]
     pub assets: Option<PathBuf>,
+    /// The URL of a MapLibre style to draw below the tiles [default: the program's own base map; none with --html]
+    #[arg(long, value_name = "URL", conflicts_with = "style")]
+    pub basemap: Option<String>,
     /// Write the map as a page of your own instead of serving it; the page loads MapLibre GL JS from unpkg.com
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open"])]
     pub html: Option<PathBuf>,
@@ -381,7 +387,7 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-            serving::write_page(&job, file, arguments.public_url.clone()).await
+            serving::write_page(&job, file, arguments.public_url.clone(), arguments.basemap.as_deref()).await
         });
     }
     if let Some(file) = &arguments.style {
@@ -391,7 +397,8 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
         });
     }
     let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
-    let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let preview =
+        ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone());
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     show(settings, &ServeOptions { shares, live, ..preview }, then, stop)
 }
@@ -405,7 +412,8 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
         resolved_all_over(&flags, &drafted_catalogue(&flags, stop)?)?
     };
     let of_first = first_of(settings.clone())?.server;
-    let preview = ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone());
+    let preview =
+        ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone());
     let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
@@ -418,7 +426,7 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
 
 /// Shows the target of a run that has ended, on any free port of this machine.
 pub(crate) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandError> {
-    let options = ServeOptions::of_preview(ListenAddress::ANY_LOCAL, None);
+    let options = ServeOptions::of_preview(ListenAddress::ANY_LOCAL, None, None);
     show(settings, &options, OnceReady::SayWhere, stop)
 }
 

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use clap::{ArgAction, Args};
 
 use super::settings::{
-    Closing, first_failure, names_layers, resolved_all, resolved_for, resolved_to_read, resolved_to_write, several_tilesets, target_of,
+    Closing, first_failure, names_layers, resolved_all, resolved_for, resolved_to_read, resolved_to_write,
+    several_tilesets, target_of,
 };
 use super::tilesets::for_each;
 use super::variants::{targets_of, variant_of_target};

@@ -50,6 +50,7 @@ pub(crate) struct ServeSection {
     pub(crate) token_file: Option<PathBuf>,
     pub(crate) preview: bool,
     pub(crate) assets: Option<PathBuf>,
+    pub(crate) basemap: Option<String>,
     #[serde(deserialize_with = "by_name")]
     #[schemars(schema_with = "names_schema::<Option<AccessLogStyle>>")]
     pub(crate) access_log: Option<AccessLogStyle>,
@@ -303,7 +304,7 @@ impl ServeOptions {
     /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may
     /// look at a target that is still being written and wants to see its present state.
     #[must_use]
-    pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>) -> ServeOptions {
+    pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>, basemap: Option<String>) -> ServeOptions {
         let section = ServeSection {
             outage_cdn_max_age: TimeSpan(PREVIEW_OUTAGE),
             max_connections: PREVIEW_CONNECTIONS,
@@ -311,6 +312,7 @@ impl ServeOptions {
             changes: true,
             preview: true,
             assets,
+            basemap,
             parameter_keys: PREVIEW_PARAMETER_KEYS,
             ..ServeSection::default()
         };

@@ -1,22 +1,33 @@
-//! The preview: one page that draws every layer of the target with MapLibre GL JS, without a base map.
+//! The preview: one page that draws every layer of the target with MapLibre GL JS over a base map.
 //!
-//! The page, its script and its style are part of the program (`page.html`, `preview.js`, `preview.css`, and
-//! `layers.json`: how layers are drawn). [`MapClient`] decides from where MapLibre is loaded. [`standalone`] makes the
-//! same page as one file, for the user's own web server.
+//! | file | what is in it |
+//! |---|---|
+//! | `embedded` | the files that are part of the program as they are: MapLibre, the base map, names of places |
+//! | `style` | how layers are drawn, for the page's script and for `preview --style` |
+//! | `page/` | the page: HTML, CSS, and a script in parts that are put one after the other |
+//!
+//! [`standalone`] makes the same page as one file, for the user's own web server; it loads MapLibre from a CDN and has
+//! no base map of its own.
+
+mod embedded;
+mod style;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, Response, StatusCode};
-use serde_json::{Value, json};
+use embedded::{BasemapTile, Packed};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use sha2::{Digest as _, Sha256};
+pub(crate) use style::style;
 
 use super::error::ServeError;
-use super::http::answer::{Answer, AnswerBody};
+use super::http::answer::{Answer, AnswerBody, Content, Encoding, Freshness, TILE_TYPE, holds};
+use crate::hex::hex;
 use crate::serve::http::answer;
-use crate::target::{Described, VectorLayer};
 
-/// The address on the CDN of the MapLibre GL JS version for which the page is written.
+/// The address on a CDN of the MapLibre GL JS version that is part of the program.
 const MAPLIBRE: &str = "https://unpkg.com/maplibre-gl@5.24.1/dist/";
 
 /// The files of MapLibre that the page loads.
@@ -26,31 +37,28 @@ const MAPLIBRE_FILES: [&str; 2] = ["maplibre-gl.js", "maplibre-gl.css"];
 const SCRIPT_HASH: &str = "sha384-nXMl9YiLoSG5KBPTFgvxVuIqQQcqIvo0bFrvoEaGJC6r7IibIzF1S36Zbf/sKBtL";
 const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HPSvW07OIuyP7uL6jxK";
 
+/// The address of the base map's tiles, relative to the page.
+const BASEMAP_TILES: &str = "assets/basemap-{z}-{x}-{y}.pbf";
+
+/// How long browsers keep a tile of the base map without asking: only a new version of the program changes it.
+const BASEMAP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
+
 /// Where the page loads MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
 #[derive(Debug)]
 pub(crate) enum MapClient {
-    /// The program itself, built with the feature `embedded-map`.
-    #[cfg(feature = "embedded-map")]
+    /// The program itself.
     Program,
     /// A folder of the operator.
     Folder(PathBuf),
-    /// A public CDN; the files must have the known hashes.
-    #[cfg_attr(feature = "embedded-map", expect(dead_code, reason = "the program has the files"))]
-    Cdn,
 }
 
 impl MapClient {
-    /// The operator's folder if one is given, otherwise the program's own files if it has them, otherwise the CDN.
+    /// The operator's folder if one is given, otherwise the program's own files.
     ///
     /// # Errors
     /// If the folder is given and its files cannot be read: the map would stay empty.
     pub(crate) fn of(assets: Option<PathBuf>) -> Result<MapClient, ServeError> {
-        let Some(folder) = assets else {
-            #[cfg(feature = "embedded-map")]
-            return Ok(MapClient::Program);
-            #[cfg(not(feature = "embedded-map"))]
-            return Ok(MapClient::Cdn);
-        };
+        let Some(folder) = assets else { return Ok(MapClient::Program) };
         for name in MAPLIBRE_FILES {
             let path = folder.join(name);
             std::fs::File::open(&path).map_err(|source| ServeError::Assets { path, source })?;
@@ -59,50 +67,71 @@ impl MapClient {
     }
 }
 
-/// The files of MapLibre, with its licence, that `scripts/assets` has downloaded.
-#[cfg(feature = "embedded-map")]
-mod embedded {
-    pub(crate) const SCRIPT: &[u8] =
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/maplibre-gl.js"));
-    pub(crate) const STYLE: &[u8] =
-        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/maplibre-gl.css"));
-    pub(crate) const LICENCE: &[u8] = include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/target/assets/LICENSE.txt"));
-}
+/// The parts of the page's script, in their order.
+const SCRIPT: [&str; 8] = [
+    include_str!("preview/page/base.js"),
+    include_str!("preview/page/basemap.js"),
+    include_str!("preview/page/layers.js"),
+    include_str!("preview/page/tiles.js"),
+    include_str!("preview/page/features.js"),
+    include_str!("preview/page/panel.js"),
+    include_str!("preview/page/search.js"),
+    include_str!("preview/page/start.js"),
+];
 
-/// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and
-/// their TileJSON are. MapLibre comes from the CDN.
-pub(crate) fn standalone(base: &str) -> String {
-    linked(true, base, false)
-        .replace(
-            "<link rel=\"stylesheet\" href=\"assets/preview.css\">",
-            concat!("<style>\n", include_str!("preview/preview.css"), "</style>"),
-        )
-        .replace("<script src=\"assets/preview.js\"></script>", &format!("<script>\n{}</script>", script()))
-}
+const STYLE_SHEET: &str = include_str!("preview/page/preview.css");
 
 /// The page's script.
 fn script() -> String {
-    include_str!("preview/preview.js")
-        .replace("{{COLOURS}}", &serde_json::json!(COLOURS).to_string())
-        .replace("{{BACKGROUND}}", &serde_json::json!(BACKGROUND).to_string())
-        .replace("{{STYLE_LAYERS}}", LAYERS.trim())
+    SCRIPT
+        .concat()
+        .replace("{{COLOURS}}", style::COLOURS.trim())
+        .replace("{{STYLE_LAYERS}}", style::LAYERS.trim())
+        .replace("{{EXPRESSIONS}}", style::EXPRESSIONS.trim())
 }
 
-/// The page, with links to MapLibre on the CDN or on this server. If `has_changes` is true, the page fetches changed
-/// tiles again.
-fn linked(from_cdn: bool, base: &str, has_changes: bool) -> String {
+/// The page as one file, for another web server. `base` is the URL, with a slash at its end, under which the tiles and
+/// their TileJSON are; `basemap` is the URL of a style to draw below them. MapLibre comes from the CDN.
+pub(crate) fn standalone(base: &str, basemap: Option<&str>) -> String {
     let hash = |value: &str| format!(" integrity=\"{value}\" crossorigin=\"anonymous\"");
-    let (folder, script, style) = if from_cdn {
-        (MAPLIBRE, hash(SCRIPT_HASH), hash(STYLE_HASH))
-    } else {
-        ("assets/", String::new(), String::new())
+    let page = PageLinks {
+        maplibre: MAPLIBRE,
+        script_hash: hash(SCRIPT_HASH),
+        style_hash: hash(STYLE_HASH),
+        base,
+        has_changes: false,
+        basemap: basemap.unwrap_or_default(),
     };
-    include_str!("preview/page.html")
-        .replace("{{MAPLIBRE}}", folder)
-        .replace("{{SCRIPT_INTEGRITY}}", &script)
-        .replace("{{STYLE_INTEGRITY}}", &style)
-        .replace("{{PUBLIC_URL}}", &escaped(base))
-        .replace("{{CHANGES}}", if has_changes { "changes" } else { "" })
+    page.filled_in()
+        .replace("<link rel=\"stylesheet\" href=\"assets/preview.css\">", &format!("<style>\n{STYLE_SHEET}</style>"))
+        .replace("<script src=\"assets/preview.js\"></script>", &format!("<script>\n{}</script>", script()))
+}
+
+/// What a page refers to.
+struct PageLinks<'a> {
+    /// The folder of MapLibre's files, with a slash at its end.
+    maplibre: &'a str,
+    /// Attributes with the hashes that MapLibre's files must have; empty for files of this server.
+    script_hash: String,
+    style_hash: String,
+    /// The URL of the tiles, with a slash at its end.
+    base: &'a str,
+    /// True if the page fetches changed tiles again.
+    has_changes: bool,
+    /// The address of the base map's tiles, the URL of a style, or nothing.
+    basemap: &'a str,
+}
+
+impl PageLinks<'_> {
+    fn filled_in(&self) -> String {
+        include_str!("preview/page/page.html")
+            .replace("{{MAPLIBRE}}", self.maplibre)
+            .replace("{{SCRIPT_INTEGRITY}}", &self.script_hash)
+            .replace("{{STYLE_INTEGRITY}}", &self.style_hash)
+            .replace("{{PUBLIC_URL}}", &escaped(self.base))
+            .replace("{{CHANGES}}", if self.has_changes { "changes" } else { "" })
+            .replace("{{BASEMAP}}", &escaped(self.basemap))
+    }
 }
 
 #[derive(Debug)]
@@ -110,18 +139,26 @@ pub(crate) struct PreviewPage {
     pub(crate) client: MapClient,
     /// True if the server notifies the page of tiles that change.
     pub(crate) has_changes: bool,
+    /// The URL of a style that is drawn below the tiles instead of the program's base map.
+    pub(crate) basemap: Option<String>,
 }
 
 impl PreviewPage {
     pub(crate) fn page(&self, public_url: &str) -> Answer {
-        let from_cdn = matches!(self.client, MapClient::Cdn);
-        let page = linked(from_cdn, public_url, self.has_changes);
-        let mut answer = file("text/html; charset=utf-8", page.into());
-        // Only the folder of this version: everybody can publish files on the CDN.
-        let elsewhere = if from_cdn { format!(" {MAPLIBRE}") } else { String::new() };
+        let page = PageLinks {
+            maplibre: "assets/",
+            script_hash: String::new(),
+            style_hash: String::new(),
+            base: public_url,
+            has_changes: self.has_changes,
+            basemap: self.basemap.as_deref().unwrap_or(BASEMAP_TILES),
+        };
+        let mut answer = html(page.filled_in());
+        // A style names tiles, glyphs and images of any servers.
+        let elsewhere = if self.basemap.is_some() { " https: http:" } else { "" };
         // MapLibre creates its workers from `blob:` URLs and draws icons from `data:` URLs.
         let policy = format!(
-            "default-src 'none'; script-src 'self'{elsewhere}; style-src 'self' 'unsafe-inline'{elsewhere}; img-src 'self' data: blob:; worker-src blob:; child-src blob:; connect-src 'self' {}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+            "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:{elsewhere}; worker-src blob:; child-src blob:; connect-src 'self' {}{elsewhere}; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
             origin(public_url)
         );
         if let Ok(policy) = HeaderValue::from_str(&policy) {
@@ -131,32 +168,52 @@ impl PreviewPage {
     }
 
     /// A file that the page loads.
-    pub(crate) fn asset(&self, name: &str) -> Answer {
-        let missing = || answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
-        match (name, &self.client) {
-            ("preview.js", _) => file("text/javascript", script().into()),
-            ("preview.css", _) => file("text/css", Bytes::from_static(include_bytes!("preview/preview.css"))),
-            // Only these names: no other file of the folder is served.
-            ("maplibre-gl.js", MapClient::Folder(folder)) => {
-                read(folder, name, "text/javascript").unwrap_or_else(missing)
-            }
-            ("maplibre-gl.css", MapClient::Folder(folder)) => read(folder, name, "text/css").unwrap_or_else(missing),
-            #[cfg(feature = "embedded-map")]
-            ("maplibre-gl.js", MapClient::Program) => file("text/javascript", Bytes::from_static(embedded::SCRIPT)),
-            #[cfg(feature = "embedded-map")]
-            ("maplibre-gl.css", MapClient::Program) => file("text/css", Bytes::from_static(embedded::STYLE)),
-            #[cfg(feature = "embedded-map")]
-            ("maplibre-gl-LICENSE.txt", MapClient::Program) => {
-                file("text/plain", Bytes::from_static(embedded::LICENCE))
-            }
-            _ => missing(),
+    pub(crate) fn asset(&self, name: &str, headers: &HeaderMap) -> Answer {
+        static OWN_SCRIPT: LazyLock<Option<Packed>> =
+            LazyLock::new(|| Packed::new("text/javascript", script().as_bytes()));
+        static OWN_STYLE: LazyLock<Option<Packed>> = LazyLock::new(|| Packed::new("text/css", STYLE_SHEET.as_bytes()));
+        if let Some(tile) = embedded::basemap_tile(name) {
+            let freshness = Freshness::of(BASEMAP_CACHE_CONTROL);
+            return match tile {
+                BasemapTile::Gzip(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),
+                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, &freshness),
+            };
         }
+        let file = match (name, &self.client) {
+            ("preview.js", _) => OWN_SCRIPT.clone(),
+            ("preview.css", _) => OWN_STYLE.clone(),
+            // Only these names: no other file of the folder is served.
+            ("maplibre-gl.js", MapClient::Folder(folder)) => read(folder, name, "text/javascript"),
+            ("maplibre-gl.css", MapClient::Folder(folder)) => read(folder, name, "text/css"),
+            _ => embedded::file(name),
+        };
+        let Some(file) = file else {
+            return answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
+        };
+        packed(&file, headers, &Freshness::of(HeaderValue::from_static("no-cache")))
     }
+}
+
+/// A file in the encoding that the client accepts, unless the client has it already.
+fn packed(file: &Packed, headers: &HeaderMap, freshness: &Freshness) -> Answer {
+    let encoding = Encoding::for_client(headers);
+    let body = match encoding {
+        Encoding::Gzip => file.gzip.clone(),
+        Encoding::Identity => match file.unpacked() {
+            Some(body) => body,
+            None => return answer::error(StatusCode::INTERNAL_SERVER_ERROR, "this file cannot be unpacked"),
+        },
+    };
+    let tag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
+    if holds(headers, &tag) {
+        return answer::not_modified(&tag, freshness);
+    }
+    answer::content(Content { body, media_type: file.media_type, encoding, tag: &tag }, freshness)
 }
 
 /// The page with links to the maps of several tilesets. It loads no other file.
 pub(crate) fn index(page: String) -> Answer {
-    let mut answer = file("text/html; charset=utf-8", page.into());
+    let mut answer = html(page);
     let policy = HeaderValue::from_static(
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     );
@@ -165,9 +222,9 @@ pub(crate) fn index(page: String) -> Answer {
 }
 
 /// A file of the operator's folder; if it cannot be read, `None`, and a warning in the log.
-fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Answer> {
+fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Packed> {
     match std::fs::read(folder.join(name)) {
-        Ok(bytes) => Some(file(media_type, bytes.into())),
+        Ok(bytes) => Packed::new(media_type, &bytes),
         Err(error) => {
             tracing::warn!("cannot read {}: {error}", folder.join(name).display());
             None
@@ -175,10 +232,13 @@ fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Answer> {
     }
 }
 
-fn file(media_type: &'static str, body: Bytes) -> Answer {
+fn html(page: String) -> Answer {
+    let body = Bytes::from(page);
+    let length = body.len();
     let mut answer = Response::new(AnswerBody::from(body));
     let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_LENGTH, length.into());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
@@ -194,78 +254,4 @@ fn origin(url: &str) -> &str {
 /// The text, escaped for an attribute in double quotes.
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")
-}
-
-// The map's style as a file of its own: what the preview shows, for the user's own map (MapLibre Style Specification,
-// version 8).
-
-/// How a layer is drawn, with placeholders for its name, its source and its colour. The preview's script has the same
-/// text.
-pub(crate) const LAYERS: &str = include_str!("preview/layers.json");
-
-/// The colours of the layers, which the preview's script has, too.
-pub(crate) const COLOURS: [&str; 8] =
-    ["#ffd166", "#06d6a0", "#4cc9f0", "#ef476f", "#b388eb", "#f78c6b", "#90be6d", "#f15bb5"];
-
-/// The colour behind the map.
-pub(crate) const BACKGROUND: &str = "#0b1524";
-
-/// The zoom from which features are labelled: at lower zooms, labels would hide the map.
-const FIRST_LABEL_ZOOM: u8 = 9;
-
-/// The style of a target's tiles. `base` is the URL, with a slash at its end, under which its `tiles.json` is; `label`
-/// is the property whose values are shown next to features.
-pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> Value {
-    let mut layers =
-        vec![json!({ "id": "background", "type": "background", "paint": { "background-color": BACKGROUND } })];
-    for (layer, colour) in described.vector_layers.iter().zip(COLOURS.iter().cycle()) {
-        if let Ok(Value::Array(of_layer)) = serde_json::from_str(LAYERS) {
-            layers.extend(of_layer.into_iter().map(|one| filled(one, layer, colour)));
-        }
-        if let Some(label) = label.filter(|label| layer.fields.contains_key(*label)) {
-            layers.push(labels(layer, label));
-        }
-    }
-    let mut style = json!({
-        "version": 8,
-        "name": described.name.as_deref().unwrap_or("tiles"),
-        "sources": { "tiles": { "type": "vector", "url": format!("{base}tiles.json") } },
-        "layers": layers,
-    });
-    if let Some(center) = described.center {
-        style["center"] = json!([center.longitude, center.latitude]);
-        style["zoom"] = center.zoom.into();
-    }
-    style
-}
-
-/// A layer of the style with its placeholders filled in.
-fn filled(value: Value, layer: &VectorLayer, colour: &str) -> Value {
-    match value {
-        Value::String(text) => {
-            text.replace("$LAYER", &layer.id).replace("$SOURCE", "tiles").replace("$COLOUR", colour).into()
-        }
-        Value::Array(values) => values.into_iter().map(|value| filled(value, layer, colour)).collect(),
-        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, filled(value, layer, colour))).collect(),
-        other => other,
-    }
-}
-
-fn labels(layer: &VectorLayer, property: &str) -> Value {
-    json!({
-        "id": format!("{}/label", layer.id),
-        "type": "symbol",
-        "source": "tiles",
-        "source-layer": layer.id,
-        "minzoom": FIRST_LABEL_ZOOM,
-        "filter": ["has", property],
-        "layout": {
-            "text-field": ["to-string", ["get", property]],
-            "text-size": 11,
-            "text-variable-anchor": ["left", "right", "top", "bottom"],
-            "text-radial-offset": 0.6,
-            "text-optional": true,
-        },
-        "paint": { "text-color": "#ffffff", "text-halo-color": BACKGROUND, "text-halo-width": 1.2 },
-    })
 }

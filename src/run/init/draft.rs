@@ -45,6 +45,8 @@ pub enum DraftFor {
 pub(crate) struct DraftPart {
     /// The name of its layer.
     name: String,
+    /// Its place among the layers.
+    order: DrawingOrder,
     /// The box around its geometries in degrees.
     extent: Option<LonLatBox>,
     /// Why it is not drawn, and what to do; `None` if it is drawn.
@@ -53,6 +55,29 @@ pub(crate) struct DraftPart {
     pub(crate) remarks: Vec<String>,
     summary: String,
     body: String,
+}
+
+/// The order of layers: maps that draw them as the file lists them then have no point below a polygon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum DrawingOrder {
+    Polygons,
+    Lines,
+    Points,
+}
+
+impl DrawingOrder {
+    /// The order of a column: that of the lowest geometries in it.
+    fn of(geometry: &GeometryColumn) -> DrawingOrder {
+        let read = geometry.rows.as_ref().map(|rows| rows.shapes.join(" ")).unwrap_or_default();
+        let types = if read.is_empty() { geometry.shape.to_ascii_uppercase() } else { read };
+        if ["POLYGON", "SURFACE", "COLLECTION", "TIN", "TRIANGLE"].iter().any(|part| types.contains(part)) {
+            DrawingOrder::Polygons
+        } else if types.contains("POINT") && !["LINE", "CURVE", "CIRCULAR"].iter().any(|part| types.contains(part)) {
+            DrawingOrder::Points
+        } else {
+            DrawingOrder::Lines
+        }
+    }
 }
 
 /// A file name that every system accepts; "tiles" if nothing of the text is left.
@@ -130,6 +155,7 @@ impl Draft {
                 let extent = geometry.rows.as_ref().ok().and_then(|rows| rows.extent.as_ref()?.degrees);
                 let mut part = DraftPart {
                     name: name.clone(),
+                    order: DrawingOrder::of(geometry),
                     extent,
                     problem: None,
                     remarks: Vec::new(),
@@ -186,7 +212,17 @@ impl Draft {
 
     /// The numbers of the parts that are drawn, in the order of the configuration's layers.
     pub(crate) fn drawn(&self) -> Vec<usize> {
-        (0..self.parts.len()).filter(|part| self.parts[*part].problem.is_none()).collect()
+        self.in_order().into_iter().filter(|part| self.parts[*part].problem.is_none()).collect()
+    }
+
+    /// The numbers of all parts in the order in which they are written: polygons first, points last. Each tileset of a
+    /// catalogue has one layer, so they stay as they were found.
+    fn in_order(&self) -> Vec<usize> {
+        let mut numbers: Vec<usize> = (0..self.parts.len()).collect();
+        if self.made_for != DraftFor::Catalogue {
+            numbers.sort_by_key(|part| self.parts[*part].order);
+        }
+        numbers
     }
 
     /// Adds a remark to a part, before all others: `ST_MakeValid` would make jumping geometries valid, but not correct.
@@ -216,7 +252,7 @@ impl Draft {
         text.push_str("# [database]\n# url = \"postgresql://${DB_USER}:${DB_PASSWORD}@db.example.org/gis\"\n\n");
         text.push_str(&format!("[tileset]\nname = {}\nzoom = \"0-{}\"\n", value(&self.name), self.last_zoom));
         text.push_str(&format!("output = {}\n", value(&self.output())));
-        for part in &self.parts {
+        for part in self.in_order().into_iter().map(|number| &self.parts[number]) {
             text.push('\n');
             text.push_str(&comment(&part.summary));
             for remark in &part.remarks {
@@ -290,6 +326,7 @@ fn functions(
         DraftPart {
             body: format!("[[layer]]\nname = {}\nfunction = {}\n", value(&name), value(&function.signature())),
             name,
+            order: DrawingOrder::Points,
             extent: None,
             problem,
             remarks: Vec::new(),

@@ -262,13 +262,18 @@ fn into_read_error(error: CommandError) -> ReadError {
 // own.
 
 /// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the
-/// target was seeded.
+/// target was seeded. `basemap` is the URL of a style that is drawn below the tiles.
 ///
 /// # Errors
 /// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.
-pub async fn write_page(job: &Job, file: &Path, public_url: Option<String>) -> Result<(), CommandError> {
+pub async fn write_page(
+    job: &Job,
+    file: &Path,
+    public_url: Option<String>,
+    basemap: Option<&str>,
+) -> Result<(), CommandError> {
     let (_, base) = base_of(job, public_url).await?;
-    write_document(file, &job.settings.tileset.output, standalone(&base).as_bytes(), |moment, source| {
+    write_document(file, &job.settings.tileset.output, standalone(&base, basemap).as_bytes(), |moment, source| {
         WrittenFileError::NoPage { path: file.to_owned(), moment, source }.into()
     })
 }

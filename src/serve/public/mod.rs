@@ -263,7 +263,8 @@ impl Site {
                 Counted::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
-                let asset = settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name));
+                let asset =
+                    settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
                 Counted::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {
@@ -427,7 +428,7 @@ impl SiteSettings {
         };
         let preview = if section.preview {
             let client = MapClient::of(section.assets.clone())?;
-            Some(Arc::new(PreviewPage { client, has_changes: section.changes }))
+            Some(Arc::new(PreviewPage { client, has_changes: section.changes, basemap: section.basemap.clone() }))
         } else {
             None
         };

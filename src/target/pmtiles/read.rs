@@ -43,6 +43,28 @@ const MAX_GAP_BYTES: u64 = 4 << 10;
 /// A leaf directory: its offset in the archive, and its entries.
 type Leaf = (u64, Arc<[Entry]>);
 
+/// The bytes of an archive that is part of the program.
+struct InMemory {
+    bytes: &'static [u8],
+    place: &'static str,
+}
+
+impl ReadAt for InMemory {
+    fn place(&self) -> &str {
+        self.place
+    }
+
+    fn length(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let begin = usize::try_from(offset).unwrap_or(usize::MAX);
+        let part = begin.checked_add(length).and_then(|end| self.bytes.get(begin..end));
+        part.map(<[u8]>::to_vec).ok_or_else(|| damaged(self, format!("it ends before byte {offset} + {length}")))
+    }
+}
+
 /// A reader of a PMTiles v3 archive.
 pub struct PmtilesReader {
     pub(crate) bytes: Box<dyn ReadAt>,
@@ -62,6 +84,14 @@ impl PmtilesReader {
     /// truncated.
     pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
+    }
+
+    /// Opens an archive that is part of the program; `place` is what messages call it.
+    ///
+    /// # Errors
+    /// If the bytes are no PMTiles v3 archive of vector tiles packed as gzip or not at all.
+    pub(crate) fn of_bytes(bytes: &'static [u8], place: &'static str) -> Result<PmtilesReader, ReadError> {
+        PmtilesReader::over(Box::new(InMemory { bytes, place }))
     }
 
     /// Opens a local copy of the archive at `place`, which messages name.

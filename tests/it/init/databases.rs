@@ -64,7 +64,7 @@ fn natural_earth_is_seeded_as_it_is() {
     let (db, folder) = (database("natural_earth"), Folder::new());
     let said = init(&db, &folder, &[]).ok().stdout;
     let archive = seeds(&db, &folder, &format!("{}.mbtiles", db.name));
-    let expected = ["empty_table", "ne_countries", "ne_mixed", "ne_places", "ne_rivers", "os_sites", "two_systems"];
+    let expected = ["empty_table", "ne_countries", "ne_mixed", "ne_rivers", "ne_places", "os_sites", "two_systems"];
     assert_eq!(layers(&archive), expected);
     let text = written(&folder);
     for line in [
@@ -90,7 +90,7 @@ fn a_schema_of_django_is_seeded_as_it_is_and_kept_up_to_date() {
     let archive = seeds(&db, &folder, &output);
     assert_eq!(
         layers(&archive),
-        ["places_place_location", "places_place_outline", "places_place_reach", "places_with_owner"]
+        ["places_place_outline", "places_place_reach", "places_place_location", "places_with_owner"]
     );
     let text = written(&folder);
     for line in [

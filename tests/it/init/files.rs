@@ -71,3 +71,23 @@ fn commands_in_messages_have_the_configuration_of_the_run() {
     let told = said(&["reseed", "--zoom", "0-3"]);
     assert!(told.contains(&next), "{told}");
 }
+
+#[test]
+fn polygons_are_written_before_lines_and_lines_before_points() {
+    let (db, folder) = (Db::new(), Folder::new());
+    for (name, kind, value) in [
+        ("a", "Point", "POINT(1 1)"),
+        ("b", "Geometry", "LINESTRING(1 1, 2 2)"),
+        ("c", "MultiPolygon", "MULTIPOLYGON(((0 0, 1 0, 1 1, 0 0)))"),
+        ("d", "Point", "POINT(2 2)"),
+        ("e", "Polygon", "POLYGON((0 0, 1 0, 1 1, 0 0))"),
+    ] {
+        db.run(&format!(
+            "CREATE TABLE {name} (id int PRIMARY KEY, geom geometry({kind}, 4326)); INSERT INTO {name} VALUES (1, 'SRID=4326;{value}')"
+        ));
+    }
+    init(&db, &folder, &[]).ok();
+    let text = written(&folder);
+    let names: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("table = ")).collect();
+    assert_eq!(names, ["\"c\"", "\"e\"", "\"b\"", "\"a\"", "\"d\""]);
+}

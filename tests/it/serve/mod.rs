@@ -17,6 +17,7 @@ pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod parameters;
 pub(crate) mod preview;
+mod preview_page;
 pub(crate) mod queue;
 pub(crate) mod redis;
 pub(crate) mod settings;

@@ -1,11 +1,13 @@
 //! The preview in a real browser: every layer drawn, without an error, from every kind of target.
 
+use std::io::Read as _;
+
 use crate::support::browser::Browser;
 use crate::support::folder::Folder;
 use crate::support::places::Places;
 use crate::support::program::{bare_program, program, run};
-use crate::support::served::{Served, status};
-use crate::support::{Archive, Db};
+use crate::support::served::{Served, small_target, status};
+use crate::support::{Archive, Db, repository};
 
 /// What is true once features of the layer are drawn.
 const DRAWN: &str = "window.shownMap?.areTilesLoaded() && !window.shownMap?.isMoving() && window.shownMap.queryRenderedFeatures().some((f) => f.layer.metadata?.layer === 'facilities') || null";
@@ -16,10 +18,18 @@ fn drawn_at(zoom: &str) -> String {
     format!("window.shownMap?.getZoom() === {zoom} && ({DRAWN}) || null")
 }
 
-/// The folder with the map client's files.
-fn assets() -> String {
-    std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it")
+/// A folder with the map client's files, as an operator has them.
+fn assets() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for name in MAPLIBRE_FILES {
+        let packed = std::fs::File::open(repository(&format!("src/serve/preview/embedded/{name}.gz"))).unwrap();
+        let mut file = std::fs::File::create(folder.path().join(name)).unwrap();
+        std::io::copy(&mut flate2::read::GzDecoder::new(packed), &mut file).unwrap();
+    }
+    folder
 }
+
+const MAPLIBRE_FILES: [&str; 2] = ["maplibre-gl.js", "maplibre-gl.css"];
 
 #[test]
 fn the_preview_draws_the_features_of_a_target_without_a_database() {
@@ -31,14 +41,8 @@ fn the_preview_draws_the_features_of_a_target_without_a_database() {
     let mut browser = Browser::new();
     for kind in ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"] {
         let mut command = program();
-        let served = Served::of(places.with_keys(command.args([
-            "preview",
-            &places.place(kind),
-            "--assets",
-            &assets(),
-            "--config",
-            &places.config,
-        ])));
+        let served =
+            Served::of(places.with_keys(command.args(["preview", &places.place(kind), "--config", &places.config])));
         for zoom in ["0", "2", "6"] {
             browser.open(&format!("{}#{zoom}/23.7/90.4", served.url));
             browser.value_once_there(&drawn_at(zoom));
@@ -67,7 +71,7 @@ fn the_map_goes_on_where_the_target_ends_if_tiles_are_live() {
     let places = Places::new();
     places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
     let target = places.place("t.mbtiles");
-    let live = ["--assets", &assets(), "--config", &places.config, "--live", "--database-url", &db.url];
+    let live = ["--config", &places.config, "--live", "--database-url", &db.url];
     let mut browser = Browser::new();
     for verb in [&["preview"][..], &["serve", "--preview", "--listen", "127.0.0.1:0", "--drain", "0s"]] {
         let served = Served::of(program().args(verb).arg(&target).args(live));
@@ -84,29 +88,47 @@ fn the_map_goes_on_where_the_target_ends_if_tiles_are_live() {
     }
 }
 
+/// The addresses that the page has asked for at other servers.
+const ELSEWHERE: &str = "performance.getEntriesByType('resource').map((one) => one.name).filter((name) => !name.startsWith(location.origin) && !name.startsWith('blob:') && !name.startsWith('data:'))";
+
 #[test]
-fn the_page_names_a_client_with_its_hash_or_the_operators_own_and_nothing_else() {
+fn the_page_asks_nobody_but_its_server() {
+    let db = Db::with_facilities(100);
+    let places = Places::new();
+    places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
+    let target = places.place("t.mbtiles");
+    let served = Served::of(program().args(["preview", &target]));
+    let page = served.get("/", "");
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'none';") && !policy.contains("https:"), "{policy}");
+    assert!(!String::from_utf8(page.body.clone()).unwrap().contains("https:"));
+    assert!(String::from_utf8(served.get("/assets/maplibre-gl-LICENSE.txt", "").body).unwrap().contains("MapLibre"));
+    let mut browser = Browser::new();
+    browser.open(&served.url);
+    browser.value_once_there(DRAWN);
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+    assert_eq!(browser.value(ELSEWHERE), serde_json::json!([]));
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+    // What is on the wire besides tiles, with the names that the search asks for.
+    browser.value("document.getElementById('address').focus()");
+    let bytes = "(() => { const files = performance.getEntriesByType('resource').filter((one) => !one.name.endsWith('.pbf')); return files.some((one) => one.name.endsWith('places.json')) && files.every((one) => one.transferSize > 0 || one.name.endsWith('/changes')) ? files.reduce((sum, one) => sum + one.transferSize, 0) : null; })()";
+    let bytes = browser.value_once_there(bytes).as_u64().unwrap() + page.body.len() as u64;
+    assert!(bytes <= 450_000, "{bytes} bytes");
+    browser.open("about:blank");
+}
+
+#[test]
+fn the_operators_map_client_is_served_and_no_other_file_of_its_folder() {
     let db = Db::with_facilities(50);
     let places = Places::new();
     places.seed(&db, "t.mbtiles", &["--zoom", "0-1"]).ok();
     let target = places.place("t.mbtiles");
-    let served = Served::of(program().args(["preview", &target]));
-    let page = served.get("/", "");
-    let text = String::from_utf8(page.body.clone()).unwrap();
-    assert!(text.contains("https://unpkg.com/maplibre-gl@") && text.contains("integrity=\"sha384-"), "{text}");
-    let policy = page.header("content-security-policy").unwrap();
-    assert!(policy.starts_with("default-src 'none';"));
-    // Only the folder of this version: everybody can publish something on the CDN.
-    let folder = text.split("src=\"").find(|rest| rest.starts_with("https://unpkg.com/")).unwrap();
-    let folder = folder.split("maplibre-gl.js").next().unwrap();
-    let named: Vec<&str> = policy.split([' ', ';']).filter(|word| word.starts_with("https://")).collect();
-    assert_eq!(named, [folder, folder], "{policy}");
-    assert_eq!(status(&served.get("/assets/maplibre-gl.js", "")), 404, "no folder was named");
-    drop(served);
-    let served = Served::of(program().args(["preview", &target, "--assets", &assets()]));
-    let text = String::from_utf8(served.get("/", "").body).unwrap();
-    assert!(!text.contains("unpkg.com") && text.contains("assets/maplibre-gl.js"), "{text}");
-    assert_eq!(status(&served.get("/assets/maplibre-gl.js", "")), 200);
+    let folder = assets();
+    let own = "/* the operator's */";
+    std::fs::write(folder.path().join("maplibre-gl.css"), own).unwrap();
+    std::fs::write(folder.path().join("package.json"), "{}").unwrap();
+    let served = Served::of(program().args(["preview", &target, "--assets"]).arg(folder.path()));
+    assert_eq!(String::from_utf8(served.get("/assets/maplibre-gl.css", "").body).unwrap(), own);
     for hidden in ["/assets/package.json", "/assets/../package.json", "/assets/", "/assets/%2e%2e/package.json"] {
         assert_eq!(status(&served.get(hidden, "")), 404, "{hidden}");
     }
@@ -114,26 +136,34 @@ fn the_page_names_a_client_with_its_hash_or_the_operators_own_and_nothing_else()
 }
 
 #[test]
-fn a_program_with_the_map_client_asks_nobody_else() {
-    let Ok(embedded) = std::env::var("TEST_EMBEDDED_MAP") else {
-        println!("skipped: only scripts/test without arguments builds the program with the map client");
-        return;
-    };
-    let db = Db::with_facilities(100);
-    let places = Places::new();
-    places.seed(&db, "t.mbtiles", &["--zoom", "0-2"]).ok();
-    let served = Served::of(std::process::Command::new(embedded).args(["preview", &places.place("t.mbtiles")]));
-    let page = served.get("/", "");
-    let policy = page.header("content-security-policy").unwrap();
-    let text = String::from_utf8(page.body.clone()).unwrap();
-    assert!(!text.contains("unpkg") && !policy.contains("unpkg"), "{text} {policy}");
-    assert!(String::from_utf8(served.get("/assets/maplibre-gl-LICENSE.txt", "").body).unwrap().contains("MapLibre"));
-    let mut browser = Browser::new();
-    browser.open(&served.url);
-    browser.value_once_there(DRAWN);
-    assert_eq!(browser.value("document.getElementById('message').value"), "");
-    let others = "performance.getEntriesByType('resource').filter((one) => !one.name.startsWith(location.origin) && !one.name.startsWith('blob:') && !one.name.startsWith('data:')).length";
-    assert_eq!(browser.value(others), 0);
+fn files_of_the_page_are_packed_and_not_sent_again_to_those_who_have_them() {
+    let (_folder, target) = small_target();
+    let served = Served::of(program().args(["preview", &target]));
+    for (name, media_type) in [
+        ("preview.js", "text/javascript"),
+        ("maplibre-gl.js", "text/javascript"),
+        ("preview.css", "text/css"),
+        ("places.json", "application/json"),
+        ("basemap-0-0-0.pbf", "application/vnd.mapbox-vector-tile"),
+    ] {
+        let path = format!("/assets/{name}");
+        let (plain, packed) = (served.get(&path, ""), served.get(&path, "Accept-Encoding: gzip\r\n"));
+        assert_eq!(
+            (plain.header("content-type"), plain.header("content-encoding")),
+            (Some(media_type), None),
+            "{name}"
+        );
+        assert_eq!(packed.header("content-encoding"), Some("gzip"), "{name}");
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed.body[..]).read_to_end(&mut unpacked).unwrap();
+        assert!(unpacked == plain.body && packed.body.len() < plain.body.len(), "{name}");
+        assert_ne!(plain.header("etag"), packed.header("etag"), "{name}");
+        let known = format!("If-None-Match: {}\r\n", plain.header("etag").unwrap());
+        assert_eq!(status(&served.get(&path, &known)), 304, "{name}");
+    }
+    // The Southern Pacific, and what the base map does not have.
+    assert_eq!(status(&served.get("/assets/basemap-5-3-21.pbf", "")), 204);
+    assert_eq!(status(&served.get("/assets/basemap-6-0-0.pbf", "")), 404);
 }
 
 #[test]
@@ -164,8 +194,9 @@ fn a_page_of_ones_own_draws_the_tiles_of_a_server() {
     let mut browser = Browser::new();
     browser.open(&format!("file://{}", file.display()));
     browser.value_once_there("document.getElementById('message')?.value.startsWith('The map client (MapLibre GL JS) could not be loaded') || null");
-    for name in ["maplibre-gl.js", "maplibre-gl.css"] {
-        std::fs::copy(format!("{}/{name}", assets()), places.folder.path().join(name)).unwrap();
+    let client = assets();
+    for name in MAPLIBRE_FILES {
+        std::fs::copy(client.path().join(name), places.folder.path().join(name)).unwrap();
     }
     let unlinked: String = page
         .split(" integrity=")
@@ -218,13 +249,13 @@ fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
     let unknown = run(preview(&url).args(["--label", "nam"]));
     unknown.fails(1, &["has no property \"nam\": it has ", "name"]);
     let mut served = program();
-    let served = Served::of(served.arg("preview").arg(&target).args(["--assets", &assets()]));
+    let served = Served::of(served.arg("preview").arg(&target));
     run(preview(&["--public-url", &served.url]).args(["--label", "name"])).ok();
     let style = std::fs::read_to_string(&file).unwrap();
     let told: serde_json::Value = serde_json::from_str(&style).unwrap();
     assert_eq!(told["sources"]["tiles"]["url"], format!("{}tiles.json", served.url));
     let kinds: Vec<&str> = told["layers"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["background", "fill", "line", "circle", "symbol", "symbol"]);
+    assert_eq!(kinds, ["background", "fill", "line", "line", "circle", "circle", "symbol", "symbol"]);
     // MapLibre itself takes it, and draws features and labels.
     let mut browser = Browser::new();
     browser.open(&format!("{}#10/23.7/90.4", served.url));

@@ -292,7 +292,6 @@ const MOST_LOOKS: u32 = 90;
 
 #[test]
 fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_day() {
-    let assets = std::env::var("TEST_PREVIEW_MAPLIBRE").expect("scripts/test installs it");
     let mut browser = Browser::new();
     // The second one counts rows from the south.
     for (kind, template, tile) in [("t.mbtiles", "", "2/2/1.pbf"), ("tiles/", "{z}-{x}/{-y}.pbf", "2-2/2.pbf")] {
@@ -301,7 +300,7 @@ fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_d
             _ => format!("{config}[target]\ntemplate = \"{template}\"\n"),
         });
         fleet.seeded(kind);
-        let arguments = ["--writer", "--database-url", &fleet.db.url, "--preview", "--assets", &assets];
+        let arguments = ["--writer", "--database-url", &fleet.db.url, "--preview"];
         let served = Served::at(&fleet.places, kind, &arguments);
         until("it writes", || role(&served) == "writing");
         browser.open(&format!("{}#2/23.7/90.4", served.url));
@@ -329,6 +328,8 @@ fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_d
             println!("{kind}: edit {round} shows after {looks} looks");
         }
         assert_eq!(browser.value("window.isTheSamePage"), true, "{kind}: it was not loaded again");
+        // What the edits have brought has flashed.
+        browser.value_once_there("Number(document.body.dataset.flashed) > 0 || null");
         assert_eq!(browser.value("document.getElementById('message').value"), "", "{kind}");
         // The page would report the end of its server.
         browser.open("about:blank");

@@ -105,6 +105,53 @@ impl Browser {
         std::mem::take(&mut self.errors)
     }
 
+    /// Presses and releases the mouse at a point of the page.
+    #[track_caller]
+    pub(crate) fn click(&mut self, x: f64, y: f64) {
+        self.point(x, y);
+        for kind in ["mousePressed", "mouseReleased"] {
+            let params = json!({ "type": kind, "x": x, "y": y, "button": "left", "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", &params);
+        }
+    }
+
+    /// Moves the mouse to a point of the page.
+    #[track_caller]
+    pub(crate) fn point(&mut self, x: f64, y: f64) {
+        self.call("Input.dispatchMouseEvent", &json!({ "type": "mouseMoved", "x": x, "y": y }));
+    }
+
+    /// Presses and releases a key, such as `Enter`, `Tab`, `Escape`, or a character.
+    #[track_caller]
+    pub(crate) fn press(&mut self, key: &str) {
+        let code = match key {
+            "Enter" => 13,
+            "Tab" => 9,
+            "Escape" => 27,
+            _ => 0,
+        };
+        let mut params = json!({ "type": "keyDown", "key": key, "windowsVirtualKeyCode": code });
+        if key == "Enter" {
+            params["text"] = json!("\r");
+        } else if key.chars().count() == 1 {
+            params["text"] = json!(key);
+        }
+        self.call("Input.dispatchKeyEvent", &params);
+        params["type"] = json!("keyUp");
+        self.call("Input.dispatchKeyEvent", &params);
+    }
+
+    /// Sets the size of the page in pixels, and whether the visitor prefers dark colours. Animations are left out.
+    #[track_caller]
+    pub(crate) fn screen(&mut self, width: u32, height: u32, is_dark: bool) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", &size);
+        let scheme = json!({ "name": "prefers-color-scheme", "value": if is_dark { "dark" } else { "light" } });
+        // Without a graphics card, the frames of an animation take seconds.
+        let still = json!({ "name": "prefers-reduced-motion", "value": "reduce" });
+        self.call("Emulation.setEmulatedMedia", &json!({ "features": [scheme, still] }));
+    }
+
     /// Goes to a page.
     #[track_caller]
     pub(crate) fn open(&mut self, url: &str) {
