@@ -46,7 +46,7 @@ impl Check<'_> {
             shares: self.shares(given)?,
             live: self.live(given)?,
             writer: self.writer(given)?,
-            section: given.clone(),
+            section: Box::new(given.clone()),
         })
     }
 

@@ -216,7 +216,7 @@ pub struct WriterOptions {
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// The keys that need no more than their type and range.
-    pub(crate) section: ServeSection,
+    pub(crate) section: Box<ServeSection>,
     /// The address of the public listener.
     pub listen: ListenAddress,
     /// The address of the admin listener (metrics, health, status); `None` for no such listener.
@@ -317,7 +317,7 @@ impl ServeOptions {
             ..ServeSection::default()
         };
         ServeOptions {
-            section,
+            section: Box::new(section),
             listen,
             admin: None,
             public_url: None,
