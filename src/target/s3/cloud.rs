@@ -237,7 +237,7 @@ impl ObjectClient for CloudClient {
                 let paths: Vec<_> =
                     keys.iter().map(|key| Path::parse(key).map_err(object_store::Error::from)).collect();
                 let answers = self.store.delete_stream(stream::iter(paths).boxed()).collect::<Vec<_>>().await;
-                let failed = answers.iter().filter_map(|answer| answer.as_ref().err()).next().map(refusal);
+                let failed = answers.iter().find_map(|answer| answer.as_ref().err()).map(refusal);
                 // A batch that is refused as a whole has one answer.
                 let is_each = answers.len() == keys.len();
                 for (place, key) in keys.iter().enumerate() {

@@ -109,10 +109,9 @@ impl Open {
         let mut found: Vec<Option<Tag>> =
             edits.iter().map(|edit| self.run.meet(edit.id())).collect::<Result<_, _>>()?;
         if !self.uploads.lists_digests() {
-            let is_unknown =
-                |(edit, here): (&TileEdit, &Option<Tag>)| *here == Some(None) && matches!(edit, TileEdit::Put(..));
-            let unknown: Vec<usize> =
-                (0..edits.len()).filter(|place| is_unknown((&edits[*place], &found[*place]))).collect();
+            let unknown: Vec<usize> = (0..edits.len())
+                .filter(|at| found[*at] == Some(None) && matches!(edits[*at], TileEdit::Put(..)))
+                .collect();
             let names: Vec<String> = unknown.iter().map(|at| self.run.template.name(edits[*at].id())).collect();
             for (at, here) in unknown.into_iter().zip(self.uploads.look(&names)?) {
                 // A tile that vanished since the listing is written; it counts as one that was there.

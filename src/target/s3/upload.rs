@@ -183,7 +183,8 @@ impl Drop for S3Archive {
     /// Gives the lease back, so that the next run does not have to wait until it expires.
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
-        let released = wait(&self.runtime, tokio::time::timeout(MAX_UNDO_TIME, lease.release()));
+        // The timer needs the runtime in which it is made.
+        let released = wait(&self.runtime, async { tokio::time::timeout(MAX_UNDO_TIME, lease.release()).await });
         if !matches!(released, Ok(Ok(()))) {
             let place = self.store.place(&self.name);
             tracing::warn!("the lease on {place} could not be given back, and expires by itself");

@@ -44,7 +44,7 @@ fn notes_are_kept_in_a_container_below_a_prefix_and_beside_an_archive() {
     assert!(blobs.contains_key(".oar-tiles/notes/a.json"), "{:?}", blobs.keys());
 }
 
-/// The ETag of a blob changes with each write, and says nothing of the bytes: their MD5 is kept with the blob.
+/// The `ETag` of a blob changes with each write, and says nothing of the bytes: their MD5 is kept with the blob.
 #[test]
 fn an_equal_tile_keeps_its_etag() {
     let target = InContainer(Container::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace));
