@@ -46,18 +46,16 @@ impl Check<'_> {
             .map_err(|error: CdnUrlError| self.wrong("purge.url", format!("{:?} {error}", given.url)))?;
         self.purge_keys_fit(given)?;
         let costs = given.provider == PurgeProvider::CloudFront;
-        let rebound = given.rebound.map(Duration::from).unwrap_or(if costs { Duration::ZERO } else { REBOUND });
+        let rebound = given.rebound.map_or(if costs { Duration::ZERO } else { REBOUND }, Duration::from);
         Ok(PurgeOptions {
             provider: self.purge_provider(given)?,
             url,
             by: given.by,
             budget: PurgeBudget {
                 items_per_month: given.budget_per_month,
-                min_interval: given.min_interval.map(Duration::from).unwrap_or(if costs {
-                    MIN_INTERVAL
-                } else {
-                    Duration::ZERO
-                }),
+                min_interval: given
+                    .min_interval
+                    .map_or(if costs { MIN_INTERVAL } else { Duration::ZERO }, Duration::from),
             },
             wait: given.wait.map_or(WAIT, Duration::from),
             required: given.required.unwrap_or(false),

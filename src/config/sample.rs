@@ -31,7 +31,9 @@ pub(crate) fn read(text: &str) -> Result<ConfigFile, toml::de::Error> {
         for table in tables_in(value.get_mut()) {
             fill_from(table, section);
             if let Some(target) = table.get_mut("target").filter(|_| section == "tileset") {
-                tables_in(target.get_mut()).into_iter().for_each(|target| fill_from(target, "target"));
+                for target in tables_in(target.get_mut()) {
+                    fill_from(target, "target");
+                }
             }
         }
     }
