@@ -54,6 +54,8 @@ impl<S: ObjectStore + PaginatedListStore> CloudStore for S {}
 struct CloudClient {
     store: Arc<dyn CloudStore>,
     scheme: Scheme,
+    /// How often a batch of deletions is tried.
+    attempts: u32,
     /// The time limit of a request with all its attempts.
     request_timeout: Duration,
     /// Uploads in parts that have begun, by their ids.
@@ -115,6 +117,7 @@ pub(crate) fn connect(
     let client = CloudClient {
         store,
         scheme: location.scheme,
+        attempts: options.attempts,
         request_timeout: options.request_timeout,
         uploads: Mutex::default(),
         next_upload: AtomicU64::new(0),
@@ -157,6 +160,24 @@ impl CloudClient {
         let noted = || digest(found.attributes.get(&Attribute::Metadata(DIGEST.into()))?);
         let digest = of_tag.or_else(noted);
         Ok((found, digest))
+    }
+
+    /// Deletes some blobs; returns those that could not be deleted.
+    ///
+    /// # Errors
+    /// If the batch is refused as a whole: then it has one answer.
+    async fn delete_batch(&self, keys: &[String]) -> Result<Vec<(String, Refusal)>, Refusal> {
+        let paths: Vec<_> = keys.iter().map(|key| Path::parse(key).map_err(object_store::Error::from)).collect();
+        let answers = self.store.delete_stream(stream::iter(paths).boxed()).collect::<Vec<_>>().await;
+        if answers.len() != keys.len() {
+            let error = answers.into_iter().find_map(Result::err);
+            return error.map_or(Ok(Vec::new()), |error| Err(refusal(&error)));
+        }
+        let refused = keys.iter().zip(answers).filter_map(|(key, answer)| {
+            let refusal = refusal(&answer.err()?);
+            (refusal.meaning != Meaning::Missing).then(|| (key.clone(), refusal))
+        });
+        Ok(refused.collect())
     }
 
     fn uploads(&self) -> MutexGuard<'_, HashMap<String, Box<dyn MultipartUpload>>> {
@@ -234,21 +255,16 @@ impl ObjectClient for CloudClient {
         async move {
             let mut left = Vec::new();
             for keys in keys.chunks(MAX_KEYS_PER_BATCH) {
-                let paths: Vec<_> =
-                    keys.iter().map(|key| Path::parse(key).map_err(object_store::Error::from)).collect();
-                let answers = self.store.delete_stream(stream::iter(paths).boxed()).collect::<Vec<_>>().await;
-                let failed = answers.iter().find_map(|answer| answer.as_ref().err()).map(refusal);
-                // A batch that is refused as a whole has one answer.
-                let is_each = answers.len() == keys.len();
-                for (place, key) in keys.iter().enumerate() {
-                    let refused = match answers.get(place) {
-                        Some(Ok(_)) if is_each => None,
-                        Some(Err(error)) if is_each => Some(refusal(error)),
-                        _ => failed.clone(),
-                    };
-                    let refused = refused.filter(|refused| refused.meaning != Meaning::Missing);
-                    left.extend(refused.map(|refused| (key.clone(), refused)));
-                }
+                let mut attempt = 1;
+                // The library does not repeat a batch that got no answer; deleting twice does no harm.
+                let refused = loop {
+                    match self.delete_batch(keys).await {
+                        Err(refusal) if attempt < self.attempts && refusal.is_passing() => attempt += 1,
+                        Err(refusal) => break keys.iter().map(|key| (key.clone(), refusal.clone())).collect(),
+                        Ok(refused) => break refused,
+                    }
+                };
+                left.extend(refused);
             }
             left
         }

@@ -60,6 +60,12 @@ impl Refusal {
         )
     }
 
+    /// True if the same request may succeed a moment later.
+    #[cfg(feature = "clouds")]
+    pub(crate) const fn is_passing(&self) -> bool {
+        matches!(self.meaning, Meaning::Timeout | Meaning::Server | Meaning::Busy | Meaning::Unreachable)
+    }
+
     /// An error that is none of a server's or the network's.
     pub(crate) fn other(error: &dyn std::error::Error) -> Refusal {
         Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }

@@ -45,7 +45,7 @@ pub struct S3Archive {
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
     /// The lease on the archive, where an upload in parts honours no condition.
-    lease: Option<Lease>,
+    lease: Option<Box<Lease>>,
 }
 
 impl S3Archive {
@@ -82,7 +82,7 @@ impl S3Archive {
             let lease = if writers == Writers::One || store.client.has_conditional_parts() {
                 None
             } else {
-                Some(Lease::take_beside(&store, key, &runtime).await?)
+                Some(Box::new(Lease::take_beside(&store, key, &runtime).await?))
             };
             let there = store.head(&name).await?;
             Ok::<_, S3Error>((store, lease, there))

@@ -166,12 +166,11 @@ impl Uploads {
         self.tasks.spawn_on(
             async move {
                 let flight = store.flights.begin();
-                let outcome = match found {
-                    Some(found) => add(&store, &name, tile, bytes.into_vec(), digest, packed, &found).await,
-                    None => {
-                        let put = put_of_tile(&store, tile, bytes.into_vec(), digest, packed);
-                        store.put(&name, put).await.map(drop)
-                    }
+                let outcome = if let Some(found) = found {
+                    add(&store, &name, tile, bytes.into_vec(), digest, packed, &found).await
+                } else {
+                    let put = put_of_tile(&store, tile, bytes.into_vec(), digest, packed);
+                    store.put(&name, put).await.map(drop)
                 };
                 drop(flight);
                 let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);

@@ -14,6 +14,7 @@ use oar_tiles::target::{
 };
 use tokio::runtime::Runtime;
 
+use super::process::Start as _;
 use super::s3::{options, runtime};
 use super::targets::Target;
 
@@ -47,7 +48,7 @@ else:
 fn client(what: &str, name: &str, input: &[u8]) -> String {
     let mut python = Command::new(variable("TEST_PYTHON"));
     python.args(["-c", CLIENT, what, CONTAINER, name]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut python = python.spawn().unwrap();
+    let mut python = python.start();
     python.stdin.take().unwrap().write_all(input).unwrap();
     let ended = python.wait_with_output().unwrap();
     assert!(ended.status.success(), "{what} {name}");
