@@ -16,6 +16,8 @@
 //! | `variables` | `${NAME}` in the strings of a file |
 //! | `check` | all problems of a configuration at once |
 //! | `show` | the output of `oar-tiles config`; the JSON Schema of a file |
+//! | `error` | errors of the configuration |
+//! | `serve` | the section `[serve]`, checked |
 
 mod check;
 mod error;

@@ -16,6 +16,9 @@
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
+//! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
+//! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
+//! | `layer_ends` | layers that are drawn only at the shallow zooms of a tileset |
 //!
 //! A verb makes a [`Job`] and returns a value; `main` prints it.
 

@@ -12,6 +12,26 @@
 //! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
 //! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
+//! | file | what |
+//! |---|---|
+//! | `changed` | the list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs |
+//! | `compare` | compares a new archive, while it is written, with the archive that it replaces, tile by tile in one order |
+//! | `error` | the errors of all kinds of targets, and their kinds |
+//! | `lock_file` | lock files |
+//! | `metadata` | the metadata of a target, in the form of each target format |
+//! | `note_store` | small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next writer or server of the target must find again |
+//! | `publication` | publications: which tiles each change of a target has changed, for readers that keep copies of tiles |
+//! | `read` | reading a target: its description, its list of tiles, their bytes |
+//! | `scratch` | lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait for the end of a run, directory entries, changed tiles |
+//! | `shrink` | the setting `max_shrink`: how many of a target's tiles, and of a layer's rows, a run may take away |
+//! | `staging` | staged files: written next to the target, synced, then renamed over it |
+//! | `work_files` | the large files of a work folder, which the shards of a seed leave for its commit |
+//! | `directory/` | directory targets: a file for each tile |
+//! | `mbtiles/` | the MBTiles 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`, written and read |
+//! | `pmtiles/` | PMTiles v3 archives, written and read as the specification says |
+//! | `s3/` | targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run replaces |
+//! | `tree/` | the common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored tiles |
+//!
 //! "S3" stands for buckets of all services: the files of `s3/` know one trait, and each library behind it has one file.
 //!
 //! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told

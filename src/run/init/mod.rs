@@ -3,6 +3,12 @@
 //! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft/`) writes it as TOML. Then each
 //! layer of the draft is probed as a seed would probe it. What the probe refuses stays in the file as a comment that
 //! gives the reason. `seed --table` uses the same draft without a file.
+//!
+//! | file | what |
+//! |---|---|
+//! | `draft` | a configuration for the tables and functions that were discovered |
+//! | `layer` | one layer of a draft: its lines, and remarks for the user |
+//! | `text` | TOML as text |
 
 mod draft;
 mod layer;

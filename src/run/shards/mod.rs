@@ -8,7 +8,6 @@
 //! | `commit` | waits for a database that is behind; counts, merges, publishes; renders again what changed since the snapshots of the shards |
 //! | `stream` | the edits of all shards, handed to the target |
 //! | `status` | finds out which shards are missing; `status` and `abort` |
-//! | `tests` | a simulation of shards of very many features |
 
 mod begin;
 mod commit;

@@ -6,6 +6,7 @@
 //! | `lock`, `found`, `folder`, `files` | the lock of the one writer; may this run write here; the notes of the directory; the beginning of a run; file operations that follow no link, by several threads, made durable; notes that are kept in the directory, or next to an archive |
 //! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
 //! | `read` | the reader |
+//! | `error` | errors of directory targets |
 
 mod error;
 mod files;

@@ -7,6 +7,7 @@
 //! | `rebuild` | a new archive made of an old one and edits |
 //! | `read` | the reader of an archive behind [`ReadAt`], such as a file |
 //! | `check` | the archive's entries one by one; the rules that `pmtiles verify` (go-pmtiles) checks |
+//! | `contents` | deduplication: the offset of each content in the tile data, so that equal tiles are stored once |
 #![expect(
     clippy::cast_possible_truncation,
     reason = "lengths are compared with a bound or with what is there before anything is cut to them; hashes and bytes are cut on purpose"

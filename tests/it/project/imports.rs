@@ -23,10 +23,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
     ("cells", &["fold grid", "gather"]),
-    ("change_log", &["untracked", "error", "log", "relations waking", "install read"]),
+    ("change_log", &["gap", "error", "log", "relations waking", "install read"]),
     (
         "cli",
-        &["help jobs purge settings shell threads tilesets", "init shards track variants", "serve targets", "seed"],
+        &["help jobs mistakes own_file purge settings shell threads tilesets", "init shards track variants", "serve targets", "seed"],
     ),
     (
         "config",
@@ -81,7 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "http write_back",
             "parameters queue",
-            "change_log+live+observe+options+shared+target+tiles",
+            "change_log+live+observe+options+redis+target+tiles",
             "jobs",
             "error writer",
             "preview",
