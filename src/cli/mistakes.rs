@@ -1,6 +1,6 @@
 //! What people type who know other tools: the error names what they meant.
 //!
-//! The tables list flags and verbs of tippecanoe, martin, tegola, t-rex, bbox and MapProxy, and what comes to mind.
+//! The tables list flags and verbs of tippecanoe, martin, tegola, t-rex, bbox and `MapProxy`, and what comes to mind.
 
 use clap::Error;
 use clap::builder::StyledStr;
@@ -172,10 +172,11 @@ fn word(typed: &str, verb: &str) -> Option<String> {
 /// The verb that does what another one is called elsewhere.
 fn unknown_verb(typed: &str) -> Option<String> {
     let typed_lower = typed.to_ascii_lowercase();
-    if typed_lower.ends_with(".toml") {
+    let ends = |ending: &str| typed_lower.ends_with(ending);
+    if ends(".toml") {
         return Some(format!("a verb comes first: oar-tiles seed --config {typed}"));
     }
-    if [".mbtiles", ".pmtiles"].iter().any(|ending| typed_lower.ends_with(ending)) {
+    if ends(".mbtiles") || ends(".pmtiles") {
         return Some(format!("a verb comes first: oar-tiles preview {typed}, or oar-tiles serve {typed}"));
     }
     if typed.starts_with("postgres://") || typed.starts_with("postgresql://") {

@@ -180,7 +180,7 @@ impl<'a> BatchDrawing<'a> {
                         && matches!(error, Error::Query { .. })
                     {
                         // The failing row may lie outside of these tiles.
-                        waiting.push((areas, Candidates::SearchBounds));
+                        waiting.push((areas, Candidates::Touching));
                     } else if let Some((first, second)) = halves(&areas) {
                         tracing::debug!("{error}: trying again in two parts");
                         waiting.extend([(second, candidates), (first, candidates)]);

@@ -77,7 +77,7 @@ pub(crate) struct LayerStatements {
     pub(crate) prepared: PreparedLayer,
     /// The statement over [`Candidates::Found`].
     found: String,
-    /// The statement over [`Candidates::SearchBounds`]; `None` for cells and functions.
+    /// The statement over [`Candidates::Touching`]; `None` for cells and functions.
     touching: Option<String>,
     /// The statement over [`Candidates::Counted`]; `None` if no cells were counted.
     counted: Option<String>,
@@ -89,7 +89,7 @@ impl LayerStatements {
         LayerStatements {
             prepared: prepared.clone(),
             found: statement(Candidates::Found),
-            touching: is_drawn_by_row(prepared.layer()).then(|| statement(Candidates::SearchBounds)),
+            touching: is_drawn_by_row(prepared.layer()).then(|| statement(Candidates::Touching)),
             counted: prepared.counts().map(|_| statement(Candidates::Counted)),
         }
     }
@@ -103,7 +103,7 @@ impl LayerStatements {
         parts.into_iter().filter(|(areas, _)| !areas.is_empty()).collect()
     }
 
-    /// True if there is a statement over [`Candidates::SearchBounds`].
+    /// True if there is a statement over [`Candidates::Touching`].
     pub(crate) fn has_touching(&self) -> bool {
         self.touching.is_some()
     }
@@ -112,7 +112,7 @@ impl LayerStatements {
     pub(crate) fn statement(&self, candidates: Candidates) -> &str {
         let other = match candidates {
             Candidates::Found => None,
-            Candidates::SearchBounds => self.touching.as_ref(),
+            Candidates::Touching => self.touching.as_ref(),
             Candidates::Counted => self.counted.as_ref(),
         };
         other.unwrap_or(&self.found)

@@ -173,7 +173,7 @@ pub struct Tileset {
     /// which is read once for that (in S3: downloaded).
     pub list_changes: bool,
     /// The tiles that a run with [`Unwritten::Keep`] may change; `None` if they are all tiles of its scope, or too many
-    /// for a list. LayerIssueKind in a synchronized target until the run has finished.
+    /// for a list. Noted in a synchronized target until the run has finished.
     pub dirty: Option<TileRectList>,
     /// Receive the list of changes before the manifest becomes visible.
     pub before_manifest: Vec<Arc<dyn BeforeManifest>>,

@@ -233,7 +233,7 @@ pub(crate) enum Candidates {
     Found,
     /// Only rows in the tiles, which takes longer to decide. If an expression raises an error, its row is in one of
     /// these tiles.
-    SearchBounds,
+    Touching,
     /// No rows: the survey has counted the cells.
     Counted,
 }
@@ -246,7 +246,7 @@ pub(crate) fn placed(layer: &Layer, candidates: Candidates, values: &str, names:
         Candidates::Found | Candidates::Counted => format!("{search} {filter}"),
         // With CASE, the server checks whether a row touches a tile before it checks the layer's condition (PostgreSQL
         // documentation, section 4.2.14).
-        Candidates::SearchBounds => {
+        Candidates::Touching => {
             format!("{search} AND CASE WHEN {} THEN true {filter} ELSE false END", touches(placement))
         }
     };

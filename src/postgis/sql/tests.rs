@@ -104,7 +104,7 @@ fn compare(name: &str, statement: &str) {
 #[test]
 fn the_statements_that_render() {
     compare("render_points", &render(&points(), None, Candidates::Found));
-    compare("render_points_touching", &render(&points(), None, Candidates::SearchBounds));
+    compare("render_points_touching", &render(&points(), None, Candidates::Touching));
     compare("render_shapes", &render(&shapes(), None, Candidates::Found));
     compare("render_simplified", &render(&simplified(), None, Candidates::Found));
     compare("render_thinned", &render(&thinned(), None, Candidates::Found));

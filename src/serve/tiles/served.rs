@@ -263,7 +263,7 @@ impl ServedTiles {
         let from = CacheSource::State { since, tile };
         // A request that began before a change of its tile neither uses the cache nor fills it.
         let may_be_found = since <= state.number && state.described.unfinished.is_empty();
-        if may_be_found && let Some(held) = self.from_cache(from, asked).await {
+        if may_be_found && let Some(held) = self.cached_or_found(from, asked).await {
             return (held, TileOrigin::Memory);
         }
         if !may_be_found || !state.may_be_kept() {
@@ -292,7 +292,7 @@ impl ServedTiles {
     }
 
     /// The tile from the cache; if the cache holds it in another encoding only, it is converted.
-    async fn from_cache(&self, from: CacheSource, asked: AskedBy<'_>) -> Option<Result<CachedTile, TileError>> {
+    async fn cached_or_found(&self, from: CacheSource, asked: AskedBy<'_>) -> Option<Result<CachedTile, TileError>> {
         if let Some(held) = self.cache.get(from, asked.encoding).await {
             return Some(Ok(held));
         }

@@ -54,7 +54,7 @@ pub enum TemplateError {
     },
     /// Two placeholders side by side cannot be told apart.
     #[error("\"{0}\" has two placeholders side by side: put / or - between them, so that names can be read back")]
-    SearchBounds(String),
+    Touching(String),
     /// The name would not be one below the target.
     #[error(
         "\"{0}\" is no name below the target: write no leading /, no empty part, no \".\", no \"..\" and no backslash"
@@ -135,7 +135,7 @@ impl Template {
             return Err(TemplateError::Count { template: self.text.clone(), placeholder, count });
         }
         if self.parts.windows(2).any(|pair| !pair.iter().any(|part| matches!(part, Part::Text(_)))) {
-            return Err(TemplateError::SearchBounds(self.text.clone()));
+            return Err(TemplateError::Touching(self.text.clone()));
         }
         if self.text.contains('\\') || self.text.split('/').any(|name| matches!(name, "" | "." | "..")) {
             return Err(TemplateError::Path(self.text.clone()));

@@ -26,7 +26,12 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("change_log", &["gap", "error", "log", "relations waking", "install read"]),
     (
         "cli",
-        &["help jobs mistakes own_file purge settings shell threads tilesets", "init shards track variants", "serve targets", "seed"],
+        &[
+            "help jobs mistakes own_file purge settings shell threads tilesets",
+            "init shards track variants",
+            "serve targets",
+            "seed",
+        ],
     ),
     (
         "config",

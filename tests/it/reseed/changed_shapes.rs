@@ -235,7 +235,7 @@ fn a_log_of_before_shapes_were_noted_is_read_and_upgraded() {
     let insert = format!("INSERT INTO shape VALUES (1, 'a', {LINE})");
     let by_box = shapes.change(&insert);
     assert!(by_box.dirty.len() > 3 * by_box.differing.len(), "{} {}", by_box.dirty.len(), by_box.differing.len());
-    // LayerIssueKind before the upgrade, read after it.
+    // Noted before the upgrade, read after it.
     shapes.tracked.db.run("UPDATE shape SET name = 'b' WHERE id = 1");
     let upgraded = shapes.install();
     assert!(upgraded.contains("the triggers stay"), "{upgraded}");

@@ -48,7 +48,7 @@ fn a_lost_notice_costs_no_more_than_a_poll() {
     let target = folder.path().join("t.mbtiles");
     seed(&db.url, &target, &["--zoom", "0-8"]).ok();
     let watching = Watching::start(&db.url, &target, &["--poll", "200ms"]);
-    // LayerIssueKind as if nobody had watched: no notice is sent.
+    // Noted as if nobody had watched: no notice is sent.
     db.run("DELETE FROM api_facility WHERE id < 'C'");
     watching.says(" dirty tile");
     assert_eq!(watching.end(), 0);
