@@ -17,7 +17,7 @@ fn long_file(folder: &tempfile::TempDir) -> (PathBuf, Vec<u8>) {
 
 fn begin(container: &Container) -> Result<S3Archive, S3Error> {
     let handle = container.runtime.handle().clone();
-    S3Archive::begin(&container.key("t.pmtiles"), container.options(), handle, &Stop::new())
+    S3Archive::begin(&container.key("t.pmtiles"), Container::options(), handle, &Stop::new())
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn parts_become_the_file_in_order() {
     begin(&container).unwrap().upload(&path).unwrap();
     assert!(container.blobs()["t.pmtiles"].bytes == bytes);
     let handle = container.runtime.handle().clone();
-    let object = S3Object::open(&container.key("t.pmtiles"), container.options(), handle).unwrap();
+    let object = S3Object::open(&container.key("t.pmtiles"), Container::options(), handle).unwrap();
     assert_eq!(
         (object.len(), object.read_at(5_242_870, 20).unwrap()),
         (12_000_000, bytes[5_242_870..5_242_890].to_vec())

@@ -37,7 +37,7 @@ fn edits_of_an_archive_in_a_container_keep_the_contract() {
 #[test]
 fn notes_are_kept_in_a_container_below_a_prefix_and_beside_an_archive() {
     let container = Container::new();
-    let (options, handle) = (container.options(), container.runtime.handle().clone());
+    let (options, handle) = (Container::options(), container.runtime.handle().clone());
     keeps_notes(&S3Notes::of_prefix(container.location.clone(), options.clone(), handle.clone()));
     keeps_notes(&S3Notes::beside(&container.key("a.pmtiles"), options, handle));
     let blobs = container.blobs();

@@ -99,7 +99,7 @@ impl Container {
     }
 
     /// Settings for tests: those for S3, without what only S3 knows.
-    pub(crate) fn options(&self) -> S3Options {
+    pub(crate) fn options() -> S3Options {
         let cloud = CloudSettings(settings().into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect());
         let s3 = options("http://127.0.0.1:1");
         S3Options { cloud, headers: S3Headers { storage_class: None, ..s3.headers.clone() }, ..s3 }
@@ -139,7 +139,7 @@ impl Target for InContainer {
     type Sink = S3;
     fn sink(&self) -> Result<S3, S3Error> {
         let Container { location, runtime, .. } = &self.0;
-        S3::create(location.clone(), self.0.options(), self.1.clone(), runtime.handle().clone(), &Stop::new())
+        S3::create(location.clone(), Container::options(), self.1.clone(), runtime.handle().clone(), &Stop::new())
     }
     type Editor = S3;
     fn editor(&self) -> Result<S3, S3Error> {
@@ -152,7 +152,7 @@ impl Target for InContainer {
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
         let (handle, location) = (self.0.runtime.handle().clone(), self.0.location.clone());
-        Some(Box::new(S3Reader::open(location, self.0.options(), &template, handle).unwrap()))
+        Some(Box::new(S3Reader::open(location, Container::options(), &template, handle).unwrap()))
     }
     fn is_remote(&self) -> bool {
         true
@@ -169,7 +169,7 @@ impl Target for ArchiveInContainer {
     type Sink = S3Pmtiles;
     fn sink(&self) -> Result<S3Pmtiles, S3Error> {
         let handle = self.0.runtime.handle().clone();
-        S3Pmtiles::create(&self.0.key("t.pmtiles"), self.0.options(), handle, &Stop::new())
+        S3Pmtiles::create(&self.0.key("t.pmtiles"), Container::options(), handle, &Stop::new())
     }
     type Editor = S3Pmtiles;
     fn editor(&self) -> Result<S3Pmtiles, S3Error> {
@@ -177,7 +177,7 @@ impl Target for ArchiveInContainer {
     }
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let handle = self.0.runtime.handle().clone();
-        let object = S3Object::open(&self.0.key("t.pmtiles"), self.0.options(), handle).unwrap();
+        let object = S3Object::open(&self.0.key("t.pmtiles"), Container::options(), handle).unwrap();
         Some(Box::new(object.pmtiles().unwrap()))
     }
     fn in_line(&self) -> bool {
