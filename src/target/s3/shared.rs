@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::ObjectClient;
 use super::refusal::RequestContext;
-use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options, Scheme};
+use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options};
 use crate::target::tree::Tag;
 
 /// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open
@@ -173,9 +173,9 @@ async fn connect(
 ) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
     match location.scheme {
         #[cfg(feature = "s3")]
-        Scheme::S3 => super::aws::connect(location, options).await,
+        super::Scheme::S3 => super::aws::connect(location, options).await,
         #[cfg(feature = "clouds")]
-        Scheme::Azure | Scheme::Google => super::cloud::connect(location, options),
+        super::Scheme::Azure | super::Scheme::Google => super::cloud::connect(location, options),
         #[cfg(not(all(feature = "s3", feature = "clouds")))]
         scheme => {
             Err(S3Error::NotBuilt { place: location.to_string(), what: scheme.service(), feature: scheme.feature() })
