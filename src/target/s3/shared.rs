@@ -178,6 +178,8 @@ async fn connect(
         super::Scheme::Azure | super::Scheme::Google => super::cloud::connect(location, options),
         #[cfg(not(all(feature = "s3", feature = "clouds")))]
         scheme => {
+            // What is wrong in the settings is said first.
+            options.check()?;
             Err(S3Error::NotBuilt { place: location.to_string(), what: scheme.service(), feature: scheme.feature() })
         }
     }
