@@ -88,7 +88,7 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
 /// Flags that only `--help` shows, with the verb: `-h` has to fit on one screen.
 const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
     // Of every verb.
-    ("", &["log"]),
+    ("", &["log", "no-config"]),
     ("shards begin", &["tileset", "public-url", "force", "progress", "verbose", "quiet"]),
     ("shards run", &["tileset", "public-url", "output", "zoom", "bbox", "progress"]),
     ("shards commit", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "zoom", "bbox", "progress"]),
@@ -131,6 +131,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
         "serve",
         &[
             "base-path",
+            "basemap",
             "cdn-cache-control",
             "empty-status",
             "changes",

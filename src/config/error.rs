@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::file::former_key;
+use crate::suggested::SEED;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +21,7 @@ pub enum ConfigError {
     },
     /// Neither a file nor anything else says what to draw.
     #[error(
-        "no configuration says what to draw: oar-tiles init --database-url URL writes one for the tables that it finds, as oar-tiles.toml, which is read from the working directory; --config FILE names another, and oar-tiles seed --table NAME needs none"
+        "no configuration says what to draw: oar-tiles init --database-url URL writes one for the tables that it finds, as oar-tiles.toml, which is read from the working directory; --config FILE names another, and {SEED} --table NAME needs none"
     )]
     NoConfiguration,
     /// The file has no layer.

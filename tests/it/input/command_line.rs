@@ -202,7 +202,7 @@ fn the_environment_alone_is_enough() {
 fn an_output_is_called_as_the_user_wrote_it() {
     let (db, folder) = (Db::with_facilities(50), crate::support::folder::Folder::new());
     for output in ["tiles.mbtiles", "tiles.mbtiles", "tiles.pmtiles", "tiles.pmtiles"] {
-        let mut seed = crate::support::program::bare_program();
+        let mut seed = program();
         seed.args(["seed", "--zoom", "0-2", "--database-url", &db.url, "--output", output]);
         let said = run(seed.current_dir(folder.beside(""))).ok().stdout;
         assert!(said.trim_end().ends_with(&format!(": {output}")), "{said}");

@@ -108,7 +108,7 @@ const TYPED: &[(&str, &str)] = &[
     ("copy a.mbtiles", "copy needs a source and a target: oar-tiles copy SOURCE TARGET"),
     ("copy --source a.mbtiles b.mbtiles", "both targets are arguments: oar-tiles copy FROM TO"),
     ("copy a.mbtiles b.mbtiles --bounds 0,0,1,1", "a box in degrees: --bbox WEST,SOUTH,EAST,NORTH"),
-    ("diff a.mbtiles", "required"),
+    ("diff a.mbtiles", "diff needs a target: oar-tiles diff A B; or a configuration that names one"),
     ("track", "install"),
     ("track add", "unrecognized subcommand 'add'"),
     ("track install --db gis", "which database: --database-url postgresql://USER@HOST/NAME"),

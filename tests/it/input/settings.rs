@@ -7,7 +7,7 @@ use std::process::Command;
 use rusqlite::Connection;
 
 use crate::support::OldTarget;
-use crate::support::program::{humble, program, run, seed_command};
+use crate::support::program::{ROWS, humble, program, run, seed_command};
 use crate::support::refusal::{NOWHERE, names};
 
 #[test]
@@ -278,6 +278,7 @@ fn an_output_that_cannot_be_written_is_refused_before_the_work() {
     command
         .args(["-s", "KILL", "20", env!("CARGO_BIN_EXE_oar-tiles"), "seed", "--database-url", NOWHERE, "--output"])
         .arg(&pipe)
+        .env("OAR_TILES_CONFIG", ROWS)
         .env("OAR_TILES_LOG", "plain");
     let text = format!("error: {} is no MBTiles file (it is no regular file): it is left alone.", pipe.display());
     old.refuses_command(&mut command, 2, &[&text]);

@@ -20,7 +20,7 @@ fn every_command_of_the_manual_runs() {
     for line in manual::blocks("sh").iter().flat_map(|block| block.lines()) {
         seen += 1;
         let command = line.split('#').next().unwrap().trim();
-        if command.starts_with("oar-tiles serve ") || command.starts_with("oar-tiles preview ") {
+        if ["serve", "preview"].iter().any(|verb| command.split_whitespace().nth(1) == Some(verb)) {
             served.push(command.to_owned());
         } else if command.starts_with("oar-tiles ") {
             if command == "oar-tiles init" {
@@ -45,7 +45,9 @@ fn every_command_of_the_manual_runs() {
                 *part = "127.0.0.1:0";
             }
         }
-        let running = Served::of(crate::support::program::program().args(given).current_dir(folder.path()));
+        let mut command_line = crate::support::program::bare_program();
+        command_line.args(given).current_dir(folder.path()).env("DATABASE_URL", &db.url);
+        let running = Served::of(&mut command_line);
         assert_eq!(status(&running.get("/tiles.json", "")), 200, "{command}");
     }
     assert!(folder.path().join("api_facility.mbtiles").is_file() && folder.path().join("part.mbtiles").is_file());

@@ -195,9 +195,9 @@ fn layers_of_ones_own_need_an_output() {
     }
     run(command(&["seed"]).env("OAR_TILES_OUTPUT", "roads.mbtiles")).fails(1, &["cannot reach the database"]);
     run(&mut command(&["config"])).ok();
-    // The default layers have the default output.
+    // Nothing is drawn that nobody has asked for.
     run(bare_program().arg("seed").env("DATABASE_URL", NOWHERE).current_dir(folder.path()))
-        .fails(1, &["cannot reach the database"]);
+        .fails(2, &["error: no configuration says what to draw: oar-tiles init --database-url URL writes one"]);
     assert_eq!(crate::support::refusal::names(folder.path()).len(), 1, "nothing was written");
 }
 
@@ -216,7 +216,7 @@ fn what_is_no_target_makes_no_folder() {
             &["copy", "a.mbtiles", text],
             &["publish", "--output", text],
         ] {
-            run(bare_program().args(arguments).current_dir(folder.path())).fails(2, &[&shown]);
+            run(program().args(arguments).current_dir(folder.path())).fails(2, &[&shown]);
         }
     }
     assert!(crate::support::refusal::names(folder.path()).is_empty());

@@ -50,7 +50,10 @@ fn every_client_of_the_manual_shows_the_tiles_on_a_page_of_ones_own() {
     let address = |name: &str| format!("http://127.0.0.1:{}/{name}", nginx.port);
 
     browser.open(&address("maplibre.html"));
-    browser.value_once_there("map.getLayer('points') && map.jumpTo({ center: [0, 0], zoom: 0 }) && true || null");
+    // Until its script has run, `map` is the element of that name.
+    let once =
+        |ready: &str| format!("(() => {{ try {{ return {ready} && true || null; }} catch {{ return null; }} }})()");
+    browser.value_once_there(&once("map.getLayer('points') && map.jumpTo({ center: [0, 0], zoom: 0 })"));
     let shown = |map: &str, condition: &str| {
         format!(
             "(() => {{ const found = {map}.queryRenderedFeatures().map((one) => one.properties); \
@@ -83,32 +86,24 @@ fn every_client_of_the_manual_shows_the_tiles_on_a_page_of_ones_own() {
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 
     browser.open(&address("pmtiles.html"));
-    browser.value_once_there("map.loaded() && map.jumpTo({ center: [0, 0], zoom: 0 }) && true || null");
+    browser.value_once_there(&once("map.loaded() && map.jumpTo({ center: [0, 0], zoom: 0 })"));
     browser.value_once_there(&shown("map", all));
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 
     browser.open(&address("leaflet.html"));
-    browser.value_once_there("layer.getMaplibreMap()?.loaded() && map.setView([0, 0], 1) && true || null");
+    browser.value_once_there(&once("layer.getMaplibreMap().loaded() && map.setView([0, 0], 1)"));
     browser.value_once_there(&shown("layer.getMaplibreMap()", all));
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 
     browser.open(&address("openlayers.html"));
-    browser.value_once_there(
-        "(() => {
-            const layer = map.getLayers().item(0);
-            const found = layer?.getFeaturesInExtent(map.getView().calculateExtent()) ?? [];
-            return found.some((one) => one.get('country_code')) || null;
-        })()",
-    );
+    browser.value_once_there(&once(
+        "map.getLayers().item(0).getFeaturesInExtent(map.getView().calculateExtent()).some((one) => one.get('country_code'))",
+    ));
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 
     browser.open(&address("deckgl.html"));
-    browser.value_once_there(
-        "(() => {
-            const picked = map.isInitialized && map.pickObjects({ x: 0, y: 0, width: innerWidth, height: innerHeight });
-            return picked && picked.some((one) => one.object.properties.country_code) || null;
-        })()",
-    );
+    let picked = "map.pickObjects({ x: 0, y: 0, width: innerWidth, height: innerHeight })";
+    browser.value_once_there(&once(&format!("{picked}.some((one) => one.object.properties.country_code)")));
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 }
 

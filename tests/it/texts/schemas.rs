@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::program::{bare_program, program, run, seed_command};
+use crate::support::program::{bare_program, over_rows, program, run, seed_command};
 use crate::support::schemas::fits;
 use crate::support::{Db, repository};
 
@@ -134,7 +134,7 @@ fn real_outputs_fit_their_schemas() {
         "[tileset]\nzoom = \"0-3\"\n[tileset.variants]\nvalues = [{{ code = \"BD\" }}]\nwhere = {{ facilities = \"country_code = !code!\" }}\noutput = \"{}/{{code}}.mbtiles\"\n",
         outputs.folder.path().display()
     );
-    fs::write(&config, family).unwrap();
+    fs::write(&config, over_rows(&family)).unwrap();
     let report = outputs.file("variants-report");
     let seed = ["seed", "--progress", "none", "--report", &report, "--database-url", &db.url, "--config"];
     run(bare_program().args(seed).arg(&config)).ok();
