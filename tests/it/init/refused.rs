@@ -66,9 +66,9 @@ fn nothing_is_drawn_that_nobody_has_asked_for() {
         run(&mut command).fails(2, &[expected]);
     }
     // A file without layers draws nothing either.
-    let config = folder.config("[tileset]\noutput = \"a.mbtiles\"\n");
+    std::fs::write(folder.beside("empty.toml"), "[tileset]\noutput = \"a.mbtiles\"\n").unwrap();
     let mut empty = bare_program();
-    empty.args(["seed", "--config", &config, "--database-url", &db.url]).current_dir(folder.beside(""));
+    empty.args(["seed", "--config", "empty.toml", "--database-url", &db.url]).current_dir(folder.beside(""));
     run(&mut empty).fails(2, &["has no [[layer]], so there is nothing to draw: add [[layer]] with name and table"]);
     // A table that somebody has named is an error of its own.
     let config = folder
