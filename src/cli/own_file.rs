@@ -45,7 +45,9 @@ fn refusal(metadata: &Metadata, user: u32) -> Option<String> {
     if ![0, user].contains(&metadata.uid()) {
         return Some(format!("it belongs to the user with the number {}, not to you or root", metadata.uid()));
     }
-    (metadata.mode() & 0o022 != 0).then(|| "others may write it (chmod go-w oar-tiles.toml)".to_owned())
+    // Where each user has a group of their own, which has the same number, files are made so that it may write them.
+    let group = metadata.mode() & 0o020 != 0 && metadata.gid() != user;
+    (group || metadata.mode() & 0o002 != 0).then(|| "others may write it (chmod go-w oar-tiles.toml)".to_owned())
 }
 
 /// Where the verb keeps its `--config`; `None` if this call has no need of a configuration, such as a target that is an

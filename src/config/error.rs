@@ -129,7 +129,8 @@ impl ConfigError {
             }),
             None => match missing_key(error.message()) {
                 Some(key) => format!("{} has no {key}: write {key} = …", table_at(text, line)),
-                None => error.message().trim_end().replace('\n', ", "),
+                None => mistaken_syntax(text.lines().nth(line - 1).unwrap_or_default(), error.message())
+                    .unwrap_or_else(|| error.message().trim_end().replace('\n', ", ")),
             },
         };
         ConfigError::InFile { path: path.to_owned(), line, message }
@@ -150,6 +151,20 @@ fn unknown_key(message: &str) -> Option<(&str, Vec<&str>)> {
 /// The key in serde's message "missing field `a`".
 fn missing_key(message: &str) -> Option<&str> {
     message.trim_end().strip_prefix("missing field `")?.strip_suffix('`')
+}
+
+/// What is wrong in a line that TOML, or the list that a key takes, does not allow, and what to write instead.
+fn mistaken_syntax(line: &str, message: &str) -> Option<String> {
+    let line = line.split('#').next().unwrap_or_default().trim();
+    if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'))
+        && message.trim_end() == "invalid type: map, expected a sequence"
+    {
+        return Some(format!("[{name}] is one of a list: write [[{name}]], with two brackets on each side"));
+    }
+    let (key, value) = line.split_once('=').map(|(key, value)| (key.trim(), value.trim()))?;
+    let is_range =
+        value.contains(['-', ',']) && value.chars().all(|c| c.is_ascii_digit() || ['-', ',', ' '].contains(&c));
+    (key == "zoom" && is_range).then(|| format!("a list of zooms stands in quotes: zoom = \"{value}\""))
 }
 
 /// The table that begins in a line of a file, counted from 1, and the layer that it belongs to, as text.

@@ -92,7 +92,7 @@ impl WriterHandle {
     }
 
     /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
-    /// are stale until the next [`WriterHandle::published`].
+    /// are stale until the next [`WriterHandle::report_published`].
     pub fn report_dirty(&self, tiles: Option<&TileRectList>) {
         self.tiles.known().add_writer_dirty(tiles);
     }

@@ -133,6 +133,8 @@ impl ConnectOptions {
         connect_timeout: Duration,
     ) -> Result<ConnectOptions, Error> {
         let (rest, own) = take_own_parameters(trimmed(url.unwrap_or_default()));
+        let Parts { host, port, user, database, .. } = environment;
+        let is_named = !rest.is_empty() || [host, port, user, database].iter().any(|part| part.is_some());
         let mut config = parsed(&rest)?;
         let missing = |given: bool| environment_wins || !given;
         if let Some(host) = environment.host.as_ref().filter(|_| missing(!config.get_hosts().is_empty())) {
@@ -188,7 +190,7 @@ impl ConnectOptions {
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(connect_timeout);
         }
-        let server = ServerName::of(&config);
+        let server = ServerName { is_named, ..ServerName::of(&config) };
         Ok(ConnectOptions { config, mode, files, server })
     }
 
@@ -566,6 +568,10 @@ pub(crate) fn parsed(text: &str) -> Result<tokio_postgres::Config, Error> {
 
 /// An error for a text that looks like a URL and does not begin like one.
 fn check_scheme(text: &str) -> Result<(), Error> {
+    if !text.is_empty() && !text.contains(['=', ':', '/']) && !text.contains(char::is_whitespace) {
+        let next = "for a database of that name write postgresql://user@host:5432/NAME";
+        return Err(unreadable("it is one word", next));
+    }
     // A key/value string may hold :// in a value.
     let Some((scheme, _)) = text.split_once("://").filter(|(scheme, _)| !scheme.contains('=')) else { return Ok(()) };
     if is_url(text) {
@@ -642,7 +648,7 @@ mod tests {
         assert!(error.starts_with("the database URL cannot be read ("), "{error}");
         assert!(error.ends_with("): write postgresql://user@host:5432/database"), "{error}");
         let shown = format!("{:?}", options(Some("postgresql://u:hunter2@h/db"), &Parts::default(), false).unwrap());
-        assert_eq!(shown, "ConnectOptions(ServerName(\"u@h:5432/db\"), ..)");
+        assert_eq!(shown, "ConnectOptions(ServerName { shown: \"u@h:5432/db\", is_named: true }, ..)");
         let error =
             options(Some("host=h sslmode=require;password=hunter2"), &Parts::default(), false).unwrap_err().to_string();
         assert_eq!(error, "the sslmode is not known: write disable, prefer, require, verify-ca or verify-full");
@@ -684,7 +690,7 @@ mod url_tests {
             ("host=h password=first s3cret", "unexpected EOF"),
             ("host=h password='s3cret", "unterminated quoted"),
             ("dbname=postgresql://me:s3cret@h/db", "the name of the database is a URL"),
-            ("s3cret", "unexpected EOF"),
+            ("s3cret", "it is one word"),
             ("h;password=s3cret", "no name of a parameter"),
         ] {
             let error = parsed(text).unwrap_err().to_string();

@@ -143,7 +143,7 @@ impl Database {
             Ok(client) => client.map_err(|error| self.not_connected(error)),
             Err(_elapsed) => {
                 let source = std::io::Error::other("it takes the connection, but does not answer").into();
-                Err(Error::Unreachable { server: self.server.clone(), source })
+                Err(self.unreachable(source))
             }
         }
     }
@@ -153,6 +153,12 @@ impl Database {
         let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
         let each = self.config.get_connect_timeout();
         each.map_or(Duration::MAX, |each| each.saturating_mul(hosts.saturating_mul(2)))
+    }
+
+    /// The error of a server that does not answer.
+    fn unreachable(&self, source: Cause) -> Error {
+        let server = self.server.clone();
+        if server.is_named { Error::Unreachable { server, source } } else { Error::NotNamed { server, source } }
     }
 
     fn not_connected(&self, error: PoolError) -> Error {
@@ -176,7 +182,7 @@ impl Database {
             return if source.to_string() == "password missing" {
                 Error::Refused { server, source }
             } else {
-                Error::Unreachable { server, source }
+                self.unreachable(source)
             };
         };
         match code {

@@ -137,6 +137,11 @@ pub enum Error {
         "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
     )]
     Unreachable { server: ServerName, source: Cause },
+    /// Nobody has named a server, and the default one does not answer.
+    #[error(
+        "no database is named: give --database-url postgresql://USER@HOST/NAME, or set DATABASE_URL, or PGHOST and PGDATABASE (the default, {server}, does not answer)"
+    )]
+    NotNamed { server: ServerName, source: Cause },
     /// The server refuses the user.
     #[error(
         "the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)"
@@ -298,7 +303,7 @@ impl Error {
             | Error::OldPostgres { .. }
             | Error::OldPostgis { .. } => ErrorKind::Usage,
             Error::Lost { .. } => ErrorKind::Transient(Obstacle::Lost),
-            Error::Unreachable { .. } => ErrorKind::Transient(Obstacle::Unreachable),
+            Error::Unreachable { .. } | Error::NotNamed { .. } => ErrorKind::Transient(Obstacle::Unreachable),
             Error::Locked { .. } | Error::Recovery { .. } | Error::Appeared { .. } | Error::Rewritten { .. } => {
                 ErrorKind::Transient(Obstacle::HeldUp)
             }
@@ -346,11 +351,15 @@ pub(crate) fn area_name(rect: &TileRect) -> String {
 
 /// A server and database as messages show them: user, host, port and database, never the password.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerName(String);
+pub struct ServerName {
+    pub(crate) shown: String,
+    /// False if neither a setting nor a variable names host, port, user or database.
+    pub(crate) is_named: bool,
+}
 
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.shown)
     }
 }
 
@@ -366,6 +375,6 @@ impl ServerName {
         let port = config.get_ports().first().copied().unwrap_or(5432);
         let user = config.get_user().map(|user| format!("{user}@")).unwrap_or_default();
         let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-        ServerName(format!("{user}{host}:{port}/{database}"))
+        ServerName { shown: format!("{user}{host}:{port}/{database}"), is_named: true }
     }
 }

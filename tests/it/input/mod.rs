@@ -11,6 +11,7 @@ pub(crate) mod encodings;
 pub(crate) mod layers;
 pub(crate) mod log;
 pub(crate) mod mistakes;
+pub(crate) mod own_file;
 pub(crate) mod queries;
 pub(crate) mod search_path;
 pub(crate) mod settings;
