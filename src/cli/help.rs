@@ -13,6 +13,7 @@ const HEADINGS: &[(&str, &[&str])] = &[
         "Input",
         &[
             "config",
+            "no-config",
             "database-url",
             "tileset",
             "layer",

@@ -1,6 +1,7 @@
 //! Whether the log can be trusted, and each reason for which it cannot.
 
 use crate::support::Db;
+use crate::support::program::ROWS_LAYER;
 use crate::support::tracking::Tracking;
 
 const TABLES: &str = "
@@ -242,7 +243,7 @@ fn a_reader_needs_no_more_than_the_right_to_read() {
 
 #[test]
 fn what_notes_everything_is_found_by_an_index_however_long_the_log_is() {
-    let tracking = Tracking::of(Db::with_facilities(10), "");
+    let tracking = Tracking::of(Db::with_facilities(10), ROWS_LAYER);
     tracking.install(&[]).ok();
     tracking.db.run("INSERT INTO oar_tiles.change (watch, rows) SELECT 1, 1 FROM generate_series(1, 20000); ANALYZE oar_tiles.change");
     let sql = include_str!("../../../src/change_log/log/sql/facts.sql");

@@ -1,6 +1,7 @@
 //! What the triggers note of every kind of statement, on every kind of table.
 
 use crate::support::Db;
+use crate::support::program::ROWS_LAYER;
 use crate::support::tracking::Tracking;
 
 const MILLS: &str = "
@@ -110,7 +111,7 @@ fn a_truncate_of_more_rows_than_set_notes_everything() {
 
 #[test]
 fn a_backfill_that_changes_nothing_visible_costs_the_log_nothing() {
-    let tracking = Tracking::of(Db::with_facilities(12_000), "");
+    let tracking = Tracking::of(Db::with_facilities(12_000), ROWS_LAYER);
     tracking.install(&[]).ok();
     tracking.db.run("UPDATE api_facility SET updated_at = now()");
     assert_eq!(tracking.log(), Vec::<String>::new());
@@ -118,7 +119,7 @@ fn a_backfill_that_changes_nothing_visible_costs_the_log_nothing() {
 
 #[test]
 fn a_large_change_is_noted_in_rows_of_a_thousand() {
-    let tracking = Tracking::of(Db::with_facilities(12_000), "");
+    let tracking = Tracking::of(Db::with_facilities(12_000), ROWS_LAYER);
     tracking.install(&[]).ok();
     for (sql, places) in [
         ("UPDATE api_facility SET name = 'a'", 12_000),

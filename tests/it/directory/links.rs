@@ -328,7 +328,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let path = entry.unwrap().path();
         if path.is_dir() && !path.ends_with("tests") {
             sources(&path, found);
-        } else if !path.is_dir() && !path.ends_with("tests.rs") && !path.ends_with("rebuild_tests.rs") {
+        } else if path.extension().is_some_and(|ending| ending == "rs")
+            && !path.ends_with("tests.rs")
+            && !path.ends_with("rebuild_tests.rs")
+        {
             found.push(path);
         }
     }
