@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::init::drafted_settings;
 use super::serve::preview;
 use super::settings::{
-    Closing, first_failure, names_layers, noted, reseed_options, resolved_all, several_tilesets, style, watch_options,
+    Closing, first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style, watch_options,
 };
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
@@ -154,8 +154,7 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     let mut given = arguments.given.clone();
     given.more.extend(arguments.area.iter().map(|area| ("--area", "tileset.area", area.as_str().into())));
     let tilesets = if arguments.table.is_empty() {
-        names_layers(&given)?;
-        resolved_all(&given, !arguments.dry_run)?
+        resolved_to_draw(&given, !arguments.dry_run)?
     } else {
         vec![drafted_settings(arguments, &given, stop)?]
     };
@@ -255,8 +254,7 @@ async fn seed_one(
 
 pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
-    names_layers(&arguments.given)?;
-    let tilesets = resolved_all(&arguments.given, true)?;
+    let tilesets = resolved_to_draw(&arguments.given, true)?;
     have_own_files(
         &tilesets,
         &[

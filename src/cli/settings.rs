@@ -112,6 +112,14 @@ pub(crate) fn names_layers(flags: &SettingFlags) -> Result<(), CommandError> {
     Ok(tilesets.iter().try_for_each(|values| values.names_layers(file.as_deref()))?)
 }
 
+/// Like [`resolved_all`], for a command that draws.
+pub(crate) fn resolved_to_draw(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
+    // A setting that makes no sense is named before a layer that is missing.
+    let settings = resolved_all(flags, writes)?;
+    names_layers(flags)?;
+    Ok(settings)
+}
+
 /// True if the configuration lists tilesets, and the flags choose none of them.
 pub(crate) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError> {
     Ok(flags.tileset.is_empty() && !gathered(flags)?.tileset_names().is_empty())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::settings::{Closing, first_failure, names_layers, resolved_all, resolved_first_without_layers, style};
+use super::settings::{Closing, first_failure, resolved_first_without_layers, resolved_to_draw, style};
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
 use crate::report::{Report, Style, grouped, print, print_document, render_run, render_shards, report, say, start_log};
@@ -209,8 +209,7 @@ fn with_folder(
 
 /// The settings of the only tileset, which has no variants. A command that `writes` the target needs its name.
 fn one_tileset(flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
-    names_layers(flags)?;
-    let mut all = resolved_all(flags, writes)?;
+    let mut all = resolved_to_draw(flags, writes)?;
     match (all.pop(), all.is_empty()) {
         (Some(settings), true) if settings.tileset.variants.is_none() => Ok(settings),
         (Some(settings), true) => Err(ShardsError::SeveralTargets {

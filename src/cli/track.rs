@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::settings::{names_layers, names_output, resolved_all, resolved_for, several_tilesets};
+use super::settings::{names_output, resolved_all, resolved_for, resolved_to_draw, several_tilesets};
 use super::tilesets::for_each;
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
@@ -137,10 +137,10 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         Track::Remove(remove) => (&remove.tracked, &[][..], &[][..], false),
     };
     let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
-    if let Track::Install(_) = arguments {
-        names_layers(&flags)?;
-    }
-    let tilesets = resolved_all(&flags, needs_target)?;
+    let tilesets = match arguments {
+        Track::Install(_) => resolved_to_draw(&flags, needs_target)?,
+        Track::Status(_) | Track::Prune(_) | Track::Remove(_) => resolved_all(&flags, needs_target)?,
+    };
     // There is one change log for all tilesets.
     let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };
     let shown = report(Style::Warnings);
