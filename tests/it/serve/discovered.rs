@@ -159,5 +159,6 @@ fn nothing_to_draw_and_no_target_is_an_error_with_the_next_step() {
     let db = Db::new();
     run(bare_program().args(["serve", "--live", "--database-url", &db.url]))
         .fails(2, &["no table or view in", "has a column of type geometry or geography"]);
-    run(bare_program().args(["preview"])).fails(2, &["preview needs a target: oar-tiles preview TARGET; or a configuration"]);
+    run(bare_program().args(["preview"]))
+        .fails(2, &["preview needs a target: oar-tiles preview TARGET; or a configuration"]);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 
 use crate::support::folder::Folder;
-use crate::support::program::{Run, program, run};
+use crate::support::program::{Run, over_rows, program, run};
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, OldTarget};
 
@@ -95,7 +95,7 @@ fn a_patch_turns_the_older_archive_into_the_newer_one() {
 /// A seed with a setting of the tileset.
 fn seed_with(tracked: &Tracked, name: &str, setting: &str) -> PathBuf {
     let config = tracked.path("c.toml");
-    std::fs::write(&config, format!("[tileset]\n{setting}\n")).unwrap();
+    std::fs::write(&config, over_rows(&format!("[tileset]\n{setting}\n"))).unwrap();
     let config = config.to_str().unwrap();
     tracked.oar_tiles(&["track", "install", "--config", config]).ok();
     tracked.seed(name, &[&ZOOM[..], &["--config", config]].concat())
