@@ -19,6 +19,9 @@ static WORK: OnceLock<String> = OnceLock::new();
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuggestedCommand(&'static str);
 
+/// The configuration in the working directory, which commands read that are given no other; `init` writes it.
+pub const OWN_FILE: &str = "oar-tiles.toml";
+
 /// Runs doctor's checks.
 pub const DOCTOR: SuggestedCommand = SuggestedCommand("doctor");
 /// Sends waiting purges to CDNs.

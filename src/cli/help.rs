@@ -159,8 +159,8 @@ Exit codes:
   143  Ended (SIGTERM)";
 
 /// What stands below the help of the whole program.
-const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL writes a configuration for the tables that it finds, oar-tiles seed \
-                               --config FILE makes the tiles, oar-tiles preview TARGET shows them.";
+const GETTING_STARTED: &str = "To begin: oar-tiles init --database-url URL writes oar-tiles.toml for the tables that it finds, oar-tiles seed \
+                               makes the tiles, oar-tiles preview shows them.";
 
 /// Colours as cargo has them; none where `NO_COLOR` is set or no terminal is.
 const STYLES: Styles = Styles::styled()
@@ -228,7 +228,7 @@ const fn example(verb: &'static str, what: &'static str, command: &'static str) 
 pub(crate) const EXAMPLES: &[Example] = &[
     example("init", "All tables of a database", "oar-tiles init --database-url postgresql://reader@localhost/gis"),
     example("init", "Some of them, by name", "oar-tiles init --table 'osm_*' --output osm.toml"),
-    example("seed", "As the configuration says", "oar-tiles seed --config oar-tiles.toml"),
+    example("seed", "As the configuration says", "oar-tiles seed"),
     example("seed", "The plan for some zooms of a box", "oar-tiles seed --zoom 0-10 --bbox 60,5,100,35 --dry-run"),
     example(
         "reseed",

@@ -11,6 +11,7 @@ use crate::report::{print, render_discovered, render_drafted, render_undrawn, sa
 use crate::run::init::DraftFor;
 use crate::run::{CommandError, init};
 use crate::stop::Stop;
+use crate::suggested::OWN_FILE;
 
 /// `oar-tiles init`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
@@ -21,7 +22,7 @@ pub struct Init {
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
     pub table: Vec<String>,
     /// Where the configuration goes; a file that is there already is never overwritten
-    #[arg(long, short, value_name = "FILE", default_value = "oar-tiles.toml")]
+    #[arg(long, short, value_name = "FILE", default_value = OWN_FILE)]
     pub output: PathBuf,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]

@@ -217,7 +217,7 @@ pub fn main() -> ExitCode {
         Err(error) => return failed(&error, None),
     }
     if !cli.no_config
-        && let Err(error) = take_own_file(&mut cli.command)
+        && let Err(error) = take_own_file(&mut cli.command, is_quiet(&typed))
     {
         return failed(&error.into(), None);
     }
@@ -262,6 +262,12 @@ pub fn main() -> ExitCode {
 fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
     let inner = typed.subcommand().and_then(|(_, matches)| config_flag(matches));
     inner.or_else(|| typed.try_get_one::<PathBuf>("config").ok().flatten().cloned())
+}
+
+/// True if the verb, or the one below it, was told to be quiet.
+fn is_quiet(typed: &ArgMatches) -> bool {
+    let own = typed.try_get_one::<bool>("quiet").is_ok_and(|quiet| quiet == Some(&true));
+    own || typed.subcommand().is_some_and(|(_, matches)| is_quiet(matches))
 }
 
 /// Reports why a command failed, and returns its exit code.

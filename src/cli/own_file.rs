@@ -10,18 +10,17 @@ use rustix::process::geteuid;
 use super::{Command, PurgeVerb, Shards, Track};
 use crate::config::{CONFIG_VARIABLE, ConfigError};
 use crate::report::say;
-
-/// The name of the file.
-pub(crate) const OWN_FILE: &str = "oar-tiles.toml";
+use crate::suggested::OWN_FILE;
 
 /// Names that stand in a target: a directory that holds one of them is no place for a configuration.
 const NAMES_IN_TARGETS: [&str; 2] = ["metadata.json", ".oar-tiles"];
 
-/// Gives the command the file of the working directory, if it needs a configuration and was given none.
+/// Gives the command the file of the working directory, if it needs a configuration and was given none. The log names
+/// the file, unless the command was told to be quiet.
 ///
 /// # Errors
 /// If the file is a link, or others may write it, or the directory is a target.
-pub(super) fn take_own_file(command: &mut Command) -> Result<(), ConfigError> {
+pub(super) fn take_own_file(command: &mut Command, is_quiet: bool) -> Result<(), ConfigError> {
     let is_named = std::env::var_os(CONFIG_VARIABLE).is_some_and(|name| !name.is_empty());
     let Some(place) = place(command).filter(|place| place.is_none() && !is_named) else { return Ok(()) };
     let file = Path::new(OWN_FILE);
@@ -32,7 +31,9 @@ pub(super) fn take_own_file(command: &mut Command) -> Result<(), ConfigError> {
     if let Some(name) = NAMES_IN_TARGETS.iter().find(|name| Path::new(name).exists()) {
         return Err(ConfigError::NotOwnFile { cause: format!("this folder is a target (it holds {name})") });
     }
-    say(&format!("configuration: {OWN_FILE}"));
+    if !is_quiet {
+        say(&format!("configuration: {OWN_FILE}"));
+    }
     *place = Some(file.to_owned());
     Ok(())
 }

@@ -275,14 +275,15 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
     start_log(0);
     let flags = arguments.given();
     let kind = ServedKind::of(arguments, &flags, stop)?;
-    if arguments.target.is_some() && (arguments.live || arguments.writer.is_some()) {
-        names_layers(&flags)?;
-    }
     if arguments.check {
         return check_ready(&first_of(kind.settings(arguments, &flags, false)?)?.server);
     }
     let settings = kind.settings(arguments, &flags, true)?;
     let options = first_of(settings.clone())?.server;
+    // Whether it draws may stand in a variable or in the file, too.
+    if !matches!(kind, ServedKind::Discovered(_)) && (options.live.is_some() || options.writer.is_some()) {
+        names_layers(&flags)?;
+    }
     let reread: SettingsReader = Arc::new({
         let (arguments, kind) = (arguments.clone(), kind.clone());
         move || reread(&arguments, &flags, &kind).map_err(|error| error.to_string())

@@ -2,7 +2,7 @@
 
 use super::summary::counted;
 use super::{grouped, visible_line};
-use crate::suggested::for_shell;
+use crate::suggested::{OWN_FILE, SEED, for_shell};
 use crate::tile::LonLatBox;
 
 /// What `init` found in a database.
@@ -131,6 +131,12 @@ pub fn render_drafted(found: &DiscoveredTables, file: &str, has_url: bool) -> St
     let layers = counted(found.layers as u64, "layer");
     let (next, url) = if has_url { (", with the same URL", " --database-url URL") } else { ("", "") };
     let [word, output] = [file, &found.output].map(|name| visible_line(&for_shell(name)));
+    // Commands in this folder read the file without being told.
+    let (config, target) = if file == OWN_FILE {
+        (String::new(), String::new())
+    } else {
+        (format!(" --config {word}"), format!(" {output}"))
+    };
     let file = visible_line(file);
-    format!("{file}: {layers}. Next{next}:\n  oar-tiles seed --config {word}{url}\n  oar-tiles preview {output}\n")
+    format!("{file}: {layers}. Next{next}:\n  {SEED}{config}{url}\n  oar-tiles preview{target}\n")
 }

@@ -12,7 +12,7 @@ fn the_demo_is_found() {
     let said = init(&db, &folder, &[]).ok().stdout;
     let found = said.lines().nth(1).unwrap().split("  ").map(str::trim).filter(|cell| !cell.is_empty());
     assert_eq!(found.take(6).collect::<Vec<_>>(), ["api_facility", "table", "location", "POINT", "4326", "2 000"]);
-    assert!(said.ends_with("oar-tiles.toml: 1 layer. Next, with the same URL:\n  oar-tiles seed --config oar-tiles.toml --database-url URL\n  oar-tiles preview api_facility.mbtiles\n"), "{said}");
+    assert!(said.ends_with("oar-tiles.toml: 1 layer. Next, with the same URL:\n  oar-tiles seed --database-url URL\n  oar-tiles preview\n"), "{said}");
     let text = written(&folder);
     assert!(text.contains("[layer.cluster]\n") && text.contains("on_large_tile = \"thin\"\n"), "{text}");
     let mut seed = bare_program();

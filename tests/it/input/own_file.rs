@@ -47,6 +47,8 @@ fn from_a_database_to_a_target_without_an_argument() {
     assert!(seeded.stderr.starts_with("configuration: oar-tiles.toml\n"), "{}", seeded.stderr);
     assert_eq!(seeded.stderr.matches("configuration:").count(), 1, "{}", seeded.stderr);
     assert!(seeded.stdout.ends_with(": own.mbtiles\n"), "{}", seeded.stdout);
+    // cron sends what is said to somebody.
+    assert_eq!(run(&mut within(&folder, &["seed", "--quiet"])).ok().stderr, "");
     for words in [&["verify"][..], &["verify", "--database"], &["inspect"], &["config", "--check"]] {
         run(&mut within(&folder, words)).ok();
     }

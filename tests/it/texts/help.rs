@@ -126,7 +126,7 @@ fn each_command_has_a_manual_page() {
     let pages = folder.path().join("man/man1");
     run(bare_program().args(["man", "--output"]).arg(&pages)).ok();
     let seed = std::fs::read_to_string(pages.join("oar-tiles-seed.1")).unwrap();
-    for text in ["Render every tile", "\\-\\-allow\\-shrink", "Exit codes", "oar\\-tiles seed \\-\\-config"] {
+    for text in ["Render every tile", "\\-\\-allow\\-shrink", "Exit codes", "oar\\-tiles seed \\-\\-zoom"] {
         assert!(seed.contains(text), "«{text}» is missing in:\n{seed}");
     }
     for name in ["oar-tiles.1", "oar-tiles-track-install.1"] {
