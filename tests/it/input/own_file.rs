@@ -73,7 +73,11 @@ fn flag_and_variable_go_before_and_a_flag_turns_it_off() {
     run(&mut within(&folder, &["config", "--check", "--config", "good.toml"])).ok();
     run(within(&folder, &["config", "--check"]).env("OAR_TILES_CONFIG", "good.toml")).ok();
     run(&mut within(&folder, &["config", "--check", "--no-config"])).ok();
-    run(&mut within(&folder, &["seed", "--no-config"])).fails(2, &["error: no configuration says what to draw: "]);
+    let whole = "error: no configuration says what to draw: ";
+    run(&mut within(&folder, &["seed", "--no-config"])).fails(2, &[whole]);
+    // A server draws, too, whatever tells it to.
+    run(&mut within(&folder, &["serve", "--no-config", "--writer"])).fails(2, &[whole]);
+    run(within(&folder, &["serve", "a.mbtiles", "--no-config"]).env("OAR_TILES_LIVE", "true")).fails(2, &[whole]);
 }
 
 #[test]
