@@ -221,6 +221,7 @@ pub fn main() -> ExitCode {
     {
         return failed(&error.into(), None);
     }
+    warn_of_wide_boxes(&typed);
     // Before anything that may block, such as reading a configuration.
     let stop = Stop::new();
     signals::listen(&stop);
@@ -262,6 +263,23 @@ pub fn main() -> ExitCode {
 fn config_flag(typed: &ArgMatches) -> Option<PathBuf> {
     let inner = typed.subcommand().and_then(|(_, matches)| config_flag(matches));
     inner.or_else(|| typed.try_get_one::<PathBuf>("config").ok().flatten().cloned())
+}
+
+/// Names each box that runs over the 180th meridian and takes more than half of the world: more often than not, west
+/// and east were swapped.
+fn warn_of_wide_boxes(typed: &ArgMatches) {
+    let boxes = typed.try_get_many::<LonLatBox>("bbox").ok().flatten().into_iter().flatten();
+    for LonLatBox { west, south, east, north } in boxes.filter(|one| one.crosses_antimeridian()) {
+        let width = 360.0 - (west - east);
+        if width > 180.0 {
+            say(&format!(
+                "--bbox {west},{south},{east},{north} runs east from {west}° over 180° to {east}°, {width}° wide; for the box between {east}° and {west}° write --bbox {east},{south},{west},{north}"
+            ));
+        }
+    }
+    if let Some((_, verb)) = typed.subcommand() {
+        warn_of_wide_boxes(verb);
+    }
 }
 
 /// True if the verb, or the one below it, was told to be quiet.

@@ -69,7 +69,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         if source.url.is(&target.url) {
             return Err(CommandError::SameTarget { target: source.to_string() });
         }
-        let mut reader = source.reader()?;
+        let mut reader = source.tileset_reader()?;
         let mut own = reader.describe()?;
         own.name = own.name.filter(|name| !name.is_empty()).or_else(|| Some(source.url.stem()));
         described.push(own);
@@ -311,7 +311,7 @@ struct ComparedTileset {
 impl ComparedTileset {
     fn open(target: &Target) -> Result<ComparedTileset, CommandError> {
         let name = target.to_string();
-        let mut reader = target.reader()?;
+        let mut reader = target.tileset_reader()?;
         let mut described = reader.describe()?;
         described.name = described.name.filter(|name| !name.is_empty()).or_else(|| Some(target.url.stem()));
         let mut tiles = reader.list()?;

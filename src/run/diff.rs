@@ -92,7 +92,7 @@ pub fn geojson(found: &Difference) -> String {
 fn run(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
     let targets = [job.target.clone(), job.target.beside(&options.other)?];
     let [one, other] = &targets;
-    let (mut a, mut b) = (one.reader()?, other.reader()?);
+    let (mut a, mut b) = (one.tileset_reader()?, other.tileset_reader()?);
     let mut zooms: BTreeMap<u8, DiffZoom> = BTreeMap::new();
     let mut tiles = Vec::new();
     let mut both = Vec::new();

@@ -76,7 +76,7 @@ pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), C
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
     let tile = options.tile.as_deref().map(parse).transpose()?;
-    let mut reader = target.reader()?;
+    let mut reader = target.tileset_reader()?;
     let Some(tile) = tile else {
         return Ok(Inspection::Summary(Box::new(contents(&mut *reader, target.to_string())?)));
     };
@@ -113,7 +113,20 @@ fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<
         raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(target, tile, source))?);
         Ok::<(), CommandError>(())
     })?;
-    raw.ok_or_else(|| CommandError::NotThere { target: target.to_string(), what: format!("tile {tile}") })
+    match raw {
+        Some(raw) => Ok(raw),
+        None => Err(CommandError::NotThere { target: target.to_string(), what: missing(reader, tile)? }),
+    }
+}
+
+/// What is missing where a target does not hold a tile: where its zooms end, if the tile lies beyond them.
+fn missing(reader: &mut dyn TileReader, tile: TileCoord) -> Result<String, CommandError> {
+    Ok(match reader.describe()?.zooms {
+        Some((first, last)) if !(first..=last).contains(&tile.zoom().get()) => {
+            format!("tile {tile}: its zooms are {first} to {last}")
+        }
+        _ => format!("tile {tile}: nothing is drawn there"),
+    })
 }
 
 fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {

@@ -440,7 +440,7 @@ pub(crate) fn look(
     area: Coverage,
     stop: &Stop,
 ) -> Result<CheckedTarget, CommandError> {
-    let mut reader = target.reader()?;
+    let mut reader = target.tileset_reader()?;
     let mut findings = Findings::new(target.to_string());
     for what in reader.check()? {
         findings.add(FindingKind::Structure, || what);

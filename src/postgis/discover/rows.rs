@@ -74,6 +74,8 @@ pub struct GeometryRows {
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
     /// tile down.
     pub points_in_parts: u64,
+    /// The mean number of vertices of a geometry.
+    pub mean_vertices: f64,
 }
 
 /// Where the geometries of a column lie.
@@ -207,7 +209,8 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
                 min(ST_XMin(g)), min(ST_YMin(g)), max(ST_XMax(g)), max(ST_YMax(g)),
                 sum((ST_XMax(g) - ST_XMin(g)) * (ST_YMax(g) - ST_YMin(g))),
                 avg(ST_XMax(g) - ST_XMin(g)), avg(ST_YMax(g) - ST_YMin(g)),
-                coalesce(bool_and(GeometryType(g) <> '{MULTIPOINT}' OR ST_NumGeometries(g) <= 1), true){count_rows}
+                coalesce(bool_and(GeometryType(g) <> '{MULTIPOINT}' OR ST_NumGeometries(g) <= 1), true),
+                coalesce(avg(ST_NPoints(g)), 0)::float8{count_rows}
          FROM (SELECT {}::geometry AS g{whole_row} FROM {} {sample}) AS drawn",
         quoted(&column.name),
         relation.quoted()
@@ -227,6 +230,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         extent: None,
         invalid_areas: 0,
         points_in_parts: 0,
+        mean_vertices: row.get(12),
         unknown_srids,
         srids,
     };

@@ -164,12 +164,12 @@ impl Draft {
                 };
                 let (read, zooms) = match &geometry.rows {
                     Ok(rows) if made_for == DraftFor::Catalogue => {
-                        (reference(found, geometry, rows), DraftZooms { first: 0, clusters_to: None })
+                        (reference(found, geometry, rows), DraftZooms::PLAIN)
                     }
                     Ok(rows) => (reference(found, geometry, rows), LayerSize::of(rows).zooms(last_zoom)),
                     Err(why) => {
                         let problem = denied(&found.relation, geometry, why);
-                        (Err(problem), DraftZooms { first: 0, clusters_to: None })
+                        (Err(problem), DraftZooms::PLAIN)
                     }
                 };
                 part.problem = read.as_ref().err().cloned();

@@ -274,6 +274,11 @@ impl LayerDraft<'_> {
                 "# Points near each other are drawn as one at these zooms. Without cell and merge, clusters stand in rows and cost less.\n[layer.cluster]\nzoom = \"0-{zoom}\"\ncell = \"hexagon\"\nmerge = true\n"
             ));
         }
+        if let Some(zoom) = self.zooms.simplified_to {
+            text.push_str(&format!(
+                "# Its shapes have more vertices than a map can show at these zooms: half a pixel of detail is left out.\n[layer.simplify]\nzoom = \"0-{zoom}\"\ntolerance = 0.5\n"
+            ));
+        }
         if relation.kind == SpatialKind::View {
             text.push_str(&view_tracks(self.found, self.geometry));
         } else if needs_query {
@@ -611,6 +616,13 @@ const MAX_SHAPE_TILES: f64 = 200_000.0;
 /// The number of points below which clusters are useless, because a client can draw that many without them.
 const MIN_CLUSTERED_POINTS: u64 = 1_000;
 
+/// The average number of vertices per tile above which shapes are simplified: half of the 65,535 that map clients which
+/// use WebGL with indices of 16 bits draw at once.
+const MAX_VERTICES_OF_TILE: f64 = 32_000.0;
+
+/// The average number of vertices of a shape from which on simplifying makes tiles smaller.
+const MIN_SIMPLIFIED_VERTICES: f64 = 100.0;
+
 /// The average number of points per tile over the extent above which points are drawn in clusters.
 const MAX_POINTS_OF_TILE: f64 = 100.0;
 
@@ -628,6 +640,8 @@ const TILE_PIXELS: f64 = 512.0;
 pub(crate) struct LayerSize<'a> {
     rows: u64,
     is_points: bool,
+    /// The vertices of all rows.
+    vertices: f64,
     extent: Option<&'a ColumnExtent>,
 }
 
@@ -637,6 +651,13 @@ pub(crate) struct DraftZooms {
     pub(crate) first: u8,
     /// The last zoom with clusters.
     pub(crate) clusters_to: Option<u8>,
+    /// The last zoom at which its shapes are simplified.
+    pub(crate) simplified_to: Option<u8>,
+}
+
+impl DraftZooms {
+    /// All zooms, with every row as it is.
+    pub(crate) const PLAIN: DraftZooms = DraftZooms { first: 0, clusters_to: None, simplified_to: None };
 }
 
 /// The width and height of a box in degrees as shares of the Web Mercator world.
@@ -666,7 +687,9 @@ impl WorldShare {
 
 impl<'a> LayerSize<'a> {
     pub(crate) fn of(rows: &'a GeometryRows) -> LayerSize<'a> {
-        LayerSize { rows: rows.rows, is_points: rows.are_points(), extent: rows.extent.as_ref() }
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let vertices = rows.rows as f64 * rows.mean_vertices;
+        LayerSize { rows: rows.rows, is_points: rows.are_points(), vertices, extent: rows.extent.as_ref() }
     }
 
     fn share(&self) -> WorldShare {
@@ -693,17 +716,21 @@ impl<'a> LayerSize<'a> {
     /// The zooms of the layer in a tileset that ends at `last`.
     pub(crate) fn zooms(&self, last: u8) -> DraftZooms {
         let share = self.share();
-        let Some(extent) = self.extent else { return DraftZooms { first: 0, clusters_to: None } };
+        let Some(extent) = self.extent else { return DraftZooms::PLAIN };
         if self.is_points {
             let is_crowded = |zoom: &u8| self.features() / share.tiles(*zoom) > MAX_POINTS_OF_TILE;
             let crowded = (0..=DEEPEST).take_while(is_crowded).last().filter(|_| self.rows >= MIN_CLUSTERED_POINTS);
             let clusters_to = crowded.and_then(|zoom| Some((zoom + ZOOMS_FOR_CITIES).min(last.checked_sub(1)?)));
-            return DraftZooms { first: 0, clusters_to };
+            return DraftZooms { clusters_to, ..DraftZooms::PLAIN };
         }
         let side = extent.mean_side * share.width.max(share.height) * TILE_PIXELS;
         let is_dust = |zoom: &u8| self.rows >= MIN_LATE_SHAPES && side * f64::from(*zoom).exp2() < 1.0;
         let late = (0..last).take_while(is_dust).count();
-        DraftZooms { first: u8::try_from(late).unwrap_or(last), clusters_to: None }
+        let first = u8::try_from(late).unwrap_or(last);
+        let is_heavy = |zoom: &u8| self.vertices / self.occupied(*zoom) > MAX_VERTICES_OF_TILE;
+        let has_detail = self.vertices >= MIN_SIMPLIFIED_VERTICES * self.features();
+        let simplified_to = (0..last).take_while(is_heavy).last().filter(|zoom| has_detail && *zoom >= first);
+        DraftZooms { first, clusters_to: None, simplified_to }
     }
 }
 
@@ -744,6 +771,7 @@ mod tests {
             extent: Some(ColumnExtent { own, degrees: Some(degrees), share_of_area, mean_side }),
             invalid_areas: 0,
             points_in_parts: 0,
+            mean_vertices: 5.0,
         }
     }
 
@@ -754,15 +782,21 @@ mod tests {
     fn zooms_follow_number_and_size() {
         for (found, last, zooms) in [
             // 100,000 places all over the world.
-            (rows(100_000, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(8) }),
-            (rows(100_000, "MULTIPOINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(8) }),
-            (rows(100, "POINT", WORLD, 0.0), 14, DraftZooms { first: 0, clusters_to: None }),
-            (rows(100_000, "POINT", CITY, 0.0), 14, DraftZooms { first: 0, clusters_to: Some(13) }),
+            (rows(100_000, "POINT", WORLD, 0.0), 14, DraftZooms { clusters_to: Some(8), ..DraftZooms::PLAIN }),
+            (rows(100_000, "MULTIPOINT", WORLD, 0.0), 14, DraftZooms { clusters_to: Some(8), ..DraftZooms::PLAIN }),
+            (rows(100, "POINT", WORLD, 0.0), 14, DraftZooms::PLAIN),
+            (rows(100_000, "POINT", CITY, 0.0), 14, DraftZooms { clusters_to: Some(13), ..DraftZooms::PLAIN }),
             // Countries fill tiles at any depth.
-            (rows(250, "MULTIPOLYGON", WORLD, 0.08), 9, DraftZooms { first: 0, clusters_to: None }),
+            (rows(250, "MULTIPOLYGON", WORLD, 0.08), 9, DraftZooms::PLAIN),
+            // Their coasts are in fine detail: 550,000 vertices.
+            (
+                GeometryRows { mean_vertices: 2_200.0, ..rows(250, "MULTIPOLYGON", WORLD, 0.08) },
+                9,
+                DraftZooms { simplified_to: Some(2), ..DraftZooms::PLAIN },
+            ),
             // Buildings of 15 m.
-            (rows(50_000, "POLYGON", CITY, 0.001), 14, DraftZooms { first: 12, clusters_to: None }),
-            (rows(0, "POINT", CITY, 0.0), 14, DraftZooms { first: 0, clusters_to: None }),
+            (rows(50_000, "POLYGON", CITY, 0.001), 14, DraftZooms { first: 12, ..DraftZooms::PLAIN }),
+            (rows(0, "POINT", CITY, 0.0), 14, DraftZooms::PLAIN),
         ] {
             let size = LayerSize::of(&found);
             assert_eq!(last_zoom(&[size]), last, "{found:?}");

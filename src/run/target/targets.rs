@@ -107,6 +107,14 @@ impl Target {
         })
     }
 
+    /// A reader of a target that has to hold a tileset: a directory or a prefix with none is a mistyped name. May wait for
+    /// a server, so it must not be called on a thread of the runtime.
+    pub(crate) fn tileset_reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
+        let mut reader = self.reader()?;
+        reader.holds_tileset()?;
+        Ok(reader)
+    }
+
     /// A reader of the target if it is about to be written; `None` if there is nothing that can be read. May wait for a
     /// server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader_of_what_is_there(&self) -> Result<Option<Box<dyn TileReader>>, CommandError> {

@@ -331,6 +331,34 @@ fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
     assert!(db.value::<bool>("SELECT ST_IsValid(geom) AND ST_NumGeometries(geom) = 2 FROM fields"));
 }
 
+/// A map client draws a feature of at most 65,535 vertices at once.
+#[test]
+fn a_coast_in_fine_detail_is_simplified_where_a_map_cannot_show_it() {
+    let (db, folder) = (Db::new(), Folder::new());
+    db.run("SET search_path = public");
+    db.run(
+        "CREATE TABLE coasts AS WITH shore AS (
+                SELECT n, 2 * pi() * n / 150000 AS angle, 40 + 0.4 * sin(n / 5.0) AS radius FROM generate_series(0, 149999) AS n),
+            ring AS (SELECT ST_MakeLine(ST_MakePoint(radius * cos(angle), radius * sin(angle)) ORDER BY n) AS g FROM shore)
+        SELECT 1 AS id, ST_SetSRID(ST_MakePolygon(ST_AddPoint(g, ST_StartPoint(g))), 4326)::geometry(Polygon, 4326) AS geom FROM ring;
+        ALTER TABLE coasts ADD PRIMARY KEY (id); CREATE INDEX ON coasts USING gist (geom);
+        CREATE TABLE fields AS SELECT n AS id, ST_SetSRID(ST_Expand(ST_MakePoint(n / 10, n % 40), 0.2), 4326)::geometry(Polygon, 4326) AS geom
+            FROM generate_series(1, 1000) AS n;
+        ALTER TABLE fields ADD PRIMARY KEY (id); CREATE INDEX ON fields USING gist (geom)",
+    );
+    init(&db, &folder, &[]).ok();
+    let text = written(&folder);
+    let lines = "[layer.simplify]\nzoom = \"0-2\"\ntolerance = 0.5\n";
+    assert_eq!((text.matches(lines).count(), text.matches("[layer.simplify]").count()), (1, 1), "{text}");
+    with_file(&db, &folder, &["seed", "--zoom", "0", "--progress", "none"]).ok();
+    let target = format!("{}.mbtiles", db.name);
+    let mut inspecting = bare_program();
+    inspecting.args(["inspect", &target, "0/0/0", "--layer", "coasts", "--geojson"]).current_dir(folder.beside(""));
+    let shown = run(&mut inspecting).ok().stdout;
+    let positions = shown.matches('[').count();
+    assert!(positions < 20_000, "{positions}");
+}
+
 #[test]
 fn a_partitioned_table_gets_a_key_that_it_can_have() {
     let (db, folder) = (Db::new(), Folder::new());

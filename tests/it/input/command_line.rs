@@ -54,6 +54,18 @@ fn boxes_choose_tiles_and_overlaps_are_rendered_once() {
 }
 
 #[test]
+fn a_box_whose_sides_were_swapped_is_named() {
+    let db = pacific();
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("t.mbtiles");
+    let swapped = "--bbox 10.5,45.8,5.9,47.8 runs east from 10.5° over 180° to 5.9°, 355.4° wide; for the box between 5.9° and 10.5° write --bbox 5.9,45.8,10.5,47.8";
+    for (given, is_named) in [("10.5,45.8,5.9,47.8", true), ("170,-50,-170,50", false), ("-9,41,-8,42", false)] {
+        let run = seed(&db.url, &output, &["--zoom", "0-1", &format!("--bbox={given}")]).ok();
+        assert_eq!(run.stderr.contains(swapped), is_named, "{given}: {}", run.stderr);
+    }
+}
+
+#[test]
 fn an_empty_world_costs_nothing() {
     let db = pacific();
     let folder = tempfile::tempdir().unwrap();

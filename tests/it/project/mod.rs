@@ -7,4 +7,5 @@ pub(crate) mod imports;
 pub(crate) mod manual;
 pub(crate) mod names;
 pub(crate) mod processes;
+pub(crate) mod tutorial;
 pub(crate) mod version;

@@ -109,7 +109,8 @@ fn geojson_has_the_databases_coordinates_and_properties() {
     for (arguments, code, text) in [
         (&["0/0/1"][..], 2, "\"0/0/1\" is no tile: columns and rows of zoom 0 are 0 to 0"),
         (&["tile"], 2, "\"tile\" is no tile: write zoom/column/row, such as 4/13/6"),
-        (&["12/0/0"], 1, "t.mbtiles has no tile 12/0/0"),
+        (&["12/0/0"], 1, "t.mbtiles has no tile 12/0/0: nothing is drawn there"),
+        (&["13/0/0"], 1, "t.mbtiles has no tile 13/0/0: its zooms are 0 to 12"),
         (&["0/0/0", "--layer", "roads"], 1, "t.mbtiles has no layer \"roads\" in tile 0/0/0: there is facilities"),
         (&["--geojson"], 2, "<Z/X/Y>"),
         (&["0/0/0", "--json"], 2, "cannot be used with"),

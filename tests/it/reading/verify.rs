@@ -6,7 +6,9 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use crate::support::damaged::{as_images_and_map, changed, changed_tile, packed};
+use crate::support::places::Places;
 use crate::support::program::{Run, over_rows, program, run};
+use crate::support::s3::keys;
 use crate::support::{Archive, Db, seed};
 
 fn verify(target: &Path, arguments: &[&str]) -> Run {
@@ -294,5 +296,28 @@ fn what_cannot_be_compared_is_refused() {
         (&["--database-url", "postgresql:///x"], "--database"),
     ] {
         verify(&output, arguments).fails(2, &[text]);
+    }
+}
+
+#[test]
+fn a_folder_or_a_prefix_without_a_tileset_is_no_empty_tileset() {
+    let folder = tempfile::tempdir().unwrap();
+    let (empty, copied) = (folder.path().join("mistyped"), folder.path().join("copied.mbtiles"));
+    std::fs::create_dir(&empty).unwrap();
+    let (places, keys) = (Places::new(), keys());
+    let (empty, prefix) = (empty.display().to_string(), places.prefix.location.to_string());
+    let copied = copied.to_str().unwrap();
+    for (place, what) in [
+        (&empty, "is no directory of tiles (it has neither a metadata.json nor a file named as {z}/{x}/{y}.pbf)"),
+        (&prefix, "is no prefix of tiles (it has neither a metadata.json nor an object named as {z}/{x}/{y}.pbf)"),
+    ] {
+        for verb in
+            [vec!["verify", place], vec!["inspect", place], vec!["diff", place, place], vec!["copy", place, copied]]
+        {
+            let mut command = program();
+            command.args(&verb).args(["--config", &places.config]);
+            command.env("AWS_ACCESS_KEY_ID", &keys.key).env("AWS_SECRET_ACCESS_KEY", &keys.secret);
+            run(&mut command).fails(2, &[&format!("{place} {what}")]);
+        }
     }
 }
