@@ -280,6 +280,21 @@ fn the_schema_takes_the_sample_and_refuses_what_the_program_refuses() {
     }
 }
 
+/// With and without the lines that are not for everybody.
+#[test]
+fn the_first_page_of_the_sample_is_a_whole_configuration() {
+    let folder = Folder::new();
+    let sample = std::fs::read_to_string(repository("sample-config.toml")).unwrap();
+    let (page, _) = sample.split_once("# The rest of this file is for reference").unwrap();
+    let lines = page.lines().filter_map(|line| line.strip_prefix("#   "));
+    let plain: String = lines.clone().map(|line| format!("{line}\n")).collect();
+    let all: String = lines.map(|line| format!("{}\n", line.strip_prefix("# ").unwrap_or(line))).collect();
+    assert!(plain.lines().count() > 15 && plain.lines().count() <= 40, "{plain}");
+    for text in [plain, all.replace("\"facilities.mbtiles\"", "\"tiles/\"")] {
+        config(&folder, &text, &["--check"]).ok();
+    }
+}
+
 #[test]
 fn the_settings_are_json_without_their_secrets() {
     let folder = Folder::new();

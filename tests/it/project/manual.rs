@@ -97,6 +97,23 @@ fn the_readme_is_a_door_and_the_generated_pages_are_up_to_date() {
     run(Command::new(repository("scripts/docs")).arg("--check")).ok();
 }
 
+/// The files are named as the manual lists them, and the page stays a door.
+#[test]
+fn readme_is_ready_for_the_address_of_the_first_release() {
+    let address = "https://github.com/someone/oar-tiles";
+    let said = run(Command::new(repository("scripts/docs")).args(["--get-it", address])).ok().stdout;
+    let (version, text) = (env!("CARGO_PKG_VERSION"), manual::text());
+    for file in ["oar-tiles-VERSION-x86_64-unknown-linux-musl.tar.gz", "oar-tiles_VERSION-1_amd64.deb"] {
+        assert!(text.contains(&format!("| `{file}` |")), "{file}");
+        let url = format!("{address}/releases/download/v{version}/{}", file.replace("VERSION", version));
+        assert!(said.contains(&url), "{url}: {said}");
+    }
+    let readme = std::fs::read_to_string(repository("README.md")).unwrap();
+    let today = readme.split("scripts/docs -->\n").nth(1).unwrap().split("<!--").next().unwrap();
+    let then = readme.len() - today.len() + said.len();
+    assert!(then <= 8192, "README.md has {then} bytes then");
+}
+
 /// The last cell of a row is what it says about the first; one word in capitals there stands for something that somebody
 /// meant to write.
 #[test]
