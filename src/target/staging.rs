@@ -14,6 +14,13 @@ use super::lock_file::{LeftOver, Taken};
 use crate::error::ErrorKind;
 use crate::target::lock_file;
 
+/// How a folder is opened to name what is in it: on Linux without a right to read it.
+#[cfg(target_os = "linux")]
+pub(crate) const FOLDER_HANDLE: OFlags = OFlags::PATH;
+/// How a folder is opened to name what is in it.
+#[cfg(not(target_os = "linux"))]
+pub(crate) const FOLDER_HANDLE: OFlags = OFlags::RDONLY;
+
 /// The folder in which an output, file or directory, would be created does not exist.
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
@@ -192,7 +199,7 @@ impl Staging {
             };
             StagingError::Io { action, path: path.clone(), next, source }
         };
-        let handle = rustix::fs::open(folder, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let handle = rustix::fs::open(folder, FOLDER_HANDLE | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let handle = handle.map_err(|error| refused(("write", error.into())))?;
         match lock_file::take(handle.as_fd(), last_name(&path), LeftOver::Removed).map_err(refused)? {
             Taken::Ours(file) => Ok(Staging { target, path, folder: handle, lock: Some(file) }),

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::DirectoryError;
 use crate::hex::hex;
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
+use crate::target::staging::FOLDER_HANDLE;
 use crate::target::tree::OWN_FOLDER;
 use crate::target::{ReadError, lock_file};
 
@@ -108,7 +109,7 @@ impl OpenFolder {
         if !is_plain(part) {
             return Err(self.error(part, io::Error::from(io::ErrorKind::NotFound)));
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = FOLDER_HANDLE | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(&self.handle, part, flags, Mode::empty()) {
             Ok(handle) => Ok(OpenFolder { handle: Arc::new(handle), path: self.path.join(part) }),
             Err(Errno::NOTDIR | Errno::LOOP) => Err(match self.kind(part) {
@@ -279,7 +280,16 @@ impl OpenFolder {
     /// Syncs the whole file system that the folder is on.
     pub(crate) fn sync_file_system(&self) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(rustix::fs::syncfs(openat(&self.handle, ".", flags, Mode::empty())?)?)
+        let folder = openat(&self.handle, ".", flags, Mode::empty())?;
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(folder)?;
+        // All file systems, where one cannot be named.
+        #[cfg(not(target_os = "linux"))]
+        {
+            drop(folder);
+            rustix::fs::sync();
+        }
+        Ok(())
     }
 
     /// Syncs a file of this folder, if it is still there.
