@@ -115,7 +115,7 @@ pub(crate) struct Facts {
 /// What a layer needs of one watch.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Need {
-    /// The layer, by [`TrackedLayer::definition`](super::TrackedLayer::definition).
+    /// The layer, by [`definition`](super::definition).
     pub(crate) definition: String,
     /// The watch; `None` if nothing that the layer reads can be watched.
     pub(crate) watch: Option<i32>,

@@ -292,9 +292,9 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         let (mut served, mut families) = (Vec::new(), Vec::new());
         for settings in settings {
             if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
-                let (how, report) = (settings.tileset.watch, report(Style::Warnings));
+                let report = report(Style::Warnings);
                 let writer = options.writer.map(|writer| {
-                    let watch = FamilyWatchWriter::new(family.clone(), how, writer, &report);
+                    let watch = FamilyWatchWriter::new(family.clone(), writer, &report);
                     watch as Arc<dyn FamilyWriter>
                 });
                 let all = family.all()?;
@@ -317,9 +317,8 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                 served.push(ServedJob::live_only(job));
                 continue;
             }
-            let how = job.settings.tileset.watch;
             let writer = options.writer.map(|writer| {
-                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
+                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
                 watch as Arc<dyn TargetWriter>
             });
             served.push(ServedJob { writer, ..ServedJob::read_only(job) });

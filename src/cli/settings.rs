@@ -6,12 +6,11 @@ use clap::{Args, ValueEnum as _};
 use serde::Serialize;
 
 use super::{Reseed, SettingFlags, on_runtime};
-use crate::change_log::WatchOptions;
 use crate::config::{
     CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather,
 };
 use crate::exit::Exit;
-use crate::postgis::Parts;
+use crate::postgis::ConnectParts;
 use crate::report::{
     LogForm, ReportFile, RunMetrics, Style, print, print_as_json, print_document, say_problem, say_warning,
 };
@@ -31,8 +30,8 @@ pub(crate) fn log_form(flag: Option<LogForm>) -> Result<LogForm, CommandError> {
     }
 }
 
-pub(crate) fn environment() -> Parts {
-    Parts::from_environment(|name| std::env::var(name).ok())
+pub(crate) fn environment() -> ConnectParts {
+    ConnectParts::from_environment(|name| std::env::var(name).ok())
 }
 
 fn variables() -> impl Iterator<Item = (String, String)> {
@@ -269,13 +268,6 @@ fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
     config::without_problems(&found)?;
     let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
     Ok(print(&format!("{name}: no problem found\n"))?)
-}
-
-pub(crate) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
-    WatchOptions {
-        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
-        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
-    }
 }
 
 pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {

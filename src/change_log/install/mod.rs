@@ -9,6 +9,7 @@ mod script;
 mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
 use script::{
@@ -20,10 +21,10 @@ use super::error::ChangeLogError;
 use super::gap::LogGap;
 use super::log::{Facts, LAYOUT, Presence, SAFE_LAYOUT, SchemaFlaws, literal, literal_in_block, namesake, of_schema};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
-use super::{ChangesOptions, TrackedLayer};
+use super::{ChangesOptions, definition};
 use crate::cursor::Cursor;
 use crate::hex::hex;
-use crate::postgis::{Database, Session, quoted};
+use crate::postgis::{Database, Layer, Session, quoted};
 use crate::suggested::{SEED, TRACK_INSTALL};
 
 pub use script::Installation;
@@ -49,7 +50,7 @@ const CONTEXT: &str = "reading the state of the change log";
 pub async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
-    layers: &[TrackedLayer<'_>],
+    layers: &[Arc<Layer>],
     request: InstallRequest<'_>,
 ) -> Result<Installation, ChangeLogError> {
     let schema = &options.schema;
@@ -58,11 +59,11 @@ pub async fn plan_install(
     session.begin_writing(CONTEXT).await?;
     let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new(), locks: TableLocks::default() };
     let mut warnings = Vec::new();
-    let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
+    let mut needs: Vec<(&Layer, Vec<WatchRequest>)> = Vec::new();
     for layer in layers {
-        let mut reads = layer_reads(&session, *layer).await?;
+        let mut reads = layer_reads(&session, layer).await?;
         warnings.append(&mut reads.warnings);
-        needs.push((*layer, reads.requests));
+        needs.push((layer, reads.requests));
     }
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
@@ -110,8 +111,8 @@ pub async fn plan_install(
                 Some((*numbers.get(&key)?, watch.needed_columns(request)))
             })
             .collect();
-        if let Some(sql) = add_needs(schema, *layer, &wanted, facts.as_ref()) {
-            plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.layer.name()));
+        if let Some(sql) = add_needs(schema, layer, &wanted, facts.as_ref()) {
+            plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.name()));
         }
     }
     let is_unsafe = !flaws.mendable.is_empty() || !flaws.lacking.is_empty();
@@ -192,7 +193,7 @@ impl Plan<'_> {
     async fn installed(
         &self,
         session: &Session,
-        layers: &[TrackedLayer<'_>],
+        layers: &[Arc<Layer>],
         watched: &[PlannedWatch],
     ) -> Result<Option<Facts>, ChangeLogError> {
         let schema = &self.options.schema;
@@ -204,7 +205,7 @@ impl Plan<'_> {
                 return Err(ChangeLogError::Installed(LogGap::Unreadable { role, schema: quoted(schema) }));
             }
         }
-        let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
+        let definitions: Vec<String> = layers.iter().map(|layer| definition(layer)).collect();
         let mut tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
         let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         if facts.layout > LAYOUT {

@@ -11,8 +11,8 @@ use crate::change_log::log::{
     literal_in_block, of_schema, ties, triggers,
 };
 use crate::change_log::relations::{PlannedWatch, WatchSource};
-use crate::change_log::{ChangesOptions, TrackedLayer};
-use crate::postgis::{Database, quoted};
+use crate::change_log::{ChangesOptions, definition};
+use crate::postgis::{Database, Layer, quoted};
 
 /// A planned install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -528,11 +528,11 @@ UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc
 /// The statements that record what a layer needs; `None` if the log has the same record.
 pub(crate) fn add_needs(
     schema: &str,
-    layer: TrackedLayer<'_>,
+    layer: &Layer,
     wanted: &[(i32, Vec<String>)],
     facts: Option<&Facts>,
 ) -> Option<String> {
-    let definition = layer.definition();
+    let definition = definition(layer);
     let known: BTreeSet<(Option<i32>, BTreeSet<&String>)> = facts
         .iter()
         .flat_map(|facts| &facts.needs)
@@ -547,7 +547,7 @@ pub(crate) fn add_needs(
     if known == rows {
         return None;
     }
-    let (schema, definition, name) = (quoted(schema), literal(&definition), literal(layer.layer.name()));
+    let (schema, definition, name) = (quoted(schema), literal(&definition), literal(layer.name()));
     let values: Vec<String> = rows
         .iter()
         .map(|(watch, columns)| {
