@@ -1,4 +1,4 @@
-//! The flags of `seed` and `reseed`.
+//! `oar-tiles seed` and `oar-tiles reseed`.
 
 use std::path::PathBuf;
 use std::time::Duration;
