@@ -257,7 +257,7 @@ impl DependencyReader<'_> {
 
     /// The tables that a view depends on.
     async fn dependencies(&self, view: &str) -> Result<Vec<Dependency>, ChangeLogError> {
-        let sql = include_str!("relations/sql/reads.sql").replace("{called}", QUALIFIED_NAME);
+        let sql = include_str!("sql/view_reads.sql").replace("{called}", QUALIFIED_NAME);
         let rows = self.session.all(CONTEXT, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {
             oid: row.get(0),
@@ -311,11 +311,9 @@ pub(crate) struct TableRelative {
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
-    #[serde(rename = "type")]
     pub(crate) type_oid: u32,
     /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and
     /// dimensions.
-    #[serde(rename = "modifier")]
     pub(crate) type_modifier: i32,
     /// The name of its type.
     pub(crate) kind: String,
@@ -333,7 +331,6 @@ pub(crate) struct TableColumn {
     /// True if it is of PostGIS's type geometry or geography, not of another type with that name.
     pub(crate) is_spatial: bool,
     /// Its type, as SQL names it.
-    #[serde(rename = "called")]
     pub(crate) type_text: String,
     /// How its values are read from the log.
     pub(crate) decoding: Decoding,
@@ -355,7 +352,7 @@ impl Table {
         oid: u32,
         context: &str,
     ) -> Result<Table, ChangeLogError> {
-        let sql = at_postgis(include_str!("relations/sql/table.sql"), postgis)
+        let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
             .replace("{decoding}", &decoding_expression("a.atttypid", "a.atttypmod"))
             .replace("{called}", QUALIFIED_NAME);

@@ -35,7 +35,7 @@ pub(crate) async fn seed_variants(
         report: quiet_report(),
         stop: stop.clone(),
         snapshot: snapshot.clone(),
-        like: None,
+        caller: None,
         only: arguments.variant.clone(),
     };
     if arguments.dry_run {
@@ -69,7 +69,7 @@ pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
         work: FamilyWork::Reseed,
         report: quiet_report(),
         stop: stop.clone(),
-        like: None,
+        caller: None,
         only: Vec::new(),
         snapshot: SharedSnapshot::after_refreshing(
             (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).cloned(),

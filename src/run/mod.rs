@@ -235,8 +235,8 @@ impl Job {
 
     /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the
     /// same listeners before its manifest becomes visible.
-    pub(crate) fn like(self, other: &Job) -> Job {
-        Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
+    pub(crate) fn called_by(self, other: &Job) -> Job {
+        Job { target: self.target.telling_listeners_of(&other.target), gate: other.gate.clone(), ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.

@@ -270,13 +270,13 @@ pub async fn run(database: &Database, installation: &Installation) -> Result<(),
 #[must_use]
 pub fn removal(schema: &str) -> String {
     let state = literal(&format!("{}.state", quoted(schema)));
-    let borrow =
-        include_str!("sql/borrow.sql").replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
+    let borrow = include_str!("sql/borrow_role.sql")
+        .replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
     let sql =
         include_str!("sql/remove.sql").replace("{begin}", BEGIN.trim_end()).replace("{borrow}", borrow.trim_end());
-    let sql = sql.replace("{lock}", lock_block(include_str!("sql/removed.sql").trim_end()).trim_end());
+    let sql = sql.replace("{lock}", lock_block(include_str!("sql/watched_tables.sql").trim_end()).trim_end());
     let sql = sql.replace("{given}", &GIVEN.replace("{role}", "owner"));
-    let sql = sql.replace("{give_back}", include_str!("sql/give_back.sql").trim_end());
+    let sql = sql.replace("{give_back}", include_str!("sql/give_back_role.sql").trim_end());
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
@@ -290,7 +290,7 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Ch
     session.begin_writing_without_search_path(CONTEXT).await?;
     match Presence::look_up(&session, schema, CONTEXT).await? {
         Presence::Readable => {
-            let others = session.all(CONTEXT, &of_schema(include_str!("sql/others.sql"), schema), &[]).await?;
+            let others = session.all(CONTEXT, &of_schema(include_str!("sql/foreign_objects.sql"), schema), &[]).await?;
             let others: Vec<(String, String)> = others.iter().map(|row| (row.get(0), row.get(1))).collect();
             if let Some((kind, first)) = others.first() {
                 let next = format!("ALTER {kind} {first} SET SCHEMA public");
@@ -339,7 +339,7 @@ pub(crate) enum FunctionOwner {
 }
 
 /// The query for the objects in PostGIS's schema on which `{role}` has been granted rights.
-pub(crate) const GIVEN: &str = include_str!("sql/given.sql");
+pub(crate) const GIVEN: &str = include_str!("sql/granted_objects.sql");
 
 /// The role that installs.
 pub(crate) struct Installer {
@@ -500,7 +500,7 @@ impl FunctionOwner {
             FunctionOwner::Given(_) | FunctionOwner::OfEachTable => "",
         };
         // The role's name is filled in last, because it may contain braces.
-        of_schema(&format!("{make}{}", include_str!("sql/borrow.sql")), schema)
+        of_schema(&format!("{make}{}", include_str!("sql/borrow_role.sql")), schema)
             .replace("{is_new}", &is_new.to_string())
             .replace("{chosen}", &self.literal())
     }
@@ -509,8 +509,11 @@ impl FunctionOwner {
     /// membership.
     pub(crate) fn end(&self, schema: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
-        let parts =
-            [include_str!("sql/rights.sql"), include_str!("sql/checked.sql"), include_str!("sql/give_back.sql")];
+        let parts = [
+            include_str!("sql/rights.sql"),
+            include_str!("sql/check_triggers.sql"),
+            include_str!("sql/give_back_role.sql"),
+        ];
         of_schema(&parts.concat().replace("{given}", &GIVEN.replace("{role}", "former.owner")), schema)
             .replace("{is_made}", &is_made.to_string())
             .replace("{chosen}", &self.literal())

@@ -138,7 +138,7 @@ impl ScriptContext<'_> {
         let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
         let layout = layout.replace("{replica_identity}", REPLICA_IDENTITY.trim_end());
         let layout = layout.replace("{schema}", &quoted(self.schema));
-        format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/new.sql"), self.schema))
+        format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/revoke_defaults.sql"), self.schema))
     }
 
     /// The statements that give the log its key.
@@ -164,7 +164,7 @@ END $oar_tiles$;",
             check.push_str(&format!("\n{}", REPLICA_IDENTITY.replace("{schema}", &schema)));
         }
         if facts.ahead.is_some() {
-            check.push_str(&format!("\n{}", include_str!("sql/anew.sql").replace("{schema}", &schema)));
+            check.push_str(&format!("\n{}", include_str!("sql/discard_entries.sql").replace("{schema}", &schema)));
         }
         if !facts.has_key || facts.ahead.is_some() {
             check.push_str(&format!("\n{}", self.add_key()));
@@ -245,12 +245,12 @@ impl TableLocks {
 
 /// The block that locks the tables that a query returns as `called`, each in its `mode`, in the order of the rows.
 pub(crate) fn lock_block(query: &str) -> String {
-    include_str!("sql/lock.sql").replace("{targets}", query)
+    include_str!("sql/table_locks.sql").replace("{targets}", query)
 }
 
 /// The block that keeps other installs out.
 pub(crate) fn one_at_a_time() -> String {
-    include_str!("sql/one_at_a_time.sql")
+    include_str!("sql/install_lock.sql")
         .replace("{class}", &WATCHER_LOCK.0.to_string())
         .replace("{object}", &(WATCHER_LOCK.1 + 1).to_string())
         .replace("{taken}", TAKEN)

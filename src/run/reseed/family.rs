@@ -271,7 +271,7 @@ impl Watched for WatchedFamily<'_> {
             report: Arc::clone(&job.report),
             stop: job.stop.clone(),
             snapshot: SharedSnapshot::after_refreshing(layers),
-            like: Some(job.clone()),
+            caller: Some(job.clone()),
             only: Vec::new(),
         };
         self.is_whole.set(false);

@@ -101,7 +101,7 @@ impl Target {
     }
 
     /// The same target, with runs that also notify the listeners of `other`.
-    pub(crate) fn telling_like(mut self, other: &Target) -> Target {
+    pub(crate) fn telling_listeners_of(mut self, other: &Target) -> Target {
         self.options.listeners.extend(other.options.listeners.iter().cloned());
         self
     }
