@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 /// A duration such as `30s` or `10m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct TimeSpan(pub(crate) Duration);
+pub struct TimeSpan(pub Duration);
 
 impl Deref for TimeSpan {
     type Target = Duration;
@@ -24,6 +24,12 @@ impl Deref for TimeSpan {
 impl From<TimeSpan> for Duration {
     fn from(span: TimeSpan) -> Duration {
         span.0
+    }
+}
+
+impl From<Duration> for TimeSpan {
+    fn from(span: Duration) -> TimeSpan {
+        TimeSpan(span)
     }
 }
 
@@ -69,9 +75,9 @@ impl fmt::Debug for Secret {
 }
 
 /// A text for all zooms, or one for each list of zooms.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text, or a table of zooms and texts")]
-pub(crate) enum TextByZoom {
+pub enum TextByZoom {
     All(String),
     ByZoom(#[schemars(with = "std::collections::BTreeMap<String, String>")] toml::Table),
 }

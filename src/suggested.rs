@@ -22,8 +22,6 @@ pub struct SuggestedCommand(&'static str);
 /// The configuration in the working directory, which commands read that are given no other; `init` writes it.
 pub const OWN_FILE: &str = "oar-tiles.toml";
 
-/// Runs doctor's checks.
-pub const DOCTOR: SuggestedCommand = SuggestedCommand("doctor");
 /// Sends waiting purges to CDNs.
 pub const PURGE: SuggestedCommand = SuggestedCommand("purge");
 /// Brings a target up to date.
@@ -49,8 +47,7 @@ pub const TRACK_REMOVE: SuggestedCommand = SuggestedCommand("track remove");
 
 impl SuggestedCommand {
     /// All of them, with the names of their constants.
-    pub const ALL: [(&str, SuggestedCommand); 12] = [
-        ("DOCTOR", DOCTOR),
+    pub const ALL: [(&str, SuggestedCommand); 11] = [
         ("PURGE", PURGE),
         ("RESEED", RESEED),
         ("SEED", SEED),

@@ -13,6 +13,9 @@ use crate::clock::seconds_now;
 use crate::hex::hex;
 use crate::stop::Stop;
 
+/// The default time for which a command waits for a provider.
+const WAIT: Duration = Duration::from_secs(30);
+
 /// The outcome of a delivery to one provider.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivered {
@@ -90,7 +93,7 @@ impl Delivery<'_> {
             url: self.options.url.whole(self.options.url.path()),
             sent: 0,
             beyond: 0,
-            required: self.options.required,
+            required: self.options.section.required.unwrap_or(false),
             end: DeliveryEnd::Done,
         };
         let queue = self.queue()?;
@@ -109,7 +112,7 @@ impl Delivery<'_> {
                 return Ok(delivered);
             }
         };
-        let deadline = Instant::now() + self.options.wait;
+        let deadline = Instant::now() + self.options.section.wait.map_or(WAIT, Duration::from);
         delivered.end = loop {
             if let Some(end) = self.once(&*provider, deadline, &mut delivered).await? {
                 break end;
@@ -143,7 +146,8 @@ impl Delivery<'_> {
             let is_over = self.patience.repeats && self.pause(wait, deadline).await;
             return Ok((!is_over).then_some(DeliveryEnd::Repeats(wait)));
         }
-        let settled = self.options.settle.unwrap_or(self.target.settle).saturating_sub(self.begun.elapsed());
+        let settled =
+            self.options.section.settle.map_or(self.target.settle, Duration::from).saturating_sub(self.begun.elapsed());
         if !self.pause(settled, deadline).await {
             return Ok(Some(DeliveryEnd::Waits("servers of the target may still answer with old tiles".to_owned())));
         }

@@ -34,8 +34,10 @@ pub use outbox::{
 };
 pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
+pub(crate) use provider::has_program;
 pub use provider::{
     BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind,
     ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeName,
-    PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions, batches, names, provider,
+    PurgeOptions, PurgeProvider, PurgeSecret, PurgeSection, SecretSource, SendError, VarnishOptions, batches, names,
+    provider,
 };

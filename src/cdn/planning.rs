@@ -29,7 +29,7 @@ pub(crate) struct PlannedBy {
 impl Planning<'_> {
     /// How the entries of a queue are purged. Tags are used only if the CDN's cache cannot hold anything without them.
     pub(crate) fn by(&self, queue: &PurgeQueue) -> PlannedBy {
-        let by = self.options.by.or(self.facts.takes.first().copied()).unwrap_or(PurgeBy::All);
+        let by = self.options.section.by.or(self.facts.takes.first().copied()).unwrap_or(PurgeBy::All);
         planned_by(by, self.by_address(), queue, &self.target.tags)
     }
 

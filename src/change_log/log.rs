@@ -31,11 +31,9 @@ pub(crate) const SAFE_LAYOUT: i32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(crate) struct Decoding {
     /// The type to which the text is converted, as SQL names it; for a domain, its base type.
-    #[serde(rename = "type")]
     pub(crate) type_name: String,
     /// The method; `None` if every conversion would run functions of the type's owner, as for composite types and
     /// user-defined ranges.
-    #[serde(rename = "way")]
     pub(crate) method: Option<DecodingMethod>,
 }
 
@@ -52,7 +50,7 @@ pub enum DecodingMethod {
 
 /// An SQL expression that returns the [`Decoding`] of a type as JSON.
 pub(crate) fn decoding_expression(type_oid: &str, typmod: &str) -> String {
-    include_str!("log/sql/decoding.sql").trim_end().replace("{type}", type_oid).replace("{typmod}", typmod)
+    include_str!("sql/decoding.sql").trim_end().replace("{type}", type_oid).replace("{typmod}", typmod)
 }
 
 impl DecodingMethod {
@@ -115,7 +113,7 @@ pub(crate) struct Facts {
 /// What a layer needs of one watch.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Need {
-    /// The layer, by [`TrackedLayer::definition`](super::TrackedLayer::definition).
+    /// The layer, by [`definition`](super::definition).
     pub(crate) definition: String,
     /// The watch; `None` if nothing that the layer reads can be watched.
     pub(crate) watch: Option<i32>,
@@ -145,13 +143,10 @@ pub(crate) struct WatchFacts {
     #[serde(deserialize_with = "transaction")]
     pub(crate) since: u64,
     /// Schema and table, quoted, now; `None` if the table was dropped.
-    #[serde(rename = "now_called")]
     pub(crate) current_name: Option<String>,
     /// True if the trigger function is the one that was installed.
-    #[serde(rename = "noter_is_ours")]
     pub(crate) function_is_ours: bool,
     /// MD5 of the function's text.
-    #[serde(rename = "noter_hash")]
     pub(crate) function_hash: Option<String>,
     /// True if "everything" was logged since the cursor.
     pub(crate) everything: bool,
@@ -223,7 +218,7 @@ impl Facts {
         since: &Cursor,
         context: &str,
     ) -> Result<Facts, ChangeLogError> {
-        let sql = include_str!("log/sql/facts.sql")
+        let sql = include_str!("sql/facts.sql")
             .replace("{triggers}", &triggers("coalesce(m.relation, k.relation)", "w.noter"))
             .replace("{ties}", &ties("k.relation"))
             .replace("{called}", QUALIFIED_NAME)
@@ -295,7 +290,7 @@ pub(crate) fn newest_transactions(schema: &str, condition: &str) -> String {
 }
 
 fn newest_of(schema: &str, condition: &str, most: u32) -> String {
-    let sql = include_str!("log/sql/witness.sql").replace("{condition}", condition);
+    let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
     sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
 }
 
@@ -361,7 +356,7 @@ pub(crate) async fn namesake(
     tables: &[u32],
     context: &str,
 ) -> Result<Option<String>, ChangeLogError> {
-    let sql = include_str!("log/sql/namesake.sql");
+    let sql = include_str!("sql/namesake.sql");
     let row = session.one(context, sql, &[(&schema, Type::TEXT), (&tables, Type::OID_ARRAY)]).await?;
     let name = quoted(schema);
     Ok(row.get::<_, bool>(0).then(|| {
@@ -469,7 +464,7 @@ impl Presence {
     /// Looks in the catalog, which every role may read.
     pub(crate) async fn look_up(session: &Session, schema: &str, context: &str) -> Result<Presence, ChangeLogError> {
         let row =
-            session.one(context, &with_tables(include_str!("log/sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
+            session.one(context, &with_tables(include_str!("sql/presence.sql")), &[(&schema, Type::TEXT)]).await?;
         let (is_ours, has_tables, is_readable): (bool, bool, bool) = (row.get(0), row.get(1), row.get(2));
         Ok(match (is_ours, has_tables, is_readable) {
             (true, _, true) => Presence::Readable,
@@ -516,9 +511,9 @@ pub(crate) fn with_tables(sql: &str) -> String {
 /// in the queries and blocks that check whether the schema can be trusted.
 pub(crate) fn of_schema(sql: &str, schema: &str) -> String {
     let filled = sql
-        .replace("{guard}", include_str!("log/sql/guard.sql").trim_end())
-        .replace("{trust}", include_str!("log/sql/trust.sql").trim_end())
-        .replace("{needed}", include_str!("log/sql/needed.sql").trim_end())
+        .replace("{guard}", include_str!("sql/guard.sql").trim_end())
+        .replace("{trust}", include_str!("sql/trust.sql").trim_end())
+        .replace("{needed}", include_str!("sql/trigger_rights.sql").trim_end())
         .replace("{unsafe}", UNSAFE)
         .replace("{name}", &literal(schema))
         .replace("{quoted}", &literal(&quoted(schema)))
@@ -543,7 +538,7 @@ pub(crate) struct SchemaFlaws {
 impl SchemaFlaws {
     /// Looks for flaws in the catalog. A schema that does not exist has none.
     pub(crate) async fn look_up(session: &Session, schema: &str, context: &str) -> Result<SchemaFlaws, ChangeLogError> {
-        let sql = of_schema(include_str!("log/sql/trust.sql"), schema);
+        let sql = of_schema(include_str!("sql/trust.sql"), schema);
         let mut found = SchemaFlaws::default();
         for row in session.all(context, &sql, &[]).await? {
             let list = if row.get(1) { &mut found.mendable } else { &mut found.lasting };

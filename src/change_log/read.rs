@@ -1,9 +1,10 @@
 //! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when
 //! to look again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::TrackedLayer;
+use super::definition;
 use super::error::ChangeLogError;
 use super::gap::LogGap;
 use super::log::{
@@ -212,7 +213,7 @@ pub async fn tracked(
     snapshot: &Snapshot,
     schema: &str,
     presence: Option<Presence>,
-    layers: &[TrackedLayer<'_>],
+    layers: &[Arc<Layer>],
     cursor: &Cursor,
 ) -> Result<Vec<Vec<Watch>>, ChangeLogError> {
     let session = &snapshot.keeper;
@@ -228,7 +229,7 @@ pub async fn tracked(
             return Err(LogGap::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
         }
     }
-    let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
+    let definitions: Vec<String> = layers.iter().map(|layer| definition(layer)).collect();
     let facts = Facts::look_up(session, schema, &definitions, &[], cursor, CONTEXT).await?;
     check_log(server, schema, snapshot, &facts, cursor)?;
     if facts.layout < SAFE_LAYOUT {
@@ -271,13 +272,8 @@ fn check_log(
 }
 
 /// The watches of one layer.
-fn watches_of(
-    layer: &TrackedLayer<'_>,
-    definition: &str,
-    facts: &Facts,
-    cursor: &Cursor,
-) -> Result<Vec<Watch>, LogGap> {
-    let (layer, track) = (layer.layer.name().to_owned(), layer.track);
+fn watches_of(layer: &Layer, definition: &str, facts: &Facts, cursor: &Cursor) -> Result<Vec<Watch>, LogGap> {
+    let (layer, track) = (layer.name().to_owned(), &layer.section().track);
     let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
     if needs.peek().is_none() {
         return Err(LogGap::Layer { layer });

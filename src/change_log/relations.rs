@@ -7,9 +7,8 @@ use tokio_postgres::types::Type;
 
 use super::error::ChangeLogError;
 use super::log::{Decoding, QUALIFIED_NAME, WatchFacts, at_postgis, decoding_expression, literal};
-use super::{TrackOptions, TrackedLayer};
 use crate::postgis;
-use crate::postgis::{RelationName, Session, look_up, quoted, without_bounds};
+use crate::postgis::{Layer, RelationName, Session, TrackSection, look_up, quoted, without_bounds};
 use crate::suggested::SEED;
 
 // Finds the tables and columns that a layer reads. PostgreSQL records them for a view, so the layer is created as a
@@ -40,9 +39,9 @@ struct CatalogRelation {
 const CONTEXT: &str = "asking what a layer reads";
 
 /// Finds what a layer reads. Leaves a temporary view in the session's transaction.
-pub(crate) async fn layer_reads(session: &Session, layer: TrackedLayer<'_>) -> Result<LayerReads, ChangeLogError> {
+pub(crate) async fn layer_reads(session: &Session, layer: &Layer) -> Result<LayerReads, ChangeLogError> {
     let reader = DependencyReader { session, layer, may_make_views: may_make_views(session).await? };
-    if let Some(function) = layer.layer.function().filter(|_| layer.track.is_empty()) {
+    if let Some(function) = layer.function().filter(|_| layer.section.track.is_empty()) {
         return Err(reader.not_trackable(
             format!("PostgreSQL does not record what a function reads, so nobody can tell which changes show in what {} gives", function.signature()),
             &format!("Declare each table that it reads in [[layer.track]], with table and geometry, or run {SEED} each time"),
@@ -50,30 +49,30 @@ pub(crate) async fn layer_reads(session: &Session, layer: TrackedLayer<'_>) -> R
     }
     let own = reader.own_relation().await?;
     // A view that each run refreshes changes with the tables beneath it.
-    let is_refreshed = own.kind == "m" && layer.refreshes && !layer.track.is_empty();
+    let is_refreshed = own.kind == "m" && layer.section.refresh() && !layer.section.track.is_empty();
     if !is_refreshed {
-        reader.check_trackable(&layer.layer.relation, &own.kind)?;
+        reader.check_trackable(&layer.relation, &own.kind)?;
     }
     let mut reads = LayerReads::default();
     let mut depends = reader.layer_dependencies(&own, &mut reads.warnings).await?;
     if is_refreshed {
-        depends.extend(reader.dependencies(&layer.layer.relation).await?);
+        depends.extend(reader.dependencies(&layer.relation).await?);
     }
     let mut declared = BTreeSet::from([own.oid]);
     if own.kind != "v" && !is_refreshed {
-        let geometry = unquoted(&layer.layer.geometry);
+        let geometry = unquoted(&layer.geometry);
         let columns = depends.iter().find(|dependency| dependency.oid == own.oid);
         reads.requests.push(WatchRequest {
-            layer: layer.layer.name().to_owned(),
+            layer: layer.name().to_owned(),
             relation: own.oid,
-            name: layer.layer.relation.clone(),
+            name: layer.relation.clone(),
             source: WatchSource::Column(geometry.clone()),
             columns: columns.map(|own| own.columns.iter().cloned().chain([geometry]).collect()),
         });
     }
-    for track in layer.track {
+    for track in &layer.section.track {
         // Any column of a table that a function reads may affect the function's result.
-        let known = if layer.layer.function().is_some() { &[][..] } else { &depends };
+        let known = if layer.function().is_some() { &[][..] } else { &depends };
         let request = reader.declared_watch(track, known).await?;
         declared.insert(request.relation);
         reads.requests.push(request);
@@ -92,7 +91,7 @@ async fn may_make_views(session: &Session) -> Result<bool, ChangeLogError> {
 /// Finds the dependencies of one layer.
 struct DependencyReader<'a> {
     session: &'a Session,
-    layer: TrackedLayer<'a>,
+    layer: &'a Layer,
     may_make_views: bool,
 }
 
@@ -105,14 +104,14 @@ impl DependencyReader<'_> {
 
     /// The layer's relation. A query counts as a view without a name.
     async fn own_relation(&self) -> Result<CatalogRelation, ChangeLogError> {
-        if self.layer.layer.is_query() {
+        if self.layer.is_query() {
             return Ok(CatalogRelation { oid: 0, kind: "v".to_owned() });
         }
-        self.relation(&self.layer.layer.relation).await
+        self.relation(&self.layer.relation).await
     }
 
     fn not_trackable(&self, what: String, next: &str) -> ChangeLogError {
-        ChangeLogError::NotTrackable { layer: self.layer.layer.name().to_owned(), what, next: next.to_owned() }
+        ChangeLogError::NotTrackable { layer: self.layer.name().to_owned(), what, next: next.to_owned() }
     }
 
     /// Returns an error if changes of a relation fire no trigger.
@@ -137,7 +136,7 @@ impl DependencyReader<'_> {
         own: &CatalogRelation,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Dependency>, ChangeLogError> {
-        let layer = self.layer.layer;
+        let layer = self.layer;
         if !self.may_make_views {
             warnings.push(format!(
                 "layer \"{}\": the role may not make temporary views, so PostgreSQL cannot be asked which columns the layer reads: every column of its tables is watched, and tables that its properties or where name are not known. Run GRANT TEMPORARY ON DATABASE … as its owner",
@@ -149,7 +148,7 @@ impl DependencyReader<'_> {
         let expressions = std::iter::once(layer.geometry.clone())
             .chain(layer.key.iter().map(|key| key.quoted.clone()))
             .chain(layer.row_sql().map(str::to_owned))
-            .chain(layer.feature_id.iter().map(|column| quoted(column)))
+            .chain(layer.section.feature_id.iter().map(|column| quoted(column)))
             .chain(layer.filter.as_deref().into_iter().chain(layer.row_zooms.sql()).map(|sql| format!("({sql}\n)")));
         // As booleans, because a view cannot have columns of every type.
         let columns = expressions.enumerate().map(|(n, sql)| format!("({sql}) IS NULL AS c{n}"));
@@ -172,16 +171,15 @@ impl DependencyReader<'_> {
     /// The watch for a table that is declared in `[[layer.track]]`.
     async fn declared_watch(
         &self,
-        track: &TrackOptions,
+        track: &TrackSection,
         depends: &[Dependency],
     ) -> Result<WatchRequest, ChangeLogError> {
-        let name = self.layer.layer.name();
+        let name = self.layer.name();
         let wanted = RelationName {
             layer: name,
             schema: track.schema.as_deref(),
             table: &track.table,
             of: "its [[layer.track]]",
-            is_sample: false,
         };
         let table = look_up(self.session, wanted).await?.quoted();
         let relation = self.relation(&table).await?;
@@ -238,7 +236,7 @@ impl DependencyReader<'_> {
 
     /// The warning for a table that the layer reads, but does not declare.
     fn undeclared_warning(&self, dependency: &Dependency) -> String {
-        let (layer, table) = (self.layer.layer.name(), &dependency.name);
+        let (layer, table) = (self.layer.name(), &dependency.name);
         match dependency.kind.as_str() {
             "m" | "f" => format!(
                 "layer \"{layer}\" reads {table}, whose changes no trigger can note: it is a {} table. Run {SEED} after it changes",
@@ -259,7 +257,7 @@ impl DependencyReader<'_> {
 
     /// The tables that a view depends on.
     async fn dependencies(&self, view: &str) -> Result<Vec<Dependency>, ChangeLogError> {
-        let sql = include_str!("relations/sql/reads.sql").replace("{called}", QUALIFIED_NAME);
+        let sql = include_str!("sql/view_reads.sql").replace("{called}", QUALIFIED_NAME);
         let rows = self.session.all(CONTEXT, &sql, &[(&view, Type::TEXT)]).await?;
         let dependency = |row: &tokio_postgres::Row| Dependency {
             oid: row.get(0),
@@ -313,11 +311,9 @@ pub(crate) struct TableRelative {
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,
-    #[serde(rename = "type")]
     pub(crate) type_oid: u32,
     /// The modifier of its type (`pg_attribute.atttypmod`); for a geometry, this is its shape, reference system and
     /// dimensions.
-    #[serde(rename = "modifier")]
     pub(crate) type_modifier: i32,
     /// The name of its type.
     pub(crate) kind: String,
@@ -335,7 +331,6 @@ pub(crate) struct TableColumn {
     /// True if it is of PostGIS's type geometry or geography, not of another type with that name.
     pub(crate) is_spatial: bool,
     /// Its type, as SQL names it.
-    #[serde(rename = "called")]
     pub(crate) type_text: String,
     /// How its values are read from the log.
     pub(crate) decoding: Decoding,
@@ -357,7 +352,7 @@ impl Table {
         oid: u32,
         context: &str,
     ) -> Result<Table, ChangeLogError> {
-        let sql = at_postgis(include_str!("relations/sql/table.sql"), postgis)
+        let sql = at_postgis(include_str!("sql/table.sql"), postgis)
             .replace("{postgis_name}", &literal(&quoted(postgis)))
             .replace("{decoding}", &decoding_expression("a.atttypid", "a.atttypmod"))
             .replace("{called}", QUALIFIED_NAME);

@@ -1,4 +1,4 @@
-//! The flags of `oar-tiles init`.
+//! `oar-tiles init`.
 
 use std::path::PathBuf;
 

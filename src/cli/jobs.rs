@@ -3,7 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand, ValueEnum};
+use http::Method;
+use serde_json::Value;
 
+use super::on_runtime;
+use crate::report::{print, print_as_json};
+use crate::run::{CommandError, jobs};
 use crate::tile::ZoomList;
 
 /// `oar-tiles jobs`.
@@ -91,4 +96,40 @@ impl JobsWork {
             JobsWork::Seed => "seed",
         }
     }
+}
+
+pub(crate) fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {
+    let server = |given: &JobsServer| {
+        let server = jobs::AdminServer::new(&given.admin, given.token_file.as_deref())?;
+        Ok::<_, CommandError>(match &given.tileset {
+            Some(name) => server.for_tileset(name),
+            None => server,
+        })
+    };
+    let shown = |job: &Value| print(&jobs::line(job));
+    on_runtime(async || match arguments {
+        Jobs::Submit(submit) => {
+            let server = server(&submit.server)?;
+            let wanted =
+                jobs::written(submit.what.name(), submit.tiles.as_deref(), &submit.area, submit.zoom.as_ref())?;
+            let job = server.ask(Method::POST, "/jobs", Some(&wanted)).await?;
+            if submit.wait {
+                let id = job["id"].as_u64().unwrap_or_default();
+                return server.wait(id, |job| shown(job).unwrap_or_default()).await;
+            }
+            Ok(shown(&job)?)
+        }
+        Jobs::List(given) => {
+            let all = server(given)?.ask(Method::GET, "/jobs", None).await?;
+            all["jobs"].as_array().into_iter().flatten().try_for_each(|job| Ok(shown(job)?))
+        }
+        Jobs::Show(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(print_as_json(&server(&one.server)?.ask(Method::GET, &path, None).await?)?)
+        }
+        Jobs::Cancel(one) => {
+            let path = format!("/jobs/{}", one.id);
+            Ok(shown(&server(&one.server)?.ask(Method::DELETE, &path, None).await?)?)
+        }
+    })
 }

@@ -1,55 +1,64 @@
-//! The command line: a file for each verb, or for a few that are alike, with its flags as typed ("not given" stays
+//! The command line: a file for each verb, or for two that are alike, with its flags as typed ("not given" stays
 //! `None`), the call of its work in `run`, and what it prints.
 //!
 //! | file | what |
 //! |---|---|
+//! | `config`, `copy`, `diff`, `doctor`, `init`, `inspect`, `jobs`, `publish`, `purge`, `shards`, `track`, `verify` | the verbs of these names |
 //! | `help` | the help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes |
-//! | `init` | the flags of `oar-tiles init` |
-//! | `jobs` | `oar-tiles jobs` |
 //! | `mistakes` | what people type who know other tools: the error names what they meant |
 //! | `own_file` | `./oar-tiles.toml`: which verbs read it without being told, and when it is refused |
-//! | `purge` | the flags of `oar-tiles purge` |
-//! | `seed` | the flags of `seed` and `reseed` |
+//! | `seed` | `oar-tiles seed` and `oar-tiles reseed` |
 //! | `serve` | `oar-tiles serve` and `oar-tiles preview` |
 //! | `settings` | the settings of a verb, from flags, the environment, and a file |
-//! | `shards` | the flags of `oar-tiles shards` |
-//! | `shell` | the flags of `oar-tiles completions` and `oar-tiles man` |
-//! | `targets` | the verbs on a target that exists: `publish`, `purge`, `verify`, `inspect`, `copy`, `diff` |
+//! | `shell` | `oar-tiles completions` and `oar-tiles man` |
 //! | `threads` | the threads that the program needs from its start on |
 //! | `tilesets` | runs a verb for each of several tilesets: one after the other, or all in parallel if the verb runs until a signal |
-//! | `track` | the flags of `oar-tiles track` |
 //! | `variants` | verbs on a tileset with variants |
 
+mod config;
+mod copy;
+mod diff;
+mod doctor;
 mod help;
 mod init;
+mod inspect;
 mod jobs;
 mod mistakes;
 mod own_file;
+mod publish;
 mod purge;
 mod seed;
 mod serve;
 mod settings;
 mod shards;
 mod shell;
-mod targets;
 mod threads;
 mod tilesets;
 mod track;
 mod variants;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, Parser, Subcommand};
+use config::run_config;
+use copy::run_copy;
+use diff::run_diff;
+use doctor::run_doctor;
 use init::run_init;
+use inspect::run_inspect;
+use jobs::run_jobs;
 use own_file::take_own_file;
+use publish::run_publish;
+use purge::run_purge;
 use seed::{run_reseed, run_seed};
-use serve::{run_jobs, run_preview, run_serve};
-use settings::{log_form, run_config};
+use serve::{run_preview, run_serve};
+use settings::log_form;
 use shards::run_shards;
 use shell::{run_completions, run_man};
-use targets::{run_copy, run_diff, run_inspect, run_publish, run_purge, run_verify};
-use track::{run_doctor, run_track};
+use track::run_track;
+use verify::run_verify;
 
 use crate::config::{Flag, Progress};
 use crate::exit::Exit;
@@ -60,17 +69,22 @@ use crate::stop::{Signal, Stop};
 use crate::suggested::use_config;
 use crate::tile::{LonLatBox, ZoomList};
 
+pub use config::ConfigFlags;
+pub use copy::{Copy, render_copy};
+pub use diff::Diff;
+pub use doctor::Doctor;
 pub use help::command;
 pub use init::Init;
+pub use inspect::Inspect;
 pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
+pub use publish::{Publish, render_versions};
 pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
 pub use seed::{Reseed, Seed};
 pub use serve::{Preview, Serve};
-pub use settings::ConfigFlags;
 pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
 pub use shell::{Completions, Man};
-pub use targets::{Copy, Diff, Inspect, Publish, Verify};
-pub use track::{Doctor, Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
+pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
+pub use verify::Verify;
 
 /// What `--version` prints: the number, and in a release build the commit and its date (`build.rs`).
 pub const VERSION: &str = env!("BUILD_VERSION");

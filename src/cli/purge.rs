@@ -1,10 +1,19 @@
-//! The flags of `oar-tiles purge`.
+//! `oar-tiles purge`.
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::SettingFlags;
+use super::settings::{resolved_all, resolved_for, several_tilesets};
+use super::tilesets::for_each;
+use super::variants::targets_of;
+use super::{SettingFlags, on_runtime};
+use crate::cdn::{Delivered, DeliveryEnd, PlannedPurge};
+use crate::report::{
+    PurgeStatus, PurgeStatusList, Style, grouped, print, print_document, report, start_log, table, timed,
+};
+use crate::run::{CommandError, Job, purge};
+use crate::stop::Stop;
 
 /// `oar-tiles purge`.
 #[derive(Debug, Args)]
@@ -83,4 +92,100 @@ impl PurgeStatusFlags {
     pub fn given(&self) -> SettingFlags {
         SettingFlags { config: self.config.clone(), tileset: self.tileset.clone(), ..SettingFlags::default() }
     }
+}
+
+pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
+    start_log(0);
+    let (flags, target, is_json) = match &arguments.verb {
+        Some(PurgeVerb::Status(status)) => (status.given(), &status.target, Some(status.json)),
+        None => (arguments.what.given(), &arguments.what.target, None),
+    };
+    let tilesets = match target {
+        Some(target) => vec![resolved_for(&flags, target, "purge")?],
+        None => resolved_all(&flags, true)?,
+    };
+    if is_json == Some(true) && tilesets.len() > 1 {
+        return Err(several_tilesets("--json", tilesets));
+    }
+    let what = &arguments.what;
+    let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
+    let purge_one = async |settings| {
+        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        match is_json {
+            Some(true) => print_document(&PurgeStatusList { cdns: &purge::status(&job).await? })?,
+            Some(false) => print(&render_purge_status(&purge::status(&job).await?))?,
+            None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&job, &request).await?))?,
+            None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
+        }
+        Ok(())
+    };
+    on_runtime(async || {
+        let targets = if target.is_some() { tilesets } else { targets_of(tilesets, stop).await? };
+        for_each(targets, false, stop, purge_one).await
+    })
+}
+
+/// The purges that wait, as a table.
+fn render_purge_status(all: &[PurgeStatus]) -> String {
+    let row = |status: &PurgeStatus| {
+        vec![
+            status.provider.clone(),
+            status.tiles.map_or_else(|| "all".to_owned(), grouped),
+            grouped(status.items),
+            status.oldest_seconds.map_or_else(String::new, |seconds| {
+                format!("{} ago", timed(std::time::Duration::from_secs(seconds).as_secs_f64()))
+            }),
+            grouped(status.spent_this_month),
+            status.stopped.clone().map_or_else(|| "ready".to_owned(), |why| format!("stopped: {why}")),
+        ]
+    };
+    table(
+        &["CDN", "tiles waiting", "items left", "oldest", "items this month", "state"],
+        &all.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+/// The outcome of deliveries, one line for each CDN.
+fn render_delivered(all: &[Delivered]) -> String {
+    let line = |one: &Delivered| {
+        let end = match &one.end {
+            DeliveryEnd::Done => "nothing waits".to_owned(),
+            DeliveryEnd::Waits(why) => format!("the rest waits: {why}"),
+            DeliveryEnd::Repeats(wait) => {
+                format!("nothing waits but the same once more, in {}", timed(wait.as_secs_f64()))
+            }
+            DeliveryEnd::Stopped(why) => format!("stopped: {why}"),
+        };
+        let items = if one.sent == 1 { "item" } else { "items" };
+        format!("{} ({}): {} {items} sent, {end}\n", one.provider, one.url, grouped(one.sent as u64))
+    };
+    if all.is_empty() { "nothing waits\n".to_owned() } else { all.iter().map(line).collect() }
+}
+
+/// The most names of a planned purge that are shown.
+const MAX_SHOWN_NAMES: usize = 20;
+
+/// The purges that would be sent, as text.
+fn render_planned_purges(all: &[PlannedPurge]) -> String {
+    let one = |plan: &PlannedPurge| {
+        let tiles =
+            plan.tiles.map_or_else(|| "every tile".to_owned(), |count| format!("{} tiles", grouped(count as u64)));
+        let mut text = format!(
+            "{} ({}): {tiles} wait, {} items would be sent, which hit at most {} tiles beyond these; this month's cost ${:.2}\n",
+            plan.provider,
+            plan.url,
+            grouped(plan.names.len() as u64),
+            grouped(plan.beyond),
+            plan.dollars,
+        );
+        for name in plan.names.iter().take(MAX_SHOWN_NAMES) {
+            text.push_str(&format!("  {} {}\n", name.kind.name(), name.name));
+        }
+        let more = plan.names.len().saturating_sub(MAX_SHOWN_NAMES);
+        if more > 0 {
+            text.push_str(&format!("  and {} more\n", grouped(more as u64)));
+        }
+        text
+    };
+    all.iter().map(one).collect()
 }

@@ -1,4 +1,4 @@
-//! The flags of `seed` and `reseed`.
+//! `oar-tiles seed` and `oar-tiles reseed`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,9 +8,7 @@ use tokio::runtime::Handle;
 
 use super::init::drafted_settings;
 use super::serve::preview;
-use super::settings::{
-    Closing, first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style, watch_options,
-};
+use super::settings::{Closing, first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style};
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
 use super::{SettingFlags, on_runtime};
@@ -177,7 +175,7 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
         not_for_variants(shown, "--preview", "run oar-tiles preview with the output of one variant")?;
     }
     let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
-    let snapshot = SharedSnapshot::after_refreshing(layers.map(|layer| layer.options.clone()));
+    let snapshot = SharedSnapshot::after_refreshing(layers.cloned());
     let snapshot = snapshot.sharing_rows_of(&tilesets);
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
@@ -254,7 +252,11 @@ async fn seed_one(
 
 pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
-    let tilesets = resolved_to_draw(&arguments.given, true)?;
+    let mut tilesets = resolved_to_draw(&arguments.given, true)?;
+    for changes in tilesets.iter_mut().map(|settings| &mut settings.database.changes) {
+        changes.debounce = arguments.debounce.map_or(changes.debounce, Into::into);
+        changes.poll = arguments.poll.map_or(changes.poll, Into::into);
+    }
     have_own_files(
         &tilesets,
         &[
@@ -299,13 +301,12 @@ async fn reseed_one(
     let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
     let options = ReseedOptions { dirty_out: own(&arguments.dirty_out), ..options.clone() };
     let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
-    let how = watch_options(arguments, &settings);
     let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "reseed", &output)?;
     let run = async || {
         let job = Job::new(settings, false, &report(style), stop)?;
         let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
         if arguments.watch {
-            return reseed::watch(&job, &options, how, |outcome| {
+            return reseed::watch(&job, &options, |outcome| {
                 let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
                 first_failure([job.changed_out.result(), noted, note_watched(&mut metrics, outcome)])
             })

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use http::Method;
-use serde_json::Value;
 
 use super::init::drafted_catalogue;
 use super::settings::{
@@ -14,9 +13,9 @@ use super::settings::{
     says_nothing, target_of,
 };
 use super::variants::not_for_variants;
-use super::{Jobs, JobsServer, SettingFlags, on_runtime, typed};
+use super::{SettingFlags, on_runtime, typed};
 use crate::config::{ConfigError, JobSettings};
-use crate::report::{Style, print, print_as_json, report, start_log};
+use crate::report::{Style, print, report, start_log};
 use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use crate::run::{CommandError, Family, Job, jobs, serving};
@@ -292,9 +291,9 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         let (mut served, mut families) = (Vec::new(), Vec::new());
         for settings in settings {
             if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
-                let (how, report) = (settings.tileset.watch, report(Style::Warnings));
+                let report = report(Style::Warnings);
                 let writer = options.writer.map(|writer| {
-                    let watch = FamilyWatchWriter::new(family.clone(), how, writer, &report);
+                    let watch = FamilyWatchWriter::new(family.clone(), writer, &report);
                     watch as Arc<dyn FamilyWriter>
                 });
                 let all = family.all()?;
@@ -317,9 +316,8 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                 served.push(ServedJob::live_only(job));
                 continue;
             }
-            let how = job.settings.tileset.watch;
             let writer = options.writer.map(|writer| {
-                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
+                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
                 watch as Arc<dyn TargetWriter>
             });
             served.push(ServedJob { writer, ..ServedJob::read_only(job) });
@@ -447,40 +445,4 @@ fn preview_settings(arguments: &Preview, target: &str) -> Result<JobSettings, Co
     } else {
         resolved_to_read(&arguments.given(), target)
     }
-}
-
-pub(crate) fn run_jobs(arguments: &Jobs) -> Result<(), CommandError> {
-    let server = |given: &JobsServer| {
-        let server = jobs::AdminServer::new(&given.admin, given.token_file.as_deref())?;
-        Ok::<_, CommandError>(match &given.tileset {
-            Some(name) => server.for_tileset(name),
-            None => server,
-        })
-    };
-    let shown = |job: &Value| print(&jobs::line(job));
-    on_runtime(async || match arguments {
-        Jobs::Submit(submit) => {
-            let server = server(&submit.server)?;
-            let wanted =
-                jobs::written(submit.what.name(), submit.tiles.as_deref(), &submit.area, submit.zoom.as_ref())?;
-            let job = server.ask(Method::POST, "/jobs", Some(&wanted)).await?;
-            if submit.wait {
-                let id = job["id"].as_u64().unwrap_or_default();
-                return server.wait(id, |job| shown(job).unwrap_or_default()).await;
-            }
-            Ok(shown(&job)?)
-        }
-        Jobs::List(given) => {
-            let all = server(given)?.ask(Method::GET, "/jobs", None).await?;
-            all["jobs"].as_array().into_iter().flatten().try_for_each(|job| Ok(shown(job)?))
-        }
-        Jobs::Show(one) => {
-            let path = format!("/jobs/{}", one.id);
-            Ok(print_as_json(&server(&one.server)?.ask(Method::GET, &path, None).await?)?)
-        }
-        Jobs::Cancel(one) => {
-            let path = format!("/jobs/{}", one.id);
-            Ok(shown(&server(&one.server)?.ask(Method::DELETE, &path, None).await?)?)
-        }
-    })
 }

@@ -2,21 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum as _};
+use clap::ValueEnum as _;
 use serde::Serialize;
 
-use super::{Reseed, SettingFlags, on_runtime};
-use crate::change_log::WatchOptions;
-use crate::config::{
-    CONFIG_VARIABLE, CheckedSources, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather,
-};
+use super::{Reseed, SettingFlags};
+use crate::config::{CONFIG_VARIABLE, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather};
 use crate::exit::Exit;
-use crate::postgis::Parts;
-use crate::report::{
-    LogForm, ReportFile, RunMetrics, Style, print, print_as_json, print_document, say_problem, say_warning,
-};
+use crate::postgis::ConnectParts;
+use crate::report::{LogForm, ReportFile, RunMetrics, Style, print, say_problem};
 use crate::run::reseed::{ReseedOptions, SeedInstead};
-use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or_boxes, config};
+use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or_boxes};
 use crate::stop::Stop;
 
 /// The form of the log, from the flag or else from the environment.
@@ -31,11 +26,11 @@ pub(crate) fn log_form(flag: Option<LogForm>) -> Result<LogForm, CommandError> {
     }
 }
 
-pub(crate) fn environment() -> Parts {
-    Parts::from_environment(|name| std::env::var(name).ok())
+pub(crate) fn environment() -> ConnectParts {
+    ConnectParts::from_environment(|name| std::env::var(name).ok())
 }
 
-fn variables() -> impl Iterator<Item = (String, String)> {
+pub(crate) fn variables() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
@@ -49,7 +44,7 @@ fn gathered_over(flags: &SettingFlags, draft: Option<&str>) -> Result<ConfigValu
 }
 
 /// The configuration file of a command.
-fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
+pub(crate) fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
     let of_environment = || std::env::var_os(CONFIG_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     flags.config.clone().or_else(of_environment)
 }
@@ -140,7 +135,11 @@ fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Re
 }
 
 /// The values of the only tileset, or of the one that the flags choose.
-fn one_of(values: &ConfigValues, flags: &SettingFlags, what: &'static str) -> Result<ConfigValues, ConfigError> {
+pub(crate) fn one_of(
+    values: &ConfigValues,
+    flags: &SettingFlags,
+    what: &'static str,
+) -> Result<ConfigValues, ConfigError> {
     let mut tilesets = values.tilesets(&flags.tileset)?;
     match (tilesets.pop(), tilesets.is_empty()) {
         (Some(one), true) => Ok(one),
@@ -221,61 +220,6 @@ fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<JobSe
 pub(crate) fn with_output(mut settings: JobSettings, target: &str) -> JobSettings {
     settings.tileset.output = PathBuf::from(target);
     settings
-}
-
-pub(crate) fn run_config(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
-    let flags = &arguments.given;
-    if let Some(name) = &arguments.schema {
-        return Ok(print_as_json(&schema_of(name)?)?);
-    }
-    if arguments.check {
-        return run_check(arguments, stop);
-    }
-    let mut values = gathered(flags)?;
-    if !flags.tileset.is_empty() {
-        values = one_of(&values, flags, "config --tileset")?;
-    }
-    if arguments.json {
-        return Ok(print_document(&config::config_json(&values, &environment(), &flags.layer)?)?);
-    }
-    Ok(print(&config::config(&values, &environment(), &flags.layer)?)?)
-}
-
-/// The schema of this name.
-fn schema_of(name: &str) -> Result<serde_json::Value, CommandError> {
-    let all = config::schemas();
-    if name == config::ALL {
-        return Ok(config::by_name(all));
-    }
-    let names: Vec<&str> = all.iter().map(|one| one.name).collect();
-    let unknown = || CommandError::NoSuchSchema { name: name.to_owned(), names: names.join(", ") };
-    Ok(all.iter().find(|one| one.name == name).ok_or_else(unknown)?.schema.clone())
-}
-
-fn run_check(arguments: &ConfigFlags, stop: &Stop) -> Result<(), CommandError> {
-    let flags = &arguments.given;
-    let (file, variables): (_, Vec<_>) = (config_file(flags), variables().collect());
-    let sources = CheckedSources {
-        file: file.as_deref(),
-        variables: &variables,
-        flags: &flags.flags(),
-        connection: &environment(),
-        layers: &flags.layer,
-        tilesets: &flags.tileset,
-    };
-    let found = on_runtime(async || config::check_config(sources, arguments.database, stop).await)?;
-    found.problems.iter().for_each(|problem| say_problem(problem));
-    found.warnings.iter().for_each(|warning| say_warning(warning));
-    config::without_problems(&found)?;
-    let name = file.map_or_else(|| "the configuration".to_owned(), |file| file.display().to_string());
-    Ok(print(&format!("{name}: no problem found\n"))?)
-}
-
-pub(crate) fn watch_options(arguments: &Reseed, settings: &JobSettings) -> WatchOptions {
-    WatchOptions {
-        debounce: arguments.debounce.unwrap_or(settings.tileset.watch.debounce),
-        poll: arguments.poll.unwrap_or(settings.tileset.watch.poll),
-    }
 }
 
 pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
@@ -361,27 +305,4 @@ pub(crate) fn first_failure<const N: usize>(ended: [Result<(), CommandError>; N]
         }
     }
     first
-}
-
-// The flags of `oar-tiles config`.
-
-/// `oar-tiles config`.
-#[derive(Debug, Args)]
-pub struct ConfigFlags {
-    /// Flags that override the configuration.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Check the settings and name every problem, not only the first; nothing is rendered
-    #[arg(long)]
-    pub check: bool,
-    /// With --check: also ask the database whether the layers can be drawn
-    #[arg(long, requires = "check")]
-    pub database: bool,
-    /// Print the JSON Schema of a configuration file, for editors, or of what the program prints as JSON (docs/json.md
-    /// has the names; all)
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "configuration", conflicts_with_all = ["check", "json"])]
-    pub schema: Option<String>,
-    /// Print the settings as JSON
-    #[arg(long, conflicts_with = "check")]
-    pub json: bool,
 }

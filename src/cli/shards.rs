@@ -1,4 +1,4 @@
-//! The flags of `oar-tiles shards`.
+//! `oar-tiles shards`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,10 @@ use clap::{ArgAction, Args, Subcommand};
 use super::settings::{Closing, first_failure, resolved_first_without_layers, resolved_to_draw, style};
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
-use crate::report::{Report, Style, grouped, print, print_document, render_run, render_shards, report, say, start_log};
+use crate::report::{
+    Report, ShardState, ShardsStatus, Style, grouped, print, print_document, render_run, report, say, sized, start_log,
+    timed,
+};
 use crate::run::{CommandError, Job, seed, shards};
 use crate::shards::{ShardPlan, ShardsError, WorkFolder, index_of};
 use crate::stop::Stop;
@@ -344,4 +347,26 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
 fn committed(flags: &SettingFlags, work: &str, stop: &Stop) -> Result<Option<String>, CommandError> {
     let folder = shards::folder(&one_tileset(flags, false)?, work, stop)?;
     Ok(tokio::task::block_in_place(|| folder.committed())?)
+}
+
+/// The state of a run as text.
+fn render_shards(status: &ShardsStatus) -> String {
+    let ShardsStatus { run, output, state, connections, done, running, missing, .. } = status;
+    let mut text = format!(
+        "run {run} into {output} ({state}, up to {connections} connections): {} of {} shards done, {running} running, {missing} missing; {} in {}\n",
+        done,
+        status.shards.len(),
+        sized(status.bytes),
+        timed(status.seconds),
+    );
+    let all: u64 = status.shards.iter().map(|shard| shard.weight).sum();
+    for shard in status.shards.iter().filter(|shard| shard.state != ShardState::Done) {
+        text.push_str(&match (&shard.holder, shard.seconds) {
+            (Some(holder), Some(seconds)) => {
+                format!("  shard {}: running for {}, {holder}\n", shard.shard, timed(seconds))
+            }
+            _ => format!("  shard {}: missing, {} % of the work\n", shard.shard, 100 * shard.weight / all.max(1)),
+        });
+    }
+    text
 }

@@ -1,4 +1,4 @@
-//! The flags of `oar-tiles completions` and `oar-tiles man`.
+//! `oar-tiles completions` and `oar-tiles man`.
 
 use std::path::PathBuf;
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{Closing, first_failure, noted, reseed_options, style, watch_options};
+use super::settings::{Closing, first_failure, noted, reseed_options, style};
 use super::tilesets::file_of;
 use super::{Reseed, Seed};
 use crate::config::JobSettings;
@@ -35,7 +35,7 @@ pub(crate) async fn seed_variants(
         report: quiet_report(),
         stop: stop.clone(),
         snapshot: snapshot.clone(),
-        like: None,
+        caller: None,
         only: arguments.variant.clone(),
     };
     if arguments.dry_run {
@@ -69,10 +69,10 @@ pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
         work: FamilyWork::Reseed,
         report: quiet_report(),
         stop: stop.clone(),
-        like: None,
+        caller: None,
         only: Vec::new(),
         snapshot: SharedSnapshot::after_refreshing(
-            (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).map(|layer| layer.options.clone()),
+            (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).cloned(),
         ),
     };
     let reseeding = reseed_options(arguments)?;
@@ -93,9 +93,8 @@ async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Res
     let file = file_of(arguments.metrics.as_ref(), family.name());
     let mut metrics = RunMetrics::begin(file.as_deref(), "reseed", Path::new(&family.output()))?;
     let job = family.watched(&report(style), stop)?;
-    let how = watch_options(arguments, settings);
     let (options, prunes) = (reseed_options(arguments)?, arguments.prune_variants);
-    let watching = reseed::watch_family(family, prunes, &job, &options, how, |done, published| {
+    let watching = reseed::watch_family(family, prunes, &job, &options, |done, published| {
         if published {
             let took = Duration::try_from_secs_f64(done.seconds).unwrap_or_default();
             return Ok(metrics.published(done.written, done.bytes, took)?);

@@ -11,7 +11,7 @@ use super::sample::read;
 use super::settings::JobSettings;
 use super::values::{ConfigValues, Origin};
 use crate::config::variables;
-use crate::postgis::Parts;
+use crate::postgis::ConnectParts;
 
 /// The most problems that are searched. They are enough for a file that is no configuration at all.
 const MAX_PROBLEMS: usize = 100;
@@ -32,7 +32,7 @@ pub struct CheckedSources<'a> {
     pub variables: &'a [(String, String)],
     pub flags: &'a [Flag],
     /// The connection parameters in the environment.
-    pub connection: &'a Parts,
+    pub connection: &'a ConnectParts,
     /// The layers that are wanted; all if empty.
     pub layers: &'a [String],
     /// The tilesets that are wanted; all if empty.

@@ -3,19 +3,17 @@
 
 use std::num::NonZeroU64;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::{ConfigError, nearest};
-use super::file::{
-    AggregateSection, ClusterSection, ConfigFile, LayerDefaults, LayerSection, Limit, Properties, RowCondition,
-    SimplifySection,
-};
-use super::settings::{Check, LayerSettings, LayerTexts};
+use super::file::{ConfigFile, LayerDefaults};
+use super::settings::Check;
 use super::values::Origin;
 use crate::cells::{CellGeometry, CellGrid, CellShape};
-use crate::change_log::TrackOptions;
 use crate::postgis::{
-    Budget, Cells, LayerKind, LayerOptions, OnLargeTile, Property, PropertySource, Query, ROW_NUMBER, RowZooms, Rows,
-    Simplify, TileFunction, TilePart,
+    AggregateSection, Budget, Cells, ClusterSection, LayerKind, LayerOptions, LayerSection, Limit, OnLargeTile,
+    Properties, Property, PropertySource, Query, ROW_NUMBER, RowCondition, RowZooms, Rows, Simplify, SimplifySection,
+    TileFunction, TilePart,
 };
 use crate::target::is_own_name;
 use crate::tile::{
@@ -42,7 +40,7 @@ impl Band {
 }
 
 impl Check<'_> {
-    pub(crate) fn layers(&self, given: &ConfigFile, only: &[String]) -> Result<Vec<LayerSettings>, ConfigError> {
+    pub(crate) fn layers(&self, given: &ConfigFile, only: &[String]) -> Result<Vec<LayerOptions>, ConfigError> {
         let layers = &given.layer;
         if layers.is_empty() || layers.len() > MOST_LAYERS {
             return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
@@ -61,6 +59,7 @@ impl Check<'_> {
                 );
                 return Err(self.wrong("layer", what));
             }
+            self.describes_properties(layer)?;
             names.push(&layer.name);
         }
         if let Some(wanted) = only.iter().find(|wanted| !names.contains(&wanted.as_str())) {
@@ -82,7 +81,7 @@ impl Check<'_> {
         id: LayerId,
         layer: &LayerSection,
         defaults: &LayerDefaults,
-    ) -> Result<Vec<LayerSettings>, ConfigError> {
+    ) -> Result<Vec<LayerOptions>, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let margin = self.margin(layer, defaults)?;
         let function = self.function(layer)?;
@@ -94,20 +93,12 @@ impl Check<'_> {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
         let zooms = layer.zoom.as_ref().unwrap_or(&defaults.zoom).clone();
-        let track: Vec<TrackOptions> = (layer.track.iter())
-            .map(|track| TrackOptions {
-                table: track.table.clone(),
-                schema: track.schema.clone(),
-                geometry: track.geometry.clone(),
-            })
-            .collect();
         let mut budget = self.budget(layer, defaults)?;
         if function.is_some() {
             budget = budget.of_whole_tiles();
         }
         let row_zooms = RowZooms { min: layer.min_zoom.clone(), max: layer.max_zoom.clone() };
-        let refresh = layer.refresh.unwrap_or(false);
-        if refresh && matches!(rows, Rows::Query(_)) {
+        if layer.refresh() && matches!(rows, Rows::Query(_)) {
             let what = "is for a layer that names a materialized view with table: leave it out".to_owned();
             return Err(self.wrong(&key("refresh"), what));
         }
@@ -119,47 +110,40 @@ impl Check<'_> {
         if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
             self.no_rank(layer)?;
         }
-        let bands = bands.into_iter().map(|(zooms, band)| LayerSettings {
-            options: LayerOptions {
-                name: layer.name.clone(),
-                id,
-                rows: rows.clone(),
-                geometry: layer.geometry.clone(),
-                key: columns.clone(),
-                properties: band.properties,
-                feature_id: layer.feature_id.clone(),
-                filter: band.filter,
-                row_zooms: row_zooms.clone(),
-                zooms,
-                margin: Margin { moved: band.simplify.as_ref().map_or(0.0, Simplify::moved), ..margin },
-                kind: band.kind,
-                simplify: band.simplify,
-                budget: budget.clone(),
-                on_tile_error: layer.on_tile_error.unwrap_or(defaults.on_tile_error),
-                beyond: layer.beyond.unwrap_or(defaults.beyond),
-                refresh,
-                is_sample: self.is_sample(),
-            },
-            track: track.clone(),
+        let section = Arc::new(layer.clone());
+        let bands = bands.into_iter().map(|(zooms, band)| LayerOptions {
+            section: Arc::clone(&section),
+            name: layer.name.clone(),
+            id,
+            rows: rows.clone(),
+            key: columns.clone(),
+            properties: band.properties,
+            filter: band.filter,
+            row_zooms: row_zooms.clone(),
+            zooms,
+            margin: Margin { moved: band.simplify.as_ref().map_or(0.0, Simplify::moved), ..margin },
+            kind: band.kind,
+            simplify: band.simplify,
+            budget: budget.clone(),
+            on_tile_error: layer.on_tile_error.unwrap_or(defaults.on_tile_error),
+            beyond: layer.beyond.unwrap_or(defaults.beyond),
         });
         Ok(bands.collect())
     }
 
-    /// Descriptions of the layers, for people.
-    pub(crate) fn layer_texts(&self, given: &ConfigFile) -> Result<Vec<LayerTexts>, ConfigError> {
-        let texts = |layer: &LayerSection| {
-            let of_properties = layer.property_descriptions.clone().unwrap_or_default();
-            // Only the database knows the columns of a table, and clusters have properties of their own.
-            let own = layer.properties.as_ref().filter(|_| layer.aggregate.is_none() && layer.cluster.is_none());
-            let known = own.map(Properties::names);
-            let unknown = |name: &&String| known.as_ref().is_some_and(|known| !known.contains(&name.as_str()));
-            if let Some(unknown) = of_properties.keys().find(unknown) {
+    /// Refuses descriptions of properties that the layer does not have.
+    fn describes_properties(&self, layer: &LayerSection) -> Result<(), ConfigError> {
+        // Only the database knows the columns of a table, and clusters have properties of their own.
+        let own = layer.properties.as_ref().filter(|_| layer.aggregate.is_none() && layer.cluster.is_none());
+        let Some(known) = own.map(Properties::names) else { return Ok(()) };
+        let mut described = layer.property_descriptions.iter().flat_map(|texts| texts.keys());
+        match described.find(|name| !known.contains(&name.as_str())) {
+            None => Ok(()),
+            Some(unknown) => {
                 let key = format!("layer[{}].property_descriptions", layer.name);
-                return Err(self.wrong(&key, format!("describes \"{unknown}\", which is no property of the layer")));
+                Err(self.wrong(&key, format!("describes \"{unknown}\", which is no property of the layer")))
             }
-            Ok(LayerTexts { name: layer.name.clone(), description: layer.description.clone(), of_properties })
-        };
-        given.layer.iter().map(texts).collect()
+        }
     }
 
     /// The ways in which the layer is drawn, each with its zooms, ordered by the first zoom. Together they cover all

@@ -7,9 +7,9 @@ use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
 use super::file::{ParameterSection, ValueType};
+use super::settings::Check;
 use super::settings::ParameterSettings;
-use super::settings::{Check, LayerSettings};
-use crate::postgis::parameter_array;
+use crate::postgis::{LayerOptions, parameter_array};
 use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
 
 /// The most parameters of a tileset.
@@ -60,7 +60,7 @@ impl Check<'_> {
     pub(crate) fn parameters(
         &self,
         sections: &[ParameterSection],
-        layers: &[LayerSettings],
+        layers: &[LayerOptions],
         all_layers: &[String],
     ) -> Result<Vec<ParameterSettings>, ConfigError> {
         if sections.len() > MAX_PARAMETERS {
@@ -79,7 +79,7 @@ impl Check<'_> {
     fn parameter(
         &self,
         section: &ParameterSection,
-        layers: &[LayerSettings],
+        layers: &[LayerOptions],
         all_layers: &[String],
     ) -> Result<ParameterSettings, ConfigError> {
         let name = &section.name;
@@ -140,8 +140,8 @@ impl Check<'_> {
             if !all_layers.contains(layer) {
                 return Err(wrong("where", format!("names the layer \"{layer}\", which is not there")));
             }
-            let of_function = |settings: &LayerSettings| {
-                settings.options.name == *layer && matches!(settings.options.kind, crate::postgis::LayerKind::Function(_))
+            let of_function = |settings: &LayerOptions| {
+                settings.name == *layer && matches!(settings.kind, crate::postgis::LayerKind::Function(_))
             };
             if layers.iter().any(of_function) {
                 let what = format!(

@@ -1,9 +1,8 @@
 //! Refuses placeholders such as `!zoom!` where they have no value. The message says where they have one.
 
 use super::error::ConfigError;
-use super::file::{LayerSection, RowCondition};
 use super::settings::Check;
-use crate::postgis::{Property, PropertySource, placeholder_in};
+use crate::postgis::{LayerSection, Property, PropertySource, RowCondition, placeholder_in};
 
 impl Check<'_> {
     /// Refuses placeholders in SQL that is read once for all zooms and tiles of a layer: `where`, `min_zoom`,

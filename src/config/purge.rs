@@ -3,15 +3,11 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{PurgeProvider, PurgeSection};
 use super::settings::Check;
 use crate::cdn::{
     CdnUrl, CdnUrlError, CloudFrontOptions, CloudflareOptions, CommandOptions, FastlyOptions, NginxOptions,
-    ProviderOptions, PurgeBudget, PurgeOptions, SecretSource, VarnishOptions,
+    ProviderOptions, PurgeBudget, PurgeOptions, PurgeProvider, PurgeSection, SecretSource, VarnishOptions,
 };
-
-/// The default time for which a command waits for a provider.
-const WAIT: Duration = Duration::from_secs(30);
 
 /// The default delay after which items that cost nothing are purged again: an edge may have fetched the old tile again
 /// from a shield that was purged after the edge.
@@ -48,19 +44,16 @@ impl Check<'_> {
         let costs = given.provider == PurgeProvider::CloudFront;
         let rebound = given.rebound.map_or(if costs { Duration::ZERO } else { REBOUND }, Duration::from);
         Ok(PurgeOptions {
+            section: given.clone(),
             provider: self.purge_provider(given)?,
             url,
-            by: given.by,
             budget: PurgeBudget {
                 items_per_month: given.budget_per_month,
                 min_interval: given
                     .min_interval
                     .map_or(if costs { MIN_INTERVAL } else { Duration::ZERO }, Duration::from),
             },
-            wait: given.wait.map_or(WAIT, Duration::from),
-            required: given.required.unwrap_or(false),
             rebound: (rebound > Duration::ZERO).then_some(rebound),
-            settle: given.settle.map(Duration::from),
         })
     }
 

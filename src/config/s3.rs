@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 use http::HeaderName;
 
 use super::error::ConfigError;
-use super::file::S3Section;
 use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
 use crate::serve::{ServeOptions, ServeSection, TagHeader, TileHeader};
 use crate::setting::TextByZoom;
-use crate::target::{CacheRule, CloudSettings, Encryption, S3Headers, S3Options, S3Shared, without_user};
+use crate::target::{CacheRule, CloudSettings, Encryption, S3Options, S3Section, S3Shared, without_user};
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
@@ -22,37 +21,19 @@ impl Check<'_> {
             }
             (other, None) => other.clone(),
         };
+        self.within("s3.attempts", given.attempts, 1..=100)?;
+        self.within("s3.part_size_mb", given.part_size_mb, 5..=5_000)?;
+        let metadata = given.metadata.iter().flatten();
         Ok(S3Options {
-            endpoint: given.endpoint.as_deref().map(without_user),
-            region: given.region.clone(),
-            profile: given.profile.clone(),
+            cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
+            metadata: metadata
+                .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))
+                .collect::<Result<_, ConfigError>>()?,
+            names,
             keys: None,
-            path_style: given.path_style,
-            in_flight: given.in_flight,
-            attempts: self.within("s3.attempts", given.attempts, 1..=100)?,
-            backoff: *given.backoff,
-            connect_timeout: *given.connect_timeout,
-            attempt_timeout: *given.attempt_timeout,
-            request_timeout: *given.request_timeout,
-            lease: *given.lease,
-            conditional_writes: given.conditional_writes,
-            checksums: given.checksums,
-            part_size: self.within("s3.part_size_mb", given.part_size_mb, 5..=5_000)? << 20,
-            headers: S3Headers {
-                cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
-                notes_cache_control: Some(given.notes_cache_control.clone()),
-                metadata: given
-                    .metadata
-                    .iter()
-                    .flatten()
-                    .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))
-                    .collect::<Result<_, ConfigError>>()?,
-                names,
-                storage_class: given.storage_class.clone(),
-                encryption,
-            },
             cloud: CloudSettings::default(),
             shared: S3Shared::default(),
+            section: S3Section { endpoint: given.endpoint.as_deref().map(without_user), encryption, ..given.clone() },
         })
     }
 
@@ -153,9 +134,9 @@ impl Check<'_> {
 
     /// Refuses to purge by tags that are not sent, because such a purge would hit nothing.
     pub(crate) fn tags_are_sent(&self, tileset: &TilesetSettings, server: &ServeOptions) -> Result<(), ConfigError> {
-        let is_by_tag = tileset.purges.iter().any(|purge| purge.by == Some(PurgeBy::Tag));
+        let is_by_tag = tileset.purges.iter().any(|purge| purge.section.by == Some(PurgeBy::Tag));
         let in_server = server.tile_headers.headers.iter().any(|header| header.text.has_band());
-        if !is_by_tag || in_server || tileset.s3.headers.has_band() {
+        if !is_by_tag || in_server || tileset.s3.has_band() {
             return Ok(());
         }
         Err(self.wrong(

@@ -8,25 +8,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::file::{AutoWord, ConfigFile, DatabaseSection, RowsMb, RunSection, TilesetSection};
+use super::file::{AutoWord, ConfigFile, RowsMb, RunSection, TilesetSection};
 use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::cdn::PurgeOptions;
-use crate::change_log::{ChangesOptions, TrackOptions, WatchOptions};
+use crate::change_log::ChangesOptions;
 use crate::encode::{Level, Packing};
 use crate::pipeline::Limits;
-use crate::postgis::{ConnectOptions, LayerOptions, Parts, SessionOptions};
+use crate::postgis::{ConnectOptions, ConnectParts, DatabaseSection, LayerOptions, SessionOptions};
 use crate::serve::{Parameter, ParameterType, ServeOptions};
 use crate::setting::TimeSpan;
 use crate::target::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
-use crate::tile::{AreaPart, MapCenter, TileTextNames, TilesetTag, ZoomList};
+use crate::tile::{AreaPart, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
 
 /// The most sessions that render in parallel.
 const MAX_WORKERS: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
+
+/// The longest wait for a lock.
+const LOCK_TIMEOUTS: RangeInclusive<TimeSpan> =
+    TimeSpan(Duration::from_millis(10))..=TimeSpan(Duration::from_secs(3_600));
 
 /// The share for `rows_mb = "auto"`: the usable memory of the process divided by this number.
 const AUTO_ROWS_SHARE: usize = 4;
@@ -52,8 +56,6 @@ pub struct DatabaseSettings {
     pub connect: ConnectOptions,
     /// The limits of each session.
     pub session: SessionOptions,
-    /// How often a run may start over.
-    pub restarts: u32,
     /// The change log.
     pub changes: ChangesOptions,
 }
@@ -79,16 +81,7 @@ pub struct RunSettings {
 #[derive(Debug, Clone)]
 pub struct TilesetSettings {
     pub name: String,
-    /// What it shows.
-    pub description: Option<String>,
-    /// Whom to credit.
-    pub attribution: Option<String>,
-    pub version: Option<String>,
     pub zooms: ZoomList,
-    /// Where a map begins; `None` for the middle of what is drawn.
-    pub center: Option<MapCenter>,
-    /// Descriptions of the layers, for people.
-    pub layer_texts: Vec<LayerTexts>,
     /// The boxes; empty for the whole world.
     pub bbox: Vec<AreaPart>,
     /// The target, as a path or an address.
@@ -101,47 +94,28 @@ pub struct TilesetSettings {
     pub s3: S3Options,
     /// The CDNs that are notified of what changed.
     pub purges: Vec<PurgeOptions>,
-    /// How `reseed --watch` waits for changes.
-    pub watch: WatchOptions,
     /// The parameters that requests for live tiles may give.
     pub parameters: Vec<ParameterSettings>,
     /// The layers, in the order in which they stand in a tile.
-    pub layers: Vec<LayerSettings>,
+    pub layers: Vec<LayerOptions>,
     /// The variants of the tileset; `None` if it is a single tileset.
     pub variants: Option<Arc<VariantSettings>>,
     /// The values by which the tileset is a variant, if it is one.
     pub variant: Option<Variant>,
-}
-
-/// Descriptions of a layer and its properties, for people who read the TileJSON.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LayerTexts {
-    pub name: String,
-    /// What it shows.
-    pub description: Option<String>,
-    /// Descriptions of its properties, by name. They replace the property's type in `fields` of the TileJSON.
-    pub of_properties: BTreeMap<String, String>,
+    /// The keys that need no more than their type.
+    pub(crate) section: Arc<TilesetSection>,
 }
 
 /// The names of the layers, by their ids. A layer that is drawn differently at different zooms is listed once.
 #[must_use]
-pub fn layer_names(layers: &[LayerSettings]) -> Vec<String> {
+pub fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for layer in layers {
-        if names.last() != Some(&layer.options.name) {
-            names.push(layer.options.name.clone());
+        if names.last() != Some(&layer.name) {
+            names.push(layer.name.clone());
         }
     }
     names
-}
-
-/// A layer at the zooms at which it is drawn in one way.
-#[derive(Debug, Clone)]
-pub struct LayerSettings {
-    /// The options of the layer itself.
-    pub options: LayerOptions,
-    /// Further tables that the layer's query reads.
-    pub track: Vec<TrackOptions>,
 }
 
 impl JobSettings {
@@ -152,7 +126,7 @@ impl JobSettings {
     /// several tilesets ([`ConfigValues::tilesets`]).
     pub fn resolve(
         values: &ConfigValues,
-        environment: &Parts,
+        environment: &ConnectParts,
         only_layers: &[String],
     ) -> Result<JobSettings, ConfigError> {
         let several = || ConfigError::NotOneTileset {
@@ -170,8 +144,7 @@ impl JobSettings {
         // The PG* variables override a URL from a file. A URL from a flag or from DATABASE_URL is only completed by
         // them.
         let url_is_weak = matches!(values.origin("database.url"), Some(Origin::File(_) | Origin::Default) | None);
-        let (name, timeout) = (&given.database.application_name, *given.database.connect_timeout);
-        let connect = ConnectOptions::new(url, environment, url_is_weak, name, timeout)?;
+        let connect = ConnectOptions::new(url, environment, url_is_weak, &given.database)?;
         let run = &given.run;
         let workers = check.workers("run.workers", run.workers)?;
         let window =
@@ -194,19 +167,17 @@ impl JobSettings {
                 check.wrong("tileset.gzip_level", format!("{level} is no gzip level: write 1 (fast) to 12 (small)"))
             );
         };
+        check.within_times("database.lock_timeout", given.database.lock_timeout, LOCK_TIMEOUTS)?;
         let changes = check.changes(&given.changes)?;
         let database = DatabaseSettings {
             connect,
             session: SessionOptions {
-                statement_timeout: *given.database.statement_timeout,
-                lock_timeout: check.lock_timeout(given.database.lock_timeout)?,
-                work_mem: given.database.work_mem.clone(),
+                section: given.database.clone(),
                 // One more for the keeper, which holds the snapshot.
                 connections: workers.get() + 1,
                 parameters: Vec::new(),
                 change_log: changes.schema.clone(),
             },
-            restarts: given.database.restarts,
             changes,
         };
         let run = RunSettings {
@@ -222,7 +193,7 @@ impl JobSettings {
             section: given.run.clone(),
         };
         let tileset = check.tileset(&given, section, only_layers)?;
-        let server = check.serve(&given.serve, tileset.s3.headers.names.clone())?;
+        let server = check.serve(&given.serve, tileset.s3.names.clone())?;
         check.tags_are_sent(&tileset, &server)?;
         Ok(JobSettings { database, run, server, tileset })
     }
@@ -248,11 +219,6 @@ impl Check<'_> {
             origin: origin.map_or_else(|| "nowhere".to_owned(), ToString::to_string),
             what,
         }
-    }
-
-    /// True if the layers are those of the sample.
-    pub(crate) fn is_sample(&self) -> bool {
-        self.values.origin("layer") == Some(&Origin::Default)
     }
 
     pub(crate) fn within<T: PartialOrd + std::fmt::Display>(
@@ -313,12 +279,7 @@ impl Check<'_> {
         let names = TileTextNames { tag: TilesetTag::of(&tileset.name), layers: layer_names(&layers) };
         Ok(TilesetSettings {
             name: tileset.name.clone(),
-            description: tileset.description.clone(),
-            attribution: tileset.attribution.clone(),
-            version: tileset.version.clone(),
             zooms: tileset.zoom.clone(),
-            center: tileset.center,
-            layer_texts: self.layer_texts(given)?,
             bbox: self.boxes(tileset.bbox.clone(), tileset.area.as_ref(), &tileset.zoom)?,
             output: tileset.output.clone(),
             max_shrink: (tileset.max_shrink.parse())
@@ -326,7 +287,6 @@ impl Check<'_> {
             tree: self.tree(&target)?,
             s3: self.s3(&given.s3, names)?,
             purges: self.purges(&purges)?,
-            watch: WatchOptions { debounce: *given.changes.debounce, poll: *given.changes.poll },
             parameters: self.parameters(
                 &tileset.parameter,
                 &layers,
@@ -335,6 +295,7 @@ impl Check<'_> {
             layers,
             variants,
             variant: None,
+            section: Arc::new(tileset.clone()),
         })
     }
 
@@ -355,12 +316,6 @@ impl Check<'_> {
             "" => Err(self.wrong("database.url_file", format!("{} is empty: write the URL into it", path.display()))),
             url => Ok(Some(url.to_owned())),
         }
-    }
-
-    fn lock_timeout(&self, timeout: TimeSpan) -> Result<Duration, ConfigError> {
-        const SHORTEST: TimeSpan = TimeSpan(Duration::from_millis(10));
-        const LONGEST: TimeSpan = TimeSpan(Duration::from_secs(3_600));
-        self.within_times("database.lock_timeout", timeout, SHORTEST..=LONGEST)
     }
 
     fn changes(&self, changes: &ChangesOptions) -> Result<ChangesOptions, ConfigError> {

@@ -1,10 +1,9 @@
 //! Several tilesets in one configuration: the values of each.
 
 use super::error::{ConfigError, nearest};
-use super::file::{Compression, PublishMode, TargetSection};
 use super::settings::{Check, JobSettings, layer_names};
 use super::values::{ConfigValues, Origin};
-use crate::target::{Publishing, Template, TreeOptions};
+use crate::target::{PublishMode, Publishing, TargetSection, Template, TreeOptions};
 
 /// The placeholder for the name of a tileset in addresses.
 const TILESET_PLACE: &str = "{tileset}";
@@ -146,7 +145,7 @@ impl JobSettings {
         names.sort_unstable();
         names.dedup();
         for name in names {
-            first.tileset.layers.extend(all.iter().filter(|layer| layer.options.name == name).cloned());
+            first.tileset.layers.extend(all.iter().filter(|layer| layer.name == name).cloned());
         }
         Some(first)
     }
@@ -178,9 +177,8 @@ impl Check<'_> {
             }
             _ => {}
         }
-        let packed = target.compression == Compression::Gzip;
         let public_url = target.public_url.as_deref().map(|url| self.public_url(url)).transpose()?;
-        Ok(TreeOptions { template, publish, force: false, public_url, packed })
+        Ok(TreeOptions { section: target.clone(), template, publish, force: false, public_url })
     }
 
     /// Checks the URL under which clients find a target. Returns an empty text for `relative`.

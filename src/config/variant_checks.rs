@@ -2,10 +2,10 @@
 
 use super::error::{ConfigError, nearest};
 use super::file::{ConfigFile, TilesetSection, VariantList, VariantsSection};
-use super::settings::{Check, LayerSettings};
+use super::settings::Check;
 use super::values::Origin;
 use super::variants::{NoTemplate, OutputTemplate, VariantCondition, VariantSettings, VariantValues, table_of};
-use crate::postgis::{LayerKind, Query};
+use crate::postgis::{LayerKind, LayerOptions, Query};
 
 impl Check<'_> {
     /// The variants of the tileset, if it has any.
@@ -13,7 +13,7 @@ impl Check<'_> {
         &self,
         given: &ConfigFile,
         tileset: &TilesetSection,
-        layers: &[LayerSettings],
+        layers: &[LayerOptions],
     ) -> Result<Option<VariantSettings>, ConfigError> {
         let Some(section) = &tileset.variants else { return Ok(None) };
         let wrong = |field: &str, what: String| Err(self.wrong(&format!("tileset.variants.{field}"), what));
@@ -83,16 +83,16 @@ impl Check<'_> {
     fn variant_conditions(
         &self,
         section: &VariantsSection,
-        layers: &[LayerSettings],
+        layers: &[LayerOptions],
     ) -> Result<Vec<VariantCondition>, ConfigError> {
         let mut conditions = Vec::new();
         for (layer, sql) in &section.filter {
             let wrong = |what: String| Err(self.wrong("tileset.variants.where", what));
-            let Some(known) = layers.iter().find(|known| known.options.name == *layer) else {
-                let hint = nearest(layer, layers.iter().map(|known| known.options.name.as_str())).unwrap_or_default();
+            let Some(known) = layers.iter().find(|known| known.name == *layer) else {
+                let hint = nearest(layer, layers.iter().map(|known| known.name.as_str())).unwrap_or_default();
                 return wrong(format!("names \"{layer}\", which is no layer of the tileset{hint}"));
             };
-            if matches!(known.options.kind, LayerKind::Function(_)) {
+            if matches!(known.kind, LayerKind::Function(_)) {
                 return wrong(format!(
                     "names \"{layer}\", whose tiles a function gives: write query = {{ name = \"!name!\" }} in the layer instead"
                 ));

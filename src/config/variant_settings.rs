@@ -23,7 +23,7 @@ impl JobSettings {
         };
         let values: Vec<BoundValue> = parameters.iter().zip(row).map(value).collect();
         for layer in &mut settings.tileset.layers {
-            if let LayerKind::Function(function) = &mut layer.options.kind
+            if let LayerKind::Function(function) = &mut layer.kind
                 && let Some(query) = &function.query
                 && let Ok(query) = serde_json::from_str(query)
             {
@@ -45,12 +45,12 @@ impl JobSettings {
         let mut settings = self.clone();
         let Some(variants) = settings.tileset.variants.take() else { return Ok(settings) };
         for layer in &mut settings.tileset.layers {
-            let Some(condition) = variants.conditions.iter().find(|one| one.layer == layer.options.name) else {
+            let Some(condition) = variants.conditions.iter().find(|one| one.layer == layer.name) else {
                 continue;
             };
             let sql = bound_condition(&condition.sql, parameters)
                 .map_err(|error| VariantSettings::wrong("where", error.to_string()))?;
-            layer.options.filter = Some(joined_conditions(layer.options.filter.as_deref(), &sql));
+            layer.filter = Some(joined_conditions(layer.filter.as_deref(), &sql));
         }
         Ok(settings)
     }
@@ -86,7 +86,7 @@ impl JobSettings {
                 .map_err(|error: CdnUrlError| VariantSettings::wrong("purge.url", format!("{url:?} {error}")))?;
         }
         name.clone_into(&mut self.tileset.name);
-        self.tileset.s3.headers.names.tag = TilesetTag::of(name);
+        self.tileset.s3.names.tag = TilesetTag::of(name);
         self.server.tile_headers.names.tag = TilesetTag::of(name);
         Ok(())
     }

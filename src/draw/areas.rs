@@ -143,9 +143,9 @@ pub(crate) fn query_tiles(area: &Area, index: usize) -> &[TileRect] {
     }
 }
 
-/// The area of other tiles that have the same features as `like`.
-pub(crate) fn moved(like: &Area, rect: TileRect) -> Area {
-    let search = like.search.iter().map(|search| match search {
+/// The area of other tiles that have the same features as `area`.
+pub(crate) fn moved(area: &Area, rect: TileRect) -> Area {
+    let search = area.search.iter().map(|search| match search {
         SearchBox::Listed(source, _) => SearchBox::Listed(*source, vec![rect]),
         other => other.clone(),
     });

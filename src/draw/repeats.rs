@@ -12,7 +12,7 @@ use crate::tile::{Area, Batch, Order, Repeat, SearchBox, TileCoord, TileRect};
 
 /// Two tiles with the same content, to compare: the tile that is rendered for all, and the last of the batch.
 struct Compared {
-    like: TileCoord,
+    rendered: TileCoord,
     other: TileCoord,
 }
 
@@ -21,14 +21,14 @@ impl BatchDrawing<'_> {
     pub(crate) async fn repeats(self, batch: &Batch, tiles: &mut BatchTiles) -> Result<(), Error> {
         self.render_missing(&batch.repeats).await?;
         let mut plain = Vec::new();
-        for Repeat { like, tiles: rects } in &batch.repeats {
-            match like.rect.first().and_then(|like| self.layers.repeated().get(like)) {
+        for Repeat { rendered, tiles: rects } in &batch.repeats {
+            match rendered.rect.first().and_then(|tile| self.layers.repeated().get(tile)) {
                 Some(RepeatedContent::Same(content)) => {
                     for tile in rects.iter().flat_map(TileRect::iter) {
                         tiles.insert(place(tile), RenderedTile { tile, ..(*content).clone() });
                     }
                 }
-                Some(RepeatedContent::Differs) | None => plain.extend(rects.iter().map(|rect| moved(like, *rect))),
+                Some(RepeatedContent::Differs) | None => plain.extend(rects.iter().map(|rect| moved(rendered, *rect))),
             }
         }
         if !plain.is_empty() {
@@ -41,38 +41,39 @@ impl BatchDrawing<'_> {
     /// Renders the contents that no earlier batch has rendered.
     async fn render_missing(self, repeats: &[Repeat]) -> Result<(), Error> {
         let (mut areas, mut compared) = (Vec::new(), Vec::new());
-        for Repeat { like, tiles } in repeats {
-            let (Some(first), Some(last)) = (like.rect.first(), tiles.iter().flat_map(TileRect::iter).last()) else {
+        for Repeat { rendered, tiles } in repeats {
+            let (Some(first), Some(last)) = (rendered.rect.first(), tiles.iter().flat_map(TileRect::iter).last())
+            else {
                 continue;
             };
             if self.layers.repeated().get(first).is_none() {
-                areas.push((**like).clone());
+                areas.push((**rendered).clone());
                 if last != first {
-                    areas.push(moved(like, TileRect::from(last)));
+                    areas.push(moved(rendered, TileRect::from(last)));
                 }
-                compared.push(Compared { like: first, other: last });
+                compared.push(Compared { rendered: first, other: last });
             }
         }
         if areas.is_empty() {
             return Ok(());
         }
         let drawn = self.areas(&areas).await?;
-        for Compared { like, other } in compared {
+        for Compared { rendered, other } in compared {
             let other = drawn.get(&place(other)).cloned();
-            let tile = drawn.get(&place(like)).cloned();
+            let tile = drawn.get(&place(rendered)).cloned();
             let (Some(tile), Some(other)) = (tile, other) else {
                 let layer = self.probed(0);
-                return Err(miscounted(layer, 1, 0, area_name(&TileRect::from(like))));
+                return Err(miscounted(layer, 1, 0, area_name(&TileRect::from(rendered))));
             };
             let is_alike = tile.mvt == other.mvt && !tile.is_failed() && !other.is_failed();
             if !is_alike {
                 tracing::debug!(
-                    "{like} and {} differ: tiles inside of the same features are rendered one by one",
+                    "{rendered} and {} differ: tiles inside of the same features are rendered one by one",
                     other.tile
                 );
             }
             let content = if is_alike { RepeatedContent::Same(Arc::new(tile)) } else { RepeatedContent::Differs };
-            self.layers.repeated().insert(like, content);
+            self.layers.repeated().insert(rendered, content);
         }
         Ok(())
     }

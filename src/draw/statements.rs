@@ -64,12 +64,12 @@ pub(crate) enum RepeatedContent {
 }
 
 impl RepeatedTiles {
-    pub(crate) fn get(&self, like: TileCoord) -> Option<RepeatedContent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&like).cloned()
+    pub(crate) fn get(&self, rendered: TileCoord) -> Option<RepeatedContent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&rendered).cloned()
     }
 
-    pub(crate) fn insert(&self, like: TileCoord, content: RepeatedContent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(like, content);
+    pub(crate) fn insert(&self, rendered: TileCoord, content: RepeatedContent) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(rendered, content);
     }
 }
 

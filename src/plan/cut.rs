@@ -309,7 +309,7 @@ impl<'a> Cutter<'a> {
         let (column, first, last) = (self.column_of(start), self.row_of(start), self.row_of(start + tiles - 1));
         let (y0, y1) = (self.zoom.last() - last, self.zoom.last() - first);
         let rect = TileRect { zoom: self.zoom, x0: column, y0, x1: column, y1 };
-        let like = self.contents.like(content, || {
+        let rendered = self.contents.rendered(content, || {
             let rect = TileRect { y1: y0, ..rect };
             let listed = |source| SearchBox::Listed(source, vec![rect]);
             let search = touching.iter().map(|touching| touching.source().map_or(SearchBox::Nothing, listed));
@@ -317,7 +317,7 @@ impl<'a> Cutter<'a> {
         });
         let open = self.open.get_or_insert_with(|| OpenBatch::new(counts.len()));
         let at = *open.contents.entry(content).or_insert_with(|| {
-            open.repeats.push(Repeat { like, tiles: Vec::new() });
+            open.repeats.push(Repeat { rendered, tiles: Vec::new() });
             open.repeats.len() - 1
         });
         let known = &mut open.repeats[at].tiles;

@@ -215,7 +215,7 @@ pub(crate) type ContentNumber = u32;
 pub(crate) struct SharedContents {
     numbers: HashMap<Box<[(usize, u32)]>, ContentNumber>,
     /// The tile that is rendered for each content, once there is one.
-    likes: RefCell<HashMap<ContentNumber, Arc<Area>>>,
+    rendered: RefCell<HashMap<ContentNumber, Arc<Area>>>,
 }
 
 impl SharedContents {
@@ -244,12 +244,12 @@ impl SharedContents {
         }
         let shared = tiles.into_iter().filter(|(_, tiles)| *tiles >= MIN_REPEATS).map(|(members, _)| members);
         let numbers = shared.zip(0..).collect();
-        Ok(SharedContents { numbers, likes: RefCell::default() })
+        Ok(SharedContents { numbers, rendered: RefCell::default() })
     }
 
     /// The tile that is rendered for a content: `first`, if no tile was chosen before.
-    pub(crate) fn like(&self, content: ContentNumber, first: impl FnOnce() -> Area) -> Arc<Area> {
-        Arc::clone(self.likes.borrow_mut().entry(content).or_insert_with(|| Arc::new(first())))
+    pub(crate) fn rendered(&self, content: ContentNumber, first: impl FnOnce() -> Area) -> Arc<Area> {
+        Arc::clone(self.rendered.borrow_mut().entry(content).or_insert_with(|| Arc::new(first())))
     }
 
     /// The content of some tiles, if it is shared. `members` is a reusable buffer for the features.

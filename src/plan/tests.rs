@@ -243,8 +243,8 @@ fn tiles_inside_of_rings_of_different_directions_are_not_taken_for_the_same() {
             plan(&"6".parse().unwrap(), &layers, &Coverage::new(&[]), NonZeroU64::new(300).unwrap(), order).unwrap();
         let mut inside: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
         for repeat in plans.iter().flat_map(|plan| &plan.batches).flat_map(|batch| &batch.repeats) {
-            let like = repeat.like.rect.first().unwrap();
-            inside.entry(like.x()).or_default().extend(repeat.tiles.iter().flat_map(|rect| [rect.x0, rect.x1]));
+            let rendered = repeat.rendered.rect.first().unwrap();
+            inside.entry(rendered.x()).or_default().extend(repeat.tiles.iter().flat_map(|rect| [rect.x0, rect.x1]));
         }
         let sides: Vec<bool> = inside.values().map(|columns| columns[0] < 32).collect();
         assert_eq!(sides, [true, false], "{order:?}");

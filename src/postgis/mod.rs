@@ -34,20 +34,22 @@ pub use discover::{
     LayerTrial, OSM_ID, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover,
     try_layers,
 };
-pub use layer::{
-    Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, LayerTraits, OnLargeTile, OnTileError, Property,
-    PropertySource, Query, QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, joined_conditions,
-    parameter_array, placeholder_in,
+pub(crate) use layer::{
+    AggregateSection, ClusterSection, CommentLayer, FunctionComment, Limit, Properties, RowCondition, SimplifySection,
 };
-pub(crate) use layer::{CommentLayer, FunctionComment};
+pub use layer::{
+    Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, LayerSection, LayerTraits, OnLargeTile, OnTileError,
+    Property, PropertySource, Query, QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart,
+    TrackSection, joined_conditions, parameter_array, placeholder_in,
+};
 pub use probe::{
     JumpingRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
 pub use refresh::refresh_views;
 pub use session::{
-    Cause, ConnectOptions, Database, Error, ExportedSnapshot, Listener, Parts, ServerName, SessionOptions, SessionRoom,
-    SessionValue, Snapshot, SslMode,
+    Cause, ConnectOptions, ConnectParts, Database, DatabaseSection, Error, ExportedSnapshot, Listener, ServerName,
+    SessionOptions, SessionRoom, SessionValue, Snapshot, SslMode,
 };
 pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted};
 pub(crate) use sql::without_bounds;

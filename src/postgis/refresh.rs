@@ -34,7 +34,7 @@ const FACTS: &str = "
 /// # Errors
 /// If a layer names no materialized view, the role may not refresh it, or the server cannot.
 pub async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Result<Option<String>, Error> {
-    let wanted: Vec<&LayerOptions> = layers.iter().copied().filter(|layer| layer.refresh).collect();
+    let wanted: Vec<&LayerOptions> = layers.iter().copied().filter(|layer| layer.section.refresh()).collect();
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -53,13 +53,7 @@ pub async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Res
 async fn refresh(session: &Session, layer: &LayerOptions, refreshed: &mut BTreeSet<String>) -> Result<(), Error> {
     let wrong = |what: String, next: String| Error::Layer { layer: layer.name.clone(), what, next, source: None };
     let Rows::Relation { schema, table } = &layer.rows else { return Ok(()) };
-    let name = RelationName {
-        layer: &layer.name,
-        schema: schema.as_deref(),
-        table,
-        of: "the layer",
-        is_sample: layer.is_sample,
-    };
+    let name = RelationName { layer: &layer.name, schema: schema.as_deref(), table, of: "the layer" };
     session.begin_writing(CONTEXT).await?;
     let view = look_up(session, name).await?.quoted();
     if !refreshed.insert(view.clone()) {

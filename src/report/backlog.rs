@@ -3,7 +3,6 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::closing::PurgeStatus;
 use super::reseeded::{Reason, changed_rows};
 use super::summary::{counted, table};
 use super::{grouped, timed, visible_line};
@@ -54,6 +53,25 @@ pub struct BehindTarget {
     pub unfinished: Vec<String>,
     /// What waits for the CDNs of the target.
     pub purges: Vec<PurgeStatus>,
+}
+
+/// What waits for one CDN.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct PurgeStatus {
+    /// The provider and how it knows the target.
+    pub provider: String,
+    /// Tiles that wait; `None` for every tile.
+    pub tiles: Option<u64>,
+    /// Items that are left of a purge that was sent in part.
+    pub items: u64,
+    /// Tiles that were sent and are to be sent once more; `None` for every tile.
+    pub again: Option<u64>,
+    /// The age of the oldest publish that waits.
+    pub oldest_seconds: Option<u64>,
+    /// Items sent in the last month in which any were.
+    pub spent_this_month: u64,
+    /// Why the provider refuses, if it does.
+    pub stopped: Option<String>,
 }
 
 /// The backlog as text for a person.

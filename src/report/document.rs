@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Backlog, Checkup, Contents, DiffReport, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus,
-    ReseedReport, RunReport, ShardsStatus,
+    Backlog, Checkup, Contents, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus,
+    ReseedReport, RunReport,
 };
 
 /// The version of the form of all JSON that the program prints. It grows if a field is removed or changes its meaning;
@@ -35,6 +35,102 @@ impl<T> JsonDocument<T> {
 pub struct PurgeStatusList<'a> {
     /// The CDNs.
     pub cdns: &'a [PurgeStatus],
+}
+
+/// How many tiles of two targets are alike, and how many are not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DiffReport {
+    /// The path or URL of the first target.
+    pub a: String,
+    /// The path or URL of the second target.
+    pub b: String,
+    /// The counts of each zoom in which one of them has tiles.
+    pub zooms: Vec<DiffZoom>,
+}
+
+/// The counts of one zoom.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DiffZoom {
+    /// The zoom.
+    pub zoom: u8,
+    /// Tiles of both with the same content.
+    pub equal: u64,
+    /// Of these, tiles whose stored bytes differ: packed by another program, at another level, or not at all.
+    pub packed_otherwise: u64,
+    /// Tiles of both with other content.
+    pub differ: u64,
+    /// Tiles that only the first target has.
+    pub only_a: u64,
+    /// Tiles that only the second target has.
+    pub only_b: u64,
+}
+
+impl DiffReport {
+    /// The number of tiles that differ, or that only one of the targets has.
+    #[must_use]
+    pub fn differences(&self) -> u64 {
+        self.zooms.iter().map(|zoom| zoom.differ + zoom.only_a + zoom.only_b).sum()
+    }
+}
+
+/// What `shards status` says.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ShardsStatus {
+    /// The run's id.
+    pub run: String,
+    /// The target.
+    pub output: String,
+    /// How the shards come to one state: `tracked`, `held` or `frozen`.
+    pub state: &'static str,
+    /// The sessions that all shards together may have.
+    pub connections: u32,
+    /// When the run was begun (RFC 3339).
+    pub started: String,
+    /// Tiles planned.
+    pub tiles: u64,
+    /// The number of shards that are done.
+    pub done: u32,
+    /// The number of shards that are rendered now.
+    pub running: u32,
+    /// The number of other shards.
+    pub missing: u32,
+    /// Bytes that the shards have left for the commit.
+    pub bytes: u64,
+    /// The time that the shards which are done took, added up, in seconds.
+    pub seconds: f64,
+    /// The shards, in order.
+    pub shards: Vec<ShardStatus>,
+}
+
+/// What `shards status` says of one shard.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+pub struct ShardStatus {
+    /// Which one, counted from 1.
+    pub shard: u32,
+    /// `done`, `running` or `missing`.
+    pub state: ShardState,
+    /// What it costs, by the plan's estimate; 1 is a feature that is drawn into a tile from rows in memory.
+    pub weight: u64,
+    /// Tiles that it planned, if it is done.
+    pub tiles: Option<u64>,
+    /// Bytes that it has left for the commit, if it is done.
+    pub bytes: Option<u64>,
+    /// The time that it took, or has taken up to now, in seconds.
+    pub seconds: Option<f64>,
+    /// Who renders it now.
+    pub holder: Option<String>,
+}
+
+/// The state of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardState {
+    /// It is done.
+    Done,
+    /// An attempt was seen in the last minute.
+    Running,
+    /// Neither.
+    Missing,
 }
 
 /// The schema of a kind of JSON document.

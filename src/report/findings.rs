@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::closing::visible;
 use super::summary::{SkippedRows, counted, skipped_lines};
+use super::terminal::visible;
 use super::{grouped, visible_line};
 
 /// The most examples that are kept for each kind of finding.

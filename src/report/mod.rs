@@ -5,7 +5,6 @@
 //! |---|---|
 //! | `backlog` | the content of the change log and how far targets are behind it, as text and as JSON |
 //! | `bar` | a progress bar for terminals |
-//! | `closing` | the result of a copy, as text |
 //! | `contents` | the content of a target, and of a tile, as tables and as JSON |
 //! | `discovered` | the tables and functions that `init` found in a database, as a table, and what to do next |
 //! | `document` | what the program prints as JSON: each document has a version, and a schema that is made from its type |
@@ -17,10 +16,10 @@
 //! | `reseeded` | the result of a reseed, or the plan of one, as text and as JSON |
 //! | `run_metrics` | the figures of a run as a file for the `textfile` collector of Prometheus' node exporter: for seeds and reseeds that cron starts |
 //! | `summary` | the closing table of a run and the table of a plan, as text and as JSON |
+//! | `terminal` | text and JSON on standard output and standard error, made harmless for a terminal |
 
 mod backlog;
 mod bar;
-mod closing;
 mod contents;
 mod discovered;
 mod document;
@@ -32,6 +31,7 @@ mod record;
 mod reseeded;
 mod run_metrics;
 mod summary;
+mod terminal;
 
 use std::fs::OpenOptions;
 use std::io;
@@ -39,24 +39,17 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use closing::visible_line;
 use serde::Serialize;
-use summary::counted;
 
-use crate::clock::moment;
-use crate::target::{Latest, RewrittenHeaders};
-
-pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
-pub use closing::{
-    CopiedPart, CopyReport, DiffReport, DiffZoom, PurgeStatus, ShardState, ShardStatus, ShardsStatus, print,
-    print_as_json, print_bytes, print_document, print_json, print_script, render_copy, render_delivered, render_diff,
-    render_planned_purges, render_purge_status, render_shards,
-};
+pub use backlog::{Backlog, BehindTarget, LoggedTable, PurgeStatus, render_backlog};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
-pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
+pub use document::{
+    DiffReport, DiffZoom, DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, ShardState, ShardStatus,
+    ShardsStatus, report_schemas,
+};
 pub use event::{Event, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};
 pub use findings::{
@@ -70,6 +63,9 @@ pub use summary::{
     FailedLayer, LargeTile, LayerBudget, PlanReport, PlanZoom, Requests, RunReport, RunZoom, SkippedRows, named,
     render_plan, render_run,
 };
+pub(crate) use summary::{counted, table};
+pub(crate) use terminal::visible_line;
+pub use terminal::{print, print_as_json, print_bytes, print_document, print_json, print_script};
 
 /// Receives the events of a run and shows them.
 pub trait Report: Send + Sync {
@@ -272,30 +268,6 @@ pub(crate) fn check_writable(path: &Path, output: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
-}
-
-// The versions of a target, as `publish` prints them.
-
-/// The versions, one per line; the version that the map shows is marked.
-#[must_use]
-pub fn render_versions(latest: &Latest) -> String {
-    let mut text = String::new();
-    for version in &latest.versions {
-        let mark = if version.version == latest.version { "shown" } else { "     " };
-        let published = moment(version.published);
-        text.push_str(&format!("{mark}  {}  published {published}\n", visible_line(&version.version)));
-    }
-    text
-}
-
-/// The result of a pass that rewrites headers.
-#[must_use]
-pub fn render_rewritten(rewritten: &RewrittenHeaders) -> String {
-    let before = match rewritten.before {
-        0 => String::new(),
-        before => format!(", {} had them from an interrupted pass", grouped(before)),
-    };
-    format!("{} tiles have new headers{before}\n", grouped(rewritten.rewritten))
 }
 
 #[cfg(test)]

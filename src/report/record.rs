@@ -18,9 +18,9 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::closing::{print_json, visible, visible_json, write_err};
 use super::document::JSON_VERSION;
 use super::event::{Event, LogLevel};
+use super::terminal::{print_json, visible, visible_json, write_err};
 use crate::error::ErrorKind;
 
 /// The form of the log. The texts are the help of `--log`.

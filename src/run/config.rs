@@ -5,7 +5,7 @@ use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check, schema,
 };
 use crate::error::ErrorKind;
-use crate::postgis::{Database, Parts, try_layers};
+use crate::postgis::{ConnectParts, Database, try_layers};
 use crate::report::{DocumentSchema, JsonDocument, report_schemas};
 use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 use crate::stop::Stop;
@@ -15,7 +15,7 @@ use crate::target::Publishing;
 ///
 /// # Errors
 /// If they do not make valid settings.
-pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, CommandError> {
+pub fn config(values: &ConfigValues, environment: &ConnectParts, layers: &[String]) -> Result<String, CommandError> {
     let server = server_of(values, environment, layers)?;
     Ok(format!("# database: {server}\n{}", values.show()))
 }
@@ -24,13 +24,17 @@ pub fn config(values: &ConfigValues, environment: &Parts, layers: &[String]) -> 
 ///
 /// # Errors
 /// If they do not make valid settings.
-pub fn config_json(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<ShownConfig, CommandError> {
+pub fn config_json(
+    values: &ConfigValues,
+    environment: &ConnectParts,
+    layers: &[String],
+) -> Result<ShownConfig, CommandError> {
     server_of(values, environment, layers)?;
     Ok(values.shown())
 }
 
 /// The database of the settings. Fails if the settings of any tileset are not valid.
-fn server_of(values: &ConfigValues, environment: &Parts, layers: &[String]) -> Result<String, ConfigError> {
+fn server_of(values: &ConfigValues, environment: &ConnectParts, layers: &[String]) -> Result<String, ConfigError> {
     let mut server = String::new();
     for values in values.tilesets(&[])? {
         server = JobSettings::resolve(&values, environment, layers)?.database.connect.server().to_string();
@@ -115,7 +119,7 @@ async fn ask_database(
                 Err(error) => return Err(error),
             },
         };
-        layers.extend(own.tileset.layers.into_iter().map(|layer| layer.options));
+        layers.extend(own.tileset.layers);
     }
     // A layer that is drawn in several ways has the same problem in each of them.
     let mut texts = Vec::new();

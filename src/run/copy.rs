@@ -18,13 +18,47 @@ use super::{CommandError, Job, interrupted};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::manifest::{Publication, publication_of};
 use crate::mvt;
-use crate::report::{CopiedPart, CopyReport, Event, Report};
+use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
     ChangedTiles, Described, MbtilesPatch, Metadata, OpenMode, RunKind, Scope, Sink, TargetError, TileEdit, TileReader,
     Tileset, Unwritten, VectorLayer, Written, read_all,
 };
 use crate::tile::{AreaPart, Coverage, LonLatBox, Order, Slice, TileId, TileRect, Zoom, ZoomList};
+
+/// The part of its sources that a copy holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CopiedPart {
+    /// Some zooms or boxes.
+    Tiles,
+    /// Some layers.
+    Layers,
+    /// Several sources.
+    Joined,
+    /// The differences from another target.
+    Patch,
+}
+
+/// The result of a copy.
+#[derive(Debug, Clone)]
+pub struct CopyReport {
+    /// The path or URL from which the tiles were read.
+    pub source: String,
+    /// The path or URL to which they were written.
+    pub target: String,
+    /// Tiles written.
+    pub stored: u64,
+    /// Tiles not written, because the target held them with the same bytes.
+    pub unchanged: u64,
+    /// Tiles deleted from the target, because the source does not hold them.
+    pub deleted: u64,
+    /// Stored size of all tiles copied, in bytes.
+    pub bytes: u64,
+    /// What was copied, if it was not all of one source.
+    pub part: Option<CopiedPart>,
+    /// Duration of the copy, in seconds.
+    pub seconds: f64,
+}
 
 #[derive(Debug, Clone)]
 pub struct CopyOptions {

@@ -195,7 +195,7 @@ pub(crate) fn metadata(
     manifest: &Manifest,
     before: Option<&Described>,
 ) -> Result<Metadata, CommandError> {
-    let (tileset, texts) = (&settings.tileset, &settings.tileset.layer_texts);
+    let tileset = &settings.tileset;
     let kept: Vec<ZoomList> = manifest.kept.iter().filter_map(|region| region.zooms.parse().ok()).collect();
     let zooms = kept.iter().fold(tileset.zooms.clone(), |all, zooms| all.union(zooms));
     let drawn = |layer: &Layer| {
@@ -216,11 +216,12 @@ pub(crate) fn metadata(
             };
             return declared.iter().map(one).collect();
         }
-        let text = texts.iter().find(|text| text.name == layer.name());
-        let of_property = |name: &str| text.and_then(|text| text.of_properties.get(name)).cloned();
+        let section = layer.section();
+        let of_property =
+            |name: &str| section.property_descriptions.as_ref().and_then(|texts| texts.get(name)).cloned();
         let fields = layer.fields();
         let fields = fields.map(|(name, kind)| (name.to_owned(), of_property(name).map_or(kind.into(), Into::into)));
-        let description = text.and_then(|text| text.description.clone()).unwrap_or_default();
+        let description = section.description.clone().unwrap_or_default();
         vec![VectorLayer { id: layer.name().to_owned(), description, minzoom, maxzoom, fields: fields.collect() }]
     };
     let declared = |of: fn(&FunctionComment) -> &Option<String>| {
@@ -229,13 +230,13 @@ pub(crate) fn metadata(
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
-        description: tileset.description.clone().or_else(|| declared(|comment| &comment.description)),
-        attribution: tileset.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
-        version: tileset.version.clone(),
+        description: tileset.section.description.clone().or_else(|| declared(|comment| &comment.description)),
+        attribution: tileset.section.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
+        version: tileset.section.version.clone(),
         vector_layers: merged(layers.iter().flat_map(|layer| vector_layers(layer))),
         zooms,
         bounds,
-        center: tileset.center,
+        center: tileset.section.center,
         manifest: serde_json::to_string(manifest).map_err(std::io::Error::from)?,
     })
 }

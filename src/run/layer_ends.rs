@@ -16,8 +16,7 @@ pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
     // A layer that is drawn in several ways has an entry for each of them.
     let mut layers: BTreeMap<LayerId, (&str, Vec<Zoom>)> = BTreeMap::new();
     for layer in &settings.tileset.layers {
-        let options = &layer.options;
-        layers.entry(options.id).or_insert((&options.name, Vec::new())).1.extend(options.zooms.iter());
+        layers.entry(layer.id).or_insert((&layer.name, Vec::new())).1.extend(layer.zooms.iter());
     }
     let layers: Vec<(&str, ZoomList)> =
         layers.into_values().filter_map(|(name, zooms)| Some((name, ZoomList::of(zooms)?))).collect();

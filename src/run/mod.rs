@@ -235,8 +235,8 @@ impl Job {
 
     /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the
     /// same listeners before its manifest becomes visible.
-    pub(crate) fn like(self, other: &Job) -> Job {
-        Job { target: self.target.telling_like(&other.target), gate: other.gate.clone(), ..self }
+    pub(crate) fn called_by(self, other: &Job) -> Job {
+        Job { target: self.target.telling_listeners_of(&other.target), gate: other.gate.clone(), ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
@@ -287,7 +287,7 @@ impl Job {
         Ok(Arc::new(match self.rows.shared() {
             Some(shared) => shared.get(&self.settings.database, database, &self.stop).await?,
             None if refreshes => {
-                let layers = self.settings.tileset.layers.iter().map(|layer| &layer.options);
+                let layers = self.settings.tileset.layers.iter();
                 refreshed_snapshot(database, database, layers).await?
             }
             None => database.snapshot().await?,
@@ -346,14 +346,15 @@ pub(crate) async fn restarting<T>(
             ended => return ended,
         };
         let attempts = restarts + 1;
-        if restarts == database.restarts {
+        let most = database.session.section.restarts;
+        if restarts == most {
             return Err(match obstacle {
                 Obstacle::Lost | Obstacle::Unreachable => CommandError::Restarts { attempts, source: error },
                 Obstacle::HeldUp | Obstacle::GaveWay => CommandError::HeldUp { attempts, source: error },
             });
         }
         (restarts, last) = (attempts, Some(obstacle));
-        report.event(&Event::Restarting { attempt: restarts, of: database.restarts, cause: error.to_string() });
+        report.event(&Event::Restarting { attempt: restarts, of: most, cause: error.to_string() });
         tokio::select! {
             () = tokio::time::sleep(pause(database.session.lock_limit(), restarts, obstacle)) => {}
             signal = stop.wait() => return Err(CommandError::Interrupted(signal)),

@@ -81,8 +81,8 @@ pub(crate) async fn prepare_on(
     begun: Instant,
 ) -> Result<Prepared, CommandError> {
     let Job { settings, report, .. } = job;
-    let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-    let named = probe_names(&snapshot, &options).await?;
+    let options = &settings.tileset.layers;
+    let named = probe_names(&snapshot, options).await?;
     // The workers take their locks before rows are read, which takes long. A session that opened later would queue
     // behind a statement that waits for a lock of the first session.
     let packing = settings.run.limits.packing;
@@ -226,7 +226,7 @@ pub(crate) async fn with_cached_rows(
     let (mut layers, mut memory) = (Vec::new(), job.rows_memory());
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
-        let (options, snapshot) = (&job.settings.tileset.layers[number].options, &prepared.snapshot);
+        let (options, snapshot) = (&job.settings.tileset.layers[number], &prepared.snapshot);
         let mut layer = match job.rows_read_before(snapshot, layer, options) {
             Some(before) if !layer.has_cached_rows() => before.layer,
             _ => layer.clone(),
@@ -299,7 +299,7 @@ pub(crate) fn check_limits(
         let over: Vec<_> =
             zooms.iter().flat_map(|zoom| &zoom.over_limit).filter(|over| over.layer == LayerIndex(number)).collect();
         let Some(heaviest) = over.iter().map(|over| over.heaviest).max_by_key(|heavy| heavy.features) else { continue };
-        let (budget, name) = (&layer.options.budget, &layer.options.name);
+        let (budget, name) = (&layer.budget, &layer.name);
         let tiles = over.iter().map(|over| over.tiles).sum();
         let limit = budget.features.at(heaviest.tile.zoom()).map_or(0, Into::into);
         let error = CommandError::LargeTile { layer: name.clone(), tiles, limit, heaviest };
@@ -388,7 +388,7 @@ pub(crate) async fn survey_layers(
             job.report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
         let fresh = PreparedLayer::new(layer);
-        let before = job.rows_read_before(snapshot, &fresh, &settings.options);
+        let before = job.rows_read_before(snapshot, &fresh, settings);
         let fresh = before.as_ref().map_or(fresh, |before| before.layer.clone());
         memory = memory.saturating_sub(fresh.cached_bytes());
         let cached = cached_first(job, snapshot, layer, workers, memory).await?;
@@ -421,7 +421,7 @@ pub(crate) async fn survey_layers(
         all.planned.push(PlanLayer {
             zooms: layer.zooms().clone(),
             margin: layer.margin(),
-            max_tile_features: settings.options.budget.features.clone(),
+            max_tile_features: settings.budget.features.clone(),
             asks_each_tile: layer.asks_each_tile(),
             lists_tiles: layer.lists_tiles(),
             feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },

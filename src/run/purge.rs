@@ -137,7 +137,7 @@ impl Job {
         Ok(PurgeTarget {
             notes: self.target.notes()?,
             published,
-            tag: tileset.s3.headers.names.tag.clone(),
+            tag: tileset.s3.names.tag.clone(),
             zooms: tileset.zooms.clone(),
             patterns,
             all_tiles,
@@ -154,9 +154,9 @@ impl Job {
     /// Who sends tags with the tiles. May wait for a server.
     fn tag_sender(&self) -> Result<TagSender, CommandError> {
         let tileset = &self.settings.tileset;
-        let headers = &tileset.s3.headers;
-        if matches!(self.target.url, TargetUrl::S3Prefix { .. }) && headers.has_band() {
-            let now = headers.digest();
+        let s3 = &tileset.s3;
+        if matches!(self.target.url, TargetUrl::S3Prefix { .. }) && s3.has_band() {
+            let now = s3.headers_digest();
             let note = HeaderNote::read(&*self.target.notes()?).map_err(OutboxError::from)?;
             let is_complete = note.is_some_and(|note| note.is_complete && note.headers == now);
             return Ok(if is_complete { TagSender::Bucket(now) } else { TagSender::Nobody });

@@ -152,8 +152,8 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     let (target, tileset) = (job.target.clone(), &job.settings.tileset);
     let names = TilesetNames {
         name: tileset.name.clone(),
-        layers: tileset.layers.iter().map(|layer| layer.options.name.clone()).collect(),
-        may_have_more: tileset.layers.iter().any(|layer| matches!(layer.options.kind, LayerKind::Function(_))),
+        layers: tileset.layers.iter().map(|layer| layer.name.clone()).collect(),
+        may_have_more: tileset.layers.iter().any(|layer| matches!(layer.kind, LayerKind::Function(_))),
     };
     spawn_blocking(move || {
         let mut sink = target.sink(OpenMode::Replace)?;

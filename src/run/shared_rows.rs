@@ -108,8 +108,6 @@ fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
         zooms: one.zooms.clone(),
         budget: one.budget.clone(),
         on_tile_error: one.on_tile_error,
-        refresh: one.refresh,
-        is_sample: one.is_sample,
         ..other.clone()
     };
     *one == alike
@@ -121,7 +119,7 @@ impl SharedRows {
         let layers =
             tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));
         let wanted = layers.filter_map(|(settings, layer)| {
-            let options = layer.options.clone();
+            let options = layer.clone();
             let scope = RowScope::of(settings, &options)?;
             Some(WantedLayer { tileset: settings.tileset.name.clone(), options, scope })
         });
@@ -177,8 +175,7 @@ impl Job {
         shared.begin(&self.settings.tileset.name);
         let own = &self.settings.tileset.layers;
         let kept = shared.lock();
-        let others =
-            kept.layers.iter().filter(|kept| own.iter().all(|own| !have_same_rows(&own.options, &kept.options)));
+        let others = kept.layers.iter().filter(|kept| own.iter().all(|own| !have_same_rows(own, &kept.options)));
         all.saturating_sub(others.map(|kept| kept.rows.cached_bytes()).sum())
     }
 

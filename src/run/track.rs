@@ -10,7 +10,7 @@ use super::describe::LogIdentity;
 use super::dirty::{Look, TargetState, Work};
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
-use crate::change_log::{Cursor, CursorError, InstallRequest, TrackedLayer};
+use crate::change_log::{Cursor, CursorError, InstallRequest};
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
@@ -61,21 +61,15 @@ pub async fn install(
     stop: &Stop,
 ) -> Result<InstallOutcome, CommandError> {
     let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
-    let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
+    let layers = &settings.tileset.layers;
     // A materialized view that was never filled cannot be probed.
     if !options.sql {
         refresh_views(&database, &layers.iter().collect::<Vec<_>>()).await?;
     }
-    let probed = probe(&database.snapshot().await?, &layers).await?;
-    let tracked: Vec<TrackedLayer<'_>> = probed
-        .layers
-        .iter()
-        .zip(&settings.tileset.layers)
-        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: settings.options.refresh })
-        .collect();
+    let probed = probe(&database.snapshot().await?, layers).await?;
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
-    let installation = change_log::plan_install(&database, &settings.database.changes, &tracked, request).await?;
+    let installation = change_log::plan_install(&database, &settings.database.changes, &probed.layers, request).await?;
     let warnings = probed.superuser.iter().chain(&installation.warnings).cloned().collect();
     let work = if options.sql {
         InstallWork::Sql(installation.sql)

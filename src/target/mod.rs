@@ -72,16 +72,16 @@ pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeLis
 pub use read::{Described, ReadError, TileReader, read_all};
 pub use s3::{
     Action, CacheRule, CloudSettings, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError,
-    RewrittenHeaders, S3, S3Archive, S3Cause, S3Error, S3Headers, S3Key, S3Keys, S3Location, S3Notes, S3Object,
-    S3Options, S3Pmtiles, S3Reader, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared,
+    RewrittenHeaders, S3, S3Archive, S3Cause, S3Error, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options,
+    S3Pmtiles, S3Reader, S3Section, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared,
     remove_archive, remove_prefix, s3_versions, without_user,
 };
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Intent, IntentKind, Latest, PartialScope, Publishing, Scope, SwitchError, Template, TemplateError, TreeOptions,
-    Version, is_own_name, new_version,
+    Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, Scope, SwitchError, TargetSection,
+    Template, TemplateError, TreeOptions, Version, is_own_name, new_version,
 };
 pub use work_files::{WorkFile, WorkFileError, WorkFiles};
 

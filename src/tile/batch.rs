@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{LayerIndex, SourceBox, TileCoord, TileRect, WorldRect, Zoom};
+use super::{SourceBox, TileCoord, TileRect, WorldRect, Zoom};
 
 /// Where one layer's features of an area are searched.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,8 +38,8 @@ pub struct Area {
 /// Tiles with the same content as another one, because all of them lie wholly inside the same polygons.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Repeat {
-    /// One of these tiles, to be rendered.
-    pub like: Arc<Area>,
+    /// The area of one of these tiles, which is rendered for all.
+    pub rendered: Arc<Area>,
     /// The tiles.
     pub tiles: Vec<TileRect>,
 }
@@ -85,7 +85,7 @@ impl Batch {
     /// The zoom of the first area; with [`Planned::Occupied`] all areas have the same.
     #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
-        let repeated = self.repeats.first().map(|repeat| &*repeat.like);
+        let repeated = self.repeats.first().map(|repeat| &*repeat.rendered);
         self.areas.first().or(repeated).map(|area| area.rect.zoom)
     }
 
@@ -93,7 +93,7 @@ impl Batch {
     pub fn join(&mut self, other: Batch) {
         self.areas.extend(other.areas);
         for repeat in other.repeats {
-            match self.repeats.iter_mut().find(|own| Arc::ptr_eq(&own.like, &repeat.like)) {
+            match self.repeats.iter_mut().find(|own| Arc::ptr_eq(&own.rendered, &repeat.rendered)) {
                 Some(own) => own.tiles.extend(repeat.tiles),
                 None => self.repeats.push(repeat),
             }
@@ -187,12 +187,6 @@ impl Area {
         let rows = part((tiles / wide).max(1)).min(rect.y1 - rect.y0);
         let end = rect.y0 + rows - 1;
         (vec![self.within(TileRect { y1: end, ..rect })], vec![self.within(TileRect { y0: end + 1, ..rect })])
-    }
-
-    /// Where a layer's features are searched.
-    #[must_use]
-    pub fn search_of(&self, layer: LayerIndex) -> &SearchBox {
-        self.search.get(layer.0).unwrap_or(&SearchBox::Nothing)
     }
 
     /// A part of the area.

@@ -37,9 +37,10 @@ pub(crate) use cloudfront::CloudFront;
 pub(crate) use command::UserProgram;
 pub(crate) use fastly::Fastly;
 pub(crate) use nginx::Nginx;
+pub(crate) use options::has_program;
 pub use options::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
-    PurgeOptions, PurgeSecret, SecretSource, VarnishOptions,
+    PurgeOptions, PurgeProvider, PurgeSecret, PurgeSection, SecretSource, VarnishOptions,
 };
 pub(crate) use varnish::Varnish;
 

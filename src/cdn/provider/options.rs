@@ -1,36 +1,102 @@
 //! What the user sets for a provider. Defaults stand in `sample-config.toml`.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::de::{Error as _, IntoDeserializer as _};
+use serde::{Deserialize, Deserializer};
 
 use super::{ItemPrice, ProviderError, ProviderFacts};
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::PurgeBudget;
+use crate::setting::{Named, TimeSpan, by_name, names_schema};
 
-/// One `[[purge]]` of the configuration.
+// `sample-config.toml` says what each key means.
+/// A section `[[purge]]`.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeSection {
+    #[serde(deserialize_with = "provider_name")]
+    pub provider: PurgeProvider,
+    pub url: String,
+    #[serde(default, deserialize_with = "by_name")]
+    #[schemars(schema_with = "names_schema::<Option<PurgeBy>>")]
+    pub by: Option<PurgeBy>,
+    pub budget_per_month: Option<NonZeroU64>,
+    pub min_interval: Option<TimeSpan>,
+    pub wait: Option<TimeSpan>,
+    pub required: Option<bool>,
+    pub rebound: Option<TimeSpan>,
+    pub settle: Option<TimeSpan>,
+    pub soft: Option<bool>,
+    pub distribution: Option<String>,
+    pub profile: Option<String>,
+    pub service: Option<String>,
+    pub zone: Option<String>,
+    pub plan: Option<CloudflarePlan>,
+    pub origins: Option<Vec<String>>,
+    pub caches: Option<Vec<String>>,
+    pub wildcards: Option<bool>,
+    pub program: Option<Vec<String>>,
+    pub max_items: Option<usize>,
+    pub token_file: Option<PathBuf>,
+    pub token_variable: Option<String>,
+    pub endpoint: Option<String>,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PurgeProvider {
+    #[default]
+    CloudFront,
+    Fastly,
+    Cloudflare,
+    Varnish,
+    Nginx,
+    Command,
+}
+
+/// Reads the provider. CDNs that once were providers have programs now.
+fn provider_name<'de, D: Deserializer<'de>>(given: D) -> Result<PurgeProvider, D::Error> {
+    let name = String::deserialize(given)?;
+    match &*name {
+        "akamai" | "bunny" => Err(D::Error::custom(has_program(&name))),
+        known => PurgeProvider::deserialize(known.into_deserializer()),
+    }
+}
+
+pub(crate) fn has_program(name: &str) -> String {
+    format!(
+        "\"{name}\" is no provider any more: write provider = \"command\" and program = [\"/usr/local/bin/{name}\", …], with the program examples/purge/{name} of the repository, whose first lines show all keys"
+    )
+}
+
+impl Named for Option<PurgeBy> {
+    const NAMES: &'static [(&'static str, Option<PurgeBy>)] = &[
+        ("auto", None),
+        ("tag", Some(PurgeBy::Tag)),
+        ("path", Some(PurgeBy::Path)),
+        ("url", Some(PurgeBy::Url)),
+        ("all", Some(PurgeBy::All)),
+    ];
+}
+
+/// One `[[purge]]` of the configuration, checked.
 #[derive(Debug, Clone)]
 pub struct PurgeOptions {
+    pub section: PurgeSection,
     /// Who is asked.
     pub provider: ProviderOptions,
     /// The URL under which the CDN serves the target's tiles.
     pub url: CdnUrl,
-    /// The kind of items by which tiles are purged; `None` for the provider's default.
-    pub by: Option<PurgeBy>,
     /// What may be spent.
     pub budget: PurgeBudget,
-    /// How long a command waits for a provider before it leaves the rest to the next run.
-    pub wait: Duration,
-    /// True if a run ends with exit code 3 when its purge could not be delivered.
-    pub required: bool,
     /// The time after which the same items are purged once more, for caches in two tiers; `None` for never.
     pub rebound: Option<Duration>,
-    /// How long servers of the target may answer with old tiles after a publish; `None` for the default of the kind of
-    /// target.
-    pub settle: Option<Duration>,
 }
 
 /// A provider and what it needs.

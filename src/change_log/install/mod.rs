@@ -9,6 +9,7 @@ mod script;
 mod trigger;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
 use script::{
@@ -20,10 +21,10 @@ use super::error::ChangeLogError;
 use super::gap::LogGap;
 use super::log::{Facts, LAYOUT, Presence, SAFE_LAYOUT, SchemaFlaws, literal, literal_in_block, namesake, of_schema};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
-use super::{ChangesOptions, TrackedLayer};
+use super::{ChangesOptions, definition};
 use crate::cursor::Cursor;
 use crate::hex::hex;
-use crate::postgis::{Database, Session, quoted};
+use crate::postgis::{Database, Layer, Session, quoted};
 use crate::suggested::{SEED, TRACK_INSTALL};
 
 pub use script::Installation;
@@ -49,7 +50,7 @@ const CONTEXT: &str = "reading the state of the change log";
 pub async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
-    layers: &[TrackedLayer<'_>],
+    layers: &[Arc<Layer>],
     request: InstallRequest<'_>,
 ) -> Result<Installation, ChangeLogError> {
     let schema = &options.schema;
@@ -58,11 +59,11 @@ pub async fn plan_install(
     session.begin_writing(CONTEXT).await?;
     let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new(), locks: TableLocks::default() };
     let mut warnings = Vec::new();
-    let mut needs: Vec<(TrackedLayer<'_>, Vec<WatchRequest>)> = Vec::new();
+    let mut needs: Vec<(&Layer, Vec<WatchRequest>)> = Vec::new();
     for layer in layers {
-        let mut reads = layer_reads(&session, *layer).await?;
+        let mut reads = layer_reads(&session, layer).await?;
         warnings.append(&mut reads.warnings);
-        needs.push((*layer, reads.requests));
+        needs.push((layer, reads.requests));
     }
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
@@ -110,8 +111,8 @@ pub async fn plan_install(
                 Some((*numbers.get(&key)?, watch.needed_columns(request)))
             })
             .collect();
-        if let Some(sql) = add_needs(schema, *layer, &wanted, facts.as_ref()) {
-            plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.layer.name()));
+        if let Some(sql) = add_needs(schema, layer, &wanted, facts.as_ref()) {
+            plan.step(&sql, format!("layer \"{}\": noted what it needs", layer.name()));
         }
     }
     let is_unsafe = !flaws.mendable.is_empty() || !flaws.lacking.is_empty();
@@ -192,7 +193,7 @@ impl Plan<'_> {
     async fn installed(
         &self,
         session: &Session,
-        layers: &[TrackedLayer<'_>],
+        layers: &[Arc<Layer>],
         watched: &[PlannedWatch],
     ) -> Result<Option<Facts>, ChangeLogError> {
         let schema = &self.options.schema;
@@ -204,7 +205,7 @@ impl Plan<'_> {
                 return Err(ChangeLogError::Installed(LogGap::Unreadable { role, schema: quoted(schema) }));
             }
         }
-        let definitions: Vec<String> = layers.iter().map(TrackedLayer::definition).collect();
+        let definitions: Vec<String> = layers.iter().map(|layer| definition(layer)).collect();
         let mut tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
         let mut facts = Facts::look_up(session, schema, &definitions, &tables, &Cursor::default(), CONTEXT).await?;
         if facts.layout > LAYOUT {
@@ -269,13 +270,13 @@ pub async fn run(database: &Database, installation: &Installation) -> Result<(),
 #[must_use]
 pub fn removal(schema: &str) -> String {
     let state = literal(&format!("{}.state", quoted(schema)));
-    let borrow =
-        include_str!("sql/borrow.sql").replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
+    let borrow = include_str!("sql/borrow_role.sql")
+        .replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
     let sql =
         include_str!("sql/remove.sql").replace("{begin}", BEGIN.trim_end()).replace("{borrow}", borrow.trim_end());
-    let sql = sql.replace("{lock}", lock_block(include_str!("sql/removed.sql").trim_end()).trim_end());
+    let sql = sql.replace("{lock}", lock_block(include_str!("sql/watched_tables.sql").trim_end()).trim_end());
     let sql = sql.replace("{given}", &GIVEN.replace("{role}", "owner"));
-    let sql = sql.replace("{give_back}", include_str!("sql/give_back.sql").trim_end());
+    let sql = sql.replace("{give_back}", include_str!("sql/give_back_role.sql").trim_end());
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
@@ -289,7 +290,7 @@ pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, Ch
     session.begin_writing_without_search_path(CONTEXT).await?;
     match Presence::look_up(&session, schema, CONTEXT).await? {
         Presence::Readable => {
-            let others = session.all(CONTEXT, &of_schema(include_str!("sql/others.sql"), schema), &[]).await?;
+            let others = session.all(CONTEXT, &of_schema(include_str!("sql/foreign_objects.sql"), schema), &[]).await?;
             let others: Vec<(String, String)> = others.iter().map(|row| (row.get(0), row.get(1))).collect();
             if let Some((kind, first)) = others.first() {
                 let next = format!("ALTER {kind} {first} SET SCHEMA public");
@@ -338,7 +339,7 @@ pub(crate) enum FunctionOwner {
 }
 
 /// The query for the objects in PostGIS's schema on which `{role}` has been granted rights.
-pub(crate) const GIVEN: &str = include_str!("sql/given.sql");
+pub(crate) const GIVEN: &str = include_str!("sql/granted_objects.sql");
 
 /// The role that installs.
 pub(crate) struct Installer {
@@ -499,7 +500,7 @@ impl FunctionOwner {
             FunctionOwner::Given(_) | FunctionOwner::OfEachTable => "",
         };
         // The role's name is filled in last, because it may contain braces.
-        of_schema(&format!("{make}{}", include_str!("sql/borrow.sql")), schema)
+        of_schema(&format!("{make}{}", include_str!("sql/borrow_role.sql")), schema)
             .replace("{is_new}", &is_new.to_string())
             .replace("{chosen}", &self.literal())
     }
@@ -508,8 +509,11 @@ impl FunctionOwner {
     /// membership.
     pub(crate) fn end(&self, schema: &str) -> String {
         let is_made = matches!(self, FunctionOwner::Made(_));
-        let parts =
-            [include_str!("sql/rights.sql"), include_str!("sql/checked.sql"), include_str!("sql/give_back.sql")];
+        let parts = [
+            include_str!("sql/rights.sql"),
+            include_str!("sql/check_triggers.sql"),
+            include_str!("sql/give_back_role.sql"),
+        ];
         of_schema(&parts.concat().replace("{given}", &GIVEN.replace("{role}", "former.owner")), schema)
             .replace("{is_made}", &is_made.to_string())
             .replace("{chosen}", &self.literal())

@@ -11,8 +11,8 @@ use crate::change_log::log::{
     literal_in_block, of_schema, ties, triggers,
 };
 use crate::change_log::relations::{PlannedWatch, WatchSource};
-use crate::change_log::{ChangesOptions, TrackedLayer};
-use crate::postgis::{Database, quoted};
+use crate::change_log::{ChangesOptions, definition};
+use crate::postgis::{Database, Layer, quoted};
 
 /// A planned install.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl ScriptContext<'_> {
         let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
         let layout = layout.replace("{replica_identity}", REPLICA_IDENTITY.trim_end());
         let layout = layout.replace("{schema}", &quoted(self.schema));
-        format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/new.sql"), self.schema))
+        format!("{layout}\n{}\n{}", self.add_key(), of_schema(include_str!("sql/revoke_defaults.sql"), self.schema))
     }
 
     /// The statements that give the log its key.
@@ -164,7 +164,7 @@ END $oar_tiles$;",
             check.push_str(&format!("\n{}", REPLICA_IDENTITY.replace("{schema}", &schema)));
         }
         if facts.ahead.is_some() {
-            check.push_str(&format!("\n{}", include_str!("sql/anew.sql").replace("{schema}", &schema)));
+            check.push_str(&format!("\n{}", include_str!("sql/discard_entries.sql").replace("{schema}", &schema)));
         }
         if !facts.has_key || facts.ahead.is_some() {
             check.push_str(&format!("\n{}", self.add_key()));
@@ -245,12 +245,12 @@ impl TableLocks {
 
 /// The block that locks the tables that a query returns as `called`, each in its `mode`, in the order of the rows.
 pub(crate) fn lock_block(query: &str) -> String {
-    include_str!("sql/lock.sql").replace("{targets}", query)
+    include_str!("sql/table_locks.sql").replace("{targets}", query)
 }
 
 /// The block that keeps other installs out.
 pub(crate) fn one_at_a_time() -> String {
-    include_str!("sql/one_at_a_time.sql")
+    include_str!("sql/install_lock.sql")
         .replace("{class}", &WATCHER_LOCK.0.to_string())
         .replace("{object}", &(WATCHER_LOCK.1 + 1).to_string())
         .replace("{taken}", TAKEN)
@@ -528,11 +528,11 @@ UPDATE {schema}.watch SET noter = p.oid, noter_xmin = p.xmin{since} FROM pg_proc
 /// The statements that record what a layer needs; `None` if the log has the same record.
 pub(crate) fn add_needs(
     schema: &str,
-    layer: TrackedLayer<'_>,
+    layer: &Layer,
     wanted: &[(i32, Vec<String>)],
     facts: Option<&Facts>,
 ) -> Option<String> {
-    let definition = layer.definition();
+    let definition = definition(layer);
     let known: BTreeSet<(Option<i32>, BTreeSet<&String>)> = facts
         .iter()
         .flat_map(|facts| &facts.needs)
@@ -547,7 +547,7 @@ pub(crate) fn add_needs(
     if known == rows {
         return None;
     }
-    let (schema, definition, name) = (quoted(schema), literal(&definition), literal(layer.layer.name()));
+    let (schema, definition, name) = (quoted(schema), literal(&definition), literal(layer.name()));
     let values: Vec<String> = rows
         .iter()
         .map(|(watch, columns)| {

@@ -76,9 +76,8 @@ fn a_condition_by_zoom_is_that_of_each_zoom() {
     let values = gather_with(text, &[], Vec::new()).unwrap();
     assert!(values.show().contains("where = { 0-4 = \"n > ${N}\", \"7,8\" = \"true\" }\n"), "{}", values.show());
     let settings = job_of(&values, &[]).unwrap();
-    let parts: Vec<(String, Option<&str>)> = (settings.tileset.layers.iter())
-        .map(|layer| (layer.options.zooms.to_string(), layer.options.filter.as_deref()))
-        .collect();
+    let parts: Vec<(String, Option<&str>)> =
+        (settings.tileset.layers.iter()).map(|layer| (layer.zooms.to_string(), layer.filter.as_deref())).collect();
     let expected = [("1-4", Some("n > ${N}")), ("5-6,9", None), ("7-8", Some("true"))];
     assert_eq!(parts, expected.map(|(zooms, filter)| (zooms.to_owned(), filter)));
 }
@@ -95,7 +94,7 @@ fn what_only_looks_like_a_placeholder_is_sql() {
         "x@!x",
     ] {
         let layer = format!("[[layer]]\nname = \"a\"\ntable = \"t\"\nwhere = '''{filter}'''");
-        assert_eq!(resolve(&layer).unwrap().tileset.layers[0].options.filter.as_deref(), Some(filter));
+        assert_eq!(resolve(&layer).unwrap().tileset.layers[0].filter.as_deref(), Some(filter));
     }
 }
 
@@ -111,8 +110,7 @@ fn an_unknown_layer_is_answered_with_the_nearest() {
 fn the_order_of_expressions_is_kept() {
     let settings =
         resolve("[[layer]]\nname=\"a\"\ntable=\"t\"\nproperties = { z = \"1\", a = \"upper(b)\", m = \"c\" }").unwrap();
-    let names: Vec<&str> =
-        settings.tileset.layers[0].options.properties.iter().flatten().map(|p| p.name.as_str()).collect();
+    let names: Vec<&str> = settings.tileset.layers[0].properties.iter().flatten().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["z", "a", "m"]);
 }
 

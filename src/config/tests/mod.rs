@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use super::*;
-use crate::postgis::Parts;
+use crate::postgis::ConnectParts;
 
 fn file(text: &str) -> tempfile::NamedTempFile {
     let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
@@ -21,7 +21,7 @@ fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Re
 }
 
 fn job_of(values: &ConfigValues, layers: &[String]) -> Result<JobSettings, ConfigError> {
-    JobSettings::resolve(values, &Parts::default(), layers)
+    JobSettings::resolve(values, &ConnectParts::default(), layers)
 }
 
 fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
@@ -32,7 +32,7 @@ fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
 fn answered(text: &str, key: &str, message: &str) {
     let file = file(text);
     let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
-    let error = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap_err().to_string();
+    let error = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap_err().to_string();
     assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
 }
 
@@ -42,7 +42,7 @@ fn the_sample_configuration_is_the_defaults() {
     let settings = job_of(&values, &[]).unwrap();
     assert_eq!(settings.tileset.zooms.to_string(), "0-14");
     let table = crate::postgis::Rows::Relation { schema: None, table: "api_facility".to_owned() };
-    assert_eq!(settings.tileset.layers[0].options.rows, table);
+    assert_eq!(settings.tileset.layers[0].rows, table);
     assert_eq!(settings.database.session.connections, settings.run.workers.get() + 1);
 }
 

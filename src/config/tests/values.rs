@@ -2,6 +2,7 @@
 
 use super::{answered, gather_with, job_of, resolve};
 use crate::config::TilesetSettings;
+use crate::target::Compression;
 
 #[test]
 fn a_bad_file_is_answered_with_line_and_nearest_name() {
@@ -248,7 +249,7 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
             tileset.zooms.to_string(),
             tileset.output.display().to_string(),
             tileset.tree.public_url.clone().unwrap(),
-            tileset.tree.packed,
+            tileset.tree.section.compression == Compression::Gzip,
         )
     };
     let expected = |name: &str, zooms: &str, packed| {

@@ -6,11 +6,15 @@
 //! | `options` | the configuration, and what kind of layer it is; the text behind the fingerprint; limits of a tile |
 //! | `query` | a query as the source of rows, and the values of its placeholders |
 //! | `function` | a database function that returns whole tiles |
+//! | `section` | the keys of a section `[[layer]]` |
 
 mod function;
 mod options;
 mod placement;
 mod query;
+mod section;
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -21,8 +25,7 @@ use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 pub use options::{
-    Budget, Cells, LayerKind, LayerOptions, OnLargeTile, OnTileError, Property, PropertySource, RowZooms, Rows,
-    Simplify, TileFunction, TilePart,
+    Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
 pub(crate) use options::{Rank, same_max_features};
 pub use placement::Beyond;
@@ -31,6 +34,8 @@ pub(crate) use placement::{
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
+pub(crate) use section::{AggregateSection, ClusterSection, Limit, Properties, RowCondition, SimplifySection};
+pub use section::{LayerSection, OnLargeTile, OnTileError, TrackSection};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
@@ -64,6 +69,7 @@ pub(crate) enum ComputedFrom {
 /// A layer as the database has it: names looked up and quoted, types known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
+    pub(crate) section: Arc<LayerSection>,
     pub(crate) name: String,
     pub(crate) id: LayerId,
     /// An item of a FROM list: schema and relation, quoted, or a query without values for its placeholders.
@@ -82,7 +88,6 @@ pub struct Layer {
     /// True if `ST_AsMVT` writes each property under its own name, for any value.
     pub(crate) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
-    pub(crate) feature_id: Option<String>,
     pub(crate) filter: Option<String>,
     /// The zooms at which a row is drawn.
     pub(crate) row_zooms: RowZooms,
@@ -124,6 +129,12 @@ impl Layer {
     pub fn has_rows_of(&self, other: &Layer) -> bool {
         let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone(), layer.beyond);
         rows(self) == rows(other)
+    }
+
+    /// Its section of the configuration.
+    #[must_use]
+    pub fn section(&self) -> &LayerSection {
+        &self.section
     }
 
     /// The layer's name in the tile.
@@ -438,7 +449,7 @@ impl Layer {
         if !may_be_patched {
             return None;
         }
-        if self.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
+        if self.section.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
             return Some(FeatureKey::Id);
         }
         let is_key = |sql: &str| sql == key.quoted || is_name_of(sql, &key.quoted);

@@ -1,12 +1,11 @@
 //! A layer as it is configured.
 
 use std::num::NonZeroU64;
-
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 use super::placement::Beyond;
 use super::query::Query;
+use super::section::{LayerSection, OnLargeTile, OnTileError};
 use super::{BoundProperty, CalledFunction, ComputedFrom, KeyColumn, Layer};
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
@@ -144,6 +143,7 @@ pub enum LayerKind {
 /// A layer as it is configured, at zooms at which it is drawn in the same way.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerOptions {
+    pub section: Arc<LayerSection>,
     /// The layer's name in the tile.
     pub name: String,
     /// The layer's id. Options with the same id are one layer that is drawn differently at different zooms; they share
@@ -151,14 +151,10 @@ pub struct LayerOptions {
     pub id: LayerId,
     /// Where its rows come from.
     pub rows: Rows,
-    /// The column with the geometry or geography; without one the relation must have exactly one.
-    pub geometry: Option<String>,
     /// The columns that identify and order features; empty for the primary key.
     pub key: Vec<String>,
     /// The properties; `None` for every column but the geometry.
     pub properties: Option<Vec<Property>>,
-    /// The integer column that becomes the feature's id (MVT 2.1, section 4.2).
-    pub feature_id: Option<String>,
     /// An SQL condition that rows must fulfil.
     pub filter: Option<String>,
     /// The zooms at which a row is drawn.
@@ -177,36 +173,9 @@ pub struct LayerOptions {
     pub on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
-    /// True if its relation is a materialized view that a run refreshes before it takes its snapshot.
-    pub refresh: bool,
-    /// True for the layer of the sample configuration, which is drawn if the user names no other.
-    pub is_sample: bool,
 }
 
 // How much of a layer a tile may hold, and what happens to tiles that hold more or cannot be rendered.
-
-/// What happens when a tile holds more of a layer than allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnLargeTile {
-    /// The run names the tile and goes on.
-    Warn,
-    /// The run ends: before it renders if a tile has too many features, at the tile if it has too many bytes.
-    Fail,
-    /// Features of the lowest rank are left out.
-    Thin,
-}
-
-/// What happens when a layer cannot be rendered in one tile.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OnTileError {
-    /// The run ends.
-    Fail,
-    /// The layer is left out of the tile, or the target's old tile stays. The run goes on and reports the tile at its
-    /// end.
-    Skip,
-}
 
 /// Limits of a layer's part of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -276,7 +245,7 @@ impl Layer {
             self.shape.geography,
             list(&self.key, KeyColumn::definition),
             list(&self.properties, BoundProperty::definition),
-            self.feature_id,
+            self.section.feature_id,
             self.filter,
             margin(self.margin),
             self.cells().map_or_else(|| "None".to_owned(), Cells::definition),
@@ -384,11 +353,16 @@ mod tests {
     use crate::postgis::layer::{LayerKind, OnLargeTile, OnTileError, Rank, Shape};
     use crate::tile::{LayerId, ZoomLimits};
 
+    fn section(feature_id: Option<&str>) -> Arc<LayerSection> {
+        Arc::new(LayerSection { feature_id: feature_id.map(str::to_owned), ..LayerSection::default() })
+    }
+
     /// A layer with a value in every part of the definition.
     fn layer() -> Layer {
         let property =
             |name: &str, of, sql: &str, kind| BoundProperty { name: name.to_owned(), of, sql: sql.to_owned(), kind };
         Layer {
+            section: section(Some("id")),
             name: "facilities".to_owned(),
             id: LayerId(0),
             relation: "\"public\".\"api_facility\"".to_owned(),
@@ -407,7 +381,6 @@ mod tests {
                 property("count", ComputedFrom::Cell, "(count(*)\n)", "Number"),
                 property("x", ComputedFrom::Tile(TilePart::X), "NULL::int4", "Number"),
             ],
-            feature_id: Some("id".to_owned()),
             filter: Some("name <> ''".to_owned()),
             row_zooms: RowZooms::default(),
             simplify: None,
@@ -453,7 +426,7 @@ mod tests {
         assert_eq!(layer().definition(), expected);
         let plain = Layer {
             properties: Vec::new(),
-            feature_id: None,
+            section: section(None),
             filter: None,
             margin: Margin::plain(512, 8),
             kind: LayerKind::Rows,

@@ -1,5 +1,7 @@
 //! Probes one layer: checks that its relation, columns, key and expressions exist and fit.
 
+use std::sync::Arc;
+
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest, query_relation};
 use crate::postgis::layer::{
     BoundProperty, ComputedFrom, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertySource, Query, Rows,
@@ -32,13 +34,7 @@ impl<'a> LayerProbe<'a> {
         let options = self.options;
         let relation = match &options.rows {
             Rows::Relation { schema, table } => {
-                let wanted = RelationName {
-                    layer: &options.name,
-                    schema: schema.as_deref(),
-                    table,
-                    of: "the layer",
-                    is_sample: options.is_sample,
-                };
+                let wanted = RelationName { layer: &options.name, schema: schema.as_deref(), table, of: "the layer" };
                 look_up(self.session, wanted).await?
             }
             Rows::Query(query) => query_relation(self.session, &options.name, query).await?,
@@ -71,7 +67,7 @@ impl<'a> LayerProbe<'a> {
     }
 
     fn check_feature_id(&self, relation: &Relation) -> Result<(), Error> {
-        if let Some(column) = &self.options.feature_id {
+        if let Some(column) = &self.options.section.feature_id {
             let kind = &self.column(relation, column, "feature_id")?.kind;
             if !matches!(kind.as_str(), "int2" | "int4" | "int8") {
                 return Err(self.error(
@@ -102,6 +98,7 @@ impl<'a> LayerProbe<'a> {
             LayerKind::Rows | LayerKind::Cells(_) => None,
         };
         let mut layer = Layer {
+            section: Arc::clone(&options.section),
             name: options.name.clone(),
             id: options.id,
             relation: query
@@ -115,7 +112,6 @@ impl<'a> LayerProbe<'a> {
             has_plain_values: true,
             key,
             properties,
-            feature_id: options.feature_id.clone(),
             filter: options.filter.clone(),
             row_zooms: options.row_zooms.clone(),
             zooms: options.zooms.clone(),
@@ -170,7 +166,7 @@ impl<'a> LayerProbe<'a> {
     }
 
     fn geometry_column<'r>(&self, relation: &'r Relation) -> Result<&'r Column, Error> {
-        if let Some(name) = &self.options.geometry {
+        if let Some(name) = &self.options.section.geometry {
             let column = self.column(relation, name, "geometry")?;
             if column.is_spatial() {
                 return Ok(column);
@@ -226,7 +222,8 @@ impl<'a> LayerProbe<'a> {
     }
 
     fn properties(&self, relation: &Relation) -> Result<Vec<BoundProperty>, Error> {
-        let fits = |column: &&Column| !column.is_spatial() && self.options.feature_id.as_ref() != Some(&column.name);
+        let fits =
+            |column: &&Column| !column.is_spatial() && self.options.section.feature_id.as_ref() != Some(&column.name);
         let every = || {
             let column = |column: &Column| Property {
                 name: column.name.clone(),

@@ -7,7 +7,6 @@ use tokio_postgres::types::Type;
 use super::LayerLocks;
 use crate::postgis::layer::Query;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
-use crate::suggested::SEED;
 
 #[derive(Debug)]
 pub(crate) struct Column {
@@ -138,8 +137,6 @@ pub(crate) struct RelationName<'a> {
     pub table: &'a str,
     /// The part of the configuration that names it, such as "the layer".
     pub of: &'static str,
-    /// True if the user has named no relation, so that this is the table of the sample configuration.
-    pub is_sample: bool,
 }
 
 pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Result<Relation, Error> {
@@ -207,53 +204,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
     })
 }
 
-/// The tables and views with a geometry.
-const SPATIAL_NAMES: &str = "
-    SELECT DISTINCT CASE WHEN pg_table_is_visible(c.oid) THEN c.relname::text ELSE n.nspname || '.' || c.relname END
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-    JOIN pg_type t ON t.oid = a.atttypid AND t.typname IN ('geometry', 'geography')
-    WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND c.relpersistence <> 't'
-      AND n.nspname NOT IN ('pg_catalog', 'information_schema')
-      AND NOT EXISTS (SELECT FROM pg_depend e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')
-    ORDER BY 1 LIMIT 1000";
-
-/// The most names in a message.
-const MAX_NAMES_SHOWN: usize = 10;
-
-/// The error if the user has named no table and the database is not the one of the sample configuration.
-async fn not_the_sample(session: &Session, wanted: RelationName<'_>, context: &str) -> Error {
-    let names = match session.all(context, SPATIAL_NAMES, &[]).await {
-        Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
-        Err(error) => return error,
-    };
-    let more = names.len().saturating_sub(MAX_NAMES_SHOWN);
-    let shown: Vec<String> = names.iter().take(MAX_NAMES_SHOWN).map(|name| quoted(name)).collect();
-    let next = if names.is_empty() {
-        "No table or view there has a column of type geometry or geography either: is it the right database?".to_owned()
-    } else {
-        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-        format!(
-            "With a geometry there is {}{more}. Name a configuration with --config FILE, have one written for them with oar-tiles init, or draw one at once with {SEED} --table NAME",
-            shown.join(", ")
-        )
-    };
-    Error::Layer {
-        layer: wanted.layer.to_owned(),
-        what: format!(
-            "no configuration names a layer, so that of the sample configuration was looked for, and the database {} has no table {}",
-            session.server(),
-            quoted(wanted.table)
-        ),
-        next,
-        source: None,
-    }
-}
-
 async fn unknown(session: &Session, wanted: RelationName<'_>, context: &str) -> Error {
-    if wanted.is_sample {
-        return not_the_sample(session, wanted, context).await;
-    }
     let names = match session.all(context, NAMES, &[]).await {
         Ok(rows) => rows.iter().map(|row| row.get(0)).collect::<Vec<String>>(),
         Err(error) => return error,

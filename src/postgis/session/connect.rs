@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 use std::{fmt, io};
 
 use rustls::client::WebPkiServerVerifier;
@@ -24,8 +23,8 @@ use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::{CancelToken, Config};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::ServerName;
-use super::error::{Cause, Error};
+use super::error::{Cause, Error, ServerName};
+use super::options::DatabaseSection;
 
 /// When the connection uses TLS and what it verifies, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -70,7 +69,7 @@ impl FromStr for SslMode {
 
 /// The parts of a connection that a URL or the environment may give. It has no `Debug`, because it holds a password.
 #[derive(Clone, Default)]
-pub struct Parts {
+pub struct ConnectParts {
     /// Host names or socket folders.
     pub host: Option<String>,
     pub port: Option<String>,
@@ -83,11 +82,11 @@ pub struct Parts {
     pub sslkey: Option<String>,
 }
 
-impl Parts {
+impl ConnectParts {
     /// The parts that libpq takes from the environment (PostgreSQL documentation, "Environment Variables").
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> Parts {
+    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> ConnectParts {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
-        Parts {
+        ConnectParts {
             host: variable("PGHOST"),
             port: variable("PGPORT"),
             user: variable("PGUSER"),
@@ -127,13 +126,12 @@ impl ConnectOptions {
     /// If the string cannot be read. The message does not repeat it, because it may hold a password.
     pub fn new(
         url: Option<&str>,
-        environment: &Parts,
+        environment: &ConnectParts,
         environment_wins: bool,
-        application_name: &str,
-        connect_timeout: Duration,
+        section: &DatabaseSection,
     ) -> Result<ConnectOptions, Error> {
         let (rest, own) = take_own_parameters(trimmed(url.unwrap_or_default()));
-        let Parts { host, port, user, database, .. } = environment;
+        let ConnectParts { host, port, user, database, .. } = environment;
         let is_named = !rest.is_empty() || [host, port, user, database].iter().any(|part| part.is_some());
         let mut config = parsed(&rest)?;
         let missing = |given: bool| environment_wins || !given;
@@ -185,10 +183,10 @@ impl ConnectOptions {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
         });
         if config.get_application_name().is_none() {
-            config.application_name(application_name);
+            config.application_name(&section.application_name);
         }
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(connect_timeout);
+            config.connect_timeout(*section.connect_timeout);
         }
         let server = ServerName { is_named, ..ServerName::of(&config) };
         Ok(ConnectOptions { config, mode, files, server })
@@ -607,18 +605,18 @@ fn repeatable(cause: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn options(url: Option<&str>, environment: &Parts, wins: bool) -> Result<ConnectOptions, Error> {
-        ConnectOptions::new(url, environment, wins, "oar-tiles", Duration::from_secs(1))
+    fn options(url: Option<&str>, environment: &ConnectParts, wins: bool) -> Result<ConnectOptions, Error> {
+        ConnectOptions::new(url, environment, wins, &DatabaseSection::default())
     }
 
     #[test]
     fn the_environment_completes_a_url_and_replaces_parts_of_one_from_a_file() {
-        let environment = Parts {
+        let environment = ConnectParts {
             host: Some("elsewhere".into()),
             port: Some("6543".into()),
             password: Some("secret".into()),
             sslmode: Some("verify-full".into()),
-            ..Parts::default()
+            ..ConnectParts::default()
         };
         let url = Some("postgresql://u@here:1/db?sslmode=disable");
         let completed = options(url, &environment, false).unwrap();
@@ -630,7 +628,7 @@ mod tests {
 
     #[test]
     fn key_value_strings_and_socket_urls_work() {
-        let none = Parts::default();
+        let none = ConnectParts::default();
         let a =
             options(Some("host=/tmp/x port=7 user=me dbname=d sslmode=verify-ca sslrootcert=/ca.pem"), &none, false)
                 .unwrap();
@@ -643,17 +641,20 @@ mod tests {
     #[test]
     fn a_bad_url_is_not_repeated_because_it_may_hold_a_password() {
         let error =
-            options(Some("postgresql://u:hunter2@h:port/db"), &Parts::default(), false).unwrap_err().to_string();
+            options(Some("postgresql://u:hunter2@h:port/db"), &ConnectParts::default(), false).unwrap_err().to_string();
         assert!(!error.contains("hunter2"), "{error}");
         assert!(error.starts_with("the database URL cannot be read ("), "{error}");
         assert!(error.ends_with("): write postgresql://user@host:5432/database"), "{error}");
-        let shown = format!("{:?}", options(Some("postgresql://u:hunter2@h/db"), &Parts::default(), false).unwrap());
+        let shown =
+            format!("{:?}", options(Some("postgresql://u:hunter2@h/db"), &ConnectParts::default(), false).unwrap());
         assert_eq!(shown, "ConnectOptions(ServerName { shown: \"u@h:5432/db\", is_named: true }, ..)");
-        let error =
-            options(Some("host=h sslmode=require;password=hunter2"), &Parts::default(), false).unwrap_err().to_string();
+        let error = options(Some("host=h sslmode=require;password=hunter2"), &ConnectParts::default(), false)
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "the sslmode is not known: write disable, prefer, require, verify-ca or verify-full");
-        let error =
-            options(Some("postgresql://u@h/db?sslmode=maybe"), &Parts::default(), false).unwrap_err().to_string();
+        let error = options(Some("postgresql://u@h/db?sslmode=maybe"), &ConnectParts::default(), false)
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "\"maybe\" is no sslmode: write disable, prefer, require, verify-ca or verify-full");
     }
 }

@@ -41,14 +41,14 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Row};
 use transaction::Transaction;
 
-pub use connect::{ConnectOptions, Parts, SslMode};
+pub use connect::{ConnectOptions, ConnectParts, SslMode};
 pub use database::Database;
 pub use error::ServerName;
 pub(crate) use error::area_name;
 pub use error::{Cause, Error};
 pub use listen::Listener;
 pub(crate) use locks::LockAttempts;
-pub use options::SessionOptions;
+pub use options::{DatabaseSection, SessionOptions};
 pub use origin::ExportedSnapshot;
 pub use prepared::SessionValue;
 pub(crate) use prepared::{quoted, setting_of};
@@ -221,7 +221,7 @@ impl Session {
         if source.is_cancelled() {
             let options = &self.database.options;
             if options.is_statement_limit(begun.elapsed()) {
-                let limit = options.statement_timeout;
+                let limit = *options.section.statement_timeout;
                 return Error::Timeout { context, after: humantime::format_duration(limit).to_string(), source };
             }
             let next = "Somebody cancelled it in the server (pg_cancel_backend): run the command again";

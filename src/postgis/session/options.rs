@@ -1,10 +1,14 @@
-//! The limits of a session.
+//! The section `[database]`, and the limits of a session.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use tokio_postgres::error::SqlState;
 
 use super::error::Cause;
+use crate::setting::{Secret, TimeSpan, no_key_is_required};
 
 /// What a role, a database or a server may limit for all of its sessions, and a run cannot do with: it keeps
 /// transactions open for as long as it takes, some of them idle, goes on after a failed statement, and draws every row.
@@ -35,15 +39,25 @@ pub(crate) fn lift(settings: &[&str], local: bool) -> String {
     )
 }
 
-/// Limits of a session.
+// The section `[database]`; `sample-config.toml` says what each key means.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = no_key_is_required)]
+pub struct DatabaseSection {
+    pub(crate) url: Option<Secret>,
+    pub(crate) url_file: Option<PathBuf>,
+    pub(crate) statement_timeout: TimeSpan,
+    pub(crate) lock_timeout: TimeSpan,
+    pub(crate) connect_timeout: TimeSpan,
+    pub(crate) application_name: String,
+    pub(crate) work_mem: String,
+    pub(crate) restarts: u32,
+}
+
+/// The limits of a session, and what it is told when it begins.
 #[derive(Debug, Clone)]
 pub struct SessionOptions {
-    /// A statement that runs longer is cancelled by the server. Zero for no limit.
-    pub statement_timeout: Duration,
-    /// The longest that a session waits for a lock, and that others wait for a lock of the run.
-    pub lock_timeout: Duration,
-    /// Memory for the sort of one batch, such as "64MB" (`work_mem`).
-    pub work_mem: String,
+    pub section: DatabaseSection,
     /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another
     /// connection.
     pub connections: usize,
@@ -58,17 +72,19 @@ impl SessionOptions {
     /// look like a slow statement.
     #[must_use]
     pub fn lock_limit(&self) -> Duration {
-        if self.statement_timeout.is_zero() {
-            return self.lock_timeout;
+        let (statement_timeout, lock_timeout) = (*self.section.statement_timeout, *self.section.lock_timeout);
+        if statement_timeout.is_zero() {
+            return lock_timeout;
         }
         // PostgreSQL takes zero as "no limit".
-        self.lock_timeout.min(self.statement_timeout / 2).max(Duration::from_millis(1))
+        lock_timeout.min(statement_timeout / 2).max(Duration::from_millis(1))
     }
 
     /// True if a statement that was cancelled after this time had reached 90 % of `statement_timeout`; false if that is
     /// zero. Not 100 %, because the clocks of two machines differ.
     pub(crate) fn is_statement_limit(&self, after: Duration) -> bool {
-        !self.statement_timeout.is_zero() && after >= self.statement_timeout.mul_f64(0.9)
+        let limit = *self.section.statement_timeout;
+        !limit.is_zero() && after >= limit.mul_f64(0.9)
     }
 
     /// How a wait for a lock ended, in words.
@@ -89,9 +105,7 @@ mod tests {
         let seconds = Duration::from_secs;
         for (after, limit, expected) in [(600, 600, true), (599, 600, true), (500, 600, false), (900, 0, false)] {
             let options = SessionOptions {
-                statement_timeout: seconds(limit),
-                lock_timeout: seconds(1),
-                work_mem: String::new(),
+                section: DatabaseSection { statement_timeout: seconds(limit).into(), ..DatabaseSection::default() },
                 connections: 1,
                 parameters: Vec::new(),
                 change_log: String::new(),

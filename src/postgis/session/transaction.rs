@@ -96,11 +96,11 @@ impl Session {
              SELECT pid, virtualxid, {ORIGIN_COLUMNS} FROM pg_catalog.pg_locks WHERE pid = pg_catalog.pg_backend_pid() AND locktype = 'virtualxid'; {path}",
             path = path.as_deref().unwrap_or_default(),
             snapshot = snapshot.unwrap_or_default(),
-            timeout = options.statement_timeout.as_millis(),
+            timeout = options.section.statement_timeout.as_millis(),
             lifted = lift_limits(),
             lock_timeout = options.lock_limit().as_millis(),
             texts = fix_drawn_texts(),
-            work_mem = options.work_mem.replace('\'', "''"),
+            work_mem = options.section.work_mem.replace('\'', "''"),
         );
         // Behind a pooler even this may have to wait for a free connection.
         let begin = async { Ok(self.client.simple_query(&sql).await) };

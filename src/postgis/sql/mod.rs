@@ -236,7 +236,7 @@ LEFT JOIN LATERAL {}(tile.z, tile.x, tile.y{query}) AS given (mvt) ON true",
 pub(crate) fn read_statements(layer: &Layer) -> Vec<String> {
     let key = layer.key.iter().map(|column| column.quoted.clone());
     let columns = layer.row_sql().map(str::to_owned).chain([layer.geometry.clone()]).chain(key);
-    let columns: Vec<String> = columns.chain(layer.feature_id.iter().map(|column| quoted(column))).collect();
+    let columns: Vec<String> = columns.chain(layer.section.feature_id.iter().map(|column| quoted(column))).collect();
     let aggregates: Vec<String> = layer.aggregates().map(|sql| format!("({}\n)", without_bounds(sql))).collect();
     let lists = [columns, aggregates].into_iter().filter(|list| !list.is_empty());
     let condition = format!("WHERE true {}", filter_at(layer, "0"));

@@ -329,7 +329,7 @@ pub(crate) fn carried(layer: &Layer) -> CarriedColumns {
         };
         carried.row.push_str(&format!(", {value} AS {}", quoted(&property.name)));
     }
-    if let Some(column) = &layer.feature_id {
+    if let Some(column) = &layer.section.feature_id {
         let name = carried.carry(&quoted(column), "feature_id".to_owned());
         let shown = free_name(layer, "feature_id");
         carried.row.push_str(&format!(", drawn.{name} AS {}", quoted(&shown)));

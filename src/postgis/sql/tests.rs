@@ -1,14 +1,16 @@
 //! The statements about features as snapshots, for each kind of layer that has other statements. A changed statement is
 //! visible in review.
 
+use std::sync::Arc;
+
 use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, cached_rows, hash_conditions,
     key_bounds, read_statements, render, scan, skipped, survey,
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
-    Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, OnLargeTile, OnTileError, Rank,
-    RowZooms, Shape, Simplify,
+    Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, LayerSection, OnLargeTile,
+    OnTileError, Rank, RowZooms, Shape, Simplify,
 };
 use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
 
@@ -21,6 +23,7 @@ fn points() -> Layer {
         kind,
     };
     Layer {
+        section: Arc::new(LayerSection { feature_id: Some("id".to_owned()), ..LayerSection::default() }),
         name: "facilities".to_owned(),
         id: LayerId(0),
         relation: "\"public\".\"api_facility\"".to_owned(),
@@ -32,7 +35,6 @@ fn points() -> Layer {
         suits_patches: true,
         has_plain_values: true,
         properties: vec![property("name", "\"name\"", "String"), property("workers", "(workers * 2\n)", "Number")],
-        feature_id: Some("id".to_owned()),
         filter: Some("active".to_owned()),
         row_zooms: RowZooms::default(),
         simplify: None,
@@ -88,7 +90,7 @@ fn squares() -> Layer {
     let grid = CellGrid { shape: CellShape::Square, size: 0.125, geometry: CellGeometry::Polygon, merges: false };
     Layer {
         properties: vec![count],
-        feature_id: None,
+        section: Arc::default(),
         kind: LayerKind::Cells(Cells { grid, having: None, keeps_lone: false }),
         ..points()
     }

@@ -17,8 +17,7 @@ use super::target::{Target, regions_to_seed, why_not_repairable};
 use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;
 use crate::change_log::{
-    Cursor, CursorError, Presence, StateInHistory, TrackedLayer, Watch, newest_logged, tracked, unseen_positions,
-    unseen_transactions,
+    Cursor, CursorError, Presence, StateInHistory, Watch, newest_logged, tracked, unseen_positions, unseen_transactions,
 };
 use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
@@ -111,7 +110,7 @@ impl<'a> Look<'a> {
             let target = target.clone();
             reading(stop, move || TargetState::read(&target))
         };
-        let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.options.refresh) {
+        let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.section.refresh()) {
             // A refresh may take long, so it must not run for a target that needs a seed.
             (state.await?, job.take_snapshot(&database, true).await?)
         } else {
@@ -131,8 +130,7 @@ impl<'a> Look<'a> {
         if let Some(since) = &filter.since {
             state.look_since(since, target)?;
         }
-        let layers: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let probed = probe(&snapshot, &layers).await?;
+        let probed = probe(&snapshot, &settings.tileset.layers).await?;
         if state.why_not_repairable().is_some() && writes {
             // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock,
             // so opening the target fails.
@@ -209,16 +207,9 @@ impl<'a> Look<'a> {
     pub(crate) async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
         let Look { job, snapshot, layers, .. } = self;
         let schema = &job.settings.database.changes.schema;
-        let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
-            .map(|(layer, settings)| TrackedLayer {
-                layer,
-                track: &settings.track,
-                refreshes: settings.options.refresh,
-            })
-            .collect();
         // A log whose state was read on this snapshot is there.
         let presence = self.log.as_ref().map(|_| Presence::Readable);
-        let watches = tracked(&self.database, snapshot, schema, presence, &reading, since).await;
+        let watches = tracked(&self.database, snapshot, schema, presence, layers, since).await;
         let watches = watches.map_err(|error| match error {
             change_log::ChangeLogError::LogGap(why) => CommandError::LogGap { target: job.target.to_string(), why },
             other => other.into(),

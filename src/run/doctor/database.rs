@@ -93,10 +93,9 @@ pub(crate) async fn check(
 }
 
 async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result<(), CommandError> {
-    let layers: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
     // A layer that is drawn in several ways has the same problem in each of them.
     let mut said: Vec<String> = Vec::new();
-    for trial in Box::pin(try_layers(snapshot, &layers)).await? {
+    for trial in Box::pin(try_layers(snapshot, &job.settings.tileset.layers)).await? {
         let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
         let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::error::with_causes(error)));
         let mut is_fine = true;

@@ -65,8 +65,7 @@ impl FamilyCache {
         }
         let database = job.database()?;
         let snapshot = job.take_snapshot(&database, false).await?;
-        let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let named = probe_names(&snapshot, &options).await?;
+        let named = probe_names(&snapshot, &settings.tileset.layers).await?;
         let sessions = settings.run.workers.get();
         let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, sessions).await?;
         let probed = match named.probe_rows().await {
@@ -81,15 +80,16 @@ impl FamilyCache {
         }
         // No row fulfils a condition on values that are not set. The probe locks the tables that the conditions read.
         let conditioned = settings.with_variant_conditions(&run.members.table.parameters)?;
-        let conditioned: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let Ok(conditioned) = probe_names(&snapshot, &conditioned).await?.probe_rows().await else { return Ok(None) };
+        let Ok(conditioned) = probe_names(&snapshot, &conditioned.tileset.layers).await?.probe_rows().await else {
+            return Ok(None);
+        };
         let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
         let (mut prepared, mut planned, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         let mut memory = job.rows_memory();
         for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
             let reading = LayerReading { job, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
-            let (cached, places) = reading.read(layer, &settings.options, &mut skipped).await?;
-            planned.push(plan_layer(layer, &settings.options.budget.features, places));
+            let (cached, places) = reading.read(layer, settings, &mut skipped).await?;
+            planned.push(plan_layer(layer, &settings.budget.features, places));
             if !cached.has_cached_rows() {
                 return Ok(None);
             }
@@ -219,8 +219,7 @@ impl FamilyCachePart {
         let (begun, cache) = (Instant::now(), &self.cache);
         let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
         let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), job.settings.tileset.zooms.clone());
-        let limits: Vec<_> =
-            job.settings.tileset.layers.iter().map(|layer| layer.options.budget.features.clone()).collect();
+        let limits: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.budget.features.clone()).collect();
         let (part, batch) = (self.clone(), job.batch_features(BatchKind::Seed));
         let planning = spawn_blocking(move || {
             let layers: Vec<VariantLayer> = match part.variant {

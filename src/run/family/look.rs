@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, FamilyRecord, FamilyRun, RecordedVariant, StoredFamily};
 use crate::change_log;
-use crate::change_log::{Cursor, LogGap, TrackedLayer, Watch, tracked, unseen_changes, unseen_positions};
+use crate::change_log::{Cursor, LogGap, Watch, tracked, unseen_changes, unseen_positions};
 use crate::config::{ConfigError, JobSettings, VariantValues};
 use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
@@ -95,7 +95,7 @@ impl FamilyLook {
         let Some(before) = &run.before else { return Ok(None) };
         let (record, Some(cursor)) = (&before.record, before.cursor.clone()) else { return Ok(None) };
         let is_function = |options: &LayerKind| matches!(options, LayerKind::Function(_));
-        if settings.tileset.layers.iter().any(|layer| is_function(&layer.options.kind)) {
+        if settings.tileset.layers.iter().any(|layer| is_function(&layer.kind)) {
             return Ok(None);
         }
         let database = job.database()?;
@@ -104,10 +104,8 @@ impl FamilyLook {
         // No row fulfils a condition on values that are not set. This probe comes first, so that the session has only
         // the locks of a variant.
         let conditioned = settings.with_variant_conditions(&table.parameters)?;
-        let options: Vec<_> = conditioned.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let probed = probe(&snapshot, &options).await?;
-        let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let whole = match probe(&snapshot, &options).await {
+        let probed = probe(&snapshot, &conditioned.tileset.layers).await?;
+        let whole = match probe(&snapshot, &settings.tileset.layers).await {
             Ok(whole) => whole.layers,
             // A key may be unique only within each variant.
             Err(error) if error.kind() == ErrorKind::Usage => return Ok(None),
@@ -134,7 +132,7 @@ impl FamilyLook {
         let Some(places) = log.places(&watches, &probed.layers, &scope).await? else { return Ok(None) };
         let mut members = BTreeSet::new();
         for (index, places) in &places.layers {
-            let (layer, settings) = (&whole[*index], &settings.tileset.layers[*index].options);
+            let (layer, settings) = (&whole[*index], &settings.tileset.layers[*index]);
             let Some(sql) = family.condition(layer.name()) else { return Ok(None) };
             let name = match &settings.rows {
                 Rows::Relation { table, .. } => table,
@@ -222,15 +220,8 @@ impl FamilyLog<'_> {
         layers: &[Arc<Layer>],
     ) -> Result<Vec<Vec<Watch>>, CommandError> {
         let settings = &self.job.settings;
-        let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&settings.tileset.layers))
-            .map(|(layer, settings)| TrackedLayer {
-                layer,
-                track: &settings.track,
-                refreshes: settings.options.refresh,
-            })
-            .collect();
         let schema = &settings.database.changes.schema;
-        let watches = tracked(database, self.snapshot, schema, None, &reading, self.cursor).await;
+        let watches = tracked(database, self.snapshot, schema, None, layers, self.cursor).await;
         watches.map_err(|error| match error {
             change_log::ChangeLogError::LogGap(why) => self.untracked(why),
             other => other.into(),

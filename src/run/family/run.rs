@@ -45,7 +45,7 @@ pub struct FamilyOptions {
     /// The snapshot of the run.
     pub snapshot: SharedSnapshot,
     /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
-    pub like: Option<Job>,
+    pub caller: Option<Job>,
     /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and
     /// `all` if it is empty.
     pub only: Vec<String>,
@@ -316,8 +316,8 @@ impl FamilyTargets<'_> {
         let output = settings.tileset.output.clone();
         let known = self.known(&output);
         let job = Job::new(settings, *force, report, stop)?.knowing(known).sharing(snapshot);
-        let job = match &self.options.like {
-            Some(like) => job.like(like),
+        let job = match &self.options.caller {
+            Some(caller) => job.called_by(caller),
             None => job,
         };
         if !dry_run

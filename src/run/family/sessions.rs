@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::FamilyRun;
-use crate::config::LayerSettings;
 use crate::draw::Worker;
 use crate::error::ErrorKind;
 use crate::postgis::{
-    Database, Layer, LayerKind, LayerLocks, Probed, Reads, Server, Snapshot, bound_condition, jumping_rows, probe_names,
+    Database, Layer, LayerKind, LayerLocks, LayerOptions, Probed, Reads, Server, Snapshot, bound_condition,
+    jumping_rows, probe_names,
 };
 use crate::run::describe::LogIdentity;
 use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
@@ -46,19 +46,18 @@ impl FamilySessions {
     /// rows.
     pub(crate) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
-        let calls = |layer: &LayerSettings| matches!(layer.options.kind, LayerKind::Function(_));
+        let calls = |layer: &LayerOptions| matches!(layer.kind, LayerKind::Function(_));
         if run.members.table.rows.len() < 2 || settings.tileset.layers.iter().any(calls) {
             return Ok(None);
         }
         let database = job.database()?;
         let snapshot = job.take_snapshot(&database, false).await?;
-        let options = |layers: &[LayerSettings]| layers.iter().map(|layer| layer.options.clone()).collect::<Vec<_>>();
         // A separate session probes, so that a statement that fails does not affect the others.
-        let Some(whole) = suited(probed(&snapshot, &options(&settings.tileset.layers)).await)? else { return Ok(None) };
+        let Some(whole) = suited(probed(&snapshot, &settings.tileset.layers).await)? else { return Ok(None) };
         // No row fulfils a condition on values that are not set. This probe finds out what the conditions read.
         let table = &run.members.table;
         let conditioned = settings.with_variant_conditions(&table.parameters)?;
-        let Some(conditioned) = suited(probed(&snapshot, &options(&conditioned.tileset.layers)).await)? else {
+        let Some(conditioned) = suited(probed(&snapshot, &conditioned.tileset.layers).await)? else {
             return Ok(None);
         };
         let mut layers = Vec::new();

@@ -23,8 +23,8 @@ use draft::Draft;
 use super::{CommandError, WrittenFileError};
 use crate::config::{ConfigValues, DatabaseSettings, JobSettings};
 use crate::postgis::{
-    Database, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, Parts, Snapshot, SpatialFunction, discover,
-    try_layers,
+    ConnectParts, Database, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, Snapshot, SpatialFunction,
+    discover, try_layers,
 };
 use crate::report::{DiscoveredColumn, DiscoveredFunction, DiscoveredTables};
 use crate::stop::Stop;
@@ -49,15 +49,15 @@ pub struct Drafted {
 /// If there is nothing that can be drawn, or the database is lost.
 pub async fn draft(
     settings: &DatabaseSettings,
-    environment: &Parts,
+    environment: &ConnectParts,
     tables: &[String],
     made_for: DraftFor,
     stop: &Stop,
 ) -> Result<Drafted, CommandError> {
     let mut session = settings.session.clone();
-    session.statement_timeout = match session.statement_timeout {
-        none if none.is_zero() => LONGEST_READ,
-        set => set.min(LONGEST_READ),
+    session.section.statement_timeout = match *session.section.statement_timeout {
+        none if none.is_zero() => LONGEST_READ.into(),
+        set => set.min(LONGEST_READ).into(),
     };
     let database = Database::new(&settings.connect, session, stop)?;
     let snapshot = database.snapshot().await?;
@@ -83,7 +83,7 @@ async fn refuse_undrawable(
     draft: &mut Draft,
     made_for: DraftFor,
     snapshot: &Snapshot,
-    environment: &Parts,
+    environment: &ConnectParts,
 ) -> Result<(), CommandError> {
     if draft.layers() == 0 {
         return Ok(());
@@ -92,9 +92,9 @@ async fn refuse_undrawable(
     for (tileset, values) in ConfigValues::of_draft(&draft.text())?.tilesets(&[])?.iter().enumerate() {
         for layer in JobSettings::resolve(values, environment, &[])?.tileset.layers {
             // A file has one tileset with all layers, a catalogue has one tileset for each layer.
-            let part = if made_for == DraftFor::Catalogue { tileset } else { usize::from(layer.options.id.0) };
+            let part = if made_for == DraftFor::Catalogue { tileset } else { usize::from(layer.id.0) };
             parts.extend(drawn.get(part));
-            layers.push(layer.options);
+            layers.push(layer);
         }
     }
     for (trial, part) in Box::pin(try_layers(snapshot, &layers)).await?.into_iter().zip(parts) {

@@ -10,7 +10,6 @@ use tokio::task::spawn_blocking;
 
 use super::watch::{Watched, with_cause};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
-use crate::change_log::WatchOptions;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
@@ -263,7 +262,7 @@ impl Watched for WatchedFamily<'_> {
     }
 
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<FamilyLooked, CommandError> {
-        let layers = self.family.settings().tileset.layers.iter().map(|layer| layer.options.clone());
+        let layers = self.family.settings().tileset.layers.iter().cloned();
         let run = FamilyOptions {
             force: false,
             prunes: self.prunes,
@@ -272,7 +271,7 @@ impl Watched for WatchedFamily<'_> {
             report: Arc::clone(&job.report),
             stop: job.stop.clone(),
             snapshot: SharedSnapshot::after_refreshing(layers),
-            like: Some(job.clone()),
+            caller: Some(job.clone()),
             only: Vec::new(),
         };
         self.is_whole.set(false);
@@ -328,10 +327,9 @@ pub async fn watch_family(
     prunes: bool,
     job: &Job,
     options: &ReseedOptions,
-    how: WatchOptions,
     mut each: impl FnMut(&FamilyReport, bool) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let watched = WatchedFamily::new(family, prunes, job);
     let each = |looked: &FamilyLooked| each(&looked.report, looked.has_published());
-    Box::pin(watch::watch(&watched, options, how, each)).await
+    Box::pin(watch::watch(&watched, options, each)).await
 }

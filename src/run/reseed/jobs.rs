@@ -58,7 +58,7 @@ pub(crate) async fn run_queued(
             Ok(None) => return Ok(()),
             Err(error) => return warn(job, &format!("jobs cannot be begun: {error}")),
         };
-        let ended = run_one(job, options, &started, &own).await;
+        let ended = Box::pin(run_one(job, options, &started, &own)).await;
         let end = match ended {
             Ok(outcome) => {
                 each(&outcome)?;

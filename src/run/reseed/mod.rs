@@ -27,7 +27,7 @@ use super::seed::seed_target;
 use super::{
     ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
 };
-use crate::change_log::{Cursor, WatchOptions};
+use crate::change_log::Cursor;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
@@ -145,11 +145,10 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
 pub async fn watch(
     job: &Job,
     options: &ReseedOptions,
-    how: WatchOptions,
     each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     check_dirty_out(job, options)?;
-    Box::pin(watch::watch(&WatchedTarget(job), options, how, each)).await
+    Box::pin(watch::watch(&WatchedTarget(job), options, each)).await
 }
 
 /// Checks before the work that the dirty tiles can be written after it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::jobs::run_queued;
 use super::{ReseedOptions, ReseedOutcome, once};
-use crate::change_log::{Waking, WatchOptions};
+use crate::change_log::Waking;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
@@ -44,7 +44,6 @@ struct ReseedWatch<'a, W, F> {
     options: ReseedOptions,
     /// Called with each outcome.
     each: F,
-    how: WatchOptions,
     database: Database,
     waking: Option<Waking>,
     /// Notifies CDNs, if there are any.
@@ -57,7 +56,6 @@ struct ReseedWatch<'a, W, F> {
 pub(crate) async fn watch<W: Watched>(
     watched: &W,
     options: &ReseedOptions,
-    how: WatchOptions,
     each: impl FnMut(&W::Outcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let job = watched.job();
@@ -68,17 +66,8 @@ pub(crate) async fn watch<W: Watched>(
     // retries them.
     options.filter.leaves_unrendered = true;
     let purging = watched.purge_task();
-    let watch = ReseedWatch {
-        watched,
-        job,
-        options,
-        each,
-        how,
-        database,
-        purging: &purging,
-        waking: None,
-        said: String::new(),
-    };
+    let watch =
+        ReseedWatch { watched, job, options, each, database, purging: &purging, waking: None, said: String::new() };
     let ended = watch.run().await;
     if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
         purging.end().await;
@@ -166,8 +155,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             target: target.to_string(),
             layers: crate::config::layer_names(&settings.tileset.layers),
             cursor: self.watched.cursor().await,
-            debounce_seconds: self.how.debounce.as_secs_f64(),
-            poll_seconds: self.how.poll.as_secs_f64(),
+            debounce_seconds: settings.database.changes.debounce.as_secs_f64(),
+            poll_seconds: settings.database.changes.poll.as_secs_f64(),
             cdns: settings.tileset.purges.iter().map(|purge| purge.provider.name().to_owned()).collect(),
         }
     }
@@ -234,7 +223,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             signal = self.job.stop.wait() => return Some(signal),
             () = queued => return None,
             () = due => return None,
-            () = tokio::time::sleep(self.how.poll.max(SHORTEST_POLL)) => None,
+            () = tokio::time::sleep(SHORTEST_POLL.max(*self.job.settings.database.changes.poll)) => None,
             woken = change => Some(woken),
         };
         let checked = match woken {
@@ -246,7 +235,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                     }
                 };
                 tokio::select! {
-                    () = tokio::time::sleep(self.how.debounce) => {}
+                    () = tokio::time::sleep(*self.job.settings.database.changes.debounce) => {}
                     // A job need not wait until further changes have arrived. The look before it finds the changes so
                     // far.
                     () = queued => {}
@@ -298,7 +287,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 obstacle
             }
             Err(error) => {
-                let (error, poll) = (with_cause(&error), humantime::format_duration(self.how.poll));
+                let (error, poll) =
+                    (with_cause(&error), humantime::format_duration(*self.job.settings.database.changes.poll));
                 Some(format!("{error}: until notifications can be heard, changes are looked for every {poll}"))
             }
         }
@@ -306,7 +296,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
 
     /// The pause between two looks into the log if no notifications come.
     fn look_pause(&self) -> Duration {
-        self.how.debounce.clamp(SHORTEST_POLL, LONGEST_LOOK_PAUSE)
+        Duration::clamp(*self.job.settings.database.changes.debounce, SHORTEST_POLL, LONGEST_LOOK_PAUSE)
     }
 
     fn say_once(&mut self, message: String) {

@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 use super::family::watch_family;
 use super::jobs::run_queued;
 use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
-use crate::change_log::WatchOptions;
 use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::{LeaseWait, WriterLease};
@@ -62,15 +61,14 @@ impl WriterFailures {
 pub struct WatchWriter {
     job: Job,
     options: ReseedOptions,
-    how: WatchOptions,
     writer: WriterOptions,
 }
 
 impl WatchWriter {
     /// A writer for the job's target.
     #[must_use]
-    pub fn new(job: Job, options: ReseedOptions, how: WatchOptions, writer: WriterOptions) -> Arc<WatchWriter> {
-        Arc::new(WatchWriter { job, options, how, writer })
+    pub fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
+        Arc::new(WatchWriter { job, options, writer })
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle, stop: Stop) {
@@ -146,7 +144,7 @@ impl WatchWriter {
                 handle.report_failed(with_causes(&error));
             }
             let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
-            let Err(error) = watch(job, &options, self.how, each).await else { return };
+            let Err(error) = watch(job, &options, each).await else { return };
             if job.stop.asked().is_some() {
                 return;
             }
@@ -226,20 +224,14 @@ pub(crate) async fn under_lease(
 /// Keeps all variants of a tileset up to date for a server.
 pub struct FamilyWatchWriter {
     family: Family,
-    how: WatchOptions,
     writer: WriterOptions,
     report: Arc<dyn Report>,
 }
 
 impl FamilyWatchWriter {
     #[must_use]
-    pub fn new(
-        family: Family,
-        how: WatchOptions,
-        writer: WriterOptions,
-        report: &Arc<dyn Report>,
-    ) -> Arc<FamilyWatchWriter> {
-        Arc::new(FamilyWatchWriter { family, how, writer, report: Arc::clone(report) })
+    pub fn new(family: Family, writer: WriterOptions, report: &Arc<dyn Report>) -> Arc<FamilyWatchWriter> {
+        Arc::new(FamilyWatchWriter { family, writer, report: Arc::clone(report) })
     }
 
     async fn write(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) {
@@ -291,7 +283,7 @@ impl FamilyWatchWriter {
                 Ok(())
             };
             let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
-            let Err(error) = watch_family(&self.family, false, job, &options, self.how, each).await else { return };
+            let Err(error) = watch_family(&self.family, false, job, &options, each).await else { return };
             if job.stop.asked().is_some() {
                 return;
             }

@@ -151,12 +151,13 @@ async fn followed(
             waking = Some(Waking::begin(&database, &settings.database.changes.schema).await?);
             continue;
         };
-        let until = Instant::now() + settings.tileset.watch.poll;
+        let until = Instant::now() + *settings.database.changes.poll;
         loop {
             tokio::select! {
                 change = heard.change(LOOK_PAUSE) => {
                     change?;
-                    let pause = settings.tileset.watch.debounce.min(LONGEST_DEBOUNCE).max(took * SHARE_OF_LOOKS);
+                    let debounce = *settings.database.changes.debounce;
+                    let pause = debounce.min(LONGEST_DEBOUNCE).max(took * SHARE_OF_LOOKS);
                     tokio::time::sleep(pause).await;
                     break;
                 }

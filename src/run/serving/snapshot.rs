@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
 use crate::change_log::{Cursor, CursorError, NewestLogged, StateInHistory, newest_logged};
-use crate::config::{DatabaseSettings, LayerSettings, ParameterSettings};
+use crate::config::{DatabaseSettings, ParameterSettings};
 use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
@@ -84,8 +84,7 @@ impl LiveSnapshot {
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
-        let options: Vec<LayerOptions> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-        let probed = probe(&snapshot, &options).await?;
+        let probed = probe(&snapshot, &settings.tileset.layers).await?;
         let state: Cursor =
             snapshot.cursor().parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?;
         let newest = newest_logged(&snapshot, &settings.database.changes.schema, std::slice::from_ref(&state)).await;
@@ -350,7 +349,7 @@ impl NarrowedLayers {
 /// If the database does not accept one of them.
 pub(crate) async fn check_conditions(
     snapshot: &Snapshot,
-    layers: &[LayerSettings],
+    layers: &[LayerOptions],
     parameters: &[ParameterSettings],
 ) -> Result<(), Error> {
     let conditions: BTreeMap<&str, Vec<&str>> =
@@ -358,9 +357,9 @@ pub(crate) async fn check_conditions(
             all.entry(layer.as_str()).or_insert_with(Vec::new).push(sql.as_str());
             all
         });
-    let narrowed = |layer: &LayerSettings| {
-        let conditions = conditions.get(layer.options.name.as_str())?;
-        Some(layer.options.narrowed(conditions))
+    let narrowed = |layer: &LayerOptions| {
+        let conditions = conditions.get(layer.name.as_str())?;
+        Some(layer.narrowed(conditions))
     };
     let options: Vec<LayerOptions> = layers.iter().filter_map(narrowed).collect();
     if options.is_empty() {

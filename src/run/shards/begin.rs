@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::task::spawn_blocking;
 
 use crate::change_log;
-use crate::change_log::{TrackedLayer, tracked};
+use crate::change_log::tracked;
 use crate::clock::seconds;
 use crate::hex::random_hex;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
@@ -74,9 +74,9 @@ async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
 async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Needs) -> Result<BegunRun, CommandError> {
     let (begun, started) = (Instant::now(), std::time::SystemTime::now());
     if !options.hold
-        && let Some(layer) = job.settings.tileset.layers.iter().find(|layer| layer.options.refresh)
+        && let Some(layer) = job.settings.tileset.layers.iter().find(|layer| layer.section.refresh())
     {
-        return Err(ShardsError::Refreshes { layer: layer.options.name.clone() }.into());
+        return Err(ShardsError::Refreshes { layer: layer.name.clone() }.into());
     }
     let database = job.database()?;
     let snapshot = job.take_snapshot(&database, options.hold).await?;
@@ -176,12 +176,9 @@ async fn check_tracked(
         let why = format!("{table} has row level security, so rows may appear without being changed");
         return Err(ShardsError::NoState { why }.into());
     }
-    let reading: Vec<TrackedLayer<'_>> = (layers.iter().zip(&job.settings.tileset.layers))
-        .map(|(layer, settings)| TrackedLayer { layer, track: &settings.track, refreshes: false })
-        .collect();
     let cursor = snapshot.cursor().parse().unwrap_or_default();
     let schema = &job.settings.database.changes.schema;
-    match tracked(database, snapshot, schema, None, &reading, &cursor).await {
+    match tracked(database, snapshot, schema, None, layers, &cursor).await {
         Ok(_) => Ok(()),
         Err(change_log::ChangeLogError::LogGap(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
         Err(other) => Err(other.into()),

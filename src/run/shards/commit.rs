@@ -110,8 +110,7 @@ async fn attempt(
     let claimed = claimed(job, plan).await?;
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
-    let options: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-    let probed = probe(&snapshot, &options).await?;
+    let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
     check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
     let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
     let shared = spawn_blocking(move || SharedTiles::of(&folder, &of, &dones)).await??;

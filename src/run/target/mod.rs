@@ -101,7 +101,7 @@ impl Target {
     }
 
     /// The same target, with runs that also notify the listeners of `other`.
-    pub(crate) fn telling_like(mut self, other: &Target) -> Target {
+    pub(crate) fn telling_listeners_of(mut self, other: &Target) -> Target {
         self.options.listeners.extend(other.options.listeners.iter().cloned());
         self
     }
@@ -117,7 +117,7 @@ impl Target {
         matches!(self.url, TargetUrl::S3Prefix { .. })
             && self.options.writes_versions()
             && self.options.tree.template.is_versioned()
-            && self.options.s3.conditional_writes
+            && self.options.s3.section.conditional_writes
     }
 
     /// Notes a version that shards are going to write, with the names of its layers by their ids. May wait for a
@@ -139,7 +139,7 @@ impl Target {
     pub(crate) fn version_tiles(&self, version: &str, layers: &[String]) -> Result<VersionTiles, CommandError> {
         let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
         let template = tree.template.clone().with_layers(layers.iter().map(String::as_str)).with_version(version);
-        let tiles = VersionTiles::open(location(&self.url)?, s3.clone(), template, tree.packed, runtime, stop);
+        let tiles = VersionTiles::open(location(&self.url)?, s3.clone(), template, tree.packs(), runtime, stop);
         Ok(tiles.map_err(TargetError::from)?)
     }
 

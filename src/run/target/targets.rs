@@ -230,7 +230,7 @@ impl Target {
     pub(crate) fn is_packed(&self) -> bool {
         match &self.url {
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
-            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.options.tree.packed,
+            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.options.tree.packs(),
         }
     }
 }

@@ -344,13 +344,13 @@ pub(crate) async fn connect(
     // The chain of credentials may ask servers over TLS even where the bucket is reached without TLS.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
-    if let Some(region) = &options.region {
+    if let Some(region) = &options.section.region {
         loader = loader.region(Region::new(region.clone()));
     }
-    if let Some(profile) = &options.profile {
+    if let Some(profile) = &options.section.profile {
         loader = loader.profile_name(profile);
     }
-    if let Some(endpoint) = &options.endpoint {
+    if let Some(endpoint) = &options.section.endpoint {
         loader = loader.endpoint_url(without_user(endpoint));
     }
     if let Some(keys) = &options.keys {
@@ -365,8 +365,9 @@ pub(crate) async fn connect(
     let shared = loader.load().await;
     // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what
     // it found.
-    let of_s3 =
-        || std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.endpoint.is_none());
+    let of_s3 = || {
+        std::env::var("AWS_ENDPOINT_URL_S3").ok().filter(|url| !url.is_empty() && options.section.endpoint.is_none())
+    };
     let endpoint = of_s3().or_else(|| shared.endpoint_url().map(str::to_owned)).map(|url| without_user(&url));
     // Servers other than Amazon's accept any region, but a signature must name one.
     let region = match (shared.region(), &endpoint) {
@@ -380,12 +381,12 @@ pub(crate) async fn connect(
         region: region.to_string(),
         bucket: location.bucket.clone(),
         prefix: location.prefix.clone(),
-        attempts: options.attempts,
+        attempts: options.section.attempts,
     };
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(options.connect_timeout)
-        .operation_attempt_timeout(options.attempt_timeout)
-        .operation_timeout(options.request_timeout)
+        .connect_timeout(*options.section.connect_timeout)
+        .operation_attempt_timeout(*options.section.attempt_timeout)
+        .operation_timeout(*options.section.request_timeout)
         .build();
     // Reading the system's certificates takes a moment, so it is not done for a server without TLS.
     let http =
@@ -394,13 +395,13 @@ pub(crate) async fn connect(
         let builder = Builder::from(&shared)
             .http_client(http.clone())
             .region(region.clone())
-            .force_path_style(options.path_style)
+            .force_path_style(options.section.path_style)
             .timeout_config(timeouts.clone());
         let builder = match &endpoint {
             Some(endpoint) => builder.endpoint_url(endpoint),
             None => builder,
         };
-        if options.checksums {
+        if options.section.checksums {
             return builder;
         }
         builder
@@ -412,8 +413,8 @@ pub(crate) async fn connect(
     // waited when their 60 s were over. With standard retries each request doubles its own pause, so the rate falls
     // only as far as the server refuses.
     let retries = RetryConfig::standard()
-        .with_max_attempts(options.attempts)
-        .with_initial_backoff(options.backoff)
+        .with_max_attempts(options.section.attempts)
+        .with_initial_backoff(*options.section.backoff)
         .with_max_backoff(MAX_BACKOFF);
     // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client
     // bounds the retries by the attempts of each request and the number of requests in flight.
@@ -422,8 +423,8 @@ pub(crate) async fn connect(
     let client = AwsClient {
         client,
         bucket: location.bucket.clone(),
-        attempts: options.attempts,
-        times: [options.connect_timeout, options.attempt_timeout, options.request_timeout],
+        attempts: options.section.attempts,
+        times: [*options.section.connect_timeout, *options.section.attempt_timeout, *options.section.request_timeout],
     };
     Ok((Arc::new(client), place))
 }

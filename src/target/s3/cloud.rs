@@ -70,11 +70,11 @@ pub(crate) fn connect(
 ) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
     check(location, options)?;
     let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: options.backoff, max_backoff: MAX_BACKOFF, base: 2.0 },
-        max_retries: options.attempts.saturating_sub(1) as usize,
-        retry_timeout: options.request_timeout,
+        backoff: BackoffConfig { init_backoff: *options.section.backoff, max_backoff: MAX_BACKOFF, base: 2.0 },
+        max_retries: options.section.attempts.saturating_sub(1) as usize,
+        retry_timeout: *options.section.request_timeout,
     };
-    let http = Http::new(options.attempt_timeout)?;
+    let http = Http::new(*options.section.attempt_timeout)?;
     // The library refuses plain HTTP unless it is allowed; a user who names an http:// endpoint means it.
     let plain = ClientOptions::new().with_allow_http(true);
     // The names of one service's settings are none of the other's.
@@ -108,7 +108,7 @@ pub(crate) fn connect(
         region: String::new(),
         bucket: location.bucket.clone(),
         prefix: location.prefix.clone(),
-        attempts: options.attempts,
+        attempts: options.section.attempts,
     };
     let store = store.map_err(|error| {
         let cause = S3Cause(deepest_cause(&error));
@@ -117,8 +117,8 @@ pub(crate) fn connect(
     let client = CloudClient {
         store,
         scheme: location.scheme,
-        attempts: options.attempts,
-        request_timeout: options.request_timeout,
+        attempts: options.section.attempts,
+        request_timeout: *options.section.request_timeout,
         uploads: Mutex::default(),
         next_upload: AtomicU64::new(0),
     };
@@ -129,14 +129,14 @@ pub(crate) fn connect(
 fn check(location: &S3Location, options: &S3Options) -> Result<(), S3Error> {
     let refused = |what: String| Err(S3Error::Setting { what });
     let service = location.scheme.service();
-    if options.headers.encryption != Encryption::Bucket {
+    if options.section.encryption != Encryption::Bucket {
         return refused(format!(
             "encryption is S3's: {location} is in {service}, which encrypts as its account says. Leave it out"
         ));
     }
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
     let is_name = |name: &String| name.bytes().all(is_plain) && !name.starts_with(|c: char| c.is_ascii_digit());
-    match options.headers.metadata.keys().find(|name| !is_name(name)) {
+    match options.metadata.keys().find(|name| !is_name(name)) {
         Some(name) if location.scheme == Scheme::Azure => refused(format!(
             "the name \"{name}\" of metadata cannot be stored in {location}: {service} takes a-z, 0-9 and _ in names, and no digit first"
         )),

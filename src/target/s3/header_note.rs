@@ -12,7 +12,7 @@ pub(crate) const HEADERS: &str = "headers.json";
 /// Which headers the tiles of a prefix carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderNote {
-    /// [`S3Headers::digest`](super::S3Headers::digest) of the headers that were last written.
+    /// [`S3Options::headers_digest`](super::S3Options::headers_digest) of the headers that were last written.
     pub headers: String,
     /// True if every tile carries them.
     pub is_complete: bool,

@@ -123,7 +123,7 @@ impl Lease {
         let holder = Holder::this_run(now);
         let id = holder.id.clone();
         document.holder = Some(holder);
-        document.prolonged(now, store.options.lease);
+        document.prolonged(now, *store.options.section.lease);
         let (renewed, of_lease) = watch::channel(Instant::now());
         let (store_of_note, tag) = (Arc::clone(store), String::new());
         let mut note = LeaseNote {
@@ -133,7 +133,7 @@ impl Lease {
             document,
             id,
             tag,
-            conditional: store.options.conditional_writes,
+            conditional: store.options.section.conditional_writes,
             renewed,
         };
         let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
@@ -150,11 +150,11 @@ impl Lease {
         } else {
             tracing::warn!("conditional_writes is false: nothing keeps two runs from writing {place} at once");
         }
-        let pause = store.options.lease / 3;
+        let pause = *store.options.section.lease / 3;
         let note = Arc::new(Mutex::new(note));
         let (losing, lost) = watch::channel(None);
         let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
-        Ok(Lease { place, lasts: store.options.lease, note, lost, renewed: of_lease, renewing })
+        Ok(Lease { place, lasts: *store.options.section.lease, note, lost, renewed: of_lease, renewing })
     }
 
     /// What was begun in the target before this run.
@@ -221,7 +221,7 @@ async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>,
     loop {
         tokio::time::sleep(pause).await;
         let mut note = note.lock().await;
-        let lease = note.store.options.lease;
+        let lease = *note.store.options.section.lease;
         let expires = note.document.expires;
         note.document.prolonged(SystemTime::now(), lease);
         match note.rewrite().await {
@@ -242,7 +242,7 @@ async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>,
 impl LeaseNote {
     /// Renews the lease.
     async fn hold(&mut self) -> Result<(), S3Error> {
-        let lease = self.store.options.lease;
+        let lease = *self.store.options.section.lease;
         self.document.prolonged(SystemTime::now(), lease);
         match self.rewrite().await {
             Ok(()) => Ok(()),

@@ -67,7 +67,7 @@ pub use flight::{Flight, Flights, InFlight};
 pub use header_note::{HeaderNote, RewrittenHeaders};
 pub use location::{LocationError, S3Key, S3Location, Scheme};
 pub use object_notes::S3Notes;
-pub use options::{CacheRule, CloudSettings, Encryption, S3Headers, S3Keys, S3Options, without_user};
+pub use options::{CacheRule, CloudSettings, Encryption, S3Keys, S3Options, S3Section, without_user};
 pub use pmtiles::S3Pmtiles;
 pub use prefix::S3;
 pub use read::{S3Object, S3Reader, s3_versions};

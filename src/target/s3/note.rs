@@ -89,9 +89,9 @@ pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Resul
 /// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no
 /// tile yet.
 pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
-    let headers = store.options.headers.digest();
+    let headers = store.options.headers_digest();
     let found = read_header_note(store).await?;
-    let is_wanted = found.is_some() || store.options.headers.has_band();
+    let is_wanted = found.is_some() || store.options.has_band();
     if !is_wanted || found.is_some_and(|note| note.headers == headers && (note.is_complete || !is_empty)) {
         return Ok(());
     }

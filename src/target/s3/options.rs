@@ -3,52 +3,73 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{S3Error, S3Shared};
 use crate::hex::hex;
+use crate::setting::{Named, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
 use crate::tile::{TileId, TileText, TileTextNames, Zoom, ZoomList};
+
+// `sample-config.toml` says what each key means.
+/// The section `[s3]`.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = no_key_is_required)]
+pub struct S3Section {
+    pub endpoint: Option<String>,
+    pub region: Option<String>,
+    pub profile: Option<String>,
+    pub path_style: bool,
+    pub in_flight: NonZeroUsize,
+    pub attempts: u32,
+    pub backoff: TimeSpan,
+    pub connect_timeout: TimeSpan,
+    pub attempt_timeout: TimeSpan,
+    pub request_timeout: TimeSpan,
+    pub lease: TimeSpan,
+    pub conditional_writes: bool,
+    pub checksums: bool,
+    pub part_size_mb: u64,
+    pub cache_control: Option<TextByZoom>,
+    pub notes_cache_control: String,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub storage_class: Option<String>,
+    #[serde(deserialize_with = "by_name")]
+    #[schemars(schema_with = "names_schema::<Encryption>")]
+    pub encryption: Encryption,
+    pub kms_key: Option<String>,
+}
+
+impl S3Section {
+    /// The size of a part of an archive that is uploaded in parts, in bytes.
+    #[must_use]
+    pub const fn part_size(&self) -> u64 {
+        self.part_size_mb << 20
+    }
+}
+
+impl Named for Encryption {
+    /// The key of KMS is a key of its own.
+    const NAMES: &'static [(&'static str, Encryption)] =
+        &[("bucket", Encryption::Bucket), ("AES256", Encryption::Aes256), ("aws:kms", Encryption::Kms { key: None })];
+}
 
 /// How a bucket is reached and how objects are stored.
 #[derive(Debug, Clone)]
 pub struct S3Options {
-    /// The server, if it is not Amazon's: `https://minio.example.org:9000`.
-    pub endpoint: Option<String>,
-    /// The region; `None` takes it from the environment or the profile.
-    pub region: Option<String>,
-    /// The profile of the shared AWS configuration; `None` takes it from the environment.
-    pub profile: Option<String>,
+    /// The keys of the section, checked: without a user in `endpoint`, with the key of KMS in `encryption`.
+    pub section: S3Section,
     /// Access keys; `None` uses the SDK's default chain of credentials.
     pub keys: Option<S3Keys>,
-    /// Put the bucket's name into the URL's path instead of the host name, as many servers other than Amazon's require.
-    pub path_style: bool,
-    /// The most requests in flight.
-    pub in_flight: NonZeroUsize,
-    /// How often a request is tried, 1 or more.
-    pub attempts: u32,
-    /// The pause before the second attempt; it doubles with each further one.
-    pub backoff: Duration,
-    /// The longest wait for a connection.
-    pub connect_timeout: Duration,
-    /// The longest wait for the answer to one attempt.
-    pub attempt_timeout: Duration,
-    /// The longest wait for a request with all its attempts.
-    pub request_timeout: Duration,
-    /// How long a lease on the target lasts after it was taken or renewed.
-    pub lease: Duration,
-    /// True if the server honours conditional writes, by which a lease is taken. A run proves that it does. With
-    /// `false` nothing prevents two runs from writing a target at once.
-    pub conditional_writes: bool,
-    /// Send and request checksums beyond `Content-MD5` even where S3 does not require them; not every server supports
-    /// them.
-    pub checksums: bool,
-    /// The size of a part of an archive that is uploaded in parts, in bytes; 5 MiB at least (Amazon S3 User Guide,
-    /// "Multipart upload limits").
-    pub part_size: u64,
-    /// The headers of stored objects.
-    pub headers: S3Headers,
+    /// `Cache-Control` of tiles: the first rule that fits a tile's zoom.
+    pub cache_control: Vec<CacheRule>,
+    /// `x-amz-meta-NAME` of tiles. Archives have it, too, if the text contains no placeholder of a tile.
+    pub metadata: BTreeMap<String, TileText>,
+    /// The values of the placeholders in `metadata`.
+    pub names: TileTextNames,
     /// What Azure's and Google's services are told beyond the environment.
     pub cloud: CloudSettings,
     /// The client and its connections, which all clones of these options share.
@@ -83,23 +104,6 @@ impl fmt::Debug for S3Keys {
     }
 }
 
-/// The headers of stored objects.
-#[derive(Debug, Clone, Default)]
-pub struct S3Headers {
-    /// `Cache-Control` of tiles: the first rule that fits a tile's zoom.
-    pub cache_control: Vec<CacheRule>,
-    /// `Cache-Control` of TileJSON, metadata and `latest.json`, which change in place.
-    pub notes_cache_control: Option<String>,
-    /// `x-amz-meta-NAME` of tiles. Archives have it, too, if the text contains no placeholder of a tile.
-    pub metadata: BTreeMap<String, TileText>,
-    /// The values of the placeholders in `metadata`.
-    pub names: TileTextNames,
-    /// The storage class of tiles and archives, such as `STANDARD_IA`; `None` for the bucket's default.
-    pub storage_class: Option<String>,
-    /// How objects are encrypted.
-    pub encryption: Encryption,
-}
-
 /// A `Cache-Control` for some zooms.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheRule {
@@ -125,14 +129,14 @@ pub enum Encryption {
     },
 }
 
-impl S3Headers {
+impl S3Options {
     /// The `Cache-Control` of a tile.
-    pub(crate) fn cache_control(&self, zoom: Zoom) -> Option<&str> {
+    pub(crate) fn cache_control_at(&self, zoom: Zoom) -> Option<&str> {
         let fits = |rule: &&CacheRule| rule.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom));
         self.cache_control.iter().find(fits).map(|rule| rule.value.as_str())
     }
 
-    pub(crate) fn metadata(&self, tile: TileId) -> HashMap<String, String> {
+    pub(crate) fn metadata_of(&self, tile: TileId) -> HashMap<String, String> {
         self.metadata.iter().map(|(name, text)| (name.clone(), text.of_tile(tile, &self.names))).collect()
     }
 
@@ -150,7 +154,7 @@ impl S3Headers {
     /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers,
     /// names or layers.
     #[must_use]
-    pub fn digest(&self) -> String {
+    pub fn headers_digest(&self) -> String {
         let metadata: Vec<String> = self.metadata.iter().map(|(name, text)| format!("{name}={text}")).collect();
         let rules: Vec<String> = self
             .cache_control
@@ -159,7 +163,7 @@ impl S3Headers {
             .collect();
         let parts =
             [metadata.join("\n"), rules.join("\n"), self.names.tag.as_str().to_owned(), self.names.layers.join("\n")];
-        let text = format!("{}\n\n{:?}\n{:?}", parts.join("\n\n"), self.storage_class, self.encryption);
+        let text = format!("{}\n\n{:?}\n{:?}", parts.join("\n\n"), self.section.storage_class, self.section.encryption);
         hex(&Sha256::digest(text)[..16])
     }
 }
@@ -181,22 +185,22 @@ impl S3Options {
     pub(crate) fn check(&self) -> Result<(), S3Error> {
         let wrong = |what: String| Err(S3Error::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-        let values = self.headers.cache_control.iter().map(|rule| ("cache_control", rule.value.clone()));
-        let values = values.chain(self.headers.notes_cache_control.clone().map(|value| ("notes_cache_control", value)));
-        let values = values.chain(self.headers.metadata.iter().map(|(name, text)| (name.as_str(), text.to_string())));
+        let values = self.cache_control.iter().map(|rule| ("cache_control", rule.value.clone()));
+        let values = values.chain([("notes_cache_control", self.section.notes_cache_control.clone())]);
+        let values = values.chain(self.metadata.iter().map(|(name, text)| (name.as_str(), text.to_string())));
         for (name, value) in values {
             if !visible(&value) {
                 return wrong(format!("{name} = \"{}\" is no header: write letters of ASCII", value.escape_debug()));
             }
         }
-        for name in self.headers.metadata.keys() {
+        for name in self.metadata.keys() {
             let token =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_' | b'.');
             if name.is_empty() || !name.bytes().all(token) {
                 return wrong(format!("the name \"{name}\" of metadata is no header: write a-z, 0-9, - _ and ."));
             }
         }
-        if let Some(endpoint) = &self.endpoint {
+        if let Some(endpoint) = &self.section.endpoint {
             let host = endpoint.strip_prefix("https://").or_else(|| endpoint.strip_prefix("http://"));
             if host.is_none_or(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic())) {
                 return wrong(format!(
@@ -205,7 +209,7 @@ impl S3Options {
                 ));
             }
         }
-        if self.attempts == 0 || self.part_size < 5 << 20 || self.lease.is_zero() {
+        if self.section.attempts == 0 || self.section.part_size_mb < 5 || self.section.lease.is_zero() {
             return wrong(
                 "attempts has to be 1 or more, part_size 5 MiB or more, and the lease longer than nothing".to_owned(),
             );

@@ -233,7 +233,7 @@ impl Sink for S3 {
                 wait(&self.runtime, lease.confirm())?;
             }
         }
-        let packed = self.tree.packed;
+        let packed = self.tree.packs();
         let Some(open) = &mut self.open else { return Err(self.not_open()) };
         if open.run.has_inventory() {
             open.edit_in_order(edits, packed)

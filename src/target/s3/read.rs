@@ -139,7 +139,7 @@ impl TileReader for S3Reader {
             (name, read)
         });
         wait(&self.runtime, async {
-            let mut at_once = at_once.buffered(store.options.in_flight.get());
+            let mut at_once = at_once.buffered(store.options.section.in_flight.get());
             let (mut allowance, mut tiles) = (ReadAllowance::new(), Vec::new());
             while let Some((name, read)) = at_once.next().await {
                 let read = match read {
@@ -254,7 +254,7 @@ impl S3Object {
             let range = range.start..range.end.min(self.length);
             if range.is_empty() { Ok(Vec::new()) } else { self.read_range(range).await }
         });
-        wait(&self.runtime, read.buffered(self.store.options.in_flight.get()).try_collect())
+        wait(&self.runtime, read.buffered(self.store.options.section.in_flight.get()).try_collect())
     }
 
     async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {

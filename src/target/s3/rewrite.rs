@@ -24,7 +24,7 @@ impl S3 {
     pub fn rewrite_headers(mut self, layers: &[String]) -> Result<RewrittenHeaders, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let template = self.tree.template.clone().with_layers(layers.iter().map(String::as_str));
-        let pass = HeaderPass { store: &self.store, lease, template, packed: self.tree.packed };
+        let pass = HeaderPass { store: &self.store, lease, template, packed: self.tree.packs() };
         let done = wait(&self.runtime, async {
             tokio::select! {
                 biased;
@@ -54,7 +54,7 @@ struct ListedTile {
 
 impl HeaderPass<'_> {
     async fn run(&self) -> Result<RewrittenHeaders, S3Error> {
-        let (store, headers) = (self.store, self.store.options.headers.digest());
+        let (store, headers) = (self.store, self.store.options.headers_digest());
         let found = read_header_note(store).await?;
         let before = found.filter(|note| note.headers == headers && !note.is_complete).and_then(|note| note.after);
         let note = |after| HeaderNote { headers: headers.clone(), is_complete: false, after };
@@ -79,7 +79,7 @@ impl HeaderPass<'_> {
             let count = wanted.len() as u64;
             stream::iter(wanted)
                 .map(|listed| self.copied(listed))
-                .buffer_unordered(store.options.in_flight.get())
+                .buffer_unordered(store.options.section.in_flight.get())
                 .try_collect::<()>()
                 .await?;
             done.rewritten += count;
@@ -118,7 +118,7 @@ impl HeaderPass<'_> {
 
     /// Gives a tile with this `ETag` the headers.
     async fn copy(&self, name: &str, tile: TileId, tag: Option<&str>) -> Result<(), Refusal> {
-        let headers = super::headers::of_tile(&self.store.options.headers, tile, self.packed);
+        let headers = super::headers::of_tile(&self.store.options, tile, self.packed);
         let _flight = self.store.flights.begin();
         self.store.client.set_headers(&self.store.key(name), headers, tag).await
     }

@@ -3,13 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::ObjectClient;
 use super::refusal::RequestContext;
-use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options};
+use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options, S3Section};
 use crate::target::tree::Tag;
 
 /// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open
@@ -69,33 +68,17 @@ struct OpenBucket {
 }
 
 /// The options that a client depends on. Clones of [`S3Options`] may differ in them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 struct ClientSettings {
-    endpoint: Option<String>,
-    region: Option<String>,
-    profile: Option<String>,
+    section: S3Section,
     keys: Option<S3Keys>,
     cloud: CloudSettings,
-    path_style: bool,
-    checksums: bool,
-    attempts: u32,
-    /// Backoff, and the time limits of a connection, an attempt and a request.
-    times: [Duration; 4],
 }
 
 impl ClientSettings {
     fn of(options: &S3Options) -> ClientSettings {
-        ClientSettings {
-            endpoint: options.endpoint.clone(),
-            region: options.region.clone(),
-            profile: options.profile.clone(),
-            keys: options.keys.clone(),
-            cloud: options.cloud.clone(),
-            path_style: options.path_style,
-            checksums: options.checksums,
-            attempts: options.attempts,
-            times: [options.backoff, options.connect_timeout, options.attempt_timeout, options.request_timeout],
-        }
+        let S3Options { section, keys, cloud, .. } = options;
+        ClientSettings { section: section.clone(), keys: keys.clone(), cloud: cloud.clone() }
     }
 }
 

@@ -72,7 +72,7 @@ impl Store {
 
     /// Writes a note if the condition holds; returns its new `ETag`.
     pub(crate) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
-        let headers = super::headers::of_note(&self.options.headers);
+        let headers = super::headers::of_note(&self.options);
         let line_time = std::time::Duration::ZERO;
         self.put(name, Put { body, headers, digest: None, condition: condition.clone(), line_time }).await
     }

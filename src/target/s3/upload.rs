@@ -109,7 +109,7 @@ impl S3Archive {
         let place = self.store.place(&self.name);
         let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
         let mut file = File::create_new(to).map_err(unwritable)?;
-        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.in_flight.get());
+        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.section.in_flight.get());
         let offsets: Vec<u64> =
             (0..length).step_by(usize::try_from(DOWNLOAD_BYTES_PER_REQUEST).unwrap_or(usize::MAX)).collect();
         for offsets in offsets.chunks(at_once) {
@@ -211,7 +211,7 @@ impl Upload<'_> {
     async fn send(&self) -> Result<(), S3Error> {
         let S3Archive { store, stop, .. } = self.archive;
         let interrupted = || S3Error::Interrupted { place: self.place() };
-        if self.length <= store.options.part_size {
+        if self.length <= store.options.section.part_size() {
             return tokio::select! {
                 biased;
                 _ = stop.wait() => Err(interrupted()),
@@ -254,7 +254,7 @@ impl Upload<'_> {
         let S3Archive { store, name, seen, .. } = self.archive;
         let bytes = self.read(0, self.length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
-        let headers = super::headers::of_archive(&store.options.headers, PMTILES);
+        let headers = super::headers::of_archive(&store.options, PMTILES);
         let line_time = line_time(self.length);
         let put = Put { body: bytes, headers, digest: Some(digest), condition: seen.clone(), line_time };
         let _flight = store.flights.begin();
@@ -280,15 +280,16 @@ impl Upload<'_> {
 
     async fn begin_parts(&self) -> Result<String, S3Error> {
         let S3Archive { store, name, .. } = self.archive;
-        let headers = super::headers::of_archive(&store.options.headers, PMTILES);
+        let headers = super::headers::of_archive(&store.options, PMTILES);
         store.client.begin_parts(&store.key(name), headers).await.map_err(|refusal| self.error(refusal))
     }
 
     async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
         let S3Archive { store, name, seen, .. } = self.archive;
-        let size = store.options.part_size.max(self.length.div_ceil(MAX_PARTS));
-        let at_once =
-            usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size).unwrap_or(1).clamp(1, store.options.in_flight.get());
+        let size = store.options.section.part_size().max(self.length.div_ceil(MAX_PARTS));
+        let at_once = usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size)
+            .unwrap_or(1)
+            .clamp(1, store.options.section.in_flight.get());
         let key = store.key(name);
         // One part after the other is read and handed over, as the client wants it; they are sent at once.
         let sent = stream::iter(0..self.length.div_ceil(size))

@@ -69,7 +69,7 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A tile to be written. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
 fn put_of_tile(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], packed: bool) -> Put {
-    let headers = super::headers::of_tile(&store.options.headers, tile, packed);
+    let headers = super::headers::of_tile(&store.options, tile, packed);
     Put { body: bytes, headers, digest: Some(digest), condition: Condition::Always, line_time: Duration::ZERO }
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Uploads {
 
 impl Uploads {
     pub(crate) fn new(store: &Arc<Store>, runtime: &Handle, stop: &Stop) -> Uploads {
-        let in_flight = store.options.in_flight.get();
+        let in_flight = store.options.section.in_flight.get();
         Uploads {
             store: Arc::clone(store),
             runtime: runtime.clone(),
@@ -234,7 +234,7 @@ impl Uploads {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(interrupted()),
-                found = looks.buffered(self.store.options.in_flight.get()).try_collect() => found,
+                found = looks.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
             }
         })
     }

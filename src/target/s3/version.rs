@@ -191,7 +191,7 @@ impl VersionTiles {
                 }
             }
         });
-        let listed = listed.buffer_unordered(store.options.in_flight.get()).try_collect::<Vec<_>>();
+        let listed = listed.buffer_unordered(store.options.section.in_flight.get()).try_collect::<Vec<_>>();
         self.known = wait(&self.runtime, listed)?.into_iter().flatten().collect();
         Ok(())
     }

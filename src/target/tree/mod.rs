@@ -21,6 +21,11 @@ mod template;
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::setting::{TimeSpan, no_key_is_required};
+
 pub(crate) use end::{BEGUN, TreeStore, VERSIONS, end, switch};
 pub(crate) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
@@ -35,9 +40,41 @@ pub use template::{Template, TemplateError, is_own_name};
 
 // What the user sets for a directory or an S3 prefix.
 
+// The section `[target]`; `sample-config.toml` says what each key means.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(transform = no_key_is_required)]
+pub struct TargetSection {
+    pub template: String,
+    pub compression: Compression,
+    pub publish: PublishMode,
+    pub keep_versions: usize,
+    pub keep_for: TimeSpan,
+    pub public_url: Option<String>,
+}
+
+/// How a directory or a bucket stores tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    #[default]
+    Gzip,
+    None,
+}
+
+/// How clients get to see a run's tiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PublishMode {
+    #[default]
+    InPlace,
+    Versioned,
+}
+
 /// How a directory or an S3 prefix is written.
 #[derive(Debug, Clone)]
 pub struct TreeOptions {
+    pub section: TargetSection,
     /// The names of tiles below the target.
     pub template: Template,
     /// How clients get to see a run's tiles.
@@ -47,11 +84,14 @@ pub struct TreeOptions {
     /// The URL under which clients find the target, for TileJSON. Empty: the TileJSON has relative addresses on
     /// purpose. `None`: the URL that an earlier run was given, or relative addresses if there is none.
     pub public_url: Option<String>,
-    /// True if tiles are stored as gzip.
-    pub packed: bool,
 }
 
 impl TreeOptions {
+    /// True if tiles are stored as gzip.
+    pub(crate) fn packs(&self) -> bool {
+        self.section.compression == Compression::Gzip
+    }
+
     /// The relative address of tiles that the TileJSON will have, if no public URL is known. Map clients do not resolve
     /// it.
     pub(crate) fn relative_address(&self) -> Option<String> {

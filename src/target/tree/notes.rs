@@ -215,7 +215,7 @@ pub(crate) fn fingerprint(manifest: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::tree::Publishing;
+    use crate::target::tree::{Publishing, TargetSection};
 
     #[test]
     fn metadata_is_read_back_as_it_was_written() {
@@ -237,7 +237,7 @@ mod tests {
             publish: Publishing::InPlace,
             force: false,
             public_url: Some("https://tiles.example.org/x/".to_owned()),
-            packed: true,
+            section: TargetSection::default(),
         };
         let layers = ["a".to_owned(), "b c".to_owned()];
         let notes = finished(&metadata, &layers, &template, &options).unwrap();

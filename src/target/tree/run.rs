@@ -258,7 +258,7 @@ impl TreeRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{PartialScope, RunKind, Scope};
+    use crate::target::{PartialScope, RunKind, Scope, TargetSection};
     use crate::tile::{TileCoord, Zoom};
 
     fn tileset() -> Tileset {
@@ -284,7 +284,7 @@ mod tests {
             publish: Publishing::InPlace,
             force: true,
             public_url: None,
-            packed: true,
+            section: TargetSection::default(),
         };
         assert_eq!(state.refusal(&options, &tileset()), None);
         TreeRun::new(&state, &options, &tileset(), None, None, None, Vec::new())

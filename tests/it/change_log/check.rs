@@ -246,7 +246,7 @@ fn what_notes_everything_is_found_by_an_index_however_long_the_log_is() {
     let tracking = Tracking::of(Db::with_facilities(10), ROWS_LAYER);
     tracking.install(&[]).ok();
     tracking.db.run("INSERT INTO oar_tiles.change (watch, rows) SELECT 1, 1 FROM generate_series(1, 20000); ANALYZE oar_tiles.change");
-    let sql = include_str!("../../../src/change_log/log/sql/facts.sql");
+    let sql = include_str!("../../../src/change_log/sql/facts.sql");
     let condition =
         "FROM {schema}.change AS e WHERE e.everything AND e.watch = w.id\n            AND e.xid >= pg_snapshot_xmin(";
     assert!(sql.contains(condition), "the statement asked here is the one of the check");

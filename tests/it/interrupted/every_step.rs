@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use oar_tiles::target::{
-    IntentKind, Metadata, Publishing, RunKind, S3Options, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
+    IntentKind, Metadata, Publishing, RunKind, Sink as _, TileEdit, Tileset, TreeOptions, Unwritten,
 };
 
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::s3::{Prefix, options, run_of, tiles, tileset as s3_tileset, tree as s3_tree};
+use crate::support::s3::{Prefix, options, options_with, run_of, tiles, tileset as s3_tileset, tree as s3_tree};
 use crate::support::targets::{
     Held, InBucket, Target, edits, hand_over, held_by, in_folder, look, metadata, needs, once_free, tileset, tree,
     write,
@@ -134,13 +134,11 @@ fn cut_before_any_of_its_requests_a_run_into_a_bucket_has_noted_what_it_changed(
             seen += 1;
             if seen > cut { Fault::Reset } else { Fault::None }
         });
-        let hurried = S3Options {
-            attempts: 1,
-            in_flight: 1.try_into().unwrap(),
-            lease: Duration::from_secs(1),
-            request_timeout: Duration::from_secs(2),
-            ..options(&proxy.endpoint)
-        };
+        let hurried = options_with(&proxy.endpoint, |s3| {
+            (s3.attempts, s3.in_flight) = (1, 1.try_into().unwrap());
+            s3.lease = Duration::from_secs(1).into();
+            s3.request_timeout = Duration::from_secs(2).into();
+        });
         let force = TreeOptions { force: true, ..s3_tree() };
         let ended = prefix.sink_with(hurried, force.clone()).and_then(|sink| run_of(sink, &other, &after, 2));
         let note = prefix.note(".oar-tiles/lease.json").unwrap();

@@ -27,9 +27,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "help jobs mistakes own_file purge settings shell threads tilesets",
-            "init shards track variants",
-            "serve targets",
+            "help jobs mistakes own_file settings shell threads tilesets",
+            "config copy diff doctor init inspect shards track variants",
+            "publish purge serve verify",
             "seed",
         ],
     ),
@@ -63,8 +63,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         "report",
         &[
             "document event family run_metrics",
-            "summary",
-            "closing contents discovered reseeded",
+            "summary terminal",
+            "contents discovered reseeded",
             "backlog findings record",
             "bar lines",
         ],

@@ -15,18 +15,15 @@ mod simulated_month;
 mod tiers;
 mod tls;
 
-use oar_tiles::cdn::{ProviderOptions, PurgeBudget, PurgeOptions};
+use oar_tiles::cdn::{ProviderOptions, PurgeBudget, PurgeOptions, PurgeSection};
 
 /// Options for a provider, with nothing but defaults.
 fn options(provider: ProviderOptions) -> PurgeOptions {
     PurgeOptions {
+        section: PurgeSection { settle: Some(std::time::Duration::ZERO.into()), ..PurgeSection::default() },
         provider,
         url: "https://tiles.example.org/facilities/".parse().unwrap(),
-        by: None,
         budget: PurgeBudget { items_per_month: None, min_interval: std::time::Duration::ZERO },
-        wait: std::time::Duration::from_secs(30),
-        required: false,
         rebound: None,
-        settle: Some(std::time::Duration::ZERO),
     }
 }

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use oar_tiles::cdn::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, FullPyramid, ItemKind,
     ItemPrice, NginxOptions, PlanRules, Provider, ProviderOptions, PurgeAllowance, PurgeBatch, PurgeBudget, PurgeBy,
-    PurgeItem, PurgeOptions, SecretSource, SpentItems, TileAddresses, TilesToPurge, TokenBucket, VarnishOptions,
-    batches, names, plan, provider,
+    PurgeItem, PurgeOptions, PurgeSection, SecretSource, SpentItems, TileAddresses, TilesToPurge, TokenBucket,
+    VarnishOptions, batches, names, plan, provider,
 };
 use oar_tiles::tile::{TileCoord, TilesetTag, Zoom, ZoomList};
 
@@ -181,14 +181,11 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut table = String::new();
     let options = |provider: &ProviderOptions| PurgeOptions {
+        section: PurgeSection::default(),
         provider: provider.clone(),
         url: "https://h/".parse().unwrap(),
-        by: None,
         budget: PurgeBudget { items_per_month: None, min_interval: Duration::ZERO },
-        wait: Duration::ZERO,
-        required: false,
         rebound: None,
-        settle: None,
     };
     for given in providers(token.path()) {
         let provider = runtime.block_on(provider(&options(&given))).unwrap();

@@ -7,7 +7,9 @@ use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{S3Error, S3Keys, S3Location, S3Options, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
-use crate::support::s3::{Prefix, edits, metadata, named, options, reader_keys, run, tiles, tileset, tree};
+use crate::support::s3::{
+    Prefix, edits, metadata, named, options, options_with, reader_keys, run, tiles, tileset, tree,
+};
 
 /// What happens to each request.
 type Rule = fn(&Seen) -> Fault;
@@ -33,7 +35,7 @@ fn a_server_that_fails_now_and_then_is_ridden_out() {
         let proxy = Proxy::before(&prefix.endpoint, rule);
         // Where every third answer is cut short, one request in 3^12 runs out of attempts.
         let sink = prefix
-            .sink_with(S3Options { attempts: 12, ..options(&proxy.endpoint) }, tree())
+            .sink_with(options_with(&proxy.endpoint, |s3| s3.attempts = 12), tree())
             .unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
         let all = tiles(120, 2);
         let (written, finished) = run(sink, &all, 2).unwrap_or_else(|error| panic!("{name}: {}", told(&error)));
@@ -66,7 +68,7 @@ fn a_storm_of_slow_down_is_ridden_out() {
             }
         }
     });
-    let settings = S3Options { attempts: 12, ..options(&proxy.endpoint) };
+    let settings = options_with(&proxy.endpoint, |s3| s3.attempts = 12);
     let sink = prefix.sink_with(settings, tree()).unwrap();
     let all = tiles(1_000, 1);
     run(sink, &all, 1).unwrap_or_else(|error| panic!("{}", told(&error)));
@@ -173,7 +175,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     let all = tiles(300, 1);
     // Killed: nothing is given back, nothing is waited for.
     let killed = crate::support::s3::runtime();
-    let short = S3Options { lease: Duration::from_millis(900), ..options(&prefix.endpoint) };
+    let short = options_with(&prefix.endpoint, |s3| s3.lease = Duration::from_millis(900).into());
     let create = oar_tiles::target::S3::create;
     let mut sink =
         create(prefix.location.clone(), short.clone(), tree(), killed.handle().clone(), &Stop::new()).unwrap();
@@ -251,7 +253,7 @@ fn what_is_wrong_is_said_with_the_next_step() {
     );
     // A port on which nobody listens.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let text = try_with(S3Options { attempts: 2, ..options(&format!("http://{nobody}")) });
+    let text = try_with(options_with(&format!("http://{nobody}"), |s3| s3.attempts = 2));
     let expected =
         format!("cannot reach http://{nobody} to read {lease}: check [s3] endpoint, the network and the proxy ← ");
     assert!(text.starts_with(&expected) && text.contains("Connection refused"), "{text}");
@@ -297,17 +299,18 @@ fn what_is_wrong_is_said_with_the_next_step() {
     for (fault, message, cause) in cases {
         let proxy = Proxy::before(endpoint, move |_| fault);
         let patient = Duration::from_millis(300);
-        let text = try_with(S3Options { attempts: 2, attempt_timeout: patient, ..options(&proxy.endpoint) });
+        let text = try_with(options_with(&proxy.endpoint, |s3| {
+            (s3.attempts, s3.attempt_timeout) = (2, patient.into());
+        }));
         let message = message.replace("{bucket}", bucket).replace("{endpoint}", &proxy.endpoint);
         let message = message.replace("{lease}", &lease).replace("{begin}", begin);
         assert!(text.starts_with(&format!("{message} ← {cause}")), "{text}\nbut not\n{message} ← {cause}");
     }
     // Settings are refused before anything is asked.
-    let mut odd = good.clone();
-    odd.headers.notes_cache_control = Some("a\nb".to_owned());
+    let odd = options_with(endpoint, |s3| s3.notes_cache_control = "a\nb".to_owned());
     assert_eq!(try_with(odd), "[s3] notes_cache_control = \"a\\nb\" is no header: write letters of ASCII");
     assert_eq!(
-        try_with(S3Options { endpoint: Some("minio:9000".to_owned()), ..good }),
+        try_with(options("minio:9000")),
         "[s3] endpoint = \"minio:9000\" is no address: write https://host or http://host:port"
     );
 }
@@ -357,7 +360,7 @@ fn four_times_the_limit_gives_close_to_four_times_the_rate() {
         let proxy = Proxy::before(&prefix.endpoint, move |seen| {
             if seen.is_tile() { Fault::Slow(Duration::from_millis(latency)) } else { Fault::None }
         });
-        let settings = S3Options { in_flight: limit.try_into().unwrap(), ..options(&proxy.endpoint) };
+        let settings = options_with(&proxy.endpoint, |s3| s3.in_flight = limit.try_into().unwrap());
         let sink = prefix.sink_with(settings, tree()).unwrap();
         let flights = sink.flights();
         run(sink, &tiles(count, 1), 1).unwrap();

@@ -11,9 +11,9 @@ use crate::support::s3::{Prefix, named, options, run, tiles, tree};
 /// Options under which tiles carry tags.
 fn tagged(endpoint: &str) -> S3Options {
     let mut options = options(endpoint);
-    options.headers.names = TileTextNames { tag: TilesetTag::of("n"), layers: Vec::new() };
+    options.names = TileTextNames { tag: TilesetTag::of("n"), layers: Vec::new() };
     let tags = [("cache-tag", "{name},{band}"), ("address", "{z}/{x}/{y}")];
-    options.headers.metadata.extend(tags.map(|(name, text)| (name.to_owned(), text.parse().unwrap())));
+    options.metadata.extend(tags.map(|(name, text)| (name.to_owned(), text.parse().unwrap())));
     options
 }
 
@@ -47,7 +47,7 @@ fn a_first_seed_tags_every_tile_and_says_so() {
     assert!(note(&prefix).unwrap().is_complete);
     // Other headers: what is equal is not written again, so from now on not every tile carries the same.
     let mut other = tagged(&prefix.endpoint);
-    other.headers.metadata.insert("more".to_owned(), "{name}".parse().unwrap());
+    other.metadata.insert("more".to_owned(), "{name}".parse().unwrap());
     run(prefix.sink_with(other, tree()).unwrap(), &tiles(200, 1), 2).unwrap();
     assert!(!note(&prefix).unwrap().is_complete);
     // And back again: nobody knows which tile carries which.

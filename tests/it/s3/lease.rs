@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oar_tiles::stop::Stop;
-use oar_tiles::target::{S3Error, S3Options, Sink as _};
+use oar_tiles::target::{S3Error, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, Seen};
-use crate::support::s3::{Prefix, edits, metadata, named, options, run, tiles, tileset, tree};
+use crate::support::s3::{Prefix, edits, metadata, named, options, options_with, run, tiles, tileset, tree};
 
 #[test]
 fn the_lease_goes_to_one_of_sixteen() {
@@ -50,7 +50,7 @@ fn a_second_run_is_told_who_holds_the_lease() {
 #[test]
 fn a_lease_is_renewed_and_one_that_has_ended_is_taken_over() {
     let prefix = Prefix::new();
-    let short = S3Options { lease: Duration::from_millis(900), ..options(&prefix.endpoint) };
+    let short = options_with(&prefix.endpoint, |s3| s3.lease = Duration::from_millis(900).into());
     let mut long = prefix.sink_with(short.clone(), tree()).unwrap();
     long.begin(&tileset("f")).unwrap();
     std::thread::sleep(Duration::from_secs(2));
@@ -76,7 +76,7 @@ fn a_run_whose_lease_was_stolen_ends_before_the_manifest() {
         let prefix = Prefix::new();
         run(prefix.sink(), &tiles(3, 1), 1).unwrap();
         let lease = Duration::from_millis(if renewed { 600 } else { 60_000 });
-        let mut sink = prefix.sink_with(S3Options { lease, ..options(&prefix.endpoint) }, tree()).unwrap();
+        let mut sink = prefix.sink_with(options_with(&prefix.endpoint, |s3| s3.lease = lease.into()), tree()).unwrap();
         sink.begin(&tileset("f")).unwrap();
         prefix.put(".oar-tiles/lease.json", stolen.as_bytes());
         let error = if renewed {
@@ -121,7 +121,7 @@ fn a_server_without_conditional_writes_is_refused_unless_the_settings_allow_it()
     let says = format!("{} does not honour conditional writes (it refuses them: ", proxy.endpoint);
     assert!(refused.starts_with(&says) && refused.contains("set conditional_writes = false in [s3]"), "{refused}");
     assert_eq!((prefix.tiles().len(), prefix.manifest_run()), (0, None));
-    let allowed = S3Options { conditional_writes: false, ..options(&proxy.endpoint) };
+    let allowed = options_with(&proxy.endpoint, |s3| s3.conditional_writes = false);
     run(prefix.sink_with(allowed, tree()).unwrap(), &all, 1).unwrap();
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&all), Some(1)));
 }

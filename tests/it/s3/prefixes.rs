@@ -5,12 +5,15 @@ use std::process::Command;
 use std::time::Duration;
 
 use oar_tiles::target::{
-    Encryption, Publishing, S3Options, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions,
+    Compression, Encryption, Publishing, S3Reader, Scope, Sink, TargetSection, Template, TileEdit, TileReader, Tileset,
+    TreeOptions,
 };
 use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};
 
 use crate::support::proxy::{Fault, Proxy};
-use crate::support::s3::{Prefix, coord, edits, metadata, named, options, run, run_of, tiles, tileset, tree};
+use crate::support::s3::{
+    Prefix, coord, edits, metadata, named, options, options_with, run, run_of, tiles, tileset, tree,
+};
 
 #[test]
 fn tiles_are_read_back_byte_for_byte() {
@@ -113,7 +116,8 @@ fn more_than_a_thousand_tiles_vanish_in_two_requests() {
     run(prefix.sink(), &tiles(1_200, 1), 1).unwrap();
     let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
     // On a machine that is busy, a thousand deletions take their time: a second attempt would count as a third request.
-    let patient = S3Options { attempt_timeout: std::time::Duration::from_secs(60), ..options(&proxy.endpoint) };
+    let minute = std::time::Duration::from_secs(60);
+    let patient = options_with(&proxy.endpoint, |s3| s3.attempt_timeout = minute.into());
     let sink = prefix.sink_with(patient, tree()).unwrap();
     assert_eq!(run(sink, &[], 2).unwrap().1.deleted, 1_200);
     let deletes = proxy.take_seen().iter().filter(|request| request.method == "POST").count();
@@ -206,7 +210,8 @@ print(json.dumps(heads))";
         assert_eq!(heads[note][2], "public, max-age=5");
     }
     let plain = Prefix::new();
-    let sink = plain.sink_with(options(&plain.endpoint), TreeOptions { packed: false, ..tree() }).unwrap();
+    let uncompressed = TargetSection { compression: Compression::None, ..TargetSection::default() };
+    let sink = plain.sink_with(options(&plain.endpoint), TreeOptions { section: uncompressed, ..tree() }).unwrap();
     run(sink, &all, 1).unwrap();
     let key = format!("{}5/1/1.pbf", plain.location.prefix);
     let head = plain.client.head_object().bucket(&plain.location.bucket).key(key);
@@ -225,8 +230,7 @@ fn encryption_is_asked_for_in_the_words_of_s3() {
             "PUT" => Fault::Error(400, "InvalidRequest", "no"),
             _ => Fault::None,
         });
-        let mut settings = options(&proxy.endpoint);
-        settings.headers.encryption = encryption;
+        let settings = options_with(&proxy.endpoint, |s3| s3.encryption = encryption);
         assert!(prefix.sink_with(settings, tree()).is_err());
         assert!(proxy.take_seen().iter().any(|seen| seen.head.to_lowercase().contains(header)), "{header}");
     }

@@ -9,13 +9,13 @@ use std::time::SystemTime;
 
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    CloudSettings, Publishing, S3, S3Error, S3Headers, S3Key, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader,
-    Scheme, Template, TileReader, TreeOptions,
+    CloudSettings, Publishing, S3, S3Error, S3Key, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, Scheme,
+    Template, TileReader, TreeOptions,
 };
 use tokio::runtime::Runtime;
 
 use super::process::Start as _;
-use super::s3::{options, runtime};
+use super::s3::{options_with, runtime};
 use super::targets::Target;
 
 /// The one container.
@@ -101,8 +101,7 @@ impl Container {
     /// Settings for tests: those for S3, without what only S3 knows.
     pub(crate) fn options() -> S3Options {
         let cloud = CloudSettings(settings().into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect());
-        let s3 = options("http://127.0.0.1:1");
-        S3Options { cloud, headers: S3Headers { storage_class: None, ..s3.headers.clone() }, ..s3 }
+        S3Options { cloud, ..options_with("http://127.0.0.1:1", |s3| s3.storage_class = None) }
     }
 
     /// The address of what lies below the prefix.

@@ -6,6 +6,7 @@ pub(crate) mod atlas;
 pub(crate) mod azure;
 pub(crate) mod browser;
 pub(crate) mod certificates;
+pub(crate) mod chance;
 pub(crate) mod cluster;
 pub(crate) mod damaged;
 pub(crate) mod database;
@@ -38,6 +39,7 @@ pub(crate) mod tracking;
 pub(crate) mod tree;
 pub(crate) mod varnish;
 pub(crate) mod watch_process;
+pub(crate) mod world;
 
 pub(crate) use archive::{Archive, unpacked};
 pub(crate) use cluster::Cluster;

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures_util::{StreamExt as _, stream};
+use oar_tiles::config::{ConfigValues, JobSettings};
+use oar_tiles::postgis::ConnectParts;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    CacheRule, CloudSettings, Encryption, Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error,
-    S3Headers, S3Keys, S3Location, S3Options, S3Shared, Scheme, Scope, Sink, Template, TileEdit, Tileset, TreeOptions,
-    Unwritten, Written,
+    Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Keys, S3Location, S3Options, S3Section,
+    Scheme, Scope, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
@@ -43,38 +44,36 @@ pub(crate) fn reader_keys() -> S3Keys {
     S3Keys { key: "reader".to_owned(), secret: variable("TEST_S3_READER"), session: None }
 }
 
-/// Settings for tests: like those of the sample, but with shorter pauses.
+/// Settings for tests: those of the sample, but with shorter pauses.
 pub(crate) fn options(endpoint: &str) -> S3Options {
-    S3Options {
-        endpoint: Some(endpoint.to_owned()),
-        region: Some("us-east-1".to_owned()),
-        profile: None,
-        keys: Some(keys()),
-        path_style: true,
-        in_flight: 16.try_into().unwrap(),
-        attempts: 6,
-        backoff: Duration::from_millis(20),
-        connect_timeout: Duration::from_secs(2),
-        attempt_timeout: Duration::from_secs(10),
-        request_timeout: Duration::from_secs(60),
-        lease: Duration::from_secs(60),
-        conditional_writes: true,
-        checksums: false,
-        part_size: 5 << 20,
-        headers: S3Headers {
-            cache_control: vec![
-                CacheRule { zooms: Some("0-3".parse().unwrap()), value: "public, max-age=60".to_owned() },
-                CacheRule { zooms: None, value: "public, max-age=86400".to_owned() },
-            ],
-            notes_cache_control: Some("public, max-age=5".to_owned()),
-            metadata: BTreeMap::from([("owner".to_owned(), "maps".parse().unwrap())]),
-            names: TileTextNames::default(),
-            storage_class: Some("STANDARD_IA".to_owned()),
-            encryption: Encryption::Bucket,
-        },
-        cloud: CloudSettings::default(),
-        shared: S3Shared::default(),
-    }
+    options_with(endpoint, |_| {})
+}
+
+/// These settings with other keys of the section.
+pub(crate) fn options_with(endpoint: &str, change: impl FnOnce(&mut S3Section)) -> S3Options {
+    let section = format!(
+        r#"[s3]
+endpoint = {endpoint:?}
+region = "us-east-1"
+path_style = true
+in_flight = 16
+attempts = 6
+backoff = "20ms"
+connect_timeout = "2s"
+attempt_timeout = "10s"
+request_timeout = "1m"
+part_size_mb = 5
+cache_control = {{ "0-3" = "public, max-age=60", "4-22" = "public, max-age=86400" }}
+notes_cache_control = "public, max-age=5"
+metadata = {{ owner = "maps" }}
+storage_class = "STANDARD_IA"
+"#
+    );
+    let values = ConfigValues::of_draft(&section).unwrap();
+    let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
+    let mut options = S3Options { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.s3 };
+    change(&mut options.section);
+    options
 }
 
 /// An ordinary target.
@@ -84,7 +83,7 @@ pub(crate) fn tree() -> TreeOptions {
         publish: Publishing::InPlace,
         force: false,
         public_url: None,
-        packed: true,
+        section: TargetSection::default(),
     }
 }
 

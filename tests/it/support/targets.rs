@@ -8,8 +8,8 @@ use oar_tiles::stop::Stop;
 use oar_tiles::target::{
     Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
     Needs, OpenMode, PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key,
-    S3Object, S3Pmtiles, S3Reader, Scope, Sink, Template, TileEdit, TileReader, Tileset, TreeOptions, Unwritten,
-    VectorLayer, Written,
+    S3Object, S3Pmtiles, S3Reader, Scope, Sink, TargetSection, Template, TileEdit, TileReader, Tileset, TreeOptions,
+    Unwritten, VectorLayer, Written,
 };
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
 
@@ -377,5 +377,11 @@ impl Target for ArchiveInBucket {
 
 /// Tiles under names by a template.
 pub(crate) fn tree(template: &str, publish: Publishing) -> TreeOptions {
-    TreeOptions { template: Template::new(template).unwrap(), publish, force: false, public_url: None, packed: true }
+    TreeOptions {
+        section: TargetSection::default(),
+        template: Template::new(template).unwrap(),
+        publish,
+        force: false,
+        public_url: None,
+    }
 }

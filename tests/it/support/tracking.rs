@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use oar_tiles::change_log::{Cursor, TrackedLayer, Watch, tracked};
+use oar_tiles::change_log::{Cursor, Watch, tracked};
 use oar_tiles::config::{JobSettings, gather};
-use oar_tiles::postgis::{Database, Parts, probe};
+use oar_tiles::postgis::{ConnectParts, Database, probe};
 use oar_tiles::stop::Stop;
 
 use super::Db;
@@ -151,25 +151,15 @@ impl Tracking {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
         let values = gather(Some(&self.config()), None, [], flags).unwrap();
-        let settings = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap();
+        let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let database =
                 Database::new(&settings.database.connect, settings.database.session.clone(), &Stop::new()).unwrap();
             let snapshot = database.snapshot().await.unwrap();
-            let options: Vec<_> = settings.tileset.layers.iter().map(|layer| layer.options.clone()).collect();
-            let probed = probe(&snapshot, &options).await.unwrap();
-            let layers: Vec<TrackedLayer<'_>> = probed
-                .layers
-                .iter()
-                .zip(&settings.tileset.layers)
-                .map(|(layer, settings)| TrackedLayer {
-                    layer,
-                    track: &settings.track,
-                    refreshes: settings.options.refresh,
-                })
-                .collect();
-            let found = tracked(&database, &snapshot, &settings.database.changes.schema, None, &layers, since).await;
+            let probed = probe(&snapshot, &settings.tileset.layers).await.unwrap();
+            let found =
+                tracked(&database, &snapshot, &settings.database.changes.schema, None, &probed.layers, since).await;
             found.map_err(|error| error.to_string())
         })
     }

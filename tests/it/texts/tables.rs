@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use oar_tiles::cli::{render_copy, render_versions};
 use oar_tiles::error::ErrorKind;
 use oar_tiles::manifest::Manifest;
 use oar_tiles::pipeline::{LargestTile, SlowBatch};
 use oar_tiles::plan::HeavyTile;
 use oar_tiles::report::{
-    Backlog, BehindTarget, Contents, ContentsZoom, CopiedPart, CopyReport, DirtyReport, DirtyZoom, Event, EventRecord,
-    FailedLayer, FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom, PurgeStatus, Reason,
-    Requests, ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents,
-    render_copy, render_dirty, render_features, render_findings, render_plan, render_reseed, render_run,
-    render_versions,
+    Backlog, BehindTarget, Contents, ContentsZoom, DirtyReport, DirtyZoom, Event, EventRecord, FailedLayer,
+    FindingKind, Findings, LargeTile, LayerBudget, LoggedTable, PlanReport, PlanZoom, PurgeStatus, Reason, Requests,
+    ReseedReport, RunReport, RunStages, RunZoom, ShownFeature, SkippedRows, render_backlog, render_contents,
+    render_dirty, render_features, render_findings, render_plan, render_reseed, render_run,
 };
+use oar_tiles::run::copy::{CopiedPart, CopyReport};
 use oar_tiles::target::{Latest, Version};
 use oar_tiles::tile::{LonLatBox, TileCoord, Zoom};
 use serde::Serialize;

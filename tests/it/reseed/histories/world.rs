@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::SinkExt as _;
 use oar_tiles::config::{JobSettings, gather};
-use oar_tiles::postgis::Parts;
+use oar_tiles::postgis::ConnectParts;
 use oar_tiles::report::{Report, Style, report};
 use oar_tiles::run::Job;
 use oar_tiles::run::reseed::{ReseedOptions, reseed};
@@ -128,7 +128,7 @@ impl World {
             ("--output", "tileset.output", output.to_str().unwrap().into()),
         ];
         let values = gather(Some(&self.config), None, [], flags).unwrap();
-        let mut settings = JobSettings::resolve(&values, &Parts::default(), &[]).unwrap();
+        let mut settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
         settings.tileset.s3 = options(&self.prefix.endpoint);
         settings
     }

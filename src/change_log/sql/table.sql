@@ -36,9 +36,9 @@ SELECT json_build_object(
             'columns', ARRAY(SELECT a.attname FROM pg_attribute AS a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
         ) ORDER BY c.oid <> $1, n.nspname, c.relname)
         FROM relatives JOIN pg_class AS c ON c.oid = relatives.relation JOIN pg_namespace AS n ON n.oid = c.relnamespace),
-    'columns', (SELECT json_agg(json_build_object('name', attname, 'type', atttypid::int8, 'modifier', atttypmod, 'kind', typname, 'shape', shape, 'srid', srid,
+    'columns', (SELECT json_agg(json_build_object('name', attname, 'type_oid', atttypid::int8, 'type_modifier', atttypmod, 'kind', typname, 'shape', shape, 'srid', srid,
         'is_exact', is_exact, 'is_collated', is_collated, 'is_geometry', is_geometry,
-        'is_spatial', is_spatial, 'called', called, 'decoding', decoding)
+        'is_spatial', is_spatial, 'type_text', called, 'decoding', decoding)
         ORDER BY attnum) FROM column_type),
     'key', coalesce((SELECT key FROM (
             -- An operator is looked up by the types of its arguments, and the owner of a type can create another operator that fits better, or an

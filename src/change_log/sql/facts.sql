@@ -33,10 +33,10 @@ SELECT json_build_object(
     'watches', (SELECT coalesce(json_agg(json_build_object(
         'id', w.id, 'relation', w.relation::int8, 'name', w.name, 'geometry', w.geometry, 'query', w.query,
         'logged', w.logged, 'key', w.key, 'truncate_rows', w.truncate_rows, 'since', w.since::text,
-        'now_called', (SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
+        'current_name', (SELECT {called} FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
             WHERE c.oid = w.relation),
-        'noter_is_ours', EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = w.noter AND p.xmin = w.noter_xmin),
-        'noter_hash', (SELECT md5(p.prosrc) FROM pg_proc AS p WHERE p.oid = w.noter),
+        'function_is_ours', EXISTS (SELECT FROM pg_proc AS p WHERE p.oid = w.noter AND p.xmin = w.noter_xmin),
+        'function_hash', (SELECT md5(p.prosrc) FROM pg_proc AS p WHERE p.oid = w.noter),
         'everything', EXISTS (SELECT FROM {schema}.change AS e WHERE e.everything AND e.watch = w.id
             AND e.xid >= pg_snapshot_xmin($3::text::pg_snapshot) AND NOT pg_visible_in_snapshot(e.xid, $3::text::pg_snapshot)),
         'columns', (SELECT coalesce(json_agg(json_build_object(

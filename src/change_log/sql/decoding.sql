@@ -19,7 +19,7 @@
                 SELECT typtype, typnamespace, format_type(oid, typmod), false
                 FROM base WHERE typtype <> 'd' AND NOT EXISTS (SELECT FROM element)
             )
-            SELECT json_build_object('type', called, 'way', CASE
+            SELECT json_build_object('type_name', called, 'method', CASE
                 WHEN typtype IN ('b', 'r', 'm') AND typnamespace = 'pg_catalog'::regnamespace THEN 'Cast'
                 WHEN typtype = 'b' THEN 'InputFunction'
                 WHEN typtype = 'e' AND NOT is_label_list THEN 'Label'
