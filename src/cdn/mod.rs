@@ -26,13 +26,13 @@ mod provider;
 pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
 pub use dry_run::{PlannedPurge, planned};
 pub use items::{
-    BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
-    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, band_tags, cheapest_cover, plan,
+    CdnPath, CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, PurgePlan, TileAddresses, TilesToPurge,
+    plan,
 };
 pub use outbox::{
     Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, Rebound, SentEntries, purge_metrics, tiles_of,
 };
-pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
+pub use pace::{PurgeAllowance, PurgeBudget, Rate, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub use provider::{
     BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind,

@@ -21,8 +21,8 @@ use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use crate::run::{CommandError, Family, Job, jobs, serving};
 use crate::serve::{
-    AddressRange, EmptyStatus, FamilyWriter, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter,
-    TilesetHeaders,
+    AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
+    WrittenTarget, WrittenVariants,
 };
 use crate::stop::Stop;
 
@@ -295,7 +295,7 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                 let (how, report) = (settings.tileset.watch, report(Style::Warnings));
                 let writer = options.writer.map(|writer| {
                     let watch = FamilyWatchWriter::new(family.clone(), how, writer, &report);
-                    watch as Arc<dyn FamilyWriter>
+                    watch as Arc<dyn Writer<WrittenVariants>>
                 });
                 let all = family.all()?;
                 families.push(ServedFamily { family, writer });
@@ -320,7 +320,7 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
             let how = job.settings.tileset.watch;
             let writer = options.writer.map(|writer| {
                 let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), how, writer);
-                watch as Arc<dyn TargetWriter>
+                watch as Arc<dyn Writer<WrittenTarget>>
             });
             served.push(ServedJob { writer, ..ServedJob::read_only(job) });
         }

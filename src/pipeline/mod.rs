@@ -390,7 +390,7 @@ pub fn run_here<W: Sink, E>(
 
 /// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them
 /// would be of no use.
-pub const MAX_FAILED_TILES: u64 = 300;
+const MAX_FAILED_TILES: u64 = 300;
 
 /// How far a layer exceeded its budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::io::{IsTerminal as _, Write as _};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::document::JsonDocument;
 use super::summary::table;
 use super::{grouped, sized, timed};
 use crate::cdn::{Delivered, DeliveryEnd, PlannedPurge};
+use crate::json::JsonDocument;
 
 /// The part of its sources that a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +216,7 @@ pub fn render_planned_purges(all: &[PlannedPurge]) -> String {
             plan.provider,
             plan.url,
             grouped(plan.names.len() as u64),
-            grouped(plan.beyond),
+            grouped(plan.unchanged),
             plan.dollars,
         );
         for name in plan.names.iter().take(MAX_SHOWN_NAMES) {

@@ -44,6 +44,7 @@ use serde::Serialize;
 use summary::counted;
 
 use crate::clock::moment;
+use crate::json::JsonDocument;
 use crate::target::{Latest, RewrittenHeaders};
 
 pub use backlog::{Backlog, BehindTarget, LoggedTable, render_backlog};
@@ -56,7 +57,7 @@ pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_
 pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
-pub use document::{DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, report_schemas};
+pub use document::{DocumentSchema, PurgeStatusList, report_schemas};
 pub use event::{Event, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};
 pub use findings::{

@@ -1,11 +1,12 @@
 //! The server: its start, its listeners and tasks, and its end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::HeaderValue;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -28,10 +29,10 @@ use super::redis::RedisCache;
 use super::target::listing::keep_listed;
 use super::target::watch::POLL;
 use super::tiles::cache::TileCache;
-use super::tilesets::family::{FamilyParts, SiteFamily};
+use super::tilesets::family::{FamilyParts, SiteFamily, WrittenVariants};
 use super::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::tilesets::{Addressing, SiteTileset, SiteTilesets};
-use super::writer::{FamilyWriterHandle, WrittenVariants};
+use super::writer::WriterHandle;
 use crate::error::with_causes;
 use crate::stop::{Signal, Stop};
 
@@ -88,7 +89,7 @@ impl TileServer {
         let settings = SiteSettings::new(&options, headers, own_url.as_deref())?;
         let metrics = Metrics::new();
         let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
-        queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
+        queue.observe_waits(Box::new(move |class, waited| of_waits.count_wait(class, waited)));
         let redis = options.redis.as_ref().map(|url| RedisCache::new(url, of_redis)).transpose();
         let shared = SiteParts {
             cache: TileCache::new(options.cache_bytes),
@@ -179,8 +180,8 @@ impl TileServer {
         let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
         let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.handle.clone(), stop.clone()));
         let of_families = site.tilesets.families().iter().filter_map(|family| {
-            let variants: Arc<dyn WrittenVariants> = Arc::<SiteFamily>::clone(family);
-            let handle = FamilyWriterHandle { family: variants, queue: site.queue.clone() };
+            let written = WrittenVariants(Arc::clone(family));
+            let handle = WriterHandle { written, queue: site.queue.clone(), status: family.status.clone() };
             Some(Arc::clone(family.writer.as_ref()?).run(handle, stop.clone()))
         });
         let writers: Vec<_> = writers.chain(of_families).map(tokio::spawn).collect();

@@ -475,14 +475,14 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     let found = file.within(&[everything], |rows| {
-                        assert!(*file.memory.taken.lock().unwrap() <= file.memory.limit);
+                        assert!(*file.memory.taken.lock() <= file.memory.limit);
                         rows.features.len()
                     });
                     assert_eq!(found.unwrap(), Some(at.len()));
                 });
             }
         });
-        assert_eq!(*file.memory.taken.lock().unwrap(), 0);
+        assert_eq!(*file.memory.taken.lock(), 0);
     }
 
     #[test]

@@ -327,11 +327,6 @@ mod tests {
             );
         }
     }
-}
-
-#[cfg(test)]
-mod peers_tests {
-    use super::*;
 
     #[test]
     fn the_client_is_the_last_address_that_no_trusted_proxy_has() {

@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::change_log::KnownChanges;
+use super::known_changes::KnownChanges;
 use super::parameters::GivenParameters;
 use super::redis::SharedSecret;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
-pub(crate) use flights::{FlightCounts, FlightParts, FlightRequest, LiveFlights};
+pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 
 // The trait for what renders live tiles.

@@ -108,7 +108,7 @@ pub(crate) enum TileError {
     Unrendered,
     /// The tile lies outside of the tileset.
     #[error("the tileset has no tile there")]
-    Beyond,
+    OutOfScope,
     /// The thread that read or unpacked the tile died.
     #[error("a thread died: {0}")]
     Died(String),

@@ -1,11 +1,12 @@
 //! Finds the tile for a request: in the cache, in the target, or by rendering it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::cache::{CacheSource, CachedTile, EncodedTile, TileCache};
@@ -14,11 +15,11 @@ use crate::clock::since_1970;
 use crate::cursor::Cursor;
 use crate::encode::{DecodeError, MAX_UNPACKED_TILE, claimed_size};
 use crate::error::with_causes;
-use crate::serve::change_log::KnownChanges;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
-use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
+use crate::serve::known_changes::KnownChanges;
+use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer};
 use crate::serve::observe::FailureState;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
@@ -226,7 +227,7 @@ impl ServedTiles {
         };
         let coord = tile.coord;
         let (is_unrendered, is_covered) = (state.is_unrendered(coord), state.covers(coord));
-        let live = self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()));
+        let live = self.live_at(tile);
         // Clients may have seen a live tile where the target holds a tile by now.
         let is_behind = live.is_some()
             && (!is_covered || state.has_grown_to(coord))
@@ -243,9 +244,9 @@ impl ServedTiles {
             };
         }
         match live {
-            Some(live) => self.rendered(live, state, tile, asked).await,
+            Some(live) => self.rendered(live, state, tile, None, asked).await,
             _ if is_unrendered => (Err(TileError::Unrendered), TileOrigin::Empty),
-            _ => (Err(TileError::Beyond), TileOrigin::Empty),
+            _ => (Err(TileError::OutOfScope), TileOrigin::Empty),
         }
     }
 
@@ -543,11 +544,6 @@ impl Staleness {
         Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
     }
 
-    fn refreshed(&self) -> MutexGuard<'_, HashMap<TileId, Arc<Cursor>>> {
-        // Each update leaves consistent values.
-        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How long a stored tile has been stale; `None` if it is not stale.
     pub(crate) fn age(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         self.known.dirty_for(tile).max(self.expired_for(state, tile))
@@ -563,7 +559,7 @@ impl Staleness {
     /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older.
     /// False if the client must not see it: clients have seen a later state, or there is no room for a further tile.
     pub(crate) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
-        let mut refreshed = self.refreshed();
+        let mut refreshed = self.refreshed.lock();
         if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
             return false;
         }
@@ -581,7 +577,7 @@ impl Staleness {
         if !self.any_is_refreshed.load(Ordering::Acquire) {
             return false;
         }
-        let mut refreshed = self.refreshed();
+        let mut refreshed = self.refreshed.lock();
         let Some(seen) = refreshed.get(&tile) else { return false };
         let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
             // The target may show an older state than the client has seen, but still every change that touches the

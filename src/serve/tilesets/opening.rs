@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
-use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::jobs::JobStore;
-use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
+use crate::serve::known_changes::KnownChanges;
+use crate::serve::live::{FlightContext, LiveFlights, LiveSource};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::{ServeOptions, TileHeaders};
 use crate::serve::parameters::{KeyGate, TilesetParameters};
@@ -18,7 +18,7 @@ use crate::serve::redis::{RedisCache, RedisTiles};
 use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
-use crate::serve::writer::{TargetWriter, WriterHandle};
+use crate::serve::writer::{Writer, WriterHandle, WriterStatus, WrittenTarget};
 use crate::target::ReadError;
 
 /// The parts of a tileset that a server will serve.
@@ -32,7 +32,7 @@ pub struct TilesetParts {
     /// What renders tiles outside of the target's scope; `None` to answer 404 there.
     pub live: Option<Arc<dyn LiveSource>>,
     /// What keeps the target up to date while the server runs; `None` to leave that to others.
-    pub writer: Option<Arc<dyn TargetWriter>>,
+    pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
 }
 
 /// What the tilesets of a server share.
@@ -143,18 +143,13 @@ impl OpenedTarget {
         let flights = parts.live.clone().zip(shared.options.live.clone()).map(|(source, options)| {
             let (metrics, queue) = (Arc::clone(&metrics), shared.queue.clone());
             let shared = shared.tiles(&*source, &parts.name);
-            LiveFlights::new(FlightParts { source, cache: cache.clone(), metrics, options, queue, shared, known })
+            LiveFlights::new(FlightContext { source, cache: cache.clone(), metrics, options, queue, shared, known })
         });
         let tiles = ServedTiles::new(Arc::clone(&target), cache, shared.unread.clone(), flights);
         let jobs = JobStore::new(Arc::clone(&parts.source.notes));
         let writer = parts.writer.map(|writer| {
-            let handle = WriterHandle {
-                tiles: tiles.clone(),
-                queue: shared.queue.clone(),
-                jobs: jobs.clone(),
-                shared: shared.redis.clone(),
-                status: Arc::default(),
-            };
+            let written = WrittenTarget { tiles: tiles.clone(), jobs: jobs.clone(), shared: shared.redis.clone() };
+            let handle = WriterHandle { written, queue: shared.queue.clone(), status: WriterStatus::default() };
             SiteWriter { writer, handle }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();

@@ -2,16 +2,15 @@
 
 use super::S3Headers;
 use super::client::ObjectHeaders;
+use crate::encode::TILE_TYPE;
 use crate::tile::TileId;
 
-/// Mapbox Vector Tile Specification 2.1, section 3: "MIME".
-const MVT: &str = "application/vnd.mapbox-vector-tile";
 const JSON: &str = "application/json";
 
 /// The headers of a tile.
 pub(crate) fn of_tile(headers: &S3Headers, tile: TileId, packed: bool) -> ObjectHeaders {
     ObjectHeaders {
-        content_type: MVT,
+        content_type: TILE_TYPE,
         is_gzip: packed,
         cache_control: headers.cache_control(tile.coord.zoom()).map(str::to_owned),
         storage_class: headers.storage_class.clone(),
