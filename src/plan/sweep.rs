@@ -65,7 +65,7 @@ impl Touch {
     }
 }
 
-/// The touches collected so far. TouchList of points are merged when there are many. Then each tile has one of them,
+/// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them,
 /// however many points lie in it.
 #[derive(Debug, Default)]
 pub(crate) struct TouchList {

@@ -76,8 +76,8 @@ impl Admin {
         let followers = JobRoutes::followers();
         let routes = |tileset: &Arc<SiteTileset>| {
             let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
-            JobRoutes::new(tileset.jobs.clone(), tileset.tiles.clone(), Arc::clone(&draining), base)
-                .sharing(Arc::clone(&followers))
+            let (store, tiles) = (tileset.jobs.clone(), tileset.tiles.clone());
+            JobRoutes { store, tiles, followers: Arc::clone(&followers), draining: Arc::clone(&draining), base }
         };
         let jobs = site.tilesets.all().iter().map(routes).collect();
         Admin { site, draining, hosts, jobs }
@@ -86,7 +86,7 @@ impl Admin {
     /// The jobs of the tileset that a path names, and the path below the tileset.
     fn jobs_of<'a>(&'a self, path: &'a str) -> Option<(&'a JobRoutes, &'a str)> {
         let below = |jobs: &'a JobRoutes| {
-            let rest = path.strip_prefix(jobs.base()).filter(|rest| JobRoutes::knows(rest))?;
+            let rest = path.strip_prefix(&*jobs.base).filter(|rest| JobRoutes::knows(rest))?;
             Some((jobs, rest))
         };
         self.jobs.iter().find_map(below)

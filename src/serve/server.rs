@@ -17,6 +17,7 @@ use super::http::address::{HttpListener, ListenAddress};
 use super::http::answer::Freshness;
 use super::http::connection::{ConnectionTimes, KnownHosts};
 use super::http::unread::UnreadAnswers;
+use super::known_changes::last_changed::TargetMemory;
 use super::observe::access_log::AccessLog;
 use super::observe::metrics::Metrics;
 use super::observe::{ServerState, tell};
@@ -72,10 +73,11 @@ impl TileServer {
         for parts in tilesets {
             let name = parts.name.clone();
             let headers = TilesetHeaders { tileset: name.as_str().into(), headers: parts.headers.clone() };
-            let target = OpenedTarget::open(parts, &options).await.map_err(|error| match addressing {
-                Addressing::Root => error,
-                Addressing::ByName => named(&name, error),
-            })?;
+            let target =
+                OpenedTarget::open(parts, &options, TargetMemory::Usual).await.map_err(|error| match addressing {
+                    Addressing::Root => error,
+                    Addressing::ByName => named(&name, error),
+                })?;
             opened.push((headers, target));
         }
         let public = bound(&options.listen).await?;
@@ -106,10 +108,11 @@ impl TileServer {
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let all = opened.into_iter().map(|(headers, target)| {
             let name = &headers.tileset;
-            Arc::new(match addressing {
-                Addressing::Root => target.served(String::new(), metrics.clone(), &shared),
-                Addressing::ByName => target.served(SiteTileset::path_of(name), metrics.of_tileset(name), &shared),
-            })
+            let (path, metrics) = match addressing {
+                Addressing::Root => (String::new(), metrics.clone()),
+                Addressing::ByName => (SiteTileset::path_of(name), metrics.of_tileset(name)),
+            };
+            Arc::new(target.served(path, None, metrics, &shared))
         });
         let site = Site {
             tilesets: SiteTilesets::new(addressing, all.collect(), all_families),

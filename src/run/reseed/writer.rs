@@ -280,9 +280,9 @@ impl FamilyWatchWriter {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 if has_published {
-                    leased.report_published()
+                    leased.report_published();
                 } else {
-                    leased.handle.report_up_to_date()
+                    leased.handle.report_up_to_date();
                 }
                 Ok(())
             };

@@ -105,37 +105,24 @@ struct EvictRequest {
 /// Answers requests about jobs. Clones share the jobs.
 #[derive(Clone)]
 pub(crate) struct JobRoutes {
-    store: JobStore,
-    tiles: ServedTiles,
-    followers: Arc<Semaphore>,
+    pub(crate) store: JobStore,
+    /// The cached tiles, which clients may evict.
+    pub(crate) tiles: ServedTiles,
+    /// The permits for clients that follow jobs.
+    pub(crate) followers: Arc<Semaphore>,
     /// True if the server was asked to end.
-    draining: Arc<AtomicBool>,
+    pub(crate) draining: Arc<AtomicBool>,
     /// The prefix of the paths: empty, or a slash and the name of the tileset.
-    base: String,
+    pub(crate) base: String,
 }
 
 /// An answer that ends the handling of a request early.
 pub(crate) type Refused = Answer;
 
 impl JobRoutes {
-    /// The routes below `base` for the jobs of `store`, and for the cached tiles of `tiles`.
-    pub(crate) fn new(store: JobStore, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
-        JobRoutes { store, tiles, followers: JobRoutes::followers(), draining, base }
-    }
-
     /// The permits for clients that follow jobs.
     pub(crate) fn followers() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MAX_FOLLOWERS))
-    }
-
-    /// The same routes, but they share the permits `followers` with others.
-    pub(crate) fn sharing(self, followers: Arc<Semaphore>) -> JobRoutes {
-        JobRoutes { followers, ..self }
-    }
-
-    /// The prefix of the paths.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
     }
 
     pub(crate) fn knows(path: &str) -> bool {

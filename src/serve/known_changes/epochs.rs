@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::last_changed::LastChanged;
+use super::last_changed::{LastChanged, TargetMemory};
 use crate::cursor::Cursor;
 use crate::tile::TileCoord;
 
@@ -100,12 +100,11 @@ fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
 }
 
 impl LiveEpochs {
-    /// `last_changed` makes large or small sets of counters.
-    pub(crate) fn new(last_changed: fn(u64) -> LastChanged) -> LiveEpochs {
+    pub(crate) fn new(memory: TargetMemory) -> LiveEpochs {
         LiveEpochs {
             begun: Instant::now(),
-            changed: last_changed(0),
-            taken: last_changed(0),
+            changed: LastChanged::new(0, memory),
+            taken: LastChanged::new(0, memory),
             other_history: AtomicU64::new(0),
             least: Mutex::default(),
         }
@@ -260,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
-        let (epochs, since) = (LiveEpochs::new(LastChanged::since), LiveSince::default());
+        let (epochs, since) = (LiveEpochs::new(TargetMemory::Usual), LiveSince::default());
         let first = epochs.of(tile(9, 8), &since);
         std::thread::sleep(Duration::from_millis(1));
         epochs.mark_changed(Some(&[tile(9, 9), tile(20, 5)]), &state("110:110:"));
@@ -276,7 +275,7 @@ mod tests {
 
     #[test]
     fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_have_seen() {
-        let epochs = LiveEpochs::new(LastChanged::since);
+        let epochs = LiveEpochs::new(TargetMemory::Usual);
         epochs.begin_publication(Some(&state("100:100:")), &LiveSince::default(), false);
         assert!(!epochs.takes(tile(9, 1), &state("99:99:")), "it is older than the target");
         let before = epochs.since(tile(9, 1), LiveEpoch::default());

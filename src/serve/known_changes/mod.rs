@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use dirty::DirtyByLog;
-use last_changed::LastChanged;
+use last_changed::TargetMemory;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -151,23 +151,19 @@ pub struct KnownChanges(Arc<ChangeLogParts>);
 impl Default for KnownChanges {
     /// Nothing is known.
     fn default() -> KnownChanges {
-        KnownChanges::with(LastChanged::since)
+        KnownChanges::new(TargetMemory::Usual)
     }
 }
 
 impl KnownChanges {
-    /// Nothing is known yet. This is for a target without live tiles and without a writer; it takes little memory.
-    pub(crate) fn small() -> KnownChanges {
-        KnownChanges::with(LastChanged::small)
-    }
-
-    fn with(last_changed: fn(u64) -> LastChanged) -> KnownChanges {
+    /// Nothing is known yet.
+    pub(crate) fn new(memory: TargetMemory) -> KnownChanges {
         KnownChanges(Arc::new(ChangeLogParts {
             state: Mutex::default(),
             any_is_dirty: AtomicBool::new(false),
             begun: Instant::now(),
             last_look: LastLook(AtomicU64::new(LastLook::NO_LOG)),
-            epochs: LiveEpochs::new(last_changed),
+            epochs: LiveEpochs::new(memory),
             look_wanted: Notify::new(),
         }))
     }

@@ -136,8 +136,7 @@ impl LiveFlights {
         }
     }
 
-    /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed
-    /// or the change log is followed.
+    /// The cached tile of a flight, if it is fresh.
     pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
         self.0.fresh(key).await
     }
@@ -271,6 +270,8 @@ impl FlightState {
         self.is_fresh(key, &held).then_some(held)
     }
 
+    /// True if a cached live tile is of the epoch of `key` or a later one, and its lifetime has not passed or the change
+    /// log is followed.
     fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }

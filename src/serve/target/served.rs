@@ -10,7 +10,7 @@ use super::state::{ServedState, scopes};
 use super::watch::{ChangeDetection, Stamp};
 use crate::error::with_causes;
 use crate::manifest::{Manifest, Publication};
-use crate::serve::known_changes::last_changed::LastChanged;
+use crate::serve::known_changes::last_changed::{LastChanged, TargetMemory};
 use crate::serve::known_changes::{KnownChanges, LiveSince};
 use crate::target::{ChangeLists, NoteStore, ReadError, TileReader};
 use crate::tile::{TileCoord, TileId, TileRectList};
@@ -47,6 +47,7 @@ const MAX_WAITING_CHANGES: usize = 64;
 pub(crate) struct ServedTarget {
     source: ServedSource,
     known: KnownChanges,
+    pub(crate) memory: TargetMemory,
     state: RwLock<Arc<ServedState>>,
     last_changed: LastChanged,
     changes: broadcast::Sender<Arc<NoticedChange>>,
@@ -61,31 +62,19 @@ impl ServedTarget {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(crate) fn open(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
-        ServedTarget::open_with(source, known, LastChanged::since)
-    }
-
-    /// Like `open`, for one of many open targets: takes little memory. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn open_small(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
-        ServedTarget::open_with(source, known, LastChanged::small)
-    }
-
-    fn open_with(
+    pub(crate) fn open(
         source: ServedSource,
         known: KnownChanges,
-        last_changed: fn(u64) -> LastChanged,
+        memory: TargetMemory,
     ) -> Result<ServedTarget, ReadError> {
         let polled = Mutex::new(Instant::now());
         let mut state = read_state(&source, None)?;
         state.live_since = known.live_since_for(state.cursor.as_ref(), &state.live_since);
         known.set_target_state(state.cursor.clone(), &state.kept_scopes());
-        let last_changed = last_changed(state.number);
+        let last_changed = LastChanged::new(state.number, memory);
         let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
         let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
-        Ok(ServedTarget { source, known, state, last_changed, changes, opening, polled })
+        Ok(ServedTarget { source, known, memory, state, last_changed, changes, opening, polled })
     }
 
     /// The changes from now on.

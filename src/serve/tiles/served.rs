@@ -19,6 +19,7 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
 use crate::serve::known_changes::KnownChanges;
+use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer};
 use crate::serve::observe::FailureState;
 use crate::serve::parameters::ParametersKey;
@@ -88,7 +89,11 @@ impl ServedTiles {
         unread: UnreadAnswers,
         live: Option<LiveFlights>,
     ) -> ServedTiles {
-        let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
+        let reads = match target.memory {
+            TargetMemory::Small => READS_OF_A_VARIANT,
+            TargetMemory::Usual if target.needs_polling() => READS_OF_A_BUCKET,
+            TargetMemory::Usual => READS_OF_A_FILE,
+        };
         let reading = Arc::new(FailureState::new("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
         let expires = live.as_ref().map(|live| live.options().expires.clone());
@@ -108,12 +113,6 @@ impl ServedTiles {
             staleness,
             write_back: WriteBackQueue::default(),
         }
-    }
-
-    /// Like `new`, for one of many open targets: it takes fewer readers and has no live tiles.
-    pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache, unread: UnreadAnswers) -> ServedTiles {
-        let tiles = ServedTiles::new(target, cache, unread, None);
-        ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
     /// The target's present state. While a killed writer's commit cannot be rolled back, this is the state before that

@@ -17,6 +17,7 @@ use crate::encode::{Gzip, Level};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{AnswerMemory, UnreadAnswers};
+use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::known_changes::{KnownChanges, LogLook};
 use crate::serve::live::{
     FlightContext, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck,
@@ -153,7 +154,7 @@ impl World {
         let notes = live_only(Described::default()).notes;
         let known = KnownChanges::default();
         let source = ServedSource { open, watched: ChangeDetection::Description, notes };
-        let target = Arc::new(ServedTarget::open(source, known.clone()).unwrap());
+        let target = Arc::new(ServedTarget::open(source, known.clone(), TargetMemory::Usual).unwrap());
         let layer = LiveLayer { name: "l".to_owned(), id: LayerId(0), zooms: ZoomList::all() };
         let database = Arc::new(StubDatabase { layers: vec![layer], states: Mutex::default() });
         let cache = TileCache::new(1 << 20);

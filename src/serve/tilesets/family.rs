@@ -21,6 +21,7 @@ use super::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::{NamedVariant, SiteTileset, tileset_segment};
 use crate::serve::error::ServeError;
 use crate::serve::http::route::{ASSETS, CHANGES, is_tilejson};
+use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::observe::FailureState;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
 use crate::serve::target::watch::POLL;
@@ -135,9 +136,9 @@ impl SiteFamily {
         };
         let opening = async {
             let parts = (known.listing.open)(found.0)?;
-            let target = OpenedTarget::open_small(parts, &self.shared.options).await?;
+            let target = OpenedTarget::open(parts, &self.shared.options, TargetMemory::Small).await?;
             let path = format!("{}{}", self.path(), SiteFamily::path_of(&listed.segments));
-            let tileset = Arc::new(target.served_as_variant(path, &self.name, self.metrics.clone(), &self.shared));
+            let tileset = Arc::new(target.served(path, Some(&self.name), self.metrics.clone(), &self.shared));
             let tasks = Mutex::new(tasks_of(&tileset));
             Ok::<_, ServeError>(Arc::new(OpenVariant { tileset, tasks }))
         };

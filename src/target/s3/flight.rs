@@ -62,7 +62,6 @@ impl Flights {
     }
 
     fn change(&self, change: impl FnOnce(&mut Count)) {
-        // Each update leaves consistent numbers: a panic of another thread that held the lock does no harm.
         let mut count = self.0.lock();
         // Time without a request counts if another request follows.
         if count.now > 0 || count.begun.is_none() {
