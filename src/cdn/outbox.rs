@@ -161,7 +161,6 @@ pub enum OutboxError {
     /// The note cannot be read or written.
     #[error(transparent)]
     Note(#[from] NoteError),
-    /// The content of the note cannot be parsed.
     #[error(
         "the outbox of purges ({name} in the notes of the target) cannot be understood ({0}): remove it, then run {PURGE} --all, for what it held is not known",
         name = OUTBOX

@@ -137,7 +137,6 @@ where
 /// Why a provider cannot be asked at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// A secret is missing.
     #[error("no secret can be read from {place}: {what}")]
     Secret {
         /// The file or the variable.
@@ -145,7 +144,6 @@ pub enum ProviderError {
         /// What is wrong.
         what: String,
     },
-    /// This program was built without the code that signs requests to the provider.
     #[error(
         "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
     )]

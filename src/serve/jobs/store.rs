@@ -32,13 +32,10 @@ const MAX_NUMBER_TRIES: usize = 10;
 /// Why a job was not accepted, or not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
-    /// Too many jobs wait.
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
     TooManyDirtyTiles,
-    /// An equal job waits, and no further key of it can be kept.
     #[error("an equal job waits, and has {MAX_KEYS_PER_JOB} Idempotency-Keys already: try again later")]
     TooManyKeys,
-    /// Another job was submitted with this key.
     #[error("another job was submitted with this Idempotency-Key")]
     OtherWithKey,
     #[error("the job has ended already")]
@@ -119,9 +116,6 @@ impl JobStore {
 
     /// Reads the jobs that are stored with the target. A node that does not write the target calls this before each
     /// answer. Blocks.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub(crate) fn reload(&self) -> Result<(), NoteError> {
         let mut jobs = BTreeMap::new();
         for name in self.0.notes.list(FOLDER)? {

@@ -133,9 +133,6 @@ pub(crate) struct AccessLog {
 
 impl AccessLog {
     /// Starts the thread that writes.
-    ///
-    /// # Errors
-    /// If the thread cannot be started.
     pub(crate) fn start() -> std::io::Result<AccessLog> {
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&waiting))?;

@@ -322,7 +322,6 @@ impl Metrics {
         self.families.query_seconds.get_or_create(&self.labels([])).observe(in_database.as_secs_f64());
     }
 
-    /// Counts a lookup in Redis.
     pub(crate) fn count_redis_lookup(&self, result: &'static str) {
         self.families.redis.get_or_create(&CacheLabels { result }).inc();
     }

@@ -13,12 +13,10 @@ pub struct RedisUrl(String);
 /// Why a text is not the address of a Redis server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
-    /// It has another form.
     #[error(
         "the address of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE, the same with rediss:// for TLS, or unix:///PATH"
     )]
     Form,
-    /// The program was built without the feature.
     #[error("this program was built without Redis: build it with the feature \"redis\"")]
     NotBuilt,
 }

@@ -59,9 +59,6 @@ pub(crate) struct ServedTarget {
 
 impl ServedTarget {
     /// Opens the target. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn open(
         source: ServedSource,
         known: KnownChanges,
@@ -106,9 +103,6 @@ impl ServedTarget {
     }
 
     /// The target's present state. Opens the target again if it has changed. Blocks.
-    ///
-    /// # Errors
-    /// If it has changed and cannot be read.
     pub(crate) fn current(&self) -> Result<Arc<ServedState>, ReadError> {
         let _opening = self.opening.lock();
         let last = self.last();
@@ -119,9 +113,6 @@ impl ServedTarget {
     }
 
     /// Reads the target's description, and begins a new state if that has changed. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn poll(&self) -> Result<(), ReadError> {
         let _opening = self.opening.lock();
         let (last, begun) = (self.last(), Instant::now());
@@ -148,17 +139,11 @@ impl ServedTarget {
     }
 
     /// Lists every tile that the target holds. Blocks.
-    ///
-    /// # Errors
-    /// If the tiles cannot be listed.
     pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
         opened(&self.source.open)?.list()
     }
 
     /// Checks that the tiles of a target in a bucket can be listed. Blocks.
-    ///
-    /// # Errors
-    /// If they cannot be listed.
     pub(crate) fn can_list(&self) -> Result<(), ReadError> {
         if self.needs_polling() { opened(&self.source.open)?.can_list() } else { Ok(()) }
     }
@@ -218,9 +203,6 @@ impl ServedTarget {
     }
 
     /// The stored bytes of a tile in a state; `None` if the target does not hold it. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn read(&self, state: &ServedState, tile: TileId) -> Result<Option<Box<[u8]>>, ReadError> {
         let idle = state.readers.lock().pop();
         let mut reader = match idle {

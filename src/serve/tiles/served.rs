@@ -31,7 +31,6 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// A stored tile that is stale, or that clients have seen in a later state.
 pub(crate) struct StaleTile<'a> {
-    /// The tile.
     pub(crate) tile: TileId,
     /// Who asks for it.
     pub(crate) asked: AskedBy<'a>,

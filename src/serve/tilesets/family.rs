@@ -123,9 +123,6 @@ impl SiteFamily {
     }
 
     /// A variant; it is opened if it is not open yet.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
     pub(crate) async fn variant(
         &self,
         known: &KnownVariants,
