@@ -35,3 +35,26 @@ pub(crate) fn map<T: Send, R: Send>(items: Vec<T>, threads: usize, work: impl Fn
     done.sort_unstable_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn each_item_is_done_once_and_results_have_the_order_of_the_items() {
+        for (items, threads) in [(0, 4), (1, 4), (100, 1), (100, 8)] {
+            let calls = AtomicU64::new(0);
+            let done = map((0..items).collect(), threads, |item: u64| {
+                calls.fetch_add(1, Relaxed);
+                // The first items take longest.
+                std::thread::sleep(Duration::from_micros(20 * (items - item)));
+                2 * item
+            });
+            assert_eq!(done, (0..items).map(|item| 2 * item).collect::<Vec<_>>(), "{threads} threads");
+            assert_eq!(calls.into_inner(), items);
+        }
+    }
+}

@@ -25,17 +25,12 @@ mod provider;
 
 pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
 pub use dry_run::{PlannedPurge, planned};
-pub use items::{
-    CdnPath, CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, PurgePlan, TileAddresses, TilesToPurge,
-    plan,
-};
-pub use outbox::{
-    Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, Rebound, SentEntries, purge_metrics, tiles_of,
-};
-pub use pace::{PurgeAllowance, PurgeBudget, Rate, SpentItems, TokenBucket};
+pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, TileAddresses, TilesToPurge, plan};
+pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
+pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub use provider::{
-    BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind,
-    ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeName,
-    PurgeOptions, PurgeSecret, SecretSource, SendError, VarnishOptions, batches, names, provider,
+    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind, ItemPrice,
+    NginxOptions, Provider, ProviderError, ProviderOptions, PurgeBatch, PurgeOptions, SecretSource, VarnishOptions,
+    batches, names, provider,
 };

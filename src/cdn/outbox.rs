@@ -417,7 +417,7 @@ mod tests {
     use parking_lot::Mutex;
 
     use super::*;
-    use crate::cdn::{ItemKind, PurgeName, Rebound, SentEntries};
+    use crate::cdn::provider::{ItemKind, PurgeName};
     use crate::target::KeptNote;
     use crate::tile::{TileCoord, TileRectList};
 

@@ -13,7 +13,7 @@ use std::fmt;
 
 use crate::tile::{BandRoot, TileCoord, TilesetTag, Zoom, ZoomList};
 
-pub use address::{CdnPath, CdnUrl, CdnUrlError, TileAddresses};
+pub use address::{CdnUrl, CdnUrlError, TileAddresses};
 use cover::cheapest_cover;
 
 // The tiles that a CDN has to forget.

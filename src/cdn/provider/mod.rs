@@ -25,12 +25,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::HttpClient;
+use options::PurgeSecret;
 
 use super::items::PurgeBy;
 use super::pace::Rate;
 use crate::error::ErrorKind;
 
-pub use batch::{BatchLimits, ItemKind, PurgeBatch, PurgeName, batches, names};
+pub(crate) use batch::{BatchLimits, PurgeName};
+pub use batch::{ItemKind, PurgeBatch, batches, names};
 pub(crate) use cloudflare::Cloudflare;
 #[cfg(feature = "s3")]
 pub(crate) use cloudfront::CloudFront;
@@ -39,7 +41,7 @@ pub(crate) use fastly::Fastly;
 pub(crate) use nginx::Nginx;
 pub use options::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
-    PurgeOptions, PurgeSecret, SecretSource, VarnishOptions,
+    PurgeOptions, SecretSource, VarnishOptions,
 };
 pub(crate) use varnish::Varnish;
 

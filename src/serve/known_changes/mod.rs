@@ -2,9 +2,9 @@
 //! live tile may be cached.
 //!
 //! ```text
-//! a server with live tiles looks into the log ─► looked ──────► stored tiles are stale, live ones leave memory and Redis
-//! the writer of this process finds dirty tiles ─► found_dirty ─► stored tiles are stale until it has published
-//! the target shows another publication ─────────► shows ───────► stored tiles that it has brought up to date are fresh
+//! a server with live tiles looks into the log ─► record_look ──────► stored tiles are stale, live ones leave memory and Redis
+//! the writer of this process finds dirty tiles ─► add_writer_dirty ─► stored tiles are stale until it has published
+//! the target shows another publication ─────────► set_target_state ─► stored tiles that it has brought up to date are fresh
 //! ```
 //!
 //! | file | subject |

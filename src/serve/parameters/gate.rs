@@ -47,8 +47,8 @@ impl SeenKeys {
 
     /// The sets of the client with the most, if a further set of `client` may displace one.
     fn displaceable(&mut self, client: ClientKey) -> Option<&mut Vec<ParametersKey>> {
-        let own = self.clients.get(&client).map_or(0, Vec::len);
-        self.clients.values_mut().max_by_key(|keys| keys.len()).filter(|keys| keys.len() > own + 1)
+        let most = client.displaces(self.clients.iter().map(|(client, keys)| (*client, keys.len())))?;
+        self.clients.get_mut(&most)
     }
 }
 

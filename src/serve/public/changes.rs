@@ -85,9 +85,7 @@ impl Subscribers {
         for (of, _) in &self.senders {
             *counts.entry(*of).or_default() += 1;
         }
-        let own = counts.get(&client).copied().unwrap_or(0);
-        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
-        let Some((most, _)) = most else { return false };
+        let Some(most) = client.displaces(counts.iter().map(|(client, count)| (*client, *count))) else { return false };
         let oldest = self.senders.iter().position(|(of, _)| *of == most);
         oldest.map(|oldest| self.senders.remove(oldest)).is_some()
     }

@@ -144,9 +144,7 @@ impl LiveQueue {
 
     /// The client with the most requests, if a further one of `client` may displace one of them.
     fn displaceable(&self, client: ClientKey) -> Option<ClientKey> {
-        let own = self.clients.get(&client).map_or(0, |turns| turns.waiting);
-        let (most, turns) = self.clients.iter().max_by_key(|(_, turns)| turns.waiting)?;
-        (turns.waiting > own + 1).then_some(*most)
+        client.displaces(self.clients.iter().map(|(client, turns)| (*client, turns.waiting)))
     }
 
     /// Removes the last request of a client; returns it with its number.
